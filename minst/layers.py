@@ -128,10 +128,11 @@ class SinePositionEmbedding(nn.Module):
     integers they would trace to float64 constants, which mobile runtimes refuse.
 
     Args:
-        dim: channels of the embedding, a multiple of 4. temperature: ratio of the longest to the shortest wave.
+        dim: channels of the embedding, a multiple of 4. temperature: ratio of the longest to the shortest wave
+            (DETR: 10000; `Assumption:` 100, since on a dozen of cells a longer wave is a constant).
     """
 
-    def __init__(self, dim: int, temperature: float = 10000.0):
+    def __init__(self, dim: int, temperature: float = 100.0):
         super().__init__()
         if dim % 4:
             raise ValueError(f"sine position embedding: {dim} channels is not a multiple of 4")
