@@ -1,0 +1,98 @@
+"""What a MobileInst is made of, as one frozen dataclass: the presets, and the switches of the paper's ablations.
+
+    MobileInstConfig.preset("topformer-base")                        the paper's scale, 100 queries
+    MobileInstConfig.preset("shapes-tiny", pooling="avg")            the shipped model with one switch thrown
+
+Only `model.py` reads a config; every other module takes plain keyword arguments.
+
+Assumption: 100 queries, D = 128 channels (96 for the tiny models, 256 nowhere), 8 heads: the paper's text names none.
+Deviation: `token_stride` 32 for `shapes-tiny`. The paper's 64 leaves 12 tokens of a 256 x 192 frame; 32 leaves 48.
+
+Lesson: notebooks/00_start_here.ipynb
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+__all__ = ["MobileInstConfig"]
+
+SHAPES_QUERIES = 20
+
+
+@dataclass(frozen=True)
+class MobileInstConfig:
+    """All that is needed to rebuild a model. Invalid values raise ValueError when the config is made."""
+
+    backbone: str = "topformer-base"  # a name of minst.backbones.NAMES
+    injection: bool = True  # TopFormer: inject X6 into X3..X5 inside the backbone
+    token_stride: int = 64  # stride of the tokens of X_G and X_L: 64 (paper) or 32 (small frames)
+    num_classes: int = 80
+    class_names: tuple[str, ...] = ()  # in the order of the class logits; empty = not named
+    num_queries: int = 100
+    dim: int = 128  # D: channels of queries, kernels and mask features
+    heads: int = 8
+    decoder: str = "global-local"  # | "global" | "local" | "local-local"
+    pooling: str = "max"  # X_mask -> X_L: "max" (paper) | "avg"
+    semantic_enhancer: bool = True  # inject X6 into the levels of the mask decoder
+    bottom_up: bool = True  # iterative top-down and bottom-up (paper) | top-down only
+    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, as in the public checkpoints
+    pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):
+        choices = {
+            "decoder": ("global-local", "global", "local", "local-local"),
+            "pooling": ("max", "avg"),
+            "token_stride": (32, 64),
+        }
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"config: {field} is {getattr(self, field)!r}; choose one of {allowed}")
+        for field in ("num_classes", "num_queries", "dim", "heads"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"config: {field} is {value!r}; it must be a positive whole number")
+        if self.dim % self.heads or self.dim % 4:
+            raise ValueError(f"config: dim {self.dim} must be a multiple of 4 and of heads ({self.heads})")
+        if self.class_names and len(self.class_names) != self.num_classes:
+            raise ValueError(f"config: {len(self.class_names)} class_names for num_classes {self.num_classes}")
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> MobileInstConfig:
+        """A named config, with single fields replaced by `overrides`. ValueError names what exists."""
+        if name not in PRESETS:
+            raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
+        return cls.from_dict({**PRESETS[name], **overrides})
+
+    @classmethod
+    def from_dict(cls, values: dict) -> MobileInstConfig:
+        """The inverse of `to_dict`; an unknown field is an error that names it."""
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"config: unknown field(s) {', '.join(unknown)}; known: {', '.join(known)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def to_dict(self) -> dict:
+        """Plain values, as they stand in config.json."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+PRESETS = {
+    "topformer-tiny": {"backbone": "topformer-tiny", "dim": 96},
+    "topformer-small": {"backbone": "topformer-small"},
+    "topformer-base": {"backbone": "topformer-base"},
+    "seaformer-tiny": {"backbone": "seaformer-tiny", "dim": 96},
+    "seaformer-small": {"backbone": "seaformer-small"},
+    "seaformer-base": {"backbone": "seaformer-base"},
+    "mobilenetv2": {"backbone": "mobilenetv2"},
+    "shapes-tiny": {
+        "backbone": "topformer-tiny",
+        "token_stride": 32,
+        "num_classes": 8,
+        "num_queries": SHAPES_QUERIES,
+        "dim": 96,
+    },
+}

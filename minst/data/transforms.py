@@ -1,0 +1,55 @@
+"""Augmentation of clips, the same for every frame of a pair, by torchvision's transforms v2 on tv_tensors.
+
+    frames (T, 3, H, W) uint8, masks (T, M, H, W) bool --augmentation(size)--> the same, cropped, flipped, resized
+      --frame_instances--> Instances of each frame: what is still to be seen of it, at mask resolution
+
+One draw of random numbers serves all leading dimensions, so that both frames of a pair move together.
+
+Lesson: notebooks/06_temporal_training.ipynb
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from minst.matcher import Instances, resize_masks
+
+__all__ = ["augmentation", "frame_instances", "transform_clip"]
+
+MIN_VISIBLE = 12  # pixels of a mask below which an instance is not to be learned
+
+
+def augmentation(
+    size: tuple[int, int], min_scale: float = 0.5, flip: float = 0.5, jitter: float = 0.5, color: float = 0.25
+) -> v2.Compose:
+    """Random crop of `min_scale`..1 of the area resized to `size` (H, W), horizontal flip, colour jitter.
+
+    flip and jitter are probabilities; color is the strength of brightness, contrast and saturation.
+    """
+    ratio = size[1] / size[0]
+    crop = v2.RandomResizedCrop(size, scale=(min_scale, 1.0), ratio=(ratio * 0.85, ratio / 0.85), antialias=False)
+    colors = v2.ColorJitter(brightness=color, contrast=color, saturation=color)
+    return v2.Compose([crop, v2.RandomHorizontalFlip(flip), v2.RandomApply([colors], jitter)])
+
+
+def transform_clip(transform: v2.Transform, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """frames (T, 3, H, W) uint8 and masks (T, M, H, W) bool, moved alike; plain tensors come back."""
+    count, instances = masks.shape[:2]
+    flat = tv_tensors.Mask(masks.flatten(0, 1).to(torch.uint8))  # v2 takes (..., H, W)
+    image, flat = transform(tv_tensors.Image(frames), flat)
+    image, flat = image.as_subclass(Tensor), flat.as_subclass(Tensor)
+    return image, flat.view(count, instances, *flat.shape[-2:]).bool()
+
+
+def frame_instances(masks: Tensor, labels: Tensor, stride: int = 8) -> Instances:
+    """The instances of one frame with at least 12 visible pixels: masks (M, H, W) -> soft (m, H/stride, W/stride).
+
+    The id of an instance is its index in `labels` (M,), the same in all frames of a clip.
+    """
+    height, width = masks.shape[-2:]
+    ids = (masks.flatten(1).sum(1) >= MIN_VISIBLE).nonzero().squeeze(1)
+    soft = resize_masks(masks[ids], (-(-height // stride), -(-width // stride)), stride)
+    return Instances(labels[ids], soft, ids)

@@ -1,0 +1,301 @@
+"""One plain training loop: image batches and frame pairs, query passing, EMA, exact resume.
+
+    batch(iteration) -> frames (2P, 3, H, W), instances      every second half is t+delta of the first
+      -> set losses on all frames  +  query-passing losses from the first half to the second
+      -> AdamW (backbone apart), clipped gradients, warm-up and cosine decay, moving average of the weights
+
+Everything random is a function of (seed, iteration) alone: batch, augmentation, drop path. So a checkpoint is weights,
+average, optimiser and one number, and a run killed at any moment goes on to the same weights, bit for bit (on CPU,
+with the same number of threads).
+
+Lesson: notebooks/06_temporal_training.ipynb
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from minst.config import MobileInstConfig
+from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
+from minst.data.transforms import augmentation, frame_instances, transform_clip
+from minst.losses import LOSS_WEIGHTS, set_losses
+from minst.matcher import Instances
+from minst.model import MobileInst
+from minst.temporal import query_passing_losses
+
+__all__ = ["ClipBatches", "TrainConfig", "learning_rate", "train", "training_losses"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every argument of `minst train`; the help text of an argument is its `help` here."""
+
+    out: str = field(default="runs/shapes-tiny", metadata={"help": "folder of log, checkpoint and weights"})
+    preset: str = field(default="shapes-tiny", metadata={"help": "model preset"})
+    iterations: int = field(default=15000, metadata={"help": "optimiser steps"})
+    pairs: int = field(default=8, metadata={"help": "pairs of frames a batch (an image batch has twice as many frames)"})
+    height: int = field(default=192, metadata={"help": "height of training frames, pixels"})
+    width: int = field(default=256, metadata={"help": "width of training frames, pixels"})
+    small_until: float = field(default=0.0, metadata={"help": "share of the run trained at 3/4 of that size"})
+    image_share: float = field(default=0.1, metadata={"help": "share of image batches, without query passing"})
+    max_gap: int = field(default=5, metadata={"help": "largest distance delta of the frames of a pair"})
+    passing_weight: float = field(default=1.0, metadata={"help": "weight of query passing; 0 trains on images only"})
+    identity: str = field(default="kept", metadata={"help": "kept | fresh: targets of passed queries"})
+    min_scale: float = field(default=0.6, metadata={"help": "smallest share of the area that a random crop keeps"})
+    lr: float = field(default=2e-3, metadata={"help": "peak learning rate"})
+    backbone_lr: float = field(default=1.0, metadata={"help": "factor on the learning rate of the backbone"})
+    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, not on norms, biases and queries"})
+    warmup: int = field(default=300, metadata={"help": "iterations of linear warm-up"})
+    final_lr: float = field(default=0.01, metadata={"help": "learning rate at the end, as a share of the peak"})
+    clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
+    ema: float = field(default=0.999, metadata={"help": "decay of the moving average of the weights"})
+    seed: int = field(default=0, metadata={"help": "seed of weights, clips and augmentation"})
+    threads: int = field(default=0, metadata={"help": "CPU threads of the network; 0 = torch's choice"})
+    workers: int = field(default=1, metadata={"help": "processes that make clips; 0 = in the main process"})
+    log_every: int = field(default=50, metadata={"help": "iterations between lines of the log"})
+    save_every: int = field(default=500, metadata={"help": "iterations between checkpoints"})
+    device: str = field(default="cpu", metadata={"help": "cpu | cuda"})
+
+    def __post_init__(self):
+        for name in ("iterations", "pairs", "max_gap", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.identity not in ("kept", "fresh"):
+            raise ValueError(f"training: identity is {self.identity!r}; choose 'kept' or 'fresh'")
+        if min(self.height, self.width) < 64:
+            raise ValueError(f"training: frames of {self.height} x {self.width}; at least 64 x 64")
+
+
+class ClipBatches(Dataset):
+    """Batch number i, made on the fly: the same for the same (config.seed, i) whoever asks for it, and when.
+
+    `clip(index)` returns an object with `labels` (M,), `len()` and `render(t)` with `.image` (H, W, 3) uint8 and
+    `.masks` (M, H, W) bool. An item is (frames (2P, 3, H, W) uint8, instances (2P), is_pairs).
+    """
+
+    def __init__(self, config: TrainConfig, clip: Callable):
+        self.config, self.clip = config, clip
+
+    def __len__(self) -> int:
+        return self.config.iterations
+
+    def __getitem__(self, iteration: int) -> tuple[Tensor, list[Instances], bool]:
+        c = self.config
+        rng = np.random.default_rng([c.seed, iteration])
+        torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
+        is_pairs = bool(c.passing_weight) and rng.random() >= c.image_share
+        scale = 0.75 if iteration < c.small_until * c.iterations else 1.0
+        transform = augmentation((int(c.height * scale), int(c.width * scale)), c.min_scale)
+        count, frames_each = (c.pairs, 2) if is_pairs else (2 * c.pairs, 1)
+        samples = [self.sample(iteration * 2 * c.pairs + i, frames_each, rng, transform) for i in range(count)]
+        # first all frames t, then all frames t+delta
+        return (
+            torch.stack([frames[k] for k in range(frames_each) for frames, _ in samples]),
+            [instances[k] for k in range(frames_each) for _, instances in samples],
+            is_pairs,
+        )
+
+    def sample(self, index: int, frames_each: int, rng: np.random.Generator, transform) -> tuple[Tensor, list[Instances]]:
+        """One or two frames of clip `index`, augmented alike."""
+        clip = self.clip(index)
+        gap = int(rng.integers(1, min(self.config.max_gap, len(clip) - 1) + 1)) if frames_each == 2 else 0
+        t = int(rng.integers(len(clip) - gap))
+        times = [t, t + gap][:frames_each]
+        if rng.random() < 0.5:
+            times.reverse()
+        rendered = [clip.render(time) for time in times]
+        frames = torch.stack([torch.from_numpy(r.image).permute(2, 0, 1) for r in rendered])
+        masks = torch.stack([torch.from_numpy(r.masks) for r in rendered])
+        frames, masks = transform_clip(transform, frames, masks)
+        labels = torch.as_tensor(clip.labels, dtype=torch.long)
+        return frames, [frame_instances(m, labels) for m in masks]
+
+
+class ShapesTraining:
+    """Clip number `index` of the training split (a class, so that worker processes can receive it)."""
+
+    def __init__(self, seed: int, config: ShapesConfig | None = None):
+        self.seed, self.config = seed, config or ShapesConfig()
+
+    def __call__(self, index: int):
+        return shapes_clip("train", index, self.config, self.seed)
+
+
+def learning_rate(iteration: int, config: TrainConfig) -> float:
+    """The share of the peak: linear warm-up, then a cosine down to `final_lr`."""
+    warm = min(1.0, (iteration + 1) / max(1, config.warmup))
+    done = max(0.0, iteration - config.warmup) / max(1, config.iterations - config.warmup)
+    return warm * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+
+def training_losses(model: MobileInst, frames: Tensor, instances: list[Instances], is_pairs: bool, config: TrainConfig):
+    """All losses of one batch, unweighted, by name; those of query passing as "pass_dice" and "pass_pixel"."""
+    encoded = model.encode(frames)
+    out = model.decode(encoded)
+    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances)
+    if is_pairs:
+        half = len(frames) // 2
+        now = type(out)(*(x[:half] for x in out))
+        later = encoded._replace(
+            x6=encoded.x6[half:],
+            mask_features=encoded.mask_features[half:],
+            token_padding=None if encoded.token_padding is None else encoded.token_padding[half:],
+        )
+        passed = query_passing_losses(
+            model, now, later, matches[:half], instances[:half], instances[half:], out.class_logits[half:], config.identity
+        )
+        losses.update({f"pass_{name}": value for name, value in passed.items()})
+    return losses
+
+
+def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
+    """2 L_cls + 2 L_mask + L_obj, and the mask losses of query passing with the same weights."""
+    weights = {**LOSS_WEIGHTS, **{f"pass_{k}": config.passing_weight * LOSS_WEIGHTS[k] for k in ("dice", "pixel")}}
+    return sum(weights[name] * value for name, value in losses.items())
+
+
+def train(config: TrainConfig, resume: bool = True, clip: Callable | None = None) -> Path:
+    """Train, and write into `config.out`: log.jsonl, checkpoint.pt, and the averaged weights in weights/.
+
+    With `resume` a run that was interrupted goes on from its last checkpoint; without, it starts anew.
+    Raises FloatingPointError when a loss is not finite (iteration, which losses), ValueError when the folder holds
+    a run of another config. Returns the folder of the weights.
+    """
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    state = _start(config)
+    first = _resume(state, out, config) if resume else 0
+    _write_config(out, config)
+    loader = DataLoader(
+        ClipBatches(config, clip or ShapesTraining(config.seed)),
+        batch_size=None,
+        sampler=range(first, config.iterations),
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,
+    )
+    log = open(out / "log.jsonl", "a" if first else "w")
+    started = time.perf_counter()
+    progress = tqdm(loader, total=config.iterations, initial=first, desc="training", mininterval=5.0)
+    for iteration, batch in enumerate(progress, start=first):
+        losses = _step(state, batch, iteration, config)
+        if (iteration + 1) % config.log_every == 0 or iteration + 1 == config.iterations:
+            line = {"iteration": iteration + 1, **{k: round(float(v), 5) for k, v in losses.items()}}
+            line["seconds_per_iteration"] = round((time.perf_counter() - started) / (iteration + 1 - first), 4)
+            print(json.dumps(line), file=log, flush=True)
+            progress.set_postfix({k: f"{line[k]:.3f}" for k in ("cls", "dice") if k in line})
+        if (iteration + 1) % config.save_every == 0 or iteration + 1 == config.iterations:
+            _save(state, out, iteration + 1, config)
+    log.close()
+    return out / "weights"
+
+
+class _State:
+    """What a run carries from iteration to iteration."""
+
+    def __init__(self, model: MobileInst, config: TrainConfig):
+        self.model = model.train()
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        self.optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.lr, betas=(0.9, 0.99), fused=True)
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict:
+        return {"model": self.model.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name in ("model", "average", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+
+
+def _start(config: TrainConfig) -> _State:
+    torch.manual_seed(config.seed)
+    named = {"class_names": CATEGORIES, "num_classes": len(CATEGORIES)}
+    model = MobileInst(MobileInstConfig.preset(config.preset, **named))
+    # channels_last makes CPU training about 1.7 times as fast
+    return _State(model.to(config.device, memory_format=torch.channels_last), config)
+
+
+def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    """Backbone and the rest, each with and without weight decay (none on vectors: norms, biases; nor on queries)."""
+    groups: dict[tuple[bool, bool], list] = {}
+    for name, parameter in model.named_parameters():
+        plain = parameter.ndim < 2 or name.endswith("queries")
+        groups.setdefault((name.startswith("backbone."), plain), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": config.lr * (config.backbone_lr if backbone else 1.0),
+            "weight_decay": 0.0 if plain else config.weight_decay,
+        }
+        for (backbone, plain), parameters in groups.items()
+    ]
+
+
+def _step(state: _State, batch: tuple, iteration: int, config: TrainConfig) -> dict[str, Tensor]:
+    frames, instances, is_pairs = batch
+    torch.manual_seed(config.seed * 1_000_003 + iteration)  # drop path: a function of the iteration, so resume is exact
+    frames = frames.to(config.device).float().div(255).contiguous(memory_format=torch.channels_last)
+    instances = [Instances(*(x.to(config.device) for x in target)) for target in instances]
+    losses = training_losses(state.model, frames, instances, is_pairs, config)
+    loss = weighted_sum(losses, config)
+    if not torch.isfinite(loss):
+        bad = [name for name, value in losses.items() if not torch.isfinite(value)]
+        raise FloatingPointError(
+            f"training: loss is not finite at iteration {iteration + 1} ({', '.join(bad)}); "
+            "the last checkpoint is good: lower --lr or --clip and resume"
+        )
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
+    for group, base in zip(state.optimizer.param_groups, state.base_rates):
+        group["lr"] = base * learning_rate(iteration, config)
+    state.optimizer.step()
+    state.average.update_parameters(state.model)
+    return {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}}
+
+
+def _save(state: _State, out: Path, iteration: int, config: TrainConfig) -> None:
+    """Checkpoint and averaged weights; written aside and moved into place, so that a kill never leaves half a file."""
+    torch.save({"iteration": iteration, **state.state_dict()}, out / "checkpoint.tmp")
+    os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
+    state.average.module.save_pretrained(out / "weights")
+
+
+def _write_config(out: Path, config: TrainConfig) -> None:
+    (out / "train.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+
+
+# what may change between the parts of one run without changing its weights
+_FREE_FIELDS = {"out", "workers", "log_every", "save_every", "threads"}
+
+
+def _resume(state: _State, out: Path, config: TrainConfig) -> int:
+    """Load the last checkpoint, cut the log back to it, return the iteration to go on with (0 = nothing there)."""
+    if not (out / "checkpoint.pt").is_file():
+        return 0
+    before = json.loads((out / "train.json").read_text())
+    changed = [k for k, v in asdict(config).items() if k not in _FREE_FIELDS and before.get(k) != v]
+    if changed:
+        raise ValueError(
+            f"{out} holds a run with another {', '.join(changed)}; choose another --out, or --restart to overwrite it"
+        )
+    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, map_location=config.device)
+    state.load_state_dict(checkpoint)
+    lines = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").is_file() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= checkpoint["iteration"]]
+    (out / "log.jsonl").write_text("".join(line + "\n" for line in kept))
+    return checkpoint["iteration"]
