@@ -36,7 +36,7 @@ from minst.matcher import Instances
 from minst.model import MobileInst
 from minst.temporal import query_passing_losses
 
-__all__ = ["ClipBatches", "TrainConfig", "learning_rate", "train", "training_losses"]
+__all__ = ["ClipBatches", "ShapesTraining", "TrainConfig", "learning_rate", "train", "training_losses"]
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,17 @@ class TrainConfig:
     pairs: int = field(default=8, metadata={"help": "pairs of frames a batch (an image batch has twice as many frames)"})
     height: int = field(default=192, metadata={"help": "height of training frames, pixels"})
     width: int = field(default=256, metadata={"help": "width of training frames, pixels"})
-    small_until: float = field(default=0.0, metadata={"help": "share of the run trained at 3/4 of that size"})
+    small_until: int = field(default=0, metadata={"help": "iterations at the start trained at 3/4 of that size"})
     image_share: float = field(default=0.1, metadata={"help": "share of image batches, without query passing"})
     max_gap: int = field(default=5, metadata={"help": "largest distance delta of the frames of a pair"})
     passing_weight: float = field(default=1.0, metadata={"help": "weight of query passing; 0 trains on images only"})
     identity: str = field(default="kept", metadata={"help": "kept | fresh: targets of passed queries"})
     min_scale: float = field(default=0.6, metadata={"help": "smallest share of the area that a random crop keeps"})
-    lr: float = field(default=2e-3, metadata={"help": "peak learning rate"})
+    lr: float = field(default=1.5e-3, metadata={"help": "peak learning rate"})
     backbone_lr: float = field(default=1.0, metadata={"help": "factor on the learning rate of the backbone"})
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, not on norms, biases and queries"})
     warmup: int = field(default=300, metadata={"help": "iterations of linear warm-up"})
+    decay: float = field(default=0.5, metadata={"help": "share of the run, at its end, in which the rate decays"})
     final_lr: float = field(default=0.01, metadata={"help": "learning rate at the end, as a share of the peak"})
     clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
     ema: float = field(default=0.999, metadata={"help": "decay of the moving average of the weights"})
@@ -97,7 +98,7 @@ class ClipBatches(Dataset):
         rng = np.random.default_rng([c.seed, iteration])
         torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
         is_pairs = bool(c.passing_weight) and rng.random() >= c.image_share
-        scale = 0.75 if iteration < c.small_until * c.iterations else 1.0
+        scale = 0.75 if iteration < c.small_until else 1.0
         transform = augmentation((int(c.height * scale), int(c.width * scale)), c.min_scale)
         count, frames_each = (c.pairs, 2) if is_pairs else (2 * c.pairs, 1)
         samples = [self.sample(iteration * 2 * c.pairs + i, frames_each, rng, transform) for i in range(count)]
@@ -135,9 +136,13 @@ class ShapesTraining:
 
 
 def learning_rate(iteration: int, config: TrainConfig) -> float:
-    """The share of the peak: linear warm-up, then a cosine down to `final_lr`."""
+    """The share of the peak: linear warm-up, then constant, then a cosine down to `final_lr` in the last `decay`.
+
+    While it is constant, a run does not depend on where it will end: `iterations` may still be changed.
+    """
     warm = min(1.0, (iteration + 1) / max(1, config.warmup))
-    done = max(0.0, iteration - config.warmup) / max(1, config.iterations - config.warmup)
+    start = (1 - config.decay) * config.iterations
+    done = max(0.0, iteration - start) / max(1.0, config.iterations - start)
     return warm * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
 
@@ -288,14 +293,21 @@ def _resume(state: _State, out: Path, config: TrainConfig) -> int:
     if not (out / "checkpoint.pt").is_file():
         return 0
     before = json.loads((out / "train.json").read_text())
-    changed = [k for k, v in asdict(config).items() if k not in _FREE_FIELDS and before.get(k) != v]
+    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, map_location=config.device)
+    free = _FREE_FIELDS | _free_length(before, config, checkpoint["iteration"])
+    changed = [k for k, v in asdict(config).items() if k not in free and before.get(k) != v]
     if changed:
         raise ValueError(
             f"{out} holds a run with another {', '.join(changed)}; choose another --out, or --restart to overwrite it"
         )
-    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, map_location=config.device)
     state.load_state_dict(checkpoint)
     lines = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").is_file() else []
     kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= checkpoint["iteration"]]
     (out / "log.jsonl").write_text("".join(line + "\n" for line in kept))
     return checkpoint["iteration"]
+
+
+def _free_length(before: dict, config: TrainConfig, iteration: int) -> set[str]:
+    """`iterations` may change as long as neither the old nor the new schedule has begun to decay."""
+    begin = min((1 - run["decay"]) * run["iterations"] for run in (before, asdict(config)))
+    return {"iterations", "decay"} if iteration <= begin else set()

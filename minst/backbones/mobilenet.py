@@ -1,0 +1,51 @@
+"""MobileNetV2: the plain convolutional baseline, torchvision's, with one more block for X6.
+
+    frame -> features 0..6 (1/8) -> 7..13 (1/16) -> 14..17 (1/32) -> x6 block (1/64)
+                     |                  |               |               |
+                     X3 (32)            X4 (96)         X5 (320)        X6 (320)
+
+No part of it sees the whole frame at once: what that costs is what the comparison with the transformers shows.
+
+Assumption: X6 is one more inverted residual of the same width, expansion 2 (expansion 6 on 320 channels would cost
+as much as a tenth of the whole backbone). X5 is the last map before torchvision's 1280-channel convolution, which
+serves the classifier and is left out. Deviation: nothing is injected, `injection` changes nothing.
+
+The keys are torchvision's (`features.0.0.weight`, ...), so that its ImageNet checkpoint loads as it is.
+
+Lesson: notebooks/02_backbone.ipynb
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+from torchvision.models.mobilenetv2 import InvertedResidual
+
+from .base import BackboneFeatures
+
+__all__ = ["MobileNetV2"]
+
+
+class MobileNetV2(nn.Module):
+    """Args:
+        token_stride: 64, or 32: the block of X6 at stride 1.
+    """
+
+    optional_keys = "x6."  # no ImageNet checkpoint has our additional block
+
+    def __init__(self, token_stride: int = 64):
+        super().__init__()
+        self.features = mobilenet_v2(weights=None).features[:18]
+        self.x6 = InvertedResidual(320, 320, stride=2 if token_stride == 64 else 1, expand_ratio=2)
+        for conv in self.x6.modules():
+            if isinstance(conv, nn.Conv2d):  # torchvision initialises its own blocks only from outside
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+        self.out_channels: tuple[int, int, int, int] = (32, 96, 320, 320)
+
+    def forward(self, x: Tensor) -> BackboneFeatures:  # (B, 3, H, W), normalised
+        outputs = []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in (6, 13, 17):  # the last layer of each resolution
+                outputs.append(x)
+        return BackboneFeatures(*outputs, self.x6(x))
