@@ -14,6 +14,7 @@ Lesson: notebooks/04_dual_decoder.ipynb
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -69,10 +70,19 @@ class ConvNorm(nn.Module):
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """Fold every `ConvNorm` below `module` (in place) and return it. Outputs stay the same within rounding."""
+    """Fold every `ConvNorm` below `module` (in place) and return it. Outputs stay the same within rounding.
+
+    A convolution directly before a batch norm in an `nn.Sequential` (torchvision's way) is folded as well.
+    """
     for part in module.modules():
         if isinstance(part, ConvNorm):
             part.fold()
+        elif isinstance(part, nn.Sequential):
+            for i, (conv, bn) in enumerate(itertools.pairwise(part)):
+                if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                    if bn.training:
+                        raise RuntimeError("batch norms can only be folded in eval mode; call model.eval() first")
+                    part[i], part[i + 1] = nn.utils.fuse_conv_bn_eval(conv, bn), nn.Identity()
     return module
 
 

@@ -8,6 +8,9 @@ Everything random is a function of (seed, iteration) alone: batch, augmentation,
 average, optimiser and one number, and a run killed at any moment goes on to the same weights, bit for bit (on CPU,
 with the same number of threads).
 
+Several processes share each batch: gradients are averaged, batch norms see each their own share (as on several GPUs
+without synchronised batch norm). Two processes of one thread are about 1.4 times as fast as one process of two.
+
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -23,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
@@ -49,7 +54,7 @@ class TrainConfig:
     pairs: int = field(default=8, metadata={"help": "pairs of frames a batch (an image batch has twice as many frames)"})
     height: int = field(default=192, metadata={"help": "height of training frames, pixels"})
     width: int = field(default=256, metadata={"help": "width of training frames, pixels"})
-    small_until: int = field(default=0, metadata={"help": "iterations at the start trained at 3/4 of that size"})
+    small_until: int = field(default=0, metadata={"help": "iterations at the start at some 3/4 of that size"})
     image_share: float = field(default=0.1, metadata={"help": "share of image batches, without query passing"})
     max_gap: int = field(default=5, metadata={"help": "largest distance delta of the frames of a pair"})
     passing_weight: float = field(default=1.0, metadata={"help": "weight of query passing; 0 trains on images only"})
@@ -65,7 +70,8 @@ class TrainConfig:
     ema: float = field(default=0.999, metadata={"help": "decay of the moving average of the weights"})
     seed: int = field(default=0, metadata={"help": "seed of weights, clips and augmentation"})
     threads: int = field(default=0, metadata={"help": "CPU threads of the network; 0 = torch's choice"})
-    workers: int = field(default=1, metadata={"help": "processes that make clips; 0 = in the main process"})
+    processes: int = field(default=1, metadata={"help": "processes that share each batch and average gradients"})
+    workers: int = field(default=1, metadata={"help": "processes that make clips, each; 0 = the training one does"})
     log_every: int = field(default=50, metadata={"help": "iterations between lines of the log"})
     save_every: int = field(default=500, metadata={"help": "iterations between checkpoints"})
     device: str = field(default="cpu", metadata={"help": "cpu | cuda"})
@@ -74,6 +80,8 @@ class TrainConfig:
         for name in ("iterations", "pairs", "max_gap", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.processes < 1 or self.pairs % self.processes:
+            raise ValueError(f"training: {self.processes} processes cannot share {self.pairs} pairs evenly")
         if self.identity not in ("kept", "fresh"):
             raise ValueError(f"training: identity is {self.identity!r}; choose 'kept' or 'fresh'")
         if min(self.height, self.width) < 64:
@@ -81,27 +89,30 @@ class TrainConfig:
 
 
 class ClipBatches(Dataset):
-    """Batch number i, made on the fly: the same for the same (config.seed, i) whoever asks for it, and when.
+    """Process `rank`'s share of batch i, made on the fly: the same whoever asks for it, and when.
 
     `clip(index)` returns an object with `labels` (M,), `len()` and `render(t)` with `.image` (H, W, 3) uint8 and
     `.masks` (M, H, W) bool. An item is (frames (2P, 3, H, W) uint8, instances (2P), is_pairs).
     """
 
-    def __init__(self, config: TrainConfig, clip: Callable):
-        self.config, self.clip = config, clip
+    def __init__(self, config: TrainConfig, clip: Callable, rank: int = 0):
+        self.config, self.clip, self.rank = config, clip, rank
 
     def __len__(self) -> int:
         return self.config.iterations
 
     def __getitem__(self, iteration: int) -> tuple[Tensor, list[Instances], bool]:
         c = self.config
-        rng = np.random.default_rng([c.seed, iteration])
+        rng = np.random.default_rng([c.seed, iteration, self.rank])
         torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
+        share = c.pairs // c.processes
         is_pairs = bool(c.passing_weight) and rng.random() >= c.image_share
-        scale = 0.75 if iteration < c.small_until else 1.0
-        transform = augmentation((int(c.height * scale), int(c.width * scale)), c.min_scale)
-        count, frames_each = (c.pairs, 2) if is_pairs else (2 * c.pairs, 1)
-        samples = [self.sample(iteration * 2 * c.pairs + i, frames_each, rng, transform) for i in range(count)]
+        # three quarters of the size, down to a multiple of 64: more would be padding
+        size = [n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n for n in (c.height, c.width)]
+        transform = augmentation(tuple(size), c.min_scale)
+        count, frames_each = (share, 2) if is_pairs else (2 * share, 1)
+        first = 2 * (iteration * c.pairs + self.rank * share)  # no clip is ever seen twice
+        samples = [self.sample(first + i, frames_each, rng, transform) for i in range(count)]
         # first all frames t, then all frames t+delta
         return (
             torch.stack([frames[k] for k in range(frames_each) for frames, _ in samples]),
@@ -150,7 +161,8 @@ def training_losses(model: MobileInst, frames: Tensor, instances: list[Instances
     """All losses of one batch, unweighted, by name; those of query passing as "pass_dice" and "pass_pixel"."""
     encoded = model.encode(frames)
     out = model.decode(encoded)
-    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances)
+    count = _instances_per_process(instances)
+    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, count)
     if is_pairs:
         half = len(frames) // 2
         now = type(out)(*(x[:half] for x in out))
@@ -166,6 +178,15 @@ def training_losses(model: MobileInst, frames: Tensor, instances: list[Instances
     return losses
 
 
+def _instances_per_process(instances: list[Instances]) -> float:
+    """The number of ground truths, averaged over processes (so that averaged gradients are those of one batch)."""
+    count = torch.tensor(float(sum(len(target.labels) for target in instances)))
+    if dist.is_initialized():
+        dist.all_reduce(count)
+        count /= dist.get_world_size()
+    return max(1.0, float(count))
+
+
 def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
     """2 L_cls + 2 L_mask + L_obj, and the mask losses of query passing with the same weights."""
     weights = {**LOSS_WEIGHTS, **{f"pass_{k}": config.passing_weight * LOSS_WEIGHTS[k] for k in ("dice", "pixel")}}
@@ -179,34 +200,64 @@ def train(config: TrainConfig, resume: bool = True, clip: Callable | None = None
     Raises FloatingPointError when a loss is not finite (iteration, which losses), ValueError when the folder holds
     a run of another config. Returns the folder of the weights.
     """
+    if config.processes == 1:
+        _run(0, config, resume, clip, None)
+    else:
+        with tempfile.TemporaryDirectory() as folder:  # processes meet in a file: no port, no network
+            args = (config, resume, clip, f"file://{folder}/meeting")
+            torch.multiprocessing.spawn(_run, args, nprocs=config.processes)
+    return Path(config.out) / "weights"
+
+
+def _run(rank: int, config: TrainConfig, resume: bool, clip: Callable | None, meeting: str | None) -> None:
+    """The loop of one process; rank 0 writes."""
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
+    if meeting:
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=config.processes)
     state = _start(config)
     first = _resume(state, out, config) if resume else 0
-    _write_config(out, config)
+    if meeting:
+        dist.barrier()  # all have read what rank 0 is about to overwrite
     loader = DataLoader(
-        ClipBatches(config, clip or ShapesTraining(config.seed)),
+        ClipBatches(config, clip or ShapesTraining(config.seed), rank),
         batch_size=None,
         sampler=range(first, config.iterations),
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
     )
-    log = open(out / "log.jsonl", "a" if first else "w")
-    started = time.perf_counter()
-    progress = tqdm(loader, total=config.iterations, initial=first, desc="training", mininterval=5.0)
-    for iteration, batch in enumerate(progress, start=first):
+    log = _Log(out, first, config) if rank == 0 else None
+    for iteration, batch in enumerate(loader, start=first):
         losses = _step(state, batch, iteration, config)
-        if (iteration + 1) % config.log_every == 0 or iteration + 1 == config.iterations:
-            line = {"iteration": iteration + 1, **{k: round(float(v), 5) for k, v in losses.items()}}
-            line["seconds_per_iteration"] = round((time.perf_counter() - started) / (iteration + 1 - first), 4)
-            print(json.dumps(line), file=log, flush=True)
-            progress.set_postfix({k: f"{line[k]:.3f}" for k in ("cls", "dice") if k in line})
+        if log:
+            log.line(iteration + 1, losses)
         if (iteration + 1) % config.save_every == 0 or iteration + 1 == config.iterations:
-            _save(state, out, iteration + 1, config)
-    log.close()
-    return out / "weights"
+            state.same_buffers()
+            if rank == 0:
+                _save(state, out, iteration + 1, config)
+    if meeting:
+        dist.destroy_process_group()
+
+
+class _Log:
+    """log.jsonl, one line every `log_every` iterations, and the progress bar."""
+
+    def __init__(self, out: Path, first: int, config: TrainConfig):
+        (out / "train.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+        self.file = open(out / "log.jsonl", "a" if first else "w")
+        self.first, self.config, self.started = first, config, time.perf_counter()
+        self.progress = tqdm(total=config.iterations, initial=first, desc="training", mininterval=5.0)
+
+    def line(self, iteration: int, losses: dict[str, Tensor]) -> None:
+        self.progress.update()
+        if iteration % self.config.log_every and iteration != self.config.iterations:
+            return
+        line = {"iteration": iteration, **{k: round(float(v), 5) for k, v in losses.items()}}
+        line["seconds_per_iteration"] = round((time.perf_counter() - self.started) / (iteration - self.first), 4)
+        print(json.dumps(line), file=self.file, flush=True)
+        self.progress.set_postfix(loss=f"{line['loss']:.3f}")
 
 
 class _State:
@@ -217,6 +268,24 @@ class _State:
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
         self.optimizer = torch.optim.AdamW(_parameter_groups(model, config), lr=config.lr, betas=(0.9, 0.99), fused=True)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def average_gradients(self) -> None:
+        """The mean of all processes' gradients, in one message; nothing to do for one process."""
+        if not dist.is_initialized():
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
+            gradient.copy_(mean.view(gradient.shape))
+
+    def same_buffers(self) -> None:
+        """Give all processes the batch-norm statistics of rank 0, which are those that a checkpoint keeps."""
+        if dist.is_initialized():
+            for module in (self.model, self.average):
+                for buffer in module.buffers():
+                    dist.broadcast(buffer, 0)
 
     def state_dict(self) -> dict:
         return {"model": self.model.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -265,6 +334,7 @@ def _step(state: _State, batch: tuple, iteration: int, config: TrainConfig) -> d
         )
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    state.average_gradients()
     nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
     for group, base in zip(state.optimizer.param_groups, state.base_rates):
         group["lr"] = base * learning_rate(iteration, config)
@@ -278,10 +348,6 @@ def _save(state: _State, out: Path, iteration: int, config: TrainConfig) -> None
     torch.save({"iteration": iteration, **state.state_dict()}, out / "checkpoint.tmp")
     os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
     state.average.module.save_pretrained(out / "weights")
-
-
-def _write_config(out: Path, config: TrainConfig) -> None:
-    (out / "train.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
 
 
 # what may change between the parts of one run without changing its weights

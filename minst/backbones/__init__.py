@@ -93,8 +93,8 @@ def _read(path: Path) -> object:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what a damaged file raises depends on the byte that is wrong
-        # PyTorch's own first line advises how to run the code all the same; the cause stands further down
-        said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
+        # PyTorch's first line advises how to run the code all the same; the cause stands in the middle
+        said = (str(error).partition("WeightsUnpickler error: ")[2] or str(error)).partition(". Please use")[0]
         reason = (said.strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{path}: not readable as weights ({reason}). Either the file is damaged, or it holds pickled code beyond "
