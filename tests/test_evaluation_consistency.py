@@ -1,0 +1,144 @@
+"""Query consistency: hand-made clips, an oracle by brute force, input that must be refused."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minst.evaluation import ConsistencyMeter, assign_queries, query_consistency
+from minst.evaluation.consistency import mask_ious
+
+
+def boxes(*columns, size=(4, 12), count=None):
+    """(count, H, W) masks, each a block of the given columns (None: empty)."""
+    masks = np.zeros((len(columns), *size), dtype=bool)
+    for i, c in enumerate(columns):
+        if c is not None:
+            masks[i, :, c[0] : c[1]] = True
+    return masks
+
+
+def test_assignment_takes_the_largest_total_not_the_largest_pair():
+    # greedy would take 0.9 and leave 0.1; together 0.8 + 0.7 is more
+    assert sorted(assign_queries(np.array([[0.9, 0.8], [0.7, 0.1]]))) == [(0, 1), (1, 0)]
+
+
+def test_assignment_keeps_pairs_of_half_and_more():
+    assert assign_queries(np.array([[0.5, 0.0], [0.0, 0.4999]])) == [(0, 0)]
+    assert assign_queries(np.zeros((3, 0))) == [] and assign_queries(np.zeros((0, 2))) == []
+    with pytest.raises(ValueError, match=r"\(N, M\)"):
+        assign_queries(np.zeros(3))
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))
+def test_assignment_is_the_best_of_all_permutations(n, m, seed):
+    ious = np.random.default_rng(seed).random((n, m))
+    wide = ious if n >= m else ious.T
+    best = max(
+        (sum(wide[r, c] for c, r in enumerate(rows)), rows)
+        for rows in itertools.permutations(range(wide.shape[0]), wide.shape[1])
+    )[1]
+    expected = {(r, c) if n >= m else (c, r) for c, r in enumerate(best) if wide[r, c] >= 0.5}
+    assert set(assign_queries(ious)) == expected
+
+
+def test_iou_of_masks():
+    queries, truths = boxes((0, 4), (2, 6), None), boxes((0, 4), None)
+    np.testing.assert_allclose(mask_ious(queries, truths), [[1, 0], [1 / 3, 0], [0, 0]])
+
+
+def test_a_query_that_lets_go():
+    truth = [boxes((0, 4))] * 4
+    queries = [boxes((0, 4), (8, 12)), boxes((0, 4), (8, 12)), boxes((8, 12), (0, 4)), boxes((8, 12), (0, 4))]
+    result = query_consistency(queries, truth, max_distance=4)
+    # held: query 0 in frames 0 and 1, query 1 in frames 2 and 3; of the pairs one frame apart only 1 -> 2 is lost
+    assert result["held"] == result["visible"] == 4 and result["held_share"] == 1 and result["queries_used"] == 2
+    assert result["pairs"] == {
+        1: {"kept": 2, "of": 3},
+        2: {"kept": 0, "of": 2},
+        3: {"kept": 0, "of": 1},
+        4: {"kept": 0, "of": 0},
+    }
+    assert result["retention"][1] == pytest.approx(2 / 3) and math.isnan(result["retention"][4])
+
+
+def test_plain_iou_later_not_the_assignment():
+    """Two queries on one instance: the one not assigned any more still has it."""
+    truth = [boxes((0, 4))] * 2
+    result = query_consistency([boxes((0, 4), (0, 3)), boxes((0, 3), (0, 4))], truth, max_distance=1)
+    assert result["retention"] == {1: 1.0} and result["queries_used"] == 2
+
+
+def test_invisible_instances_are_no_loss():
+    truth = [boxes((0, 4)), boxes(None), boxes((0, 4))]
+    result = query_consistency([boxes((0, 4)), boxes(None), boxes((0, 4))], truth, max_distance=2)
+    assert result["pairs"] == {1: {"kept": 0, "of": 0}, 2: {"kept": 1, "of": 1}}
+    assert result["visible"] == 2 and result["held"] == 2
+
+
+def test_a_lost_query_counts_against():
+    truth = [boxes((0, 4))] * 2
+    assert query_consistency([boxes((0, 4)), boxes(None)], truth, max_distance=1)["retention"] == {1: 0.0}
+
+
+def test_clips_add_up_and_iterators_do():
+    rng = np.random.default_rng(0)
+    clips = [(rng.random((t, 5, 4, 4)) > 0.3, rng.random((t, m, 4, 4)) > 0.3) for t, m in ((6, 2), (9, 3), (4, 0))]
+    meter = ConsistencyMeter(max_distance=3)
+    for queries, truths in clips:
+        meter.add_clip(iter(queries), (g for g in truths))
+    whole, parts = meter.result(), [query_consistency(q, g, max_distance=3) for q, g in clips]
+    for k in (1, 2, 3):
+        assert whole["pairs"][k] == {key: sum(p["pairs"][k][key] for p in parts) for key in ("kept", "of")}
+    assert whole["held"] == sum(p["held"] for p in parts) and whole["clips"] == 3
+    assert whole["queries_per_clip"] == pytest.approx(sum(p["queries_used"] for p in parts) / 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 3), st.integers(0, 10**6))
+def test_against_brute_force(frames, n, m, seed):
+    rng = np.random.default_rng(seed)
+    queries, truths = rng.random((frames, n, 3, 3)) > 0.3, rng.random((frames, m, 3, 3)) > 0.3
+    truths[rng.random((frames, m)) < 0.3] = False
+    result = query_consistency(queries, truths, max_distance=3)
+
+    def iou(t, q, g):
+        a, b = queries[t, q], truths[t, g]
+        return (a & b).sum() / max((a | b).sum(), 1)
+
+    held = [
+        (t, q, g)
+        for t in range(frames)
+        for q, g in assign_queries(np.array([[iou(t, q, g) for g in range(m)] for q in range(n)]).reshape(n, m))
+    ]
+    assert result["held"] == len(held) and result["queries_used"] == len({q for _, q, _ in held})
+    for k in (1, 2, 3):
+        of = [(t, q, g) for t, q, g in held if t + k < frames and truths[t + k, g].any()]
+        kept = sum(iou(t + k, q, g) >= 0.5 for t, q, g in of)
+        assert result["pairs"][k] == {"kept": kept, "of": len(of)}
+
+
+@pytest.mark.parametrize(
+    "queries, truths, message",
+    [
+        (np.zeros((2, 1, 4, 4), bool), np.zeros((3, 1, 4, 4), bool), "query_masks ends after 2 frames"),
+        (np.zeros((3, 1, 4, 4), bool), np.zeros((2, 1, 4, 4), bool), "gt_masks ends after 2 frames"),
+        (np.zeros((2, 1, 4, 4)), np.zeros((2, 1, 4, 4), bool), "frame 0: query masks must be bool"),
+        (np.zeros((2, 1, 4, 4), bool), np.zeros((2, 1, 8, 8), bool), "resize"),
+        ([np.zeros((1, 4, 4), bool), np.zeros((2, 4, 4), bool)], np.zeros((2, 1, 4, 4), bool), "frame 1"),
+        ([], [], "at least one frame"),
+    ],
+)
+def test_what_is_refused(queries, truths, message):
+    with pytest.raises(ValueError, match=message):
+        query_consistency(queries, truths)
+
+
+def test_distance_and_shapes_are_checked():
+    with pytest.raises(ValueError, match="max_distance"):
+        ConsistencyMeter(max_distance=0)
+    with pytest.raises(ValueError, match=r"\(T, N, M\)"):
+        ConsistencyMeter().add_ious(np.zeros((2, 3, 1)), np.zeros((2, 3), bool))
