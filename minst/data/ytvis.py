@@ -91,8 +91,13 @@ class YouTubeVIS:
         self.file = Path(annotations) if annotations else self._find_file()
         self.dataset = read_json(self.file)
         for key in ("videos", "categories"):
-            if not isinstance(self.dataset.get(key), list):
+            if not isinstance(self.dataset, dict) or not isinstance(self.dataset.get(key), list):
                 raise ValueError(f"{self.file}: no list {key!r}; is this a YouTube-VIS annotation file?")
+        for i, video in enumerate(self.dataset["videos"]):
+            for key in ("id", "file_names", "height", "width"):
+                if key not in video:
+                    raise ValueError(f"{self.file}: videos[{i}] lacks {key!r}")
+        self._lengths = {video["id"]: len(video["file_names"]) for video in self.dataset["videos"]}
         self.categories = tuple(c["name"] for c in self.dataset["categories"])
         self.category_ids = [c["id"] for c in self.dataset["categories"]]
         self._tracks: dict[int, list[dict]] = {video["id"]: [] for video in self.dataset["videos"]}
@@ -121,15 +126,20 @@ class YouTubeVIS:
             raise ValueError(f"{where}: video_id {track['video_id']} is not among the videos")
         if track["category_id"] not in self.category_ids:
             raise ValueError(f"{where}: category_id {track['category_id']} is not among the categories")
+        given, frames = len(track["segmentations"] or []), self._lengths[track["video_id"]]
+        if given != frames:
+            raise ValueError(f"{where}: {given} segmentations for {frames} frames")
         self._tracks[track["video_id"]].append(track)
 
 
 def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
-    """A compressed or uncompressed RLE, polygons or None -> mask (height, width) bool."""
+    """A compressed or uncompressed RLE, polygons or None -> mask (height, width) bool; ValueError at another size."""
     if segmentation is None or segmentation == []:
         return np.zeros((height, width), dtype=bool)
     if isinstance(segmentation, list):
         segmentation = rle_codec.merge(rle_codec.frPyObjects(segmentation, height, width))
+    elif list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"a mask of {' x '.join(map(str, segmentation['size']))} in a frame of {height} x {width}")
     elif isinstance(segmentation["counts"], list):
         segmentation = rle_codec.frPyObjects(segmentation, height, width)
     return rle_codec.decode(segmentation).astype(bool)
@@ -139,7 +149,7 @@ def read_image(path: str | Path) -> np.ndarray:
     """An image file as (H, W, 3) bytes; ValueError names a file that is missing or no image."""
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))  # a copy: torch warns of arrays that cannot be written to
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (UnidentifiedImageError, OSError) as error:
