@@ -1,0 +1,234 @@
+"""Masks and identities drawn on frames: the same identity has the same colour in every picture of this package.
+
+    video, VideoResult ─ draw_tracks ─> annotated frames (sH, sW, 3) bytes ─ animate ─> .mp4 | .gif | .html
+    one frame, its masks and ids ─ draw_frame ─┘
+
+A contour that is smooth at any scale: blur the enlarged mask a little, m = G_sigma * mask. At a distance d inside a
+straight edge m = (1 + erf(d / (sigma sqrt 2))) / 2; solved for d, in pixels, it gives fill, line and halo as ramps of d.
+
+Labels do not jump: each is tied to the box of its mask, smoothed over time within a run of frames in which it is seen.
+
+Lesson: notebooks/07_kernel_reuse_and_association.ipynb
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from pycocotools import mask as rle_codec
+from scipy.ndimage import gaussian_filter1d
+from scipy.special import erfinv
+
+from minst.data.video import write_gif, write_mp4
+from minst.data.ytvis import decode_mask
+from minst.tracking import Track, VideoResult, encode_mask
+
+__all__ = ["animate", "color_of", "draw_frame", "draw_tracks", "ground_truth_result", "place_labels"]
+
+# Okabe and Ito's colours, told apart with every common kind of colour vision; then lighter, then darker ones
+PALETTE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233), (213, 94, 0))
+FILL, LINE, HALO = 0.42, 1.1, 2.2  # opacity of masks; half widths of contour and of the white line around it, in pixels
+SMOOTH_FRAMES = 1.5  # of label positions
+
+
+def color_of(identity: int) -> tuple[int, int, int]:
+    """The colour (r, g, b) of an identity 1, 2, ...: distinct for 21 of them, then they repeat."""
+    shade, tone = divmod(identity - 1, len(PALETTE))
+    other, share = ((0, 0.0), (255, 0.5), (0, 0.45))[shade % 3]
+    return tuple(round(c + (other - c) * share) for c in PALETTE[tone])
+
+
+def draw_frame(
+    image: np.ndarray,
+    masks: Sequence[np.ndarray],
+    ids: Sequence[int],
+    texts: Sequence[str] | None = None,
+    scale: int | None = None,
+    anchors: Sequence[tuple[float, float]] | None = None,
+    opacity: float = FILL,
+) -> np.ndarray:
+    """Masks half transparent with crisp contours, and a label tag for each: (H, W, 3) bytes -> (sH, sW, 3) bytes.
+
+    masks (n, H, W) bool, the last on top; ids choose the colours; texts: None draws no tags, "" none for that mask.
+    scale: how much to enlarge; default 2 for frames up to 400 pixels, so that tags are legible, else 1.
+    anchors: the point (x, y), in pixels of `image`, above which a tag stands; default the top of the mask.
+    opacity: of the masks, 0 to 1.
+    """
+    masks = [np.asarray(mask, dtype=bool) for mask in masks]
+    height, width = image.shape[:2]
+    if any(mask.shape != (height, width) for mask in masks):
+        raise ValueError(f"masks of shapes {sorted({m.shape for m in masks})} on an image of shape {(height, width)}")
+    if len(ids) != len(masks) or (texts is not None and len(texts) != len(masks)):
+        raise ValueError(f"{len(masks)} masks, {len(ids)} ids, {len(masks if texts is None else texts)} texts: one each")
+    scale = scale or _default_scale(image)
+    canvas = _resize(image, scale).astype(np.float32)
+    for mask, identity in zip(masks, ids):
+        _paint(canvas, mask, np.float32(color_of(identity)), scale, opacity)
+    canvas = canvas.round().astype(np.uint8)
+    if not texts:
+        return canvas
+    anchors = [_anchor(encode_mask(mask)) for mask in masks] if anchors is None else anchors
+    tagged = [i for i, text in enumerate(texts) if text and masks[i].any()]
+    _tags(canvas, [(texts[i], color_of(ids[i]), np.multiply(anchors[i], scale)) for i in tagged])
+    return canvas
+
+
+def draw_tracks(video: Iterable[np.ndarray], result: VideoResult, scale: int | None = None) -> Iterator[np.ndarray]:
+    """Annotated frames of a video, one at a time: masks, contours and tags "id category score" of every track.
+
+    video: an iterable of (H, W, 3) bytes, or a clip with `render(t)`. Raises ValueError when it has fewer or more frames
+    than the result.
+    """
+    anchors = {track.id: _smooth_anchors(track) for track in result.tracks}
+    count = 0
+    for t, image in enumerate(frames_of(video)):
+        if t >= result.num_frames:
+            raise ValueError(f"draw_tracks: the video goes on after the {result.num_frames} frames of the result")
+        here = [track for track in reversed(result.tracks) if track.segmentations[t] is not None]  # the best on top
+        masks = [decode_mask(track.segmentations[t], *image.shape[:2]) for track in here]
+        texts = [f"{track.id} {class_name(result.class_names, track.label)} {track.score:.2f}" for track in here]
+        yield draw_frame(image, masks, [k.id for k in here], texts, scale, [anchors[k.id][t] for k in here])
+        count += 1
+    if count < result.num_frames:
+        raise ValueError(f"draw_tracks: the video has {count} frames, the result {result.num_frames}")
+
+
+def animate(frames: Iterable[np.ndarray], path: str | Path, fps: float = 8.0) -> Path:
+    """Write frames as the suffix says: .mp4, .gif, or .html, a page (or notebook output) that needs no other file."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".mp4":
+        return write_mp4(frames, path, fps)
+    if suffix == ".gif":
+        return write_gif(frames, path, fps)
+    if suffix != ".html":
+        raise ValueError(f"{path}: write .mp4, .gif or .html, not {suffix or 'a name without suffix'}")
+    video = write_mp4(frames, path.with_name(path.name + ".mp4"), fps)
+    data = base64.b64encode(video.read_bytes()).decode("ascii")
+    video.unlink()
+    path.write_text(
+        f"<!doctype html>\n<meta charset='utf-8'>\n<title>{html.escape(path.stem)}</title>\n"
+        "<video controls autoplay loop muted playsinline style='max-width:100%' "
+        f"src='data:video/mp4;base64,{data}'></video>\n"
+    )
+    return path
+
+
+def ground_truth_result(clip) -> VideoResult:
+    """The annotations of a clip (`Clip` or `ShapesClip`) as if a perfect tracker had found them."""
+    shown = [clip.render(t).masks for t in range(len(clip))]  # T x (M, H, W)
+    names = tuple(getattr(clip, "categories", ())) or _shapes_categories()
+    tracks = []
+    for i, label in enumerate(clip.labels):
+        codes = [encode_mask(masks[i]) if masks[i].any() else None for masks in shown]
+        tracks.append(Track(i + 1, [float(k == label) for k in range(len(names))], codes))
+    return VideoResult(tracks, len(clip), names)
+
+
+def place_labels(
+    anchors: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]], frame: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
+    """Boxes (x0, y0, x1, y1) of tags of `sizes` (w, h) above their anchors (x, y), inside a frame (width, height).
+
+    A tag that would cover one placed before it gives way upwards or downwards, by as little as will do.
+    """
+    placed: list[tuple[int, int, int, int]] = []
+    for (x, y), (w, h) in zip(anchors, sizes):
+        x0 = round(min(max(x - w / 2, 0), max(frame[0] - w, 0)))
+        lowest = max(frame[1] - h, 0)
+        wanted = min(max(y - h - 2, 0), lowest)
+        beside = [b for b in placed if b[0] < x0 + w and x0 < b[2]]
+        options = [wanted] + [y0 for b in beside for y0 in (b[1] - h, b[3]) if 0 <= y0 <= lowest]
+        free = [y0 for y0 in options if all(y0 + h <= b[1] or y0 >= b[3] for b in beside)]
+        y0 = round(min(free or [wanted], key=lambda option: abs(option - wanted)))
+        placed.append((x0, y0, min(x0 + w, frame[0]), min(y0 + h, frame[1])))
+    return placed
+
+
+def frames_of(video) -> Iterator[np.ndarray]:
+    """The images of a clip with `render(t)` or of any iterable of frames; float tensors (3, H, W) become bytes."""
+    frames = (video.render(t).image for t in range(len(video))) if hasattr(video, "render") else iter(video)
+    for frame in frames:
+        if not isinstance(frame, np.ndarray):
+            frame = frame.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+        yield frame
+
+
+def class_name(names: Sequence[str], label: int) -> str:
+    """The name of a class; a model without names says "class 3"."""
+    return names[label] if names else f"class {label}"
+
+
+def _default_scale(image: np.ndarray) -> int:
+    return 2 if max(image.shape[:2]) <= 400 else 1
+
+
+def _resize(image: np.ndarray, scale: int) -> np.ndarray:
+    size = (image.shape[1] * scale, image.shape[0] * scale)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _paint(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, scale: int, opacity: float) -> None:
+    """Lay one mask on the enlarged canvas (sH, sW, 3) float32, in place."""
+    if not mask.any():
+        return
+    margin, (height, width) = 4, mask.shape
+    (top, bottom), (left, right) = ((np.flatnonzero(mask.any(axis))[[0, -1]]) for axis in (1, 0))
+    top, left = max(top - margin, 0), max(left - margin, 0)
+    bottom, right = min(bottom + margin + 1, height), min(right + margin + 1, width)
+    sigma = 0.8 * scale
+    soft = Image.fromarray(_resize(mask[top:bottom, left:right].astype(np.uint8) * 255, scale))
+    soft = np.asarray(soft.filter(ImageFilter.GaussianBlur(sigma)), np.float32) / 255
+    distance = (sigma * math.sqrt(2)) * erfinv(2 * soft - 1)  # > 0 inside, infinite far from the edge
+    patch = canvas[top * scale : bottom * scale, left * scale : right * scale]
+    layers = (
+        (color, opacity * np.clip(distance + 0.5, 0, 1)),
+        (np.float32((255, 255, 255)), 0.75 * np.clip(HALO + 0.5 - np.abs(distance), 0, 1)),
+        (color, np.clip(LINE + 0.5 - np.abs(distance), 0, 1)),
+    )
+    for paint, cover in layers:
+        patch += (paint - patch) * cover[..., None]
+
+
+def _tags(canvas: np.ndarray, tags: list[tuple[str, tuple[int, int, int], np.ndarray]]) -> None:
+    """Draw label tags (text, colour, anchor) on bytes (H, W, 3), in place."""
+    height, width = canvas.shape[:2]
+    font = ImageFont.load_default(12 if max(height, width) < 700 else 16)
+    ascent = font.getbbox("Ag0")  # one height for all tags
+    sizes = [(math.ceil(font.getlength(text)) + 6, ascent[3] - ascent[1] + 5) for text, _, _ in tags]
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    for box, (text, color, _) in zip(place_labels([tag[2] for tag in tags], sizes, (width, height)), tags):
+        dark = np.dot(color, (0.299, 0.587, 0.114)) < 140
+        draw.rounded_rectangle((box[0], box[1], box[2] - 1, box[3] - 1), 3, fill=color)
+        draw.text((box[0] + 3, box[1] + 2 - ascent[1]), text, font=font, fill="white" if dark else "black")
+    canvas[:] = np.asarray(picture)
+
+
+def _anchor(code: dict) -> tuple[float, float]:
+    x, y, width, _ = rle_codec.toBbox(code)
+    return float(x + width / 2), float(y)
+
+
+def _smooth_anchors(track: Track) -> dict[int, tuple[float, float]]:
+    """Where the tag of a track stands in every frame in which it is seen."""
+    anchors = {}
+    for seen, run in groupby(range(len(track.segmentations)), key=lambda t: track.segmentations[t] is not None):
+        if seen:
+            frames = list(run)
+            points = np.array([_anchor(track.segmentations[t]) for t in frames])
+            anchors.update(zip(frames, gaussian_filter1d(points, SMOOTH_FRAMES, axis=0, mode="nearest").tolist()))
+    return anchors
+
+
+def _shapes_categories() -> tuple[str, ...]:
+    from minst.data.shapes import CATEGORIES
+
+    return CATEGORIES

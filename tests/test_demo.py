@@ -1,0 +1,100 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from minst import MobileInst, MobileInstConfig, demo, samples
+from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
+from minst.data.video import read_video, video_info
+from minst.evaluation import evaluate_ytvis
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """A folder like data_samples: two short clips, and weights that find *something* in every frame."""
+    root = tmp_path_factory.mktemp("data_samples")
+    write_shapes_dataset(root / "clips", 2, ShapesConfig(width=128, height=96, frames=7), seed=5)
+    torch.manual_seed(0)
+    model = MobileInst(MobileInstConfig.preset("shapes-tiny", class_names=CATEGORIES))
+    torch.nn.init.constant_(model.instance_decoder.heads.classes.bias, 0.0)
+    model.save_pretrained(root / "weights" / "shapes-tiny")
+    return root
+
+
+@pytest.fixture
+def here(shipped, monkeypatch):
+    monkeypatch.setattr(samples, "data_folder", lambda: shipped)
+
+
+def test_demo_tells_and_writes_everything(here, tmp_path, capsys):
+    out = tmp_path / "deep" / "demo"
+    said = demo.run_demo(out)
+    printed = capsys.readouterr()
+    assert "\r" not in printed.err  # no progress bars where there is no terminal
+    assert sorted(p.name for p in out.iterdir()) == ["fig2.png", "results.json", "tracks.gif", "tracks.mp4"]
+    assert said["files"] == {p.name: str(p) for p in out.iterdir()}
+
+    clip = samples.load_sample(samples.sample_names()[0])
+    assert said["sample"] == clip.name and said["frames"] == 7 and said["tracks"]
+    for track in said["tracks"]:
+        line = f"{track['id']:>5}  {track['category']:<12} {track['score']:>5.2f}  {track['frames']:>3} of 7"
+        assert line in printed.out.splitlines()
+        assert track["category"] in CATEGORIES and 0 < track["frames"] <= 7
+    assert said["ms_key"] > 0 and said["ms_reuse"] > 0
+    assert f"key frames {said['ms_key']:.1f} ms, others {said['ms_reuse']:.1f} ms" in printed.out
+    assert f"AP {100 * said['AP']:.1f}, AP50 {100 * said['AP50']:.1f}" in printed.out
+
+    entries = json.loads((out / "results.json").read_text())
+    assert evaluate_ytvis(clip.annotations(), entries)["AP"] == said["AP"]
+    assert {e["video_id"] for e in entries} == {clip.video["id"]}
+    assert video_info(out / "tracks.mp4")[:3] == (256, 192, 7)
+    assert len(list(read_video(out / "tracks.mp4"))) == 7
+    with Image.open(out / "tracks.gif") as gif, Image.open(out / "fig2.png") as figure:
+        assert gif.n_frames == 7 and figure.width > 1300
+
+
+def test_demo_replaces_its_files_and_takes_another_clip(here, tmp_path):
+    (tmp_path / "results.json").write_text("old")
+    (tmp_path / "mine.txt").write_text("stays")
+    name = samples.sample_names()[1]
+    said = demo.run_demo(tmp_path, sample=name, reuse_interval=1)
+    assert said["sample"] == name and said["ms_reuse"] is None
+    assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
+    assert (tmp_path / "mine.txt").read_text() == "stays"
+
+
+def test_times_are_those_of_the_work_and_not_of_reading():
+    import time
+
+    def slow():
+        for t in range(3):
+            time.sleep(0.03)
+            yield t
+
+    spent = []
+    for t in demo._timed(slow(), spent):
+        time.sleep(0.01 * t)
+    assert len(spent) == 3 and spent[0] < 8 and 10 <= spent[1] < 28 and spent[2] >= 20
+
+
+def test_demo_says_so_when_nothing_is_found(here, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "KernelTracker", lambda model, **kw: real(model, score_threshold=1.0, **kw))
+    real = __import__("minst.tracking", fromlist=["KernelTracker"]).KernelTracker
+    said = demo.run_demo(tmp_path)
+    assert said["tracks"] == [] and said["AP"] == 0 and "no tracks found" in capsys.readouterr().out
+
+
+def test_demo_errors_are_clear(here, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        with pytest.raises(ValueError, match="file; name a folder"):
+            demo.run_demo(out)
+    assert file.read_text() == "mine"
+    with pytest.raises(ValueError, match="no shipped clip 'nope'"):
+        demo.run_demo(tmp_path / "o", sample="nope")
+    with pytest.raises(FileNotFoundError, match="none-such"):
+        demo.run_demo(tmp_path / "o", weights="none-such")
+    with pytest.raises(ValueError, match="reuse_interval"):
+        demo.run_demo(tmp_path / "o", reuse_interval=0)

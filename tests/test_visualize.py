@@ -1,0 +1,318 @@
+import re
+import sys
+from types import SimpleNamespace
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from minst import MobileInst, MobileInstConfig
+from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
+from minst.data.video import read_video
+from minst.model import FrameOutput
+from minst.tracking import Track, VideoResult, encode_mask
+from minst.visualize import masks as drawing
+from minst.visualize import queries as fig2
+from minst.visualize.masks import animate, color_of, draw_frame, draw_tracks, ground_truth_result, place_labels
+from minst.visualize.queries import choose_queries, plot_query_consistency, query_states, save
+
+CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return MobileInst(MobileInstConfig.preset("shapes-tiny", class_names=CATEGORIES)).eval()
+
+
+def blob(y=20, x=30, size=20, shape=(64, 96)):
+    mask = np.zeros(shape, bool)
+    mask[y : y + size, x : x + size] = True
+    return mask
+
+
+# ---------------------------------------------------------------------------------------------- masks
+
+
+def test_colors_are_distinct_stable_and_told_apart_without_red_green_vision():
+    colors = np.array([color_of(i) for i in range(1, 22)], float)
+    apart = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(21)
+    assert apart.min() > 40
+    assert color_of(1) == (0, 114, 178) and color_of(22) == color_of(1)  # what pictures in the lessons rely on
+    first = colors[:7] / 255  # a dichromat without the red cone (Vienot 1999, in linear light)
+    project = np.array([[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]])
+    seen = first**2.2 @ project.T
+    assert (np.abs(seen[:, None] - seen[None]).sum(-1) + 9 * np.eye(7)).min() > 0.1
+
+
+def test_a_mask_is_tinted_inside_outlined_and_leaves_the_rest_alone():
+    image = np.full((64, 96, 3), 128, np.uint8)
+    picture = draw_frame(image, [blob()], [2], scale=1).astype(int)
+    color = np.array(color_of(2))
+    assert np.abs(picture[30, 40] - (128 + (color - 128) * drawing.FILL)).max() <= 1
+    assert np.abs(picture[30, 30] - color).max() < 30  # on the contour
+    away = ~np.pad(blob(), 4)[2:-6, 2:-6] & ~np.pad(blob(), 4)[4:-4, 4:-4]
+    away[16:45, 26:55] = False
+    assert (picture[away] == 128).all()
+    assert draw_frame(image, [blob()], [2]).shape == (128, 192, 3)  # small frames are enlarged
+    assert (image == 128).all()
+
+
+def test_contours_keep_their_width_at_every_scale():
+    for scale in (1, 2, 3):
+        image = np.zeros((64, 96, 3), np.uint8)
+        row = draw_frame(image, [blob(10, 20, 40)], [1], scale=scale, opacity=0.0)[30 * scale].max(-1)
+        assert 2.0 < (row[: 40 * scale] > 100).sum() < 7.5, scale
+        assert np.abs(np.flatnonzero(row[: 40 * scale]).mean() - (20 * scale - 0.5)) < 1  # centred on the edge
+
+
+def test_later_masks_lie_on_top_and_empty_ones_do_nothing():
+    image = np.zeros((64, 96, 3), np.uint8)
+    both = draw_frame(image, [blob(), blob()], [1, 2], scale=1, opacity=1.0)
+    assert tuple(both[30, 40]) == color_of(2)
+    nothing = draw_frame(image, [np.zeros((64, 96), bool)], [1], ["1 fish"], scale=1)
+    assert (nothing == image).all()
+    assert (draw_frame(image, [], [], [], scale=1) == image).all()
+
+
+def test_draw_frame_refuses_what_does_not_fit():
+    image = np.zeros((64, 96, 3), np.uint8)
+    with pytest.raises(ValueError, match="shapes"):
+        draw_frame(image, [np.zeros((64, 64), bool)], [1])
+    with pytest.raises(ValueError, match="1 masks, 2 ids"):
+        draw_frame(image, [blob()], [1, 2])
+
+
+def test_labels_stay_inside_the_frame_and_apart():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        n = random.integers(1, 6)
+        anchors = random.uniform(-50, 400, (n, 2))
+        sizes = [(int(w), 15) for w in random.integers(20, 120, n)]
+        boxes = place_labels(anchors, sizes, (300, 200))
+        for (x0, y0, x1, y1), (w, h) in zip(boxes, sizes):
+            assert 0 <= x0 and x1 <= 300 and 0 <= y0 and y1 <= 200
+            assert (x1 - x0, y1 - y0) == (w, h)
+        for i, a in enumerate(boxes):
+            for b in boxes[:i]:
+                assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    assert place_labels([(50, 40)], [(20, 10)], (100, 80)) == [(40, 28, 60, 38)]
+    assert place_labels([(5, 5)], [(500, 10)], (100, 80)) == [(0, 0, 100, 10)]  # wider than the frame
+
+
+def test_a_tag_is_drawn_above_its_mask_in_its_color():
+    picture = draw_frame(np.zeros((64, 96, 3), np.uint8), [blob(30, 30, 20)], [1], ["1 fish"], scale=2, opacity=0)
+    rows, _ = np.nonzero((picture == color_of(1)).all(-1)[: 30 * 2 - 4])
+    assert len(rows) > 100 and rows.min() > 30 * 2 - 25
+
+
+def test_labels_follow_a_trembling_mask_calmly_but_jump_with_a_new_run():
+    tops = [20, 24, 20, 24, 20, 24, None, 60, 60, 60]
+    codes = [None if y is None else encode_mask(blob(y, 30, 20, (100, 96))) for y in tops]
+    anchors = drawing._smooth_anchors(Track(1, [1.0], codes))
+    assert sorted(anchors) == [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    y = [anchors[t][1] for t in range(6)]
+    assert np.abs(np.diff(y)).max() < 1.5 and 20 < min(y) and max(y) < 24
+    assert anchors[7] == pytest.approx((40, 60))  # what came before the gap does not pull
+
+
+def test_draw_tracks_draws_every_frame_of_the_result():
+    result = ground_truth_result(CLIP)
+    assert result.num_frames == 6 and result.class_names == CATEGORIES
+    for i, track in enumerate(result.tracks):
+        assert track.label == CLIP.labels[i] and track.score == 1.0
+        assert [c is not None for c in track.segmentations] == [bool(CLIP.render(t).masks[i].any()) for t in range(6)]
+    drawn = list(draw_tracks(CLIP, result))
+    assert len(drawn) == 6 and drawn[0].shape == (192, 256, 3)
+    images = [CLIP.render(t).image for t in range(6)]
+    assert all((a == b).all() for a, b in zip(drawn, draw_tracks(iter(images), result, scale=2)))
+    tensors = [torch.from_numpy(i).permute(2, 0, 1) / 255 for i in images]
+    assert (next(draw_tracks(tensors, result)) == drawn[0]).all()
+    with pytest.raises(ValueError, match="4 frames, the result 6"):
+        list(draw_tracks(images[:4], result))
+    with pytest.raises(ValueError, match="goes on after the 6"):
+        list(draw_tracks(images + images, result))
+    plain = list(draw_tracks(images, VideoResult([], 6, ()), scale=1))
+    assert all((a == b).all() for a, b in zip(plain, images))
+
+
+def test_tags_say_id_category_and_score(monkeypatch):
+    said = []
+    monkeypatch.setattr(drawing, "draw_frame", lambda image, masks, ids, texts, *rest: said.append((ids, texts)))
+    code = encode_mask(blob())
+    tracks = [Track(4, [0.2, 0.75], [code]), Track(9, [0.5, 0.1], [code]), Track(5, [0.4, 0.1], [None])]
+    list(draw_tracks([np.zeros((64, 96, 3), np.uint8)], VideoResult(tracks, 1, ("fish", "leaf"))))
+    list(draw_tracks([np.zeros((64, 96, 3), np.uint8)], VideoResult(tracks, 1, ())))
+    assert said[0] == ([9, 4], ["9 fish 0.50", "4 leaf 0.75"])  # the best last: on top
+    assert said[1][1] == ["9 class 0 0.50", "4 class 1 0.75"]
+
+
+def test_animate_writes_what_the_suffix_says(tmp_path):
+    frames = list(draw_tracks(CLIP, ground_truth_result(CLIP)))
+    mp4 = animate(frames, tmp_path / "a.mp4")
+    assert len(list(read_video(mp4))) == 6
+    with Image.open(animate(iter(frames), tmp_path / "a.gif")) as gif:
+        assert gif.n_frames == 6
+    page = animate(frames, tmp_path / "a.html").read_text()
+    assert re.search(r"<video [^>]*src='data:video/mp4;base64,[A-Za-z0-9+/=]{1000,}'", page)
+    assert "http" not in page and sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "a.html", "a.mp4"]
+    with pytest.raises(ValueError, match="avi"):
+        animate(frames, tmp_path / "a.avi")
+
+
+# ---------------------------------------------------------------------------------------------- queries
+
+
+class Scripted:
+    """A model that answers with the annotations of CLIP: query 3 + i has instance i, but loses it in frames `lost`."""
+
+    config = SimpleNamespace(class_names=CATEGORIES)
+    pixel_mean = torch.zeros(1)
+
+    def __init__(self, lost=(), queries=8):
+        self.lost, self.queries, self.t = lost, queries, 0
+        self.kernels = torch.nn.functional.one_hot(torch.arange(queries), 16).float()
+
+    def eval(self):
+        return self
+
+    def __call__(self, frame):
+        masks = torch.from_numpy(CLIP.render(self.t).masks).float()
+        small = torch.nn.functional.interpolate(masks[None], size=(12, 16), mode="area")[0]
+        logits = torch.full((self.queries, 12, 16), -8.0)
+        classes = torch.full((self.queries, 8), -6.0)
+        for i in range(len(masks)):
+            if (i, self.t) not in self.lost:
+                logits[3 + i] = 16 * small[i] - 8
+            classes[3 + i, int(CLIP.labels[i])] = 2.0 - i
+        self.t += 1
+        objectness = torch.full((self.queries,), 3.0)
+        return FrameOutput(classes[None], objectness[None], self.kernels[None], None, logits[None], None)
+
+
+def strip_axes(fig):
+    return [axes for axes in fig.axes if axes.get_ylabel().startswith(("frames", "query"))]
+
+
+def red_frames(axes):
+    boxes = [p for p in axes.patches if isinstance(p, Rectangle) and not p.get_fill()]
+    return [round(p.get_x() + p.get_width() / 2) for p in boxes]
+
+
+def test_query_states_are_those_of_single_key_frames(model):
+    states = query_states(model, CLIP, num_frames=3, start=2)
+    assert len(states.images) == 3 and (states.images[0] == CLIP.render(2).image).all()
+    with torch.inference_mode():
+        frame = torch.from_numpy(CLIP.render(3).image).permute(2, 0, 1).float()[None] / 255
+        out = model(frame)
+    assert torch.equal(states.kernels[1], out.kernels[0]) and torch.equal(states.mask_logits[1], out.mask_logits[0])
+    assert torch.equal(states.scores[1], out.scores()[0])
+    assert states.soft_masks(5).shape == (3, 96, 128)
+    assert len(query_states(model, CLIP, num_frames=11, start=4).images) == 2  # the video ends
+    for bad in ({"start": 6}, {"start": -1}, {"num_frames": 0}):
+        with pytest.raises(ValueError):
+            query_states(model, CLIP, **bad)
+
+
+def test_similarity_is_the_cosine_of_kernels(model):
+    states = query_states(model, CLIP, num_frames=4)
+    for query, other in ((7, None), (7, 2)):
+        a, b = states.kernels[:, query].double().numpy(), states.kernels[:, 7 if other is None else other].double().numpy()
+        expected = [[u @ v / np.sqrt((u @ u) * (v @ v)) for v in b] for u in a]
+        np.testing.assert_allclose(states.similarity(query, other), expected, atol=1e-5)
+
+
+def test_chosen_queries_are_strong_and_of_different_objects():
+    logits = torch.full((3, 5, 8, 8), -9.0)
+    for query, row in enumerate((0, 2, 4, 6, 2)):  # query 4 segments what query 1 does
+        logits[:, query, row : row + 2] = 9.0
+    scores = torch.zeros(3, 5, 2)
+    scores[:, :, 1] = torch.tensor([0.5, 0.9, 0.6, 0.1, 0.8])
+    states = fig2.QueryStates([], scores, torch.zeros(3, 5, 4), logits)
+    assert choose_queries(states) == [1, 2, 0]  # not 4, a copy, nor 3, weak
+    assert choose_queries(states, count=2) == [1, 2]
+
+
+def test_fig2_shows_the_frames_the_masks_and_the_similarities(model):
+    before = set(sys.modules.get("matplotlib.pyplot").get_fignums()) if "matplotlib.pyplot" in sys.modules else set()
+    fig = plot_query_consistency(model, CLIP, num_frames=5, queries=[6, 2, 11], start=1)
+    assert isinstance(fig, Figure)
+    if "matplotlib.pyplot" in sys.modules:
+        assert set(sys.modules["matplotlib.pyplot"].get_fignums()) == before
+    rows = strip_axes(fig)
+    assert [axes.get_ylabel().split("\n")[0] for axes in rows] == ["frames, masks", "query 6", "query 2", "query 11"]
+    states = query_states(model, CLIP, 5, 1)
+    images = [im for axes in fig.axes for im in axes.images if im.get_array().shape == (5, 5)]
+    for image, query in zip(images, (6, 2, 11), strict=True):
+        kernels = torch.nn.functional.normalize(states.kernels[:, query], dim=1)
+        np.testing.assert_allclose(image.get_array(), kernels @ kernels.T, atol=1e-5)
+    lines = next(axes for axes in fig.axes if axes.get_ylabel().startswith("cosine"))
+    curves = [line.get_ydata() for line in lines.lines if line.get_linestyle() == "-"]
+    np.testing.assert_allclose(curves, [states.similarity(q)[:, 0] for q in (6, 2, 11)], atol=1e-6)
+    assert [t.get_text() for t in lines.get_xticklabels()] == ["frame 1", "+1", "+2", "+3", "+4"]
+    # the strip of frames: five cells as wide as a frame, tinted in the colours of the queries only
+    strip = rows[0].images[0].get_array()
+    assert strip.shape[0] == 96 and strip.shape[1] == 5 * (128 + 2 * round(fig2.GAP * 128))
+
+
+def test_fig2_marks_where_a_query_holds_and_loses_its_instance():
+    visible = np.array([CLIP.render(t).masks.any((1, 2)) for t in range(6)])
+    assert visible[:, :2].all()  # else choose another clip for these tests
+    fig = plot_query_consistency(Scripted(lost=[(1, 2), (1, 5)]), CLIP, num_frames=6)
+    rows = {axes.get_ylabel().split("\n")[0]: axes for axes in strip_axes(fig)}
+    assert red_frames(rows["query 3"]) == [] and red_frames(rows["query 4"]) == [2, 5]
+    assert rows["query 3"].get_ylabel().endswith("held 6 of 6")
+    assert rows["query 4"].get_ylabel().endswith("held 4 of 6")
+    assert CATEGORIES[CLIP.labels[0]] in rows["query 3"].get_ylabel()
+    total, lost = int(visible[:, : len(rows) - 1].sum()), 2
+    assert f"held {total - lost} of {total} times" in fig.texts[0].get_text()
+    plain = plot_query_consistency(Scripted(lost=[(1, 2)]), [CLIP.render(t).image for t in range(6)])
+    assert all(red_frames(axes) == [] for axes in strip_axes(plain))  # nothing to compare with
+    assert "held" not in plain.texts[0].get_text()
+
+
+def test_an_instance_that_is_not_visible_is_neither_held_nor_lost():
+    soft = np.zeros((4, 10, 10))
+    truth = [np.zeros((2, 10, 10), bool) for _ in range(4)]
+    for t in (0, 1, 3):
+        truth[t][1, 2:6, 2:6] = True
+    soft[0, 2:6, 2:6], soft[1, 2:6, 2:4], soft[3, 2:6, 3:4] = 0.9, 0.9, 0.9  # IoU 1, 1/2, 1/4
+    assert fig2._fate(soft, truth) == (1, [True, True, None, False])
+    assert fig2._fate(soft, None) == (None, [None] * 4)
+    assert fig2._fate(soft, [np.zeros((0, 10, 10), bool)] * 4) == (None, [None] * 4)
+
+
+def test_the_window_is_tight_inside_and_of_the_frames_shape():
+    ever = np.zeros((90, 120), bool)
+    ever[60:89, 100:120] = True
+    rows, columns = fig2._window(ever)
+    assert rows.start <= 60 and rows.stop == 90 and columns.start <= 100 and columns.stop == 120
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    assert height < 40 and abs(width / height - 120 / 90) < 0.06
+    assert fig2._window(np.zeros((90, 120), bool)) == (slice(0, 90), slice(0, 120))
+
+
+def test_fig2_of_odd_videos_and_bad_queries(model, tmp_path):
+    one = plot_query_consistency(model, CLIP, num_frames=1, queries=[0])
+    save(one, tmp_path / "one.png")  # draws without a warning about empty means
+    odd = [np.full((70, 101, 3), 90, np.uint8)] * 3
+    save(plot_query_consistency(model, odd), tmp_path / "odd.svg")
+    for queries in ([], [20], [0, 1, 2, 3, 4], [-1]):
+        with pytest.raises(ValueError, match="give 1 to 4 of 0..19"):
+            plot_query_consistency(model, CLIP, queries=queries)
+
+
+def test_save_writes_three_formats_and_replaces(model, tmp_path):
+    fig = plot_query_consistency(Scripted(), CLIP, num_frames=6)
+    for suffix, head in ((".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")):
+        path = tmp_path / "new" / f"fig{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("old")
+        assert save(fig, path).read_bytes().startswith(head)
+    assert 1350 < matplotlib.image.imread(tmp_path / "new" / "fig.png").shape[1] < 1450  # README's width
+    with pytest.raises(ValueError, match="png"):
+        save(fig, tmp_path / "fig.bmp")
