@@ -1,0 +1,281 @@
+"""`minst …` on the command line: every command parses its arguments and calls one public function.
+
+    argv -> build_parser(command) -> arguments.run(arguments) -> exit status
+    0 done    1 the work failed (a loss that is not finite, a missing package)    2 wrong arguments or input    130 Ctrl-C
+
+What goes wrong is said in one line on stderr that starts with `minst: `. Heavy imports stand inside the commands, so
+that `minst --help` answers at once.
+
+Lesson: notebooks/00_start_here.ipynb
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+
+import minst
+from minst.config import PRESETS
+
+__all__ = ["build_parser", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. `--help`, `--version` and wrong arguments raise SystemExit."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments = build_parser(argv[0] if argv else None).parse_args(argv)
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        resume = "; the same command without --restart goes on from the last checkpoint" if arguments.command == "train" else ""
+        return _complain(f"interrupted{resume}", 130)
+    except BrokenPipeError:  # `minst … | head`: nobody reads on, which is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as error:
+        return _complain(f"the package {error.name!r} is missing; `python -m minst env` says how to install it", 1)
+    except FloatingPointError as error:
+        return _complain(str(error), 1)
+    except OSError as error:
+        known = error.filename is not None and error.strerror
+        return _complain(f"{error.filename}: {error.strerror}" if known else str(error), 2)
+    except ValueError as error:
+        return _complain(str(error), 2)
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands. Arguments of `train` are filled in when `command` is "train": they need torch."""
+    parser = _Parser(prog="minst", description="MobileInst: video instance segmentation on the mobile (not MNIST).")
+    parser.add_argument("--version", action="version", version=f"minst {minst.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    add = _command(commands, "demo", _demo, "track a shipped clip, print a table, write pictures")
+    add("--sample", default=None, help="name of a shipped clip (default: the demo's own choice)")
+    add("--out", default="minst-demo", help="folder of what is written")
+    add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames")
+
+    add = _command(commands, "track", _track, "track a video file or a folder of frames; write an MP4 and results.json")
+    add("video", help="video file, or folder of images in order of their names")
+    add("--out", default="minst-track", help="folder of what is written")
+    _tracker_arguments(add)
+    add("--score-threshold", type=float, default=0.3, help="identities are shown from this score on, 0 to 1")
+
+    add = _command(commands, "eval", _eval, "video AP and query consistency on a folder in YouTube-VIS form")
+    add("folder", help="folder with annotations.json and JPEGImages/")
+    _tracker_arguments(add)
+    add("--videos", type=int, default=None, metavar="N", help="only the first N videos")
+    add("--json", default=None, metavar="FILE", help="write all figures to this file")
+
+    add = _command(commands, "train", _train, "train on shapes made on the fly; an interrupted run goes on")
+    if command == "train":
+        _train_arguments(add)
+
+    kinds = _group(commands, "data", "make data sets")
+    add = _command(kinds, "shapes", _data_shapes, "write clips of moving creatures in YouTube-VIS or COCO form")
+    add("--out", required=True, help="a new or empty folder")
+    add("--videos", type=int, default=50, help="number of clips, or of images with --images")
+    add("--frames", type=int, default=24, help="frames a clip")
+    add("--size", type=_size, default=(256, 192), metavar="WxH", help="width x height in pixels (default: 256x192)")
+    add("--seed", type=int, default=0, help="another seed, other clips")
+    add("--split", choices=("train", "val", "test"), default="val", help="splits never share a clip, whatever the seed")
+    add("--images", action="store_true", help="still images in COCO form in the place of clips")
+    for knob, what in _KNOBS.items():
+        add(f"--{knob}", type=float, default=1.0, help=what)
+
+    _command(commands, "env", _env, "versions, processor, XNNPACK; what is missing and the command that installs it")
+
+    add = _command(commands, "summary", _summary, "parameters and multiply-accumulates of every part of a model")
+    _model_arguments(commands.choices["summary"])
+    add("--size", type=_size, default=(640, 640), metavar="WxH", help="width x height of the frame (default: 640x640)")
+
+    kinds = _group(commands, "bench", "measure times on this machine")
+    add = _command(kinds, "latency", _bench_latency, "milliseconds a frame, stage by stage, fused and not, T = 1, 3, 6")
+    _model_arguments(kinds.choices["latency"])
+    add("--size", type=_size, default=(640, 640), metavar="WxH", help="width x height of the frame (default: 640x640)")
+    add("--threads", type=int, default=1, help="CPU threads")
+    add("--frames", type=int, default=30, help="frames measured")
+    add("--json", default=None, metavar="FILE", help="write all figures to this file")
+    add = _command(kinds, "data", _bench_data, "clips made a second against clips trained on a second")
+    add("--threads", type=int, default=1, help="CPU threads of the network")
+    add("--batches", type=int, default=20, help="batches measured")
+    add("--json", default=None, metavar="FILE", help="write all figures to this file")
+    return parser
+
+
+# ---------------------------------------------------------------------------------------------- the commands
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from minst.demo import run_demo
+
+    run_demo(**_named(arguments, "out", "sample", "reuse_interval"))
+
+
+def _track(arguments: argparse.Namespace) -> None:
+    from minst.applications import track_video
+
+    chosen = _named(arguments, "out", "weights", "reuse_interval", "association", "score_threshold")
+    said = track_video(arguments.video, **chosen)
+    print(f"{said['frames']} frames, {len(said['tracks'])} tracks, {said['ms_per_frame']:.1f} ms a frame")
+    _print_table([("track", "category", "score", "frames"), *(tuple(t.values()) for t in said["tracks"])])
+    print(f"written: {said['video']}, {said['results']}")
+
+
+def _eval(arguments: argparse.Namespace) -> None:
+    from minst.evaluation.run import evaluate_folder
+
+    figures = evaluate_folder(arguments.folder, **_named(arguments, "weights", "reuse_interval", "association", "videos"))
+    _print_table(_numbers(figures))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+        print(f"written: {arguments.json}")
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from minst.training import TrainConfig, train
+
+    config = TrainConfig(**_named(arguments, *(field.name for field in dataclasses.fields(TrainConfig))))
+    print(f"weights: {train(config, resume=not arguments.restart)}")
+
+
+def _data_shapes(arguments: argparse.Namespace) -> None:
+    from minst.data.shapes import ShapesConfig, write_shapes_dataset
+
+    width, height = arguments.size
+    config = ShapesConfig(width=width, height=height, **_named(arguments, "frames", *_KNOBS))
+    path = write_shapes_dataset(arguments.out, config=config, **_named(arguments, "videos", "seed", "split", "images"))
+    print(f"written: {path}")
+
+
+def _env(arguments: argparse.Namespace) -> None:
+    from minst.environment import environment, report
+
+    print(report(environment()))
+
+
+def _summary(arguments: argparse.Namespace) -> None:
+    from minst.model import MobileInst, MobileInstConfig, summary
+
+    if arguments.weights:
+        model = MobileInst.from_pretrained(arguments.weights)
+    else:
+        model = MobileInst(MobileInstConfig.preset(arguments.preset or "topformer-tiny"))
+    width, height = arguments.size
+    rows = [(part, f"{n['params']:,}", f"{n['macs'] / 1e9:.3f} G") for part, n in summary(model, (height, width)).items()]
+    _print_table([("part", "parameters", f"MACs at {width}x{height}"), *rows])
+
+
+def _bench_latency(arguments: argparse.Namespace) -> None:
+    from minst.mobile.benchmark import bench_latency
+
+    chosen = _named(arguments, "preset", "weights", "threads", "frames")
+    bench_latency(size=arguments.size[::-1], json_path=arguments.json, **chosen)
+
+
+def _bench_data(arguments: argparse.Namespace) -> None:
+    from minst.mobile.benchmark import bench_data
+
+    bench_data(**_named(arguments, "threads", "batches"), json_path=arguments.json)
+
+
+def _named(arguments: argparse.Namespace, *names: str) -> dict:
+    return {name: getattr(arguments, name) for name in names}
+
+
+# ---------------------------------------------------------------------------------------------- arguments
+
+_KNOBS = {
+    "speed": "factor on all motion, 0 to 4",
+    "occlusion": "how often paths are led across each other, 0 to 3",
+    "crowding": "how many objects a clip has, 0 to 4",
+    "clutter": "how many untracked things lie in the background, 0 to 4",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with complaints of one line and `--options` spelled out in full."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+
+    def error(self, message: str) -> typing.NoReturn:
+        sys.exit(_complain(f"{message} (see `{self.prog} --help`)", 2))
+
+
+def _command(commands, name: str, run: typing.Callable, what: str) -> typing.Callable:
+    """Add one command and return its `add_argument`."""
+    parser = commands.add_parser(name, help=what, description=what)
+    parser.set_defaults(run=run)
+    return parser.add_argument
+
+
+def _group(commands, name: str, what: str):
+    """Add a command that has commands of its own."""
+    return commands.add_parser(name, help=what, description=what).add_subparsers(dest="what", metavar="WHAT", required=True)
+
+
+def _tracker_arguments(add: typing.Callable) -> None:
+    add("--weights", default="shapes-tiny", help="shipped weights by name, or a folder that save_pretrained wrote")
+    add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames")
+    add("--association", choices=("mask", "cosine"), default="mask", help="mask (ours) or cosine (as in the paper)")
+
+
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--preset", choices=tuple(PRESETS), help="a preset with random weights (topformer-tiny if none is said)")
+    which.add_argument("--weights", help="shipped weights by name, or a folder that save_pretrained wrote")
+
+
+def _train_arguments(add: typing.Callable) -> None:
+    """One argument for every field of TrainConfig, and --restart."""
+    from minst.training import TrainConfig
+
+    types = typing.get_type_hints(TrainConfig)
+    for field in dataclasses.fields(TrainConfig):
+        kind = {"action": argparse.BooleanOptionalAction} if types[field.name] is bool else {"type": types[field.name]}
+        text = field.metadata["help"].replace("%", "%%")
+        add(f"--{field.name.replace('_', '-')}", default=field.default, help=text, **kind)
+    add("--restart", action="store_true", help="start anew, over a run that is already in the folder")
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 256x192")
+    return int(match[1]), int(match[2])
+
+
+# ---------------------------------------------------------------------------------------------- output
+
+
+def _complain(message: str, status: int) -> int:
+    print("minst: " + " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _numbers(figures: dict, prefix: str = "") -> list[tuple[str, str]]:
+    """The numbers of a nested dict as rows (name, value); figures per category and per video stay in the JSON."""
+    rows = []
+    for name, value in figures.items():
+        if isinstance(value, dict) and not str(name).startswith("per_"):
+            rows += _numbers(value, f"{prefix}{name} ")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            rows.append((f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)))
+    return rows
+
+
+def _print_table(rows: Sequence[tuple]) -> None:
+    """Columns as wide as they need to be: the first to the left, the others to the right."""
+    texts = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts)]
+    for first, *others in texts:
+        print("  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]).rstrip())

@@ -1,0 +1,66 @@
+"""What ships with minst: a few clips and images with their ground truth, and weights.
+
+    data_samples/clips/      six clips, one YouTube-VIS folder     sample_names(), load_sample(name) -> Clip
+    data_samples/images/     twelve still images in COCO form
+    data_samples/weights/    one folder a model                    weights_folder(name)
+
+In a clone (and an editable install of it) `data_samples` lies beside the package, in an installed wheel inside it.
+
+Lesson: notebooks/01_task_and_data.ipynb
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minst.data.ytvis import Clip, YouTubeVIS
+
+__all__ = ["data_folder", "load_sample", "sample_names", "weights_folder", "weights_names"]
+
+
+def data_folder() -> Path:
+    """The folder `data_samples`; FileNotFoundError names the places where it was looked for."""
+    package = Path(__file__).resolve().parent
+    places = [package / "data_samples", package.parent / "data_samples"]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(f"data_samples is neither at {places[0]} nor at {places[1]}; reinstall minst from its clone")
+
+
+def sample_names() -> list[str]:
+    """Names of the shipped clips, in the order of their file."""
+    clips = _clips()
+    return [clips[i].name for i in range(len(clips))]
+
+
+def load_sample(name: str) -> Clip:
+    """The shipped clip `name`: iterating gives its frames, (H, W, 3) bytes; labels and masks are its ground truth."""
+    clips = _clips()
+    names = sample_names()
+    if name not in names:
+        raise ValueError(f"no shipped clip {name!r}; there are: {', '.join(names)}")
+    return clips[names.index(name)]
+
+
+def weights_names() -> list[str]:
+    """Names of the shipped weights."""
+    folder = data_folder() / "weights"
+    return sorted(path.parent.name for path in folder.glob("*/config.json"))
+
+
+def weights_folder(name: str) -> Path:
+    """Folder of the shipped weights `name` (config.json, model.safetensors); FileNotFoundError lists what is shipped."""
+    names = weights_names()
+    if name not in names:
+        shipped = ", ".join(names) or "none"
+        raise FileNotFoundError(f"no weights {name!r}: neither a folder of that name nor shipped ones (shipped: {shipped})")
+    return data_folder() / "weights" / name
+
+
+def _clips() -> YouTubeVIS:
+    from minst.data.ytvis import YouTubeVIS  # needs numpy, pillow and pycocotools; a path does not
+
+    return YouTubeVIS(data_folder() / "clips")

@@ -1,0 +1,402 @@
+"""The command line: exit statuses, one line for what goes wrong, and that every command calls its function as it says."""
+
+import dataclasses
+import io
+import json
+import os
+import subprocess
+import sys
+import types
+from contextlib import redirect_stderr, redirect_stdout
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minst
+from minst.cli import build_parser, main
+from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
+
+
+def run(*argv):
+    """(exit status, stdout, stderr) of one command in this process; SystemExit is a status as in a shell."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            status = main([str(a) for a in argv])
+        except SystemExit as stop:
+            status = stop.code or 0
+    return status, out.getvalue(), err.getvalue()
+
+
+def assert_refused(*argv, word="", status=2):
+    """One line on stderr, `minst: …`, that says `word`; and the exit status."""
+    got, _, err = run(*argv)
+    assert got == status, (argv, err)
+    assert err.startswith("minst: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    assert "Traceback" not in err and word in err, err
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """An untrained shapes-tiny, as `save_pretrained` writes it."""
+    folder = tmp_path_factory.mktemp("weights")
+    config = minst.MobileInstConfig.preset("shapes-tiny", class_names=CATEGORIES)
+    minst.MobileInst(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    """A folder of seven images."""
+    folder = tmp_path_factory.mktemp("frames")
+    clip = shapes_clip("test", 0, ShapesConfig(width=128, height=96, frames=7), seed=3)
+    for t in range(len(clip)):
+        Image.fromarray(clip.render(t).image).save(folder / f"{t}.png")
+    return folder
+
+
+def call_of(monkeypatch, module, function, answer=None):
+    """Put a stand-in in the place of module.function (the module may not exist) and return the list of its calls."""
+    calls = []
+
+    def stand_in(*args, **kwargs):
+        calls.append((args, kwargs))
+        return answer
+
+    fake = types.ModuleType(module)
+    setattr(fake, function, stand_in)
+    monkeypatch.setitem(sys.modules, module, fake)
+    return calls
+
+
+# ------------------------------------------------------------------------------------------ starting, help, wrong arguments
+
+
+def test_python_m_minst_helps_within_half_a_second():
+    before = os.times()
+    done = subprocess.run([sys.executable, "-m", "minst", "--help"], capture_output=True, text=True, check=False)
+    after = os.times()
+    assert done.returncode == 0 and done.stderr == ""
+    for command in ("demo", "track", "eval", "train", "data", "env", "summary", "bench"):
+        assert f"\n    {command} " in done.stdout
+    # processor time: what the clock shows depends on who else is at work
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
+
+
+def test_version():
+    assert run("--version") == (0, f"minst {minst.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["demo", "track", "eval", "train", "env", "summary", "data shapes", "bench latency", "bench data"])
+def test_every_command_has_help(command):
+    status, out, err = run(*command.split(), "--help")
+    assert status == 0 and err == "" and out.startswith(f"usage: minst {command} [-h]")
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "'fly'"),
+        (["data"], "WHAT"),
+        (["bench", "speed"], "'speed'"),
+        (["track"], "video"),
+        (["demo", "--reuse-interval", "2.5"], "'2.5'"),
+        (["demo", "--reuse", "3"], "--reuse"),  # no guessing at abbreviations
+        (["track", "x", "--association", "name"], "'mask'"),
+        (["track", "x", "--score-threshold", "high"], "'high'"),
+        (["data", "shapes", "--out", "x", "--size", "256"], "256x192"),
+        (["data", "shapes", "--videos", "3"], "--out"),
+        (["summary", "--preset", "huge"], "'topformer-base'"),
+        (["summary", "--preset", "shapes-tiny", "--weights", "shapes-tiny"], "not allowed with"),
+        (["train", "--iterations", "many"], "'many'"),
+        (["env", "now"], "now"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(argv, word):
+    assert_refused(*argv, word=word)
+
+
+def test_bad_input_is_refused_in_one_line(tmp_path, weights, frames):
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "annotations.json").write_text('{"videos": [')
+    (tmp_path / "empty").mkdir()
+    assert_refused("track", tmp_path / "none.mp4", word="none.mp4")
+    assert_refused("track", tmp_path / "text.mp4", "--weights", weights, "--out", tmp_path / "o", word="text.mp4")
+    assert_refused("track", tmp_path / "empty", "--weights", weights, "--out", tmp_path / "o", word="empty")
+    assert_refused("track", frames, "--weights", "no-such", "--out", tmp_path / "o", word="no-such")
+    assert_refused("track", frames, "--weights", tmp_path / "empty", "--out", tmp_path / "o", word="config.json")
+    assert_refused("track", frames, "--weights", weights, "--out", tmp_path / "text.mp4", word="text.mp4")
+    assert_refused("track", frames, "--weights", weights, "--reuse-interval", 0, word="reuse_interval is 0")
+    assert_refused("track", frames, "--weights", weights, "--score-threshold", 1.5, word="1.5")
+    assert_refused("summary", "--preset", "shapes-tiny", "--size", "32x32", word="64 x 64")
+    assert_refused("data", "shapes", "--out", tmp_path, "--videos", "1", word="empty")
+    assert_refused("data", "shapes", "--out", tmp_path / "o2", "--speed", "9", word="speed")
+    assert_refused_after_progress(run("data", "shapes", "--out", tmp_path / "o2", "--seed", "-1"), "seed")
+    assert_refused("train", "--out", tmp_path / "r", "--iterations", "0", word="iterations")
+    assert_refused("train", "--out", tmp_path / "r", "--preset", "huge", word="huge")
+    assert not (tmp_path / "o" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "word"),
+    [
+        (ValueError("two\nlines"), 2, "two lines"),
+        (FileNotFoundError(2, "No such file or directory", "a/b"), 2, "a/b: No such file"),
+        (FileExistsError("there already"), 2, "there already"),
+        (NotADirectoryError("no folder"), 2, "no folder"),
+        (PermissionError(13, "Permission denied", "c"), 2, "c: Permission denied"),
+        (FloatingPointError("loss is not finite"), 1, "not finite"),
+        (ModuleNotFoundError("No module named 'av'", name="av"), 1, "'av'"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_of_a_command_become_a_status_and_one_line(monkeypatch, error, status, word):
+    def fail(**_):
+        raise error
+
+    fake = types.ModuleType("minst.demo")
+    fake.run_demo = fail
+    monkeypatch.setitem(sys.modules, "minst.demo", fake)
+    assert_refused("demo", status=status, word=word)
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+    """A fault of ours must not look like a fault of the user's."""
+    fake = types.ModuleType("minst.demo")
+    fake.run_demo = lambda **_: {}["gone"]
+    monkeypatch.setitem(sys.modules, "minst.demo", fake)
+    with pytest.raises(KeyError):
+        main(["demo"])
+
+
+def test_a_closed_pipe_is_no_error():
+    code = """
+import sys, types
+sys.modules["minst.demo"] = demo = types.ModuleType("minst.demo")
+demo.run_demo = lambda **_: print("x" * 1_000_000)
+from minst.cli import main
+sys.exit(main(["demo"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()  # nobody reads
+    assert process.stderr.read() == "" and process.wait() == 1
+
+
+# ------------------------------------------------------------------------------------------ commands call their functions
+
+
+def test_demo_passes_its_arguments_on(monkeypatch):
+    calls = call_of(monkeypatch, "minst.demo", "run_demo")
+    assert run("demo")[0] == 0
+    assert run("demo", "--sample", "twins", "--out", "d", "--reuse-interval", "6")[0] == 0
+    assert calls == [
+        ((), {"out": "minst-demo", "sample": None, "reuse_interval": 3}),
+        ((), {"out": "d", "sample": "twins", "reuse_interval": 6}),
+    ]
+
+
+def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
+    figures = {"AP": 0.5123, "retention": {"1": 0.95}, "per_category": {"fish": {"AP": 0.25}}, "weights": "w"}
+    calls = call_of(monkeypatch, "minst.evaluation.run", "evaluate_folder", figures)
+    status, out, _ = run("eval", "DIR", "--weights", "w", "--reuse-interval", 6, "--association", "cosine", "--videos", 2,
+                         "--json", tmp_path / "out.json")  # fmt: skip
+    assert status == 0
+    assert calls == [(("DIR",), {"weights": "w", "reuse_interval": 6, "association": "cosine", "videos": 2})]
+    assert [line.split() for line in out.splitlines()[:2]] == [["AP", "0.5123"], ["retention", "1", "0.95"]]
+    assert "fish" not in out and json.loads((tmp_path / "out.json").read_text()) == figures
+
+
+def test_bench_passes_its_arguments_on(monkeypatch):
+    calls = call_of(monkeypatch, "minst.mobile.benchmark", "bench_latency")
+    assert run("bench", "latency", "--preset", "seaformer-tiny", "--size", "320x256", "--threads", 2, "--json", "b.json")[0] == 0
+    assert run("bench", "latency", "--weights", "w", "--frames", 5)[0] == 0
+    usual = {"preset": None, "weights": None, "size": (640, 640), "threads": 1, "frames": 30, "json_path": None}
+    said = {"preset": "seaformer-tiny", "size": (256, 320), "threads": 2, "json_path": "b.json"}
+    assert calls == [((), {**usual, **said}), ((), {**usual, "weights": "w", "frames": 5})]
+    calls = call_of(monkeypatch, "minst.mobile.benchmark", "bench_data")
+    assert run("bench", "data", "--batches", 5)[0] == 0
+    assert calls == [((), {"threads": 1, "batches": 5, "json_path": None})]
+
+
+def test_functions_take_what_commands_pass():
+    from inspect import signature
+
+    from minst import demo
+    from minst.evaluation import run as evaluation
+    from minst.mobile import benchmark
+
+    signature(demo.run_demo).bind(out="d", sample=None, reuse_interval=3)
+    signature(evaluation.evaluate_folder).bind("DIR", weights="w", reuse_interval=3, association="mask", videos=None)
+    signature(benchmark.bench_latency).bind(preset=None, weights="w", size=(64, 64), threads=1, frames=2, json_path=None)
+    signature(benchmark.bench_data).bind(threads=1, batches=2, json_path=None)
+
+
+def test_train_has_an_argument_for_every_field(monkeypatch):
+    from minst import training
+
+    calls = []
+    monkeypatch.setattr(training, "train", lambda config, resume: calls.append((config, resume)) or "runs/weights")
+    _, text, _ = run("train", "--help")
+    text = " ".join(text.split())
+    fields = dataclasses.fields(training.TrainConfig)
+    for field in fields:
+        said = " ".join(field.metadata["help"].split())
+        assert f"--{field.name.replace('_', '-')} " in text and f"{said} (default: {field.default})" in text
+    # another value for every field, of its own type, arrives
+    wanted = {f.name: _other(f) for f in fields}
+    argv = [part for name, value in wanted.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    assert run("train", *argv)[0] == 0
+    assert run("train", "--restart") == (0, "weights: runs/weights\n", "")
+    assert calls == [(training.TrainConfig(**wanted), True), (training.TrainConfig(), False)]
+    assert [type(getattr(calls[0][0], f.name)) for f in fields] == [type(f.default) for f in fields]
+
+
+def _other(field):
+    if field.name == "identity":
+        return "fresh"
+    return "other" if isinstance(field.default, str) else 2 * field.default or 1
+
+
+def test_an_interrupted_training_says_how_to_go_on(monkeypatch):
+    from minst import training
+
+    def interrupted(config, resume):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", interrupted)
+    assert_refused("train", status=130, word="goes on from the last checkpoint")
+
+
+def test_summary_prints_what_the_function_counts(weights):
+    from minst.model import MobileInst, summary
+
+    status, out, _ = run("summary", "--weights", weights, "--size", "256x128")
+    counted = summary(MobileInst.from_pretrained(weights), (128, 256))
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
+    assert status == 0 and rows == {k: [f"{v['params']:,}", f"{v['macs'] / 1e9:.3f}", "G"] for k, v in counted.items()}
+    assert run("summary", "--preset", "shapes-tiny", "--size", "256x128")[1].splitlines()[-1] == out.splitlines()[-1]
+
+
+def test_data_shapes_writes_clips_and_images(tmp_path):
+    from minst.data.ytvis import YouTubeVIS
+
+    argv = ["data", "shapes", "--videos", 2, "--frames", 3, "--size", "128x96", "--seed", 7, "--split", "test", "--speed", 2]
+    assert run(*argv, "--out", tmp_path / "v")[0] == 0
+    data = YouTubeVIS(tmp_path / "v")
+    expected = shapes_clip("test", 1, ShapesConfig(width=128, height=96, frames=3, speed=2.0), seed=7)
+    assert len(data) == 2 and np.abs(data[1].image(2).astype(int) - expected.render(2).image).mean() < 5
+    assert run(*argv, "--images", "--out", tmp_path / "i")[0] == 0
+    assert len(json.loads((tmp_path / "i" / "annotations.json").read_text())["images"]) == 2
+
+
+def test_env_says_what_there_is():
+    status, out, _ = run("env")
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert status == 0 and f"{sys.version_info.major}.{sys.version_info.minor}." in rows["python"]
+    for name in ("minst", "cpu", "XNNPACK", "torch", "numpy", "scipy", "pycocotools", "av", "clips", "weights"):
+        assert name in rows
+
+
+def test_env_names_the_command_that_installs_what_is_missing(monkeypatch):
+    from minst import environment as module
+
+    installed = {"torch": "2.13.0", "torchvision": "0.27.1+cpu", "av": None}
+    monkeypatch.setattr(module, "_installed", lambda name: installed.get(name, "99"))
+    monkeypatch.setattr(module, "requirements", lambda: {
+        "torch": (">=2.12,<2.13", ""), "torchvision": (">=0.27,<0.28", ""), "av": (">=12.3", ""), "pytest": (">=8", "test")})
+    found = module.environment()
+    command = f'{sys.executable} -m pip install "av>=12.3" "torch>=2.12,<2.13"'
+    assert found["problems"] == [f"needed: av, torch; install with: {command}"]
+    assert found["problems"][0] in module.report(found)
+    installed |= {"torch": "2.12.1", "av": "18.0", "pytest": "7.4"}
+    assert module.environment()["problems"] == [
+        f"for the extra 'test': pytest; install with: {sys.executable} -m pip install \"pytest>=8\""
+    ]
+    installed["pytest"] = "8.0"
+    assert "nothing is missing" in module.report(module.environment())
+
+
+def test_versions_are_compared_as_numbers():
+    from minst.environment import satisfies
+
+    assert satisfies("2.12.1+cpu", ">=2.12,<2.13") and satisfies("10.0", ">=9.9") and satisfies("2.0", ">=2.0.0")
+    assert not satisfies("2.13", ">=2.12,<2.13") and not satisfies("2.9", ">=2.12") and not satisfies("1.0", "!=1.0")
+
+
+def test_requirements_of_a_wheel_are_read_from_its_metadata(monkeypatch, tmp_path):
+    from minst import environment as module
+
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "site" / "minst" / "environment.py"))
+    lines = ["torch<2.13,>=2.12", "pycocotools (>=2.0.8)", 'pytest>=8; extra == "test"', "numpy>=2.0"]
+    monkeypatch.setattr(module.importlib.metadata, "requires", lambda name: lines)
+    assert module.requirements() == {
+        "torch": ("<2.13,>=2.12", ""), "pycocotools": (">=2.0.8", ""), "pytest": (">=8", "test"), "numpy": (">=2.0", "")}
+
+
+# ------------------------------------------------------------------------------------------ minst track
+
+
+def test_track_writes_a_video_and_results(weights, frames, tmp_path):
+    from minst.data.video import read_video
+    from minst.tracking import KernelTracker
+
+    out = tmp_path / "out"
+    status, text, _ = run("track", frames, "--weights", weights, "--out", out, "--reuse-interval", 2, "--score-threshold", 0.05)
+    assert status == 0 and "7 frames" in text and sorted(p.name for p in out.iterdir()) == ["results.json", "tracks.mp4"]
+    images = list(read_video(frames))
+    drawn = list(read_video(out / "tracks.mp4"))
+    assert len(drawn) == len(images)
+    # the same as tracking all at once, which keeps everything in memory
+    model = minst.MobileInst.from_pretrained(weights).fuse()
+    whole = KernelTracker(model, 2, "mask", 0.05).track(images)
+    results = json.loads((out / "results.json").read_text())
+    assert {e["id"]: e["segmentations"] for e in results} == {t.id: t.segmentations for t in whole.tracks}
+    assert [e["score"] for e in results] == sorted((e["score"] for e in results), reverse=True) and results
+
+
+def test_track_fills_the_gaps_of_a_track_with_null(tmp_path):
+    from minst.applications import _Tracks
+    from minst.tracking import FrameResult
+
+    tracks = _Tracks(tmp_path, ("fish", "snail"))
+    seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
+    for t, ids in seen.items():
+        codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
+        tracks.take(FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids))
+    tracks.write(tmp_path / "results.json")
+    results = json.loads((tmp_path / "results.json").read_text())
+    found = {e["id"]: [s and s["counts"] for s in e["segmentations"]] for e in results}
+    assert found == {9: [None, None, "29", "39", None], 4: ["04", None, "24", None, None]}
+    assert [(e["video_id"], e["category_id"], e["category"]) for e in results] == [(1, 2, "snail")] * 2
+    assert [row["frames"] for row in tracks.table()] == [2, 2]
+
+
+def test_track_without_objects_writes_an_empty_list(weights, frames, tmp_path):
+    assert run("track", frames, "--weights", weights, "--out", tmp_path, "--score-threshold", 1)[0] == 0
+    assert json.loads((tmp_path / "results.json").read_text()) == []
+
+
+def test_track_leaves_an_earlier_result_alone_when_it_fails(weights, frames, tmp_path):
+    broken, out = tmp_path / "frames", tmp_path / "out"
+    broken.mkdir()
+    for path in frames.iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    (broken / "6.png").write_bytes(b"no image")
+    out.mkdir()
+    (out / "results.json").write_text("before")
+    assert_refused_after_progress(run("track", broken, "--weights", weights, "--out", out), "6.png")
+    assert [p.name for p in out.iterdir()] == ["results.json"] and (out / "results.json").read_text() == "before"
+
+
+def assert_refused_after_progress(outcome, word):
+    status, _, err = outcome
+    last = err.replace("\r", "\n").strip().splitlines()[-1]
+    assert status == 2 and last.startswith("minst: ") and word in last and "Traceback" not in err
+
+
+def test_the_parser_knows_all_commands_of_readme():
+    """`build_parser` is what tests/test_packaging.py checks README's commands with."""
+    parsed = build_parser("train").parse_args(["train", "--lr", "0.5"])
+    assert parsed.lr == 0.5 and parsed.command == "train"
