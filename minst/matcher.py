@@ -40,6 +40,8 @@ def resize_masks(masks: Tensor, size: tuple[int, int], stride: int = 8) -> Tenso
     masks = masks.float()
     if (height, width) == tuple(size) or count == 0:
         return masks.reshape(count, *((height, width) if count else size))
+    if height > size[0] * stride or width > size[1] * stride:
+        raise ValueError(f"masks of {height} x {width} do not belong to mask logits of {size[0]} x {size[1]} at 1/{stride}")
     masks = F.pad(masks, (0, size[1] * stride - width, 0, size[0] * stride - height))
     return F.interpolate(masks[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 

@@ -248,6 +248,8 @@ def _run(rank: int, config: TrainConfig, resume: bool, clip: Callable | None, me
     if meeting:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=config.processes)
     state = _start(config)
+    if not resume and rank == 0:
+        (out / "checkpoint.pt").unlink(missing_ok=True)  # or a new run, killed early, would go on from the old one
     first = _resume(state, out, config) if resume else 0
     if meeting:
         dist.barrier()  # all have read what rank 0 is about to overwrite
@@ -297,7 +299,7 @@ class _State:
         self.model = model.train()
         self.token_classifier = None
         if config.token_weight:
-            self.token_classifier = nn.Conv2d(model.backbone.out_channels[-1], model.config.num_classes, 1)
+            self.token_classifier = nn.Conv2d(model.backbone.out_channels[-1], model.config.num_classes, 1).to(config.device)
             nn.init.zeros_(self.token_classifier.weight)  # X6 may be large; start from "rarely anything here"
             nn.init.constant_(self.token_classifier.bias, -3.0)
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
@@ -367,18 +369,18 @@ def _step(state: _State, batch: tuple, iteration: int, config: TrainConfig) -> d
     torch.manual_seed(config.seed * 1_000_003 + iteration)  # drop path: a function of the iteration, so resume is exact
     frames = frames.to(config.device).float().div(255).contiguous(memory_format=torch.channels_last)
     instances = [Instances(*(x.to(config.device) for x in target)) for target in instances]
-    losses = training_losses(state.model, frames, instances, is_pairs, config, state.token_classifier)
+    try:
+        losses = training_losses(state.model, frames, instances, is_pairs, config, state.token_classifier)
+    except FloatingPointError as error:  # matching meets a diverged model first
+        raise _not_finite(iteration, str(error)) from None
     loss = weighted_sum(losses, config)
     if not torch.isfinite(loss):
-        bad = [name for name, value in losses.items() if not torch.isfinite(value)]
-        raise FloatingPointError(
-            f"training: loss is not finite at iteration {iteration + 1} ({', '.join(bad)}); "
-            "the last checkpoint is good: lower --lr or --clip and resume"
-        )
+        raise _not_finite(iteration, ", ".join(name for name, value in losses.items() if not torch.isfinite(value)))
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     state.average_gradients()
-    nn.utils.clip_grad_norm_(state.parameters, config.clip)
+    if not torch.isfinite(nn.utils.clip_grad_norm_(state.parameters, config.clip)):
+        raise _not_finite(iteration, "gradient")  # before it reaches the weights and, through them, a checkpoint
     for group, base in zip(state.optimizer.param_groups, state.base_rates):
         group["lr"] = base * learning_rate(iteration, config)
     state.optimizer.step()
@@ -386,11 +388,19 @@ def _step(state: _State, batch: tuple, iteration: int, config: TrainConfig) -> d
     return {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}}
 
 
+def _not_finite(iteration: int, what: str) -> FloatingPointError:
+    return FloatingPointError(
+        f"training: loss is not finite at iteration {iteration + 1} ({what}); "
+        "the last checkpoint is good: lower --lr or --clip and resume"
+    )
+
+
 def _save(state: _State, out: Path, iteration: int, config: TrainConfig) -> None:
-    """Checkpoint and averaged weights; written aside and moved into place, so that a kill never leaves half a file."""
+    """Averaged weights and checkpoint, which is moved into place, so that a kill never leaves half of one."""
     torch.save({"iteration": iteration, **state.state_dict()}, out / "checkpoint.tmp")
-    os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
     state.average.module.save_pretrained(out / "weights")
+    # last: a run killed before this line writes its weights again, one killed after it has them
+    os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
 
 
 # what may change between the parts of one run without changing its weights

@@ -1,0 +1,52 @@
+"""What several test modules share: small models whose random weights behave like trained ones."""
+
+import hypothesis
+import pytest
+import torch
+from torch import nn
+
+from minst.config import MobileInstConfig
+from minst.model import MobileInst
+
+# a busy machine makes any example slow: time is not what these properties are about
+hypothesis.settings.register_profile("minst", deadline=None)
+hypothesis.settings.load_profile("minst")
+
+
+def _calibrate(model: MobileInst) -> MobileInst:
+    """Show the batch norms some frames and return the model in eval mode: at their initial values activations explode,
+    attention saturates, and rounding alone changes outputs by percents."""
+    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # the mean over all passes
+    model.train()
+    with torch.no_grad():
+        for _ in range(2):
+            coarse = torch.rand(4, 3, 16, 16)
+            model(nn.functional.interpolate(coarse, size=(128, 128), mode="bicubic").clamp(0, 1))
+    for norm in norms:
+        norm.momentum = 0.1
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    """make_model(preset="shapes-tiny", seed=0, **config fields) -> a calibrated random model in eval mode.
+
+    Classes are as likely as not (a fresh model says 0.01 for all), so that scores pass a tracker's threshold.
+    """
+
+    def make(preset: str = "shapes-tiny", seed: int = 0, **fields) -> MobileInst:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = MobileInst(MobileInstConfig.preset(preset, **{"num_queries": 8, **fields}))
+            nn.init.zeros_(model.instance_decoder.heads.classes.bias)
+            return _calibrate(model)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny(make_model) -> MobileInst:
+    """One calibrated "shapes-tiny" with 8 queries for all tests that do not change it."""
+    return make_model()

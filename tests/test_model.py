@@ -1,0 +1,362 @@
+"""The whole model: shapes at any size, batches, padding, export, folding, files, what switches change, what it costs."""
+
+import copy
+import json
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from minst.config import PRESETS, MobileInstConfig
+from minst.model import FrameOutput, MobileInst, apply_kernels, pad_batch, summary, upsample_masks
+
+VARIANTS = ["global-local", "global", "local", "local-local"]
+
+
+def frames(batch, height, width, seed=0):
+    """Smooth random pictures, as frames are."""
+    coarse = torch.rand(batch, 3, -(-height // 8), -(-width // 8), generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
+
+
+def assert_same(ours, theirs, tolerance=1e-4):
+    for a, b, name in zip(ours, theirs, FrameOutput._fields, strict=True):
+        assert a.shape == b.shape, name
+        assert (a - b).abs().max() <= tolerance * b.abs().max(), name
+
+
+def shapes(out):
+    return {name: tuple(value.shape) for name, value in out._asdict().items()}
+
+
+def expected_shapes(config, batch, height, width):
+    n, d, h, w = config.num_queries, config.dim, -(-height // 8), -(-width // 8)
+    return {"class_logits": (batch, n, config.num_classes), "objectness": (batch, n), "kernels": (batch, n, d),
+            "mask_features": (batch, d, h, w), "mask_logits": (batch, n, h, w), "global_queries": (batch, n, d)}  # fmt: skip
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset(preset):
+    config = MobileInstConfig.preset(preset)
+    out = MobileInst(config).eval()(frames(1, 64, 128))
+    assert shapes(out) == expected_shapes(config, 1, 64, 128)
+    assert all(torch.isfinite(value).all() for value in out)
+
+
+@torch.no_grad()
+@settings(max_examples=10)
+@given(height=st.integers(64, 140), width=st.integers(64, 140), batch=st.integers(1, 2))
+def test_any_size(tiny, height, width, batch):
+    out = tiny(frames(batch, height, width))
+    assert shapes(out) == expected_shapes(tiny.config, batch, height, width)
+
+
+@torch.no_grad()
+def test_masks_are_kernels_times_features_and_scores_a_geometric_mean(tiny):
+    out = tiny(frames(2, 65, 97))
+    torch.testing.assert_close(out.mask_logits, torch.einsum("bnd,bdhw->bnhw", out.kernels, out.mask_features),
+                               atol=1e-4, rtol=1e-4)  # fmt: skip
+    expected = out.class_logits.sigmoid().mul(out.objectness.sigmoid().unsqueeze(-1)) ** 0.5
+    torch.testing.assert_close(out.scores(), expected)
+    assert_same(tiny.decode(tiny.encode(frames(2, 65, 97))), out, 0)
+
+
+@torch.no_grad()
+def test_one_batch_is_its_frames_one_by_one(tiny):
+    batch = frames(3, 100, 128)
+    out = tiny(batch)
+    for i in range(3):
+        assert_same([value[i : i + 1] for value in out], tiny(batch[i : i + 1]))
+
+
+@torch.no_grad()
+def test_frames_are_normalised_inside(tiny):
+    plain = copy.deepcopy(tiny)
+    plain.pixel_mean.zero_(), plain.pixel_std.fill_(1.0)
+    x = frames(1, 64, 64)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    assert_same(plain((x - mean) / std), tiny(x))
+
+
+@pytest.mark.parametrize("bad, message", [
+    (torch.zeros(3, 64, 64), r"\(B, 3, H, W\), got \(3, 64, 64\)"), (torch.zeros(1, 4, 64, 64), "got"),
+    (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "uint8; divide bytes by 255"),
+    (torch.zeros(1, 3, 63, 80), r"at least 64 x 64, got \(63, 80\)"),
+])  # fmt: skip
+def test_bad_frames_are_refused(tiny, bad, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(bad)
+
+
+# ------------------------------------------------------------------------------------------------ padding
+
+
+def moved(model, frame, beside):
+    """Largest and mean change of mask probabilities and of class scores when `frame` shares a batch with `beside`."""
+    alone = model(frame[None])
+    padded = model(*pad_batch([frame, beside]))
+    h, w = alone.mask_logits.shape[-2:]
+    masks = (padded.mask_logits[:1, :, :h, :w].sigmoid() - alone.mask_logits.sigmoid()).abs()
+    scores = (padded.scores()[:1] - alone.scores()).abs()
+    return torch.stack([masks.max(), masks.mean(), scores.max(), scores.mean()])
+
+
+PADDING = {  # size of the frame, size of the batch -> loose bounds on the mean change of masks and scores
+    "multiples of 64": ((128, 192), (192, 256), 0.10, 0.05),
+    "any size": ((100, 150), (180, 231), 0.15, 0.05),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", PADDING)
+def test_padding_moves_outputs_by_little(make_model, case):
+    size, batch_size, most_masks, most_scores = PADDING[case]
+    change = torch.stack([
+        moved(make_model(seed=seed), frames(1, *size, seed)[0], frames(1, *batch_size, seed + 9)[0]) for seed in range(2)
+    ]).mean(0)  # fmt: skip
+    print(f"\n{case}: masks max {change[0]:.3f} mean {change[1]:.4f}, scores max {change[2]:.3f} mean {change[3]:.4f}")
+    assert change[1] < most_masks and change[3] < most_scores
+
+
+@torch.no_grad()
+def test_what_lies_in_the_padding_means_nothing(tiny):
+    batch, mask = pad_batch([frames(1, 70, 90)[0], frames(1, 128, 128, 1)[0]])
+    out = tiny(batch, mask)
+    assert_same(tiny(torch.where(mask[:, None], torch.rand_like(batch), batch), mask), out, 0)
+    # the largest frame carries no padding but that of its own: it comes out as alone
+    alone = tiny(frames(1, 128, 128, 1))
+    assert_same([value[1:] for value in out], alone)
+
+
+def test_pad_batch():
+    small, large = torch.rand(3, 70, 100), torch.rand(3, 64, 130)
+    batch, mask = pad_batch([small, large])
+    assert batch.shape == (2, 3, 70, 130) and mask.shape == (2, 70, 130) and mask.dtype == torch.bool
+    assert torch.equal(batch[0, :, :, :100], small) and torch.equal(batch[1, :, :64], large)
+    assert mask[0, :, 100:].all() and not mask[0, :, :100].any() and mask[1, 64:].all() and not mask[1, :64].any()
+    assert not batch[mask[:, None].expand_as(batch)].any()
+    together, nothing = pad_batch([small, small])
+    assert nothing is None and torch.equal(together, torch.stack([small, small]))
+
+
+@torch.no_grad()
+def test_tokens_wholly_in_padding_are_marked(tiny):
+    """At a token stride of 32, 70 x 97 is padded to 128 x 128: 3 of 4 rows and 4 of 4 columns hold pixels."""
+    padding = tiny.encode(frames(1, 70, 97)).token_padding.view(4, 4)
+    assert padding.tolist() == [[False] * 4] * 3 + [[True] * 4]
+    assert tiny.encode(frames(1, 64, 128)).token_padding is None
+    batch, mask = pad_batch([torch.rand(3, 64, 64), torch.rand(3, 128, 128)])
+    padding = tiny.encode(batch, mask).token_padding.view(2, 4, 4)
+    assert not padding[1].any() and (~padding[0]).nonzero().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+
+
+# ------------------------------------------------------------------------------------------------ export, folding
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 128), (70, 97)])
+def test_trace(tiny, size):
+    traced = torch.jit.trace(tiny, frames(1, *size))
+    x = frames(1, *size, 5)
+    assert_same(tuple(traced(x)), tiny(x), 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(64, 128), (70, 97)])
+def test_export(tiny, size):
+    program = torch.export.export(tiny, (frames(1, *size),))
+    x = frames(1, *size, 5)
+    assert_same(tuple(program.module()(x)), tiny(x), 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("preset", ["shapes-tiny", "seaformer-tiny", "mobilenetv2"])
+def test_fuse_changes_no_output(make_model, preset):
+    model = make_model(preset)
+    x = frames(1, 128, 128)
+    before, keys = model(x), set(model.state_dict())
+    fused = model.train().fuse()
+    assert fused is model and not model.training
+    assert not any(isinstance(part, nn.BatchNorm2d) for part in model.modules())
+    assert_same(model(x), before)
+    # every convolution that had a norm has a bias now, and nothing else came or went
+    norms = {key for key in keys if key.endswith("running_mean")}
+    gone = keys - set(model.state_dict())
+    assert len(gone) == 5 * len(norms) and len(set(model.state_dict()) - keys) == len(norms)
+    with pytest.raises(ValueError, match="fused"):
+        model.save_pretrained("never-written")
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_saved_and_loaded(make_model, tmp_path, dtype):
+    model = make_model(class_names=tuple("abcdefgh"), pooling="avg")
+    model.save_pretrained(tmp_path / "weights", dtype)
+    loaded = MobileInst.from_pretrained(tmp_path / "weights")
+    assert loaded.config == model.config and not loaded.training
+    for key, value in model.state_dict().items():
+        expected = value.to(dtype).to(value.dtype) if value.is_floating_point() else value
+        assert torch.equal(loaded.state_dict()[key], expected) and loaded.state_dict()[key].dtype == value.dtype
+    assert_same(loaded(frames(1, 64, 64)), model(frames(1, 64, 64)), 0 if dtype == torch.float32 else 0.05)
+    stored = load_file(tmp_path / "weights" / "model.safetensors")
+    assert {v.dtype for v in stored.values() if v.is_floating_point()} == {dtype}
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def edit_config(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+def edit_weights(folder, change):
+    state = load_file(folder / "model.safetensors")
+    change(state)
+    save_file(state, folder / "model.safetensors")
+
+
+BREAK = {
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), FileNotFoundError, "model.safetensors missing"),
+    "no config": (lambda f: (f / "config.json").unlink(), FileNotFoundError, "config.json missing"),
+    "empty weights": (lambda f: (f / "model.safetensors").write_bytes(b""), ValueError, "model.safetensors.*cut short"),
+    "other weights": (lambda f: (f / "model.safetensors").write_bytes(b"PK" * 99), ValueError, "no safetensors file"),
+    "cut weights": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-999]),
+                    ValueError, "model.safetensors.*cut short"),
+    "cut config": (lambda f: (f / "config.json").write_text('{"dim": 6'), ValueError, "config.json is no MobileInst"),
+    "list as config": (lambda f: (f / "config.json").write_text("[1]"), ValueError, "config.json is no MobileInst"),
+    "unknown field": (lambda f: edit_config(f, depth=3), ValueError, "config.json.*unknown field.*depth"),
+    "bad value": (lambda f: edit_config(f, pooling="sum"), ValueError, "config.json.*pooling is 'sum'"),
+    "bad backbone": (lambda f: edit_config(f, backbone="resnet50"), ValueError, "backbone 'resnet50'"),
+    "other size": (lambda f: edit_config(f, num_queries=9), ValueError,
+                   r"'instance_decoder.queries' has shape \(8, 64\) in the file, \(9, 64\) by config.json"),
+    "other model": (lambda f: edit_config(f, decoder="local"), ValueError, "'instance_decoder.project_global.*unknown"),
+    "missing key": (lambda f: edit_weights(f, lambda s: s.pop("mask_decoder.out.bn.bias")), ValueError,
+                    "lack 'mask_decoder.out.bn.bias'"),
+    "extra key": (lambda f: edit_weights(f, lambda s: s.update(extra=torch.zeros(1))), ValueError, "hold 'extra'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BREAK)
+def test_files_that_do_not_fit_are_refused_by_name(folder, case):
+    damage, error, message = BREAK[case]
+    damage(folder)
+    with pytest.raises(error, match=message) as caught:
+        MobileInst.from_pretrained(folder)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_unknown_name_of_weights_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape("nothing-of-the-kind")):
+        MobileInst.from_pretrained(tmp_path / "nothing-of-the-kind")
+
+
+# ------------------------------------------------------------------------------------------------ switches
+
+
+@pytest.mark.parametrize("decoder", VARIANTS)
+def test_every_parameter_learns_in_every_variant(decoder):
+    torch.manual_seed(0)
+    model = MobileInst(MobileInstConfig.preset("shapes-tiny", num_queries=4, decoder=decoder)).train()
+    out = model(frames(2, 128, 128))
+    sum(x.square().mean() for x in (out.class_logits, out.objectness, out.mask_logits)).backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None]
+    assert idle == []
+
+
+@torch.no_grad()
+def test_switches_change_what_they_name(make_model):
+    def count(**fields):
+        model = MobileInst(MobileInstConfig.preset("shapes-tiny", **fields))
+        return {part: row["params"] for part, row in summary(model, (64, 64)).items()}
+
+    whole = count()
+    stage = 2 * (4 * (64 * 64 + 64)) + 2 * 2 * 64  # two attentions of four projections, two norms
+    x6 = MobileInst(MobileInstConfig.preset("shapes-tiny")).backbone.out_channels[-1]
+    project = x6 * 64 + 64
+    expected = {"global": -stage, "local": -stage - project, "local-local": -project}
+    for decoder, change in expected.items():
+        assert count(decoder=decoder)["total"] - whole["total"] == change
+    assert count(pooling="avg") == whole
+    assert count(semantic_enhancer=False)["total"] - whole["total"] == -6 * (x6 * 64 + 2 * 64)
+    assert count(bottom_up=False)["mask_decoder"] < whole["mask_decoder"]
+    assert count(injection=False)["backbone"] < whole["backbone"]
+    # max and average differ in the decoder alone
+    a, b = make_model(), make_model()
+    b.instance_decoder.pool = F.avg_pool2d
+    x = frames(1, 128, 128)
+    assert torch.equal(a.encode(x).mask_features, b.encode(x).mask_features)
+    assert not torch.allclose(a(x).kernels, b(x).kernels, atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stride", [32, 64])
+def test_token_stride(make_model, stride):
+    model = make_model(token_stride=stride)
+    encoded = model.encode(frames(1, 128, 192))
+    assert encoded.x6.shape[-2:] == (128 // stride, 192 // stride)
+    decoder = model.instance_decoder
+    for source in decoder.sources:
+        tokens, position = decoder.tokens(source, encoded.x6, encoded.mask_features)
+        assert tokens.shape == position.shape == (1, 128 * 192 // stride**2, 64)
+
+
+# ------------------------------------------------------------------------------------------------ cost, upsampling
+
+
+@pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_summary_is_counted_by_hand(make_model, context):
+    model = make_model(num_queries=5)
+    if context is not torch.enable_grad:
+        model.requires_grad_(False)
+    d, k, n, s, c6, h, w = 64, 8, 5, 2 * 4, model.backbone.out_channels[-1], 8, 16
+    with context():
+        table = summary(model, (64, 128))
+    attention = lambda length: 2 * n * d * d + 2 * length * d * d + 2 * n * length * d  # noqa: E731
+    stages = s * c6 * d + 2 * (attention(s) + attention(n))
+    heads = n * (2 * d * 2 * d + d * k + d + d * d)
+    assert table["instance_decoder"]["macs"] == stages + heads
+    assert table["masks"] == {"params": 0, "macs": n * d * h * w}
+    c3, c4, c5, _ = model.backbone.out_channels
+    levels = [h * w, h * w // 4, h * w // 16]
+    laterals = sum(c * d * size for c, size in zip((c3, c4, c5), levels))
+    enhancers = 3 * 2 * c6 * d * s
+    top_down = 9 * d * d * sum(levels)
+    bottom_up = 9 * d * d * sum(levels[1:]) + 9 * d * sum(levels[1:])
+    assert table["mask_decoder"]["macs"] == laterals + enhancers + top_down + bottom_up + 9 * d * d * h * w
+    for column in ("params", "macs"):
+        assert table["total"][column] == sum(table[part][column] for part in table if part != "total")
+    assert table["total"]["params"] == sum(p.numel() for p in model.parameters())
+    assert table["backbone"]["macs"] > 0 and not model.training
+
+
+@given(height=st.integers(1, 6), width=st.integers(1, 6), cut=st.tuples(st.integers(0, 7), st.integers(0, 7)))
+def test_upsampled_masks_lie_where_they_belong(height, width, cut):
+    """Cell i of a mask has its centre at pixel 8 i + 3.5: a linear ramp stays on its line up to the outer centres."""
+    rows, columns = (torch.arange(n, dtype=torch.float32) * 8 + 3.5 for n in (height, width))
+    ramp = rows[:, None] + 2 * columns[None]
+    size = (8 * height - cut[0], 8 * width - cut[1])
+    up = upsample_masks(ramp[None, None], size)[0, 0]
+    assert up.shape == size
+    y, x = (torch.arange(n, dtype=torch.float32).clamp(3.5, 8 * m - 4.5) for n, m in zip(size, (height, width)))
+    torch.testing.assert_close(up, y[:, None] + 2 * x[None], atol=1e-4, rtol=1e-5)
+
+
+def test_apply_kernels_by_hand():
+    kernels, features = torch.tensor([[[1.0, 2.0], [0.0, -1.0]]]), torch.arange(12.0).view(1, 2, 2, 3)
+    masks = apply_kernels(kernels, features[..., :2])  # a crop, as of a padded frame: not contiguous
+    for n in range(2):
+        expected = kernels[0, n, 0] * features[0, 0, :, :2] + kernels[0, n, 1] * features[0, 1, :, :2]
+        assert torch.equal(masks[0, n], expected)

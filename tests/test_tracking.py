@@ -1,0 +1,430 @@
+"""Tracking: kernel reuse against the formula, association against brute force, identities in scripted scenes where the
+right answer is known, and a state that neither grows nor breaks."""
+
+import copy
+import itertools
+import types
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as rle_codec
+
+from minst.evaluation import evaluate_ytvis
+from minst.model import Encoded, FrameOutput, apply_kernels
+from minst.tracking import KernelTracker, assign, cosine_similarity, mask_similarity
+
+# ------------------------------------------------------------------------------------------------ similarity
+
+
+def test_cosine_by_hand():
+    old = torch.tensor([[3.0, 4.0], [0.0, -2.0], [0.0, 0.0]])
+    new = torch.tensor([[6.0, 8.0], [1.0, 0.0], [-3.0, -4.0]])
+    expected = torch.tensor([[1.0, 0.6, -1.0], [-0.8, 0.0, 0.8], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(cosine_similarity(old, new), expected)
+
+
+def test_mask_similarity_by_hand():
+    torch.manual_seed(0)
+    old, new, x_mask = torch.randn(3, 4), torch.randn(3, 4), torch.randn(4, 5, 6)
+    old_scores, new_scores = torch.rand(3), torch.rand(3)
+    found = mask_similarity(old, new, x_mask, old_scores, new_scores)
+    for i in range(3):
+        for j in range(3):
+            a, b = (sum(k[d] * x_mask[d] for d in range(4)).sigmoid() for k in (old[i], new[j]))
+            dice = 2 * (a * b).sum() / ((a * a).sum() + (b * b).sum() + 1e-4)
+            torch.testing.assert_close(found[i, j], dice * old_scores[i] * new_scores[j])
+    assert found.amin() >= 0 and found.amax() <= 1
+
+
+@settings(max_examples=50)
+@given(count=st.integers(1, 6), seed=st.integers(0, 2**31))
+def test_assignment_is_the_best_of_all(count, seed):
+    similarity = torch.rand(count, count, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    found = assign(similarity)
+    assert sorted(found.tolist()) == list(range(count)) and found.dtype == torch.long
+    best = max(sum(similarity[i, j] for i, j in enumerate(p)) for p in itertools.permutations(range(count)))
+    assert float(similarity[range(count), found].sum()) == pytest.approx(float(best), abs=1e-4)
+
+
+def test_equal_similarities_leave_queries_where_they_are():
+    assert assign(torch.zeros(5, 5)).tolist() == [0, 1, 2, 3, 4]
+    tied = torch.ones(4, 4)
+    tied[2, 0] = tied[0, 2] = 2.0
+    assert assign(tied).tolist() == [2, 1, 0, 3]
+
+
+# ------------------------------------------------------------------------------------------------ reuse, real model
+
+
+def video(count, height=64, width=64, seed=0):
+    torch.manual_seed(seed)
+    start = F.interpolate(torch.rand(1, 3, 8, 8), size=(height, width + count), mode="bicubic").clamp(0, 1)[0]
+    return [start[:, :, t : t + width].contiguous() for t in range(count)]  # a camera that pans
+
+
+def same(a, b):
+    return all(x == y for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3])
+@pytest.mark.parametrize("association", ["cosine", "mask"])
+def test_masks_between_key_frames_are_old_kernels_on_new_features(tiny, interval, association):
+    tracker = KernelTracker(tiny, interval, association, min_area=1)
+    kernels = scores = None
+    for t, frame in enumerate(video(7, 64, 96)):
+        result = tracker.step(frame)
+        assert result.frame == t and result.is_key is (t % interval == 0)
+        with torch.no_grad():
+            out = tiny(frame[None])
+        if result.is_key:
+            kernels, scores = out.kernels[0], out.scores()[0].amax(-1)
+        # M^{t+i} = K^t . X_mask^{t+i}
+        masks = torch.einsum("nd,dhw->nhw", kernels, out.mask_features[0])
+        masks = F.interpolate(masks[None], scale_factor=8, mode="bilinear")[0] >= 0
+        expected = {n for n in range(8) if scores[n] >= 0.3 and masks[n].any()}
+        assert set(result.queries) == expected and len(result.queries) == len(expected) > 0
+        for query, mask in zip(result.queries, torch.from_numpy(result.masks())):
+            assert (mask != masks[query]).float().mean() < 1e-3  # rounding at the threshold
+        assert len(set(result.ids)) == len(result.ids) and min(result.ids) >= 1
+        assert result.scores == sorted(result.scores, reverse=True)
+        assert all(segmentation["size"] == [64, 96] for segmentation in result.segmentations)
+
+
+def test_track_is_the_loop_over_step(tiny):
+    frames, tracker, online = video(6), KernelTracker(tiny, 2), KernelTracker(tiny, 2)
+    steps = [online.step(frame) for frame in frames]
+    tracker.step(frames[3])  # what was before is forgotten
+    found = tracker.track(iter(frames))
+    assert found.num_frames == 6 and found.class_names == tiny.config.class_names
+    by_id = {}
+    for result in steps:
+        for identity, segmentation in zip(result.ids, result.segmentations):
+            by_id.setdefault(identity, [None] * 6)[result.frame] = segmentation
+    assert {track.id: track.segmentations for track in found.tracks} == by_id
+    for track in found.tracks:
+        assert track.label == int(np.argmax(track.class_scores)) and track.score == max(track.class_scores)
+        assert len(track.class_scores) == 8
+    # after the last frame, running scores are those of the whole video
+    last = {track.id: track.score for track in found.tracks}
+    assert all(last[i] == pytest.approx(s) for i, s in zip(steps[-1].ids, steps[-1].scores))
+    assert [t.score for t in found.tracks] == sorted((t.score for t in found.tracks), reverse=True)
+
+
+def test_bytes_and_floats_are_one_frame(tiny):
+    frame = (video(1)[0] * 255).round()
+    a = KernelTracker(tiny).step(frame / 255)
+    b = KernelTracker(tiny).step(frame.permute(1, 2, 0).byte().numpy())
+    assert same(a, b)
+
+
+def test_queries_have_no_order(tiny):
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    permuted = copy.deepcopy(tiny)
+    with torch.no_grad():
+        permuted.instance_decoder.queries.copy_(tiny.instance_decoder.queries[order])
+    frames = video(6)
+    for association in ("cosine", "mask"):
+        trackers = [KernelTracker(m, 2, association) for m in (tiny, permuted)]
+        numbers = {}
+        for frame in frames:
+            a, b = (tracker.step(frame) for tracker in trackers)
+            assert sorted(a.queries) == sorted(int(order[q]) for q in b.queries)
+            ours, theirs = (dict(zip(r.queries, zip(r.ids, r.scores, r.masks()))) for r in (a, b))
+            for query, (identity, score, mask) in theirs.items():
+                other, other_score, other_mask = ours[int(order[query])]
+                assert numbers.setdefault(identity, other) == other  # one and the same, under another number
+                assert score == pytest.approx(other_score, abs=1e-4) and (mask != other_mask).mean() < 1e-3
+
+
+# ------------------------------------------------------------------------------------------------ scripted scenes
+
+
+REGIONS = 4
+
+
+def region(d, height=64, width=64):
+    """Channel d of X_mask is the d-th of four stripes of the frame: kernel e_d segments exactly that."""
+    mask = np.zeros((height, width), dtype=bool)
+    mask[:, d * width // 4 : (d + 1) * width // 4] = True
+    return mask
+
+
+class Scripted(torch.nn.Module):
+    """A model that says what a script says: `script[t]` has one (region, score, class) a query, or None for nothing.
+
+    The number of the frame is written into its first pixel.
+    """
+
+    def __init__(self, script, classes=3):
+        super().__init__()
+        self.script, self.classes, self.decoded = script, classes, []
+        self.config = types.SimpleNamespace(class_names=("a", "b", "c"), num_queries=len(script[0]), num_classes=classes)
+
+    def encode(self, frames, padding_mask=None):
+        height, width = frames.shape[-2:]
+        x_mask = torch.full((1, REGIONS, height // 8, width // 8), -10.0)
+        for d in range(REGIONS):
+            x_mask[0, d][torch.from_numpy(region(d, height // 8, width // 8))] = 10.0
+        return Encoded(frames[:, :1, :1, :1], x_mask, None, (height, width))
+
+    def decode(self, encoded):
+        t = round(float(encoded.x6) * 1000)
+        self.decoded.append(t)
+        queries = self.script[min(t, len(self.script) - 1)]
+        logits = torch.full((1, len(queries), self.classes), 1e-4).logit()
+        kernels = torch.full((1, len(queries), REGIONS), -0.25)  # says no everywhere
+        for n, query in enumerate(queries):
+            if query is not None:
+                d, score, label = query
+                kernels[0, n] = F.one_hot(torch.tensor(d), REGIONS).float()
+                logits[0, n, label] = torch.tensor(score**2).clamp(max=1 - 1e-6).logit()
+        objectness = torch.full((1, len(queries)), 30.0)
+        masks = apply_kernels(kernels, encoded.mask_features)
+        return FrameOutput(logits, objectness, kernels, encoded.mask_features, masks, kernels)
+
+
+def numbered(t, height=64, width=64):
+    frame = torch.zeros(3, height, width)
+    frame[0, 0, 0] = t / 1000
+    return frame
+
+
+def where(result):
+    """{stripe of the frame: identity}."""
+    found = {}
+    for identity, mask in zip(result.ids, result.masks()):
+        (d,) = (d for d in range(REGIONS) if np.array_equal(mask, region(d, *mask.shape)))
+        found[d] = identity
+    return found
+
+
+both = pytest.mark.parametrize("association", ["cosine", "mask"])
+
+
+@both
+@pytest.mark.parametrize("interval", [1, 2])
+def test_identities_follow_instances_that_change_their_query(association, interval):
+    instances = [(0, 0.9, 0), (1, 0.8, 1), (2, 0.7, 2), (3, 0.6, 0)]
+    orders = list(itertools.permutations(range(4)))[::3]
+    script = [[instances[i] for i in order] for order in orders]
+    tracker = KernelTracker(Scripted(script), interval, association)
+    results = [tracker.step(numbered(t)) for t in range(len(script))]
+    assert all(where(result) == where(results[0]) and len(where(result)) == 4 for result in results)
+    for t, result in enumerate(results):
+        key = t - t % interval
+        assert [script[key][q][0] for q in result.queries] == [0, 1, 2, 3]  # best score first; the query is named
+        assert result.labels == [0, 1, 2, 0] and result.scores == pytest.approx([0.9, 0.8, 0.7, 0.6], abs=1e-3)
+
+
+@both
+def test_only_key_frames_are_decoded(association):
+    model = Scripted([[(0, 0.9, 0), None]])
+    tracker = KernelTracker(model, 3, association)
+    for t in range(8):
+        tracker.step(numbered(t))
+    assert model.decoded == [0, 3, 6]
+
+
+@both
+def test_what_enters_is_new_and_what_comes_back_is_known(association):
+    a, b, c = (0, 0.9, 0), (1, 0.8, 1), (2, 0.7, 2)
+    script = [[a, None, None], [a, b, None], [a, None, None], [a, b, None], [a, b, c]]
+    tracker = KernelTracker(Scripted(script), 1, association)
+    results = [where(tracker.step(numbered(t))) for t in range(5)]
+    assert [set(result) for result in results] == [{0}, {0, 1}, {0}, {0, 1}, {0, 1, 2}]
+    identity = results[-1]
+    assert len(set(identity.values())) == 3
+    assert all(result[d] == identity[d] for result in results for d in result)
+
+
+@both
+def test_an_identity_ends_after_its_longest_absence(association):
+    a, b = (0, 0.9, 0), (1, 0.8, 1)
+    for gone, known in ((2, True), (8, False)):
+        script = [[a, b]] + [[a, None]] * gone + [[a, b]]
+        tracker = KernelTracker(Scripted(script), 1, association, max_absence=4)
+        results = [tracker.step(numbered(t)) for t in range(len(script))]
+        assert where(results[-1])[0] == where(results[0])[0]
+        assert (where(results[-1])[1] == where(results[0])[1]) is known
+
+
+@both
+def test_scores_are_means_over_the_key_frames_that_saw_it(association):
+    script = [[(0, 0.8, 0), None], [(0, 0.6, 1), None], [None, None], [(0, 0.5, 1), None]]
+    tracker = KernelTracker(Scripted(script), 1, association)
+    results = [tracker.step(numbered(t)) for t in range(4)]
+    floor = 0.01  # a class that is not there
+    means = [[0.8, floor, floor], [0.7 - 0.3 + floor / 2, 0.3 + floor / 2, floor],
+             [(0.8 + 2 * floor) / 3, (1.1 + floor) / 3, floor]]  # fmt: skip
+    for result, mean in zip((results[0], results[1], results[3]), means):
+        assert result.scores == pytest.approx([max(mean)], abs=2e-3) and result.labels == [int(np.argmax(mean))]
+    assert results[2].ids == [] and results[2].masks().shape[0] == 0
+    (track,) = tracker.track(numbered(t) for t in range(4)).tracks
+    assert track.class_scores == pytest.approx(means[-1], abs=2e-3) and track.segmentations[2] is None
+
+
+def test_thresholds():
+    script = [[(0, 0.45, 0), (1, 0.25, 1)]]
+    for threshold, expected in ((0.3, {0}), (0.2, {0, 1}), (0.5, set())):
+        assert set(where(KernelTracker(Scripted(script), score_threshold=threshold).step(numbered(0)))) == expected
+    assert KernelTracker(Scripted(script), min_area=64 * 16 + 1).step(numbered(0)).ids == []
+    assert len(KernelTracker(Scripted(script), min_area=64 * 16).step(numbered(0)).ids) == 1
+    # a pixel needs its probability: edges between -10 and 10 move inwards
+    strict = KernelTracker(Scripted(script), mask_threshold=0.999).step(numbered(0)).masks()
+    assert 0 < strict.sum() < 64 * 16
+
+
+@both
+def test_a_change_of_resolution_makes_a_key_frame_and_keeps_identities(association):
+    model = Scripted([[(0, 0.9, 0), (3, 0.8, 1)]])
+    tracker = KernelTracker(model, 4, association)
+    sizes = [(64, 64)] * 2 + [(128, 96)] * 2 + [(64, 64)]
+    results = [tracker.step(numbered(t, *size)) for t, size in enumerate(sizes)]
+    assert [r.is_key for r in results] == [True, False, True, False, True]
+    assert all(r.ids == results[0].ids for r in results)
+    assert [r.masks().shape[1:] for r in results] == sizes
+    with pytest.raises(ValueError, match="video 7.*sizes"):
+        tracker.track(numbered(t, *size) for t, size in enumerate(sizes)).to_ytvis(7)
+
+
+def state(tracker):
+    """Everything that a tracker holds, its model aside, down to numbers."""
+
+    def flat(thing):
+        if isinstance(thing, torch.Tensor | np.ndarray):
+            return [type(thing).__name__, *np.asarray(thing).flatten().tolist()]
+        if isinstance(thing, dict):
+            return [x for key, value in thing.items() for x in (str(key), *flat(value))]
+        if isinstance(thing, list | tuple | set):
+            return [x for value in thing for x in flat(value)]
+        if hasattr(thing, "__dict__"):
+            return flat(vars(thing))
+        return [thing]
+
+    return flat({name: value for name, value in vars(tracker).items() if name != "model"})
+
+
+@both
+def test_the_state_does_not_grow(association):
+    """An unending stream in which some instance enters or leaves at nearly every frame."""
+    rng = np.random.default_rng(0)
+    script = [[(d, 0.8, 0) if rng.random() < 0.5 else None for d in rng.permutation(REGIONS)] for _ in range(600)]
+    tracker = KernelTracker(Scripted(script), 2, association, max_absence=1)
+    sizes = []
+    for t in range(600):
+        tracker.step(numbered(t))
+        sizes.append(len(state(tracker)))
+    assert sizes[49] == sizes[-1] and tracker.frame == 600
+
+
+number_missing = pytest.mark.xfail(strict=True, reason="KernelTracker.step: what encode refuses lacks the frame's number")
+BAD_FRAMES = {
+    "nan": torch.full((3, 64, 64), float("nan")),
+    "infinite": torch.full((3, 64, 64), float("inf")),
+    "batch": torch.zeros(1, 3, 64, 64),
+    "grey": torch.zeros(64, 64),
+    "channels": torch.zeros(4, 64, 64),
+    "small": torch.zeros(3, 63, 80),
+    "bytes in a tensor": torch.zeros(3, 64, 64, dtype=torch.uint8),
+    "floats in an array": np.zeros((64, 64, 3), dtype=np.float32),
+    "channels first": np.zeros((3, 64, 64), dtype=np.uint8),
+}
+
+
+@pytest.mark.parametrize("bad", [
+    pytest.param(bad, id=name, marks=number_missing if name in ("channels", "small", "bytes in a tensor") else ())
+    for name, bad in BAD_FRAMES.items()
+])  # fmt: skip
+def test_a_bad_frame_is_refused_by_number_and_leaves_no_trace(tiny, bad):
+    frames, tracker, clean = video(4), KernelTracker(tiny, 2), KernelTracker(tiny, 2)
+    for frame in frames[:3]:
+        tracker.step(frame), clean.step(frame)
+    before = state(tracker)
+    with pytest.raises(ValueError, match="frame 3"):
+        tracker.step(bad)
+    assert state(tracker) == before
+    assert same(tracker.step(frames[3]), clean.step(frames[3]))
+
+
+def test_a_black_first_frame_is_a_frame(tiny):
+    tracker = KernelTracker(tiny)
+    result = tracker.step(torch.zeros(3, 64, 64))
+    assert result.is_key and len(result.ids) == len(result.masks())
+    nothing = Scripted([[None, None], [(0, 0.9, 0), None]])
+    tracker = KernelTracker(nothing, 1)
+    first, second = (tracker.step(numbered(t)) for t in range(2))
+    assert first.ids == [] and first.segmentations == [] and len(first.masks()) == 0
+    assert where(second) == {0: 1}
+
+
+def test_reset_forgets(tiny):
+    frames, tracker = video(5), KernelTracker(tiny, 3, "mask")
+    first = [tracker.step(frame) for frame in frames]
+    tracker.reset()
+    assert state(tracker) == state(KernelTracker(tiny, 3, "mask"))
+    assert all(same(a, tracker.step(frame)) for a, frame in zip(first, frames))
+
+
+def test_the_similarity_is_kept_for_those_who_look():
+    tracker = KernelTracker(Scripted([[(0, 0.9, 0), (1, 0.8, 1)], [(1, 0.8, 1), (0, 0.9, 0)]]), 1, "cosine")
+    tracker.step(numbered(0))
+    assert tracker.similarity is None
+    tracker.step(numbered(1))
+    assert tracker.assignment.tolist() == [1, 0]
+    torch.testing.assert_close(tracker.similarity, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ({"reuse_interval": 0}, "reuse_interval is 0"), ({"reuse_interval": 1.5}, "reuse_interval is 1.5"),
+    ({"association": "iou"}, "'iou'; choose"), ({"score_threshold": 1.2}, "thresholds 1.2"),
+    ({"mask_threshold": 0.0}, "thresholds"),
+])  # fmt: skip
+def test_bad_arguments_are_refused(tiny, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        KernelTracker(tiny, **arguments)
+
+
+def test_an_empty_video_is_refused(tiny):
+    with pytest.raises(ValueError, match="no frames"):
+        KernelTracker(tiny).track([])
+
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+def annotations(script, frames):
+    """Ground truth of a scripted scene whose instances are told by their stripe of the frame."""
+    tracks = []
+    for d in sorted({query[0] for queries in script for query in queries if query}):
+        seen = [next((q for q in queries if q and q[0] == d), None) for queries in script]
+        rle = rle_codec.encode(np.asfortranarray(region(d), dtype=np.uint8))
+        rle = {"size": rle["size"], "counts": rle["counts"].decode()}
+        label = next(q for q in seen if q)[2]
+        tracks.append({"id": d + 1, "video_id": 7, "category_id": 10 * label, "iscrowd": 0,
+                       "segmentations": [rle if q else None for q in seen],
+                       "areas": [1024 if q else None for q in seen],
+                       "bboxes": [[16 * d, 0, 16, 64] if q else None for q in seen]})  # fmt: skip
+    return {"videos": [{"id": 7, "width": 64, "height": 64, "length": frames, "file_names": [str(t) for t in range(frames)]}],
+            "categories": [{"id": 10 * k, "name": name} for k, name in enumerate("abc")], "annotations": tracks}  # fmt: skip
+
+
+@both
+def test_results_are_what_the_evaluation_reads(association):
+    a, b, c = (0, 0.9, 0), (1, 0.8, 1), (3, 0.7, 1)
+    script = [[a, c, b], [b, a, c], [c, b, a], [c, None, b]]
+    found = KernelTracker(Scripted(script), 1, association).track(numbered(t) for t in range(4))
+    results = found.to_ytvis(7, category_ids=[0, 10, 20])
+    figures = evaluate_ytvis(annotations(script, 4), results)
+    assert figures["AP"] == pytest.approx(1.0) or figures["AP"] == pytest.approx(100.0)
+    assert {r["video_id"] for r in results} == {7} and all(len(r["segmentations"]) == 4 for r in results)
+    assert {r["category_id"] for r in found.to_ytvis(7)} <= {1, 2, 3}
+    assert len(found.to_ytvis(7, min_score=0.0)) == 3 * len(found.tracks) and found.to_ytvis(7, min_score=1.0) == []
+
+
+def test_nothing_found_is_an_empty_result():
+    found = KernelTracker(Scripted([[None, None]])).track(numbered(t) for t in range(3))
+    assert found.tracks == [] and found.num_frames == 3 and found.to_ytvis(1) == []

@@ -1,0 +1,464 @@
+"""Training: batches that depend on (seed, iteration, rank) alone, the schedule, the average, and resuming for real."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from minst import training
+from minst.config import MobileInstConfig
+from minst.data.shapes import CATEGORIES, ShapesConfig, ShapesFrame, shapes_clip
+from minst.losses import LOSS_WEIGHTS
+from minst.matcher import Instances
+from minst.model import MobileInst
+from minst.training import ClipBatches, ShapesTraining, TrainConfig, learning_rate, train, training_losses
+
+CLIPS = ShapesTraining(0, ShapesConfig(width=80, height=72, frames=6))
+
+
+def config(out="unused", **changes) -> TrainConfig:
+    small = {"pairs": 1, "height": 64, "width": 64, "iterations": 6, "save_every": 2, "log_every": 1, "workers": 0,
+             "threads": 1, "warmup": 2, "max_gap": 3}  # fmt: skip
+    return TrainConfig(**{"out": str(out), **small, **changes})
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A run sets the number of threads; the rest of the tests keep theirs."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+# ------------------------------------------------------------------------------------------------ batches
+
+
+class Recorded:
+    """Clips that note which of them, and which of their frames, were asked for."""
+
+    def __init__(self, length=6):
+        self.asked, self.length = [], length
+
+    def __call__(self, index):
+        self.asked.append((index, []))
+        outer = self
+
+        class Clip:
+            labels = np.array([3])
+
+            def __len__(self):
+                return outer.length
+
+            def render(self, t):
+                outer.asked[-1][1].append(t)
+                mask = np.zeros((1, 72, 80), dtype=bool)
+                mask[0, 20:50, 20:60] = True
+                return ShapesFrame(np.full((72, 80, 3), 40 * t, dtype=np.uint8), mask, np.array([1200]))
+
+        return Clip()
+
+
+def equal(a, b):
+    return torch.equal(a[0], b[0]) and a[2] is b[2] and all(
+        torch.equal(x, y) for one, two in zip(a[1], b[1], strict=True) for x, y in zip(one, two)
+    )  # fmt: skip
+
+
+def test_a_batch_is_a_function_of_seed_iteration_and_rank():
+    batches = ClipBatches(config(pairs=2, processes=2), CLIPS, rank=1)
+    expected = [batches[i] for i in range(3)]
+    again = ClipBatches(config(pairs=2, processes=2), CLIPS, rank=1)
+    torch.manual_seed(123)  # whoever asks, and in whatever order
+    assert all(equal(again[i], expected[i]) for i in (2, 0, 1))
+    others = [batches[1], ClipBatches(config(pairs=2, processes=2), CLIPS, rank=0)[0],
+              ClipBatches(config(pairs=2, processes=2, seed=1), ShapesTraining(1, CLIPS.config), rank=1)[0]]  # fmt: skip
+    assert not any(torch.equal(other[0], expected[0][0]) for other in others)
+
+
+def test_form_of_pairs_and_of_images():
+    for image_share, is_pairs in ((0.0, True), (1.0, False)):
+        frames, instances, said = ClipBatches(config(pairs=3, image_share=image_share, width=128), CLIPS)[0]
+        assert said is is_pairs and frames.shape == (6, 3, 64, 128) and frames.dtype == torch.uint8
+        assert len(instances) == 6 and all(target.masks.shape[1:] == (8, 16) for target in instances)
+    assert not any(ClipBatches(config(passing_weight=0.0), CLIPS)[i][2] for i in range(4))
+
+
+def test_frames_t_come_first_and_gaps_stay_in_bounds():
+    clips = Recorded(length=9)
+    gaps, backwards = set(), set()
+    batches = ClipBatches(config(pairs=2, image_share=0.0, max_gap=3, iterations=40), clips)
+    for i in range(40):
+        frames, instances, _ = batches[i]
+        for k, (_, (first, second)) in enumerate(clips.asked[-2:]):
+            gaps.add(abs(first - second)), backwards.add(first > second)
+            brightness = [float(frames[k + 2 * half].float().mean()) for half in (0, 1)]
+            if abs(first - second) == 3:  # brightness rises with time, colour jitter or not
+                assert (brightness[0] < brightness[1]) is (first < second)
+    assert gaps == {1, 2, 3} and backwards == {True, False}
+    clips.length = 2  # a clip shorter than the largest gap
+    batches[0]
+
+
+def test_no_clip_is_ever_seen_twice():
+    seen = []
+    for rank in (0, 1):
+        clips = Recorded()
+        batches = ClipBatches(config(pairs=4, processes=2, image_share=0.5, iterations=12), clips, rank)
+        for i in range(12):
+            batches[i]
+        seen += [index for index, _ in clips.asked]
+    assert len(seen) == len(set(seen))
+
+
+def test_small_frames_at_the_start():
+    batches = ClipBatches(config(height=192, width=256, small_until=2), CLIPS)
+    assert [tuple(batches[i][0].shape[-2:]) for i in (1, 2)] == [(128, 192), (192, 256)]
+
+
+def test_shapes_are_those_of_the_training_split():
+    clip, expected = CLIPS(5), shapes_clip("train", 5, CLIPS.config, 0)
+    assert np.array_equal(clip.render(2).image, expected.render(2).image)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"iterations": 0}, "iterations is 0"), ({"pairs": 3, "processes": 2}, "2 processes cannot share 3 pairs"),
+    ({"identity": "new"}, "identity is 'new'"), ({"width": 32}, "64 x 32"), ({"save_every": 0}, "save_every"),
+])  # fmt: skip
+def test_bad_arguments_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        config(**change)
+
+
+# ------------------------------------------------------------------------------------------------ one step
+
+
+def test_learning_rate_by_hand():
+    c = TrainConfig(iterations=100, warmup=10, decay=0.4, final_lr=0.1)
+    expected = {0: 0.1, 4: 0.5, 9: 1.0, 30: 1.0, 60: 1.0, 70: 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)), 80: 0.55, 100: 0.1}
+    assert {i: learning_rate(i, c) for i in expected} == pytest.approx(expected)
+    rates = [learning_rate(i, c) for i in range(60, 100)]
+    assert rates == sorted(rates, reverse=True)
+    assert learning_rate(0, TrainConfig(warmup=0)) == 1.0
+
+
+class Small(nn.Module):
+    """What a state needs of a model, in three parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+        self.queries = nn.Parameter(torch.randn(5, 4))
+        self.head = nn.Linear(4, 2)
+
+
+def test_the_average_is_a_moving_one():
+    torch.manual_seed(0)
+    model = Small()
+    state = training._State(model, config(ema=0.9, token_weight=0.0))
+    by_hand = None
+    for step in range(4):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p))
+            model.backbone(torch.randn(2, 3, 4, 4) + step)
+        state.average.update_parameters(model)
+        now = {k: v.double().clone() for k, v in model.state_dict().items()}
+        by_hand = now if by_hand is None else {k: 0.9 * by_hand[k] + 0.1 * now[k] for k in now}
+    averaged = state.average.module.state_dict()
+    for key, value in by_hand.items():
+        if "num_batches" not in key:
+            torch.testing.assert_close(averaged[key].double(), value, atol=1e-5, rtol=1e-5)
+    assert "backbone.1.running_mean" in averaged
+
+
+def test_parameter_groups():
+    state = training._State(Small(), config(lr=0.1, backbone_lr=0.5, weight_decay=0.2, token_weight=0.0))
+    names = {id(p): name for name, p in state.model.named_parameters()}
+    groups = {names[id(p)]: (group["lr"], group["weight_decay"])
+              for group in state.optimizer.param_groups for p in group["params"]}  # fmt: skip
+    assert groups == {
+        "backbone.0.weight": (0.05, 0.2), "backbone.0.bias": (0.05, 0.0), "backbone.1.weight": (0.05, 0.0),
+        "backbone.1.bias": (0.05, 0.0), "queries": (0.1, 0.0), "head.weight": (0.1, 0.2), "head.bias": (0.1, 0.0),
+    }  # fmt: skip
+
+
+def test_weighted_sum():
+    losses = {name: torch.tensor(10.0**i) for i, name in enumerate(("cls", "dice", "pixel", "obj", "pass_dice", "pass_pixel"))}
+    total = training.weighted_sum(losses, config(passing_weight=0.5))
+    assert total == 2 * 1 + 2 * 10 + 2 * 100 + 1000 + 0.5 * (2 * 10000 + 2 * 100000) and LOSS_WEIGHTS["obj"] == 1.0
+
+
+def test_token_loss_by_hand():
+    """One class covers a quarter of one cell, twice over by two instances of which the larger counts."""
+    logits = torch.zeros(2, 3, 1, 2)
+    masks = torch.zeros(2, 4, 8)
+    masks[0, :2, :2] = 1.0  # a quarter of the left cell: target 0.5
+    masks[1, :2, :4] = 1.0  # half: target 1
+    masks = torch.cat([masks, masks[:1].flip(-1)])  # a quarter of the right cell, another class
+    targets = [Instances(torch.tensor([2, 2, 0]), masks, torch.arange(3)),
+               Instances(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4, 8), torch.zeros(0, dtype=torch.long))]  # fmt: skip
+    logits[0, 2, 0, 0], logits[0, 0, 0, 1] = 1.5, -0.5
+    bce = lambda x, y: -(y * math.log(1 / (1 + math.exp(-x))) + (1 - y) * math.log(1 - 1 / (1 + math.exp(-x))))  # noqa: E731
+    expected = (bce(1.5, 1.0) + bce(-0.5, 0.5) + 10 * bce(0.0, 0.0)) / 4
+    assert training.token_loss(logits, targets).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    frames, instances, is_pairs = ClipBatches(config(pairs=2, image_share=0.0), CLIPS)[0]
+    return frames.float().div(255), instances, is_pairs
+
+
+def test_losses_of_a_batch(make_model, batch):
+    model = make_model()
+    images = training_losses(model, batch[0], batch[1], False, config())
+    pairs = training_losses(model, *batch, config(), nn.Conv2d(model.backbone.out_channels[-1], 8, 1))
+    assert images.keys() == {"cls", "dice", "pixel", "obj"}
+    assert pairs.keys() == images.keys() | {"pass_dice", "pass_pixel", "token"}
+    for name, value in images.items():
+        torch.testing.assert_close(pairs[name], value)
+    # two pairs of which both frames are the same: what is passed is what is there, instance by instance
+    still = torch.cat([batch[0][:2]] * 2), batch[1][:2] * 2
+    losses = training_losses(model, *still, True, config())
+    torch.testing.assert_close(losses["pass_pixel"], losses["pixel"])
+
+
+def test_one_clip_is_learned_by_heart(batch):
+    torch.manual_seed(0)
+    model = MobileInst(MobileInstConfig.preset("shapes-tiny", num_queries=8, num_classes=len(CATEGORIES))).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    totals = []
+    for _ in range(30):
+        losses = training_losses(model, *batch, config())
+        total = training.weighted_sum(losses, config())
+        optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        totals.append(float(total.detach()))
+    assert np.mean(totals[-3:]) < 0.6 * np.mean(totals[:3])
+
+
+# ------------------------------------------------------------------------------------------------ whole runs
+
+
+def weights(out) -> bytes:
+    return (Path(out) / "weights" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "whole"
+    before = torch.get_num_threads()
+    train(config(out), clip=CLIPS)
+    torch.set_num_threads(before)
+    return out
+
+
+def log(out):
+    return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+
+
+def losses_of(out):
+    return [{k: v for k, v in line.items() if k != "seconds_per_iteration"} for line in log(out)]
+
+
+def test_a_run_writes_log_config_and_weights(uninterrupted):
+    assert [line["iteration"] for line in log(uninterrupted)] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(value) for line in log(uninterrupted) for value in line.values())
+    assert json.loads((uninterrupted / "train.json").read_text())["pairs"] == 1
+    model = MobileInst.from_pretrained(uninterrupted / "weights")
+    assert model.config.class_names == CATEGORIES
+    checkpoint = torch.load(uninterrupted / "checkpoint.pt", weights_only=True)
+    assert checkpoint["iteration"] == 6
+    assert all(torch.equal(v, checkpoint["average"][f"module.{k}"]) for k, v in model.state_dict().items())
+    assert not list(uninterrupted.glob("*.tmp"))
+
+
+KILLED = """
+import sys
+from minst.data.shapes import ShapesConfig
+from minst.training import ShapesTraining, TrainConfig, train
+train(TrainConfig(**eval(sys.argv[1])), clip=ShapesTraining(0, ShapesConfig(width=80, height=72, frames=6)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups here")
+def test_a_killed_run_goes_on_to_the_same_weights(uninterrupted, tmp_path):
+    """SIGKILL after some checkpoint has appeared; another process, with other workers, goes on."""
+    out = tmp_path / "killed"
+    arguments = {**training.asdict(config(out)), "save_every": 1, "workers": 1}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, repr(arguments)], start_new_session=True,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    deadline = time.monotonic() + 300
+    while not (out / "checkpoint.pt").is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    reached = torch.load(out / "checkpoint.pt", weights_only=True)["iteration"]
+    assert 1 <= reached <= 6 and (process.returncode == -signal.SIGKILL or reached == 6)
+    train(config(out), clip=CLIPS)
+    assert weights(out) == weights(uninterrupted)
+    assert losses_of(out) == losses_of(uninterrupted)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(monkeypatch, target, name, call, after=False):
+    """Let the `call`-th call of target.name be the last thing that happens (`after`: having happened)."""
+    original, calls = getattr(target, name), []
+
+    def dying(*args, **kwargs):
+        calls.append(0)
+        if len(calls) == call and not after:
+            raise Killed
+        result = original(*args, **kwargs)
+        if len(calls) == call:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(target, name, dying)
+
+
+@pytest.mark.parametrize("target, name, call, after", [
+    (training, "_step", 1, False),  # before any checkpoint
+    (training, "_step", 4, True),
+    (training.torch, "save", 2, True),  # the new checkpoint is not yet in its place
+    (training.os, "replace", 3, False), (training.os, "replace", 3, True),  # around the last moment of all
+    (MobileInst, "save_pretrained", 3, False), (MobileInst, "save_pretrained", 3, True),
+])  # fmt: skip
+def test_death_at_any_moment_loses_nothing(uninterrupted, tmp_path, monkeypatch, target, name, call, after):
+    with monkeypatch.context() as patch:
+        kill_at(patch, target, name, call, after)
+        with pytest.raises(Killed):
+            train(config(tmp_path), clip=CLIPS)
+    if (tmp_path / "log.jsonl").is_file():  # the last line may have been cut
+        with open(tmp_path / "log.jsonl", "a") as file:
+            file.write('{"iteration": 6, "lo')
+    train(config(tmp_path), clip=CLIPS)
+    assert weights(tmp_path) == weights(uninterrupted)
+    assert losses_of(tmp_path) == losses_of(uninterrupted)
+
+
+def test_another_config_is_refused_and_a_restart_is_not(uninterrupted, tmp_path, monkeypatch):
+    train(config(tmp_path, iterations=2), clip=CLIPS)
+    with pytest.raises(ValueError, match="another lr, seed"):
+        train(config(tmp_path, iterations=2, lr=0.1, seed=5), clip=CLIPS)
+    with pytest.raises(ValueError, match="another iterations"):  # the rate had begun to decay
+        train(config(tmp_path, iterations=9), clip=CLIPS)
+    # a restart that dies early must not be continued from the old run's checkpoint
+    with monkeypatch.context() as patch:
+        kill_at(patch, training, "_step", 2)
+        with pytest.raises(Killed):
+            train(config(tmp_path), resume=False, clip=CLIPS)
+    train(config(tmp_path), clip=CLIPS)
+    assert weights(tmp_path) == weights(uninterrupted)
+
+
+def test_a_run_may_be_made_longer_before_it_decays(tmp_path):
+    train(config(tmp_path / "a", decay=0.5, iterations=8), clip=CLIPS)
+    train(config(tmp_path / "b", decay=0.0, iterations=2), clip=CLIPS)
+    train(config(tmp_path / "b", decay=0.5, iterations=8), clip=CLIPS)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_a_diverged_model_stops_the_run_with_the_place(tmp_path):
+    c = config(tmp_path, pairs=1)
+    state = training._start(c)
+    batches = ClipBatches(c, CLIPS)
+    training._step(state, batches[0], 0, c)
+    with torch.no_grad():
+        state.model.instance_decoder.heads.kernel.bias[0] = float("nan")
+    before = state.model.instance_decoder.queries.clone()
+    with pytest.raises(FloatingPointError, match="not finite at iteration 42 .*checkpoint is good"):
+        training._step(state, batches[1], 41, c)
+    # where nothing is to be matched, the loss itself tells
+    with torch.no_grad():
+        state.model.instance_decoder.heads.kernel.bias[0] = 0.0
+        state.model.instance_decoder.heads.classes.bias[0] = float("inf")
+    frames, instances, _ = batches[1]
+    nothing = [Instances(t.labels[:0], t.masks[:0], t.ids[:0]) for t in instances]
+    with pytest.raises(FloatingPointError, match=r"iteration 7 \(.*cls"):
+        training._step(state, (frames, nothing, False), 6, c)
+    assert torch.equal(state.model.instance_decoder.queries, before)
+
+
+def test_a_gradient_that_is_not_finite_reaches_no_weight(tmp_path):
+    c = config(tmp_path)
+    state = training._start(c)
+    state.model.instance_decoder.queries.register_hook(lambda grad: grad * float("inf"))
+    before = state.model.instance_decoder.queries.detach().clone()
+    with pytest.raises(FloatingPointError, match="iteration 1 .gradient"):
+        training._step(state, ClipBatches(c, CLIPS)[0], 0, c)
+    assert torch.equal(state.model.instance_decoder.queries, before)
+
+
+# ------------------------------------------------------------------------------------------------ two processes
+
+
+PARTNER = """
+import sys, torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[2])
+import test_training
+test_training.half(1, sys.argv[1])
+"""
+
+
+def half(rank, meeting):
+    """One process's share of a batch of four images with two instances each: losses and averaged gradients."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    try:
+        state, frames, instances = four_images()
+        share = slice(2 * rank, 2 * rank + 2)
+        losses = training_losses(state.model, frames[share], instances[share], False, config())
+        training.weighted_sum(losses, config()).backward()
+        state.average_gradients()
+        uneven = training._instances_per_process(instances[:1] if rank else instances[:2])
+        for buffer in state.model.buffers():
+            if buffer.is_floating_point():
+                buffer += rank
+        state.same_buffers()
+        return state, uneven
+    finally:
+        dist.destroy_process_group()
+
+
+def four_images():
+    torch.manual_seed(0)
+    model = MobileInst(MobileInstConfig.preset("shapes-tiny", num_queries=8))
+    model.train()(torch.rand(2, 3, 64, 64))
+    state = training._State(model, config(token_weight=0.0))
+    model.eval()  # in training mode batch norms would see half a batch each
+    frames = torch.rand(4, 3, 64, 64)
+    instances = [Instances(torch.tensor([i, 7 - i]), (torch.rand(2, 8, 8) > 0.7).float(), torch.arange(2)) for i in range(4)]
+    return state, frames, instances
+
+
+def test_two_processes_average_to_the_gradient_of_the_whole_batch(tmp_path):
+    meeting = f"file://{tmp_path}/meeting"
+    partner = subprocess.Popen([sys.executable, "-c", PARTNER, meeting, str(Path(__file__).parent)])
+    try:
+        state, uneven = half(0, meeting)
+    finally:
+        assert partner.wait(timeout=120) == 0
+    assert uneven == 3.0  # four instances here, two there
+    whole, frames, instances = four_images()
+    losses = training_losses(whole.model, frames, instances, False, config())
+    training.weighted_sum(losses, config()).backward()
+    for (name, ours), theirs in zip(state.model.named_parameters(), whole.model.parameters()):
+        if theirs.grad is not None:
+            largest = max(float(theirs.grad.abs().max()), 1e-3)
+            assert (ours.grad - theirs.grad).abs().max() <= 1e-3 * largest, name
