@@ -60,8 +60,8 @@ def track_video(
         tracks.write(Path(folder) / results.name)
         for path in (video, results):
             os.replace(Path(folder) / path.name, path)
-    milliseconds = 1000 * tracks.seconds / tracker.frame
-    return {"frames": tracker.frame, "tracks": tracks.table(), "ms_per_frame": milliseconds, "video": video, "results": results}
+    said = {"frames": tracker.frame, "tracks": tracks.table(), "ms_per_frame": 1000 * tracks.seconds / tracker.frame}
+    return {**said, "video": video, "results": results}
 
 
 class _Tracks:
@@ -111,7 +111,8 @@ class _Tracks:
             for number, row in enumerate(self.table()):
                 identity = row["track"]
                 label, score = self.last[identity]
-                entry = {"video_id": 1, "category_id": label + 1, "score": score, "id": identity, "category": row["category"]}
+                entry = {"video_id": 1, "category_id": label + 1, "score": score, "id": identity}
+                entry["category"] = row["category"]
                 file.write((",\n" if number else "\n") + json.dumps(entry)[:-1] + ', "segmentations": [')
                 file.writelines(self._codes(identity))
                 file.write("]}")

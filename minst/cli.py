@@ -1,7 +1,7 @@
 """`minst …` on the command line: every command parses its arguments and calls one public function.
 
     argv -> build_parser(command) -> arguments.run(arguments) -> exit status
-    0 done    1 the work failed (a loss that is not finite, a missing package)    2 wrong arguments or input    130 Ctrl-C
+    0 done   1 the work failed (a loss that is not finite, a missing package)   2 wrong arguments or input   130 Ctrl-C
 
 What goes wrong is said in one line on stderr that starts with `minst: `. Heavy imports stand inside the commands, so
 that `minst --help` answers at once.
@@ -36,8 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
-        resume = "; the same command without --restart goes on from the last checkpoint" if arguments.command == "train" else ""
-        return _complain(f"interrupted{resume}", 130)
+        training = arguments.command == "train"
+        resume = "; the same command without --restart goes on from the last checkpoint"
+        return _complain("interrupted" + (resume if training else ""), 130)
     except BrokenPipeError:  # `minst … | head`: nobody reads on, which is no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -133,7 +134,8 @@ def _track(arguments: argparse.Namespace) -> None:
 def _eval(arguments: argparse.Namespace) -> None:
     from minst.evaluation.run import evaluate_folder
 
-    figures = evaluate_folder(arguments.folder, **_named(arguments, "weights", "reuse_interval", "association", "videos"))
+    chosen = _named(arguments, "weights", "reuse_interval", "association", "videos")
+    figures = evaluate_folder(arguments.folder, **chosen)
     _print_table(_numbers(figures))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
@@ -170,7 +172,8 @@ def _summary(arguments: argparse.Namespace) -> None:
     else:
         model = MobileInst(MobileInstConfig.preset(arguments.preset or "topformer-tiny"))
     width, height = arguments.size
-    rows = [(part, f"{n['params']:,}", f"{n['macs'] / 1e9:.3f} G") for part, n in summary(model, (height, width)).items()]
+    counted = summary(model, (height, width))
+    rows = [(part, f"{n['params']:,}", f"{n['macs'] / 1e9:.3f} G") for part, n in counted.items()]
     _print_table([("part", "parameters", f"MACs at {width}x{height}"), *rows])
 
 
@@ -220,7 +223,8 @@ def _command(commands, name: str, run: typing.Callable, what: str) -> typing.Cal
 
 def _group(commands, name: str, what: str):
     """Add a command that has commands of its own."""
-    return commands.add_parser(name, help=what, description=what).add_subparsers(dest="what", metavar="WHAT", required=True)
+    parser = commands.add_parser(name, help=what, description=what)
+    return parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
 
 def _tracker_arguments(add: typing.Callable) -> None:
@@ -231,7 +235,7 @@ def _tracker_arguments(add: typing.Callable) -> None:
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--preset", choices=tuple(PRESETS), help="a preset with random weights (topformer-tiny if none is said)")
+    which.add_argument("--preset", choices=tuple(PRESETS), help="random weights (topformer-tiny if nothing is said)")
     which.add_argument("--weights", help="shipped weights by name, or a folder that save_pretrained wrote")
 
 
@@ -262,12 +266,12 @@ def _complain(message: str, status: int) -> int:
     return status
 
 
-def _numbers(figures: dict, prefix: str = "") -> list[tuple[str, str]]:
-    """The numbers of a nested dict as rows (name, value); figures per category and per video stay in the JSON."""
+def _numbers(figures: dict, prefix: str = "", depth: int = 2) -> list[tuple[str, str]]:
+    """The numbers of a nested dict as rows (name, value); per category, per video and deeper ones stay in the JSON."""
     rows = []
     for name, value in figures.items():
-        if isinstance(value, dict) and not str(name).startswith("per_"):
-            rows += _numbers(value, f"{prefix}{name} ")
+        if isinstance(value, dict) and depth and not str(name).startswith("per_"):
+            rows += _numbers(value, f"{prefix}{name} ", depth - 1)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             rows.append((f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)))
     return rows
@@ -278,4 +282,5 @@ def _print_table(rows: Sequence[tuple]) -> None:
     texts = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts)]
     for first, *others in texts:
-        print("  ".join([first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]).rstrip())
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        print("  ".join(cells).rstrip())

@@ -61,13 +61,13 @@ def environment() -> dict:
 
 def report(found: dict) -> str:
     """The table that `minst env` prints of what `environment()` found."""
-    yes = {True: "yes", False: "no (PyTorch's mobile optimiser will not run; wheels of torch 2.12 have it)", None: "unknown"}
+    no = "no (PyTorch's mobile optimiser will not run; wheels of torch 2.12 have it)"
     lines = [
         ("minst", found["minst"]),
         ("python", f"{found['python']} ({found['platform']})"),
         ("cpu", f"{found['cpu']}, {found['cores']} cores, {found['threads'] or '?'} threads for torch"),
         ("accelerator", found["accelerator"]),
-        ("XNNPACK", yes[found["xnnpack"]]),
+        ("XNNPACK", {True: "yes", False: no, None: "unknown"}[found["xnnpack"]]),
         ("clips", ", ".join(found["clips"]) or "none"),
         ("weights", ", ".join(found["weights"]) or "none"),
     ]
@@ -105,7 +105,8 @@ def _problems(packages: dict) -> list[str]:
         bad = [name for name, package in packages.items() if package["extra"] == extra and not package["ok"]]
         command = " ".join([sys.executable, "-m pip install", *(f'"{name}{packages[name]["wanted"]}"' for name in bad)])
         if bad:
-            lines.append(f"{f'for the extra {extra!r}' if extra else 'needed'}: {', '.join(bad)}; install with: {command}")
+            purpose = f"for the extra {extra!r}" if extra else "needed"
+            lines.append(f"{purpose}: {', '.join(bad)}; install with: {command}")
     return lines
 
 
@@ -145,6 +146,6 @@ def _cpu() -> str:
         if model:
             return model[1]
     if sys.platform == "darwin":
-        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False)
+        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
         return asked.stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()

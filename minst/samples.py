@@ -27,7 +27,7 @@ def data_folder() -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise FileNotFoundError(f"data_samples is neither at {places[0]} nor at {places[1]}; reinstall minst from its clone")
+    raise FileNotFoundError(f"data_samples is neither at {places[0]} nor at {places[1]}; install minst again")
 
 
 def sample_names() -> list[str]:
@@ -52,11 +52,11 @@ def weights_names() -> list[str]:
 
 
 def weights_folder(name: str) -> Path:
-    """Folder of the shipped weights `name` (config.json, model.safetensors); FileNotFoundError lists what is shipped."""
+    """Folder of the shipped weights `name`; FileNotFoundError lists what is shipped."""
     names = weights_names()
     if name not in names:
         shipped = ", ".join(names) or "none"
-        raise FileNotFoundError(f"no weights {name!r}: neither a folder of that name nor shipped ones (shipped: {shipped})")
+        raise FileNotFoundError(f"no weights {name!r}: neither a folder of that name nor shipped (shipped: {shipped})")
     return data_folder() / "weights" / name
 
 

@@ -110,9 +110,8 @@ def test_tables_are_printed(capsys):
         assert words in printed
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_threads_are_used_and_restored(monkeypatch, threads):
-    used, step = set(), KernelTracker.step
+def test_threads_are_used_and_restored(monkeypatch):
+    used, step, threads = set(), KernelTracker.step, 2 if torch.get_num_threads() != 2 else 1
     monkeypatch.setattr(KernelTracker, "step", lambda *a: (used.add(torch.get_num_threads()), step(*a))[1])
     before, random = torch.get_num_threads(), torch.get_rng_state()
     bench_latency(**SMALL, threads=threads)
@@ -133,8 +132,9 @@ def test_threads_are_restored_after_a_failure(monkeypatch):
 
 def test_weights_from_a_folder(tmp_path):
     MobileInst(MobileInstConfig.preset("shapes-tiny", dim=16, num_queries=7)).save_pretrained(tmp_path)
-    result = bench_latency(weights=str(tmp_path), size=(64, 64), frames=2)
+    result = bench_latency(weights=str(tmp_path), size=(64, 64), frames=2)  # they find nothing, which is no error
     assert result["model"] == str(tmp_path) and set(result["stages"]["fused"]) == {*PARTS, "whole frame"}
+    assert result["intervals"]["1"]["instances"] == 0
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_data_counts_frames_of_both(tmp_path, capsys):
     assert result["frames_per_batch"] == 2 and result["batches"] == 2
     for name in ("data", "training"):
         row = result[name]
-        assert 0 < row["median_s"] <= row["p95_s"] and row["frames_per_s"] == pytest.approx(2 / row["median_s"])
-    assert result["ratio"] == pytest.approx(result["training"]["median_s"] / result["data"]["median_s"])
+        assert 0 < row["median_ms"] <= row["p95_ms"] and row["frames_per_s"] == pytest.approx(2e3 / row["median_ms"])
+    assert result["ratio"] == pytest.approx(result["training"]["median_ms"] / result["data"]["median_ms"])
     assert result["reached"] == (result["ratio"] >= 2)
     printed = capsys.readouterr().out
     assert "frames/s" in printed and f"{result['ratio']:.2f}" in printed
@@ -185,6 +185,7 @@ def test_allocator_says_what_is_in_force(monkeypatch):
     for name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(benchmark.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.cpu.x86_ibt=off")
     assert allocator().startswith("glibc, default")
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "123")
     assert allocator() == "glibc, tuned: MALLOC_TRIM_THRESHOLD_=123"

@@ -1,4 +1,4 @@
-"""What ships: found from a clone and from an installed wheel, complete, unchanged, and showing what it is said to show."""
+"""What ships: found from a clone and from a wheel, complete, unchanged, and showing what it is said to show."""
 
 import hashlib
 import json
@@ -33,6 +33,7 @@ def elsewhere(tmp_path, monkeypatch):
             (folder / "weights" / name).mkdir(parents=True)
             (folder / "weights" / name / "config.json").write_text("{}")
         (folder / "weights" / "notes").mkdir()
+        (folder / "weights" / "notes" / "log.jsonl").write_text("{}")
         return folder.resolve()
 
     return fill
@@ -59,7 +60,7 @@ def test_what_is_not_there_is_an_error_that_lists_what_is(elsewhere):
         samples.weights_folder("notes")
 
 
-# ------------------------------------------------------------------------------------------ the shipped files
+# ---------------------------------------------------------------------------- the shipped files
 
 
 def test_the_six_clips():
@@ -82,7 +83,9 @@ def test_the_twelve_images():
 def test_checksums_cover_every_file():
     lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
     listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    there = {p.relative_to(FOLDER).as_posix() for p in FOLDER.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    there = {
+        p.relative_to(FOLDER).as_posix() for p in FOLDER.rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    }
     assert set(listed) == there - {"SHA256SUMS"}
     changed = [n for n, digest in listed.items() if hashlib.sha256((FOLDER / n).read_bytes()).hexdigest() != digest]
     assert not changed, f"run `python data_samples/make_samples.py --sums` if these are meant to change: {changed}"
@@ -123,7 +126,7 @@ def test_clips_are_what_their_commands_make():
     assert said.images and said.videos == len(images["images"]) and f"seed {said.seed}" in images["info"]["description"]
 
 
-# ------------------------------------------------------------------------------------------ they show what they are said to
+# ---------------------------------------------------------------------------- they show what they are said to
 
 
 def areas(name):

@@ -4,8 +4,8 @@
 
 A *signed distance* d(u, v) says how far a point lies outside an outline (negative: inside). Parts are united with `min`
 and cut with `max`. d <= 0 is the mask, a ramp one pixel wide around 0 is the anti-aliased edge, and the same d gives
-outline, rounded shading and shadow: no polygons, any size, any rotation, and the bend of a swimming fish is just another
-v. Layers are (signed distance, name of a colour), painted over each other in order.
+outline, rounded shading and shadow: no polygons, any size, any rotation, and the bend of a swimming fish is another v.
+Layers are (signed distance, name of a colour), painted over each other in order.
 
 Fish, butterfly, turtle, snail, starfish, jellyfish and leaf deform as they move. Colours come from outside and are the
 same for all kinds. Arrays are float32 and see only + - * / sqrt min max floor, which IEEE 754 defines to the last bit.
@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["CREATURES", "Creature", "clip01", "clip_patch", "disc", "ellipse", "limb", "oklch", "saw", "shadow", "stamp",
-           "union", "wave"]
+__all__ = ["CREATURES", "Creature", "clip01", "clip_patch", "disc", "ellipse", "limb", "oklch", "saw", "shadow",
+           "stamp", "union", "wave"]
 
 
 def clip01(x):
@@ -196,8 +196,9 @@ def ladybird(u, v, sin, cos):
     wings = ellipse(u, v, -0.1, 0.0, 0.88, 0.8)
     head = ellipse(u, v, 0.72, 0.0, 0.3, 0.44)
     step = 0.1 * sin * np.where(v > 0, 1.0, -1.0).astype(np.float32)
-    legs = union(limb(u - step, a, 0.35, 0.6, 0.62, 1.02, 0.09, 0.06), limb(u, a, 0.9, 0.15, 1.2, 0.34, 0.05, 0.06),
-                 limb(u - step, a, -0.5, 0.6, -0.78, 0.96, 0.09, 0.06), limb(u + step, a, -0.1, 0.7, -0.1, 1.12, 0.09, 0.06))
+    ahead, behind = u - step, u + step
+    legs = union(limb(ahead, a, 0.35, 0.6, 0.62, 1.02, 0.09, 0.06), limb(u, a, 0.9, 0.15, 1.2, 0.34, 0.05, 0.06),
+                 limb(ahead, a, -0.5, 0.6, -0.78, 0.96, 0.09, 0.06), limb(behind, a, -0.1, 0.7, -0.1, 1.12, 0.09, 0.06))
     dots = union(disc(u, a, 0.22, 0.4, 0.19), disc(u, a, -0.3, 0.5, 0.2), disc(u, a, -0.66, 0.2, 0.16))
     seam = cut(a - 0.035, wings)
     return union(wings, head, legs), (

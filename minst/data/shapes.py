@@ -34,8 +34,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from tqdm.auto import tqdm
 
-from minst.data.creatures import (CREATURES, Creature, clip01, clip_patch, disc, ellipse, limb, oklch, saw, shadow, stamp,
-                                  union, wave)
+from minst.data.creatures import (CREATURES, Creature, clip01, clip_patch, disc, ellipse, limb, oklch, saw, shadow,
+                                  stamp, union, wave)
 
 __all__ = ["CATEGORIES", "SPLITS", "ShapesClip", "ShapesConfig", "ShapesFrame", "clip_statistics", "shapes_clip",
            "write_shapes_dataset"]
@@ -188,7 +188,8 @@ def _path(random: _Random, manner: str, radius: float, frames: int, size, pace: 
         at, heading = list(crossing[1:3]), crossing[3]
     else:
         at = [random.uniform(min(low, high - 1), max(high, low + 1)) for low, high in walls]
-        heading = random.uniform(0, _PI2) if manner == "stay" else math.pi * (axis / 2 + far) + random.uniform(-0.5, 0.5)
+        inwards = math.pi * (axis / 2 + far)
+        heading = random.uniform(0, _PI2) if manner == "stay" else inwards + random.uniform(-0.5, 0.5)
     if manner != "stay":
         at[axis], walls[axis][far] = size[axis] * far, None
         pace = max(pace, min(steady, 2.9 * radius / frames))  # fast enough to be wholly outside for a while
@@ -424,7 +425,7 @@ class ShapesClip:
             self._paint_clutter(canvas, random, kinds[random.below(2)], (low, chroma, hue))
         return canvas
 
-    def _paint_clutter(self, canvas: np.ndarray, random: _Random, kind: int, ground: tuple[float, float, float]) -> None:
+    def _paint_clutter(self, canvas: np.ndarray, random: _Random, kind: int, ground: tuple) -> None:
         """A pebble, blade, bubble, spark or tuft: of no category, never tracked."""
         (low, chroma, hue), size = ground, random.uniform(5, 15) * self.unit
         cx, cy, angle = random.uniform(0, canvas.shape[2]), random.uniform(0, canvas.shape[1]), random.uniform(0, _PI2)

@@ -92,16 +92,15 @@ def mean_of_known(values: np.ndarray) -> float:
 
 def run_lengths(
     texts: Sequence[str], pixels: int | np.ndarray, where: Callable[[int], str] = "mask {}".format
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unpack compressed RLE texts into the foreground runs of all masks, one after another.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unpack compressed RLE texts: one row a run, and the first row of each mask.
 
     texts: n counts. pixels: height * width, one number or (n,). where(i) names mask i in errors.
-    Returns gap (R,) and length (R,) int64, the background before a run and the run (the last of a mask may be empty), so
-    that both together sum to the mask's `pixels`; and first (n,): the runs of mask i are first[i] : first[i + 1], never
-    none.
+    Returns rows (R, 2) int64, (background before the run, its length), every mask summing to its `pixels` (the last run
+    may be empty), and first (n,): mask i is rows[first[i] : first[i + 1]], never without a row.
     """
     if not texts:
-        return (np.zeros(0, dtype=np.int64),) * 3
+        return np.zeros((0, 2), dtype=np.int64), np.zeros(0, dtype=np.int64)
 
     def refuse(bad: np.ndarray, what: str) -> None:
         raise ValueError(f"{where(int(bad[0]))}: not a valid RLE: {what}")
@@ -119,7 +118,7 @@ def run_lengths(
     if char[last].max() >= 32:
         refuse(np.flatnonzero(char[last] >= 32), "its counts break off within a number")
 
-    # an odd number of counts ends in background: add an empty run, so that numbers come in pairs
+    # an odd number of counts ends in background: add an empty run, so that all masks are rows of two
     more_to_come = np.searchsorted(np.flatnonzero(char >= 32), last)
     odd = np.flatnonzero(np.diff(last - more_to_come, prepend=-1) % 2)
     char = np.insert(char, last[odd] + 1, 0)
@@ -138,25 +137,25 @@ def run_lengths(
         more = long[digits > place]
         number[more] = (number[more] << 5) | (char[end[more] - place] & 31)
 
-    # gaps and lengths store the difference to the one before; only the very first gap stands for itself
-    gap, length = number.reshape(-1, 2).T.copy()
+    # in both columns a row stores the difference to the row above; only the very first background stands for itself
+    rows = number.reshape(-1, 2)
     first = np.concatenate([[0], np.searchsorted(end, last[:-1], side="right") // 2])
-    opening = gap[first]
-    gap[first] = 0
-    for steps in (gap, length):
+    opening = rows[first, 0]
+    rows[first, 0] = 0
+    for column in (0, 1):
+        steps = rows[:, column].copy()
         steps[first[1:]] -= np.add.reduceat(steps, first)[:-1]  # the running sum starts anew with every mask
-        np.cumsum(steps, out=steps)
-    gap[first] = opening
-    length[np.append(first[1:], len(length))[odd] - 1] = 0
-    if gap.min() < 0 or length.min() < 0:
-        negative = np.flatnonzero(np.minimum(gap, length) < 0)
-        refuse(np.searchsorted(first, negative, side="right") - 1, "a count is negative")
-    covered = np.add.reduceat(gap + length, first)
+        rows[:, column] = np.cumsum(steps)
+    rows[first, 0] = opening
+    rows[np.append(first[1:], len(rows))[odd] - 1, 1] = 0
+    if rows.min() < 0:
+        refuse(np.searchsorted(first, np.flatnonzero(rows.min(axis=1) < 0), side="right") - 1, "a count is negative")
+    covered = np.add.reduceat(number, 2 * first)
     if (covered != pixels).any():
         bad = np.flatnonzero(covered != pixels)
         size = np.broadcast_to(pixels, covered.shape)[bad[0]]
         refuse(bad, f"it covers {covered[bad[0]]} pixels, the picture has {size}")
-    return gap, length, first
+    return rows, first
 
 
 def compress(segmentation, height: int, width: int, where: str, polygons: bool = False) -> str | None:

@@ -27,7 +27,7 @@ import os
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -126,10 +126,9 @@ def bench_data(
     result = {"model": config.preset, "size": [config.height, config.width], "threads": threads, "batches": batches,
               "frames_per_batch": frames, **_machine(), **rows, "ratio": ratio, "target": DATA_TARGET,
               "reached": ratio >= DATA_TARGET}  # fmt: skip
-    print(_heading(result))
-    _print_rows(("", "frames/s", "ms a batch", "p95"), rows.items(), ("frames_per_s", "median_ms", "p95_ms"))
-    verdict = "reached" if result["reached"] else "missed"
-    print(f"clips on one core : training on {threads} thread(s) = {ratio:.2f} (at least {DATA_TARGET:g}: {verdict})")
+    _print_rows("", {"frames/s": "frames_per_s", "ms a batch": "median_ms", "p95": "p95_ms"}, rows.items())
+    verdict = "reached" if ratio >= DATA_TARGET else "missed"
+    print(f"\nclips on one core : training on {threads} thread(s) = {ratio:.2f} (at least {DATA_TARGET:g}: {verdict})")
     return _write(result, json_path)
 
 
@@ -140,10 +139,10 @@ def allocator() -> str:
             return name
     if platform.libc_ver()[0] != "glibc":
         return f"that of {platform.system()}"
-    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
-    tuned = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    asked = {name: os.environ.get(name) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")}
+    tuned = [f"{k}={v}" for k, v in asked.items() if v and (k != "GLIBC_TUNABLES" or "glibc.malloc" in v)]
     advice = "default (try MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_MMAP_THRESHOLD_=4294967296)"
-    return "glibc, " + (", ".join(tuned) or advice)
+    return "glibc, " + ("tuned: " + ", ".join(tuned) if tuned else advice)
 
 
 @torch.inference_mode()
@@ -151,34 +150,28 @@ def _staged_frame(model: MobileInst, image: np.ndarray, threshold: float, times:
     """One key frame, piece by piece: what `KernelTracker.step` does, and drawing."""
     last = first = time.perf_counter()
 
-    def lap(stage: str) -> None:
+    def lap(stage: str, value):  # the value was computed before this call: what it took ends here
         nonlocal last
         now = time.perf_counter()
         times[stage].append(1e3 * (now - last))
         last = now
+        return value
 
     frames = _as_batch(image, 0)
-    x, padding = model._pad((frames - model.pixel_mean) / model.pixel_std, None)
-    lap("input")
-    x3, x4, x5, x6 = model.backbone(x)
-    lap("backbone")
-    encoded = Encoded(x6, model.mask_decoder(x3, x4, x5, x6), padding, image.shape[:2])
-    lap("mask decoder")
-    _, queries = model.instance_decoder(x6, encoded.mask_features, padding)
-    class_logits, objectness, kernels = model.instance_decoder.heads(queries)
-    lap("instance decoder")
-    masks = apply_kernels(kernels, crop(encoded))  # (1, N, h, w)
-    lap("masks K.X_mask")
+    x, padding = lap("input", model._pad((frames - model.pixel_mean) / model.pixel_std, None))
+    *local, x6 = lap("backbone", model.backbone(x))
+    encoded = lap("mask decoder", Encoded(x6, model.mask_decoder(*local, x6), padding, image.shape[:2]))
+    _, queries = model.instance_decoder(*encoded[:3])
+    class_logits, objectness, kernels = lap("instance decoder", model.instance_decoder.heads(queries))
+    x_mask = crop(encoded)
+    masks = lap("masks K.X_mask", apply_kernels(kernels, x_mask))  # (1, N, h, w)
     scores = (class_logits.sigmoid() * objectness.sigmoid()[..., None]).sqrt()[0].amax(-1)  # (N,)
-    assign(mask_similarity(kernels[0], kernels[0], crop(encoded)[0], scores, scores))
-    lap("association")
-    found = upsample_masks(masks[:, scores >= threshold], encoded.size)[0].ge(0).numpy()  # (n, H, W)
-    lap("upsampling")
-    for mask in found:
-        encode_mask(mask)
-    lap("run-length codes")
-    draw_frame(image, list(found), list(range(1, len(found) + 1)))
-    lap("drawing")
+    lap("association", assign(mask_similarity(kernels[0], kernels[0], x_mask[0], scores, scores)))
+    live = scores >= threshold
+    # nothing found is nothing to upsample, which interpolate would refuse
+    found = lap("upsampling", upsample_masks(masks[:, live], encoded.size)[0].ge(0).numpy() if live.any() else [])
+    lap("run-length codes", [encode_mask(mask) for mask in found])
+    lap("drawing", draw_frame(image, list(found), list(range(1, len(found) + 1))))
     times["whole frame"].append(1e3 * (last - first))
 
 
@@ -237,33 +230,30 @@ def _machine() -> dict[str, str]:
     return {"torch": torch.__version__, "cpu": environment()["cpu"], "allocator": allocator()}
 
 
-def _heading(result: dict) -> str:
-    (height, width), threads = result["size"], result["threads"]
-    machine = f"{threads} thread(s) of {result['cpu']}, torch {result['torch']}, malloc: {result['allocator']}"
-    return f"{result['model']}, {width}x{height}, {machine}\n"
-
-
 def _print_latency(result: dict) -> None:
-    print(_heading(result))
     fused, plain = (result["stages"][kind] for kind in ("fused", "not fused"))
     rows = [(stage, {**fused[stage], **{f"plain_{k}": v for k, v in plain[stage].items()}}) for stage in fused]
-    columns = ("median_ms", "p95_ms", "plain_median_ms", "plain_p95_ms")
-    _print_rows(("ms a key frame", "fused", "p95", "not fused", "p95"), rows, columns)
+    columns = {"fused": "median_ms", "p95": "p95_ms", "not fused": "plain_median_ms", " p95": "plain_p95_ms"}
+    _print_rows("ms a key frame", columns, rows)
     rows = [(f"T = {t}, fused", row) for t, row in result["intervals"].items()]
-    columns = ("mean_ms", "key_ms", "median_ms", "p95_ms", "instances")
-    _print_rows(("\nms, not drawn", "mean", "key", "median", "p95", "instances"), rows, columns)
+    columns = {"mean": "mean_ms", "key": "key_ms", "median": "median_ms", "p95": "p95_ms", "instances": "instances"}
+    _print_rows("ms, not drawn", columns, rows)
     share, limit, ratio, within = result["reuse"].values()
-    print(f"\ninstance decoder: {share:.1%} of the mean frame at T = 1, of which the mean frame at T = 3 costs {ratio:.3f}")
+    print(f"\nof the mean frame at T = 1: instance decoder {share:.1%}, mean frame at T = 3 {ratio:.3f}")
     print(f"reuse_limit 1 - 2/3 x share + {MARGIN}: {limit:.3f} ({'within' if within else 'exceeded'})")
 
 
-def _print_rows(heading: tuple[str, ...], rows, columns: tuple[str, ...]) -> None:
-    print(f"{heading[0]:18}" + "".join(f"{name:>11}" for name in heading[1:]))
+def _print_rows(what: str, columns: dict[str, str], rows: Iterable[tuple[str, dict]]) -> None:
+    """A table; columns: heading -> key of a row."""
+    print(f"\n{what:18}" + "".join(f"{heading:>11}" for heading in columns))
     for name, row in rows:
-        print(f"{name:18}" + "".join(f"{row[column]:11.2f}" for column in columns))
+        print(f"{name:18}" + "".join(f"{row[key]:11.2f}" for key in columns.values()))
 
 
 def _write(result: dict, json_path: str | Path | None) -> dict:
+    (height, width), threads = result["size"], result["threads"]
+    print(f"\n{result['model']}, {width}x{height}, {threads} thread(s) of {result['cpu']}, torch {result['torch']}")
+    print(f"malloc: {result['allocator']}")
     if json_path is not None:
         Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
         print(f"written: {json_path}")

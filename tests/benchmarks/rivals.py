@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="which one the targets are held to")
     parser.add_argument("--channels-last", action="store_true", help="memory format of all models and the frame")
-    parser.add_argument("--models", default=",".join(MODELS), help="comma-separated; preset@dim: a preset of another dim")
+    parser.add_argument("--models", default=",".join(MODELS), help="separated by commas; preset@dim changes dim")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
