@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import warnings
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from minst.config import PRESETS, MobileInstConfig
+from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.model import FrameOutput, MobileInst, apply_kernels, pad_batch, summary, upsample_masks
+from minst.samples import weights_names
 
 VARIANTS = ["global-local", "global", "local", "local-local"]
 
@@ -98,30 +101,41 @@ def test_bad_frames_are_refused(tiny, bad, message):
 
 
 def moved(model, frame, beside):
-    """Largest and mean change of mask probabilities and of class scores when `frame` shares a batch with `beside`."""
+    """By how much `frame` comes out otherwise when it shares a batch with `beside`: largest and mean change of mask
+    probabilities, the same of class scores, mean IoU of the masks that score 0.3 or more alone."""
     alone = model(frame[None])
     padded = model(*pad_batch([frame, beside]))
     h, w = alone.mask_logits.shape[-2:]
-    masks = (padded.mask_logits[:1, :, :h, :w].sigmoid() - alone.mask_logits.sigmoid()).abs()
-    scores = (padded.scores()[:1] - alone.scores()).abs()
-    return torch.stack([masks.max(), masks.mean(), scores.max(), scores.mean()])
+    before, after = alone.mask_logits.sigmoid()[0], padded.mask_logits[0, :, :h, :w].sigmoid()
+    masks, scores = (after - before).abs(), (padded.scores()[0] - alone.scores()[0]).abs()
+    live = alone.scores()[0].amax(-1) >= 0.3
+    a, b = before[live] >= 0.5, after[live] >= 0.5
+    iou = (a & b).sum((1, 2)) / (a | b).sum((1, 2)).clamp(min=1)
+    return torch.stack([masks.max(), masks.mean(), scores.max(), scores.mean(), iou.mean().nan_to_num(1.0)])
 
 
-PADDING = {  # size of the frame, size of the batch -> loose bounds on the mean change of masks and scores
-    "multiples of 64": ((128, 192), (192, 256), 0.10, 0.05),
-    "any size": ((100, 150), (180, 231), 0.15, 0.05),
-}
+def shapes_frame(height, width, index):
+    image = shapes_clip("val", index, ShapesConfig(width=width, height=height, frames=8)).render(3).image
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("case", PADDING)
-def test_padding_moves_outputs_by_little(make_model, case):
-    size, batch_size, most_masks, most_scores = PADDING[case]
-    change = torch.stack([
-        moved(make_model(seed=seed), frames(1, *size, seed)[0], frames(1, *batch_size, seed + 9)[0]) for seed in range(2)
-    ]).mean(0)  # fmt: skip
-    print(f"\n{case}: masks max {change[0]:.3f} mean {change[1]:.4f}, scores max {change[2]:.3f} mean {change[3]:.4f}")
-    assert change[1] < most_masks and change[3] < most_scores
+@pytest.mark.parametrize("size", [(128, 192), (120, 180)], ids=["multiples of 64", "any size"])
+def test_padding_to_more_than_its_own_multiple_moves_a_frame(size):
+    """The figures of model.py's docstring, within loose bounds (12 frames there, 4 here)."""
+    if "shapes-tiny" not in weights_names():
+        pytest.skip("no shipped weights: a random network says nothing of this")
+    model = MobileInst.from_pretrained("shapes-tiny")
+    change = torch.stack([moved(model, shapes_frame(*size, i), shapes_frame(192, 256, i + 50)) for i in range(4)]).mean(0)
+    print("masks max, mean, scores max, mean, IoU:", [round(float(x), 3) for x in change])
+    assert change[1] < 0.12 and change[3] < 0.12 and change[4] > 0.4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("sizes", [((100, 150), (120, 180)), ((65, 129), (128, 192))])
+def test_padding_to_its_own_multiple_moves_nothing(tiny, sizes):
+    change = moved(tiny, *(frames(1, *size)[0] for size in sizes))
+    assert change[:4].max() <= 1e-4 and change[4] > 0.999
 
 
 @torch.no_grad()
@@ -162,14 +176,16 @@ def test_tokens_wholly_in_padding_are_marked(tiny):
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(64, 128), (70, 97)])
 def test_trace(tiny, size):
-    traced = torch.jit.trace(tiny, frames(1, *size))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer says that sizes become constants: they may
+        traced = torch.jit.trace(tiny, frames(1, *size), check_trace=False)
     x = frames(1, *size, 5)
     assert_same(tuple(traced(x)), tiny(x), 1e-5)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [(64, 128), (70, 97)])
-def test_export(tiny, size):
+def test_export(tiny):
+    size = (70, 97)
     program = torch.export.export(tiny, (frames(1, *size),))
     x = frames(1, *size, 5)
     assert_same(tuple(program.module()(x)), tiny(x), 1e-5)
@@ -317,10 +333,9 @@ def test_token_stride(make_model, stride):
 
 
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_summary_is_counted_by_hand(make_model, context):
-    model = make_model(num_queries=5)
-    if context is not torch.enable_grad:
-        model.requires_grad_(False)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_summary_is_counted_by_hand(make_model, context, frozen):
+    model = make_model(num_queries=5).requires_grad_(frozen is False)
     d, k, n, s, c6, h, w = 64, 8, 5, 2 * 4, model.backbone.out_channels[-1], 8, 16
     with context():
         table = summary(model, (64, 128))

@@ -49,6 +49,8 @@ from minst.evaluation.coco import (
 
 __all__ = ["YTVISEval", "evaluate_ytvis"]
 
+BLOCK = 100_000  # characters of RLE text unpacked at a time: the arrays made of more would leave the processor's cache
+
 
 def evaluate_ytvis(gt: str | os.PathLike | dict, results: str | os.PathLike | list) -> dict:
     """Video mask AP: the 12 figures of the official evaluator, per category and per video too.
@@ -213,7 +215,8 @@ def _lay_out(tracks: list[dict], video: _Video) -> list[tuple[np.ndarray, int]]:
     which = [unique.setdefault(tuple(track["masks"]), len(unique)) for track in tracks]
     distinct = list(unique)
     lines, means = [], []
-    block = max(1, 1000 // video.frames)  # some thousand masks at once would leave the processor's cache
+    text_size = sum(len(text) for masks in distinct for text in masks if text is not None)
+    block = 1 + BLOCK * len(distinct) // (text_size + 1)  # tracks at a time
     for start in range(0, len(distinct), block):
         texts = [video.empty if text is None else text for masks in distinct[start : start + block] for text in masks]
 

@@ -15,7 +15,7 @@ between key frames, and a plain mean would also count the machine's hiccups.
 Assumption: one still picture, frame after frame. A model with random weights finds nothing in it, and masks of nothing
     cost nothing, so its `LIVE` best queries count as found; shipped weights keep what they find.
 
-Lesson: notebooks/08_on_the_phone.ipynb
+Lesson: notebooks/08_on_device_latency.ipynb
 """
 
 from __future__ import annotations
@@ -139,8 +139,9 @@ def allocator() -> str:
             return name
     if platform.libc_ver()[0] != "glibc":
         return f"that of {platform.system()}"
-    asked = {name: os.environ.get(name) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")}
-    tuned = [f"{k}={v}" for k, v in asked.items() if v and (k != "GLIBC_TUNABLES" or "glibc.malloc" in v)]
+    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    tuned = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    tuned = [setting for setting in tuned if "MALLOC" in setting or "glibc.malloc" in setting]
     advice = "default (try MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_MMAP_THRESHOLD_=4294967296)"
     return "glibc, " + ("tuned: " + ", ".join(tuned) if tuned else advice)
 
