@@ -37,7 +37,7 @@ def track_video(
     weights: str | Path = "shapes-tiny",
     reuse_interval: int = 3,
     association: str = "mask",
-    score_threshold: float = 0.3,
+    score_threshold: float = 0.5,
 ) -> dict:
     """Track a video file or a folder of images; write `out`/tracks.mp4 and `out`/results.json.
 

@@ -68,7 +68,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("video", help="video file, or folder of images in order of their names")
     add("--out", default="minst-track", help="folder of what is written")
     _tracker_arguments(add)
-    add("--score-threshold", type=float, default=0.3, help="identities are shown from this score on, 0 to 1")
+    add("--score-threshold", type=float, default=0.5, help="identities are shown from this score on, 0 to 1")
 
     add = _command(commands, "eval", _eval, "video AP and query consistency on a folder in YouTube-VIS form")
     add("folder", help="folder with annotations.json and JPEGImages/")

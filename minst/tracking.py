@@ -156,7 +156,7 @@ class KernelTracker:
         model: MobileInst,
         reuse_interval: int = 3,
         association: str = "cosine",
-        score_threshold: float = 0.3,
+        score_threshold: float = 0.5,
         mask_threshold: float = 0.5,
         min_area: int = 12,
         max_absence: int = 1000,

@@ -130,6 +130,12 @@ def test_uncompressed_and_bytes():
     assert evaluate_coco(gt, other) == evaluate_coco(gt, results)
 
 
+def test_hundreds_of_masks():
+    """pycocotools' `area` raises OverflowError on more than 255 masks under NumPy 2; ours must not."""
+    gt, results = scene(5, images=60)
+    assert len(results) > 255 and 0 < evaluate_coco(gt, results)["AP"] < 1
+
+
 def test_unknown_categories_warn():
     gt, results = scene(0)
     with pytest.warns(UserWarning, match="1 predictions .*42"):

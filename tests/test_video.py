@@ -89,7 +89,7 @@ def test_neither_writing_nor_reading_keeps_old_frames(tmp_path):
 
 def test_half_a_file_is_not_left_behind(tmp_path):
     def frames():
-        yield from movie(3)
+        yield from movie(80)  # so many that the encoder has begun to write
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -104,6 +104,14 @@ def test_labels_stay_inside_the_frame_and_apart():
     assert place_labels([(5, 5)], [(500, 10)], (100, 80)) == [(0, 0, 100, 10)]  # wider than the frame
 
 
+def test_the_tag_of_the_mask_on_top_has_the_first_choice(monkeypatch):
+    wanted = []
+    monkeypatch.setattr(drawing, "_tags", lambda canvas, tags: wanted.append([text for text, *_ in tags]))
+    masks = [blob(), blob(), np.zeros((64, 96), bool), blob()]
+    draw_frame(np.zeros((64, 96, 3), np.uint8), masks, [1, 2, 3, 4], ["low", "", "unseen", "top"])
+    assert wanted == [["top", "low"]]
+
+
 def test_a_tag_is_drawn_above_its_mask_in_its_color():
     picture = draw_frame(np.zeros((64, 96, 3), np.uint8), [blob(30, 30, 20)], [1], ["1 fish"], scale=2, opacity=0)
     rows, _ = np.nonzero((picture == color_of(1)).all(-1)[: 30 * 2 - 4])
@@ -275,6 +283,24 @@ def test_fig2_marks_where_a_query_holds_and_loses_its_instance():
     assert "held" not in plain.texts[0].get_text()
 
 
+def test_fig2_compares_with_the_annotations_of_the_frames_it_shows():
+    asked = []
+
+    class Watched:
+        def __len__(self):
+            return len(CLIP)
+
+        def render(self, t):
+            asked.append(t)
+            return CLIP.render(t)
+
+    model = Scripted()
+    model.t = 2
+    fig = plot_query_consistency(model, Watched(), num_frames=3, start=2)
+    assert sorted(asked) == [2, 2, 3, 3, 4, 4]  # once for the image, once for the annotations
+    assert "(100 %)" in fig.texts[0].get_text()
+
+
 def test_an_instance_that_is_not_visible_is_neither_held_nor_lost():
     soft = np.zeros((4, 10, 10))
     truth = [np.zeros((2, 10, 10), bool) for _ in range(4)]
@@ -298,7 +324,8 @@ def test_the_window_is_tight_inside_and_of_the_frames_shape():
 
 def test_fig2_of_odd_videos_and_bad_queries(model, tmp_path):
     one = plot_query_consistency(model, CLIP, num_frames=1, queries=[0])
-    save(one, tmp_path / "one.png")  # draws without a warning about empty means
+    save(one, tmp_path / "one.png")
+    assert "nan" not in [text.get_text() for axes in one.axes for text in axes.texts]  # no pair of frames, no mean
     odd = [np.full((70, 101, 3), 90, np.uint8)] * 3
     save(plot_query_consistency(model, odd), tmp_path / "odd.svg")
     for queries in ([], [20], [0, 1, 2, 3, 4], [-1]):
@@ -316,3 +343,25 @@ def test_save_writes_three_formats_and_replaces(model, tmp_path):
     assert 1350 < matplotlib.image.imread(tmp_path / "new" / "fig.png").shape[1] < 1450  # README's width
     with pytest.raises(ValueError, match="png"):
         save(fig, tmp_path / "fig.bmp")
+
+
+def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
+    image = np.full((64, 96, 3), 128, np.uint8)
+    logits = torch.full((2, 9, 8, 12), -9.0)
+    logits[:, 7, 1:4, 1:4] = 9.0  # chosen
+    logits[:, 2, 1:4, 1:4] = 9.0  # its copy, of better score
+    logits[0, 5, 5:7, 6:10] = logits[1, 5, 1:4, 6:10] = 9.0  # another object
+    scores = torch.zeros(2, 9, 1)
+    scores[:, [2, 5, 7], 0] = torch.tensor([0.9, 0.8, 0.5])
+    states = fig2.QueryStates([image, image], scores, torch.zeros(2, 9, 4), logits)
+
+    def tint(picture, y, x):  # of a pixel: what the opaque part of its colour must have been
+        return (picture[y, x] - 0.35 * 166) / 0.65
+
+    first, second = (fig2._colored(states, t, [7]).astype(float) for t in range(2))
+    for picture in (first, second):
+        assert np.abs(tint(picture, 20, 20) - color_of(1)).max() < 3
+    assert np.abs(tint(first, 48, 64) - tint(second, 20, 64)).max() < 3  # the other one keeps its colour as well
+    assert np.abs(tint(first, 48, 64) - color_of(1)).max() > 40
+    scores[0, 5] = 0.2  # weak
+    assert np.ptp(fig2._colored(states, 0, [7])[48, 64]) == 0  # grey: not drawn

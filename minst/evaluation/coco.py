@@ -321,6 +321,7 @@ def _measure_masks(entries: list[dict]) -> None:
     """Check all RLE texts and add the area of detections."""
     masks = [entry["segmentation"] for entry in entries]
     pixels = np.array([math.prod(mask["size"]) for mask in masks], dtype=np.int64)
-    run_lengths([mask["counts"] for mask in masks], pixels, lambda i: entries[i]["where"])
-    for entry, area in zip(entries, mask_utils.area(masks) if masks else (), strict=True):
+    rows, first = run_lengths([mask["counts"] for mask in masks], pixels, lambda i: entries[i]["where"])
+    areas = np.add.reduceat(rows[:, 1], first) if masks else ()  # pycocotools' own `area` fails on more than 255 masks
+    for entry, area in zip(entries, areas, strict=True):
         entry.setdefault("area", float(area))

@@ -192,15 +192,19 @@ def _track_ious(dts: list[tuple], gts: list[tuple]) -> np.ndarray:
     ious = np.zeros((len(dts), len(gts)))
     if not ious.size:
         return ious
-    first = np.cumsum([0] + [len(runs) for runs, _ in dts[:-1]])
-    ours = np.concatenate([runs - begin for runs, begin in dts]).astype(np.float64)
-    size = np.add.reduceat(ours[:, 1] - ours[:, 0], first)  # (D,)
-    for j, (runs, begin) in enumerate(gts):
-        covered = np.cumsum(runs[:, 1] - runs[:, 0])
-        before = np.stack([np.append(0, covered[:-1]), covered], axis=1)  # F_g at the borders of g's runs
+    bounds = np.cumsum([0] + [len(runs) for runs, _, _ in dts])
+    ours = np.empty((bounds[-1], 2))  # (runs of all predictions, 2)
+    for (runs, begin, _), (a, b) in zip(dts, pairwise(bounds.tolist()), strict=True):
+        np.subtract(runs, begin, out=ours[a:b])
+    sizes = np.array([size for _, _, size in dts])  # (D,)
+    for j, (runs, begin, size) in enumerate(gts):
+        length = runs[:, 1] - runs[:, 0]
+        covered = np.cumsum(length)
+        before = np.stack([covered - length, covered], axis=1)  # F_g at the borders of g's runs
         inside = np.interp(ours.reshape(-1), runs.reshape(-1) - begin, before.reshape(-1)).reshape(-1, 2)
-        both = np.add.reduceat(inside[:, 1] - inside[:, 0], first)
-        either = size + covered[-1] - both
+        starts, ends = np.add.reduceat(inside, bounds[:-1], axis=0).T
+        both = ends - starts
+        either = sizes + size - both
         ious[:, j] = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
     return ious
 
@@ -208,8 +212,9 @@ def _track_ious(dts: list[tuple], gts: list[tuple]) -> np.ndarray:
 def _lay_out(tracks: list[dict], video: _Video) -> list[tuple[np.ndarray, int]]:
     """Lay each track of one video on a line of T * H * W pixels; give predictions their mean area.
 
-    Returns for each track its runs (R, 2) int64, [start, end), and where its line begins among these numbers. R >= T: a
-    frame without a mask has an empty run. Tracks of equal masks (one under several categories) are unpacked once.
+    Returns for each track its runs (R, 2) int64, [start, end), where its line begins among these numbers, and its pixels
+    in all. R >= T: a frame without a mask has an empty run. Tracks of equal masks (one under several categories) are
+    unpacked once.
     """
     unique: dict[tuple, int] = {}
     which = [unique.setdefault(tuple(track["masks"]), len(unique)) for track in tracks]
@@ -227,9 +232,12 @@ def _lay_out(tracks: list[dict], video: _Video) -> list[tuple[np.ndarray, int]]:
         rows, first = run_lengths(texts, video.pixels, where)
         borders = np.cumsum(rows.reshape(-1)).reshape(-1, 2)  # every mask sums to H * W: frames fall into place
         bounds = [*first[:: video.frames].tolist(), len(rows)]
-        lines += [(borders[a:b], i * video.frames * video.pixels) for i, (a, b) in enumerate(pairwise(bounds))]
         areas = np.add.reduceat(rows[:, 1], first).reshape(-1, video.frames)  # (tracks of the block, T)
-        means += (areas.sum(axis=1) / np.maximum((areas > 0).sum(axis=1), 1)).tolist()
+        sizes = areas.sum(axis=1)
+        means += (sizes / np.maximum((areas > 0).sum(axis=1), 1)).tolist()
+        begins = range(0, len(sizes) * video.frames * video.pixels, video.frames * video.pixels)
+        slices = (borders[a:b] for a, b in pairwise(bounds))
+        lines += zip(slices, begins, sizes.tolist(), strict=True)
 
     for track, i in zip(tracks, which, strict=True):
         track.setdefault("area", means[i])  # ground truth keeps the mean of the file's `areas`

@@ -17,7 +17,7 @@ import base64
 import html
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +75,7 @@ def draw_frame(
     if not texts:
         return canvas
     anchors = [_anchor(encode_mask(mask)) for mask in masks] if anchors is None else anchors
-    tagged = [i for i, text in enumerate(texts) if text and masks[i].any()]
+    tagged = [i for i in reversed(range(len(masks))) if texts[i] and masks[i].any()]  # the mask on top chooses first
     _tags(canvas, [(texts[i], color_of(ids[i]), np.multiply(anchors[i], scale)) for i in tagged])
     return canvas
 
@@ -152,9 +152,10 @@ def place_labels(
     return placed
 
 
-def frames_of(video) -> Iterator[np.ndarray]:
-    """The images of a clip with `render(t)` or of any iterable of frames; float tensors (3, H, W) become bytes."""
-    frames = (video.render(t).image for t in range(len(video))) if hasattr(video, "render") else iter(video)
+def frames_of(video, start: int = 0) -> Iterator[np.ndarray]:
+    """Images from `start` on of a clip with `render(t)` or any iterable of frames; float tensors (3, H, W) become bytes."""
+    clip = hasattr(video, "render")
+    frames = (video.render(t).image for t in range(start, len(video))) if clip else islice(video, start, None)
     for frame in frames:
         if not isinstance(frame, np.ndarray):
             frame = frame.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()

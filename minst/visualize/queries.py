@@ -73,7 +73,7 @@ def query_states(model: MobileInst, video, num_frames: int = 11, start: int = 0)
     """
     if num_frames < 1 or start < 0:
         raise ValueError(f"num_frames is {num_frames}, start {start}; at least one frame, from 0 on")
-    images = list(islice(frames_of(video), start, start + num_frames))
+    images = list(islice(frames_of(video, start), num_frames))
     if not images:
         raise ValueError(f"the video has no frame {start}")
     device = model.pixel_mean.device
@@ -178,11 +178,14 @@ def _title(fig: Figure, count: int, held: list[list[bool | None]]) -> None:
 
 
 def _colored(states: QueryStates, t: int, queries: Sequence[int]) -> np.ndarray:
-    """Frame t with the masks of the chosen queries and of all others with a good score, the best on top."""
+    """Frame t with the masks of the chosen queries over those of other good ones that segment something else."""
     scores = states.scores[t].amax(-1)
-    others = [q for q in (scores >= VISIBLE_SCORE).nonzero().flatten().tolist() if q not in queries]
-    identity = {query: i + 1 for i, query in enumerate([*queries, *sorted(others)])}
-    order = sorted(identity, key=lambda q: float(scores[q]))
+    masks = states.mask_logits[t].sigmoid().flatten(1)
+    overlap = pairwise_dice(masks, masks[list(queries)]).amax(-1)  # (N,) with the chosen
+    others = ((scores >= VISIBLE_SCORE) & (overlap < DUPLICATE_DICE)).nonzero().flatten().tolist()
+    order = [*(q for q in others if q not in queries), *sorted(queries, key=lambda q: float(scores[q]))]
+    # the chosen have the colours of their rows, every other one has its own in all frames
+    identity = {q: queries.index(q) + 1 if q in queries else MAX_ROWS + 1 + q for q in order}
     logits = upsample_masks(states.mask_logits[t : t + 1, order], states.images[t].shape[:2])[0]
     image = states.images[t]
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)  # so that colour means query and nothing else
@@ -281,8 +284,10 @@ def _similarity_lines(axes, states: QueryStates, queries, matrices, colors, star
     if pairs:
         curves.append(np.mean(pairs, axis=0))
         axes.plot(frames, curves[-1], color=ABSENT, linewidth=1.2, linestyle="--")
-        place = {"xy": (frames[-1], curves[-1][-1]), "xytext": (0, 3), "textcoords": "offset points"}
-        axes.annotate("kernels of different queries", **place, fontsize=6.5, color="#666666", ha="right", va="bottom")
+        below = curves[-1].mean() > 0.35  # where there is room for words
+        place = {"xytext": (0, -4 if below else 3), "textcoords": "offset points", "va": "top" if below else "bottom"}
+        words = "kernels of different queries"
+        axes.annotate(words, (frames[-1], curves[-1][-1]), **place, fontsize=6.5, color="#666666", ha="right")
     for curve, color in zip(curves, colors):
         axes.plot(frames, curve, color=tuple(c / 255 for c in color), linewidth=1.6, marker="o", markersize=2.5)
     low = min(0.0, *(float(curve.min()) for curve in curves), 0.0)

@@ -73,17 +73,20 @@ class DoubleLoop(COCOeval):
 
 
 def wobbly(rng, frames, height, width, centre, velocity, radii, gone=0.1):
-    """A track: a moving ellipse with a wavy rim, absent in some frames."""
-    y, x = np.mgrid[:height, :width]
-    phase, waves = rng.uniform(0, 6.3), rng.integers(2, 7)
+    """A track: an ellipse with a wavy rim that moves through the picture, absent in some frames."""
+    reach = np.ceil(1.2 * radii).astype(int)
+    y, x = np.mgrid[-reach[0] : reach[0] + 1, -reach[1] : reach[1] + 1]
+    rim = 1 + 0.15 * np.sin(rng.integers(2, 7) * np.arctan2(y, x) + rng.uniform(0, 6.3))
+    shape = np.hypot(y / radii[0], x / radii[1]) < rim
+    canvas = np.zeros((height + 2 * len(y), width + 2 * len(y[0])), dtype=np.uint8, order="F")
     track = []
     for t in range(frames):
-        if rng.random() < gone:
-            track.append(None)
-            continue
-        dy, dx = y - centre[0] - t * velocity[0], x - centre[1] - t * velocity[1]
-        rim = 1 + 0.15 * np.sin(waves * np.arctan2(dy, dx) + phase)
-        track.append(mask_utils.encode(np.asfortranarray(np.hypot(dy / radii[0], dx / radii[1]) < rim, dtype=np.uint8)))
+        corner = (centre + t * velocity).astype(int) + shape.shape - reach
+        top, left = np.clip(corner, 0, np.subtract(canvas.shape, shape.shape))
+        canvas[top : top + len(shape), left : left + len(shape[0])] = shape
+        mask = canvas[len(y) : len(y) + height, len(y[0]) : len(y[0]) + width]
+        track.append(None if rng.random() < gone else mask_utils.encode(np.asfortranarray(mask)))
+        canvas[top : top + len(shape), left : left + len(shape[0])] = 0
     return track
 
 
