@@ -38,8 +38,8 @@ def run_demo(
 
     sample: a name of `minst.sample_names()`, default the first. Files that are there are replaced; a file named `out`
     raises ValueError. Returns what was printed: sample, frames, tracks [{id, category, score, frames}], ms_key and
-    ms_reuse (median milliseconds of a key frame and of a frame that reuses its kernels; None if there is none), AP, AP50
-    (fractions of 1, of this clip alone), files {name: path}, seconds.
+    ms_reuse (median milliseconds of a key frame and of a frame that reuses its kernels; None if there is none), AP,
+    AP50 (fractions of 1, of this clip alone), files {name: path}, seconds.
     """
     started = time.perf_counter()
     out = Path(out)
@@ -63,7 +63,8 @@ def run_demo(
     animate(drawn, files["tracks.gif"], FPS)
     save(plot_query_consistency(model, clip, num_frames=min(11, len(clip))), files["fig2.png"])
 
-    every = tracker.reuse_interval  # key frames are 0, T, 2T, ...: the frames of a clip have one size
+    every = tracker.reuse_interval
+    ms_key, ms_reuse = _medians(milliseconds, every)
     said = {
         "sample": clip.name,
         "frames": len(clip),
@@ -76,8 +77,8 @@ def run_demo(
             }
             for track in result.tracks
         ],
-        "ms_key": median(milliseconds[::every]),
-        "ms_reuse": median([ms for t, ms in enumerate(milliseconds) if t % every] or [0.0]) or None,
+        "ms_key": ms_key,
+        "ms_reuse": ms_reuse,
         "AP": scores["AP"],
         "AP50": scores["AP50"],
         "files": {name: str(path) for name, path in files.items()},
@@ -95,6 +96,12 @@ def _timed(frames: Iterable, milliseconds: list[float]) -> Iterator:
         milliseconds.append(1000 * (time.perf_counter() - start))
 
 
+def _medians(milliseconds: list[float], every: int) -> tuple[float, float | None]:
+    """Of the key frames 0, T, 2T, ... (the frames of a clip have one size) and of those between; None without."""
+    between = [ms for t, ms in enumerate(milliseconds) if t % every]
+    return median(milliseconds[::every]), median(between) if between else None
+
+
 def _progress(frames: Iterable, what: str, total: int | None) -> Iterable:
     return tqdm(frames, desc=what, total=total, unit="frame", leave=False, disable=None)  # None: only on a terminal
 
@@ -103,7 +110,8 @@ def _tell(said: dict, every: int) -> None:
     print(f"{said['sample']}: {said['frames']} frames, a key frame every {every}\n")
     print(f"{'track':>5}  {'category':<12} {'score':>5}  frames seen")
     for track in said["tracks"]:
-        print(f"{track['id']:>5}  {track['category']:<12} {track['score']:>5.2f}  {track['frames']:>3} of {said['frames']}")
+        seen = f"{track['frames']:>3} of {said['frames']}"
+        print(f"{track['id']:>5}  {track['category']:<12} {track['score']:>5.2f}  {seen}")
     if not said["tracks"]:
         print("   no tracks found")
     reuse = f", others {said['ms_reuse']:.1f} ms" if said["ms_reuse"] else ""

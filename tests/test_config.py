@@ -57,5 +57,7 @@ def test_unknown_names_are_refused_and_the_known_ones_listed():
         MobileInstConfig.preset("resnet")
     with pytest.raises(ValueError, match="unknown field.*querys.*num_queries"):
         MobileInstConfig.from_dict({"querys": 5})
+    with pytest.raises(ValueError, match="dim 6 must be a multiple of 4"):  # the position embedding needs it
+        MobileInstConfig(dim=6, heads=3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         MobileInstConfig().dim = 8

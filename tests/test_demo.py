@@ -78,6 +78,11 @@ def test_times_are_those_of_the_work_and_not_of_reading():
     assert len(spent) == 3 and spent[0] < 8 and 10 <= spent[1] < 28 and spent[2] >= 20
 
 
+def test_key_frames_and_the_frames_between_are_timed_apart():
+    assert demo._medians([30, 1, 2, 31, 3, 4, 35], every=3) == (31, 2.5)
+    assert demo._medians([30, 40], every=1) == (35, None)
+
+
 def test_demo_says_so_when_nothing_is_found(here, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "KernelTracker", lambda model, **kw: real(model, score_threshold=1.0, **kw))
     real = __import__("minst.tracking", fromlist=["KernelTracker"]).KernelTracker

@@ -229,7 +229,7 @@ def test_query_states_are_those_of_single_key_frames(model):
 def test_similarity_is_the_cosine_of_kernels(model):
     states = query_states(model, CLIP, num_frames=4)
     for query, other in ((7, None), (7, 2)):
-        a, b = states.kernels[:, query].double().numpy(), states.kernels[:, 7 if other is None else other].double().numpy()
+        a, b = (states.kernels[:, q].double().numpy() for q in (query, query if other is None else other))
         expected = [[u @ v / np.sqrt((u @ u) * (v @ v)) for v in b] for u in a]
         np.testing.assert_allclose(states.similarity(query, other), expected, atol=1e-5)
 

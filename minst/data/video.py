@@ -42,8 +42,8 @@ class VideoInfo(NamedTuple):
 def read_video(path: str | Path) -> Iterator[np.ndarray]:
     """Frames (H, W, 3) uint8 of a video file, or of a folder of JPEG / PNG images in natural order (2 before 10).
 
-    Errors come at once where they can: FileNotFoundError for a missing path, ValueError for a folder without images or a
-    file without video. Broken data and images of another size than the first raise ValueError when their turn comes.
+    Errors come at once where they can: FileNotFoundError for a missing path, ValueError for a folder without images or
+    a file without video. Broken data and images of another size than the first raise ValueError when their turn comes.
     """
     path = Path(path)
     if path.is_dir():
@@ -63,7 +63,8 @@ def video_info(path: str | Path) -> VideoInfo:
         return VideoInfo(width, height, len(_images(path)), None)
     with _open(path) as container:
         stream = container.streams.video[0]
-        return VideoInfo(width, height, stream.frames or None, float(stream.average_rate) if stream.average_rate else None)
+        fps = float(stream.average_rate) if stream.average_rate else None
+        return VideoInfo(width, height, stream.frames or None, fps)
 
 
 def write_mp4(frames: Iterable[np.ndarray], path: str | Path, fps: float = 8.0) -> Path:
@@ -77,7 +78,8 @@ def write_mp4(frames: Iterable[np.ndarray], path: str | Path, fps: float = 8.0) 
                 size = _check_size(image, size)
                 if not container.streams.video:
                     stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
-                    stream.height, stream.width, stream.pix_fmt = size[0] + size[0] % 2, size[1] + size[1] % 2, "yuv420p"
+                    stream.height, stream.width = (n + n % 2 for n in size)
+                    stream.pix_fmt = "yuv420p"
                 even = np.pad(image, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge")
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
             if size is None:
@@ -116,7 +118,8 @@ def _images(folder: Path) -> list[Path]:
     paths = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
     if not paths:
         raise ValueError(f"{folder}: no {', '.join(IMAGE_SUFFIXES)} images in this folder")
-    return sorted(paths, key=lambda p: [(int(s), "") if s.isdigit() else (-1, s) for s in re.split(r"([0-9]+)", p.name)])
+    parts = {path: re.split(r"([0-9]+)", path.name) for path in paths}
+    return sorted(paths, key=lambda path: [(int(s), "") if s.isdigit() else (-1, s) for s in parts[path]])
 
 
 def _read_folder(paths: list[Path]) -> Iterator[np.ndarray]:

@@ -49,7 +49,7 @@ from minst.evaluation.coco import (
 
 __all__ = ["YTVISEval", "evaluate_ytvis"]
 
-BLOCK = 100_000  # characters of RLE text unpacked at a time: the arrays made of more would leave the processor's cache
+BLOCK = 200_000  # characters of RLE text unpacked at a time: the arrays made of more would leave the processor's cache
 
 
 def evaluate_ytvis(gt: str | os.PathLike | dict, results: str | os.PathLike | list) -> dict:
@@ -133,7 +133,7 @@ class YTVISEval(COCOeval):
     def _prepare(self) -> None:
         """Sort tracks by (video, category), measure their areas, compare them: video by video, to bound memory."""
         self._gts, self._dts, self._overlaps = defaultdict(list), defaultdict(list), {}
-        self.evalImgs, self.eval = defaultdict(list), {}
+        self.evalImgs, self.eval, self._matches = defaultdict(list), {}, {}
         per_video: dict[int, list] = {v: [] for v in self.videos}
         for track in self.truths + self.predictions:
             per_video[track["video_id"]].append(track)
@@ -151,20 +151,37 @@ class YTVISEval(COCOeval):
         return self._overlaps.get((imgId, catId), np.zeros((0, 0)))
 
     def evaluateImg(self, imgId: int, catId: int, aRng: list, maxDet: int) -> dict | None:  # noqa: N802, N803
+        """Matches of one video, category and area range, with what `accumulate` reads."""
+        gts, dts = self._gts[imgId, catId], self._dts[imgId, catId]
+        if not gts and not dts:
+            return None
+        ignored = tuple(bool(g["ignore"] or not aRng[0] <= g["area"] <= aRng[1]) for g in gts)
+        if (imgId, catId, ignored) not in self._matches:  # area ranges often ignore the same ones
+            self._matches[imgId, catId, ignored] = self._match(imgId, catId, ignored)
+        found, ignore = self._matches[imgId, catId, ignored]
+        outside = np.array([not aRng[0] <= d["area"] <= aRng[1] for d in dts], dtype=bool)
+        return {
+            "dtIds": [d["id"] for d in dts],
+            "gtIds": [g["id"] for g in gts],
+            "dtScores": [d["score"] for d in dts],
+            "dtMatches": found,
+            "dtIgnore": ignore | ((found == 0) & outside),
+            "gtIgnore": np.array(ignored, dtype=int),
+        }
+
+    def _match(self, video: int, category: int, ignored: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Which prediction finds which ground truth, per threshold: COCOeval's greedy rule without its long way round.
 
         Best score first, each takes the free track it overlaps most (of equals the last), and one that is ignored (a
         crowd, or outside the area range) only if no other is left. A crowd stays free.
+        Returns the ids found (T, D), 0 for none, and whether they are ignored (T, D).
         """
-        gts, dts = self._gts[imgId, catId], self._dts[imgId, catId][:maxDet]
-        if not gts and not dts:
-            return None
-        ignored = [bool(g["ignore"] or not aRng[0] <= g["area"] <= aRng[1]) for g in gts]
+        gts, ious = self._gts[video, category], self._overlaps[video, category]
         groups = [[g for g, out in enumerate(ignored) if out == group] for group in (False, True)]
         thresholds = [min(t, 1 - 1e-10) for t in self.params.iouThrs.tolist()]
-        found, ignore = np.zeros((len(thresholds), len(dts))), np.zeros((len(thresholds), len(dts)), dtype=bool)
+        found, ignore = np.zeros((len(thresholds), len(ious))), np.zeros((len(thresholds), len(ious)), dtype=bool)
         taken: list[set] = [set() for _ in thresholds]
-        for d, row in enumerate(self.ious[imgId, catId].tolist() if gts else ()):
+        for d, row in enumerate(ious.tolist() if gts else ()):
             top = max(row)
             for t, threshold in enumerate(thresholds):
                 if top < threshold:
@@ -176,15 +193,7 @@ class YTVISEval(COCOeval):
                         taken[t].add(best)
                         found[t, d], ignore[t, d] = gts[best]["id"], ignored[best]
                         break
-        outside = np.array([not aRng[0] <= d["area"] <= aRng[1] for d in dts], dtype=bool)
-        return {
-            "dtIds": [d["id"] for d in dts],
-            "gtIds": [g["id"] for g in gts],
-            "dtScores": [d["score"] for d in dts],
-            "dtMatches": found,
-            "dtIgnore": ignore | ((found == 0) & outside),
-            "gtIgnore": np.array(ignored, dtype=int),
-        }
+        return found, ignore
 
 
 def _track_ious(dts: list[tuple], gts: list[tuple]) -> np.ndarray:

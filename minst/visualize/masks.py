@@ -4,7 +4,7 @@
     one frame, its masks and ids ─ draw_frame ─┘
 
 A contour that is smooth at any scale: blur the enlarged mask a little, m = G_sigma * mask. At a distance d inside a
-straight edge m = (1 + erf(d / (sigma sqrt 2))) / 2; solved for d, in pixels, it gives fill, line and halo as ramps of d.
+straight edge m = (1 + erf(d / (sigma sqrt 2))) / 2; solved for d (pixels), it gives fill, line and halo as ramps of d.
 
 Labels do not jump: each is tied to the box of its mask, smoothed over time within a run of frames in which it is seen.
 
@@ -66,7 +66,8 @@ def draw_frame(
     if any(mask.shape != (height, width) for mask in masks):
         raise ValueError(f"masks of shapes {sorted({m.shape for m in masks})} on an image of shape {(height, width)}")
     if len(ids) != len(masks) or (texts is not None and len(texts) != len(masks)):
-        raise ValueError(f"{len(masks)} masks, {len(ids)} ids, {len(masks if texts is None else texts)} texts: one each")
+        count = len(masks if texts is None else texts)
+        raise ValueError(f"{len(masks)} masks, {len(ids)} ids, {count} texts: one each")
     scale = scale or _default_scale(image)
     canvas = _resize(image, scale).astype(np.float32)
     for mask, identity in zip(masks, ids):
@@ -83,8 +84,8 @@ def draw_frame(
 def draw_tracks(video: Iterable[np.ndarray], result: VideoResult, scale: int | None = None) -> Iterator[np.ndarray]:
     """Annotated frames of a video, one at a time: masks, contours and tags "id category score" of every track.
 
-    video: an iterable of (H, W, 3) bytes, or a clip with `render(t)`. Raises ValueError when it has fewer or more frames
-    than the result.
+    video: an iterable of (H, W, 3) bytes, or a clip with `render(t)`. Raises ValueError when it has fewer or more
+    frames than the result.
     """
     anchors = {track.id: _smooth_anchors(track) for track in result.tracks}
     count = 0
@@ -153,7 +154,7 @@ def place_labels(
 
 
 def frames_of(video, start: int = 0) -> Iterator[np.ndarray]:
-    """Images from `start` on of a clip with `render(t)` or any iterable of frames; float tensors (3, H, W) become bytes."""
+    """Images from `start` on of a clip with `render(t)` or iterable of frames; tensors (3, H, W) become bytes."""
     clip = hasattr(video, "render")
     frames = (video.render(t).image for t in range(start, len(video))) if clip else islice(video, start, None)
     for frame in frames:

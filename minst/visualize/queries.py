@@ -11,8 +11,8 @@ Nothing is tracked or passed on between the frames: that a row shows one object 
 
 Symbols: T frames, N queries, M instances, K classes, D channels, h w = H/8, W/8.
 
-Assumption: a query's instance is the annotated one with the largest sum of IoU over the frames; it *holds* it where that
-    IoU is at least 0.5. Shown are the queries of highest mean score, one for each object.
+Assumption: a query's instance is the annotated one with the largest sum of IoU over the frames; it *holds* it where
+    that IoU is at least 0.5. Shown are the queries of highest mean score, one for each object.
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -61,8 +61,9 @@ class QueryStates(NamedTuple):
         return logits[:, 0].sigmoid().cpu().numpy()
 
     def similarity(self, query: int, other: int | None = None) -> np.ndarray:
-        """cos(K_t, K_u) of a query's kernels (with those of another query, if given) over all pairs of frames: (T, T)."""
-        return cosine_similarity(self.kernels[:, query], self.kernels[:, query if other is None else other]).cpu().numpy()
+        """cos(K_t, K_u) of a query's kernels (or of its with another query's) over all pairs of frames: (T, T)."""
+        other = query if other is None else other
+        return cosine_similarity(self.kernels[:, query], self.kernels[:, other]).cpu().numpy()
 
 
 @torch.inference_mode()
@@ -194,7 +195,7 @@ def _colored(states: QueryStates, t: int, queries: Sequence[int]) -> np.ndarray:
 
 
 def _fate(soft: np.ndarray, truth: list[np.ndarray] | None) -> tuple[int | None, list[bool | None]]:
-    """The instance of a query with masks (T, H, W), and in which frames it holds it; None where it is not to be seen."""
+    """The instance of a query with masks (T, H, W), and in which frames it holds it; None where it is not seen."""
     if truth is None or not len(truth[0]):
         return None, [None] * len(soft)
     found, masks = soft[:, None] >= 0.5, np.stack(truth)  # (T, 1, H, W), (T, M, H, W)
@@ -243,7 +244,7 @@ def _mask_row(axes, states, query, soft, color, outline, held, names) -> None:
 
 
 def _window(ever: np.ndarray) -> tuple[slice, slice]:
-    """The smallest window of the frame's own shape that holds all of a mask (H, W), with a margin; all if it is empty."""
+    """The smallest window of the frame's own shape that holds all of a mask (H, W), with a margin; all if empty."""
     height, width = ever.shape
     if not ever.any():
         return slice(0, height), slice(0, width)
