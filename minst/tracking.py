@@ -190,7 +190,10 @@ class KernelTracker:
     def step(self, frame: Tensor | np.ndarray) -> FrameResult:
         """The next frame, (3, H, W) floats in [0, 1] or (H, W, 3) bytes -> its identities, classes, scores, masks."""
         image = _as_batch(frame, self.frame)
-        encoded = self.model.encode(image)
+        try:
+            encoded = self.model.encode(image)
+        except ValueError as error:
+            raise ValueError(f"frame {self.frame}: {error}") from None
         is_key = self._slots is None or self._since_key >= self.reuse_interval or encoded.size != self._size
         if is_key:
             self._key_frame(encoded)

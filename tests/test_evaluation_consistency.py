@@ -84,6 +84,18 @@ def test_a_lost_query_counts_against():
     assert query_consistency([boxes((0, 4)), boxes(None)], truth, max_distance=1)["retention"] == {1: 0.0}
 
 
+def test_half_is_enough_to_stay():
+    truth = [boxes((0, 4))] * 2
+    assert query_consistency([boxes((0, 4)), boxes((0, 2))], truth, max_distance=1)["retention"] == {1: 1.0}
+
+
+def test_queries_are_counted_once_in_all_and_once_a_clip():
+    meter = ConsistencyMeter()
+    for queries in (boxes((0, 4), None, None), boxes(None, (0, 4), None), boxes((0, 4), None, None)):
+        meter.add_clip([queries] * 2, [boxes((0, 4))] * 2)
+    assert meter.result()["queries_used"] == 2 and meter.result()["queries_per_clip"] == 1
+
+
 def test_clips_add_up_and_iterators_do():
     rng = np.random.default_rng(0)
     clips = [(rng.random((t, 5, 4, 4)) > 0.3, rng.random((t, m, 4, 4)) > 0.3) for t, m in ((6, 2), (9, 3), (4, 0))]

@@ -248,6 +248,22 @@ def test_ties_go_to_the_earlier_video_and_entry():
     assert evaluate_ytvis(gt, results[::-1])["AP"] == pytest.approx(1)
 
 
+@pytest.mark.filterwarnings("ignore:results")
+@pytest.mark.parametrize("seed", range(8))
+def test_figures_of_a_video_are_those_of_an_evaluation_with_it_alone(seed):
+    gt, results = random_case(seed, videos=4)
+    for video in gt["videos"]:
+        one = dict(gt, videos=[video], annotations=[a for a in gt["annotations"] if a["video_id"] == video["id"]])
+        alone = evaluate_ytvis(one, [r for r in results if r["video_id"] == video["id"]])
+        ours = evaluate_ytvis(gt, results)["per_video"][video["id"]]
+        assert ours == pytest.approx({"AP": alone["AP"], "AP50": alone["AP50"]}, abs=1e-12)
+
+
+def test_an_overlap_of_exactly_the_threshold_is_a_match():
+    gt, results = data_set([(1, 1, [block(0, 0, 4, 4)] * 3)], [(1, 1, 0.5, [block(0, 0, 4, 2)] * 3)])
+    assert evaluate_ytvis(gt, results)["AP50"] == pytest.approx(1)
+
+
 def test_of_equal_overlaps_the_last_truth_is_taken():
     """The protocol's way; here it costs the second prediction its match."""
     left, right, between = [block(0, 0)] * 3, [block(0, 2)] * 3, [block(0, 1)] * 3
@@ -260,7 +276,8 @@ def test_at_most_100_per_video_and_category():
     good, bad = [block(0, 0)] * 3, [block(4, 6)] * 3
     for before, ar in ((99, 1), (100, 0)):
         gt, results = data_set([(1, 1, good)], [(1, 1, 0.9, bad)] * before + [(1, 1, 0.1, good)])
-        assert evaluate_ytvis(gt, results)["AR100"] == ar
+        figures = evaluate_ytvis(gt, results)
+        assert figures["AR100"] == ar and figures["per_video"][1]["AP"] == pytest.approx(ar / 100)
     gt, results = data_set([(1, 1, good)], [(1, 2, 0.9, bad)] * 150 + [(1, 1, 0.1, good)])
     assert evaluate_ytvis(gt, results)["AR1"] == 1  # another category does not use up the places
 
@@ -353,9 +370,22 @@ def test_long_runs():
     assert rows.tolist() == [[990 * 1100, 10 * 1100]] and first.tolist() == [0]
 
 
-@pytest.mark.parametrize("text", ["", "0", "`", "P", "o", "\u00e9", "0~", "3" + "P" * 9 + "1"])
-def test_broken_rle_is_refused(text):
-    with pytest.raises(ValueError, match="mask 1: not a valid RLE"):
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "empty"),
+        ("0", "covers 0 pixels, the picture has 80"),
+        ("`", "break off"),
+        ("0`", "break off"),
+        ("0~", "a character"),
+        ("\u00e9", "a character"),
+        ("/", "a character"),
+        ("3" + "P" * 6 + "1", "too large"),
+        ("3" + "P" * 20 + "1", "too large"),
+    ],
+)
+def test_broken_rle_is_refused(text, message):
+    with pytest.raises(ValueError, match=f"mask 1: not a valid RLE: .*{message}"):
         run_lengths([rle(block(1, 1))["counts"], text], 80)
 
 
@@ -440,10 +470,15 @@ def test_malformed_entries_are_named(side, change, message):
         evaluate_ytvis(*broken(side, 1, **change))
 
 
-def test_the_right_entry_is_named_among_many():
-    gt, results = data_set([], [(1, 1, 0.5, [block(i % 5, j % 7) for j in range(i, i + 3)]) for i in range(700)])
-    results[690]["segmentations"][1] = WRONG_TOTAL
-    with pytest.raises(ValueError, match=r"results\[690\]: segmentations\[1\]: not a valid RLE"):
+def test_unpacked_in_blocks_all_is_the_same(monkeypatch):
+    gt, results = random_case(5)
+    results = [r for r in results if r["category_id"] != 9]
+    at_once = evaluate_ytvis(gt, results)
+    monkeypatch.setattr("minst.evaluation.ytvis.BLOCK", 60)  # characters: one or two tracks
+    assert evaluate_ytvis(gt, results) == at_once
+    index = len(results) - 1
+    results[index]["segmentations"][1] = WRONG_TOTAL
+    with pytest.raises(ValueError, match=rf"results\[{index}\]: segmentations\[1\]: not a valid RLE"):
         evaluate_ytvis(gt, results)
 
 

@@ -26,7 +26,8 @@ def score_by_hand(class_logits, mask_logits, target, n, m):
 
 
 @settings(max_examples=60)
-@given(queries=st.integers(1, 5), counts=st.lists(st.integers(0, 5), min_size=1, max_size=3), seed=st.integers(0, 2**31))
+@given(queries=st.integers(1, 5), counts=st.lists(st.integers(0, 5), min_size=1, max_size=3),
+       seed=st.integers(0, 2**31))  # fmt: skip
 def test_the_match_is_the_best_of_all(queries, counts, seed):
     torch.manual_seed(seed)
     class_logits, mask_logits = torch.randn(len(counts), queries, 3) * 2, torch.randn(len(counts), queries, 4, 5) * 2

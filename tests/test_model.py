@@ -1,4 +1,4 @@
-"""The whole model: shapes at any size, batches, padding, export, folding, files, what switches change, what it costs."""
+"""The whole model: shapes at any size, batches, padding, export, folding, files, switches, what it costs."""
 
 import copy
 import json
@@ -40,7 +40,8 @@ def shapes(out):
 def expected_shapes(config, batch, height, width):
     n, d, h, w = config.num_queries, config.dim, -(-height // 8), -(-width // 8)
     return {"class_logits": (batch, n, config.num_classes), "objectness": (batch, n), "kernels": (batch, n, d),
-            "mask_features": (batch, d, h, w), "mask_logits": (batch, n, h, w), "global_queries": (batch, n, d)}  # fmt: skip
+            "mask_features": (batch, d, h, w), "mask_logits": (batch, n, h, w),
+            "global_queries": (batch, n, d)}  # fmt: skip
 
 
 @torch.no_grad()
@@ -126,7 +127,8 @@ def test_padding_to_more_than_its_own_multiple_moves_a_frame(size):
     if "shapes-tiny" not in weights_names():
         pytest.skip("no shipped weights: a random network says nothing of this")
     model = MobileInst.from_pretrained("shapes-tiny")
-    change = torch.stack([moved(model, shapes_frame(*size, i), shapes_frame(192, 256, i + 50)) for i in range(4)]).mean(0)
+    pairs = [(shapes_frame(*size, i), shapes_frame(192, 256, i + 50)) for i in range(4)]
+    change = torch.stack([moved(model, *pair) for pair in pairs]).mean(0)
     print("masks max, mean, scores max, mean, IoU:", [round(float(x), 3) for x in change])
     assert change[1] < 0.12 and change[3] < 0.12 and change[4] > 0.4
 

@@ -31,8 +31,10 @@ def test_identity_is_kept_by_hand():
         assert [part.tolist() for part in pairs] == [[], []] and all(part.dtype == torch.long for part in pairs)
 
 
-@given(now=st.lists(st.integers(0, 12), unique=True, max_size=6), later=st.lists(st.integers(0, 12), unique=True, max_size=6),
-       seed=st.integers(0, 2**31))  # fmt: skip
+SOME_IDS = st.lists(st.integers(0, 12), unique=True, max_size=6)
+
+
+@given(now=SOME_IDS, later=SOME_IDS, seed=st.integers(0, 2**31))
 def test_identity_is_kept_in_any_order(now, later, seed):
     torch.manual_seed(seed)
     matched = int(torch.randint(len(now) + 1, ()))  # not every instance need have found a query

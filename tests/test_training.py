@@ -82,7 +82,7 @@ def test_a_batch_is_a_function_of_seed_iteration_and_rank():
     torch.manual_seed(123)  # whoever asks, and in whatever order
     assert all(equal(again[i], expected[i]) for i in (2, 0, 1))
     others = [batches[1], ClipBatches(config(pairs=2, processes=2), CLIPS, rank=0)[0],
-              ClipBatches(config(pairs=2, processes=2, seed=1), ShapesTraining(1, CLIPS.config), rank=1)[0]]  # fmt: skip
+              ClipBatches(config(pairs=2, processes=2, seed=1), ShapesTraining(1, CLIPS.config), 1)[0]]  # fmt: skip
     assert not any(torch.equal(other[0], expected[0][0]) for other in others)
 
 
@@ -151,7 +151,8 @@ def test_bad_arguments_are_refused(change, message):
 
 def test_learning_rate_by_hand():
     c = TrainConfig(iterations=100, warmup=10, decay=0.4, final_lr=0.1)
-    expected = {0: 0.1, 4: 0.5, 9: 1.0, 30: 1.0, 60: 1.0, 70: 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4)), 80: 0.55, 100: 0.1}
+    quarter = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi / 4))
+    expected = {0: 0.1, 4: 0.5, 9: 1.0, 30: 1.0, 60: 1.0, 70: quarter, 80: 0.55, 100: 0.1}
     assert {i: learning_rate(i, c) for i in expected} == pytest.approx(expected)
     rates = [learning_rate(i, c) for i in range(60, 100)]
     assert rates == sorted(rates, reverse=True)
@@ -200,7 +201,8 @@ def test_parameter_groups():
 
 
 def test_weighted_sum():
-    losses = {name: torch.tensor(10.0**i) for i, name in enumerate(("cls", "dice", "pixel", "obj", "pass_dice", "pass_pixel"))}
+    names = ("cls", "dice", "pixel", "obj", "pass_dice", "pass_pixel")
+    losses = {name: torch.tensor(10.0**i) for i, name in enumerate(names)}
     total = training.weighted_sum(losses, config(passing_weight=0.5))
     assert total == 2 * 1 + 2 * 10 + 2 * 100 + 1000 + 0.5 * (2 * 10000 + 2 * 100000) and LOSS_WEIGHTS["obj"] == 1.0
 
@@ -213,9 +215,13 @@ def test_token_loss_by_hand():
     masks[1, :2, :2] = 1.0  # a quarter: 0.5
     masks = torch.cat([masks, masks[1:].flip(-1)])  # a quarter of the right cell, another class
     targets = [Instances(torch.tensor([2, 2, 0]), masks, torch.arange(3)),
-               Instances(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4, 8), torch.zeros(0, dtype=torch.long))]  # fmt: skip
+               Instances(torch.tensor([]).long(), torch.zeros(0, 4, 8), torch.tensor([]).long())]  # fmt: skip
     logits[0, 2, 0, 0], logits[0, 0, 0, 1] = 1.5, -0.5
-    bce = lambda x, y: -(y * math.log(1 / (1 + math.exp(-x))) + (1 - y) * math.log(1 - 1 / (1 + math.exp(-x))))  # noqa: E731
+
+    def bce(x, y):
+        p = 1 / (1 + math.exp(-x))
+        return -(y * math.log(p) + (1 - y) * math.log(1 - p))
+
     expected = (bce(1.5, 1.0) + bce(-0.5, 0.5) + 10 * bce(0.0, 0.0)) / 4
     assert training.token_loss(logits, targets).item() == pytest.approx(expected, rel=1e-5)
 
@@ -456,7 +462,8 @@ def four_images():
     state = training._State(model, config(token_weight=0.0))
     model.eval()  # in training mode batch norms would see half a batch each
     frames = torch.rand(4, 3, 64, 64)
-    instances = [Instances(torch.tensor([i, 7 - i]), (torch.rand(2, 8, 8) > 0.7).float(), torch.arange(2)) for i in range(4)]
+    masks = (torch.rand(4, 2, 8, 8) > 0.7).float()
+    instances = [Instances(torch.tensor([i, 7 - i]), masks[i], torch.arange(2)) for i in range(4)]
     return state, frames, instances
 
 

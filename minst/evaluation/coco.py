@@ -105,16 +105,12 @@ def run_lengths(
     def refuse(bad: np.ndarray, what: str) -> None:
         raise ValueError(f"{where(int(bad[0]))}: not a valid RLE: {what}")
 
-    strange = "its counts hold a character that RLE never uses"
-    joined = "".join(texts)
     if not all(texts):
         refuse([texts.index("")], "its counts are empty")
-    if not joined.isascii():
-        refuse([i for i, text in enumerate(texts) if not text.isascii()], strange)
     last = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))) - 1  # (n,) where each text ends
-    char = np.frombuffer(joined.encode(), dtype=np.uint8) - np.uint8(48)  # wraps round: what lies below "0" gets > 63
+    char = np.frombuffer("".join(texts).encode(), dtype=np.uint8) - np.uint8(48)  # wraps round: what lies below "0" gets > 63
     if char.max() > 63:
-        refuse(np.searchsorted(last, np.flatnonzero(char > 63)), strange)
+        refuse(np.searchsorted(last, np.flatnonzero(char > 63)), "its counts hold a character that RLE never uses")
     if char[last].max() >= 32:
         refuse(np.flatnonzero(char[last] >= 32), "its counts break off within a number")
 
