@@ -277,7 +277,8 @@ class _Log:
     """log.jsonl, one line every `log_every` iterations, and the progress bar."""
 
     def __init__(self, out: Path, first: int, config: TrainConfig):
-        (out / "train.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+        (out / "train.tmp").write_text(json.dumps(asdict(config), indent=1) + "\n")
+        os.replace(out / "train.tmp", out / "train.json")  # a kill in between must not cost the run
         self.file = open(out / "log.jsonl", "a" if first else "w")
         self.first, self.config, self.started = first, config, time.perf_counter()
         self.progress = tqdm(total=config.iterations, initial=first, desc="training", mininterval=5.0)

@@ -287,7 +287,8 @@ def test_a_crowd_takes_in_many_and_counts_for_nothing():
     other = [block(4, 6)] * 3
     gt, results = data_set([(1, 1, good), (1, 1, other)], [(1, 1, 0.9, good)] * 3 + [(1, 1, 0.1, other)])
     gt["annotations"][0]["iscrowd"] = 1
-    assert evaluate_ytvis(gt, results)["AP"] == pytest.approx(1)
+    figures = evaluate_ytvis(gt, results)
+    assert figures["AP"] == pytest.approx(1) and figures["per_video"][1]["AP"] == pytest.approx(1)
     part = [rle(block(0, 0, 1, 4))] * 3  # all of it inside the crowd, but its plain IoU is 1/4: a false positive
     results[0]["segmentations"] = part
     assert evaluate_ytvis(gt, results)["AP"] == pytest.approx(0.5)

@@ -168,7 +168,8 @@ class Scripted(torch.nn.Module):
     def __init__(self, script, classes=3, carry=0.0):
         super().__init__()
         self.script, self.classes, self.decoded, self.carry = script, classes, [], carry
-        self.config = types.SimpleNamespace(class_names=("a", "b", "c"), num_queries=len(script[0]), num_classes=classes)
+        names = ("a", "b", "c")
+        self.config = types.SimpleNamespace(class_names=names, num_queries=len(script[0]), num_classes=classes)
 
     def encode(self, frames, padding_mask=None):
         height, width = frames.shape[-2:]

@@ -108,7 +108,7 @@ def run_lengths(
     if not all(texts):
         refuse([texts.index("")], "its counts are empty")
     last = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))) - 1  # (n,) where each text ends
-    char = np.frombuffer("".join(texts).encode(), dtype=np.uint8) - np.uint8(48)  # wraps round: what lies below "0" gets > 63
+    char = np.frombuffer("".join(texts).encode(), dtype=np.uint8) - np.uint8(48)  # below "0" it wraps round
     if char.max() > 63:
         refuse(np.searchsorted(last, np.flatnonzero(char > 63)), "its counts hold a character that RLE never uses")
     if char[last].max() >= 32:

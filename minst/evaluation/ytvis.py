@@ -221,9 +221,9 @@ def _track_ious(dts: list[tuple], gts: list[tuple]) -> np.ndarray:
 def _lay_out(tracks: list[dict], video: _Video) -> list[tuple[np.ndarray, int]]:
     """Lay each track of one video on a line of T * H * W pixels; give predictions their mean area.
 
-    Returns for each track its runs (R, 2) int64, [start, end), where its line begins among these numbers, and its pixels
-    in all. R >= T: a frame without a mask has an empty run. Tracks of equal masks (one under several categories) are
-    unpacked once.
+    Returns for each track its runs (R, 2) int64, [start, end), where its line begins among these numbers, and its
+    pixels in all. R >= T: a frame without a mask has an empty run. Tracks of equal masks (one under several categories)
+    are unpacked once.
     """
     unique: dict[tuple, int] = {}
     which = [unique.setdefault(tuple(track["masks"]), len(unique)) for track in tracks]
