@@ -60,7 +60,8 @@ class InstanceHeads(nn.Module):
         # nearly all queries are background at first: start every class at a probability of 0.01 (focal loss, sec 3.3)
         nn.init.constant_(self.classes.bias, -math.log(0.99 / 0.01))
 
-    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (B, N, D) -> (B, N, K), (B, N), (B, N, D)
+    def forward(self, queries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) -> (B, N, K), (B, N), (B, N, D)."""
         queries = self.norm(queries + self.ffn(queries))
         return self.classes(queries), self.objectness(queries).squeeze(-1), self.kernel(queries)
 

@@ -55,7 +55,8 @@ class ConvNorm(nn.Module):
         # the official initialisation: fan out of a grouped convolution
         nn.init.normal_(conv.weight, std=math.sqrt(2.0 / (kernel_size * kernel_size * out_channels / groups)))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
         return self.act(self.bn(getattr(self, self.conv_name)(x)))
 
     def fold(self) -> None:

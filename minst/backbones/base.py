@@ -52,7 +52,8 @@ class DropPath(nn.Module):
         super().__init__()
         self.p = p
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> the same
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
         if not self.training or self.p == 0.0:
             return x
         kept = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1.0 - self.p)
@@ -74,7 +75,8 @@ class InvertedResidual(nn.Module):
         depthwise = [Conv2dBN(hidden, hidden, kernel_size, stride, groups=hidden), nn.ReLU(inplace=True)]
         self.conv = nn.Sequential(*expand, *depthwise, Conv2dBN(hidden, out_channels))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, C_out, H/stride, W/stride)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
         return x + self.conv(x) if self.residual else self.conv(x)
 
 
@@ -110,7 +112,8 @@ class MLP(nn.Module):
         nn.init.normal_(self.dwconv.weight, std=math.sqrt(2.0 / 9.0))
         nn.init.zeros_(self.dwconv.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> the same
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
         return self.fc2(self.act(self.dwconv(self.fc1(x))))
 
 
@@ -123,7 +126,8 @@ class TransformerBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.mlp = MLP(dim, mlp_ratio)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> the same
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
         x = x + self.drop_path(self.attn(x))
         return x + self.drop_path(self.mlp(x))
 
@@ -144,5 +148,6 @@ class Transformer(nn.Module):
         blocks = [TransformerBlock(attention(*attention_args), dim, mlp_ratio, rate) for rate in rates]
         self.transformer_blocks = nn.Sequential(*blocks)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> the same
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
         return self.transformer_blocks(x)

@@ -42,7 +42,8 @@ class MobileNetV2(nn.Module):
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out")
         self.out_channels: tuple[int, int, int, int] = (32, 96, 320, 320)
 
-    def forward(self, x: Tensor) -> BackboneFeatures:  # (B, 3, H, W), normalised
+    def forward(self, x: Tensor) -> BackboneFeatures:
+        """(B, 3, H, W), normalised."""
         outputs = []
         for i, layer in enumerate(self.features):
             x = layer(x)

@@ -76,7 +76,8 @@ class SqueezeAxialAttention(nn.Module):
         self.dwconv = Conv2dBN(mixed, mixed, 3, groups=mixed)
         self.pwconv = Conv2dBN(mixed, dim)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> the same
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
         q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
         detail = self.pwconv(F.relu6(self.dwconv(torch.cat([q, k, v], dim=1))))
         # averaged over W: one token a row; over H: one token a column
@@ -115,7 +116,8 @@ class SeaFormer(nn.Module):
         self.trans2 = Transformer(SqueezeAxialAttention, (c6, 24, heads, 2), depth, mlp_ratio=4)
         self.out_channels: tuple[int, int, int, int] = (c3, c4, c5, c6)
 
-    def forward(self, x: Tensor) -> BackboneFeatures:  # (B, 3, H, W), normalised
+    def forward(self, x: Tensor) -> BackboneFeatures:
+        """(B, 3, H, W), normalised."""
         x3 = self.smb2(self.smb1(x))
         x4 = self.smb3(x3)
         x5 = self.trans1(self.smb4(x4))

@@ -56,7 +56,8 @@ class TokenPyramid(ConvStage):
         self.token_layers = tuple(token_layers)
         self.channels = tuple(rows[i][2] for i in token_layers)
 
-    def forward(self, x: Tensor) -> list[Tensor]:  # (B, 3, H, W) -> 4 x (B, C_i, H/2^i, W/2^i), i = 2..5
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> 4 x (B, C_i, H/2^i, W/2^i), i = 2..5."""
         outputs = []
         for layer in self:
             x = layer(x)
@@ -80,7 +81,8 @@ class Attention(nn.Module):
         self.to_v = Conv2dBN(dim, value_dim)
         self.proj = nn.Sequential(nn.ReLU6(), Conv2dBN(value_dim, dim))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> the same
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same."""
         batch, _, height, width = x.shape
         q, k, v = (f(x).view(batch, self.heads, -1, height * width) for f in (self.to_q, self.to_k, self.to_v))
         # A = softmax(q^T k), out = v A^T
@@ -98,7 +100,8 @@ class SemanticInjection(nn.Module):
         self.global_embedding = ConvNorm(in_channels, out_channels)
         self.global_act = ConvNorm(in_channels, out_channels)
 
-    def forward(self, local: Tensor, semantics: Tensor) -> Tensor:  # (B, C, h, w), (B, C, H6, W6) -> (B, C_out, h, w)
+    def forward(self, local: Tensor, semantics: Tensor) -> Tensor:
+        """(B, C, h, w), (B, C, H6, W6) -> (B, C_out, h, w)."""
         size = local.shape[-2:]
         # the gate is squashed before it is upsampled, as officially: cheap, and still within [0, 1]
         gate = F.interpolate(h_sigmoid(self.global_act(semantics)), size=size, mode="bilinear", align_corners=False)
@@ -131,7 +134,8 @@ class TopFormer(nn.Module):
         local = (injected_channels,) * 3 if injection else channels[1:]
         self.out_channels: tuple[int, int, int, int] = (*local, sum(channels))
 
-    def forward(self, x: Tensor) -> BackboneFeatures:  # (B, 3, H, W), normalised
+    def forward(self, x: Tensor) -> BackboneFeatures:
+        """(B, 3, H, W), normalised."""
         tokens = self.tpm(x)
         x6 = self.trans(self.pool(tokens))
         if self.SIM is None:

@@ -108,7 +108,8 @@ class _Random:
     def chance(self, p: float) -> bool:
         return self.uniform() < p
 
-    def array(self, *shape: int) -> np.ndarray:  # float32 in [0, 1)
+    def array(self, *shape: int) -> np.ndarray:
+        """float32 in [0, 1)."""
         raw = self.bits.random_raw(math.prod(shape))
         return (raw >> np.uint64(40)).astype(np.float32).reshape(shape) * np.float32(2.0**-24)
 

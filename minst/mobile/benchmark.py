@@ -151,7 +151,8 @@ def _staged_frame(model: MobileInst, image: np.ndarray, threshold: float, times:
     """One key frame, piece by piece: what `KernelTracker.step` does, and drawing."""
     last = first = time.perf_counter()
 
-    def lap(stage: str, value):  # the value was computed before this call: what it took ends here
+    def lap(stage: str, value):
+        """the value was computed before this call: what it took ends here."""
         nonlocal last
         now = time.perf_counter()
         times[stage].append(1e3 * (now - last))

@@ -154,7 +154,8 @@ def _layout(states: QueryStates, rows: int) -> tuple:
     total = top + (rows + 1) * (cell + gap) + 0.1 + lines + bottom
     fig = Figure(figsize=(width, total), facecolor="white")
 
-    def axes(x, y, w, h):  # y from the top
+    def axes(x, y, w, h):
+        """y from the top."""
         return fig.add_axes((x / width, 1 - (y + h) / total, w / width, h / total))
 
     frames = axes(left, top, strip, cell)
