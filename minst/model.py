@@ -179,12 +179,14 @@ def crop(encoded: Encoded) -> Tensor:
 def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
     """M = K . X_mask (paper, eq. of kernel reuse): (B, N, D), (B, D, h, w) -> (B, N, h, w)."""
     batch, dim, height, width = mask_features.shape
-    return (kernels @ mask_features.reshape(batch, dim, height * width)).view(batch, -1, height, width)
+    return (kernels @ mask_features.reshape(batch, dim, height * width)).view(batch, kernels.shape[1], height, width)
 
 
 def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Mask logits (B, N, h, w) at 1/8 -> (B, N, H, W), bilinear; `size` is (H, W) of the frame."""
-    height, width = mask_logits.shape[-2:]
+    batch, count, height, width = mask_logits.shape
+    if not count:  # interpolation refuses what is empty; a frame without instances has no masks
+        return mask_logits.new_zeros(batch, 0, *size)
     full = (height * MASK_STRIDE, width * MASK_STRIDE)
     upsampled = F.interpolate(mask_logits, size=full, mode="bilinear", align_corners=False)
     return upsampled[..., : size[0], : size[1]]

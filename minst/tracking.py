@@ -249,8 +249,6 @@ class KernelTracker:
         """Masks of the live slots alone: kernels of the last key frame, mask features of this frame."""
         slots = self._slots
         live = (slots.scores >= self.score_threshold).nonzero().squeeze(1)
-        if not len(live):
-            return FrameResult(self.frame, is_key, [], [], [], [], [])
         mask_logits = apply_kernels(slots.kernels[live][None], crop(encoded))
         masks = (upsample_masks(mask_logits, encoded.size)[0] >= self.mask_logit).cpu().numpy()  # (n, H, W)
         found = [(int(slot), mask) for slot, mask in zip(live, masks) if mask.sum() >= self.min_area]

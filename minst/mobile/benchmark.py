@@ -170,8 +170,7 @@ def _staged_frame(model: MobileInst, image: np.ndarray, threshold: float, times:
     scores = (class_logits.sigmoid() * objectness.sigmoid()[..., None]).sqrt()[0].amax(-1)  # (N,)
     lap("association", assign(mask_similarity(kernels[0], kernels[0], x_mask[0], scores, scores)))
     live = scores >= threshold
-    # nothing found is nothing to upsample, which interpolate would refuse
-    found = lap("upsampling", upsample_masks(masks[:, live], encoded.size)[0].ge(0).numpy() if live.any() else [])
+    found = lap("upsampling", upsample_masks(masks[:, live], encoded.size)[0].ge(0).numpy())
     lap("run-length codes", [encode_mask(mask) for mask in found])
     lap("drawing", draw_frame(image, list(found), list(range(1, len(found) + 1))))
     times["whole frame"].append(1e3 * (last - first))
