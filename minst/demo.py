@@ -21,7 +21,8 @@ from minst.model import MobileInst
 from minst.samples import load_sample, sample_names
 from minst.tracking import KernelTracker
 from minst.visualize.masks import animate, class_name, draw_tracks
-from minst.visualize.queries import plot_query_consistency, save
+from minst.visualize.queries import plot_query_consistency
+from minst.visualize.style import save
 
 __all__ = ["run_demo"]
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -35,15 +34,15 @@ from minst.matcher import pairwise_dice
 from minst.model import MobileInst, upsample_masks
 from minst.tracking import cosine_similarity
 from minst.visualize.masks import class_name, color_of, draw_frame, frames_of
+from minst.visualize.style import GREY, INK, RED, caption, headline, new_figure
 
-__all__ = ["QueryStates", "choose_queries", "plot_query_consistency", "query_states", "save"]
+__all__ = ["QueryStates", "choose_queries", "plot_query_consistency", "query_states"]
 
 MAX_ROWS = 4
 VISIBLE_SCORE = 0.3  # queries below this are not drawn on the frames unless they are chosen
 WEAK_SHARE = 0.3  # queries below this share of the best one's score have nothing to show
 DUPLICATE_DICE = 0.5  # mean dice over the frames from which on two queries count as one object
 HOLD_IOU = 0.5
-LOST, ABSENT, INK = "#e8000b", "#9a9a9a", "#222222"
 GAP = 0.02  # white space on either side of a cell of a strip, as a share of its width
 
 
@@ -122,7 +121,7 @@ def plot_query_consistency(
     fig, frames_axes, mask_axes, matrix_axes, bar_axes, line_axes = _layout(states, len(queries))
     _title(fig, count, [held for _, held in fate.values()])
     _strip(frames_axes, [_colored(states, t, queries) for t in range(count)])
-    frames_axes.set_ylabel("frames, masks\ncoloured by query", labelpad=14, **_CAPTION)
+    caption(frames_axes, "frames, masks\ncoloured by query")
     for axes, query in zip(mask_axes, queries):
         instance, held = fate[query]
         outline = None if instance is None else np.stack([masks[instance] for masks in truth])
@@ -132,19 +131,6 @@ def plot_query_consistency(
     return fig
 
 
-def save(fig: Figure, path: str | Path, dpi: int = 150) -> Path:
-    """Write a figure as .png, .pdf or .svg; a file that is there is replaced."""
-    path = Path(path)
-    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"{path}: write .png, .pdf or .svg")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=dpi)
-    return path
-
-
-_CAPTION = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 7, "color": INK}
-
-
 def _layout(states: QueryStates, rows: int) -> tuple:
     """Figure and axes, placed in inches: a strip for the frames, one for each query, matrices beside, lines below."""
     width, left, right, top, bottom, gap, lines = 9.4, 1.2, 1.15, 0.68, 0.3, 0.06, 0.6
@@ -152,7 +138,7 @@ def _layout(states: QueryStates, rows: int) -> tuple:
     strip = width - left - right
     cell = min(max(strip / len(states.images) * height / image_width, 0.5), 2.0)
     total = top + (rows + 1) * (cell + gap) + 0.1 + lines + bottom
-    fig = Figure(figsize=(width, total), facecolor="white")
+    fig = new_figure(total, width)
 
     def axes(x, y, w, h):
         """y from the top."""
@@ -174,9 +160,7 @@ def _title(fig: Figure, count: int, held: list[list[bool | None]]) -> None:
     if seen:
         head = f"One query, one instance: held {sum(seen)} of {len(seen)} times ({100 * sum(seen) / len(seen):.0f} %)"
         note += f"  White line: the annotation.  Red: the query lost its instance (IoU < {HOLD_IOU})."
-    inch = 1 / fig.get_figheight()
-    fig.text(0.012, 1 - 0.1 * inch, head, fontsize=13, fontweight="bold", color=INK, va="top")
-    fig.text(0.012, 1 - 0.38 * inch, note, fontsize=8, color="#555555", va="top")
+    headline(fig, head, note)
 
 
 def _colored(states: QueryStates, t: int, queries: Sequence[int]) -> np.ndarray:
@@ -231,16 +215,15 @@ def _mask_row(axes, states, query, soft, color, outline, held, names) -> None:
             x = t + ((np.arange(columns) + 0.5) / columns - 0.5) * share
             axes.contour(x, (np.arange(rows) + 0.5) / rows, outline[t][window], [0.5], colors="white", linewidths=0.6)
         elif outline is not None:
-            axes.text(t, 0.5, "not visible", color=ABSENT, fontsize=6, ha="center", va="center")
+            axes.text(t, 0.5, "not visible", color=GREY, fontsize=6, ha="center", va="center")
         if holds is False:
-            frame = Rectangle((t - share / 2, 0), share, 1, fill=False, edgecolor=LOST, linewidth=2.5, clip_on=False)
+            frame = Rectangle((t - share / 2, 0), share, 1, fill=False, edgecolor=RED, linewidth=2.5, clip_on=False)
             axes.add_patch(frame)
     means = states.scores[:, query].mean(0)
     label = int(means.argmax())
     seen = [h for h in held if h is not None]
-    caption = f"query {query}\n{class_name(names, label)} {float(means[label]):.2f}"
-    caption += f"\nheld {sum(seen)} of {len(seen)}" if seen else ""
-    axes.set_ylabel(caption, labelpad=14, **_CAPTION)
+    words = f"query {query}\n{class_name(names, label)} {float(means[label]):.2f}"
+    caption(axes, words + (f"\nheld {sum(seen)} of {len(seen)}" if seen else ""))
     axes.add_patch(Rectangle((-0.014, 0), 0.008, 1, transform=axes.transAxes, clip_on=False, color=tuple(rgb)))
 
 
@@ -275,7 +258,7 @@ def _similarity_matrices(fig: Figure, matrix_axes, bar_axes, matrices: list[np.n
     bar = fig.colorbar(shown, cax=bar_axes, orientation="horizontal", ticks=[low, 1.0])
     bar.outline.set_linewidth(0.5)
     bar.ax.set_xticklabels([f"{low:.1f}", "1"])
-    bar.ax.tick_params(labelsize=6.5, length=2, pad=1, color=ABSENT)
+    bar.ax.tick_params(labelsize=6.5, length=2, pad=1, color=GREY)
 
 
 def _similarity_lines(axes, states: QueryStates, queries, matrices, colors, start: int) -> None:
@@ -285,7 +268,7 @@ def _similarity_lines(axes, states: QueryStates, queries, matrices, colors, star
     pairs = [states.similarity(a, b)[:, 0] for a in queries for b in queries if a != b]
     if pairs:
         curves.append(np.mean(pairs, axis=0))
-        axes.plot(frames, curves[-1], color=ABSENT, linewidth=1.2, linestyle="--")
+        axes.plot(frames, curves[-1], color=GREY, linewidth=1.2, linestyle="--")
         below = curves[-1].mean() > 0.35  # where there is room for words
         place = {"xytext": (0, -4 if below else 3), "textcoords": "offset points", "va": "top" if below else "bottom"}
         words = "kernels of different queries"
@@ -295,7 +278,7 @@ def _similarity_lines(axes, states: QueryStates, queries, matrices, colors, star
     low = min(0.0, *(float(curve.min()) for curve in curves), 0.0)
     axes.set(xlim=(-0.5, len(frames) - 0.5), ylim=(low - 0.08, 1.1), xticks=frames, yticks=[0, 1])
     axes.set_xticklabels([f"frame {start}", *(f"+{t}" for t in frames[1:])])
-    axes.tick_params(labelsize=7, length=2, color=ABSENT)
+    axes.tick_params(labelsize=7, length=2, color=GREY)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(ABSENT)
-    axes.set_ylabel(f"cosine with its\nkernel in frame {start}", labelpad=5, **_CAPTION)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    caption(axes, f"cosine with its\nkernel in frame {start}", pad=5)
