@@ -1,4 +1,3 @@
-import re
 import sys
 from types import SimpleNamespace
 
@@ -8,16 +7,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from minst import MobileInst, MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
-from minst.data.video import read_video
 from minst.model import FrameOutput
-from minst.tracking import Track, VideoResult, encode_mask
-from minst.visualize import masks as drawing
 from minst.visualize import queries as fig2
-from minst.visualize.masks import animate, color_of, draw_frame, draw_tracks, ground_truth_result, place_labels
+from minst.visualize.masks import color_of
 from minst.visualize.queries import choose_queries, plot_query_consistency, query_states
 from minst.visualize.style import save
 
