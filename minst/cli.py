@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import re
 import sys
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 
 import minst
 from minst.config import PRESETS
@@ -44,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except ModuleNotFoundError as error:
         return _complain(f"the package {error.name!r} is missing; `python -m minst env` says how to install it", 1)
-    except FloatingPointError as error:
+    except (FloatingPointError, ImportError) as error:
         return _complain(str(error), 1)
     except OSError as error:
         known = error.filename is not None and error.strerror
@@ -69,6 +67,15 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("--out", default="minst-track", help="folder of what is written")
     _tracker_arguments(add)
     add("--score-threshold", type=float, default=0.5, help="identities are shown from this score on, 0 to 1")
+
+    add = _command(commands, "explore", _explore, "a page in the browser: click an object and watch its query")
+    add("source", nargs="?", default="easy", help="shipped clip, video file, folder of images or in YouTube-VIS form")
+    add("--weights", nargs="+", default=None, help="names or folders; several can be switched (default: all shipped)")
+    add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames, to begin with")
+    add("--association", choices=("mask", "cosine"), default="mask", help="to begin with")
+    add("--port", type=int, default=8866, help="where the page is served")
+    add("--host", default="127.0.0.1", help="who can reach it: 127.0.0.1 is this machine alone")
+    add("--no-browser", action="store_true", help="do not open a browser")
 
     add = _command(commands, "eval", _eval, "video AP and query consistency on a folder in YouTube-VIS form")
     add("folder", help="folder with annotations.json and JPEGImages/")
@@ -131,14 +138,26 @@ def _track(arguments: argparse.Namespace) -> None:
     print(f"written: {said['video']}, {said['results']}")
 
 
+def _explore(arguments: argparse.Namespace) -> None:
+    from minst.samples import weights_names
+    from minst.visualize.recording import Settings
+    from minst.visualize.serve import serve
+
+    settings = Settings(arguments.reuse_interval, arguments.association)
+    weights = arguments.weights or weights_names()
+    serve(arguments.source, weights, settings, arguments.port, arguments.host, not arguments.no_browser)
+
+
 def _eval(arguments: argparse.Namespace) -> None:
-    from minst.evaluation.run import evaluate_folder
+    from minst.evaluation.run import evaluate_folder, write_figures
 
     chosen = _named(arguments, "weights", "reuse_interval", "association", "videos")
     figures = evaluate_folder(arguments.folder, **chosen)
     _print_table(_numbers(figures))
+    if "note" in figures["identity"]:
+        print(f"note: {figures['identity']['note']}")
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n")
+        write_figures(figures, arguments.json)
         print(f"written: {arguments.json}")
 
 

@@ -35,7 +35,8 @@ def requirements() -> dict[str, tuple[str, str]]:
         lines = importlib.metadata.requires("minst") or []
     form = re.compile(r"([\w.-]+)\s*(?:\[.*?\])?\s*\(?([^;)]*)\)?(?:.*extra\s*==\s*['\"](.*?)['\"])?")
     found = [form.match(line).groups() for line in lines]
-    return {name: (wanted.replace(" ", ""), extra or "") for name, wanted, extra in reversed(found)}
+    # an extra may name minst itself, for its other extras
+    return {name: (wanted.replace(" ", ""), extra or "") for name, wanted, extra in reversed(found) if name != "minst"}
 
 
 def environment() -> dict:

@@ -194,6 +194,11 @@ class KernelTracker:
             encoded = self.model.encode(image)
         except ValueError as error:
             raise ValueError(f"frame {self.frame}: {error}") from None
+        return self.advance(encoded)
+
+    @torch.inference_mode()
+    def advance(self, encoded: Encoded) -> FrameResult:
+        """`step` for a frame that `model.encode` has already seen: the same clip again, with other settings."""
         is_key = self._slots is None or self._since_key >= self.reuse_interval or encoded.size != self._size
         if is_key:
             self._key_frame(encoded)

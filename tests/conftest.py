@@ -1,5 +1,8 @@
 """What several test modules share: small models whose random weights behave like trained ones."""
 
+import shutil
+from pathlib import Path
+
 import hypothesis
 import pytest
 import torch
@@ -50,3 +53,24 @@ def make_model():
 def tiny(make_model) -> MobileInst:
     """One calibrated "shapes-tiny" with 8 queries for all tests that do not change it."""
     return make_model()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, driven by playwright; skips where one of them is missing (`.ci/run` installs it)."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing: pip install -e '.[test]'")
+    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    if not found:
+        pytest.skip("no chromium on PATH: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where browser tests leave what they saw: screenshots/ beside tests/, kept by continuous integration."""
+    folder = Path(__file__).resolve().parent.parent / "screenshots"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -154,3 +154,67 @@ def test_distance_and_shapes_are_checked():
         ConsistencyMeter(max_distance=0)
     with pytest.raises(ValueError, match=r"\(T, N, M\)"):
         ConsistencyMeter().add_ious(np.zeros((2, 3, 1)), np.zeros((2, 3), bool))
+
+
+def test_figures_per_category_and_difficulty_add_up():
+    rng = np.random.default_rng(1)
+    meter, alone = ConsistencyMeter(max_distance=2), {name: ConsistencyMeter(max_distance=2) for name in "ab"}
+    for names in ("ab", "bb", "b"):
+        # instances that do not overlap, so that each can be looked at alone
+        truths = np.zeros((12, len(names), 4, 12), bool)
+        for m in range(len(names)):
+            truths[:, m, :, 6 * m : 6 * m + 6] = rng.random((12, 4, 6)) > 0.2
+        queries = truths & (rng.random((12, len(names), 1, 1)) > 0.3)
+        meter.add_clip(queries, truths, list(names))
+        for name in set(names):
+            mine = [m for m, n in enumerate(names) if n == name]
+            alone[name].add_clip(queries, truths[:, mine])
+    said = meter.result()
+    for name, expected in ((n, m.result()) for n, m in alone.items()):
+        figures = said["per_category"][name]
+        assert figures == {key: expected[key] for key in figures}
+    assert set(said["per_category"]) == {"a", "b"} and said["instances"] == 5
+    for levels in said["per_difficulty"].values():
+        assert list(levels) == ["low", "medium", "high"]
+        assert sum(f["held"] for f in levels.values()) == said["held"] > 0
+        assert sum(f["instances"] for f in levels.values()) == 5
+        for k in (1, 2):
+            for key in ("kept", "of"):
+                assert sum(f["pairs"][k][key] for f in levels.values()) == said["pairs"][k][key] > 0
+
+
+def test_difficulty_comes_from_the_masks_or_as_given():
+    small, large = boxes((0, 1)), boxes((0, 12))
+    for truth, level in ((small, "high"), (large, "high")):
+        per = query_consistency([truth] * 2, [truth] * 2)["per_difficulty"]
+        assert per["size"][level]["held"] == 2 and per["speed"]["low"]["held"] == per["occlusion"]["low"]["held"] == 2
+    tiny = boxes((0, 1), size=(4, 100))
+    per = query_consistency([tiny] * 2, [tiny] * 2)["per_difficulty"]["size"]
+    assert per["low"]["held"] == 2 and per["low"]["retention"][1] == 1 and math.isnan(per["high"]["held_share"])
+    given = {"occlusion": "high", "speed": "medium", "size": None}
+    said = ConsistencyMeter().add_ious(np.ones((2, 1, 1)), np.ones((2, 1), bool), ["x"], [given]).result()
+    per = said["per_difficulty"]
+    assert per["occlusion"]["high"]["held"] == per["speed"]["medium"]["held"] == 2
+    assert all(figures["held"] == 0 for figures in per["size"].values()) and said["per_category"]["x"]["held_share"] == 1
+    assert ConsistencyMeter().add_ious(np.ones((2, 1, 1)), np.ones((2, 1), bool)).result()["per_category"] == {}
+
+
+def test_names_must_match_the_instances():
+    meter = ConsistencyMeter()
+    for options in ({"categories": ["a", "b"]}, {"levels": []}):
+        with pytest.raises(ValueError, match="for 1 instances"):
+            meter.add_ious(np.ones((2, 1, 1)), np.ones((2, 1), bool), **options)
+    with pytest.raises(ValueError, match="0 categories for 1 instances"):
+        meter.add_clip([boxes((0, 4))], [boxes((0, 4))], [])
+    assert meter.result()["clips"] == meter.result()["held"] == 0
+
+
+def test_a_clip_without_instances_counts_as_a_clip():
+    said = query_consistency(np.zeros((3, 2, 4, 4), bool), np.zeros((3, 0, 4, 4), bool), categories=[])
+    assert said["clips"] == 1 and said["visible"] == 0 and math.isnan(said["held_share"]) and said["queries_per_clip"] == 0
+
+
+def test_what_is_out_of_sight_does_not_count_whatever_its_iou():
+    visible = np.array([[True, False], [False, False]])
+    said = ConsistencyMeter(max_distance=1).add_ious(np.ones((2, 2, 2)) * np.eye(2), visible).result()
+    assert said["pairs"] == {1: {"kept": 0, "of": 0}} and said["instances"] == said["visible"] == said["held"] == 1

@@ -1,16 +1,21 @@
+import io
+import math
 import re
+import shutil
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import erfinv
 
 from minst import MobileInst, MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
 from minst.data.video import read_video
 from minst.tracking import Track, VideoResult, encode_mask
 from minst.visualize import masks as drawing
-from minst.visualize.masks import animate, color_of, draw_frame, draw_tracks, ground_truth_result, place_labels
+from minst.visualize.masks import Player, animate, color_of, draw_frame, draw_tracks, ground_truth_result, place_labels
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
 
@@ -57,6 +62,22 @@ def test_contours_keep_their_width_at_every_scale():
         row = draw_frame(image, [blob(10, 20, 40)], [1], scale=scale, opacity=0.0)[30 * scale].max(-1)
         assert 2.0 < (row[: 40 * scale] > 100).sum() < 7.5, scale
         assert np.abs(np.flatnonzero(row[: 40 * scale]).mean() - (20 * scale - 0.5)) < 1  # centred on the edge
+
+
+def test_tables_of_256_levels_give_what_painting_every_pixel_in_layers_gives(monkeypatch):
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    mask, color, scale = random.random((64, 96)) < 0.5, np.array(color_of(3), float), 2
+    soft = Image.fromarray(drawing._resize(mask.astype(np.uint8) * 255, scale))
+    soft = np.asarray(soft.filter(drawing.ImageFilter.GaussianBlur(0.8 * scale))) / 255.0
+    distance = 0.8 * scale * math.sqrt(2) * erfinv(2 * soft - 1)
+    expected = drawing._resize(image, scale).astype(float)
+    fill, line = np.clip(distance + 0.5, 0, 1), np.clip(drawing.LINE + 0.5 - np.abs(distance), 0, 1)
+    halo = np.clip(drawing.HALO + 0.5 - np.abs(distance), 0, 1)
+    for paint, cover in ((color, 0.6 * fill), (255.0, 0.75 * halo), (color, line)):
+        expected += (paint - expected) * cover[..., None]
+    drawn = draw_frame(image, [mask], [3], scale=scale, opacity=0.6)
+    assert np.abs(drawn - expected).max() <= 0.51  # rounding alone
 
 
 def test_later_masks_lie_on_top_and_empty_ones_do_nothing():
@@ -159,3 +180,81 @@ def test_animate_writes_what_the_suffix_says(tmp_path):
     assert "http" not in page and sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "a.html", "a.mp4"]
     with pytest.raises(ValueError, match="avi"):
         animate(frames, tmp_path / "a.avi")
+
+
+def test_without_a_path_animate_gives_a_player_for_the_notebook():
+    shades = np.linspace(30, 220, 9).astype(np.uint8)
+    frames = (np.full((48, 64, 3), shade, np.uint8) for shade in shades)
+    player = animate(frames, fps=4.0)
+    assert isinstance(player, Player)
+    assert re.fullmatch(r"Film: 9 frames, 64 x 48, 2\.\d s, \d+ KB", repr(player))
+    page = player._repr_html_()
+    for word in ("controls", "autoplay", "loop", "muted", "playsinline", "max-width:100%"):
+        assert word in page
+    # where <video> is stripped with all that is in it, the middle frame is left, with words for who cannot see it
+    left = re.sub("<video.*</video>", "", page)
+    assert "<img " in left and f"alt='{player!r} (its middle frame)'" in left and "<video" not in left
+    with Image.open(io.BytesIO(player._repr_jpeg_())) as still:
+        assert still.size == (64, 48) and abs(np.asarray(still).mean() - shades[4]) < 4
+    assert page.count("data:image/jpeg;base64,") == 2  # under the film, and as its poster
+    assert page.count("'") % 2 == 0 and "http" not in re.sub("base64,[^']*", "", page)
+
+
+def test_the_film_of_a_player_is_one_that_browsers_play(tmp_path):
+    player = animate(draw_tracks(CLIP, ground_truth_result(CLIP)))
+    (tmp_path / "film.mp4").write_bytes(player.video)
+    with av.open(str(tmp_path / "film.mp4")) as film:
+        stream = film.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.frames) == ("h264", "yuv420p", 6)
+    assert repr(animate([np.zeros((31, 45, 3), np.uint8)])).startswith("Film: 1 frame, 46 x 32, 0.1 s")
+
+
+@pytest.mark.parametrize("name", [None, "a.mp4", "a.gif", "a.html"])
+def test_animate_refuses_nothing_and_leaves_no_file(tmp_path, name):
+    for frames in ([], iter(())):
+        with pytest.raises(ValueError, match="no frames"):
+            animate(frames, name and tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_player_holds_one_frame_at_a_time():
+    alive, most = [0], [0]
+
+    class Counted(np.ndarray):
+        def __del__(self):
+            alive[0] -= self.base is None
+
+    def frames():
+        for _ in range(30):
+            frame = np.ndarray.__new__(Counted, (32, 32, 3), np.uint8)
+            frame[:] = 90
+            alive[0] += 1
+            most[0] = max(most[0], alive[0])
+            yield frame
+
+    assert animate(frames()).info.frames == 30
+    assert most[0] <= 4
+
+
+def test_the_page_plays_in_a_browser_and_fits_a_narrow_one(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser_path is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
+    page_path = animate(draw_tracks(CLIP, ground_truth_result(CLIP)), tmp_path / "film.html")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        try:
+            page = browser.new_page(viewport={"width": 180, "height": 300})
+            page.goto(page_path.as_uri())
+            page.wait_for_function("document.querySelector('video').readyState >= 2")
+            page.wait_for_function("document.querySelector('video').currentTime > 0.1")  # autoplay, muted
+            film, still = (
+                page.evaluate(f"document.querySelector('{tag}').getBoundingClientRect().toJSON()") for tag in ("video", "img")
+            )
+            assert page.evaluate("document.querySelector('video').videoWidth") == 256
+        finally:
+            browser.close()
+    assert 100 < film["width"] <= 180 and film["width"] / film["height"] == pytest.approx(256 / 192, abs=0.02)
+    for side in ("x", "y", "width", "height"):
+        assert film[side] == pytest.approx(still[side], abs=1)  # the film covers the still

@@ -1,10 +1,13 @@
+import re
 import sys
+from itertools import pairwise
 from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -14,7 +17,7 @@ from minst.model import FrameOutput
 from minst.visualize import queries as fig2
 from minst.visualize.masks import color_of
 from minst.visualize.queries import choose_queries, plot_query_consistency, query_states
-from minst.visualize.style import save
+from minst.visualize.style import RED, rgb, save
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
 
@@ -32,13 +35,16 @@ def blob(y=20, x=30, size=20, shape=(64, 96)):
 
 
 class Scripted:
-    """A model that answers with the annotations of CLIP: query 3 + i has instance i, but loses it in frames `lost`."""
+    """A model that answers with the annotations of CLIP: query 3 + i has instance i, in frame t instance holds[i, t].
+
+    `holds` may name another one, or None for an empty mask.
+    """
 
     config = SimpleNamespace(class_names=CATEGORIES)
     pixel_mean = torch.zeros(1)
 
-    def __init__(self, lost=(), queries=8):
-        self.lost, self.queries, self.t = lost, queries, 0
+    def __init__(self, holds=None, queries=8, first=3, start=0):
+        self.holds, self.queries, self.first, self.t = holds or {}, queries, first, start
         self.kernels = torch.nn.functional.one_hot(torch.arange(queries), 16).float()
 
     def eval(self):
@@ -50,21 +56,41 @@ class Scripted:
         logits = torch.full((self.queries, 12, 16), -8.0)
         classes = torch.full((self.queries, 8), -6.0)
         for i in range(len(masks)):
-            if (i, self.t) not in self.lost:
-                logits[3 + i] = 16 * small[i] - 8
-            classes[3 + i, int(CLIP.labels[i])] = 2.0 - i
+            instance = self.holds.get((i, self.t), i)
+            if instance is not None:
+                logits[self.first + i] = 16 * small[instance] - 8
+            classes[self.first + i, int(CLIP.labels[i])] = 2.0 - i
         self.t += 1
         objectness = torch.full((self.queries,), 3.0)
         return FrameOutput(classes[None], objectness[None], self.kernels[None], None, logits[None], None)
 
 
 def strip_axes(fig):
-    return [axes for axes in fig.axes if axes.get_ylabel().startswith(("frames", "query"))]
+    return [axes for axes in fig.axes if "query" in axes.get_ylabel()]
+
+
+def rows_of(fig):
+    """{query: its row of masks}"""
+    words = {axes: re.search(r"query (\d+)", axes.get_ylabel()) for axes in fig.axes}
+    return {int(found[1]): axes for axes, found in words.items() if found}
 
 
 def red_frames(axes):
     boxes = [p for p in axes.patches if isinstance(p, Rectangle) and not p.get_fill()]
+    assert [to_hex(p.get_edgecolor()) for p in boxes] == [RED] * len(boxes)
     return [round(p.get_x() + p.get_width() / 2) for p in boxes]
+
+
+def tags(axes):
+    return [text.get_text() for text in axes.texts if text.get_text().startswith("×")]
+
+
+def tracks_of(fig):
+    """Of every model: the share written beside each query, and its crosses as (row, frame)."""
+    panels = [axes for axes in fig.axes if "\nheld " in "\n" + axes.get_ylabel()]
+    shares = [[t.get_text() for t in axes.texts if t.get_text() != "■"] for axes in panels]
+    crosses = [[(int(k.get_ydata()[0]), int(k.get_xdata()[0])) for k in axes.lines] for axes in panels]
+    return list(zip(shares, crosses))
 
 
 def test_query_states_are_those_of_single_key_frames(model):
@@ -114,29 +140,127 @@ def test_fig2_shows_the_frames_the_masks_and_the_similarities(model):
     for image, query in zip(images, (6, 2, 11), strict=True):
         kernels = torch.nn.functional.normalize(states.kernels[:, query], dim=1)
         np.testing.assert_allclose(image.get_array(), kernels @ kernels.T, atol=1e-5)
-    lines = next(axes for axes in fig.axes if axes.get_ylabel().startswith("cosine"))
-    curves = [line.get_ydata() for line in lines.lines if line.get_linestyle() == "-"]
-    np.testing.assert_allclose(curves, [states.similarity(q)[:, 0] for q in (6, 2, 11)], atol=1e-6)
-    assert [t.get_text() for t in lines.get_xticklabels()] == ["frame 1", "+1", "+2", "+3", "+4"]
+    numbers = [[t.get_text() for t in axes.get_xticklabels()] for axes in fig.axes]
+    assert ["frame 1", "+1", "+2", "+3", "+4"] in numbers
     # the strip of frames: five cells as wide as a frame, tinted in the colours of the queries only
     strip = rows[0].images[0].get_array()
     assert strip.shape[0] == 96 and strip.shape[1] == 5 * (128 + 2 * round(fig2.GAP * 128))
 
 
 def test_fig2_marks_where_a_query_holds_and_loses_its_instance():
-    visible = np.array([CLIP.render(t).masks.any((1, 2)) for t in range(6)])
-    assert visible[:, :2].all()  # else choose another clip for these tests
-    fig = plot_query_consistency(Scripted(lost=[(1, 2), (1, 5)]), CLIP, num_frames=6)
-    rows = {axes.get_ylabel().split("\n")[0]: axes for axes in strip_axes(fig)}
-    assert red_frames(rows["query 3"]) == [] and red_frames(rows["query 4"]) == [2, 5]
-    assert rows["query 3"].get_ylabel().endswith("held 6 of 6")
-    assert rows["query 4"].get_ylabel().endswith("held 4 of 6")
-    assert CATEGORIES[CLIP.labels[0]] in rows["query 3"].get_ylabel()
-    total, lost = int(visible[:, : len(rows) - 1].sum()), 2
-    assert f"held {total - lost} of {total} times" in fig.texts[0].get_text()
-    plain = plot_query_consistency(Scripted(lost=[(1, 2)]), [CLIP.render(t).image for t in range(6)])
+    fig = plot_query_consistency(Scripted({(1, 2): None, (1, 5): None, (0, 4): None}), CLIP)
+    rows = rows_of(fig)
+    assert list(rows) == [4, 3]  # instance 1 covers more over the frames: it comes first
+    assert red_frames(rows[3]) == [4] and red_frames(rows[4]) == [2, 5]
+    assert tags(rows[3]) == ["× lost"] and tags(rows[4]) == ["× lost"] * 2  # not by colour alone
+    assert tracks_of(fig) == [(["4 of 6 (67 %)", "5 of 6 (83 %)"], [(0, 2), (0, 5), (1, 4)])]
+    assert CATEGORIES[CLIP.labels[0]] in rows[3].get_ylabel()
+    assert "held 9 of 12 times (75 %)" in fig.texts[0].get_text()
+    assert "annotation" in fig.texts[1].get_text()
+    for instance, axes in ((1, rows[4]), (0, rows[3])):  # the same colour everywhere
+        assert axes.spines["left"].get_edgecolor()[:3] == rgb(instance + 1)
+    plain = plot_query_consistency(Scripted({(1, 2): None}), [CLIP.render(t).image for t in range(6)])
     assert all(red_frames(axes) == [] for axes in strip_axes(plain))  # nothing to compare with
-    assert "held" not in plain.texts[0].get_text()
+    assert "held" not in plain.texts[0].get_text() and tracks_of(plain) == []
+
+
+def test_the_instance_is_the_one_held_first_not_the_best_in_hindsight():
+    late = {(0, 0): None, (0, 1): None, **{(0, t): 1 for t in (3, 4, 5)}, **{(1, t): None for t in range(6)}}
+    fig = plot_query_consistency(Scripted(late), CLIP)  # query 3: nothing, nothing, instance 0, then instance 1
+    rows = rows_of(fig)
+    assert list(rows)[1] == 3 and len(rows) == 2
+    assert red_frames(rows[3]) == [0, 1, 3, 4, 5]
+    assert tags(rows[3]) == ["× not yet"] * 2 + ["× lost"] * 3
+    # query 3 has its instance: instance 1, which nobody else holds, is not given to it as well
+    other = next(axes for query, axes in rows.items() if query != 3)
+    assert red_frames(other) == list(range(6)) and tags(other) == ["× never"] * 6
+    assert "held 1 of 12 times (8 %)" in fig.texts[0].get_text()
+
+
+def test_two_chosen_queries_have_not_the_same_instance():
+    both = {(0, t): 1 for t in range(6)}  # query 3 has instance 1, as query 4
+    fig = plot_query_consistency(Scripted(both), CLIP, queries=[4, 3])
+    ((shares, _),) = tracks_of(fig)
+    assert sorted(shares) == ["6 of 6 (100 %)", "holds no instance"]
+    assert len({axes.spines["left"].get_edgecolor() for axes in rows_of(fig).values()}) == 2
+    (alone,) = tracks_of(plot_query_consistency(Scripted(both), CLIP, queries=[3]))
+    assert alone == (["6 of 6 (100 %)"], [])
+
+
+def test_first_holders_are_one_to_one_and_keep_what_they_have():
+    ious = np.zeros((3, 4, 3))
+    ious[0, 2, 1] = ious[1, 2, 0] = 0.9  # query 2 moves on to instance 0 ...
+    ious[1, 0, 0] = 0.3
+    ious[2, 0, 0] = 0.6  # ... which query 0 then holds
+    ious[2, 3, 1] = 1.0
+    ious[:, 1, 2] = 0.49
+    assert fig2._first_holders(ious) == {1: 2, 0: 0}
+
+
+def test_a_sliver_of_an_instance_chooses_no_query():
+    truth = np.zeros((3, 1, 32, 48), bool)
+    truth[0, 0, 10:16, :2] = truth[1:, 0, 8:24, :16] = True  # it comes in: 12, 256 pixels
+    logits = torch.full((3, 3, 4, 6), -9.0)
+    logits[1:, 2, 1:3, :2] = 9.0
+    states = fig2.QueryStates([np.zeros((32, 48, 3), np.uint8)] * 3, torch.ones(3, 3, 1), torch.ones(3, 3, 4), logits)
+    exact = fig2._ious
+    try:
+        fig2._ious = lambda *_: np.array([[[1.0], [0], [0]], [[0.0], [0], [1]], [[0.0], [0], [1]]])
+        assert fig2._choose([states], truth, None) == ([0], [[2]], [{2: 1}])
+        truth[0, 0, :8, :4] = True  # 44 pixels: more than a tenth
+        assert fig2._choose([states], truth, None) == ([0], [[0]], [{0: 1}])
+    finally:
+        fig2._ious = exact
+    np.testing.assert_allclose(exact(states, truth)[1:, :, 0], [[0, 0, 1], [0, 0, 1]], atol=0.5)
+
+
+def test_two_models_are_compared_on_the_same_instances():
+    models = {"with": Scripted(), "without": Scripted({(1, t): 0 for t in (2, 3)}, first=5)}
+    fig = plot_query_consistency(models, CLIP)
+    names = [axes.get_ylabel().split("\n")[:2] for axes in strip_axes(fig)]
+    assert names[:2] == [["with", "frames, masks"], ["without", "frames, masks"]]
+    assert names[2:] == [["with", "query 4"], ["without", "query 6"], ["with", "query 3"], ["without", "query 5"]]
+    rows = rows_of(fig)
+    assert {query: red_frames(axes) for query, axes in rows.items()} == {4: [], 6: [2, 3], 3: [], 5: []}
+    tops = [axes.get_position().y1 for axes in rows.values()]
+    assert tops == sorted(tops, reverse=True)
+    assert tops[0] - tops[1] == pytest.approx(tops[2] - tops[3]) and tops[1] - tops[2] > tops[0] - tops[1] + 0.01
+    for pair, instance in (((4, 6), 1), ((3, 5), 0)):
+        assert [rows[q].spines["left"].get_edgecolor()[:3] for q in pair] == [rgb(instance + 1)] * 2
+    assert fig.texts[0].get_text().endswith("100 % with, 83 % without")
+    full = ["6 of 6 (100 %)"] * 2
+    assert tracks_of(fig) == [(full, []), (["4 of 6 (67 %)", full[0]], [(0, 2), (0, 3)])]
+
+
+def test_without_annotations_the_second_models_queries_are_those_of_the_most_similar_masks():
+    frames = (CLIP.render(t).image for t in range(6))  # which can be read but once
+    swapped = Scripted({(i, t): 1 - i for i in (0, 1) for t in range(6)}, first=5)
+    fig = plot_query_consistency({"a": Scripted({(0, 0): None}), "b": swapped}, frames)
+    assert list(rows_of(fig)) == [3, 6, 4, 5]  # by score; query 3 is compared where it has a mask first
+    assert tracks_of(fig) == [] and "a colour for each query" in fig.texts[0].get_text()
+
+
+def test_a_model_that_finds_nothing(model):
+    nothing = Scripted({(i, t): None for i in (0, 1) for t in range(6)})
+    frames = [CLIP.render(t).image for t in range(6)]
+    for models in (nothing, {"a": nothing, "b": Scripted(nothing.holds)}):
+        nothing.t = 0
+        fig = plot_query_consistency(models, frames)
+        assert fig.texts[0].get_text().startswith("Nothing found in 6 frames")
+    nothing.t = 0
+    fig = plot_query_consistency(nothing, CLIP)
+    assert "held 0 of 12 times (0 %)" in fig.texts[0].get_text()
+    assert all(tags(axes) == ["× never"] * 6 for axes in rows_of(fig).values())
+
+    class Empty:
+        def __len__(self):
+            return 1
+
+        def render(self, t):
+            return SimpleNamespace(image=CLIP.render(t).image, masks=np.zeros((0, 96, 128), bool))
+
+    fig = plot_query_consistency(Scripted(), Empty())
+    assert "No annotated instance" in fig.texts[1].get_text() and tracks_of(fig) == []
 
 
 def test_fig2_compares_with_the_annotations_of_the_frames_it_shows():
@@ -150,22 +274,23 @@ def test_fig2_compares_with_the_annotations_of_the_frames_it_shows():
             asked.append(t)
             return CLIP.render(t)
 
-    model = Scripted()
-    model.t = 2
+    model = Scripted(start=2)
     fig = plot_query_consistency(model, Watched(), num_frames=3, start=2)
     assert sorted(asked) == [2, 2, 3, 3, 4, 4]  # once for the image, once for the annotations
     assert "(100 %)" in fig.texts[0].get_text()
 
 
 def test_an_instance_that_is_not_visible_is_neither_held_nor_lost():
-    soft = np.zeros((4, 10, 10))
-    truth = [np.zeros((2, 10, 10), bool) for _ in range(4)]
-    for t in (0, 1, 3):
-        truth[t][1, 2:6, 2:6] = True
-    soft[0, 2:6, 2:6], soft[1, 2:6, 2:4], soft[3, 2:6, 3:4] = 0.9, 0.9, 0.9  # IoU 1, 1/2, 1/4
-    assert fig2._fate(soft, truth) == (1, [True, True, None, False])
-    assert fig2._fate(soft, None) == (None, [None] * 4)
-    assert fig2._fate(soft, [np.zeros((0, 10, 10), bool)] * 4) == (None, [None] * 4)
+    truth = np.zeros((4, 2, 16, 16), bool)
+    truth[[0, 1, 3], 1, :8] = True
+    logits = torch.full((4, 3, 2, 2), -9.0)
+    logits[[0, 1, 2], 1, 0] = 9.0  # in frame 2 as well, where nothing is
+    states = fig2.QueryStates([np.zeros((16, 16, 3), np.uint8)] * 4, torch.ones(4, 3, 1), torch.ones(4, 3, 4), logits)
+    row = fig2._row(states, 1, [1], 1, 2, ("fish",), truth)
+    assert row.held == [True, True, None, False] and row.label == "fish 1.00" and row.others == []
+    assert (row.outline == truth[:, 1]).all()
+    assert fig2._share([row, row]) == (4, 6, "67 %")
+    assert fig2._row(states, 1, [1], None, 2, (), truth).held == [None] * 4
 
 
 def test_the_window_is_tight_inside_and_of_the_frames_shape():
@@ -178,15 +303,42 @@ def test_the_window_is_tight_inside_and_of_the_frames_shape():
     assert fig2._window(np.zeros((90, 120), bool)) == (slice(0, 90), slice(0, 120))
 
 
-def test_fig2_of_odd_videos_and_bad_queries(model, tmp_path):
-    one = plot_query_consistency(model, CLIP, num_frames=1, queries=[0])
+def test_fig2_of_odd_videos_and_bad_input(model, tmp_path):
+    one = plot_query_consistency({"a": model, "b": model}, CLIP, num_frames=1)
     save(one, tmp_path / "one.png")
     assert "nan" not in [text.get_text() for axes in one.axes for text in axes.texts]  # no pair of frames, no mean
-    odd = [np.full((70, 101, 3), 90, np.uint8)] * 3
-    save(plot_query_consistency(model, odd), tmp_path / "odd.svg")
-    for queries in ([], [20], [0, 1, 2, 3, 4], [-1]):
+    for shape in ((70, 101), (101, 70)):
+        odd = plot_query_consistency(model, [np.full((*shape, 3), 90, np.uint8)] * 3)
+        save(odd, tmp_path / "odd.svg")
+        for axes in strip_axes(odd):  # pictures are not stretched
+            box = axes.get_window_extent()
+            assert box.width / box.height == pytest.approx(3 * shape[1] / shape[0], rel=0.01)
+    for queries in ([], [20], [0, 1, 2, 3, 4], [-1], [3, 3], ["a"], [0.5]):
         with pytest.raises(ValueError, match="give 1 to 4 of 0..19"):
-            plot_query_consistency(model, CLIP, queries=queries)
+            plot_query_consistency(model, CLIP, num_frames=1, queries=queries)
+    with pytest.raises(ValueError, match="single model"):
+        plot_query_consistency({"a": model, "b": model}, CLIP, num_frames=1, queries=[1])
+    for models in ({}, {"a": model, "b": model, "c": model}):
+        with pytest.raises(ValueError, match="one or two"):
+            plot_query_consistency(models, CLIP)
+    frame = np.zeros((64, 96, 3), np.uint8)
+    for bad in (frame[:32], frame[..., 0], frame.astype(float)):
+        with pytest.raises(ValueError, match="frame 1 is"):
+            plot_query_consistency(model, [frame, bad])
+
+
+def test_the_words_of_fig2_stay_on_the_page(model):
+    names = {"with temporal training": model, "without temporal training, a long name": model}
+    for models, frames in ((names, 6), (names, 36), (model, 6)):
+        video = CLIP if frames == 6 else [CLIP.render(t % 6).image for t in range(frames)]
+        fig = plot_query_consistency(models, video, num_frames=36)
+        fig.canvas.draw()
+        boxes = [*(axes.get_tightbbox() for axes in fig.axes), *(t.get_window_extent() for t in fig.texts)]
+        assert min(min(box.x0, box.y0) for box in boxes) >= 0
+        assert max(box.x1 for box in boxes) <= fig.bbox.x1 and max(box.y1 for box in boxes) <= fig.bbox.y1
+        for axes in fig.axes:
+            numbers = [t.get_window_extent() for t in axes.get_xticklabels()]
+            assert all(a.x1 < b.x0 for a, b in pairwise(numbers))
 
 
 def test_save_writes_three_formats_and_replaces(model, tmp_path):
@@ -214,10 +366,10 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     def tint(picture, y, x):  # of a pixel: what the opaque part of its colour must have been
         return (picture[y, x] - 0.35 * 166) / 0.65
 
-    first, second = (fig2._colored(states, t, [7]).astype(float) for t in range(2))
+    first, second = (fig2._colored(states, t, [7], {7: 1}).astype(float) for t in range(2))
     for picture in (first, second):
         assert np.abs(tint(picture, 20, 20) - color_of(1)).max() < 3
     assert np.abs(tint(first, 48, 64) - tint(second, 20, 64)).max() < 3  # the other one keeps its colour as well
     assert np.abs(tint(first, 48, 64) - color_of(1)).max() > 40
     scores[0, 5] = 0.2  # weak
-    assert np.ptp(fig2._colored(states, 0, [7])[48, 64]) == 0  # grey: not drawn
+    assert np.ptp(fig2._colored(states, 0, [7], {7: 1})[48, 64]) == 0  # grey: not drawn

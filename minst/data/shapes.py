@@ -246,8 +246,10 @@ def _colors(random: _Random, hue: float) -> dict[str, np.ndarray]:
 class ShapesClip:
     """One clip. The script is written at construction (cheap); `render(t)` draws a frame, in any order.
 
-    labels: (n,) int64, index into `CATEGORIES`. Instances are numbered from back to front.
+    labels: (n,) int64, index into `categories`. Instances are numbered from back to front.
     """
+
+    categories = CATEGORIES
 
     def __init__(self, config: ShapesConfig, seed: int, index: int):
         for name, value in (("seed", seed), ("index", index)):

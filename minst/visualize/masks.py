@@ -1,6 +1,6 @@
 """Masks and identities drawn on frames: the same identity has the same colour in every picture of this package.
 
-    video, VideoResult ─ draw_tracks ─> annotated frames (sH, sW, 3) bytes ─ animate ─> .mp4 | .gif | .html
+    video, VideoResult ─ draw_tracks ─> annotated frames (sH, sW, 3) bytes ─ animate ─> Player | .mp4 | .gif | .html
     one frame, its masks and ids ─ draw_frame ─┘
 
 A contour that is smooth at any scale: blur the enlarged mask a little, m = G_sigma * mask. At a distance d inside a
@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 import math
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -26,11 +29,11 @@ from pycocotools import mask as rle_codec
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import erfinv
 
-from minst.data.video import write_gif, write_mp4
+from minst.data.video import VideoInfo, read_video, video_info, write_gif, write_mp4
 from minst.data.ytvis import decode_mask
 from minst.tracking import Track, VideoResult, encode_mask
 
-__all__ = ["animate", "color_of", "draw_frame", "draw_tracks", "ground_truth_result", "place_labels"]
+__all__ = ["Player", "animate", "color_of", "draw_frame", "draw_tracks", "ground_truth_result", "place_labels"]
 
 # Okabe and Ito's colours, told apart with every common kind of colour vision; then lighter, then darker ones
 PALETTE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233), (213, 94, 0))
@@ -101,31 +104,63 @@ def draw_tracks(video: Iterable[np.ndarray], result: VideoResult, scale: int | N
         raise ValueError(f"draw_tracks: the video has {count} frames, the result {result.num_frames}")
 
 
-def animate(frames: Iterable[np.ndarray], path: str | Path, fps: float = 8.0) -> Path:
-    """Write frames as the suffix says: .mp4, .gif, or .html, a page (or notebook output) that needs no other file."""
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix == ".mp4":
-        return write_mp4(frames, path, fps)
-    if suffix == ".gif":
-        return write_gif(frames, path, fps)
+class Player(NamedTuple):
+    """A film as a notebook shows it, no other file needed; its middle frame where films do not play (GitHub, PDF)."""
+
+    video: bytes  # .mp4
+    still: bytes  # .jpg
+    info: VideoInfo
+
+    def __repr__(self) -> str:
+        width, height, count, fps = self.info
+        size = f"{width} x {height}, {count / fps:.1f} s, {len(self.video) / 1024:.0f} KB"
+        return f"Film: {count} frame{'s' * (count != 1)}, {size}"
+
+    def _repr_html_(self) -> str:
+        video, still = (base64.b64encode(data).decode("ascii") for data in (self.video, self.still))
+        return (
+            "<div style='position:relative;display:inline-block;max-width:100%;line-height:0'>"
+            f"<img alt='{self} (its middle frame)' style='max-width:100%' src='data:image/jpeg;base64,{still}'>"
+            f"<video controls autoplay loop muted playsinline aria-label='{self}' src='data:video/mp4;base64,{video}' "
+            f"style='position:absolute;left:0;top:0;width:100%' poster='data:image/jpeg;base64,{still}'></video></div>"
+        )
+
+    def _repr_jpeg_(self) -> bytes:
+        return self.still
+
+
+def animate(frames: Iterable[np.ndarray], path: str | Path | None = None, fps: float = 8.0) -> Player | Path:
+    """Without a path a `Player`, which a notebook shows; else a file as the suffix says, whose path is returned.
+
+    .mp4, .gif (all frames in memory), or .html, a page that needs no other file. Raises ValueError without frames.
+    """
+    suffix = ".html" if path is None else Path(path).suffix.lower()
+    if suffix in (".mp4", ".gif"):
+        return (write_mp4 if suffix == ".mp4" else write_gif)(frames, path, fps)
     if suffix != ".html":
         raise ValueError(f"{path}: write .mp4, .gif or .html, not {suffix or 'a name without suffix'}")
-    video = write_mp4(frames, path.with_name(path.name + ".mp4"), fps)
-    data = base64.b64encode(video.read_bytes()).decode("ascii")
-    video.unlink()
-    path.write_text(
-        f"<!doctype html>\n<meta charset='utf-8'>\n<title>{html.escape(path.stem)}</title>\n"
-        "<video controls autoplay loop muted playsinline style='max-width:100%' "
-        f"src='data:video/mp4;base64,{data}'></video>\n"
-    )
+    first = next(frames := iter(frames), None)
+    if first is None:
+        raise ValueError(f"{path or 'animate'}: no frames to show")
+    with tempfile.TemporaryDirectory() as folder:
+        film = write_mp4(chain([first], frames), Path(folder) / "film.mp4", fps)
+        info, still = video_info(film), io.BytesIO()
+        middle = next(islice(read_video(film), info.frames // 2, None))  # read back: frames may be too many to keep
+        Image.fromarray(middle).save(still, "JPEG", quality=70)
+        player = Player(film.read_bytes(), still.getvalue(), info)
+    if path is None:
+        return player
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"<!doctype html>\n<meta charset='utf-8'>\n<title>{html.escape(path.stem)}</title>\n"
+    path.write_text(head + player._repr_html_() + "\n")
     return path
 
 
 def ground_truth_result(clip) -> VideoResult:
     """The annotations of a clip (`Clip` or `ShapesClip`) as if a perfect tracker had found them."""
     shown = [clip.render(t).masks for t in range(len(clip))]  # T x (M, H, W)
-    names = tuple(getattr(clip, "categories", ())) or _shapes_categories()
+    names = tuple(clip.categories)
     tracks = []
     for i, label in enumerate(clip.labels):
         codes = [encode_mask(masks[i]) if masks[i].any() else None for masks in shown]
@@ -187,16 +222,20 @@ def _paint(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, scale: int, 
     bottom, right = min(bottom + margin + 1, height), min(right + margin + 1, width)
     sigma = 0.8 * scale
     soft = Image.fromarray(_resize(mask[top:bottom, left:right].astype(np.uint8) * 255, scale))
-    soft = np.asarray(soft.filter(ImageFilter.GaussianBlur(sigma)), np.float32) / 255
-    distance = (sigma * math.sqrt(2)) * erfinv(2 * soft - 1)  # > 0 inside, infinite far from the edge
-    patch = canvas[top * scale : bottom * scale, left * scale : right * scale]
+    soft = np.asarray(soft.filter(ImageFilter.GaussianBlur(sigma)))
+    # bytes: what becomes of each of 256 levels is computed once, and looked up for every pixel
+    distance = (sigma * math.sqrt(2)) * erfinv(2 * np.arange(256) / 255 - 1)  # > 0 inside, infinite far from the edge
     layers = (
         (color, opacity * np.clip(distance + 0.5, 0, 1)),
         (np.float32((255, 255, 255)), 0.75 * np.clip(HALO + 0.5 - np.abs(distance), 0, 1)),
         (color, np.clip(LINE + 0.5 - np.abs(distance), 0, 1)),
     )
+    keep, add = np.ones((256, 3), np.float32), np.zeros((256, 3), np.float32)  # new = keep * old + add
     for paint, cover in layers:
-        patch += (paint - patch) * cover[..., None]
+        keep *= 1 - cover[:, None]
+        add += (paint - add) * cover[:, None]
+    box = np.s_[top * scale : bottom * scale, left * scale : right * scale]
+    canvas[box] = canvas[box] * keep.take(soft, axis=0) + add.take(soft, axis=0)
 
 
 def _tags(canvas: np.ndarray, tags: list[tuple[str, tuple[int, int, int], np.ndarray]]) -> None:
@@ -228,9 +267,3 @@ def _smooth_anchors(track: Track) -> dict[int, tuple[float, float]]:
             points = np.array([_anchor(track.segmentations[t]) for t in frames])
             anchors.update(zip(frames, gaussian_filter1d(points, SMOOTH_FRAMES, axis=0, mode="nearest").tolist()))
     return anchors
-
-
-def _shapes_categories() -> tuple[str, ...]:
-    from minst.data.shapes import CATEGORIES
-
-    return CATEGORIES

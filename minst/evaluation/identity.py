@@ -1,0 +1,232 @@
+"""Does an identity stay on its instance? Swaps and fragmentations of a tracker's result, with HOTA and IDF1.
+
+    VideoResult, K tracks    ┐                    ┌ one-to-one in a frame, IoU >= 0.5 -> who covers whom -> events
+                             ├-> IoU (T, K, M) ---┤
+    true masks (T, M, H, W)  ┘                    └ trackeval -> HOTA = sqrt(DetA AssA), IDF1, ...
+
+A track *covers* an instance when the frame's one-to-one assignment pairs the two with IoU >= 0.5. Classes do not matter
+(AP judges them). As in CLEAR MOT, pairs of the frame before stay together as long as they reach 0.5, and only what is
+left is assigned by total IoU: two tracks on one instance that take turns at being best swap nothing.
+
+    found  covered for the first time
+    lost   visible and not covered, but covered in the last frame in which it was visible
+    again  covered again after frames in which it was visible and not covered: a *fragmentation*, whatever the id
+    back   covered by the same id as before it was out of sight: as it should be
+    swap   covered by another id than the last that covered it: an *identity switch*; may come with "again"
+
+Symbols: T frames, K tracks, M instances of a clip. Ids count from 1 (0 = none), instances from 0 (-1 = none).
+
+Assumption: an instance out of sight cannot be lost: a gap is a fragmentation only if the instance is visible in it.
+    (CLEAR MOT counts every gap.)
+
+Lesson: notebooks/07_kernel_reuse_and_association.ipynb
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from minst.data.ytvis import decode_mask
+from minst.evaluation.consistency import HOLD_IOU, mask_ious, share
+from minst.evaluation.difficulty import GroupedCounts, clip_measures, difficulty_levels, frame_measures
+
+if TYPE_CHECKING:  # tracking needs torch, comparing masks does not
+    from minst.tracking import FrameResult, VideoResult
+
+__all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "category_names", "gather_frames",
+           "identity_events", "tracking_scores"]  # fmt: skip
+
+EVENT_KINDS = ("found", "lost", "again", "back", "swap")
+HOTA_FIGURES = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA")  # means over 19 thresholds of IoU
+ID_FIGURES = ("IDF1", "IDP", "IDR")
+INSTALL = 'HOTA and IDF1 need the package trackeval; install it with: python3 -m pip install "minst[track]"'
+
+
+class IdentityEvent(NamedTuple):
+    frame: int
+    instance: int  # 0..M-1
+    kind: str  # one of EVENT_KINDS
+    old_id: int  # that covered the instance last; 0 = none yet
+    new_id: int  # that covers it now; 0 = none
+
+
+class IdentityEvents(NamedTuple):
+    """Which track covers which instance in every frame of a clip, and what happened to the instances."""
+
+    ids: np.ndarray  # (K,) int, in the order of the result's tracks
+    seen: np.ndarray  # (T, K) bool, the track has a mask
+    covers: np.ndarray  # (T, K) int, the instance that it covers, -1 = none
+    visible: np.ndarray  # (T, M) bool
+    held_by: np.ndarray  # (T, M) int, the id that covers the instance, 0 = none
+    ious: np.ndarray  # (T, K, M)
+    events: list[IdentityEvent]  # in order of frame and instance
+    levels: list[dict[str, str | None]]  # how hard each instance is, as `difficulty_levels` says it
+
+
+def identity_events(result: VideoResult, clip) -> IdentityEvents:
+    """Compare the tracks of a clip with its ground truth.
+
+    clip: has len() and masks(t) -> (M, H, W) bool, or render(t).masks. Raises ValueError when result and clip differ in
+    their number of frames or, naming the frame, in size.
+    """
+    frames, tracks = len(clip), result.tracks
+    lengths = {result.num_frames, *(len(track.segmentations) for track in tracks)}
+    if lengths != {frames} or not frames:
+        raise ValueError(f"the result has {sorted(lengths)} frames, the clip {frames}: give the result of this clip")
+    seen = np.array([[track.segmentations[t] is not None for track in tracks] for t in range(frames)], dtype=bool)
+    ious, measures = [], []
+    for t in range(frames):
+        truths = np.asarray(clip.masks(t) if hasattr(clip, "masks") else clip.render(t).masks)
+        ious.append(np.zeros((len(tracks), len(truths))))
+        try:
+            masks = [decode_mask(tracks[k].segmentations[t], *truths.shape[1:]) for k in np.flatnonzero(seen[t])]
+        except ValueError as error:
+            raise ValueError(f"frame {t}: {error}") from None
+        if masks:
+            ious[t][seen[t]] = mask_ious(np.stack(masks), truths)
+        measures.append(frame_measures(truths))
+    overlaps, measured = np.stack(ious), np.stack(measures)  # (T, K, M), (T, M, 7), areas first
+    visible, ids, covers = measured[..., 0] > 0, np.array([track.id for track in tracks], dtype=int), _cover(overlaps)
+    held_by = np.zeros(visible.shape, dtype=int)
+    at, track = np.nonzero(covers >= 0)
+    held_by[at, covers[at, track]] = ids[track]
+    events = [e for m in range(visible.shape[1]) for e in _events_of(m, visible[:, m], held_by[:, m])]
+    events.sort(key=lambda e: e.frame)  # stable: by instance within a frame, "again" before "swap"
+    levels = difficulty_levels(clip_measures(measured))
+    return IdentityEvents(ids, seen, covers, visible, held_by, overlaps, events, levels)
+
+
+def _cover(ious: np.ndarray) -> np.ndarray:
+    """IoU (T, K, M) -> the instance that each track covers, (T, K), -1 = none."""
+    covers = np.full(ious.shape[:2], -1)
+    kept = np.zeros(ious.shape[1:], dtype=bool)  # pairs of the frame before
+    for t, frame in enumerate(ious):
+        # a pair that goes on outweighs all the IoU that there may be
+        worth = np.where(frame >= HOLD_IOU, frame + kept * (1 + min(frame.shape)), 0)
+        rows, columns = linear_sum_assignment(worth, maximize=True)
+        good = worth[rows, columns] > 0
+        kept[:] = False
+        kept[rows[good], columns[good]] = True
+        covers[t, rows[good]] = columns[good]
+    return covers
+
+
+def _events_of(instance: int, visible: np.ndarray, held_by: np.ndarray) -> Iterable[IdentityEvent]:
+    """The events of one instance from visible (T,) and the id that covers it (T,)."""
+    last, lost, away = 0, False, False  # the id that covered it last; since then not covered, out of sight
+    for t, (there, now) in enumerate(zip(visible.tolist(), held_by.tolist(), strict=True)):
+        if not there:
+            away = True
+            continue
+        happened = {
+            "found": now and not last,
+            "lost": last and not now and not lost,
+            "again": now and lost,
+            "back": now and now == last and away and not lost,
+            "swap": now and last and now != last,
+        }
+        yield from (IdentityEvent(t, instance, kind, last, now) for kind in EVENT_KINDS if happened[kind])
+        last, lost, away = now or last, bool(last and not now), away and not now
+
+
+class IdentityMeter:
+    """Counts fragmentations and swaps over the clips of a split, in all, per category and per difficulty."""
+
+    def __init__(self):
+        self.clips: list[IdentityEvents] = []
+        self.counts = GroupedCounts(5)  # instances, visible, covered, fragmentations, swaps
+
+    def add_clip(self, result: VideoResult, clip) -> IdentityEvents:
+        """`identity_events` of one clip, counted and returned; `category_names` of the clip says what is what."""
+        found = identity_events(result, clip)
+        visible, covered = found.visible.sum(axis=0), (found.held_by > 0).sum(axis=0)  # (M,)
+        errors = np.zeros((len(visible), 2), dtype=int)  # fragmentations, swaps
+        for event in found.events:
+            errors[event.instance] += event.kind == "again", event.kind == "swap"
+        counts = np.column_stack([visible > 0, visible, covered, errors])
+        self.counts.add(counts, category_names(clip), found.levels)
+        self.clips.append(found)
+        return found
+
+    def result(self) -> dict:
+        """The figures of all clips so far; NaN where nothing was there to count.
+
+        instances, visible     how many were visible at all, and summed over frames
+        covered_share          the share of `visible` that a track covers
+        fragmentations, swaps  how often an instance was lost while visible and covered again; changed its id
+        per_category, per_difficulty    the above of each group, as in `ConsistencyMeter`
+        HOTA, DetA, ..., IDF1  of `tracking_scores`; without trackeval a "note" that says how to get them
+        """
+        try:
+            scores = _scores(self.clips)
+        except ImportError as error:
+            scores = {"note": str(error)}
+        return {**self.counts.result(_figures), **scores}
+
+
+def _figures(counts: np.ndarray) -> dict:
+    instances, visible, covered, fragmentations, swaps = counts.tolist()
+    sums = {"instances": instances, "visible": visible, "covered_share": share(covered, visible)}
+    return {**sums, "fragmentations": fragmentations, "swaps": swaps}
+
+
+def category_names(clip) -> list[str] | None:
+    """The category of every instance by name, "class 3" where the clip has only labels, None where it has none."""
+    labels, names = getattr(clip, "labels", None), getattr(clip, "categories", None)
+    return None if labels is None else [names[i] if names else f"class {i}" for i in labels]
+
+
+def gather_frames(frames: Iterable[FrameResult], class_names: Sequence[str] = ()) -> VideoResult:
+    """What `KernelTracker.step` said of every frame of a video -> a `VideoResult`.
+
+    `KernelTracker.track` knows more: here a track has the last score that `step` gave, for its best class alone.
+    """
+    from minst.tracking import Track, VideoResult
+
+    frames, tracks = list(frames), {}
+    for t, frame in enumerate(frames):
+        for identity, label, score, mask in zip(*frame[2:6], strict=True):
+            scores = [score * (c == label) for c in range(max(len(class_names), label + 1))]
+            masks = tracks[identity].segmentations if identity in tracks else [None] * len(frames)
+            masks[t] = mask
+            tracks[identity] = Track(identity, scores, masks)
+    return VideoResult(sorted(tracks.values(), key=lambda track: -track.score), len(frames), tuple(class_names))
+
+
+def tracking_scores(results: Iterable[VideoResult], clips: Iterable) -> dict[str, float]:
+    """HOTA_FIGURES and ID_FIGURES by trackeval: fractions 0..1 over all clips, as it combines sequences.
+
+    NaN where there is neither an instance nor a track. Without trackeval: ImportError with the command to install it.
+    """
+    return _scores([identity_events(result, clip) for result, clip in zip(results, clips, strict=True)])
+
+
+def _scores(clips: Sequence[IdentityEvents]) -> dict[str, float]:
+    try:
+        from trackeval.metrics import HOTA, Identity
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    tables = {i: _trackeval_data(clip) for i, clip in enumerate(clips)}
+    if not any(data["num_gt_dets"] + data["num_tracker_dets"] for data in tables.values()):
+        return dict.fromkeys(HOTA_FIGURES + ID_FIGURES, float("nan"))
+    scores: dict[str, float] = {}
+    for metric, names in ((HOTA(), HOTA_FIGURES), (Identity({"PRINT_CONFIG": False}), ID_FIGURES)):
+        found = metric.combine_sequences({i: metric.eval_sequence(data) for i, data in tables.items()})
+        scores |= {name: float(np.mean(found[name])) for name in names}
+    return scores
+
+
+def _trackeval_data(clip: IdentityEvents) -> dict:
+    """A clip as trackeval's metrics read it: who is there in every frame, numbered without gaps, and their IoU."""
+    data: dict = {"num_timesteps": len(clip.visible)}
+    for name, there in (("gt", clip.visible), ("tracker", clip.seen)):
+        ever = there.any(axis=0)
+        number = ever.cumsum() - 1
+        data |= {f"num_{name}_ids": int(ever.sum()), f"num_{name}_dets": int(there.sum())}
+        data[f"{name}_ids"] = [number[row] for row in there]
+    data["similarity_scores"] = [i[k][:, m].T for i, k, m in zip(clip.ious, clip.seen, clip.visible, strict=True)]
+    return data

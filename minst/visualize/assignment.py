@@ -1,0 +1,169 @@
+"""Bipartite matching as a picture: who wants whom, and who gets it.
+
+    queries of a frame x its instances ─ dice^0.8 p^0.2 ─> (N, M) ─ Hungarian ─> plot_matching
+    any scores or costs (N, M), made by hand too ───────────────────────────────> plot_assignment
+
+Symbols: N queries, M instances. Instance m = 0, 1, .. has the colour m + 1 in every figure.
+
+Lesson: notebooks/05_losses.ipynb
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse, Rectangle
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from minst.matcher import Instances, hungarian_match, matching_scores, resize_masks
+from minst.model import MobileInst, upsample_masks
+from minst.visualize.masks import class_name, draw_frame
+from minst.visualize.style import INK, RED, WIDTH, headline, new_figure, rgb
+
+__all__ = ["plot_assignment", "plot_matching"]
+
+MAX_ROWS = 12  # queries whose numbers can still be read
+DUPLICATE_SCORE = 0.5
+BLUE = "#0072b2"
+
+
+def plot_matching(model: MobileInst, video, frame: int = 0) -> Figure:
+    """`plot_assignment` of the matcher: the queries of one frame of an annotated clip, and the instances seen in it.
+
+    Matched are all N queries; shown the 12 of best score, those that want the same instance below each other. Left over
+    and of score 0.5 or more is a duplicate. Raises ValueError without annotations or such a frame.
+    """
+    if not (hasattr(video, "render") and hasattr(video, "labels")):
+        raise ValueError("plot_matching needs annotations: a clip with render(t) and labels; else use plot_assignment")
+    if not 0 <= frame < len(video):
+        raise ValueError(f"frame is {frame}, the clip has the frames 0..{len(video) - 1}")
+    shown = video.render(frame)
+    image, masks = shown.image, shown.masks
+    seen = np.flatnonzero(masks.any((1, 2)))  # as in training: what is not visible is no target
+    with torch.inference_mode():
+        out = model.eval()(as_batch(model, image))
+    labels = torch.as_tensor(np.asarray(video.labels)[seen], dtype=torch.long)
+    small = resize_masks(torch.from_numpy(masks[seen]), out.mask_logits.shape[-2:])
+    target = Instances(*(part.to(out.kernels.device) for part in (labels, small, torch.arange(len(seen)))))
+    scores = matching_scores(out.class_logits[0], out.mask_logits[0], target).cpu()  # (N, M)
+    pairs = dict(zip(*(i.tolist() for i in hungarian_match(out.class_logits, out.mask_logits, [target])[0])))
+    best, wants = scores.max(1) if len(seen) else (out.scores()[0].amax(-1).cpu(), torch.zeros(len(scores)).long())
+    wants = {q: pairs.get(q, int(wants[q])) for q in range(len(scores))}
+    rows = sorted(wants, key=lambda q: (q not in pairs, -float(best[q])))[: max(MAX_ROWS, len(pairs))]
+    rows.sort(key=lambda q: (wants[q], q not in pairs, -float(best[q])))
+
+    names = instance_names(model, video)
+    soft = upsample_masks(out.mask_logits[:, rows], image.shape[:2])[0].sigmoid().cpu().numpy()[..., None]
+    colors = [rgb(int(seen[wants[q]]) + 1 if len(seen) else 1) for q in rows]
+    pictures = [((0.9 * (1 - mask) + mask * color) * 255).astype(np.uint8) for mask, color in zip(soft, colors)]
+    instances = [draw_frame(faded(image), [masks[m]], [m + 1], scale=1, opacity=0.7) for m in seen]
+    title = f"One query for one instance: {len(pairs)} of {len(scores)} queries matched"
+    copies = sum(q not in pairs and float(best[q]) >= DUPLICATE_SCORE for q in wants) if len(seen) else 0
+    title += f", {copies} duplicate{'s' * (copies > 1)} left over" if copies else ""
+    solution = ([rows.index(q) for q in pairs], list(pairs.values()))
+    return plot_assignment(scores[rows], solution, [f"query {q}" for q in rows], [names[m] for m in seen],
+                           pictures, instances, title=title)  # fmt: skip
+
+
+def plot_assignment(
+    scores: Tensor,
+    solution: tuple[Sequence[int], Sequence[int]] | None = None,
+    row_names: Sequence[str] | None = None,
+    column_names: Sequence[str] | None = None,
+    row_images: Sequence[np.ndarray] | None = None,
+    column_images: Sequence[np.ndarray] | None = None,
+    maximize: bool = True,
+    title: str | None = None,
+) -> Figure:
+    """A matrix of scores (N, M), or of costs with `maximize` False, and its one-to-one assignment, boxed.
+
+    solution: (rows, columns) as `hungarian_match` returns them for an image; default the best there is. Images
+    (h, w, 3) stand beside the names. A ring marks the best of a column where the assignment decides otherwise.
+    """
+    matrix = torch.as_tensor(scores).detach().cpu().numpy().astype(float)
+    if matrix.ndim != 2 or not len(matrix) or not np.isfinite(matrix).all():
+        raise ValueError(f"scores must be a finite matrix (N, M) with at least one row, got shape {matrix.shape}")
+    (count, width), gain = matrix.shape, matrix if maximize else -matrix
+    best = linear_sum_assignment(gain, maximize=True)
+    rows, columns = ([int(i) for i in indices] for indices in (best if solution is None else solution))
+    pairs = dict(zip(rows, columns))
+    inside = all(0 <= i < count and 0 <= j < width for i, j in pairs.items())
+    if not inside or not len(rows) == len(columns) == len(pairs) == len(set(columns)):
+        raise ValueError(f"solution {(rows, columns)} is no one-to-one assignment of {count} rows and {width} columns")
+    row_names = [f"row {i}" for i in range(count)] if row_names is None else row_names
+    column_names = [f"column {j}" for j in range(width)] if column_names is None else column_names
+    for what, given, size in (("row_names", row_names, count), ("column_names", column_names, width),
+                              ("row_images", row_images, count), ("column_images", column_images, width)):  # fmt: skip
+        if given is not None and len(given) != size:
+            raise ValueError(f"{what}: {len(given)} for a matrix of {count} rows and {width} columns")
+    cell, row, left, top = min(1.2, 5.4 / max(width, 1)), 0.37, 1.0, 0.95  # inches
+    beside = row * row_images[0].shape[1] / row_images[0].shape[0] + 0.06 if row_images else 0.0
+    above = 0.94 * cell * column_images[0].shape[0] / column_images[0].shape[1] + 0.06 if column_images else 0.0
+    total = top + (above + count * row if width else 0.4) + 0.15
+    fig = new_figure(total)
+    most, whole, reach = "largest" if maximize else "smallest", matrix[rows, columns].sum(), matrix[best].sum()
+    there = "there is" if np.isclose(whole, reach) else f"would be {reach:.2f}"
+    note = f"Box: assigned, sum {whole:.2f}, the {most} {there}. Ring: the best of a column, where it is not assigned."
+    headline(fig, title or f"One to one: {len(pairs)} of {count} rows are chosen", note if width else "")
+    if not width:
+        fig.text(0.012, 0.3, "Nothing to assign: there are no columns.", color=INK, fontsize=9)
+        return fig
+    size = (beside + width * cell, above + count * row)
+    axes = fig.add_axes((left / WIDTH, 1 - (top + size[1]) / total, size[0] / WIDTH, size[1] / total))
+    draw_numbers(axes, matrix, 8, gain)
+    for i, image in enumerate(row_images or ()):
+        axes.imshow(image, extent=(-0.5 - beside / cell, -0.5 - 0.06 / cell, i + 0.45, i - 0.45), aspect="auto")
+    for j, image in enumerate(column_images or ()):
+        axes.imshow(image, extent=(j - 0.47, j + 0.47, -0.5 - 0.06 / row, -0.5 - above / row), aspect="auto")
+    for i in range(count):
+        words, color = (f"\u2192 {column_names[pairs[i]]}", BLUE) if i in pairs else ("left over", "#666666")
+        axes.text(width - 0.5 + 0.12 / cell, i, words, fontsize=7.5, color=color, va="center")
+    for i, j in pairs.items():
+        axes.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, fill=False, edgecolor=BLUE, linewidth=2.2))
+    for j, i in enumerate(gain.argmax(0).tolist()):
+        if pairs.get(i) != j:
+            axes.add_patch(ring(i, j, RED, "--"))
+    axes.set(xlim=(-0.5 - beside / cell, width - 0.5), ylim=(count - 0.5, -0.5 - above / row))
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(width), column_names, **({} if cell > 0.7 else {"rotation": 30, "ha": "left"}))
+    axes.set_yticks(range(count), row_names)
+    axes.tick_params(labelsize=7.5, length=0, pad=3, labelcolor=INK)
+    axes.spines[:].set_visible(False)
+    return fig
+
+
+def instance_names(model: MobileInst, video) -> list[str]:
+    """["fish 1", ...], a name an annotated instance; empty without annotations."""
+    names = getattr(video, "categories", None) or model.config.class_names
+    return [f"{class_name(names, int(label))} {m + 1}" for m, label in enumerate(getattr(video, "labels", ()))]
+
+
+def draw_numbers(
+    axes, matrix: np.ndarray, fontsize: float, gain: np.ndarray | None = None, leading_zero: bool = True
+) -> None:
+    """A matrix as numbers on shades of grey: the higher the gain (default the number), the darker."""
+    gain = matrix if gain is None else gain
+    shade = (gain - gain.min()) / max(float(np.ptp(gain)), 1e-12)
+    axes.imshow(0.45 * shade, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    for (i, j), value in np.ndenumerate(matrix):
+        text = f"{value:.2f}" if leading_zero else f"{value:.2f}".replace("0.", ".")
+        axes.text(j, i, text, fontsize=fontsize, color=INK, ha="center", va="center")
+
+
+def ring(row: float, column: float, color: str, line: str = "-", size: tuple[float, float] = (0.9, 0.84)) -> Ellipse:
+    return Ellipse((column, row), *size, fill=False, edgecolor=color, linestyle=line, linewidth=1.6)
+
+
+def faded(image: np.ndarray) -> np.ndarray:
+    """Greyer and lighter, so that colour means an instance."""
+    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)
+    return (0.15 * image + 0.55 * grey + 0.3 * 255).astype(np.uint8)
+
+
+def as_batch(model: MobileInst, image: np.ndarray) -> Tensor:
+    frame = torch.from_numpy(np.ascontiguousarray(image)).to(model.pixel_mean.device)
+    return frame.permute(2, 0, 1).float().div(255)[None]

@@ -1,0 +1,325 @@
+"""The explorer: a clip, its identities, and the query behind each of them, live.
+
+    Recording ─ replay(Settings) ─> Replay ─┬─ tracked frame (click an object: its query)
+        │                                   ├─ timeline of all identities (hand-overs, swaps)
+        └─ the selected query ──────────────┴─ soft mask, attention in X_G and X_L, similarity of its kernels over time
+
+The network runs once (with a progress bar); afterwards a control only replays the tracker and draws what is looked at.
+`explore` shows it in a notebook, `minst explore` as a page of its own (`minst.visualize.serve`).
+
+Lesson: notebooks/07_kernel_reuse_and_association.ipynb
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+from tqdm.auto import tqdm
+
+from minst.model import MobileInst
+from minst.visualize import diagram
+from minst.visualize.attention import attention_maps
+from minst.visualize.masks import class_name, color_of, draw_frame
+from minst.visualize.recording import MAX_FRAMES, MAX_SIDE, Frames, Recording, Settings, read_frames
+
+try:
+    import ipywidgets as widgets
+    from minst.visualize.view import View
+except ImportError as error:  # an extra: figures must work without it
+    raise ImportError(f'the explorer needs {error.name}: python3 -m pip install "minst[notebooks]"') from None
+
+__all__ = ["Explorer", "explore"]
+
+STAGE = (560, 420)  # width and height of the tracked frame, at most, in pixels of the page
+TITLE = (
+    "<h2 style='margin:0'>Queries are good trackers</h2><div style='line-height:1.45;color:#444'>"
+    "Each colour is one identity; one <b>query</b> of the network finds it, frame after frame. <b>Click an object</b> to see "
+    "its query at work. Then play the clip, renew the kernels less often (T), or change how they are associated.</div>"
+)
+
+
+def explore(
+    model: MobileInst | str | Mapping[str, MobileInst | str] = "shapes-tiny",
+    video="easy",
+    settings: Settings = Settings(),
+    max_frames: int = MAX_FRAMES,
+    max_side: int = MAX_SIDE,
+    background: bool = False,
+) -> Explorer:
+    """Track a video and show the query behind every identity, with controls; the last value of a notebook's cell.
+
+    model: a model, the name of shipped weights, or {label: either} to switch between several. video: the name of a
+    shipped clip, a clip with `render(t)`, or any iterable of (H, W, 3) bytes. Of more than `max_frames` frames every
+    k-th is shown; frames are scaled to at most `max_side` pixels. background: return at once and compute in a thread.
+    Raises ImportError without the extra "notebooks", ValueError for a video without frames or settings out of range.
+    """
+    models = dict(model) if isinstance(model, Mapping) else {"": model}
+    if not models:
+        raise ValueError("explore: no model given")
+    if isinstance(video, str):
+        from minst.samples import load_sample
+
+        video = load_sample(video)
+    explorer = Explorer(settings)
+    if background:
+        threading.Thread(target=explorer.compute_safely, args=(models, video, max_frames, max_side), daemon=True).start()
+    else:
+        explorer.compute(models, video, max_frames, max_side)
+    return explorer
+
+
+class Explorer:
+    """What `explore` returns. `widget` is the whole of it; `figure()` a still of it for readers without a kernel."""
+
+    def __init__(self, settings: Settings = Settings()):
+        self.settings = settings
+        self.recordings: dict[str, Recording] = {}
+        self.query = 0
+        self._build()
+
+    # ------------------------------------------------------------------------------------------ computing
+
+    def compute(self, models: Mapping[str, MobileInst | str], video, max_frames: int, max_side: int) -> None:
+        """Run every model over the video; then the controls come alive."""
+        frames = read_frames(video, max_frames, max_side)
+        for label, model in models.items():
+            model = MobileInst.from_pretrained(model).fuse() if isinstance(model, str) else model
+            self.recordings[label] = Recording(model, frames, self._progress(label, len(frames.images)))
+        self._replay = lru_cache(64)(lambda label, settings: self.recordings[label].replay(settings))
+        self._picture = lru_cache(512)(self._draw_picture)
+        self.recording = next(iter(self.recordings.values()))
+        self.replay = self._replay(self.label, self.settings)
+        for t in range(len(frames.images)):
+            self._picture(self.label, self.settings, t)
+        self.query = self.replay.best_query(self.recording)
+        self._open_controls(frames)
+
+    def compute_safely(self, *args) -> None:
+        """`compute` in a thread: an error is shown on the page, which would otherwise wait for ever."""
+        try:
+            self.compute(*args)
+        except Exception as error:  # whatever it is: a traceback in a thread is seen by nobody
+            self.status.value = f"<b>This clip cannot be shown.</b> {html.escape(str(error))}"
+            self.bar.bar_style = "danger"
+
+    def _progress(self, label: str, total: int) -> Callable[[Iterable], Iterable]:
+        def counted(images: Iterable):
+            self.status.value = f"computing {total} frames once {'with ' + html.escape(label) if label else ''}…"
+            self.bar.max = total
+            for i, image in enumerate(tqdm(images, desc=f"computing {label}".strip(), unit="frame", leave=False, disable=None)):
+                yield image
+                self.bar.value = i + 1
+
+        return counted
+
+    # ------------------------------------------------------------------------------------------ widgets
+
+    def _build(self) -> None:
+        s = self.settings
+        self.status, self.bar = widgets.HTML("reading the clip…"), widgets.IntProgress(0, 0, 1)
+        self.picture, self.tiles, self.chart = View(label="tracked frame"), View(label="selected query"), View(label="timeline")
+        self.caption = widgets.HTML()
+        self.frame = widgets.IntSlider(1, 1, 2, description="frame", layout=widgets.Layout(width="640px"))
+        self.play = widgets.Play(value=1, min=1, max=2, interval=150, repeat=True)
+        widgets.jslink((self.play, "value"), (self.frame, "value"))
+        look = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="395px")}
+        thresholds = {"min": 0.05, "max": 0.95, "step": 0.05, **look}
+        self.interval = widgets.IntSlider(s.reuse_interval, 1, max(12, s.reuse_interval), description="reuse interval T", **look)
+        self.score = widgets.FloatSlider(s.score_threshold, description="score threshold", **thresholds)
+        self.mask = widgets.FloatSlider(s.mask_threshold, description="mask threshold", **thresholds)
+        options = [("masks (ours)", "mask"), ("cosine (the paper's)", "cosine")]
+        self.association = widgets.ToggleButtons(options=options, value=s.association)
+        self.weights = widgets.ToggleButtons(options=[""])
+        self.association.style.button_width = self.weights.style.button_width = "150px"
+        self.switch = _row(_words("weights"), self.weights)
+        self.panels = widgets.VBox(
+            [
+                _row(self.picture, self.tiles),
+                _row(self.play, self.frame),
+                _row(self.interval, _words("association"), self.association),
+                _row(self.score, self.mask),
+                self.switch,
+                self.caption,
+                self.chart,
+            ]
+        )
+        self.panels.layout.display = "none"
+        self.widget = widgets.VBox([widgets.HTML(TITLE), self.status, self.bar, self.panels])
+        self.widget.layout.max_width = "860px"
+
+    def _open_controls(self, frames: Frames) -> None:
+        self.frame.max = self.play.max = len(frames.images)
+        self.weights.options = list(self.recordings)
+        self.switch.layout.display = None if len(self.recordings) > 1 else "none"
+        self.status.value = _subsampled(frames)
+        self.bar.layout.display = "none"
+        for control in (self.interval, self.association, self.score, self.mask, self.weights):
+            control.observe(self._on_settings, "value")
+        self.frame.observe(self._on_frame, "value")
+        self.picture.observe(self._on_picture, "click")
+        self.chart.observe(self._on_chart, "click")
+        self._show_all()
+        self.panels.layout.display = None
+
+    # ------------------------------------------------------------------------------------------ what controls do
+
+    @property
+    def label(self) -> str:
+        """Which weights are shown."""
+        return self.weights.value if self.weights.value in self.recordings else next(iter(self.recordings))
+
+    def _on_settings(self, _change) -> None:
+        self.settings = Settings(self.interval.value, self.association.value, self.score.value, self.mask.value)
+        if self.recording is not self.recordings[self.label]:  # other weights: their queries have other numbers
+            self.recording = self.recordings[self.label]
+            self.query = self._replay(self.label, self.settings).best_query(self.recording)
+        self.replay = self._replay(self.label, self.settings)
+        self._show_all()
+
+    def _on_frame(self, _change) -> None:
+        self._show_all()
+
+    def _on_picture(self, change) -> None:
+        query = self.replay.query_at(self.frame.value - 1, change["new"]["x"], change["new"]["y"])
+        if query is not None:
+            self.query = query
+            self._show_all()
+
+    def _on_chart(self, change) -> None:
+        """A cell of the timeline, "frame,identity"; identity 0 or none: the frame alone."""
+        if not change["new"]["pick"]:
+            return
+        t, identity = map(int, change["new"]["pick"].split(","))
+        frame = self.replay.frames[t]
+        if identity in frame.ids:
+            self.query = frame.queries[frame.ids.index(identity)]
+        if self.frame.value == t + 1:
+            self._show_all()
+        else:
+            self.frame.value = t + 1
+
+    def _show_all(self) -> None:
+        t = self.frame.value - 1  # people count from 1
+        self.picture.image = self._picture(self.label, self.settings, t)
+        self.picture.overlay = self._halo(t)
+        self.tiles.image, self.tiles.overlay = self._tiles(t)
+        self.chart.overlay = self._chart(t)
+        self.caption.value = self._frame_caption(t) + "<br>" + self._query_caption()
+
+    # ------------------------------------------------------------------------------------------ drawing
+
+    def _size(self) -> tuple[int, int]:
+        """Width and height of the tracked frame on the page."""
+        height, width = self.recording.images[0].shape[:2]
+        share = min(STAGE[0] / width, STAGE[1] / height)
+        return round(width * share), round(height * share)
+
+    def _draw_picture(self, label: str, settings: Settings, t: int) -> bytes:
+        recording, frame = self.recordings[label], self._replay(label, settings).frames[t]
+        names = recording.config.class_names
+        order = range(len(frame.ids))[::-1]  # the best on top
+        texts = [f"{frame.ids[i]} {class_name(names, frame.labels[i])} {frame.scores[i]:.2f}" for i in order]
+        masks = frame.masks() if frame.ids else ()
+        return _jpeg(draw_frame(recording.images[t], [masks[i] for i in order], [frame.ids[i] for i in order], texts))
+
+    def _halo(self, t: int) -> str:
+        """A dashed box around what the selected query has in this frame."""
+        frame, (width, height) = self.replay.frames[t], self._size()
+        box = ""
+        if self.query in frame.queries:
+            box = diagram.halo(frame.masks()[frame.queries.index(self.query)], width, height)
+        return diagram.svg(width, height, box)
+
+    def _color(self) -> tuple[int, int, int]:
+        """The colour of the identity that the selected query serves now, or most of the time; grey if none."""
+        served = self.replay.serves(self.query)
+        now = served[self.frame.value - 1] or max(served, key=lambda i: (i > 0, served.count(i)))
+        return color_of(now) if now else (150, 150, 150)
+
+    def _tiles(self, t: int) -> tuple[bytes, str]:
+        """Soft mask and attention of the selected query, one above the other, and their captions."""
+        recording, key = self.recording, self.replay.keys[t]
+        maps = attention_maps(recording.model, recording.encoded[key])
+        pictures = [_soft(recording.soft_mask(self.query, key, t), self._color())]
+        captions = [f"soft mask of query {self.query}"]
+        for stage, source in enumerate(maps.sources):
+            pictures.append(_heat(recording.images[key], maps.on_frame(stage, self.query).mean(0)))
+            captions.append(f"it looks at {'X_G, the scene' if source == 'global' else 'X_L, the details'}")
+        width, height = (round(n / 3) for n in self._size())
+        column = np.concatenate([np.asarray(Image.fromarray(p).resize((2 * width, 2 * height))) for p in pictures])
+        return _jpeg(column), diagram.captions(captions, width, height)
+
+    def _chart(self, t: int) -> str:
+        own, every = self.recording.similarity(self.query, self.replay.keys[t])
+        return diagram.chart(self.replay, self.recording.config.class_names, self.query, t, own, every)
+
+    def _frame_caption(self, t: int) -> str:
+        recording, key = self.recording, self.replay.keys[t]
+        count, ids = len(recording), self.replay.frames[t].ids
+        kind = "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}"
+        found = f"{len(ids)} object{'s' if len(ids) != 1 else ''} found" if ids else "nothing found: lower the score threshold?"
+        long = " · T is longer than the clip: frame 1 is its only key frame" if self.settings.reuse_interval > count > 1 else ""
+        return f"<b>frame {t + 1} of {count}</b> · {kind} · {found}{long}"
+
+    def _query_caption(self) -> str:
+        served = self.replay.serves(self.query)
+        parts = [f"{i} in {served.count(i)}" for i in dict.fromkeys(i for i in served if i)]
+        what = f"serves identity {', '.join(parts)} of {len(served)} frames" if parts else "serves no identity with these settings"
+        color = "rgb({},{},{})".format(*self._color())
+        return f"<span style='border-left:8px solid {color};padding-left:6px'><b>query {self.query}</b> {what}</span>"
+
+    # ------------------------------------------------------------------------------------------ without a kernel
+
+    def figure(self) -> Figure:
+        """A still: six frames, the selected query's soft masks, and the timeline."""
+        from minst.visualize.timeline import plot_timeline
+
+        return plot_timeline(self.recording, self.replay, self.query)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        """The live widget, and the still for whoever has no kernel (GitHub, a printed notebook)."""
+        bundle = self.widget._repr_mimebundle_(include=include, exclude=exclude)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png", dpi=90)
+        return {**data, "image/png": buffer.getvalue()}, metadata
+
+
+def _row(*children: widgets.Widget) -> widgets.HBox:
+    return widgets.HBox(children, layout=widgets.Layout(align_items="center", flex_flow="row wrap"))
+
+
+def _words(text: str) -> widgets.Widget:
+    return widgets.Label(text, layout=widgets.Layout(width="110px", display="flex", justify_content="flex-end"))
+
+
+def _jpeg(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+def _soft(mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    """A mask (H, W) in [0, 1] from black to its colour."""
+    return (mask[..., None] * np.array(color)).astype(np.uint8)
+
+
+def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
+    """Attention (H, W) over a darkened grey frame: bright where the query looks."""
+    share = np.clip(attention / max(float(attention.max()), 1e-6), 0, 1)[..., None]
+    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) * 0.45
+    return (grey * (1 - 0.8 * share) + 0.8 * share * 255 * colormaps["inferno"](share[..., 0])[..., :3]).astype(np.uint8)
+
+
+def _subsampled(frames: Frames) -> str:
+    if frames.step == 1:
+        return ""
+    return f"The video has {frames.total} frames; shown is every {frames.step}th ({len(frames.images)} of them)."

@@ -1,0 +1,136 @@
+"""A model on a folder: every figure is what its own function says of the same tracks and queries, at the price of one."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from minst.config import MobileInstConfig
+from minst.data.shapes import ShapesConfig, write_shapes_dataset
+from minst.data.ytvis import YouTubeVIS
+from minst.evaluation import IdentityMeter, evaluate_ytvis, query_consistency
+from minst.evaluation.run import EVALUATION_THRESHOLD, _FrameOnce, evaluate_folder, evaluate_model, query_masks
+from minst.model import MobileInst, upsample_masks
+from minst.tracking import KernelTracker
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "val"
+    write_shapes_dataset(folder, 2, ShapesConfig(frames=7, speed=2.0), seed=1)
+    return YouTubeVIS(folder)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return MobileInst.from_pretrained("shapes-tiny").fuse()
+
+
+@pytest.fixture(scope="module")
+def figures(model, dataset):
+    return evaluate_model(model, dataset, reuse_interval=2, association="mask")
+
+
+def test_ap_is_that_of_tracks_of_low_score(model, dataset, figures):
+    tracker = KernelTracker(model, 2, "mask", score_threshold=EVALUATION_THRESHOLD)
+    results = [entry for clip in (dataset[0], dataset[1]) for entry in tracker.track(clip).to_ytvis(clip.video["id"])]
+    expected = evaluate_ytvis(dataset.dataset, results)
+    assert {key: figures[key] for key in expected} == expected and figures["AP"] > 0.3
+
+
+def test_identities_are_those_of_the_tracker_as_it_is(model, dataset, figures):
+    meter, tracker = IdentityMeter(), KernelTracker(model, 2, "mask")
+    for clip in (dataset[0], dataset[1]):
+        meter.add_clip(tracker.track(clip), clip)
+    expected = {"score_threshold": 0.5, **meter.result()}
+    assert json.dumps(figures["identity"]) == json.dumps(expected)
+    assert set(figures["identity"]["per_category"]) <= set(dataset.categories) and figures["identity"]["visible"] > 20
+
+
+def test_consistency_is_that_of_the_queries(model, dataset, figures):
+    said = figures["consistency"]
+    assert said["clips"] == 2 and said["held"] > 10
+    parts = []
+    for clip in (dataset[0], dataset[1]):
+        names = [clip.categories[label] for label in clip.labels]
+        parts.append(query_consistency(query_masks(model, clip), [clip.masks(t) for t in range(7)], categories=names))
+    for k in (1, 5, 10):
+        assert said["pairs"][k] == {key: sum(p["pairs"][k][key] for p in parts) for key in ("kept", "of")}
+    assert said["held"] == sum(p["held"] for p in parts) and said["visible"] == sum(p["visible"] for p in parts)
+    for group in ("low", "medium", "high"):
+        held = [p["per_difficulty"]["size"][group]["held"] for p in parts]
+        assert said["per_difficulty"]["size"][group]["held"] == sum(held)
+    assert set(said["per_category"]) == set().union(*(p["per_category"] for p in parts))
+
+
+def test_every_frame_is_computed_once(model, dataset, monkeypatch):
+    calls = {"encode": 0, "decode": 0}
+    for name in calls:
+
+        def counted(self, given, *rest, name=name, original=getattr(MobileInst, name)):
+            calls[name] += 1
+            return original(self, given, *rest)
+
+        monkeypatch.setattr(MobileInst, name, counted)
+    evaluate_model(model, dataset, reuse_interval=2, videos=1)
+    assert calls == {"encode": 7, "decode": 7}
+
+
+def test_a_frame_remembered_is_no_other_frame():
+    made = _FrameOnce(MobileInst(MobileInstConfig.preset("topformer-tiny")))
+    a, b = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
+    with torch.inference_mode():
+        first = made.encode(a)
+        assert made.encode(a.clone()) is first and made.decode(first) is made.decode(first)
+        out = made.decode(first)
+        other = made.encode(b)
+        assert other is not first and made.decode(other) is not out
+        assert not torch.equal(made.decode(other).kernels, out.kernels)
+        with pytest.raises(RuntimeError, match="last frame"):
+            made.decode(first)
+        assert made.encode(torch.zeros(1, 3, 64, 128)).size == (64, 128)
+
+
+def test_without_trackeval_the_rest_is_there(model, dataset, figures, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trackeval", None)
+    monkeypatch.setitem(sys.modules, "trackeval.metrics", None)
+    said = evaluate_model(model, dataset, reuse_interval=2, association="mask")["identity"]
+    assert "minst[track]" in said.pop("note") and set(figures["identity"]) >= set(said)
+    assert json.dumps({key: figures["identity"][key] for key in said}) == json.dumps(said)
+
+
+def test_a_folder_by_name(dataset):
+    said = evaluate_folder(dataset.root, reuse_interval=3, association="cosine", videos=1)
+    assert said["setting"] == {"videos": 1, "reuse_interval": 3, "association": "cosine"}
+    assert said["weights"] == "shapes-tiny" and said["folder"] == "val" and said["consistency"]["clips"] == 1
+
+
+def test_a_clip_without_instances_and_one_of_one_frame(model, dataset):
+    lonely = {**dataset.dataset, "annotations": [a for a in dataset.dataset["annotations"] if a["video_id"] != 1]}
+    short = {**lonely["videos"][1], "file_names": lonely["videos"][1]["file_names"][:1], "length": 1}
+    tracks = [{**a, "segmentations": a["segmentations"][:1], "areas": a["areas"][:1]} for a in lonely["annotations"]]
+    file = dataset.root / "short.json"
+    file.write_text(json.dumps({**lonely, "videos": [lonely["videos"][0], short], "annotations": tracks}))
+    said = evaluate_model(model, YouTubeVIS(dataset.root, file))
+    assert said["consistency"]["clips"] == 2 and np.isnan(said["consistency"]["retention"][1])
+    assert said["identity"]["visible"] == said["consistency"]["visible"] > 0
+    assert said["identity"]["fragmentations"] == said["identity"]["swaps"] == 0
+
+
+def test_other_categories_are_refused(model, dataset):
+    file = dataset.root / "other.json"
+    categories = [{**c, "name": c["name"] + "?"} for c in dataset.dataset["categories"]]
+    file.write_text(json.dumps({**dataset.dataset, "categories": categories}))
+    with pytest.raises(ValueError, match="the model knows .*fish"):
+        evaluate_model(model, YouTubeVIS(dataset.root, file))
+
+
+def test_a_query_has_the_pixels_of_probability_one_half_and_more(model, dataset):
+    clip = dataset[0]
+    for image, masks in zip(clip, query_masks(model, clip), strict=True):
+        with torch.inference_mode():
+            logits = model(torch.tensor(image).permute(2, 0, 1)[None] / 255).mask_logits
+        probabilities = upsample_masks(logits, image.shape[:2])[0].sigmoid().numpy()
+        assert masks.dtype == bool and (masks == (probabilities > 0.5)).mean() > 0.9999

@@ -1,0 +1,212 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch.nn.functional import layer_norm
+
+from minst import load_sample
+from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
+from minst.model import pad_batch
+from minst.visualize.attention import AttentionMaps, attention_maps, plot_attention
+from minst.visualize.style import INK, rgb, save
+
+CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=3))
+
+
+def frames(height, width, count=2, seed=0):
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def update(stage, queries, weights, values):
+    """A stage's output from attention weights (heads, N, S) and values (S, D), by loops over heads, in float64."""
+    cross, own = stage.cross_attention, stage.self_attention
+    state = {name: p.detach().double() for name, p in stage.named_parameters()}
+
+    def linear(x, name):
+        return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
+
+    def norm(x, name):
+        return layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def mix(name, attention, weights, values):
+        parts = linear(values, f"{name}.v").chunk(attention.heads, dim=-1)
+        return linear(torch.cat([w @ part for w, part in zip(weights, parts)], dim=-1), f"{name}.out")
+
+    queries = norm(queries + mix("cross_attention", cross, weights.double(), values.double()), "norm1")
+    q, k = (linear(queries, f"self_attention.{n}").chunk(own.heads, dim=-1) for n in "qk")
+    among = [(a @ b.T / math.sqrt(a.shape[-1])).softmax(-1) for a, b in zip(q, k)]
+    return norm(queries + mix("self_attention", own, among, queries), "norm2")
+
+
+@pytest.mark.parametrize("decoder", ["global-local", "global", "local", "local-local"])
+@pytest.mark.parametrize("size", [(128, 192), (96, 160), (70, 131)])
+def test_the_maps_are_the_weights_that_the_model_uses(make_model, decoder, size):
+    model = make_model(decoder=decoder)
+    maps = attention_maps(model, frames(*size))
+    rows, columns = (-(-n // 32) for n in size)
+    assert maps.sources == tuple(decoder.split("-")) and maps.stride == 32 and maps.size == size
+    with torch.inference_mode():
+        x6, x_mask, _, _ = encoded = model.encode(frames(*size))
+        expected = model.instance_decoder(*encoded[:3])
+    whole, first = x6.shape[-2:], None
+    for image in range(2):
+        queries = model.instance_decoder.queries.detach().double()
+        for stage, source, weights in zip(model.instance_decoder.stages, maps.sources, maps.weights, strict=True):
+            assert weights.shape == (2, model.config.heads, 8, rows, columns)
+            torch.testing.assert_close(weights.sum((-2, -1)), torch.ones(2, model.config.heads, 8))
+            with torch.inference_mode():
+                tokens, _ = model.instance_decoder.tokens(source, x6, x_mask)
+            inside = tokens[image].unflatten(0, whole)[:rows, :columns].flatten(0, 1)  # by hand: no padded token
+            queries = update(stage, queries, weights[image].flatten(-2), inside)
+            first = queries if stage is model.instance_decoder.stages[0] else first
+        for ours, theirs in zip((first, queries), expected):
+            torch.testing.assert_close(ours, theirs[image].double(), rtol=1e-4, atol=1e-4)
+
+
+def test_batched_encoded_single_and_fused_are_the_same(make_model):
+    model = make_model()
+    batch = (frames(96, 160, 3) * 255).round() / 255
+    image = (batch[1] * 255).round().byte().permute(1, 2, 0).numpy()
+    together, encoded, alone = (attention_maps(model, x) for x in (batch, model.encode(batch), image))
+    torch.testing.assert_close(together.weights, encoded.weights)
+    for stage in range(2):
+        assert not together.weights[stage].requires_grad and alone.weights[stage].shape[0] == 1
+        torch.testing.assert_close(together.weights[stage][1:2], alone.weights[stage], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(together.on_frame(stage, 3, 1), alone.on_frame(stage, 3), rtol=1e-3, atol=1e-4)
+    fused = attention_maps(copy.deepcopy(model).fuse(), image)
+    for ours, theirs in zip(fused.weights, alone.weights, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=5e-3)  # a softmax enlarges the rounding
+
+
+def test_a_smaller_frame_of_a_batch_has_no_attention_on_its_padding(make_model):
+    model = make_model()
+    batch, padding = pad_batch([frames(128, 192)[0], frames(96, 128)[0]])
+    for weights in attention_maps(model, model.encode(batch, padding)).weights:
+        assert weights.shape[-2:] == (4, 6)
+        assert (weights[1, ..., 3:, :] == 0).all() and (weights[1, ..., 4:] == 0).all() and (weights[0] > 0).any()
+
+
+def test_a_model_in_training_stays_so_and_learns_nothing(make_model):
+    model = make_model()
+    expected = attention_maps(model, frames(64, 64))
+    model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    torch.testing.assert_close(attention_maps(model, frames(64, 64)).weights, expected.weights)
+    plot_attention(model, CLIP)
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_a_map_lies_over_its_cells_and_even_attention_is_one():
+    weights = torch.zeros(1, 2, 3, 3, 4)
+    weights[0, 0, 1] = 1 / 12
+    weights[0, 1, 1, 2, 3] = 1.0
+    maps = AttentionMaps(("local",), (weights,), 32, (70, 101))  # 3 x 4 cells, of which the last overhang
+    even, corner = maps.on_frame(0, 1)
+    assert even.shape == (70, 101)
+    np.testing.assert_allclose(even, 1, rtol=1e-5)
+    assert np.unravel_index(corner.argmax(), corner.shape)[0] >= 64 and (corner[:30] == 0).all()
+    assert (corner[:, :60] == 0).all() and (np.diff(corner[69]) >= 0).all() and 4 < corner.max() <= 12
+    assert np.abs(np.diff(corner, 2)).max() < 0.05  # smooth: no crease, such as of a bilinear ramp (12 / 32)
+
+
+def test_the_share_inside_a_mask_counts_pixels():
+    rng = np.random.default_rng(0)
+    weights = torch.from_numpy(rng.dirichlet(np.ones(12), (1, 2, 3)).reshape(1, 2, 3, 3, 4)).float()
+    maps = AttentionMaps(("local",), (weights,), 32, (70, 101))
+    mask = rng.random((70, 101)) < 0.3
+    mask[20:, 70:] = True
+    expected = np.zeros(2)
+    for row in range(3):
+        for column in range(4):
+            cell = mask[32 * row : 32 * row + 32, 32 * column : 32 * column + 32]
+            expected += weights[0, :, 2, row, column].numpy() * cell.mean()
+    np.testing.assert_allclose(maps.inside(0, 2, mask), expected, rtol=1e-5)
+    np.testing.assert_allclose(maps.inside(0, 2, np.ones((70, 101), bool)), 1, rtol=1e-5)
+
+
+def panels(fig):
+    return [axes for axes in fig.axes if axes.get_title(loc="left")]
+
+
+def test_the_figure_says_what_it_measures():
+    from minst import MobileInst
+
+    model, clip = MobileInst.from_pretrained("shapes-tiny"), load_sample("easy")
+    fig = plot_attention(model, clip, frame=4)
+    assert isinstance(fig, Figure) and len(panels(fig)) == 2 * (1 + model.config.heads)
+    image = torch.tensor(clip.render(4).image).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        out, maps = model(image), attention_maps(model, image)
+    best = int(out.scores()[0].amax(-1).argmax())
+    full = torch.nn.functional.interpolate(out.mask_logits[:, best : best + 1], scale_factor=8.0, mode="bilinear")[0, 0]
+    mask = (full >= 0).numpy()
+    ratios = [maps.inside(stage, best, mask) / mask.mean() for stage in range(2)]
+    head = fig.texts[0].get_text()
+    assert f"query {best} " in head
+    assert head.endswith(f"{ratios[0].mean():.1f} x chance in X_G, {ratios[1].mean():.1f} x chance in X_L")
+    titles = [axes.get_title(loc="left") for axes in panels(fig)[9:]]
+    assert titles[0] == f"mean of 8 heads: {ratios[1].mean():.1f} x"
+    assert titles[1:] == [f"head {i + 1}: {ratio:.1f} x" for i, ratio in enumerate(ratios[1])]
+    words = panels(fig)[9].get_ylabel()
+    assert CATEGORIES[int(out.class_logits[0, best].argmax())] in words and "X_L, 48 tokens" in words
+    assert f"{100 * mask.mean():.0f} % of area" in words
+    # the line has the colour of the instance that the mask holds
+    truth = clip.render(4).masks
+    held = int(((truth & mask).sum((1, 2)) / (truth | mask).sum((1, 2))).argmax())
+    for axes in panels(fig):
+        _, line = axes.collections
+        np.testing.assert_allclose(line.get_edgecolor()[0, :3], rgb(held + 1))
+    # light is where the attention is: the brightest pixel of each local panel is that of its map
+    for axes, values in zip(panels(fig)[10:], maps.on_frame(1, best)):
+        shown = np.asarray(axes.images[0].get_array()).max(-1)
+        assert shown[values >= values.max() - 1e-6].min() > np.median(shown)
+
+
+@pytest.mark.filterwarnings("error")
+def test_own_videos_of_other_sizes_and_several_queries(make_model, tmp_path):
+    model = make_model()
+    portrait = [np.random.default_rng(i).integers(0, 255, (131, 70, 3), np.uint8) for i in range(2)]
+    portrait[1].flags.writeable = False  # as those of pillow
+    fig = plot_attention(model, iter(portrait), frame=1, query=[5, 2, 0])
+    assert len(panels(fig)) == 3 * 2 * 9 and "queries 5, 2, 0" in fig.texts[0].get_text()
+    assert all(axes.images[0].get_array().shape == (131, 70, 3) for axes in panels(fig))
+    save(fig, tmp_path / "portrait.png", dpi=40)
+    single = make_model(decoder="local-local", heads=1)
+    assert len(panels(plot_attention(single, portrait, query=np.int64(3)))) == 2 * 2
+    wide = plot_attention(make_model(decoder="global", heads=16), [np.zeros((64, 200, 3), np.uint8)])
+    assert len(panels(wide)) == 17 and wide.texts[0].get_text().count("chance in") <= 1
+
+
+def test_masks_without_an_instance_or_a_pixel(make_model, monkeypatch):
+    model = make_model()
+    out, logits = model(frames(96, 128, 1)), torch.full((1, 8, 12, 16), 3.0)
+    logits[..., :2, :2] = -3.0
+    monkeypatch.setattr(model, "decode", lambda encoded: out._replace(mask_logits=logits))
+    for video, color in ((CLIP, to_rgb(INK)), ([CLIP.render(0).image], rgb(1))):  # without annotations: of the place
+        fig = plot_attention(model, video, query=3)
+        for axes in panels(fig):
+            assert tuple(axes.collections[1].get_edgecolor()[0, :3]) == pytest.approx(color)
+    logits[:] = -3.0
+    empty = plot_attention(model, CLIP, query=3)
+    assert empty.texts[0].get_text().endswith("the mask is empty")
+    assert "nan" not in "".join(axes.get_title(loc="left") + axes.get_ylabel() for axes in empty.axes)
+
+
+def test_a_query_or_a_frame_that_is_not_there_is_refused(make_model):
+    model = make_model()
+    for query in (8, -1, [], [0, 1, 2, 3], [0, 8], 1.5, "best", True):
+        with pytest.raises(ValueError, match=r"give one to 3 of 0\.\.7"):
+            plot_attention(model, CLIP, query=query)
+    for frame, said in ((3, "no frame 3 but 3 frames"), (-1, "frame is -1"), (0.5, "frame is 0.5")):
+        with pytest.raises(ValueError, match=said):
+            plot_attention(model, CLIP, frame=frame)
+    with pytest.raises(ValueError, match="no frame 2"):
+        plot_attention(model, iter([np.zeros((64, 64, 3), np.uint8)]), frame=2)
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) bytes"):
+        attention_maps(model, np.zeros((64, 64), np.uint8))
+    with pytest.raises(ValueError, match="at least 64"):
+        plot_attention(model, [np.zeros((32, 64, 3), np.uint8)])

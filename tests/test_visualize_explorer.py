@@ -1,0 +1,179 @@
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("ipywidgets", reason="the explorer's extra is missing: pip install -e '.[test]'")
+pytest.importorskip("anywidget", reason="the explorer's extra is missing: pip install -e '.[test]'")
+
+import io
+
+from minst import MobileInst
+from minst.visualize import explorer as module
+from minst.visualize.explorer import explore
+from minst.visualize.recording import Settings
+
+
+@pytest.fixture(scope="module")
+def live():
+    return explore("shapes-tiny", "occlusion")
+
+
+@pytest.fixture
+def explorer(live):
+    """The explorer with all its controls where they were at the start."""
+    for control, value in ((live.interval, 3), (live.association, "mask"), (live.score, 0.5), (live.mask, 0.5), (live.frame, 1)):
+        control.value = value
+    return live
+
+
+def pixels(view) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(view.image)))
+
+
+def test_it_starts_with_controls_open_and_the_first_frame(explorer):
+    assert explorer.panels.layout.display is None and explorer.bar.layout.display == "none"
+    assert explorer.frame.max == explorer.play.max == 30 and explorer.switch.layout.display == "none"
+    assert "frame 1 of 30" in explorer.caption.value and "key frame" in explorer.caption.value
+    assert pixels(explorer.picture).shape == (384, 512, 3)
+    assert f"soft mask of query {explorer.query}" in explorer.tiles.overlay
+
+
+@pytest.mark.parametrize("control, value", [("frame", 7), ("interval", 6), ("association", "cosine"), ("score", 0.7), ("mask", 0.7)])
+def test_every_control_is_followed(explorer, control, value):
+    explorer.frame.value = 11
+    chart = explorer.chart.overlay
+    image, caption = explorer.picture.image, explorer.caption.value
+    getattr(explorer, control).value = value
+    if control != "mask":  # which moves contours alone
+        assert explorer.chart.overlay != chart
+    if control in ("frame", "interval"):
+        assert explorer.caption.value != caption
+    if control in ("frame", "mask"):
+        assert explorer.picture.image != image
+    s = explorer.settings
+    assert s == Settings(explorer.interval.value, explorer.association.value, explorer.score.value, explorer.mask.value)
+    assert explorer.replay.frames == explorer.recording.replay(s).frames
+
+
+def test_a_click_on_an_object_selects_its_query_and_one_beside_it_changes_nothing(explorer):
+    frame = explorer.replay.frames[0]
+    masks = frame.masks()
+    for query, mask in zip(frame.queries, masks):
+        y, x = np.argwhere(mask & (masks.sum(0) == 1))[20]
+        explorer.picture.click = {"x": (x + 0.5) / 256, "y": (y + 0.5) / 192, "pick": "", "count": query}
+        assert explorer.query == query and f"query {query}</b> serves" in explorer.caption.value
+    y, x = np.argwhere(~masks.any(0))[0]
+    explorer.picture.click = {"x": (x + 0.5) / 256, "y": (y + 0.5) / 192, "pick": "", "count": 99}
+    assert explorer.query == query
+
+
+def test_a_click_in_the_timeline_goes_there(explorer):
+    frame = explorer.replay.frames[15]
+    explorer.chart.click = {"x": 0, "y": 0, "pick": f"15,{frame.ids[-1]}", "count": 1}
+    assert explorer.frame.value == 16 and explorer.query == frame.queries[-1]
+    explorer.chart.click = {"x": 0, "y": 0, "pick": "3,0", "count": 2}
+    assert explorer.frame.value == 4 and explorer.query == frame.queries[-1]
+    explorer.chart.click = {"x": 0, "y": 0, "pick": "", "count": 3}
+    assert explorer.frame.value == 4
+
+
+def test_nothing_found_is_said(explorer):
+    explorer.score.value = 0.95
+    assert "nothing found" in explorer.caption.value and "serves no identity" in explorer.caption.value
+    assert "no identity in any frame" in explorer.chart.overlay
+
+
+def test_the_network_runs_once(explorer, monkeypatch):
+    monkeypatch.setattr(explorer.recording.model, "encode", None)
+    explorer.interval.value, explorer.frame.value, explorer.association.value = 2, 9, "cosine"
+    assert "frame 9 of 30" in explorer.caption.value
+
+
+def test_frames_are_drawn_ahead_and_kept(explorer, monkeypatch):
+    monkeypatch.setattr(module, "draw_frame", None)  # a second drawing would fail
+    for frame in (1, 17, 30):
+        explorer.frame.value = frame
+    assert "frame 30 of 30" in explorer.caption.value
+
+
+def test_weights_are_switched_with_their_own_queries():
+    models = {"shipped": "shapes-tiny", "random": MobileInst(MobileInst.from_pretrained("shapes-tiny").config)}
+    explorer = explore(models, "easy")
+    assert explorer.switch.layout.display is None and explorer.weights.options == ("shipped", "random")
+    before = explorer.chart.overlay
+    explorer.weights.value = "random"
+    assert explorer.recording.model is models["random"] and explorer.chart.overlay != before
+    explorer.weights.value = "shipped"
+    assert explorer.chart.overlay == before
+
+
+@pytest.mark.parametrize("shape, frames", [((96, 128), 1), ((240, 110), 3), ((100, 700), 2)])
+def test_one_frame_and_other_sizes(shape, frames):
+    rng = np.random.default_rng(0)
+    explorer = explore("shapes-tiny", [rng.integers(0, 256, (*shape, 3), np.uint8) for _ in range(frames)], Settings(9))
+    assert f"frame 1 of {frames}" in explorer.caption.value
+    assert ("longer than the clip" in explorer.caption.value) == (frames > 1)
+    explorer.frame.value = frames
+    height, width = pixels(explorer.picture).shape[:2]
+    assert width / height == pytest.approx(shape[1] / shape[0], rel=0.02)
+
+
+def test_a_long_video_says_that_it_is_thinned():
+    explorer = explore("shapes-tiny", (np.full((64, 64, 3), t % 200, np.uint8) for t in range(41)), max_frames=10)
+    assert "41 frames" in explorer.status.value and "every 8th" in explorer.status.value
+    assert explorer.frame.max == 6
+
+
+def test_in_the_background_it_opens_itself_and_shows_errors():
+    import threading
+
+    def wait(explorer):
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and thread.daemon and "compute" in thread.name:
+                thread.join(60)
+        return explorer
+
+    assert wait(explore("shapes-tiny", "easy", background=True)).panels.layout.display is None
+    broken = wait(explore("shapes-tiny", [], background=True))
+    assert "no frames" in broken.status.value and broken.panels.layout.display == "none"
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="no shipped clip 'nowhere'"):
+        explore("shapes-tiny", "nowhere")
+    with pytest.raises(ValueError, match="no model"):
+        explore({}, "easy")
+    with pytest.raises(ValueError, match="reuse_interval"):
+        explore("shapes-tiny", "easy", Settings(0))
+
+
+def test_an_executed_notebook_is_valid_and_has_a_still_for_readers_without_a_kernel(tmp_path):
+    from nbclient import NotebookClient
+    from nbconvert import HTMLExporter
+
+    cell = nbformat.v4.new_code_cell("import minst.visualize\nminst.visualize.explore('shapes-tiny', 'easy')")
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbformat.validate(notebook)
+    data = next(output.data for output in notebook.cells[0].outputs if output.output_type == "execute_result")
+    assert data["image/png"] and "application/vnd.jupyter.widget-view+json" in data
+    assert "state" in notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]
+    del notebook.metadata["widgets"]  # as a notebook is stored: without state the still is what is shown
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert "data:image/png;base64" in page and len(data["image/png"]) < 400_000
+
+
+def test_without_the_extra_a_figure_still_works_and_explore_says_what_to_install():
+    code = (
+        "import sys; sys.modules['ipywidgets'] = None\n"
+        "import minst.visualize as v\n"
+        "assert v.plot_query_consistency\n"
+        "try: v.explore('shapes-tiny', 'easy')\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "minst[notebooks]" in done.stdout

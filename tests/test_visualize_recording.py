@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+import torch
+
+from minst.data.shapes import ShapesConfig, shapes_clip
+from minst.model import MobileInst
+from minst.samples import load_sample
+from minst.tracking import KernelTracker
+from minst.visualize.recording import Recording, Settings, read_frames
+
+CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> MobileInst:
+    return MobileInst.from_pretrained("shapes-tiny").fuse()
+
+
+@pytest.fixture(scope="module")
+def recording(shipped) -> Recording:
+    return Recording(shipped, read_frames(load_sample("occlusion")))
+
+
+def numbered(count: int):
+    for t in range(count):
+        yield np.full((64, 80, 3), t % 256, np.uint8)
+
+
+@pytest.mark.parametrize("total, limit", [(1, 4), (4, 4), (5, 4), (8, 4), (9, 4), (2000, 64), (7, 1)])
+def test_a_long_video_is_thinned_evenly_from_its_first_frame(total, limit):
+    frames = read_frames(numbered(total), limit)
+    assert frames.total == total and frames.truth is None
+    assert [int(image[0, 0, 0]) for image in frames.images] == [t % 256 for t in range(0, total, frames.step)]
+    assert len(frames.images) <= limit and (frames.step == 1 or 2 * len(frames.images) >= limit)
+
+
+def test_reading_never_holds_more_than_it_may():
+    alive, most = 0, 0
+
+    class Frame(np.ndarray):
+        def __del__(self):
+            nonlocal alive
+            alive -= self.base is None or isinstance(self.base, bytearray)
+
+    def video():
+        nonlocal alive, most
+        for _ in range(300):
+            frame = np.ndarray.__new__(Frame, (64, 64, 3), np.uint8, bytearray(64 * 64 * 3))
+            alive += 1
+            most = max(most, alive)
+            yield frame
+
+    read_frames(video(), 10)
+    assert most <= 13
+
+
+def test_large_frames_and_their_annotations_shrink_together():
+    big = shapes_clip("val", 3, ShapesConfig(width=512, height=384, frames=2))
+    frames = read_frames(big, max_side=128)
+    assert frames.images[0].shape == (96, 128, 3) and frames.truth[0].shape == (len(big.labels), 96, 128)
+    for full, small in zip(big.render(1).masks, frames.truth[1]):
+        assert small.sum() == pytest.approx(full.sum() / 16, rel=0.1, abs=6)
+    assert read_frames(CLIP).images[0].shape == (96, 128, 3)  # small ones stay
+
+
+def test_videos_that_cannot_be_read_are_refused():
+    with pytest.raises(ValueError, match="no frames"):
+        read_frames([])
+    with pytest.raises(ValueError, match="at least"):
+        read_frames(numbered(2), 0)
+    with pytest.raises(ValueError, match="frame 0.*64 x 64"):
+        Recording(MobileInst.from_pretrained("shapes-tiny"), read_frames([np.zeros((40, 80, 3), np.uint8)]))
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(1, "cosine", 0.3, 0.4), Settings(7, "mask", 0.7, 0.6)])
+def test_a_replay_is_what_a_tracker_says_of_the_video(shipped, recording, settings):
+    tracker = KernelTracker(shipped, *settings)
+    expected = [tracker.step(image) for image in load_sample("occlusion")]
+    replay = recording.replay(settings)
+    assert replay.frames == expected
+    assert replay.keys == [t - t % settings.reuse_interval for t in range(30)]
+    result = KernelTracker(shipped, *settings).track(load_sample("occlusion"))
+    assert {t.id: t.segmentations for t in replay.result.tracks} == {t.id: t.segmentations for t in result.tracks}
+
+
+def test_a_replay_does_not_run_the_network(recording, monkeypatch):
+    monkeypatch.setattr(recording.model, "encode", None)
+    monkeypatch.setattr(recording.model, "decode", None)
+    assert recording.replay(Settings(2)).frames
+
+
+def test_soft_masks_are_those_that_the_tracker_cuts(recording):
+    replay = recording.replay(Settings(3))
+    for t in (0, 4, 5):
+        frame = replay.frames[t]
+        for query, mask in zip(frame.queries, frame.masks()):
+            np.testing.assert_array_equal(recording.soft_mask(query, replay.keys[t], t) >= 0.5, mask)
+
+
+def test_similarity_is_the_cosine_to_every_kernel(recording):
+    own, every = recording.similarity(5, 2)
+    kernel = recording.kernels[2, 5]
+    for t, query in ((0, 5), (2, 5), (7, 3)):
+        expected = float(torch.cosine_similarity(kernel, recording.kernels[t, query], dim=0))
+        assert every[t, query] == pytest.approx(expected, abs=1e-5)
+    np.testing.assert_array_equal(own, every[:, 5])
+    assert own[2] == pytest.approx(1, abs=1e-5) and every.shape == (30, 20)
+
+
+def test_handovers_are_changes_of_the_query_behind_an_identity(recording):
+    replay = recording.replay(Settings(3))
+    assert replay.handovers  # this clip has some
+    for t, identity, old, new in replay.handovers:
+        frame = replay.frames[t]
+        assert frame.is_key and frame.queries[frame.ids.index(identity)] == new != old
+        before = [f for f in replay.frames[:t] if identity in f.ids][-1]
+        assert before.queries[before.ids.index(identity)] == old
+    for query in range(20):
+        served = replay.serves(query)
+        assert all((query in f.queries) == bool(i) for f, i in zip(replay.frames, served))
+
+
+def test_a_point_gives_the_query_of_the_best_mask_there(recording):
+    replay = recording.replay(Settings())
+    frame = replay.frames[0]
+    for query, mask in zip(frame.queries, frame.masks()):
+        alone = mask & (frame.masks().sum(0) == 1)
+        y, x = np.argwhere(alone)[len(np.argwhere(alone)) // 2]
+        assert replay.query_at(0, (x + 0.5) / 256, (y + 0.5) / 192) == query
+    y, x = np.argwhere(~frame.masks().any(0))[0]
+    assert replay.query_at(0, (x + 0.5) / 256, (y + 0.5) / 192) is None
+    assert replay.query_at(0, 1.0, 1.0) in (None, *frame.queries)  # the very edge is inside
+
+
+def test_a_clip_without_objects_has_no_tracks_and_still_a_query(shipped):
+    recording = Recording(shipped, read_frames([np.full((96, 128, 3), 200, np.uint8)] * 3))
+    replay = recording.replay(Settings(score_threshold=0.95))
+    assert not replay.result.tracks and replay.identity is None and replay.query_at(0, 0.5, 0.5) is None
+    assert replay.best_query(recording) == int(recording.scores.amax(0).argmax())
+
+
+def test_with_annotations_a_replay_knows_its_swaps(recording):
+    replay = recording.replay(Settings(3))
+    assert replay.identity.covers.shape == (30, len(replay.result.tracks))
+    assert [t.id for t in replay.result.tracks] == replay.identity.ids.tolist()

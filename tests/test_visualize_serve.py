@@ -1,0 +1,233 @@
+"""The explorer as a visitor uses it: `minst explore` in a process of its own, a page in chromium, every control."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from minst.cli import main
+from minst.samples import load_sample, weights_folder
+from minst.visualize.serve import open_clip, serve
+
+pytest.importorskip("voila", reason="the explorer's extra is missing: pip install -e '.[test]'")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@contextmanager
+def explorer(browser, *arguments, size=(900, 960)):
+    """`minst explore …` and its page, when the first picture is there. Errors of scripts on the page fail the test."""
+    port = free_port()
+    command = [sys.executable, "-m", "minst", "explore", *map(str, arguments), "--no-browser", "--port", str(port)]
+    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        for _ in range(240):
+            assert server.poll() is None, server.stdout.read()
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.25)
+        page.goto(f"http://127.0.0.1:{port}/", timeout=120_000)
+        try:
+            page.locator(".minst-view img").first.wait_for(state="visible", timeout=90_000)
+        except Exception as error:
+            raise AssertionError(f"no picture; the page says: {page.inner_text('body')[:2000]}") from error
+        yield page
+        assert not errors
+    finally:
+        page.close()
+        os.killpg(server.pid, signal.SIGTERM)
+        server.communicate(timeout=20)
+
+
+def picture(page) -> str:
+    """The address of the tracked frame: another picture has another one."""
+    return page.locator(".minst-view[data-label='tracked frame'] img").get_attribute("src")
+
+
+def slide(page, name: str, value: float, low: float, high: float) -> None:
+    """Take the slider's handle to a value, as a hand does, and check what it reads."""
+    row = page.locator(".widget-inline-hbox", has_text=re.compile(f"^{name}"))
+    track, handle = (row.locator(part).bounding_box() for part in (".noUi-base", ".noUi-handle"))
+    y = handle["y"] + handle["height"] / 2
+    page.mouse.move(handle["x"] + handle["width"] / 2, y)
+    page.mouse.down()
+    page.mouse.move(track["x"] + track["width"] * (value - low) / (high - low), y, steps=5)
+    page.mouse.up()
+    assert float(row.locator(".widget-readout").inner_text()) == value
+
+
+def frame(page, number: int) -> None:
+    slide(page, "frame", number, 1, 30)
+
+
+def said(page, text: str) -> None:
+    """Wait until the page says it."""
+    page.get_by_text(re.compile(text)).first.wait_for(timeout=20_000)
+
+
+def changed(page, look, before) -> None:
+    for _ in range(200):
+        if look(page) != before:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("nothing changed")
+
+
+def timeline(page) -> str:
+    return page.locator(".minst-view[data-label='timeline'] svg").inner_html()
+
+
+@pytest.fixture(scope="module")
+def page(browser):
+    with explorer(browser, "occlusion", "--weights", "shapes-tiny") as page:
+        yield page
+
+
+def test_the_page_opens_on_the_first_frame_and_says_what_to_do(page, screenshots):
+    said(page, "Queries are good trackers")
+    said(page, "Click an object")
+    said(page, "frame 1 of 30")
+    assert page.locator(".minst-view[data-label='timeline'] rect.selected").count()
+    page.screenshot(path=screenshots / "explorer.png")
+
+
+def test_the_frame_slider_moves_picture_caption_and_cursor(page):
+    before, chart = picture(page), timeline(page)
+    frame(page, 5)
+    said(page, r"frame 5 of 30.*reuses the kernels of frame 4")
+    changed(page, picture, before)
+    assert timeline(page) != chart
+    frame(page, 1)
+    said(page, r"frame 1 of 30")
+
+
+def test_dragging_quickly_ends_where_the_slider_ends(page):
+    box = page.locator(".widget-inline-hbox", has_text=re.compile("^frame")).locator(".noUi-handle").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(150):
+        page.mouse.move(x + 3 * (step if step < 100 else 200 - step), y)
+    page.mouse.up()
+    end = page.locator(".widget-inline-hbox", has_text=re.compile("^frame")).locator(".widget-readout").inner_text()
+    assert 3 < int(end) < 25
+    said(page, rf"frame {end} of 30")
+    frame(page, 1)
+
+
+def test_t_moves_the_key_frames(page):
+    keys = "document.querySelectorAll(\"[data-label='timeline'] path[fill='#222222']\").length"
+    before = page.evaluate(keys)
+    slide(page, "reuse interval T", 6, 1, 12)
+    page.wait_for_function(f"{keys} < {before}")
+    frame(page, 6)
+    said(page, r"frame 6 of 30.*reuses the kernels of frame 1")
+    slide(page, "reuse interval T", 1, 1, 12)
+    said(page, r"frame 6 of 30.*key frame: new kernels")
+    slide(page, "reuse interval T", 3, 1, 12)
+    frame(page, 1)
+
+
+def test_thresholds_change_what_is_found(page):
+    before = picture(page)
+    slide(page, "mask threshold", 0.7, 0.05, 0.95)
+    changed(page, picture, before)
+    slide(page, "score threshold", 0.95, 0.05, 0.95)
+    said(page, "nothing found: lower the score threshold")
+    said(page, "no identity in any frame")
+    slide(page, "score threshold", 0.5, 0.05, 0.95)
+    said(page, r"frame 1 of 30.*\d objects found")
+    slide(page, "mask threshold", 0.5, 0.05, 0.95)
+
+
+def test_association_is_switched(page):
+    before = timeline(page)
+    page.get_by_role("button", name="cosine (the paper's)").click()
+    changed(page, timeline, before)
+    page.get_by_role("button", name="masks (ours)").click()
+    changed(page, timeline, "")
+
+
+def test_a_click_selects_the_query_behind_an_object(page, screenshots):
+    box = page.locator(".minst-view[data-label='tracked frame']").bounding_box()
+    caption = page.locator(".widget-html", has_text="serves")
+    queries = []
+    for x, y in ((0.62, 0.45), (0.8, 0.75), (0.45, 0.1)):  # starfish, fish, and the ladybird that was selected
+        before = caption.inner_text()
+        page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        changed(page, lambda _: caption.inner_text(), before)
+        queries.append(re.search(r"query (\d+)", caption.inner_text())[1])
+        page.locator("[data-label='selected query']").get_by_text(f"soft mask of query {queries[-1]}").wait_for()
+    assert len(set(queries)) == 3
+    page.screenshot(path=screenshots / "explorer-query.png")
+
+
+def test_a_click_in_the_timeline_goes_to_frame_and_identity(page, screenshots):
+    page.locator("[data-label='timeline'] rect[data-pick^='19,']").nth(2).click()
+    said(page, r"frame 20 of 30")
+    page.wait_for_timeout(500)  # all panels have followed
+    page.screenshot(path=screenshots / "explorer-swap.png")
+    frame(page, 1)
+
+
+def test_the_player_plays_and_stops(page):
+    page.locator(".widget-play button").first.click()
+    said(page, r"frame ([4-9]|[12]\d) of 30")
+    page.locator(".widget-play button").nth(1).click()
+    said(page, r"frame 1 of 30")
+
+
+def test_a_fresh_clip_two_weights_and_t_beyond_its_end(browser, screenshots, tmp_path):
+    made = ["data", "shapes", "--videos", "1", "--frames", "6", "--size", "192x128", "--seed", "5", "--out", str(tmp_path / "new")]
+    assert main(made) == 0
+    other = tmp_path / "other"
+    other.symlink_to(weights_folder("shapes-tiny"))
+    with explorer(browser, tmp_path / "new", "--weights", "shapes-tiny", other, "--reuse-interval", "20") as page:
+        said(page, "frame 1 of 6.*T is longer than the clip")
+        page.get_by_role("button", name="other").click()
+        page.wait_for_timeout(500)
+        said(page, "frame 1 of 6")
+        page.screenshot(path=screenshots / "explorer-fresh.png")
+
+
+def test_what_cannot_be_opened_is_said_before_a_server_starts(tmp_path, capsys):
+    assert main(["explore", "nothing-here", "--no-browser"]) == 2
+    assert "shipped clip" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert main(["explore", str(tmp_path / "empty"), "--no-browser"]) == 2
+    assert "no .jpg" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["explore", "easy", "--no-browser", "--port", str(port)]) == 2
+    assert "--port" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="port 0"):
+        serve("easy", port=0)
+
+
+def test_open_clip_knows_samples_folders_and_images(tmp_path):
+    assert open_clip("easy").name == "easy"
+    clip = load_sample("easy")
+    data = clip.annotations()
+    folder = tmp_path / "one"
+    folder.mkdir()
+    (folder / "annotations.json").write_text(json.dumps({**data, "videos": []} | {"annotations": []}))
+    with pytest.raises(ValueError, match="holds no videos"):
+        open_clip(str(folder))
+    (folder / "annotations.json").write_text(json.dumps(data))
+    assert len(open_clip(str(folder))) == len(clip)
+    frames = clip.root / "JPEGImages" / clip.name
+    assert next(open_clip(str(frames))).shape == (192, 256, 3)
