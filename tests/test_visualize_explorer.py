@@ -25,7 +25,13 @@ def live():
 @pytest.fixture
 def explorer(live):
     """The explorer with all its controls where they were at the start."""
-    for control, value in ((live.interval, 3), (live.association, "mask"), (live.score, 0.5), (live.mask, 0.5), (live.frame, 1)):
+    for control, value in (
+        (live.interval, 3),
+        (live.association, "mask"),
+        (live.score, 0.5),
+        (live.mask, 0.5),
+        (live.frame, 1),
+    ):
         control.value = value
     return live
 
@@ -42,7 +48,9 @@ def test_it_starts_with_controls_open_and_the_first_frame(explorer):
     assert f"soft mask of query {explorer.query}" in explorer.tiles.overlay
 
 
-@pytest.mark.parametrize("control, value", [("frame", 7), ("interval", 6), ("association", "cosine"), ("score", 0.7), ("mask", 0.7)])
+@pytest.mark.parametrize(
+    "control, value", [("frame", 7), ("interval", 6), ("association", "cosine"), ("score", 0.7), ("mask", 0.7)]
+)
 def test_every_control_is_followed(explorer, control, value):
     explorer.frame.value = 11
     chart = explorer.chart.overlay
@@ -157,7 +165,9 @@ def test_an_executed_notebook_is_valid_and_has_a_still_for_readers_without_a_ker
 
     cell = nbformat.v4.new_code_cell("import minst.visualize\nminst.visualize.explore('shapes-tiny', 'easy')")
     notebook = nbformat.v4.new_notebook(cells=[cell])
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     nbformat.validate(notebook)
     data = next(output.data for output in notebook.cells[0].outputs if output.output_type == "execute_result")
     assert data["image/png"] and "application/vnd.jupyter.widget-view+json" in data

@@ -250,7 +250,8 @@ def test_the_page_plays_in_a_browser_and_fits_a_narrow_one(tmp_path):
             page.wait_for_function("document.querySelector('video').readyState >= 2")
             page.wait_for_function("document.querySelector('video').currentTime > 0.1")  # autoplay, muted
             film, still = (
-                page.evaluate(f"document.querySelector('{tag}').getBoundingClientRect().toJSON()") for tag in ("video", "img")
+                page.evaluate(f"document.querySelector('{tag}').getBoundingClientRect().toJSON()")
+                for tag in ("video", "img")
             )
             assert page.evaluate("document.querySelector('video').videoWidth") == 256
         finally:

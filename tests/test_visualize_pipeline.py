@@ -78,7 +78,9 @@ def test_without_highlight_every_block_has_its_own_color():
     seen = colors_of_boxes(fig)
     assert seen == {matplotlib.colors.to_hex(rgb(row[0])) for name, row in BLOCKS.items() if name != "data"}
     assert len(seen) == len(BLOCKS) - 1
-    assert {matplotlib.colors.to_hex(p.get_edgecolor()) for p in fig.axes[0].patches} >= {matplotlib.colors.to_hex(rgb(6))}
+    assert {matplotlib.colors.to_hex(p.get_edgecolor()) for p in fig.axes[0].patches} >= {
+        matplotlib.colors.to_hex(rgb(6))
+    }
 
 
 def test_the_switches_of_an_ablation_are_seen():

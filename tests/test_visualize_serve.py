@@ -29,7 +29,9 @@ def explorer(browser, *arguments, size=(900, 960)):
     """`minst explore …` and its page, when the first picture is there. Errors of scripts on the page fail the test."""
     port = free_port()
     command = [sys.executable, "-m", "minst", "explore", *map(str, arguments), "--no-browser", "--port", str(port)]
-    server = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    server = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -192,7 +194,20 @@ def test_the_player_plays_and_stops(page):
 
 
 def test_a_fresh_clip_two_weights_and_t_beyond_its_end(browser, screenshots, tmp_path):
-    made = ["data", "shapes", "--videos", "1", "--frames", "6", "--size", "192x128", "--seed", "5", "--out", str(tmp_path / "new")]
+    made = [
+        "data",
+        "shapes",
+        "--videos",
+        "1",
+        "--frames",
+        "6",
+        "--size",
+        "192x128",
+        "--seed",
+        "5",
+        "--out",
+        str(tmp_path / "new"),
+    ]
     assert main(made) == 0
     other = tmp_path / "other"
     other.symlink_to(weights_folder("shapes-tiny"))

@@ -89,7 +89,9 @@ def chart(replay: Replay, names: Sequence[str], query: int, t: int, own: np.ndar
     marks = _marks(replay)
     for track in rows:
         parts.append(_track(columns, y, track, class_name(names, track.label), served, _uncovered(replay, track.id)))
-        parts.extend(_mark(columns.middle(f), y + ROW / 2 - 1, kind, words) for f, i, kind, words in marks if i == track.id)
+        parts.extend(
+            _mark(columns.middle(f), y + ROW / 2 - 1, kind, words) for f, i, kind, words in marks if i == track.id
+        )
         y += ROW
     if not rows:
         parts.append(_text(LEFT, y + 14, "no identity in any frame: lower the score threshold", anchor="start"))
@@ -97,7 +99,9 @@ def chart(replay: Replay, names: Sequence[str], query: int, t: int, own: np.ndar
     elif len(replay.result.tracks) > len(rows):
         parts.append(_text(LEFT, y + 12, f"and {len(replay.result.tracks) - len(rows)} shorter ones", anchor="start"))
         y += 16
-    cursor = f"<rect x='{columns.x(t) - 1:.1f}' y='{TOP - 3}' width='{columns.width + 1:.1f}' height='{y - TOP + 4}' rx='3'"
+    cursor = (
+        f"<rect x='{columns.x(t) - 1:.1f}' y='{TOP - 3}' width='{columns.width + 1:.1f}' height='{y - TOP + 4}' rx='3'"
+    )
     parts.append(cursor + f" fill='none' stroke='{INK}' stroke-width='2' pointer-events='none'/>")
     legend, height = _legend(y + 18, replay.identity is not None)
     return svg(WIDTH, height, "".join([*parts, legend]))
@@ -136,7 +140,11 @@ def _strip(columns: _Columns, y: int, name: str, values: np.ndarray, low: float)
         f" data-pick='{t},0'><title>frame {t + 1}: cosine {v:.2f}</title></rect>"
         for t, v in enumerate(values)
     )
-    return _text(LEFT - 8, y + 13, name, size=10) + cells + _text(WIDTH - RIGHT + 6, y + 13, f"⌀ {values.mean():.2f}", "start")
+    return (
+        _text(LEFT - 8, y + 13, name, size=10)
+        + cells
+        + _text(WIDTH - RIGHT + 6, y + 13, f"⌀ {values.mean():.2f}", "start")
+    )
 
 
 def _keys(columns: _Columns, y: float, keys: Sequence[int]) -> str:
@@ -177,13 +185,18 @@ def _uncovered(replay: Replay, identity: int) -> set[int]:
 
 def _marks(replay: Replay) -> list[tuple[int, int, str, str]]:
     """(frame, identity, kind, words) of everything that happens to identities."""
-    marks = [(t, i, "handover", f"frame {t + 1}: query {new} takes over from query {old}") for t, i, old, new in replay.handovers]
+    marks = [
+        (t, i, "handover", f"frame {t + 1}: query {new} takes over from query {old}")
+        for t, i, old, new in replay.handovers
+    ]
     for event in replay.identity.events if replay.identity else ():
         if event.kind == "swap":
             words = f"frame {event.frame + 1}: this object was identity {event.old_id}"
             marks.append((event.frame, event.new_id, "swap", words))
         elif event.kind == "lost":
-            marks.append((event.frame, event.old_id, "lost", f"frame {event.frame + 1}: its object is visible, but lost"))
+            marks.append(
+                (event.frame, event.old_id, "lost", f"frame {event.frame + 1}: its object is visible, but lost")
+            )
     return marks
 
 

@@ -70,7 +70,9 @@ def explore(
         video = load_sample(video)
     explorer = Explorer(settings)
     if background:
-        threading.Thread(target=explorer.compute_safely, args=(models, video, max_frames, max_side), daemon=True).start()
+        threading.Thread(
+            target=explorer.compute_safely, args=(models, video, max_frames, max_side), daemon=True
+        ).start()
     else:
         explorer.compute(models, video, max_frames, max_side)
     return explorer
@@ -114,7 +116,9 @@ class Explorer:
         def counted(images: Iterable):
             self.status.value = f"computing {total} frames once {'with ' + html.escape(label) if label else ''}…"
             self.bar.max = total
-            for i, image in enumerate(tqdm(images, desc=f"computing {label}".strip(), unit="frame", leave=False, disable=None)):
+            for i, image in enumerate(
+                tqdm(images, desc=f"computing {label}".strip(), unit="frame", leave=False, disable=None)
+            ):
                 yield image
                 self.bar.value = i + 1
 
@@ -125,14 +129,20 @@ class Explorer:
     def _build(self) -> None:
         s = self.settings
         self.status, self.bar = widgets.HTML("reading the clip…"), widgets.IntProgress(0, 0, 1)
-        self.picture, self.tiles, self.chart = View(label="tracked frame"), View(label="selected query"), View(label="timeline")
+        self.picture, self.tiles, self.chart = (
+            View(label="tracked frame"),
+            View(label="selected query"),
+            View(label="timeline"),
+        )
         self.caption = widgets.HTML()
         self.frame = widgets.IntSlider(1, 1, 2, description="frame", layout=widgets.Layout(width="640px"))
         self.play = widgets.Play(value=1, min=1, max=2, interval=150, repeat=True)
         widgets.jslink((self.play, "value"), (self.frame, "value"))
         look = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="395px")}
         thresholds = {"min": 0.05, "max": 0.95, "step": 0.05, **look}
-        self.interval = widgets.IntSlider(s.reuse_interval, 1, max(12, s.reuse_interval), description="reuse interval T", **look)
+        self.interval = widgets.IntSlider(
+            s.reuse_interval, 1, max(12, s.reuse_interval), description="reuse interval T", **look
+        )
         self.score = widgets.FloatSlider(s.score_threshold, description="score threshold", **thresholds)
         self.mask = widgets.FloatSlider(s.mask_threshold, description="mask threshold", **thresholds)
         options = [("masks (ours)", "mask"), ("cosine (the paper's)", "cosine")]
@@ -265,14 +275,26 @@ class Explorer:
         recording, key = self.recording, self.replay.keys[t]
         count, ids = len(recording), self.replay.frames[t].ids
         kind = "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}"
-        found = f"{len(ids)} object{'s' if len(ids) != 1 else ''} found" if ids else "nothing found: lower the score threshold?"
-        long = " · T is longer than the clip: frame 1 is its only key frame" if self.settings.reuse_interval > count > 1 else ""
+        found = (
+            f"{len(ids)} object{'s' if len(ids) != 1 else ''} found"
+            if ids
+            else "nothing found: lower the score threshold?"
+        )
+        long = (
+            " · T is longer than the clip: frame 1 is its only key frame"
+            if self.settings.reuse_interval > count > 1
+            else ""
+        )
         return f"<b>frame {t + 1} of {count}</b> · {kind} · {found}{long}"
 
     def _query_caption(self) -> str:
         served = self.replay.serves(self.query)
         parts = [f"{i} in {served.count(i)}" for i in dict.fromkeys(i for i in served if i)]
-        what = f"serves identity {', '.join(parts)} of {len(served)} frames" if parts else "serves no identity with these settings"
+        what = (
+            f"serves identity {', '.join(parts)} of {len(served)} frames"
+            if parts
+            else "serves no identity with these settings"
+        )
         color = "rgb({},{},{})".format(*self._color())
         return f"<span style='border-left:8px solid {color};padding-left:6px'><b>query {self.query}</b> {what}</span>"
 
@@ -316,7 +338,9 @@ def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Attention (H, W) over a darkened grey frame: bright where the query looks."""
     share = np.clip(attention / max(float(attention.max()), 1e-6), 0, 1)[..., None]
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) * 0.45
-    return (grey * (1 - 0.8 * share) + 0.8 * share * 255 * colormaps["inferno"](share[..., 0])[..., :3]).astype(np.uint8)
+    return (grey * (1 - 0.8 * share) + 0.8 * share * 255 * colormaps["inferno"](share[..., 0])[..., :3]).astype(
+        np.uint8
+    )
 
 
 def _subsampled(frames: Frames) -> str:

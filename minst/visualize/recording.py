@@ -145,7 +145,9 @@ class Replay:
             self.keys.append(frame.frame if frame.is_key else self.keys[-1])
         self.result = gather_frames(frames, recording.config.class_names)
         self.handovers = list(_handovers(frames))
-        self.identity: IdentityEvents | None = None if recording.truth is None else identity_events(self.result, recording)
+        self.identity: IdentityEvents | None = (
+            None if recording.truth is None else identity_events(self.result, recording)
+        )
 
     def serves(self, query: int) -> list[int]:
         """The identity that a query's kernel segments in each frame, 0 = none."""

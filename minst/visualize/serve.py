@@ -46,7 +46,13 @@ def serve(
         page = Path(folder) / "minst.ipynb"
         page.write_text(json.dumps(_notebook(source, weights, settings)))
         print(f"the explorer: http://{host}:{port}   (Ctrl-C ends it)", flush=True)
-        options = [f"--Voila.ip={host}", f"--port={port}", "--Voila.port_retries=0", "--Voila.log_level=ERROR", "--show_tracebacks=True"]
+        options = [
+            f"--Voila.ip={host}",
+            f"--port={port}",
+            "--Voila.port_retries=0",
+            "--Voila.log_level=ERROR",
+            "--show_tracebacks=True",
+        ]
         if os.name == "posix":  # kernels by sockets of the file system: no other user can listen
             options.append("--KernelManager.transport=ipc")
         # a page that was closed without saying so must not keep its kernel for ever
@@ -67,7 +73,9 @@ def open_clip(source: str):
     if source in sample_names():
         return load_sample(source)
     if not path.exists():
-        raise FileNotFoundError(f"{source!r} is neither a file or folder nor a shipped clip ({', '.join(sample_names())})")
+        raise FileNotFoundError(
+            f"{source!r} is neither a file or folder nor a shipped clip ({', '.join(sample_names())})"
+        )
     if not any((path / name).is_file() for name in ANNOTATION_FILES):
         return read_video(path)
     clips = YouTubeVIS(path)
@@ -87,7 +95,14 @@ def _notebook(source: str, weights: Sequence[str], settings: Settings) -> dict:
         "from minst.visualize.serve import open_clip\n"
         f"explore({models!r}, open_clip({source!r}), Settings(*{tuple(settings)!r}), background=True).widget"
     )
-    cell = {"cell_type": "code", "id": "explorer", "source": code, "metadata": {}, "execution_count": None, "outputs": []}
+    cell = {
+        "cell_type": "code",
+        "id": "explorer",
+        "source": code,
+        "metadata": {},
+        "execution_count": None,
+        "outputs": [],
+    }
     return {"nbformat": 4, "nbformat_minor": 5, "metadata": KERNEL, "cells": [cell]}
 
 
@@ -98,4 +113,6 @@ def _check_port(host: str, port: int) -> None:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
-        raise ValueError(f"port {port} on {host} cannot be used ({error.strerror}); choose another with --port") from None
+        raise ValueError(
+            f"port {port} on {host} cannot be used ({error.strerror}); choose another with --port"
+        ) from None

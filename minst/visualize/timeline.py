@@ -54,9 +54,15 @@ def _axes(fig: Figure, top: float, height: float, total: float):
 
 def _headline(fig: Figure, replay: Replay, query: int, served: list[int]) -> None:
     identity = max(served, key=lambda i: (i > 0, served.count(i)))
-    what = f"serves identity {identity} in {served.count(identity)} of {len(served)} frames" if identity else "finds nothing"
+    what = (
+        f"serves identity {identity} in {served.count(identity)} of {len(served)} frames"
+        if identity
+        else "finds nothing"
+    )
     s = replay.settings
-    note = f"A key frame every {s.reuse_interval}, association by {s.association}, scores from {s.score_threshold:.2f} on."
+    note = (
+        f"A key frame every {s.reuse_interval}, association by {s.association}, scores from {s.score_threshold:.2f} on."
+    )
     note += "  Diamond: another query takes over."
     if replay.identity is not None:
         swaps = sum(event.kind == "swap" for event in replay.identity.events)
@@ -98,7 +104,9 @@ def _rows(axes, recording: Recording, replay: Replay, tracks, times: list[int]) 
     if not tracks:
         axes.text(0.5, 0.5, "no identity in any frame", transform=axes.transAxes, ha="center", va="center", fontsize=8)
     names = recording.config.class_names
-    axes.set_yticks(range(len(tracks)), [f"{track.id} {class_name(names, track.label)}" for track in tracks], fontsize=7)
+    axes.set_yticks(
+        range(len(tracks)), [f"{track.id} {class_name(names, track.label)}" for track in tracks], fontsize=7
+    )
     axes.set(xlim=(-0.5, len(recording) - 0.5), ylim=(max(len(tracks), 1) - 0.5, -0.5), xticks=times)
     axes.set_xticklabels([f"frame {t * recording.step + 1}" for t in times], fontsize=7)
     axes.tick_params(length=2, color=GREY)

@@ -49,7 +49,18 @@ def in_browser(source: str, changes: int) -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "minst", "explore", source, "--weights", "shapes-tiny", "--no-browser", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "minst",
+        "explore",
+        source,
+        "--weights",
+        "shapes-tiny",
+        "--no-browser",
+        "--port",
+        str(port),
+    ]
     server = subprocess.Popen(command)
     try:
         with sync_playwright() as driver:
