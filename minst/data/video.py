@@ -77,7 +77,7 @@ def write_mp4(frames: Iterable[np.ndarray], path: str | Path, fps: float = 8.0) 
             for image in frames:
                 size = _check_size(image, size)
                 if not container.streams.video:
-                    stream = container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "veryfast"})
+                    stream = container.add_stream("libx264", rate=rate, options={"crf": "23", "preset": "veryfast"})
                     stream.height, stream.width = (n + n % 2 for n in size)
                     stream.pix_fmt = "yuv420p"
                 even = np.pad(image, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge")

@@ -40,8 +40,8 @@ def serve(
         raise ImportError('minst explore needs Voilà: python3 -m pip install "minst[notebooks]"') from None
     open_clip(source)  # what is wrong with it is said here, and not on the page
     _check_port(host, port)
-    source = str(Path(source).resolve()) if Path(source).exists() else source
-    weights = [str(Path(w).resolve()) if Path(w).is_dir() else w for w in weights]
+    source = str(Path(source).absolute()) if Path(source).exists() else source
+    weights = [str(Path(w).absolute()) if Path(w).is_dir() else w for w in weights]
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "minst.ipynb"
         page.write_text(json.dumps(_notebook(source, weights, settings)))
