@@ -16,6 +16,8 @@ from PIL import Image
 import minst
 from minst.cli import build_parser, main
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
+from minst.samples import weights_names
+from minst.visualize.recording import Settings
 
 
 def run(*argv):
@@ -205,9 +207,13 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
         "AP": 0.5123,
         "consistency": {"retention": {"1": 0.95}, "pairs": {"1": {"of": 20}}},
         "per_category": {"fish": {"AP": 0.25}},
+        "identity": {"swaps": 3, "HOTA": float("nan"), "note": "install trackeval"},
         "weights": "w",
     }
+    from minst.evaluation.run import write_figures
+
     calls = call_of(monkeypatch, "minst.evaluation.run", "evaluate_folder", figures)
+    sys.modules["minst.evaluation.run"].write_figures = write_figures
     argv = ["eval", "DIR", "--weights", "w", "--reuse-interval", 6, "--association", "cosine", "--videos", 2]
     status, out, _ = run(*argv, "--json", tmp_path / "out.json")
     assert status == 0
@@ -215,8 +221,29 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
     assert [line.split() for line in out.splitlines()[:-1]] == [
         ["AP", "0.5123"],
         ["consistency", "retention", "1", "0.95"],
+        ["identity", "swaps", "3"],
+        ["identity", "HOTA", "nan"],
+        ["note:", "install", "trackeval"],
     ]
+    figures["identity"]["HOTA"] = None  # JSON has no NaN
     assert json.loads((tmp_path / "out.json").read_text()) == figures
+
+
+def test_explore_passes_its_arguments_on(monkeypatch):
+    calls = call_of(monkeypatch, "minst.visualize.serve", "serve")
+    usual = (tuple(Settings()), 8866, "127.0.0.1", True)
+    assert run("explore")[0] == 0
+    options = ["--weights", "a", "b", "--reuse-interval", 5, "--association", "cosine", "--port", 99, "--host", "0.0.0.0"]
+    assert run("explore", "twins", *options, "--no-browser")[0] == 0
+    found = [(source, weights, (tuple(settings), *rest)) for (source, weights, settings, *rest), _ in calls]
+    chosen = ((5, "cosine", 0.5, 0.5), 99, "0.0.0.0", False)
+    assert found == [("easy", weights_names(), usual), ("twins", ["a", "b"], chosen)]
+
+
+def test_explore_without_its_extra_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "voila.app", None)
+    status, _, err = run("explore", "easy")
+    assert status == 1 and "minst[notebooks]" in err and "Traceback" not in err
 
 
 def test_bench_passes_its_arguments_on(monkeypatch):

@@ -36,6 +36,8 @@ def serve(
     """
     try:
         from voila.app import Voila
+
+        import minst.visualize.explorer  # noqa: F401 (what the page will import)
     except ImportError:
         raise ImportError('minst explore needs Voilà: python3 -m pip install "minst[notebooks]"') from None
     open_clip(source)  # what is wrong with it is said here, and not on the page
