@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -39,7 +40,7 @@ from minst.instance_decoder import DualInstanceDecoder
 from minst.layers import fold_batch_norms
 from minst.mask_decoder import MaskDecoder
 
-__all__ = ["Encoded", "FrameOutput", "MobileInst", "pad_batch", "summary"]
+__all__ = ["Encoded", "FrameOutput", "MobileInst", "as_frames", "pad_batch", "summary"]
 
 PAD_MULTIPLE = 64
 MASK_STRIDE = 8
@@ -103,7 +104,7 @@ class MobileInst(nn.Module):
         """Backbone and mask decoder alone: the price of a frame between key frames."""
         _check_frames(frames)
         height, width = frames.shape[-2:]
-        x = (frames - self.pixel_mean) / self.pixel_std
+        x = (frames.to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std
         if padding_mask is not None:
             x = x.masked_fill(padding_mask[:, None], 0.0)
         x, token_padding = self._pad(x, padding_mask)
@@ -168,6 +169,17 @@ class MobileInst(nn.Module):
         _check_state(state, model.state_dict(), folder)
         model.load_state_dict(state)
         return model.eval()
+
+
+def as_frames(image: Tensor | np.ndarray) -> Tensor:
+    """One image, (H, W, 3) bytes or (3, H, W) floats in [0, 1] -> (1, 3, H, W) floats; ValueError for another shape."""
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"arrays must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
+        image = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1).float().div(255)  # a copy: it may be read-only
+    if image.ndim != 3:
+        raise ValueError(f"must be (3, H, W), got {tuple(image.shape)}: one frame at a time")
+    return image[None]
 
 
 def crop(encoded: Encoded) -> Tensor:

@@ -33,7 +33,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from minst.matcher import pairwise_dice
-from minst.model import Encoded, MobileInst, apply_kernels, crop, upsample_masks
+from minst.model import Encoded, MobileInst, apply_kernels, as_frames, crop, upsample_masks
 
 __all__ = [
     "FrameResult",
@@ -189,8 +189,10 @@ class KernelTracker:
     @torch.inference_mode()
     def step(self, frame: Tensor | np.ndarray) -> FrameResult:
         """The next frame, (3, H, W) floats in [0, 1] or (H, W, 3) bytes -> its identities, classes, scores, masks."""
-        image = _as_batch(frame, self.frame)
         try:
+            image = as_frames(frame)
+            if not torch.isfinite(image).all():
+                raise ValueError("holds NaN or infinite values; skip it, the state is unchanged")
             encoded = self.model.encode(image)
         except ValueError as error:
             raise ValueError(f"frame {self.frame}: {error}") from None
@@ -318,16 +320,3 @@ def encode_mask(mask: np.ndarray) -> dict:
     """A mask (H, W) bool -> compressed RLE with `counts` as text, as JSON wants it."""
     rle = rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def _as_batch(frame: Tensor | np.ndarray, number: int) -> Tensor:
-    """One frame in either form -> (1, 3, H, W) floats; ValueError names the frame."""
-    if isinstance(frame, np.ndarray):
-        if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8:
-            raise ValueError(f"frame {number}: arrays must be (H, W, 3) bytes, got {frame.shape} {frame.dtype}")
-        frame = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).float().div(255)
-    if frame.ndim != 3:
-        raise ValueError(f"frame {number}: must be (3, H, W), got {tuple(frame.shape)}; step takes one frame at a time")
-    if not torch.isfinite(frame).all():
-        raise ValueError(f"frame {number}: holds NaN or infinite values; skip it, the state is unchanged")
-    return frame[None]

@@ -34,8 +34,21 @@ from PIL import Image
 from pycocotools import mask as rle
 from tqdm.auto import tqdm
 
-from minst.data.creatures import (CREATURES, Creature, clip01, clip_patch, disc, ellipse, limb, oklch, saw, shadow,
-                                  stamp, union, wave)
+from minst.data.creatures import (
+    CREATURES,
+    Creature,
+    clip01,
+    clip_patch,
+    disc,
+    ellipse,
+    limb,
+    oklch,
+    saw,
+    shadow,
+    stamp,
+    union,
+    wave,
+)
 
 __all__ = ["CATEGORIES", "SPLITS", "ShapesClip", "ShapesConfig", "ShapesFrame", "clip_statistics", "shapes_clip",
            "write_shapes_dataset"]

@@ -7,8 +7,14 @@ Lesson: notebooks/01_task_and_data.ipynb
 from minst.evaluation.coco import FIGURES, evaluate_coco
 from minst.evaluation.consistency import ConsistencyMeter, assign_queries, query_consistency
 from minst.evaluation.difficulty import difficulty_levels, instance_measures
-from minst.evaluation.identity import (IdentityEvent, IdentityEvents, IdentityMeter, gather_frames, identity_events,
-                                       tracking_scores)  # fmt: skip
+from minst.evaluation.identity import (
+                                       IdentityEvent,
+                                       IdentityEvents,
+                                       IdentityMeter,
+                                       gather_frames,
+                                       identity_events,
+                                       tracking_scores,  # fmt: skip
+)
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
 
 __all__ = [

@@ -25,7 +25,7 @@ from minst.data.ytvis import Clip, YouTubeVIS
 from minst.evaluation.consistency import ConsistencyMeter, mask_ious
 from minst.evaluation.identity import IdentityMeter, category_names, gather_frames
 from minst.evaluation.ytvis import evaluate_ytvis
-from minst.model import Encoded, FrameOutput, MobileInst, upsample_masks
+from minst.model import Encoded, FrameOutput, MobileInst, as_frames, upsample_masks
 from minst.tracking import KernelTracker
 
 __all__ = ["EVALUATION_THRESHOLD", "evaluate_folder", "evaluate_model", "query_masks", "write_figures"]
@@ -139,5 +139,4 @@ def query_masks(model: MobileInst, clip: Clip) -> Iterator[np.ndarray]:
 
 @torch.inference_mode()
 def _masks_of_queries(model: MobileInst | _FrameOnce, image: np.ndarray) -> np.ndarray:
-    frame = torch.from_numpy(image).permute(2, 0, 1)[None].float().div(255)
-    return (upsample_masks(model.decode(model.encode(frame)).mask_logits, image.shape[:2])[0] > 0).numpy()
+    return (upsample_masks(model.decode(model.encode(as_frames(image))).mask_logits, image.shape[:2])[0] > 0).numpy()

@@ -38,8 +38,8 @@ import torch
 from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.environment import environment
-from minst.model import Encoded, MobileInst, apply_kernels, crop, upsample_masks
-from minst.tracking import KernelTracker, _as_batch, assign, encode_mask, mask_similarity
+from minst.model import Encoded, MobileInst, apply_kernels, as_frames, crop, upsample_masks
+from minst.tracking import KernelTracker, assign, encode_mask, mask_similarity
 from minst.training import ClipBatches, ShapesTraining, TrainConfig, _start, _step
 from minst.visualize.masks import draw_frame
 
@@ -159,7 +159,7 @@ def _staged_frame(model: MobileInst, image: np.ndarray, threshold: float, times:
         last = now
         return value
 
-    frames = _as_batch(image, 0)
+    frames = as_frames(image)
     x, padding = lap("input", model._pad((frames - model.pixel_mean) / model.pixel_std, None))
     *local, x6 = lap("backbone", model.backbone(x))
     encoded = lap("mask decoder", Encoded(x6, model.mask_decoder(*local, x6), padding, image.shape[:2]))
@@ -185,7 +185,7 @@ def _tracked_frame(tracker: KernelTracker, image: np.ndarray, times: list[tuple[
 @torch.inference_mode()
 def _threshold(model: MobileInst, image: np.ndarray) -> float:
     """A score that `LIVE` queries reach and the next best does not."""
-    best = model(_as_batch(image, 0)).scores()[0].amax(-1).sort(descending=True).values
+    best = model(as_frames(image)).scores()[0].amax(-1).sort(descending=True).values
     return float(best[LIVE - 1 : LIVE + 1].mean())
 
 

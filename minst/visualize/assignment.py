@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from minst.matcher import Instances, hungarian_match, matching_scores, resize_masks
-from minst.model import MobileInst, upsample_masks
+from minst.model import MobileInst, as_frames, upsample_masks
 from minst.visualize.masks import class_name, draw_frame
 from minst.visualize.style import INK, RED, WIDTH, headline, new_figure, rgb
 
@@ -45,7 +45,7 @@ def plot_matching(model: MobileInst, video, frame: int = 0) -> Figure:
     image, masks = shown.image, shown.masks
     seen = np.flatnonzero(masks.any((1, 2)))  # as in training: what is not visible is no target
     with torch.inference_mode():
-        out = model.eval()(as_batch(model, image))
+        out = model.eval()(as_frames(image))
     labels = torch.as_tensor(np.asarray(video.labels)[seen], dtype=torch.long)
     small = resize_masks(torch.from_numpy(masks[seen]), out.mask_logits.shape[-2:])
     target = Instances(*(part.to(out.kernels.device) for part in (labels, small, torch.arange(len(seen)))))
@@ -162,8 +162,3 @@ def faded(image: np.ndarray) -> np.ndarray:
     """Greyer and lighter, so that colour means an instance."""
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)
     return (0.15 * image + 0.55 * grey + 0.3 * 255).astype(np.uint8)
-
-
-def as_batch(model: MobileInst, image: np.ndarray) -> Tensor:
-    frame = torch.from_numpy(np.ascontiguousarray(image)).to(model.pixel_mean.device)
-    return frame.permute(2, 0, 1).float().div(255)[None]

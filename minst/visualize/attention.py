@@ -26,8 +26,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minst.model import Encoded, MobileInst, upsample_masks
-from minst.visualize.features import evaluating, frame_at, image_tensor
+from minst.model import Encoded, MobileInst, as_frames, upsample_masks
+from minst.visualize.features import evaluating, frame_at
 from minst.visualize.masks import class_name
 from minst.visualize.style import INK, WIDTH, caption, headline, new_figure, rgb
 
@@ -71,7 +71,7 @@ def attention_maps(model: MobileInst, frames: Encoded | Tensor | np.ndarray) -> 
     """
     with evaluating(model):
         if not isinstance(frames, Encoded):
-            frames = model.encode(frames if isinstance(frames, Tensor) else image_tensor(model, frames))
+            frames = model.encode(frames if isinstance(frames, Tensor) else as_frames(frames))
         x6, x_mask, padding, size = frames
         decoder, stride = model.instance_decoder, model.config.token_stride
         queries, weights = decoder.queries.expand(x6.shape[0], -1, -1), []  # (B, N, D)
@@ -92,7 +92,7 @@ def plot_attention(model: MobileInst, video, frame: int = 0, query: int | Sequen
     """
     image = frame_at(video, frame)
     with evaluating(model):
-        encoded = model.encode(image_tensor(model, image))
+        encoded = model.encode(as_frames(image))
         out, maps = model.decode(encoded), attention_maps(model, encoded)
         scores = out.scores()[0].cpu()  # (N, K)
         soft = upsample_masks(out.mask_logits, image.shape[:2])[0].sigmoid().cpu().numpy()  # (N, H, W)

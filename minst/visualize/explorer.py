@@ -32,6 +32,7 @@ from minst.visualize.recording import MAX_FRAMES, MAX_SIDE, Frames, Recording, S
 
 try:
     import ipywidgets as widgets
+
     from minst.visualize.view import View
 except ImportError as error:  # an extra: figures must work without it
     raise ImportError(f'the explorer needs {error.name}: python3 -m pip install "minst[notebooks]"') from None

@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minst.model import MobileInst
+from minst.model import MobileInst, as_frames
 from minst.visualize.masks import frames_of
 from minst.visualize.style import INK, WIDTH, headline, new_figure
 
@@ -54,7 +54,7 @@ def frame_features(model: MobileInst, image: np.ndarray) -> FrameFeatures:
     with evaluating(model), ExitStack() as hooks:
         for name, module in watched:
             hooks.callback(module.register_forward_hook(catch(name)).remove)
-        model.encode(image_tensor(model, image))
+        model.encode(as_frames(image))
     (padded,), levels = caught["backbone"][0]
     maps = dict(zip(LEVELS, levels)) | {"X_mask": caught["X_mask"][0][1]}
     strides = {name: padded.shape[-1] // x.shape[-1] for name, x in maps.items()}
@@ -131,14 +131,6 @@ def frame_at(video, frame: int) -> np.ndarray:
         has = f" but {len(video)} frames" if hasattr(video, "__len__") else ""
         raise ValueError(f"the video has no frame {frame}{has}, counted from 0")
     return image
-
-
-def image_tensor(model: MobileInst, image: np.ndarray) -> Tensor:
-    """An image (H, W, 3) in bytes as the model wants it: (1, 3, H, W) in [0, 1]."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"an image must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
-    image = torch.tensor(np.ascontiguousarray(image), device=model.pixel_mean.device)  # a copy: it may be read-only
-    return image.permute(2, 0, 1)[None].float().div(255)
 
 
 @contextmanager

@@ -25,9 +25,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minst.evaluation.consistency import HOLD_IOU, assign_queries, mask_ious
-from minst.model import MobileInst, crop, upsample_masks
+from minst.model import MobileInst, as_frames, crop, upsample_masks
 from minst.tracking import KernelTracker, assign, cosine_similarity, mask_similarity
-from minst.visualize.assignment import BLUE, as_batch, draw_numbers, faded, instance_names, ring
+from minst.visualize.assignment import BLUE, draw_numbers, faded, instance_names, ring
 from minst.visualize.masks import class_name, draw_frame, place_labels
 from minst.visualize.queries import QueryStates, choose_queries, query_states
 from minst.visualize.style import GREY, INK, RED, WIDTH, headline, new_figure, rgb
@@ -229,7 +229,7 @@ def _live(scores: Tensor, held: list[dict[int, int]]) -> list[int]:
 @torch.inference_mode()
 def _similarities(model: MobileInst, states: QueryStates, first: int, second: int, mean: Tensor) -> list[Tensor]:
     """Old queries x new queries, (N, N) each: cosine, cosine less each query's mean (N, D), masks."""
-    x_mask = crop(model.encode(as_batch(model, states.images[second])))[0]
+    x_mask = crop(model.encode(as_frames(states.images[second])))[0]
     old, new, scores = states.kernels[first], states.kernels[second], states.scores.amax(-1)
     masks = mask_similarity(old, new, x_mask, scores[first], scores[second])
     return [cosine_similarity(old, new), cosine_similarity(old - mean, new - mean), masks]

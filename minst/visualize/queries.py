@@ -37,7 +37,7 @@ from torch import Tensor
 
 from minst.evaluation.consistency import HOLD_IOU, assign_queries, mask_ious
 from minst.matcher import pairwise_dice
-from minst.model import MobileInst, upsample_masks
+from minst.model import MobileInst, as_frames, upsample_masks
 from minst.tracking import cosine_similarity
 from minst.visualize.masks import class_name, draw_frame, frames_of
 from minst.visualize.style import GREY, INK, RED, WIDTH, caption, headline, new_figure, rgb
@@ -96,13 +96,11 @@ def query_states(model: MobileInst, video, num_frames: int = 11, start: int = 0)
     images = list(islice(frames_of(video, start), num_frames))
     if not images:
         raise ValueError(f"the video has no frame {start}")
-    device = model.pixel_mean.device
     outs = []
     for t, image in enumerate(images):
         if image.shape != images[0].shape or image.shape[2:] != (3,) or image.dtype != np.uint8:
             raise ValueError(f"frame {start + t} is {image.dtype} {image.shape}: give bytes (H, W, 3), all of one size")
-        frame = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float().div(255)
-        out = model.eval()(frame[None])
+        out = model.eval()(as_frames(image))
         outs.append((out.scores()[0], out.kernels[0], out.mask_logits[0]))
     return QueryStates(images, *(torch.stack(parts) for parts in zip(*outs)))
 

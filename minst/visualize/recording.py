@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from minst.evaluation.identity import IdentityEvents, gather_frames, identity_events
-from minst.model import Encoded, FrameOutput, MobileInst, apply_kernels, crop, upsample_masks
+from minst.model import Encoded, FrameOutput, MobileInst, apply_kernels, as_frames, crop, upsample_masks
 from minst.tracking import FrameResult, KernelTracker, cosine_similarity
 from minst.visualize.masks import frames_of
 
@@ -87,9 +87,8 @@ class Recording:
         self.outputs: list[FrameOutput] = []
         with torch.inference_mode():
             for t, image in enumerate(progress(self.images)):
-                frame = torch.from_numpy(image).to(model.pixel_mean.device).permute(2, 0, 1).float().div(255)
                 try:
-                    self.encoded.append(model.encode(frame[None]))
+                    self.encoded.append(model.encode(as_frames(image)))
                 except ValueError as error:
                     raise ValueError(f"frame {t * self.step}: {error}") from None
                 # the masks of all queries are large and never looked at together
