@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["captions", "chart", "halo", "svg"]
 
-WIDTH, LEFT, RIGHT, TOP = 780, 160, 48, 20  # pixels: all, the names of rows, their figures, frame numbers
+WIDTH, LEFT, RIGHT, TOP = 740, 160, 48, 20  # pixels: all, the names of rows, their figures, frame numbers
 STRIP, ROW, MAX_ROWS = 18, 22, 10
 LEGEND = (
     ("<path d='M0 4h14' stroke='#888' stroke-width='10'/>", "seen"),

@@ -39,7 +39,7 @@ except ImportError as error:  # an extra: figures must work without it
 
 __all__ = ["Explorer", "explore"]
 
-STAGE = (560, 420)  # width and height of the tracked frame, at most, in pixels of the page
+STAGE = (540, 405)  # width and height of the tracked frame, at most, in pixels of the page
 TITLE = (
     "<h2 style='margin:0'>Queries are good trackers</h2><div style='line-height:1.45;color:#444'>"
     "Each colour is one identity; one <b>query</b> of the network finds it, frame after frame. <b>Click an object</b> to see "
@@ -136,10 +136,10 @@ class Explorer:
             View(label="timeline"),
         )
         self.caption = widgets.HTML()
-        self.frame = widgets.IntSlider(1, 1, 2, description="frame", layout=widgets.Layout(width="640px"))
+        self.frame = widgets.IntSlider(1, 1, 2, description="frame", layout=widgets.Layout(width="540px"))
         self.play = widgets.Play(value=1, min=1, max=2, interval=150, repeat=True)
         widgets.jslink((self.play, "value"), (self.frame, "value"))
-        look = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="395px")}
+        look = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="345px")}
         thresholds = {"min": 0.05, "max": 0.95, "step": 0.05, **look}
         self.interval = widgets.IntSlider(
             s.reuse_interval, 1, max(12, s.reuse_interval), description="reuse interval T", **look
@@ -149,7 +149,7 @@ class Explorer:
         options = [("masks (ours)", "mask"), ("cosine (the paper's)", "cosine")]
         self.association = widgets.ToggleButtons(options=options, value=s.association)
         self.weights = widgets.ToggleButtons(options=[""])
-        self.association.style.button_width = self.weights.style.button_width = "150px"
+        self.association.style.button_width = self.weights.style.button_width = "140px"
         self.switch = _row(_words("weights"), self.weights)
         self.panels = widgets.VBox(
             [
@@ -321,7 +321,7 @@ def _row(*children: widgets.Widget) -> widgets.HBox:
 
 
 def _words(text: str) -> widgets.Widget:
-    return widgets.Label(text, layout=widgets.Layout(width="110px", display="flex", justify_content="flex-end"))
+    return widgets.Label(text, layout=widgets.Layout(width="80px", display="flex", justify_content="flex-end"))
 
 
 def _jpeg(image: np.ndarray) -> bytes:

@@ -1,13 +1,14 @@
 """What all figures share: colours, sizes, the headline, and how a figure is saved.
 
 Figures are made without pyplot, so that none is shown or kept by accident: a function returns its Figure, a notebook
-shows the last value of a cell, `save` writes it.
+shows the last value of a cell (no `%matplotlib inline` is needed), `save` writes it.
 
 Lesson: notebooks/00_start_here.ipynb
 """
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -25,9 +26,18 @@ def rgb(identity: int) -> tuple[float, float, float]:
     return tuple(c / 255 for c in color_of(identity))
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
+class Picture(Figure):
+    """A Figure that a notebook shows by itself."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
+def new_figure(height: float, width: float = WIDTH) -> Picture:
     """An empty white figure of `height` inches."""
-    return Figure(figsize=(width, height), facecolor="white")
+    return Picture(figsize=(width, height), facecolor="white")
 
 
 def headline(fig: Figure, head: str, note: str = "") -> None:
