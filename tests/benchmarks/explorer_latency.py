@@ -75,7 +75,7 @@ def in_browser(source: str, changes: int) -> None:
             page.goto(f"http://127.0.0.1:{port}/", timeout=120_000)
             page.locator(".minst-view img").first.wait_for(state="visible", timeout=120_000)
             print(f"{source} in the browser: page after {time.perf_counter() - start:.1f} s")
-                for name in ("frame", "reuse interval T"):
+            for name in ("frame", "reuse interval T"):
                 row = page.locator(".widget-inline-hbox", has_text=name)
                 times = [_key(page, row, key) for _ in range(changes) for key in ("ArrowRight", "ArrowLeft")]
                 print(f"  {name:18} median {statistics.median(times):5.0f} ms   largest {max(times):5.0f} ms")
