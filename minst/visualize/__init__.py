@@ -4,7 +4,8 @@
     the method's claim    plot_query_consistency                Fig 2: one query, one instance
     on the way there  plot_pipeline, plot_features, plot_attention, plot_kernels, plot_similarity, plot_timeline
     learning          plot_matching, plot_assignment, plot_training
-    live              explore                                   in a notebook; `minst explore` as a page
+    plain             plot_images, new_figure + headline        what the lessons draw themselves
+    live              explore, interact                         in a notebook; `minst explore` as a page
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -14,24 +15,25 @@ import importlib
 from minst.visualize.assignment import plot_assignment, plot_matching
 from minst.visualize.attention import attention_maps, plot_attention
 from minst.visualize.features import plot_features
+from minst.visualize.images import plot_images
 from minst.visualize.kernels import plot_kernels, plot_similarity
 from minst.visualize.masks import animate, color_of, draw_frame, draw_tracks, ground_truth_result
 from minst.visualize.pipeline import plot_pipeline
 from minst.visualize.queries import choose_queries, plot_query_consistency, query_states
 from minst.visualize.recording import Recording, Settings, read_frames
-from minst.visualize.style import save
+from minst.visualize.style import GREY, INK, RED, headline, new_figure, rgb, save
 from minst.visualize.timeline import plot_timeline
 from minst.visualize.training import plot_training
 
-_LIVE = ("Explorer", "explore")  # these need the extra "notebooks"
+_LIVE = {"Explorer": "explorer", "explore": "explorer", "interact": "interact"}  # these need the extra "notebooks"
 
-__all__ = ["Recording", "Settings", "animate", "attention_maps", "choose_queries", "color_of", "draw_frame", "draw_tracks",
-           "ground_truth_result", "plot_assignment", "plot_attention", "plot_features", "plot_kernels", "plot_matching",
-           "plot_pipeline", "plot_query_consistency", "plot_similarity", "plot_timeline", "plot_training", "query_states",
-           "read_frames", "save", *_LIVE]  # fmt: skip
+__all__ = ["GREY", "INK", "RED", "Recording", "Settings", "animate", "attention_maps", "choose_queries", "color_of",
+           "draw_frame", "draw_tracks", "ground_truth_result", "headline", "new_figure", "plot_assignment", "plot_attention",
+           "plot_features", "plot_images", "plot_kernels", "plot_matching", "plot_pipeline", "plot_query_consistency",
+           "plot_similarity", "plot_timeline", "plot_training", "query_states", "read_frames", "rgb", "save", *_LIVE]  # fmt: skip
 
 
 def __getattr__(name: str):
     if name in _LIVE:
-        return getattr(importlib.import_module("minst.visualize.explorer"), name)
+        return getattr(importlib.import_module(f"minst.visualize.{_LIVE[name]}"), name)
     raise AttributeError(f"module 'minst.visualize' has no attribute {name!r}; it offers {', '.join(sorted(__all__))}")

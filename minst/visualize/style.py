@@ -27,12 +27,21 @@ def rgb(identity: int) -> tuple[float, float, float]:
 
 
 class Picture(Figure):
-    """A Figure that a notebook shows by itself."""
+    """A Figure that a notebook shows by itself; `alt` is its text for those who do not see it (`headline` sets it)."""
 
-    def _repr_png_(self) -> bytes:
+    alt = "a figure without a headline"
+
+    def __repr__(self) -> str:
+        return f"Picture: {self.alt}"
+
+    def png(self, dpi: int = 100) -> bytes:
+        """The figure as the bytes of a PNG."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=100)
+        self.savefig(buffer, format="png", dpi=dpi)
         return buffer.getvalue()
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        return self.png(), {"alt": self.alt}
 
 
 def new_figure(height: float, width: float = WIDTH) -> Picture:
@@ -43,6 +52,7 @@ def new_figure(height: float, width: float = WIDTH) -> Picture:
 def headline(fig: Figure, head: str, note: str = "") -> None:
     """One sentence that says what the figure shows, and a smaller one that says how to read it. Takes 0.6 inches."""
     inch = 1 / fig.get_figheight()
+    fig.alt = f"{head}. {note}" if note else head
     fig.text(0.012, 1 - 0.1 * inch, head, fontsize=13, fontweight="bold", color=INK, va="top")
     fig.text(0.012, 1 - 0.38 * inch, note, fontsize=8, color="#555555", va="top")
 

@@ -1,0 +1,91 @@
+"""Images beside one another: frames, masks, maps of numbers. The lessons' plainest picture.
+
+    [(H, W, 3) bytes | (H, W) bool | (H, W) float, ...] -> one row or more, a title under each, one scale for all maps
+
+Lesson: notebooks/01_task_and_data.ipynb
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from minst.visualize.style import INK, WIDTH, Picture, headline, new_figure
+
+__all__ = ["plot_images"]
+
+
+def plot_images(
+    images: Sequence,
+    titles: Sequence[str] | None = None,
+    head: str = "",
+    note: str = "",
+    columns: int | None = None,
+    limits: tuple[float, float] | None = None,
+    colors: str = "viridis",
+    values: bool = False,
+) -> Picture:
+    """Images in rows of `columns` (default: all in one row, up to 6).
+
+    images: (H, W, 3) bytes, (3, H, W) floats in [0, 1] (a model's frames), (H, W) bool masks, or (H, W) numbers, which
+    share one colour scale, `limits` (default: their least and largest), drawn with the colormap `colors` and a bar.
+    values: write each number into its cell (small maps). head, note: see `headline`; they are the picture's alt text.
+    """
+    images = [_readable(image) for image in images]
+    if not images:
+        raise ValueError("plot_images: no images")
+    titles = list(titles or [""] * len(images))
+    if len(titles) != len(images):
+        raise ValueError(f"plot_images: {len(titles)} titles for {len(images)} images")
+    columns = min(columns or 6, len(images))
+    rows = math.ceil(len(images) / columns)
+    maps = [image for image in images if image.ndim == 2 and image.dtype != bool]
+    low, high = limits or (min(m.min() for m in maps), max(m.max() for m in maps)) if maps else (0, 1)
+    bar = 0.7 if maps else 0.0
+    cell = (WIDTH - 0.2 - bar) / columns
+    tall = min(cell * max(image.shape[0] / image.shape[1] for image in images), 4.2)
+    line = 0.18 * max(title.count("\n") + 1 for title in titles) + 0.08 if any(titles) else 0.06
+    top = (0.62 if note else 0.4) if head else 0.08
+    fig = new_figure(top + rows * (tall + line) + 0.05)
+    headline(fig, head, note)
+    height = fig.get_figheight()
+    for i, (image, title) in enumerate(zip(images, titles)):
+        row, column = divmod(i, columns)
+        left, bottom = 0.1 + column * cell, height - top - (row + 1) * (tall + line) + line
+        axes = fig.add_axes([(left + 0.04) / WIDTH, bottom / height, (cell - 0.08) / WIDTH, tall / height])
+        axes.set_axis_off()
+        shown = _show(axes, image, low, high, colors)
+        axes.text(0.5, -0.04 / tall, title, transform=axes.transAxes, ha="center", va="top", fontsize=8, color=INK)
+        if values and image.ndim == 2:
+            _write_values(axes, image, low, high)
+        if maps and image is maps[-1]:
+            place = fig.add_axes([(WIDTH - bar + 0.1) / WIDTH, bottom / height, 0.12 / WIDTH, tall / height])
+            fig.colorbar(shown, cax=place).ax.tick_params(labelsize=7)
+    return fig
+
+
+def _readable(image) -> np.ndarray:
+    image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
+        image = image.transpose(1, 2, 0)
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] != 3) or image.size == 0:
+        raise ValueError(f"plot_images: an image of shape {image.shape}; give (H, W, 3), (3, H, W) or (H, W)")
+    return image
+
+
+def _show(axes, image: np.ndarray, low: float, high: float, colors: str):
+    if image.ndim == 3:
+        return axes.imshow(image if image.dtype == np.uint8 else image.clip(0, 1))
+    if image.dtype == bool:
+        return axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    return axes.imshow(image, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
+
+
+def _write_values(axes, image: np.ndarray, low: float, high: float) -> None:
+    form = "{:.0f}" if np.all(image == np.round(image)) else "{:.2f}"
+    for (y, x), value in np.ndenumerate(image):
+        dark = image.dtype != bool and value < (low + high) / 2 or image.dtype == bool and not value
+        axes.text(x, y, form.format(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")

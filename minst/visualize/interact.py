@@ -1,0 +1,70 @@
+"""Sliders and menus under a picture, in a notebook: `interact(draw, threshold=(0, 1, 0.05), query=[0, 3, 7])`.
+
+    a control moves --> draw(**values) -> Picture --> PNG bytes, put into one image in place (no flicker, no output cells)
+
+The image is the only thing that changes, so a saved notebook does not swell; what is on the page stays when a drawing
+fails, and the error is written below it.
+
+Lesson: notebooks/01_task_and_data.ipynb
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ipywidgets
+
+from minst.visualize.style import Picture
+
+__all__ = ["control", "interact"]
+
+
+def control(name: str, choice) -> ipywidgets.Widget:
+    """The control for one argument: (low, high[, step]) a slider, a list or {label: value} a menu, a bool a box.
+
+    A slider begins at its middle; ((low, high, step), start) says another start. Raises ValueError otherwise.
+    """
+    label = name.replace("_", " ")
+    look = {"description": label, "style": {"description_width": "initial"}}
+    if isinstance(choice, bool):
+        return ipywidgets.Checkbox(value=choice, **look)
+    if isinstance(choice, (list, dict)) and choice:
+        return ipywidgets.Dropdown(options=choice, **look)
+    if isinstance(choice, tuple) and len(choice) == 2 and isinstance(choice[0], tuple):
+        (low, high, *step), start = choice
+    elif isinstance(choice, tuple) and len(choice) in (2, 3):
+        low, high, *step = choice
+        start = None
+    else:
+        raise ValueError(f"{name}={choice!r}: give (low, high, step), ((low, high, step), start), a list, a dict or a bool")
+    whole = all(isinstance(v, int) for v in (low, high, *step))
+    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+    start = start if start is not None else ((low + high) // 2 if whole else (low + high) / 2)
+    step = step[0] if step else (1 if whole else (high - low) / 50)
+    return kind(value=start, min=low, max=high, step=step, **look)
+
+
+def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:
+    """Controls above the picture that `draw(**values)` returns, redrawn in place when one moves.
+
+    choices: one for every argument of `draw`, see `control`. Raises what `draw` raises for the first picture.
+    """
+    controls = {name: control(name, choice) for name, choice in choices.items()}
+    picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+    trouble = ipywidgets.HTML()
+
+    def redraw(_change=None) -> None:
+        picture.value = draw(**{name: box.value for name, box in controls.items()}).png()
+
+    def follow(change) -> None:
+        try:
+            redraw()
+            trouble.value = ""
+        except Exception as error:  # in a callback of a widget it would be lost
+            trouble.value = f"{type(error).__name__}: {error}".replace("<", "&lt;")
+
+    redraw()
+    for box in controls.values():
+        box.observe(follow, names="value")
+    return ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), picture, trouble])
+

@@ -1,0 +1,277 @@
+"""Notebooks and solutions from one source: `python notebooks/build.py 01` (or without a number: all).
+
+    source/01_task_and_data.py   cells marked by # %% (jupytext's percent form), exercises with their solutions
+        |-- 01_task_and_data.ipynb             stubs for the exercises, navigation, slide tags; executed
+        '-- solutions/01_task_and_data.py      the set-up and every exercise solved, with its check
+
+Cells may carry tags: `setup` (also part of the solutions), `exercise` (a function; what follows its line "# solution" is
+replaced by a `raise NotImplementedError`), `tutor` (speaker notes). The first cell has the title and the question;
+navigation, measured time and the install cell are added here. Executing also measures: see timings.json.
+
+    --no-execute    keep the outputs of cells whose text has not changed
+    --check         write nothing, fail when a notebook or solution is not what its source gives
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import json
+import os
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+TIMINGS = HERE / "timings.json"
+STUB = 'raise NotImplementedError("your turn: replace this line")'
+MAX_PNG = 25_000  # bytes; larger pictures are reduced to 256 colours
+
+
+class Lesson(NamedTuple):
+    slug: str
+    title: str
+    minutes: int  # to work through, planned
+    written: bool = True
+
+
+LESSONS = [
+    Lesson("00_start_here", "Start here", 20),
+    Lesson("01_task_and_data", "Task and data", 45),
+    Lesson("02_backbone", "Backbone", 45),
+    Lesson("03_mask_decoder", "Mask decoder", 30),
+    Lesson("04_dual_decoder", "Dual decoder", 45),
+    Lesson("05_losses", "Losses", 45),
+    Lesson("06_temporal_training", "Temporal training", 45),
+    Lesson("07_kernel_reuse_and_association", "Kernel reuse and association", 45),
+    Lesson("08_on_device_latency", "On-device latency", 45, written=False),
+    Lesson("09_ablation_lab", "Ablation lab", 45, written=False),
+    Lesson("10_capstone", "Capstone", 60, written=False),
+]
+
+
+def navigation(number: int) -> str:
+    """previous / contents / next, as links; a lesson that is not written yet is named without one."""
+    parts = ["[all lessons](../README.md#the-lessons)", "[glossary](GLOSSARY.md)"]
+    for at, word, where in ((number - 1, "previous", 0), (number + 1, "next", 99)):
+        if 0 <= at < len(LESSONS):
+            lesson = LESSONS[at]
+            name = f"{lesson.slug[:2]} {lesson.title.lower()}"
+            link = f"[{name}]({lesson.slug}.ipynb)" if lesson.written else f"{name} (coming)"
+            parts.insert(min(where, len(parts)), f"{word}: {link}")
+    return " · ".join(parts)
+
+
+def time_line(number: int) -> str:
+    """How long: planned for a person, measured for the machine."""
+    lesson, measured = LESSONS[number], timings().get(LESSONS[number].slug)
+    machine = (
+        f"*Run All* takes {measured['seconds']:.0f} s and {measured['peak_mb'] / 1000:.1f} GB (measured, two CPU cores)"
+        if measured
+        else "not measured yet"
+    )
+    return f"**Time**: {lesson.minutes} minutes with the exercises; {machine}."
+
+
+def timings() -> dict:
+    """{slug: {seconds, peak_mb}} of the last executions."""
+    return json.loads(TIMINGS.read_text(encoding="utf-8")) if TIMINGS.exists() else {}
+
+
+def address() -> str | None:
+    """The public address of the repository, where pyproject.toml has one."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository")
+
+
+def install_cell() -> str:
+    """The guarded installation: does nothing where minst is there."""
+    public = address()
+    source = f'"minst[notebooks] @ git+{public}"' if public else '"..[notebooks]"'
+    where = "from its repository" if public else "from the folder above this one, a copy of the repository"
+    return (
+        f"# Only where minst is missing (a fresh Colab, say): install it {where}.\n"
+        "import importlib.util\n\n"
+        'if importlib.util.find_spec("minst") is None:\n'
+        f"    %pip install --quiet {source}"
+    )
+
+
+def stub(source: str) -> str:
+    """An exercise without its solution: all above the line "# solution", then the raise."""
+    head, mark, _ = source.partition("    # solution\n")
+    if not mark:
+        raise ValueError(f"an exercise without the line '    # solution':\n{source}")
+    return f"{head}    {STUB}"
+
+
+def read_source(number: int) -> nbformat.NotebookNode:
+    """The cells of a source, as they stand."""
+    path = HERE / "source" / f"{LESSONS[number].slug}.py"
+    return jupytext.read(path, fmt="py:percent")
+
+
+def notebook(number: int) -> nbformat.NotebookNode:
+    """The notebook of a lesson, not executed."""
+    source = read_source(number)
+    cells = [nbformat.v4.new_markdown_cell(f"{source.cells[0].source}\n\n{navigation(number)}\n\n{time_line(number)}")]
+    installed = False
+    for cell in source.cells[1:]:
+        if cell.cell_type == "code" and not installed:
+            cells.append(nbformat.v4.new_code_cell(install_cell(), metadata={"tags": ["install"]}))
+            installed = True
+        tags = cell.metadata.get("tags", [])
+        text = stub(cell.source) if "exercise" in tags else cell.source
+        new = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+        cells.append(new(text, metadata={"tags": tags} if tags else {}))
+    cells.append(nbformat.v4.new_markdown_cell(f"---\n{navigation(number)}"))
+    for i, cell in enumerate(cells):
+        cell["id"] = f"lesson{number:02d}-{i:02d}"
+        cell.metadata["slideshow"] = {"slide_type": slide_type(cell, first=i == 0, last=i == len(cells) - 1)}
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    language = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": language})
+
+
+def slide_type(cell, first: bool, last: bool) -> str:
+    """A heading opens a slide, a smaller one and an exercise a slide below it, the tutor's note is for the speaker."""
+    tags = cell.metadata.get("tags", [])
+    if last or "install" in tags:
+        return "skip"
+    if "tutor" in tags:
+        return "notes"
+    if first or (cell.cell_type == "markdown" and cell.source.startswith("## ")):
+        return "slide"
+    smaller = cell.cell_type == "markdown" and cell.source.startswith("### ")
+    return "subslide" if smaller or "exercise" in tags else "-"
+
+
+def solutions(number: int) -> str:
+    """The set-up and every exercise solved, with its check: a script, and a notebook for editors that read # %%."""
+    slug, title = LESSONS[number].slug, LESSONS[number].title
+    parts = [f'"""Reference solutions of lesson {slug[:2]}, {title.lower()}. Made by notebooks/build.py: do not edit."""']
+    cells = read_source(number).cells
+    for i, cell in enumerate(cells):
+        tags = cell.metadata.get("tags", [])
+        if "setup" in tags:
+            parts.append(cell.source)
+        if "exercise" in tags:
+            parts.append(cell.source.replace("    # solution\n", ""))
+            call = cells[i + 1].source.replace("# NBVAL_CHECK_OUTPUT\n", "").strip()
+            parts.append(f"print({call})")
+    return "\n\n# %%\n".join(parts) + "\n"
+
+
+def execute(book: nbformat.NotebookNode) -> dict:
+    """Run All in a fresh kernel in notebooks/; the seconds that took, start included, and the kernel's peak memory."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
+    client = NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(HERE)}})
+    start = time.perf_counter()
+    with client.setup_kernel():
+        for i, cell in enumerate(book.cells):
+            client.execute_cell(cell, i)
+        seconds = time.perf_counter() - start
+        probe = nbformat.v4.new_code_cell("import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)")
+        book.cells.append(probe)  # the client runs cells of its notebook only
+        client.execute_cell(probe, len(book.cells) - 1, store_history=False)
+        book.cells.pop()
+    return {"seconds": round(seconds, 1), "peak_mb": round(int(probe.outputs[0].text) / 1024)}
+
+
+def clean(book: nbformat.NotebookNode) -> None:
+    """Outputs as they are committed: no widget without its kernel, no times of execution, small pictures."""
+    book.metadata.pop("widgets", None)
+    for cell in book.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "application/vnd.jupyter.widget-view+json" in data:
+                still = "Interactive: run this cell to move its controls. The picture beside it stands still."
+                output["data"] = {"text/plain": still}
+            if "image/png" in data:
+                compress(data, output.metadata)
+            if output.output_type == "stream" and output.name == "stderr":
+                raise ValueError(f"{cell.id} writes to stderr: {output.text[:300]}")
+
+
+def compress(data: dict, metadata: dict) -> None:
+    """A large picture with 256 colours or, where that is much smaller (photographs), as JPEG."""
+    raw = base64.b64decode(data["image/png"])
+    if len(raw) < MAX_PNG:
+        return
+    image, png, jpeg = Image.open(io.BytesIO(raw)).convert("RGB"), io.BytesIO(), io.BytesIO()
+    image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(png, "PNG", optimize=True)
+    image.save(jpeg, "JPEG", quality=82, subsampling=0, optimize=True)
+    if len(jpeg.getvalue()) < 0.75 * min(len(png.getvalue()), len(raw)):
+        data["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode() + "\n"
+        data.pop("image/png")
+        metadata["image/jpeg"] = metadata.pop("image/png", {})
+    else:
+        data["image/png"] = base64.b64encode(min(raw, png.getvalue(), key=len)).decode() + "\n"
+
+
+def keep_outputs(book: nbformat.NotebookNode, path: Path) -> None:
+    """Outputs of an earlier execution, for cells whose text is the same."""
+    old = {cell.source: cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"} if path.exists() else {}
+    for cell in book.cells:
+        if cell.cell_type == "code" and cell.source in old:
+            cell.outputs, cell.execution_count = old[cell.source].outputs, old[cell.source].execution_count
+
+
+def stale(number: int) -> list[str]:
+    """What on disk is not what the source gives."""
+    slug = LESSONS[number].slug
+    path, solved = HERE / f"{slug}.ipynb", HERE / "solutions" / f"{slug}.py"
+    old = [(c.cell_type, c.source) for c in nbformat.read(path, 4).cells] if path.exists() else []
+    found = [] if old == [(c.cell_type, c.source) for c in notebook(number).cells] else [path.name]
+    same = solved.exists() and solved.read_text(encoding="utf-8") == solutions(number)
+    return found if same else [*found, f"solutions/{solved.name}"]
+
+
+def build(number: int, run: bool = True) -> str:
+    """Write one lesson and its solutions; one line about it."""
+    slug = LESSONS[number].slug
+    path = HERE / f"{slug}.ipynb"
+    book = notebook(number)
+    measured = timings().get(slug, {})
+    if run:
+        measured = execute(book)
+        TIMINGS.write_text(json.dumps(timings() | {slug: measured}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        book.cells[0].source = notebook(number).cells[0].source  # with the time just measured
+    else:
+        keep_outputs(book, path)
+    clean(book)
+    nbformat.validate(book)
+    nbformat.write(book, path)
+    (HERE / "solutions").mkdir(exist_ok=True)
+    (HERE / "solutions" / f"{slug}.py").write_text(solutions(number), encoding="utf-8")
+    words = sum(len(c.source.split()) for c in book.cells if c.cell_type == "markdown")
+    return f"{slug}: {len(book.cells)} cells, {words} words, {path.stat().st_size // 1000} kB, {measured}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("numbers", nargs="*", type=int, help="lessons (default: all that are written)")
+    parser.add_argument("--no-execute", action="store_true", help="keep outputs of unchanged cells")
+    parser.add_argument("--check", action="store_true", help="fail when something is not what its source gives")
+    options = parser.parse_args()
+    numbers = options.numbers or [i for i, lesson in enumerate(LESSONS) if lesson.written]
+    if options.check:
+        found = [name for number in numbers for name in stale(number)]
+        print("\n".join(f"{name}: not what its source gives; run notebooks/build.py" for name in found) or "all current")
+        return 1 if found else 0
+    for number in numbers:
+        print(build(number, run=not options.no_execute), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

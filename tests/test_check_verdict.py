@@ -1,0 +1,112 @@
+"""minst.check.verdict: what a check says of right, wrong, missing and broken answers."""
+
+import numpy as np
+import pytest
+import torch
+
+from minst.check.verdict import Mistake, Verdict, difference, judge
+
+
+def double(x):
+    return 2 * x
+
+
+def draw(rng):
+    return (torch.from_numpy(rng.normal(size=(3, 4))),)
+
+
+MISTAKES = [
+    Mistake(lambda x: x * x, "Double, do not square."),
+    Mistake(lambda x: 2 * x.abs(), "Keep the sign."),
+    Mistake(lambda x: (2 * x).T, "Rows and columns are swapped."),
+]
+
+
+def verdict(answer):
+    return judge(answer, double, draw, MISTAKES)
+
+
+def test_a_right_answer_in_another_style_is_correct():
+    assert verdict(lambda x: x + x)
+    assert verdict(lambda x: (2 * x.numpy()).tolist()).state == "correct"  # lists and arrays may stand for tensors
+
+
+def test_a_stub_is_not_attempted():
+    def stub(x):
+        raise NotImplementedError("your turn")
+
+    assert verdict(stub).state == "not attempted" and not verdict(stub)
+
+
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (lambda x: x**2, "do not square"),
+        (lambda x: 2 * abs(x), "Keep the sign"),
+        (lambda x: 2 * x.T, "(4, 3), expected (3, 4) (transposed?). Rows and columns"),
+        (lambda x: None, "None (is a `return` missing?)"),
+        (lambda x: 2 * x[:2], "shape is (2, 4), expected (3, 4)"),
+        (lambda x: 2 * x + 1, "element [0, 0] is"),
+        (lambda x: x * float("nan"), "is nan"),
+        (lambda x: "a tensor", "'a tensor'"),
+        (lambda x: {}["y"], "KeyError"),
+        (lambda x, y: x, "TypeError"),
+        (lambda x: x.mul_(2), "changes its arguments in place"),
+        (double(torch.ones(2)), "hand over the function"),
+    ],
+)
+def test_a_wrong_answer_says_why(answer, words):
+    said = verdict(answer)
+    assert said.state == "wrong" and words in said.reason, said
+
+
+def test_no_hint_for_an_answer_that_no_mistake_explains():
+    reason = verdict(lambda x: 2 * x + 1).reason
+    assert not any(mistake.hint in reason for mistake in MISTAKES)
+
+
+def test_a_mistake_must_explain_every_draw():
+    # it squares only where the first value is positive: now and then it looks like squaring, and is not
+    answer = lambda x: x**2 if x[0, 0] > 0 else 3 * x  # noqa: E731
+    assert "square" not in judge(answer, double, draw, MISTAKES, rounds=40).reason
+
+
+def test_a_hint_that_is_right_too_is_not_given():
+    # this "mistake" equals the right answer on every input, so it cannot be what went wrong
+    same = [Mistake(lambda x: x + x, "nonsense")]
+    assert "nonsense" not in judge(lambda x: 3 * x, double, draw, same).reason
+
+
+def test_the_line_of_an_error_is_that_of_the_answer():
+    def answer(x):
+        y = x + 1
+        return torch.stack([y, y[0]])
+
+    assert "line 3 of your function raises RuntimeError" in verdict(answer).reason
+
+
+def test_verdicts_read_as_one_line():
+    assert repr(Verdict("wrong", "double", "it is not.")) == "✘ double: wrong, because it is not."
+    assert repr(verdict(double)) == "✔ double: correct."
+
+
+@pytest.mark.parametrize(
+    "got, expected, words",
+    [
+        ({"a": 1}, {"a": 2}, "['a']: it gives 1, expected 2"),
+        ({"b": 1}, {"a": 2}, "keys ['a']"),
+        ((1, [2, 3]), (1, [2, 4]), "value[1][1]: it gives 3, expected 4"),
+        ((1, 2), (1, 2, 3), "3 values, it gives 2"),
+        (5, (1, 2), "one int"),
+        ("cat", "dog", "'cat', expected 'dog'"),
+        (torch.ones(2, 0), np.ones((2, 0)), ""),
+        (1, True, ""),
+        ([1, 2], torch.tensor([1, 2]), ""),
+        (torch.tensor([[1.0, float("nan")]]), torch.tensor([[1.0, float("nan")]]), ""),
+        ([[1], [1, 2]], np.ones((2, 2)), "expected numbers of shape (2, 2)"),
+        (0.5, 1, "0.5, expected 1"),
+    ],
+)
+def test_difference(got, expected, words):
+    assert words in difference(got, expected)
+    assert bool(difference(got, expected)) == bool(words)
