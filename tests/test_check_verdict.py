@@ -66,9 +66,14 @@ def test_no_hint_for_an_answer_that_no_mistake_explains():
 
 
 def test_a_mistake_must_explain_every_draw():
-    # it squares only where the first value is positive: now and then it looks like squaring, and is not
-    answer = lambda x: x**2 if x[0, 0] > 0 else 3 * x  # noqa: E731
-    assert "square" not in judge(answer, double, draw, MISTAKES, rounds=40).reason
+    calls = []
+
+    def answer(x):
+        calls.append(x)
+        return 3 * x if len(calls) == 1 else x**2  # it squares, but not the first time
+
+    said = judge(answer, double, draw, MISTAKES)
+    assert said.state == "wrong" and "square" not in said.reason
 
 
 def test_a_hint_that_is_right_too_is_not_given():

@@ -82,7 +82,7 @@ def judge(
     exercise = exercise or reference.__name__
     if not callable(answer):
         return wrong(exercise, f"a {type(answer).__name__} was handed over; hand over the function, without brackets.")
-    problem, likely, told = "", list(mistakes), set()
+    problem, likely = "", list(mistakes)
     for _ in range(rounds):
         given = draw(np.random.default_rng())
         expected, arguments = reference(*copy.deepcopy(given)), copy.deepcopy(given)
@@ -96,11 +96,10 @@ def judge(
             return wrong(exercise, f"it changes its arguments in place ({changed}); work on a copy.")
         found = difference(got, expected, tolerance)
         problem = problem or found
-        likely = [mistake for mistake in likely if _same(mistake, given, got, expected, tolerance, told)]
+        likely = [mistake for mistake in likely if _same(mistake, given, got, tolerance)]
     if not problem:
         return correct(exercise, praise)
-    hints = [mistake.hint for mistake in likely if mistake in told]
-    return wrong(exercise, " ".join([f"{problem}.", *hints[:1]]))
+    return wrong(exercise, " ".join([f"{problem}.", *(mistake.hint for mistake in likely[:1])]))
 
 
 def difference(got: Any, expected: Any, tolerance: float = 1e-4, where: str = "") -> str:
@@ -165,17 +164,13 @@ def _short(value: float, like: np.ndarray) -> str:
     return f"{value:.0f}" if whole else f"{value:.5g}"
 
 
-def _same(mistake: Mistake, given: tuple, got: Any, expected: Any, tolerance: float, told: set) -> bool:
-    """Does the answer behave like this mistake here? Notes in `told` where that tells it from the right answer."""
+def _same(mistake: Mistake, given: tuple, got: Any, tolerance: float) -> bool:
+    """Does the answer behave like this mistake here?"""
     try:
         imitated = mistake.imitate(*copy.deepcopy(given))
     except Exception:  # this mistake has nothing to say about this input
         return False
-    if difference(got, imitated, tolerance) or difference(imitated, got, tolerance):
-        return False
-    if difference(imitated, expected, tolerance):
-        told.add(mistake)
-    return True
+    return not (difference(got, imitated, tolerance) or difference(imitated, got, tolerance))
 
 
 def _where(error: Exception, answer: Callable) -> str:
