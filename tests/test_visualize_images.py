@@ -1,4 +1,4 @@
-"""minst.visualize.images and interact: what is drawn where, bad input, and controls that redraw in place."""
+"""minst.visualize.images and controls: what is drawn where, bad input, and controls that redraw in place."""
 
 import io
 
@@ -78,10 +78,11 @@ def test_interact_redraws_in_place_and_survives_an_error():
     assert shown(box) == 153 and trouble.value == "ValueError: thirteen is &lt;unlucky>"  # the picture stays
     level.value = 14
     assert shown(box) == 241 and trouble.value == "" and box.children[1] is picture
+    assert callable(visualize.interact)  # still the function, for the next cell
 
 
 def test_controls():
-    from minst.visualize.interact import control
+    from minst.visualize.controls import control
 
     assert control("reuse_interval", (1, 12)).value == 6 and control("reuse_interval", (1, 12)).description == "reuse interval"
     assert control("x", (0.0, 1.0)).step == pytest.approx(0.02) and control("x", (0, 1, 0.5)).value == 0.5

@@ -25,7 +25,7 @@ from minst.visualize.style import GREY, INK, RED, headline, new_figure, rgb, sav
 from minst.visualize.timeline import plot_timeline
 from minst.visualize.training import plot_training
 
-_LIVE = {"Explorer": "explorer", "explore": "explorer", "interact": "interact"}  # these need the extra "notebooks"
+_LIVE = {"Explorer": "explorer", "explore": "explorer", "interact": "controls"}  # these need the extra "notebooks"
 
 __all__ = ["GREY", "INK", "RED", "Recording", "Settings", "animate", "attention_maps", "choose_queries", "color_of",
            "draw_frame", "draw_tracks", "ground_truth_result", "headline", "new_figure", "plot_assignment", "plot_attention",
