@@ -6,7 +6,8 @@
 
 Cells may carry tags: `setup` (also part of the solutions), `exercise` (a function; what follows its line "# solution" is
 replaced by a `raise NotImplementedError`), `tutor` (speaker notes). The first cell has the title and the question;
-navigation, measured time and the install cell are added here. Executing also measures: see timings.json.
+navigation, measured time and the install cell are added here. Executing also measures, for timings.json, the lessons'
+headers and README's table.
 
     --no-execute    keep the outputs of cells whose text has not changed
     --check         write nothing, fail when a notebook or solution is not what its source gives
@@ -15,10 +16,12 @@ navigation, measured time and the install cell are added here. Executing also me
 from __future__ import annotations
 
 import argparse
+import ast
 import base64
 import io
 import json
 import os
+import re
 import sys
 import time
 import tomllib
@@ -32,6 +35,7 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 TIMINGS = HERE / "timings.json"
+README, TUTOR = HERE.parent / "README.md", HERE / "TUTOR.md"
 STUB = 'raise NotImplementedError("your turn: replace this line")'
 MAX_PNG = 25_000  # bytes; larger pictures are reduced to 256 colours
 
@@ -40,22 +44,25 @@ class Lesson(NamedTuple):
     slug: str
     title: str
     minutes: int  # to work through, planned
+    heart: str
+    needs: str
     written: bool = True
 
 
 LESSONS = [
-    Lesson("00_start_here", "Start here", 20),
-    Lesson("01_task_and_data", "Task and data", 45),
-    Lesson("02_backbone", "Backbone", 45),
-    Lesson("03_mask_decoder", "Mask decoder", 30),
-    Lesson("04_dual_decoder", "Dual decoder", 45),
-    Lesson("05_losses", "Losses", 45),
-    Lesson("06_temporal_training", "Temporal training", 45),
-    Lesson("07_kernel_reuse_and_association", "Kernel reuse and association", 45),
-    Lesson("08_on_device_latency", "On-device latency", 45, written=False),
-    Lesson("09_ablation_lab", "Ablation lab", 45, written=False),
-    Lesson("10_capstone", "Capstone", 60, written=False),
-]
+    Lesson("00_start_here", "Start here", 20, "the environment, a film, what the task is, the map", "nothing"),
+    Lesson("01_task_and_data", "Task and data", 45, "clips, masks, run-length codes and the metric by hand", "00"),
+    Lesson("02_backbone", "Backbone", 45, "token pyramid, attention at 1/64, injection; shapes and MACs by hand", "PyTorch"),
+    Lesson("03_mask_decoder", "Mask decoder", 30, "one mask feature for everything; the enhancer on and off", "02"),
+    Lesson("04_dual_decoder", "Dual decoder", 45, "queries become kernels; global, then local", "03"),
+    Lesson("05_losses", "Losses", 45, "matching by hand; why duplicates vanish without NMS", "04"),
+    Lesson("06_temporal_training", "Temporal training", 45, "query passing; two tiny models trained live", "05"),
+    Lesson("07_kernel_reuse_and_association", "Kernel reuse and association", 45,
+           "a tracker in 20 lines; Fig 2 in full; what T costs", "04"),
+    Lesson("08_on_device_latency", "On-device latency", 45, "export, the mobile benchmarker, a phone", "07", written=False),
+    Lesson("09_ablation_lab", "Ablation lab", 45, "the paper's claims, shown again at our scale", "06", written=False),
+    Lesson("10_capstone", "Capstone", 60, "your own clips and categories", "all", written=False),
+]  # fmt: skip
 
 
 def navigation(number: int) -> str:
@@ -129,9 +136,12 @@ def notebook(number: int) -> nbformat.NotebookNode:
             cells.append(nbformat.v4.new_code_cell(install_cell(), metadata={"tags": ["install"]}))
             installed = True
         tags = cell.metadata.get("tags", [])
-        text = stub(cell.source) if "exercise" in tags else cell.source
-        new = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
-        cells.append(new(text, metadata={"tags": tags} if tags else {}))
+        metadata = {"tags": tags} if tags else {}
+        if cell.cell_type == "code":
+            cells.append(nbformat.v4.new_code_cell(stub(cell.source) if "exercise" in tags else cell.source, metadata=metadata))
+        else:  # a heading opens a slide, and a slide is a cell
+            parts = re.split(r"\n+(?=##+ )", cell.source)
+            cells += [nbformat.v4.new_markdown_cell(part, metadata=dict(metadata)) for part in parts]
     cells.append(nbformat.v4.new_markdown_cell(f"---\n{navigation(number)}"))
     for i, cell in enumerate(cells):
         cell["id"] = f"lesson{number:02d}-{i:02d}"
@@ -173,7 +183,7 @@ def solutions(number: int) -> str:
 def execute(book: nbformat.NotebookNode) -> dict:
     """Run All in a fresh kernel in notebooks/; the seconds that took, start included, and the kernel's peak memory."""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
-    client = NotebookClient(book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(HERE)}})
+    client = NotebookClient(book, timeout=300, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(HERE)}})
     start = time.perf_counter()
     with client.setup_kernel():
         for i, cell in enumerate(book.cells):
@@ -226,6 +236,55 @@ def keep_outputs(book: nbformat.NotebookNode, path: Path) -> None:
             cell.outputs, cell.execution_count = old[cell.source].outputs, old[cell.source].execution_count
 
 
+def lesson_table() -> str:
+    """README's table: all lessons, planned time, measured seconds and memory."""
+    rows = ["| no | lesson | heart of it | time | *Run All* | needs |", "|---|---|---|---|---|---|"]
+    for lesson in LESSONS:
+        number, measured = lesson.slug[:2], timings().get(lesson.slug)
+        name = f"[{lesson.title.lower()}](notebooks/{lesson.slug}.ipynb)" if lesson.written else f"{lesson.title.lower()} (coming)"
+        run = f"{measured['seconds']:.0f} s, {measured['peak_mb'] / 1000:.1f} GB" if lesson.written and measured else ""
+        rows.append(f"| {number} | {name} | {lesson.heart} | {lesson.minutes} min | {run} | {lesson.needs} |")
+    return "\n".join(rows)
+
+
+def readme_with_table() -> str:
+    """README.md with its table of lessons as it should be."""
+    text = README.read_text(encoding="utf-8")
+    start, end = text.index("| no | lesson |"), text.index("\n\n", text.index("| no | lesson |"))
+    return text[:start] + lesson_table() + text[end:]
+
+
+def mistakes() -> str:
+    """What the checks know of wrong answers: the hints, by lesson and exercise."""
+    lines = []
+    for number, lesson in enumerate(LESSONS):
+        path = HERE.parent / "minst" / "check" / f"lesson{number:02d}.py"
+        if not path.exists():
+            continue
+        lines += [f"### {number:02d} {lesson.title.lower()}", ""]
+        checks = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+        for check in checks:
+            calls = [node for node in ast.walk(check) if isinstance(node, ast.Call) and len(node.args) >= 2]
+            hints = [c.args[1].value for c in calls if getattr(c.func, "id", "") in ("Mistake", "wrong")
+                     and isinstance(c.args[1], ast.Constant) and isinstance(c.args[1].value, str)]  # fmt: skip
+            lines += [f"- `{check.name}`", *(f"  - {hint[:1].upper()}{hint[1:]}" for hint in hints)] if hints else []
+        lines.append("")
+    return "\n".join(lines)
+
+
+def tutor_with_mistakes() -> str:
+    """TUTOR.md with its list of mistakes as it should be."""
+    head, rest = TUTOR.read_text(encoding="utf-8").split("<!-- mistakes -->")
+    return f"{head}<!-- mistakes -->\n{mistakes()}<!-- end of mistakes -->{rest.split('<!-- end of mistakes -->')[1]}"
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file at once: another run of this script may be reading it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
 def stale(number: int) -> list[str]:
     """What on disk is not what the source gives."""
     slug = LESSONS[number].slug
@@ -244,15 +303,15 @@ def build(number: int, run: bool = True) -> str:
     measured = timings().get(slug, {})
     if run:
         measured = execute(book)
-        TIMINGS.write_text(json.dumps(timings() | {slug: measured}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write(TIMINGS, json.dumps(timings() | {slug: measured}, indent=1, sort_keys=True) + "\n")
         book.cells[0].source = notebook(number).cells[0].source  # with the time just measured
     else:
         keep_outputs(book, path)
     clean(book)
     nbformat.validate(book)
-    nbformat.write(book, path)
+    write(path, nbformat.writes(book) + "\n")
     (HERE / "solutions").mkdir(exist_ok=True)
-    (HERE / "solutions" / f"{slug}.py").write_text(solutions(number), encoding="utf-8")
+    write(HERE / "solutions" / f"{slug}.py", solutions(number))
     words = sum(len(c.source.split()) for c in book.cells if c.cell_type == "markdown")
     return f"{slug}: {len(book.cells)} cells, {words} words, {path.stat().st_size // 1000} kB, {measured}"
 
@@ -266,10 +325,14 @@ def main() -> int:
     numbers = options.numbers or [i for i, lesson in enumerate(LESSONS) if lesson.written]
     if options.check:
         found = [name for number in numbers for name in stale(number)]
+        texts = [(README, readme_with_table()), (TUTOR, tutor_with_mistakes())]
+        found += [path.name for path, text in texts if path.read_text(encoding="utf-8") != text]
         print("\n".join(f"{name}: not what its source gives; run notebooks/build.py" for name in found) or "all current")
         return 1 if found else 0
     for number in numbers:
         print(build(number, run=not options.no_execute), flush=True)
+    write(README, readme_with_table())
+    write(TUTOR, tutor_with_mistakes())
     return 0
 
 

@@ -53,7 +53,8 @@ model = minst.MobileInst.from_pretrained("shapes-tiny")
 clip = minst.load_sample("easy")
 tracker = minst.KernelTracker(model, reuse_interval=3, association="mask")
 result = tracker.track(clip)
-visualize.animate(visualize.draw_tracks(clip, result, scale=1))
+drawn = list(visualize.draw_tracks(clip, result, scale=1))
+visualize.animate(drawn)
 
 # %% [markdown]
 # **What it shows.** A film of 24 frames. Butterfly, leaf and jellyfish are covered by one colour each, with number, name and
@@ -80,11 +81,15 @@ separate = visualize.draw_frame(first.image, first.masks, range(1, 4), scale=1)
 again = visualize.draw_frame(later.image, later.masks, range(1, 4), scale=1)
 visualize.plot_images(
     [first.image, semantic, separate, again],
-    ["frame 0", "where is any creature?\n(semantic segmentation)", "which pixels are whose?\n(instance segmentation)",
-     "frame 12: and who is who?\n(video instance segmentation)"],
+    [
+        "frame 0",
+        "where is any creature?\n(semantic segmentation)",
+        "which pixels are whose?\n(instance segmentation)",
+        "frame 12: and who is who?\n(video instance segmentation)",
+    ],
     head="Each task asks one more question",
-    note="From left to right: a frame; all creatures as one white area; one colour a creature; the same colours later on.",
-)  # fmt: skip
+    note="Left to right: a frame; all creatures as one white area; one colour a creature; the same, later.",
+)
 
 # %% [markdown]
 # **What it shows.** One frame, then three answers. The white area does not know how many creatures there are. The coloured
@@ -120,7 +125,8 @@ visualize.plot_images(
 tracker.reset()
 for t, image in zip(range(4), clip):
     now = tracker.step(image)
-    print(f"frame {t}: {'key frame  ' if now.is_key else 'kernel reuse'.ljust(11)} identities {sorted(now.ids)}")
+    kind = "key frame" if now.is_key else "kernel reuse"
+    print(f"frame {t}: {kind:12} identities {sorted(now.ids)}")
 
 # %% [markdown]
 # Only every third frame is a **key frame**, where new kernels are computed; the frames between reuse them. That is the trick
@@ -130,9 +136,9 @@ for t, image in zip(range(4), clip):
 # %%
 def show(frame: int):
     """One frame of the tracked clip."""
-    drawn = list(visualize.draw_tracks(clip, result, scale=1))[frame]
     kind = "key frame: new kernels" if frame % 3 == 0 else "kernels of the last key frame, reused"
-    return visualize.plot_images([clip.image(frame), drawn], ["what the camera gives", kind], head=f"Frame {frame}")
+    titles = ["what the camera gives", f"what the tracker says ({kind})"]
+    return visualize.plot_images([clip.image(frame), drawn[frame]], titles, head=f"Frame {frame}, before and after")
 
 
 visualize.interact(show, frame=((0, 23), 12))

@@ -1,0 +1,92 @@
+"""Reference solutions of lesson 06, temporal training. Made by notebooks/build.py: do not edit."""
+
+# %%
+import json
+import os
+import tempfile
+
+os.environ["TQDM_DISABLE"] = "1"  # first of all: no progress bars in this notebook
+import numpy as np
+import torch
+
+import minst
+from minst import losses, matcher, temporal, training, visualize
+from minst.check import lesson06 as check
+from minst.model import Encoded, apply_kernels, as_frames, upsample_masks
+
+# %%
+def needed_later(parts: list[str]) -> list[str]:
+    """Those of `parts` that passed queries need for frame t+delta, in the order given; Q_G^t is there already.
+
+    parts: some of "backbone", "mask decoder", "global stage", "local stage", "class head", "objectness head",
+    "kernel head", "class loss", "objectness loss", "mask losses".
+    """
+    needed = {"backbone", "mask decoder", "local stage", "kernel head", "mask losses"}
+    return [part for part in parts if part in needed]
+
+# %%
+print(check.needed_later(needed_later))
+
+# %%
+def kept_pairs(
+    queries: torch.Tensor, found: torch.Tensor, ids_now: torch.Tensor, ids_later: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The match of frame t, carried to frame t+delta by identity; instances that are gone are left out.
+
+    queries, found (n,): query queries[i] was matched to instance found[i], an index into ids_now (M,).
+    ids_now (M,), ids_later (M',): identities of the instances of the two frames, each once, in any order.
+    Returns the kept queries, in their order, and their instances as indices into ids_later.
+    """
+    rows, columns = (ids_now[found][:, None] == ids_later).nonzero(as_tuple=True)
+    return queries[rows], columns
+
+# %%
+print(check.kept_pairs(kept_pairs))
+
+# %%
+def retention(held: np.ndarray, visible: np.ndarray, distance: int) -> float:
+    """The share of held pairs that the same query holds again `distance` frames later.
+
+    held (T, N): the instance that query n holds in frame t, or -1. visible (T, M) bool: is instance m to be seen?
+    A pair (query, instance) of frame t counts when its instance is visible at t + distance.
+    """
+    kept = count = 0
+    for t in range(len(held) - distance):
+        for query, instance in enumerate(held[t]):
+            if instance >= 0 and visible[t + distance, instance]:
+                count += 1
+                kept += held[t + distance, query] == instance
+    return kept / count
+
+# %%
+print(check.retention(retention))
+
+# %%
+def pass_queries(
+    decoder: minst.instance_decoder.DualInstanceDecoder, global_queries: torch.Tensor, x_mask: torch.Tensor
+) -> torch.Tensor:
+    """Q_G of frame t (B, N, D) and X_mask of frame t+delta (B, D, h, w) -> mask logits (B, N, h, w).
+
+    decoder: its pool(x_mask, pool_size), position(height, width), stages = [global, local] and heads.
+    """
+    pooled = decoder.pool(x_mask, decoder.pool_size)
+    tokens = pooled.flatten(2).transpose(1, 2)
+    queries = decoder.stages[1](global_queries, tokens, decoder.position(*pooled.shape[-2:]))
+    return apply_kernels(decoder.heads(queries)[2], x_mask)
+
+# %%
+print(check.pass_queries(pass_queries))
+
+# %%
+def sample_pair(num_frames: int, max_gap: int, rng: np.random.Generator) -> tuple[int, int]:
+    """The numbers of two frames of a clip: (t, t + delta), or, half of the time, (t + delta, t).
+
+    delta is drawn uniformly from 1 to max_gap (or to num_frames - 1, when the clip is shorter), then t uniformly
+    from all that leave both frames inside the clip. Draw with rng.integers and rng.random.
+    """
+    delta = int(rng.integers(1, min(max_gap, num_frames - 1) + 1))
+    t = int(rng.integers(num_frames - delta))
+    return (t + delta, t) if rng.random() < 0.5 else (t, t + delta)
+
+# %%
+print(check.sample_pair(sample_pair))

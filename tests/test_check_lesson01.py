@@ -1,0 +1,249 @@
+"""The checks of lesson 01: the shipped solutions pass, the stubs wait, and students' mistakes meet their hint."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minst.check import lesson01 as check
+
+SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "01_task_and_data.py"
+RECALLS = np.linspace(0, 1, 101)
+
+
+@pytest.fixture(scope="module")
+def solved() -> dict:
+    return runpy.run_path(str(SOLUTIONS))
+
+
+@pytest.mark.parametrize("name", check.__all__)
+def test_the_solution_is_correct(solved, name):
+    for _ in range(3):
+        assert getattr(check, name)(solved[name]).state == "correct"
+
+
+@pytest.mark.parametrize("name", check.__all__)
+def test_what_is_not_an_answer(name):
+    def stub(*given):
+        raise NotImplementedError
+
+    assert getattr(check, name)(stub).state == "not attempted"
+    for answer, word in (
+        (lambda *given: None, "None"),
+        (lambda *given: 1 / 0, "ZeroDivisionError"),
+        (lambda: 0, "TypeError"),
+    ):
+        verdict = getattr(check, name)(answer)
+        assert verdict.state == "wrong" and word in verdict.reason
+    assert getattr(check, name)(lambda *given: np.zeros((2, 1))).state == "wrong"
+
+
+# --- what students write
+
+
+def both(first, second):
+    return [t for t in range(len(first)) if first[t] and second[t]]
+
+
+def every(first, second):
+    return list(range(len(first)))
+
+
+def first_only(first, second):
+    return [t for t, there in enumerate(first) if there]
+
+
+def either_not_both(first, second):
+    return [t for t in range(len(first)) if first[t] ^ second[t]]
+
+
+def by_loop(mask, pixels=None, start=False, last=True):
+    pixels = mask.T.flatten().tolist() if pixels is None else pixels
+    counts, value, run = [], start, 0
+    for pixel in pixels:
+        if pixel != value:
+            counts.append(run)
+            value, run = pixel, 0
+        run += 1
+    return counts + [run] if last else counts
+
+
+def rows(mask):
+    return by_loop(mask, mask.flatten().tolist())
+
+
+def no_leading_zero(mask):
+    return by_loop(mask, start=bool(mask[0, 0]))
+
+
+def rows_no_leading_zero(mask):
+    return by_loop(mask, mask.flatten().tolist(), bool(mask[0, 0]))
+
+
+def lost_last_run(mask):
+    return by_loop(mask, last=False)
+
+
+def ones_first(mask):
+    return by_loop(mask, start=True)
+
+
+def ends_of_runs(mask):
+    return np.cumsum(by_loop(mask)).tolist()
+
+
+def table(answers, truths, pair):
+    return np.array([[pair(p, g) for g in truths] for p in answers])
+
+
+def mean_over_frames(answers, truths):
+    def pair(p, g):
+        covered = (p | g).sum((1, 2))
+        return np.mean((p & g).sum((1, 2))[covered > 0] / covered[covered > 0])
+
+    return table(answers, truths, pair)
+
+
+def mean_with_zeros(answers, truths):
+    def pair(p, g):
+        return sum((a & b).sum() / (a | b).sum() if (a | b).any() else 0.0 for a, b in zip(p, g)) / len(p)
+
+    return table(answers, truths, pair)
+
+
+def only_where_both(answers, truths):
+    def pair(p, g):
+        both = [t for t in range(len(p)) if p[t].any() and g[t].any()]
+        return (p & g)[both].sum() / (p | g)[both].sum() if both else 0.0
+
+    return table(answers, truths, pair)
+
+
+def turned(answers, truths):
+    return table(truths, answers, lambda p, g: (p & g).sum() / (p | g).sum())
+
+
+def dice(answers, truths):
+    return table(answers, truths, lambda p, g: 2 * (p & g).sum() / (p.sum() + g.sum()))
+
+
+def double_union(answers, truths):
+    return table(answers, truths, lambda p, g: (p & g).sum() / (p.sum() + g.sum()))
+
+
+def ap(hits, num_truths, at=lambda precision, reached: precision[reached].max() if reached.any() else 0.0):
+    found = np.cumsum(hits)
+    precision, recall = found / (np.arange(len(hits)) + 1), found / num_truths
+    return [at(precision, recall >= r) for r in RECALLS]
+
+
+def not_sorted(scores, hits, num_truths):
+    return float(np.mean(ap(hits, num_truths)))
+
+
+def worst_first(scores, hits, num_truths):
+    return float(np.mean(ap(hits[scores.argsort()], num_truths)))
+
+
+def not_interpolated(scores, hits, num_truths):
+    precisions = ap(hits[scores.argsort()[::-1]], num_truths, lambda p, reached: p[reached][0] if reached.any() else 0)
+    return np.mean(precisions)
+
+
+def recall_of_found(scores, hits, num_truths):
+    return np.mean(ap(hits[scores.argsort()[::-1]], sum(hits)))
+
+
+def mean_of_reached(scores, hits, num_truths):
+    return np.mean([value for value in ap(hits[scores.argsort()[::-1]], num_truths) if value > 0])
+
+
+def at_the_hits(scores, hits, num_truths):
+    ordered = hits[scores.argsort()[::-1]]
+    return sum(ordered[: i + 1].sum() / (i + 1) for i in range(len(hits)) if ordered[i]) / num_truths
+
+
+def renamed(truths):
+    return np.roll(truths, 1, axis=0)
+
+
+def untouched(truths):
+    return truths.copy()
+
+
+def two_of_them(truths):
+    answers, half = truths.copy(), truths.shape[1] // 2
+    answers[:2, half:] = truths[1::-1, half:] if len(truths) > 2 else np.flip(truths, 0)[:, half:]
+    return answers
+
+
+def one_frame(truths):
+    answers = truths.copy()
+    answers[:, 2] = np.roll(truths[:, 2], 1, axis=0)
+    return answers
+
+
+def without_masks(truths):
+    return np.zeros_like(truths)
+
+
+def shifted_masks(truths):
+    return np.roll(truths, 15, axis=3)
+
+
+def through_an_alias(truths):
+    half = truths.shape[1] // 2
+    truths[:, half:] = truths[::-1, half:].copy()
+    return truths
+
+
+@pytest.mark.parametrize(
+    "name, answer, word",
+    [
+        ("counted_frames", both, "intersection"),
+        ("counted_frames", every, "costs nothing"),
+        ("counted_frames", first_only, "only the second"),
+        ("counted_frames", either_not_both, "both are there"),
+        ("rle_encode", rows, "row by row"),
+        ("rle_encode", no_leading_zero, "it is 0"),
+        ("rle_encode", rows_no_leading_zero, "not along the rows"),
+        ("rle_encode", lost_last_run, "last run"),
+        ("rle_encode", ones_first, "exchanged"),
+        ("rle_encode", ends_of_runs, "positions"),
+        ("tube_iou", mean_over_frames, "divide once"),
+        ("tube_iou", mean_with_zeros, "divide once"),
+        ("tube_iou", only_where_both, "left out"),
+        ("tube_iou", turned, "columns (M)"),
+        ("tube_iou", dice, "dice"),
+        ("tube_iou", double_union, "twice"),
+        ("average_precision", not_sorted, "no order"),
+        ("average_precision", worst_first, "rising"),
+        ("average_precision", not_interpolated, "or beyond"),
+        ("average_precision", recall_of_found, "found or not"),
+        ("average_precision", mean_of_reached, "never reached"),
+        ("average_precision", at_the_hits, "at the hits"),
+        ("perfect_and_worthless", renamed, "names are free"),
+        ("perfect_and_worthless", untouched, "names are free"),
+        ("perfect_and_worthless", two_of_them, "left whole"),
+        ("perfect_and_worthless", one_frame, "Too few"),
+        ("perfect_and_worthless", without_masks, "true masks"),
+        ("perfect_and_worthless", shifted_masks, "true masks"),
+        ("perfect_and_worthless", through_an_alias, "in place"),
+    ],
+)
+def test_a_mistake_meets_its_hint(name, answer, word):
+    for _ in range(3):
+        verdict = getattr(check, name)(answer)
+        assert verdict.state == "wrong" and word in verdict.reason, verdict
+
+
+def test_other_ways_to_be_right():
+    assert check.rle_encode(lambda mask: np.array(by_loop(mask)))
+    assert check.tube_iou(lambda a, g: table(a, g, lambda p, q: (p & q).sum() / (p | q).sum()))
+    assert check.average_precision(lambda s, h, n: np.mean(ap(h[np.argsort(s)[::-1]], n)))
+    assert check.counted_frames(lambda a, b: np.flatnonzero(np.logical_or(a, b)))
+    halves = lambda g: np.concatenate([g[:, : g.shape[1] // 2], np.roll(g, 1, 0)[:, g.shape[1] // 2 :]], 1)  # noqa: E731
+    assert check.perfect_and_worthless(halves)
