@@ -2,12 +2,12 @@
 
 # %%
 import json
-import os
 import tempfile
 
-os.environ["TQDM_DISABLE"] = "1"  # first of all: no progress bars in this notebook
 import numpy as np
 import torch
+from IPython.utils.capture import capture_output
+from torch import Tensor
 
 import minst
 from minst import losses, matcher, temporal, training, visualize
@@ -28,9 +28,7 @@ def needed_later(parts: list[str]) -> list[str]:
 print(check.needed_later(needed_later))
 
 # %%
-def kept_pairs(
-    queries: torch.Tensor, found: torch.Tensor, ids_now: torch.Tensor, ids_later: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def kept_pairs(queries: Tensor, found: Tensor, ids_now: Tensor, ids_later: Tensor) -> tuple[Tensor, Tensor]:
     """The match of frame t, carried to frame t+delta by identity; instances that are gone are left out.
 
     queries, found (n,): query queries[i] was matched to instance found[i], an index into ids_now (M,).
@@ -62,12 +60,11 @@ def retention(held: np.ndarray, visible: np.ndarray, distance: int) -> float:
 print(check.retention(retention))
 
 # %%
-def pass_queries(
-    decoder: minst.instance_decoder.DualInstanceDecoder, global_queries: torch.Tensor, x_mask: torch.Tensor
-) -> torch.Tensor:
+def pass_queries(decoder: torch.nn.Module, global_queries: Tensor, x_mask: Tensor) -> Tensor:
     """Q_G of frame t (B, N, D) and X_mask of frame t+delta (B, D, h, w) -> mask logits (B, N, h, w).
 
-    decoder: its pool(x_mask, pool_size), position(height, width), stages = [global, local] and heads.
+    decoder: a DualInstanceDecoder; its parts are pool(x_mask, pool_size), position(height, width),
+    stages = [global, local], stage(queries, tokens, position), and heads(queries) -> classes, objectness, kernels.
     """
     pooled = decoder.pool(x_mask, decoder.pool_size)
     tokens = pooled.flatten(2).transpose(1, 2)

@@ -43,20 +43,20 @@ def cosine_association(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
 print(check.cosine_association(cosine_association))
 
 # %%
-def track(model, frames: list, reuse_interval: int, threshold: float) -> list[dict]:
+def track(model: minst.MobileInst, frames: list, reuse_interval: int, threshold: float) -> list[dict]:
     """Online tracking by kernels: for every frame {identity: mask (H, W) bool}.
 
     frames: images (H, W, 3) bytes. A slot is live, and reported, when its score on the last key frame (the largest over
     the classes) is at least `threshold`. A slot gets the next identity 1, 2, ... when it is first live; several at once
     in the order of the slots, which is the order of the queries on frame 0.
     """
-    ids, result = {}, []
+    slots, ids, result = None, {}, []
     for t, image in enumerate(frames):
         encoded = model.encode(as_frames(image))
         if t % reuse_interval == 0:
             out = model.decode(encoded)
             new, new_scores = out.kernels[0], out.scores()[0].amax(-1)
-            order = assign(cosine_similarity(slots, new)) if t else torch.arange(len(new))
+            order = torch.arange(len(new)) if slots is None else assign(cosine_similarity(slots, new))
             slots, scores = new[order], new_scores[order]
         live = (scores >= threshold).nonzero().flatten().tolist()
         logits = apply_kernels(slots[live][None], crop(encoded))
@@ -73,7 +73,7 @@ print(check.track(track))
 def fool_cosine(x_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Kernels (old, new), both (2, D), of two instances that swap their queries, which cosine does not see.
 
-    x_mask (D, h, w), D >= 4: channel 0 is +1 on instance A and -1 elsewhere, channel 1 the same for B, all others are 0.
+    x_mask (D, h, w), D >= 4: channel 0 is +1 on instance A and -1 elsewhere, channel 1 the same for B, others 0.
     old[0] . x_mask is positive exactly on A, old[1] on B; new[0] on B, new[1] on A. And yet the assignment of largest
     total cosine is [0, 1]: every query goes on with itself.
     """
