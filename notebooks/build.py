@@ -37,6 +37,7 @@ HERE = Path(__file__).resolve().parent
 TIMINGS = HERE / "timings.json"
 README, TUTOR = HERE.parent / "README.md", HERE / "TUTOR.md"
 STUB = 'raise NotImplementedError("your turn: replace this line")'
+WIDGET = "application/vnd.jupyter.widget-view+json"
 MAX_PNG = 25_000  # bytes; larger pictures are reduced to 256 colours
 
 
@@ -201,9 +202,12 @@ def clean(book: nbformat.NotebookNode) -> None:
     book.metadata.pop("widgets", None)
     for cell in book.cells:
         cell.metadata.pop("execution", None)
+        widgets = [output for output in cell.get("outputs", []) if WIDGET in output.get("data", {})]
+        if len(widgets) > 1:  # all but the last are progress bars
+            cell.outputs = [output for output in cell.outputs if output not in widgets[:-1]]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if "application/vnd.jupyter.widget-view+json" in data:
+            if WIDGET in data:
                 still = "Interactive: run this cell to move its controls. The picture beside it stands still."
                 output["data"] = {"text/plain": still}
             if "image/png" in data:
