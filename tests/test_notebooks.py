@@ -282,3 +282,22 @@ def test_every_shape_in_a_table_of_symbols_is_true():
                 assert any(agrees(written, t[symbol], t["dims"]) for t in tables), (number, symbol, written)
                 checked += 1
     assert checked >= 10, checked
+
+
+def test_the_table_of_the_shipped_pair_is_what_was_measured():
+    measured = [
+        json.loads((minst.samples.weights_folder(name) / "metrics.json").read_text(encoding="utf-8"))
+        for name in ("shapes-tiny", "shapes-tiny-images")
+    ]
+    text = "\n".join(prose(nbformat.read(path_of(6), 4)))
+    written = [row for row in rows(text) if row[0] in ("masks (ours)", "cosine (the paper's)")]
+    assert len(written) == 4
+    for association, interval, *figures in written:
+        key = ("mask" if "masks" in association else "cosine", int(interval))
+        assert [float(figure.strip("*")) for figure in figures] == [round(100 * ap_of(m, *key), 1) for m in measured]
+
+
+def ap_of(metrics: dict, association: str, interval: int) -> float:
+    wanted = (association, interval)
+    (found,) = [s for s in metrics["settings"] if (s["setting"]["association"], s["setting"]["reuse_interval"]) == wanted]
+    return found["AP"]

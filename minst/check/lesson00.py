@@ -33,7 +33,7 @@ def task_name(answer: Callable) -> Verdict:
                 "What does it take to know the second swan again in the next frame?",
             ),
         ],
-        rounds=24,
+        rounds=100,  # four cases: all of them, practically always
     )
 
 

@@ -76,8 +76,9 @@ def paint(image, mask_logits, ids, texts=None):
 easy, times = minst.load_sample("easy"), (4, 7, 9, 14)
 _, out, instances = look(images_only, easy)
 queries, found = matcher.hungarian_match(out.class_logits, out.mask_logits, instances)[4]
+names = [f"query {n}" for n in queries]
 visualize.plot_images(
-    [paint(easy.image(t), out.mask_logits[t, queries], found.tolist(), [f"query {n}" for n in queries]) for t in times],
+    [paint(easy.image(t), out.mask_logits[t, queries], found.tolist(), names) for t in times],
     [f"frame {t}" for t in times], head="Without temporal training, queries let go",
     note="The three queries that are matched in frame 4, and their masks in later frames. A colour is a query.",
 )  # fmt: skip
@@ -199,7 +200,8 @@ def passing(clip, delta):
     truth = visualize.draw_frame(paper, video.masks(delta), every, scale=1)
     return visualize.plot_images(
         [paint(video.image(0), masks, first), video.image(delta), paint(paper, later, ids), truth],
-        ["frame 0: who holds whom", f"frame {delta}", f"frame {delta}: passed queries\n{said}", f"frame {delta}: truth"],
+        ["frame 0: who holds whom", f"frame {delta}"]
+        + [f"frame {delta}: passed queries\n{said}", f"frame {delta}: truth"],
         head=f"{clip}: from frame 0 to frame {delta}", note="The same colour is the same instance.",
     )  # fmt: skip
 
