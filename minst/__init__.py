@@ -25,7 +25,7 @@ _HOMES = {
     "sample_names": "samples",
     "summary": "model",
 }
-_MODULES = ("backbones", "config", "data", "evaluation", "instance_decoder", "layers", "losses", "mask_decoder",
+_MODULES = ("backbones", "check", "config", "data", "evaluation", "instance_decoder", "layers", "losses", "mask_decoder",
             "matcher", "model", "samples", "temporal", "tracking", "training", "visualize")  # fmt: skip
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]

@@ -139,7 +139,9 @@ def notebook(number: int) -> nbformat.NotebookNode:
         tags = cell.metadata.get("tags", [])
         metadata = {"tags": tags} if tags else {}
         if cell.cell_type == "code":
-            cells.append(nbformat.v4.new_code_cell(stub(cell.source) if "exercise" in tags else cell.source, metadata=metadata))
+            cells.append(
+                nbformat.v4.new_code_cell(stub(cell.source) if "exercise" in tags else cell.source, metadata=metadata)
+            )
         else:  # a heading opens a slide, and a slide is a cell
             parts = re.split(r"\n+(?=##+ )", cell.source)
             cells += [nbformat.v4.new_markdown_cell(part, metadata=dict(metadata)) for part in parts]
@@ -168,7 +170,9 @@ def slide_type(cell, first: bool, last: bool) -> str:
 def solutions(number: int) -> str:
     """The set-up and every exercise solved, with its check: a script, and a notebook for editors that read # %%."""
     slug, title = LESSONS[number].slug, LESSONS[number].title
-    parts = [f'"""Reference solutions of lesson {slug[:2]}, {title.lower()}. Made by notebooks/build.py: do not edit."""']
+    parts = [
+        f'"""Reference solutions of lesson {slug[:2]}, {title.lower()}. Made by notebooks/build.py: do not edit."""'
+    ]
     cells = read_source(number).cells
     for i, cell in enumerate(cells):
         tags = cell.metadata.get("tags", [])
@@ -184,7 +188,9 @@ def solutions(number: int) -> str:
 def execute(book: nbformat.NotebookNode) -> dict:
     """Run All in a fresh kernel in notebooks/; the seconds that took, start included, and the kernel's peak memory."""
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")]))
-    client = NotebookClient(book, timeout=300, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(HERE)}})
+    client = NotebookClient(
+        book, timeout=300, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(HERE)}}
+    )
     start = time.perf_counter()
     with client.setup_kernel():
         for i, cell in enumerate(book.cells):
@@ -202,9 +208,8 @@ def clean(book: nbformat.NotebookNode) -> None:
     book.metadata.pop("widgets", None)
     for cell in book.cells:
         cell.metadata.pop("execution", None)
-        widgets = [output for output in cell.get("outputs", []) if WIDGET in output.get("data", {})]
-        if len(widgets) > 1:  # all but the last are progress bars
-            cell.outputs = [output for output in cell.outputs if output not in widgets[:-1]]
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_progress_bar(output)]
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if WIDGET in data:
@@ -214,6 +219,12 @@ def clean(book: nbformat.NotebookNode) -> None:
                 compress(data, output.metadata)
             if output.output_type == "stream" and output.name == "stderr":
                 raise ValueError(f"{cell.id} writes to stderr: {output.text[:300]}")
+
+
+def is_progress_bar(output) -> bool:
+    """A tqdm bar: a widget whose text is a bar."""
+    data = output.get("data", {})
+    return WIDGET in data and "%|" in "".join(data.get("text/plain", ""))
 
 
 def compress(data: dict, metadata: dict) -> None:
@@ -234,7 +245,11 @@ def compress(data: dict, metadata: dict) -> None:
 
 def keep_outputs(book: nbformat.NotebookNode, path: Path) -> None:
     """Outputs of an earlier execution, for cells whose text is the same."""
-    old = {cell.source: cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"} if path.exists() else {}
+    old = (
+        {cell.source: cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"}
+        if path.exists()
+        else {}
+    )
     for cell in book.cells:
         if cell.cell_type == "code" and cell.source in old:
             cell.outputs, cell.execution_count = old[cell.source].outputs, old[cell.source].execution_count
@@ -245,7 +260,11 @@ def lesson_table() -> str:
     rows = ["| no | lesson | heart of it | time | *Run All* | needs |", "|---|---|---|---|---|---|"]
     for lesson in LESSONS:
         number, measured = lesson.slug[:2], timings().get(lesson.slug)
-        name = f"[{lesson.title.lower()}](notebooks/{lesson.slug}.ipynb)" if lesson.written else f"{lesson.title.lower()} (coming)"
+        name = (
+            f"[{lesson.title.lower()}](notebooks/{lesson.slug}.ipynb)"
+            if lesson.written
+            else f"{lesson.title.lower()} (coming)"
+        )
         run = f"{measured['seconds']:.0f} s, {measured['peak_mb'] / 1000:.1f} GB" if lesson.written and measured else ""
         rows.append(f"| {number} | {name} | {lesson.heart} | {lesson.minutes} min | {run} | {lesson.needs} |")
     return "\n".join(rows)
@@ -266,7 +285,9 @@ def mistakes() -> str:
         if not path.exists():
             continue
         lines += [f"### {number:02d} {lesson.title.lower()}", ""]
-        checks = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)]
+        checks = [
+            node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
+        ]
         for check in checks:
             calls = [node for node in ast.walk(check) if isinstance(node, ast.Call) and len(node.args) >= 2]
             hints = [c.args[1].value for c in calls if getattr(c.func, "id", "") in ("Mistake", "wrong")
@@ -331,7 +352,9 @@ def main() -> int:
         found = [name for number in numbers for name in stale(number)]
         texts = [(README, readme_with_table()), (TUTOR, tutor_with_mistakes())]
         found += [path.name for path, text in texts if path.read_text(encoding="utf-8") != text]
-        print("\n".join(f"{name}: not what its source gives; run notebooks/build.py" for name in found) or "all current")
+        print(
+            "\n".join(f"{name}: not what its source gives; run notebooks/build.py" for name in found) or "all current"
+        )
         return 1 if found else 0
     for number in numbers:
         print(build(number, run=not options.no_execute), flush=True)

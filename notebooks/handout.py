@@ -20,8 +20,16 @@ EQUATIONS = [
     ("score", "s = sqrt(p · o)", "class probability p and IoU-aware objectness o, both sigmoids"),
     ("losses", "L = 2 L_cls + 2 L_mask + L_obj", "focal; dice + pixel cross-entropy; objectness against IoU"),
     ("matching", "max  dice^0.8 · p^0.2", "one query for one instance (Hungarian)"),
-    ("query passing", "Q_G of frame t  ->  local stage of frame t + delta", "training only: same instance, other frame"),
-    ("kernel reuse", "M^{t+i} = K^t · X_mask^{t+i},  i = 0 .. T-1", "between key frames only backbone and mask decoder run"),
+    (
+        "query passing",
+        "Q_G of frame t  ->  local stage of frame t + delta",
+        "training only: same instance, other frame",
+    ),
+    (
+        "kernel reuse",
+        "M^{t+i} = K^t · X_mask^{t+i},  i = 0 .. T-1",
+        "between key frames only backbone and mask decoder run",
+    ),
     ("association", "Hungarian on cos(K_old, K_new)", "paper; ours as well: dice of what both segment now"),
 ]
 SYMBOLS = (
@@ -35,7 +43,12 @@ def handout() -> Figure:
     """A4, landscape: the pipeline above, symbols and equations below."""
     page = Figure(figsize=(11.69, 8.27), facecolor="white")
     page.text(0.04, 0.955, "MobileInst: video instance segmentation on the mobile", fontsize=18, fontweight="bold")
-    page.text(0.04, 0.925, "Zhang et al., AAAI 2024 (arXiv 2303.17594), as taught in minst. Shapes: a frame of 640 x 640.", fontsize=9)
+    page.text(
+        0.04,
+        0.925,
+        "Zhang et al., AAAI 2024 (arXiv 2303.17594), as taught in minst. Shapes: a frame of 640 x 640.",
+        fontsize=9,
+    )
     with torch.device("meta"):  # shapes only
         model = MobileInst(MobileInstConfig.preset("topformer-base"))
     pipeline = imread(io.BytesIO(visualize.plot_pipeline(model, size=(640, 640)).png(dpi=220)))

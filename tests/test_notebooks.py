@@ -106,7 +106,11 @@ def test_metadata_is_clean(number, book):
 def test_no_machine_and_no_network(number, book):
     text = "\n".join(
         [*(cell.source for cell in book.cells)]
-        + [o.get("text", "") + str(o.get("data", {}).get("text/plain", "")) for cell in code(book) for o in cell.outputs]
+        + [
+            o.get("text", "") + str(o.get("data", {}).get("text/plain", ""))
+            for cell in code(book)
+            for o in cell.outputs
+        ]
     )
     assert not re.search(r"(?:^|[\s\"'(=])(?:/(?:home|root|work|tmp|usr|opt|var)/|[A-Z]:\\)", text, re.MULTILINE)
     for cell in code(book):
@@ -143,7 +147,9 @@ def test_exercises_have_stub_check_and_hint(number, book):
     for i in places:
         (function,) = [node for node in ast.parse(cells[i].source).body if isinstance(node, ast.FunctionDef)]
         assert ast.get_docstring(function) and build.STUB in cells[i].source
-        assert function.returns is not None and all(argument.annotation for argument in function.args.args), function.name
+        assert function.returns is not None and all(argument.annotation for argument in function.args.args), (
+            function.name
+        )
         assert cells[i + 1].source == f"# NBVAL_CHECK_OUTPUT\ncheck.{function.name}({function.name})"
         assert "not attempted" in cells[i + 1].outputs[0]["data"]["text/plain"]
         assert callable(getattr(checks, function.name)) and function.name in checks.__all__
@@ -184,7 +190,9 @@ def test_links_and_anchors_resolve(name):
 
 def test_every_solution_is_shipped_and_parses(number):
     solved = NOTEBOOKS / "solutions" / f"{build.LESSONS[number].slug}.py"
-    names = {node.name for node in ast.parse(solved.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)}
+    names = {
+        node.name for node in ast.parse(solved.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
+    }
     assert names == set(importlib.import_module(f"minst.check.lesson{number:02d}").__all__)
     assert "NotImplementedError" not in solved.read_text(encoding="utf-8")
 
@@ -248,7 +256,12 @@ def known_shapes() -> list[dict[str, tuple[int, ...]]]:
             x_l, _ = model.instance_decoder.tokens("local", features.x6, x_mask)
             passed, last = model.instance_decoder(features.x6, x_mask)
             _, _, kernels = model.instance_decoder.heads(last)
-        shapes = dict(zip(("X3", "X4", "X5", "X6"), features)) | {"X_mask": x_mask, "X_L": x_l, "X_G": x_l, "Q_G": passed}
+        shapes = dict(zip(("X3", "X4", "X5", "X6"), features)) | {
+            "X_mask": x_mask,
+            "X_L": x_l,
+            "X_G": x_l,
+            "Q_G": passed,
+        }
         shapes |= {"Q_L": last, "K": kernels, "Q": last[0], "P3": x_mask, "M": x_mask[:, : kernels.shape[1]]}
         (n, d), (height, width) = kernels.shape[1:], size
         dims = {"B": 1, "N": n, "D": d, "S": x_l.shape[1], "C6": features.x6.shape[1], "H": height, "W": width,
@@ -299,5 +312,7 @@ def test_the_table_of_the_shipped_pair_is_what_was_measured():
 
 def ap_of(metrics: dict, association: str, interval: int) -> float:
     wanted = (association, interval)
-    (found,) = [s for s in metrics["settings"] if (s["setting"]["association"], s["setting"]["reuse_interval"]) == wanted]
+    (found,) = [
+        s for s in metrics["settings"] if (s["setting"]["association"], s["setting"]["reuse_interval"]) == wanted
+    ]
     return found["AP"]

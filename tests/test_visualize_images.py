@@ -39,7 +39,11 @@ def test_rows():
 
 @pytest.mark.parametrize(
     "images, titles, words",
-    [([], None, "no images"), ([np.zeros(3)], None, r"shape \(3,\)"), ([np.zeros((2, 2))], ["a", "b"], "2 titles for 1")],
+    [
+        ([], None, "no images"),
+        ([np.zeros(3)], None, r"shape \(3,\)"),
+        ([np.zeros((2, 2))], ["a", "b"], "2 titles for 1"),
+    ],
 )
 def test_bad_input(images, titles, words):
     with pytest.raises(ValueError, match=words):
@@ -84,7 +88,10 @@ def test_interact_redraws_in_place_and_survives_an_error():
 def test_controls():
     from minst.visualize.controls import control
 
-    assert control("reuse_interval", (1, 12)).value == 6 and control("reuse_interval", (1, 12)).description == "reuse interval"
+    assert (
+        control("reuse_interval", (1, 12)).value == 6
+        and control("reuse_interval", (1, 12)).description == "reuse interval"
+    )
     assert control("x", (0.0, 1.0)).step == pytest.approx(0.02) and control("x", (0, 1, 0.5)).value == 0.5
     assert control("x", ["a", "b"]).value == "a" and control("x", {"first": 7}).value == 7
     for bad in (3, "abc", (1,), []):

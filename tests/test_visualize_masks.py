@@ -1,7 +1,6 @@
 import io
 import math
 import re
-import shutil
 
 import av
 import numpy as np
@@ -236,26 +235,20 @@ def test_a_player_holds_one_frame_at_a_time():
     assert most[0] <= 4
 
 
-def test_the_page_plays_in_a_browser_and_fits_a_narrow_one(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    browser_path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser_path is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on PATH")
+def test_the_page_plays_in_a_browser_and_fits_a_narrow_one(tmp_path, browser):
     page_path = animate(draw_tracks(CLIP, ground_truth_result(CLIP)), tmp_path / "film.html")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        try:
-            page = browser.new_page(viewport={"width": 180, "height": 300})
-            page.goto(page_path.as_uri())
-            page.wait_for_function("document.querySelector('video').readyState >= 2")
-            page.wait_for_function("document.querySelector('video').currentTime > 0.1")  # autoplay, muted
-            film, still = (
-                page.evaluate(f"document.querySelector('{tag}').getBoundingClientRect().toJSON()")
-                for tag in ("video", "img")
-            )
-            assert page.evaluate("document.querySelector('video').videoWidth") == 256
-        finally:
-            browser.close()
+    page = browser.new_page(viewport={"width": 180, "height": 300})
+    try:
+        page.goto(page_path.as_uri())
+        page.wait_for_function("document.querySelector('video').readyState >= 2")
+        page.wait_for_function("document.querySelector('video').currentTime > 0.1")  # autoplay, muted
+        film, still = (
+            page.evaluate(f"document.querySelector('{tag}').getBoundingClientRect().toJSON()")
+            for tag in ("video", "img")
+        )
+        assert page.evaluate("document.querySelector('video').videoWidth") == 256
+    finally:
+        page.close()
     assert 100 < film["width"] <= 180 and film["width"] / film["height"] == pytest.approx(256 / 192, abs=0.02)
     for side in ("x", "y", "width", "height"):
         assert film[side] == pytest.approx(still[side], abs=1)  # the film covers the still

@@ -47,7 +47,10 @@ def explorer(browser, *arguments, size=(900, 960)):
             page.locator(".minst-view img").first.wait_for(state="visible", timeout=90_000)
         except Exception as error:
             raise AssertionError(f"no picture; the page says: {page.inner_text('body')[:2000]}") from error
-        yield page
+        try:
+            yield page
+        except Exception as error:  # what a person would have seen
+            raise AssertionError(f"scripts: {errors}; the page says: {page.inner_text('body')[:2000]}") from error
         assert not errors
     finally:
         page.close()

@@ -52,7 +52,9 @@ def instance_map(answer: Callable) -> Verdict:
         lambda rng: (rng.random((int(rng.integers(2, 5)), 5, 7)) < 0.4,),
         [
             Mistake(lambda m: instance_map(m) - 1, "0 is kept for the background: instance m becomes m + 1."),
-            Mistake(lambda m: m.any(0), "All instances share one value: that is a semantic map. Give each its own number."),
+            Mistake(
+                lambda m: m.any(0), "All instances share one value: that is a semantic map. Give each its own number."
+            ),
             Mistake(
                 lambda m: (m * np.arange(1, len(m) + 1)[:, None, None]).sum(0),
                 "Where instances overlap the numbers are added up; the later instance should replace the earlier one.",

@@ -38,7 +38,9 @@ class Verdict:
 
     def __repr__(self) -> str:
         joint = ", because" if self.state == "wrong" else "."
-        return f"{MARKS[self.state]} {self.exercise}: {self.state}{joint if self.reason else '.'} {self.reason}".rstrip()
+        return (
+            f"{MARKS[self.state]} {self.exercise}: {self.state}{joint if self.reason else '.'} {self.reason}".rstrip()
+        )
 
 
 class Mistake(NamedTuple):

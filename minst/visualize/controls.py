@@ -36,7 +36,9 @@ def control(name: str, choice) -> ipywidgets.Widget:
         low, high, *step = choice
         start = None
     else:
-        raise ValueError(f"{name}={choice!r}: give (low, high, step), ((low, high, step), start), a list, a dict or a bool")
+        raise ValueError(
+            f"{name}={choice!r}: give (low, high, step), ((low, high, step), start), a list, a dict or a bool"
+        )
     whole = all(isinstance(v, int) for v in (low, high, *step))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
     start = start if start is not None else ((low + high) // 2 if whole else (low + high) / 2)
@@ -66,5 +68,6 @@ def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:
     redraw()
     for box in controls.values():
         box.observe(follow, names="value")
-    return ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), picture, trouble])
-
+    return ipywidgets.VBox(
+        [ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), picture, trouble]
+    )

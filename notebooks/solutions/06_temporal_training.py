@@ -6,7 +6,6 @@ import tempfile
 
 import numpy as np
 import torch
-from IPython.utils.capture import capture_output
 from torch import Tensor
 
 import minst

@@ -20,7 +20,6 @@ import tempfile
 
 import numpy as np
 import torch
-from IPython.utils.capture import capture_output
 from torch import Tensor
 
 import minst
@@ -318,8 +317,7 @@ folder, runs, live = tempfile.TemporaryDirectory(), {}, {}
 for name, weight in {"with query passing": 1.0, "without": 1e-9}.items():
     runs[name] = f"{folder.name}/{name}"
     config = training.TrainConfig(out=runs[name], passing_weight=weight, **shared)
-    with capture_output():  # no progress bar in a page that is kept
-        weights = training.train(config, clip=training.ShapesTraining(0, small))
+    weights = training.train(config, clip=training.ShapesTraining(0, small))
     live[name] = minst.MobileInst.from_pretrained(weights)
 visualize.plot_training(runs)
 
