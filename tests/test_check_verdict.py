@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from minst.check import lesson01, lesson02, lesson04, lesson06
 from minst.check.verdict import Mistake, Verdict, difference, judge
 
 
@@ -115,3 +116,14 @@ def test_verdicts_read_as_one_line():
 def test_difference(got, expected, words):
     assert words in difference(got, expected)
     assert bool(difference(got, expected)) == bool(words)
+
+
+@pytest.mark.parametrize(
+    "check", [lesson01.perfect_and_worthless, lesson02.unseen_change, lesson04.one_voice, lesson06.sample_pair]
+)
+def test_checks_with_a_verdict_of_their_own_say_what_an_attempt_lacks(check):
+    def broken(*given):
+        return given[99]
+
+    assert "hand over the function" in check("an answer").reason
+    assert "line 2 of your function raises IndexError" in check(broken).reason

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from minst.backbones.base import InvertedResidual
 from minst.backbones.seaformer import SqueezeAxialAttention
 from minst.backbones.topformer import TopFormer
-from minst.check.verdict import Mistake, Verdict, correct, difference, judge, not_attempted, wrong
+from minst.check.verdict import Mistake, Verdict, attempt, correct, difference, judge, normal, wrong
 
 __all__ = ["level_sizes", "macs_of_inverted_residual", "row_attention", "unseen_change"]
 
@@ -126,7 +126,7 @@ def row_attention(answer: Callable) -> Verdict:
     return judge(
         answer,
         row_attention,
-        lambda rng: tuple(2 * torch.from_numpy(rng.standard_normal((2, c, 5, 6))).float() for c in (4, 4, 7)),
+        lambda rng: tuple(2 * normal(rng, 2, c, 5, 6) for c in (4, 4, 7)),
         [
             Mistake(
                 imitate(power=0.0), "TopFormer leaves the scale out; SeaFormer multiplies the scores by d ** -0.5."
@@ -150,12 +150,9 @@ def unseen_change(answer: Callable) -> Verdict:
     for cell in (2, 4, 8):
         feature = torch.randn(2, 3, 2 * cell, 3 * cell)
         given = feature.clone()
-        try:
-            got = answer(given, cell)
-        except NotImplementedError:
-            return not_attempted(name)
-        except Exception as error:
-            return wrong(name, f"it raises {type(error).__name__}: {error}")
+        got, verdict = attempt(name, answer, given, cell)
+        if verdict is not None:
+            return verdict
         if not torch.equal(given, feature):
             return wrong(name, "it changes its argument in place; work on a copy, feature.clone().")
         if not isinstance(got, Tensor) or got.shape != feature.shape:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from minst.check.verdict import Mistake, Verdict, judge
+from minst.check.verdict import Mistake, Verdict, judge, normal
 from minst.layers import h_sigmoid
 from minst.mask_decoder import resize_to
 from minst.model import apply_kernels as minst_apply_kernels
@@ -70,7 +70,7 @@ def top_down(answer: Callable) -> Verdict:
 
     def draw(rng):
         h, w = (int(n) for n in rng.integers(2, 5, 2))
-        return tuple(_normal(rng, 2, 3, h * k, w * k) for k in (4, 2, 1))
+        return tuple(normal(rng, 2, 3, h * k, w * k) for k in (4, 2, 1))
 
     return judge(
         answer,
@@ -107,7 +107,7 @@ def semantic_enhancer(answer: Callable) -> Verdict:
 
     def draw(rng):
         h, w, k = (int(n) for n in rng.integers(2, 5, 3))
-        return _normal(rng, 2, 3, h * k, w * k), 3 * _normal(rng, 2, 3, h, w), _normal(rng, 2, 3, h, w)
+        return normal(rng, 2, 3, h * k, w * k), 3 * normal(rng, 2, 3, h, w), normal(rng, 2, 3, h, w)
 
     return judge(
         answer,
@@ -155,7 +155,7 @@ def apply_kernels(answer: Callable) -> Verdict:
 
     def draw(rng):
         batch, queries, dim, h, w = (int(n) for n in rng.choice(range(2, 9), 5, replace=False))
-        return _normal(rng, batch, queries, dim), _normal(rng, batch, dim, h, w)
+        return normal(rng, batch, queries, dim), normal(rng, batch, dim, h, w)
 
     def product(equation):
         return lambda kernels, x_mask: torch.einsum(equation, kernels, x_mask)
@@ -198,8 +198,8 @@ def unreachable(answer: Callable) -> Verdict:
         return (x_mask <= 0).all(0)
 
     def draw(rng):
-        x_mask = _normal(rng, int(rng.integers(2, 4)), 6, 7)
-        return (torch.where(_normal(rng, *x_mask.shape) > 1.0, 0.0, x_mask),)  # some values are exactly 0
+        x_mask = normal(rng, int(rng.integers(2, 4)), 6, 7)
+        return (torch.where(normal(rng, *x_mask.shape) > 1.0, 0.0, x_mask),)  # some values are exactly 0
 
     return judge(
         answer,
@@ -237,7 +237,3 @@ def _nearest(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 def _corners(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
-
-
-def _normal(rng, *shape: int) -> torch.Tensor:
-    return torch.from_numpy(rng.standard_normal(shape)).float()

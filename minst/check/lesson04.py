@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minst.check.verdict import Mistake, Verdict, correct, judge, not_attempted, wrong
+from minst.check.verdict import Mistake, Verdict, attempt, correct, judge, normal, wrong
 from minst.instance_decoder import DualInstanceDecoder
 from minst.layers import MultiHeadAttention
 from minst.model import FrameOutput, apply_kernels, upsample_masks
@@ -80,7 +80,7 @@ def cross_attention(answer: Callable) -> Verdict:
 
     def draw(rng):
         n, s, d = int(rng.integers(2, 5)), int(rng.integers(6, 9)), int(rng.choice([9, 12]))
-        return tuple(_normal(rng, *shape) / d**0.25 for shape in [(n, d), (s, d), (s, d), (d, d), (d, d), (d, d)])
+        return tuple(normal(rng, *shape) / d**0.25 for shape in [(n, d), (s, d), (s, d), (d, d), (d, d), (d, d)])
 
     mistakes = [
         Mistake(
@@ -119,7 +119,7 @@ def instance_scores(answer: Callable) -> Verdict:
 
     def draw(rng):
         n = int(rng.integers(4, 8))
-        return 2 * _normal(rng, n, int(rng.integers(2, n))), 2 * _normal(rng, n)
+        return 2 * normal(rng, n, int(rng.integers(2, n))), 2 * normal(rng, n)
 
     mistakes = [
         Mistake(
@@ -154,7 +154,7 @@ def masks_from_kernels(answer: Callable) -> Verdict:
 
     def draw(rng):
         n, d, h = int(rng.integers(2, 4)), int(rng.integers(4, 7)), int(rng.integers(3, 6))
-        return _normal(rng, n, d), _normal(rng, d, h, h + 1)
+        return normal(rng, n, d), normal(rng, d, h, h + 1)
 
     mistakes = [
         Mistake(wrongly(), "These are logits: the sigmoid is missing."),
@@ -184,12 +184,9 @@ def one_voice(answer: Callable) -> Verdict:
             torch.manual_seed(int(np.random.default_rng().integers(2**31)))
             decoder = DualInstanceDecoder(12, 16, 6, 3, heads=4, pool_size=4)
             given, x6, x_mask = decoder.queries.clone(), torch.randn(1, 12, 2, 3), torch.randn(1, 16, 8, 12)
-        try:
-            got = answer(given.clone())
-        except NotImplementedError:
-            return not_attempted("one_voice")
-        except Exception as error:
-            return wrong("one_voice", f"it raises {type(error).__name__}: {error}")
+        got, verdict = attempt("one_voice", answer, given.clone())
+        if verdict is not None:
+            return verdict
         if problem := _malformed(got, given):
             return wrong("one_voice", problem)
         decoder.queries.copy_(got)
@@ -221,7 +218,3 @@ def _why(got: Tensor, given: Tensor, row: int) -> str:
     if torch.allclose(F.normalize(got), F.normalize(got[:1]), atol=1e-4):
         return "The rows are parallel but not equal: a longer query has larger scores, and another residual."
     return f"Row {row} of your queries is not row 0, and a query is known by nothing but its vector."
-
-
-def _normal(rng: np.random.Generator, *shape: int) -> Tensor:
-    return torch.from_numpy(rng.standard_normal(shape).astype(np.float32))

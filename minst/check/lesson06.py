@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import minst.temporal
-from minst.check.verdict import Mistake, Verdict, correct, judge, not_attempted, wrong
+from minst.check.verdict import Mistake, Verdict, attempt, correct, judge, wrong
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.instance_decoder import DualInstanceDecoder
 from minst.matcher import Instances
@@ -198,17 +198,15 @@ def pass_queries(answer: Callable) -> Verdict:
 def sample_pair(answer: Callable) -> Verdict:
     """sample_pair(num_frames, max_gap, rng) -> (frame t, frame t+delta), drawn as `minst.training` does."""
     name, draws = "sample_pair", 3000
-    if not callable(answer):
-        return wrong(name, f"a {type(answer).__name__} was handed over; hand over the function, without brackets.")
     rng = np.random.default_rng()
     for frames, most in ((6, 3), (3, 5), (9, 4)):
         where = f"with {frames} frames and max_gap {most}"
-        try:
-            drawn = [answer(frames, most, rng) for _ in range(draws)]
-        except NotImplementedError:
-            return not_attempted(name)
-        except Exception as error:
-            return wrong(name, f"{where} it raises {type(error).__name__}: {error}")
+        drawn = []
+        for _ in range(draws):
+            pair, verdict = attempt(name, answer, frames, most, rng, where=f"{where}, ")
+            if verdict is not None:
+                return verdict
+            drawn.append(pair)
         try:
             pairs = np.array([[int(t) for t in pair] for pair in drawn])
             assert pairs.shape == (draws, 2)

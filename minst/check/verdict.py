@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["Mistake", "Verdict", "correct", "difference", "judge", "not_attempted", "wrong"]
+__all__ = ["Mistake", "Verdict", "attempt", "correct", "difference", "judge", "normal", "not_attempted", "wrong"]
 
 MARKS = {"not attempted": "○", "wrong": "✘", "correct": "✔"}
 
@@ -65,6 +65,27 @@ def correct(exercise: str, reason: str = "") -> Verdict:
     return Verdict("correct", exercise, reason)
 
 
+def attempt(exercise: str, answer: Callable, *arguments, where: str = "") -> tuple[Any, Verdict | None]:
+    """What `answer` gives and None, or None and the verdict on what gives nothing: a stub, an error, no function.
+
+    where: opens the reason of an error, "with 2 tracks, ".
+    """
+    if not callable(answer):
+        reason = f"a {type(answer).__name__} was handed over; hand over the function, without brackets."
+        return None, wrong(exercise, reason)
+    try:
+        return answer(*arguments), None
+    except NotImplementedError:
+        return None, not_attempted(exercise)
+    except Exception as error:
+        return None, wrong(exercise, f"{where}{_where(error, answer)} {type(error).__name__}: {error}")
+
+
+def normal(rng: np.random.Generator, *shape: int) -> torch.Tensor:
+    """Random numbers for a `draw`: a standard normal tensor, float32."""
+    return torch.from_numpy(rng.standard_normal(shape)).float()
+
+
 def judge(
     answer: Callable,
     reference: Callable,
@@ -82,18 +103,13 @@ def judge(
     The answer gets copies of the arguments; changing them in place is an error of its own.
     """
     exercise = exercise or reference.__name__
-    if not callable(answer):
-        return wrong(exercise, f"a {type(answer).__name__} was handed over; hand over the function, without brackets.")
     problem, likely = "", list(mistakes)
     for _ in range(rounds):
         given = draw(np.random.default_rng())
         expected, arguments = reference(*copy.deepcopy(given)), copy.deepcopy(given)
-        try:
-            got = answer(*arguments)
-        except NotImplementedError:
-            return not_attempted(exercise)
-        except Exception as error:
-            return wrong(exercise, f"{_where(error, answer)} {type(error).__name__}: {error}")
+        got, verdict = attempt(exercise, answer, *arguments)
+        if verdict is not None:
+            return verdict
         if changed := difference(arguments, given, 0.0):
             return wrong(exercise, f"it changes its arguments in place ({changed}); work on a copy.")
         found = difference(got, expected, tolerance)
@@ -157,7 +173,7 @@ def _array(value: Any) -> np.ndarray:
     if isinstance(value, (list, tuple)):
         value = np.stack([_array(v) for v in value]) if value else np.zeros(0)
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy() if value.dtype != torch.bfloat16 else value.detach().float().numpy()
+        value = value.detach().cpu().double().numpy()  # NumPy has no bfloat16
     return np.asarray(value).astype(np.float64)
 
 

@@ -154,7 +154,8 @@ def mask_ious(queries: np.ndarray, truths: np.ndarray) -> np.ndarray:
     """IoU (N, M) of bool masks (N, H, W) and (M, H, W) of one frame; 0 where both are empty."""
     for name, masks in (("query masks", queries), ("true masks", truths)):
         if masks.ndim != 3 or masks.dtype != bool:
-            raise ValueError(f"{name} must be bool (count, H, W), in NumPy, got {masks.dtype} {masks.shape}; binarise, or .numpy()")
+            got = f"{masks.dtype} {masks.shape}"
+            raise ValueError(f"{name} must be bool (count, H, W), in NumPy, got {got}; binarise, or .numpy()")
     if queries.shape[1:] != truths.shape[1:]:
         raise ValueError(f"query masks are {queries.shape[1:]}, true masks {truths.shape[1:]}: resize one of them")
     pixels = queries.shape[1] * queries.shape[2]

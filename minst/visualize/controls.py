@@ -55,10 +55,10 @@ def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:
     picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
     trouble = ipywidgets.HTML()
 
-    def redraw(_change=None) -> None:
+    def redraw() -> None:
         picture.value = draw(**{name: box.value for name, box in controls.items()}).png()
 
-    def follow(change) -> None:
+    def follow(_change) -> None:
         try:
             redraw()
             trouble.value = ""

@@ -20,7 +20,6 @@ from functools import lru_cache
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.figure import Figure
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -29,6 +28,7 @@ from minst.visualize import diagram
 from minst.visualize.attention import attention_maps
 from minst.visualize.masks import class_name, color_of, draw_frame
 from minst.visualize.recording import MAX_FRAMES, MAX_SIDE, Frames, Recording, Settings, read_frames
+from minst.visualize.style import Picture
 
 try:
     import ipywidgets as widgets
@@ -301,7 +301,7 @@ class Explorer:
 
     # ------------------------------------------------------------------------------------------ without a kernel
 
-    def figure(self) -> Figure:
+    def figure(self) -> Picture:
         """A still: six frames, the selected query's soft masks, and the timeline."""
         from minst.visualize.timeline import plot_timeline
 
@@ -311,9 +311,7 @@ class Explorer:
         """The live widget, and the still for whoever has no kernel (GitHub, a printed notebook)."""
         bundle = self.widget._repr_mimebundle_(include=include, exclude=exclude)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png", dpi=90)
-        return {**data, "image/png": buffer.getvalue()}, metadata
+        return {**data, "image/png": self.figure().png(dpi=90)}, metadata
 
 
 def _row(*children: widgets.Widget) -> widgets.HBox:

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from minst.visualize.masks import class_name, color_of, draw_frame
 from minst.visualize.recording import Recording, Replay
-from minst.visualize.style import GREY, INK, RED, WIDTH, caption, headline, new_figure, rgb
+from minst.visualize.style import GREY, INK, RED, WIDTH, Picture, caption, headline, new_figure, rgb
 
 __all__ = ["plot_timeline"]
 
 SHOWN, LEFT, RIGHT, ROW, MAX_ROWS = 6, 1.15, 0.15, 0.2, 10  # frames; inches; inches; inches; identities
 
 
-def plot_timeline(recording: Recording, replay: Replay, query: int | None = None) -> Figure:
+def plot_timeline(recording: Recording, replay: Replay, query: int | None = None) -> Picture:
     """Six frames with all identities, the soft mask of one query in them, and a row for each identity over all frames.
 
     query: default the one that serves most frames. Diamonds: another query takes over; red crosses: identities swapped
