@@ -112,7 +112,8 @@ class DualInstanceDecoder(nn.Module):
 
     def tokens(self, source: str, x6: Tensor, x_mask: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens X_G or X_L (B, S, D) and their position embedding (1, S, D)."""
-        x = x6 if source == "global" else self.pool(x_mask, self.pool_size)  # (B, C, h, w)
+        # the stride is said although it is the default: ExecuTorch 1.3 looks for it
+        x = x6 if source == "global" else self.pool(x_mask, self.pool_size, stride=self.pool_size)  # (B, C, h, w)
         tokens = x.flatten(2).transpose(1, 2)  # (B, S, C)
         tokens = self.project_global(tokens) if source == "global" else tokens
         return tokens, self.position(*x.shape[-2:])

@@ -119,11 +119,15 @@ class MobileInst(nn.Module):
         x_mask = crop(encoded)
         return FrameOutput(class_logits, objectness, kernels, x_mask, apply_kernels(kernels, x_mask), global_queries)
 
+    def masks(self, kernels: Tensor, encoded: Encoded) -> Tensor:
+        """Kernels (B, N, D), perhaps those of an earlier frame, on this frame: mask logits (B, N, H/8, W/8)."""
+        return apply_kernels(kernels, crop(encoded))
+
     def pass_queries(self, global_queries: Tensor, encoded: Encoded) -> Tensor:
         """Another frame's Q_G (B, N, D) through this frame's last decoder stage -> mask logits (B, N, H/8, W/8)."""
         queries = self.instance_decoder.last_stage(global_queries, *encoded[:3])
         _, _, kernels = self.instance_decoder.heads(queries)
-        return apply_kernels(kernels, crop(encoded))
+        return self.masks(kernels, encoded)
 
     def _pad(self, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         batch, _, height, width = x.shape
@@ -133,7 +137,7 @@ class MobileInst(nn.Module):
         inside = x.new_ones(batch, 1, height, width) if padding_mask is None else (~padding_mask[:, None]).to(x.dtype)
         inside = F.pad(inside, (0, right, 0, bottom))
         # a token counts as padding only when no pixel of its cell lies inside the frame
-        tokens_inside = F.max_pool2d(inside, self.config.token_stride)
+        tokens_inside = F.max_pool2d(inside, self.config.token_stride, stride=self.config.token_stride)
         return F.pad(x, (0, right, 0, bottom)), tokens_inside.flatten(1) == 0
 
     def fuse(self) -> MobileInst:
@@ -176,7 +180,9 @@ def as_frames(image: Tensor | np.ndarray) -> Tensor:
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
             raise ValueError(f"arrays must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
-        image = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1).float().div(255)  # a copy: it may be read-only
+        image = (
+            torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1).float().div(255)
+        )  # a copy: it may be read-only
     if image.ndim != 3:
         raise ValueError(f"must be (3, H, W), got {tuple(image.shape)}: one frame at a time")
     return image[None]
@@ -238,7 +244,10 @@ def summary(model: MobileInst, size: tuple[int, int] = (640, 640)) -> dict[str, 
     for part in ("backbone", "mask_decoder", "instance_decoder"):
         params = sum(p.numel() for p in getattr(model, part).parameters())
         # `decode` calls the heads itself, so that the counter does not see them within the instance decoder
-        table[part] = {"params": params, "macs": sum(flops.get(f"MobileInst.{n}", 0) for n in (part, f"{part}.heads")) // 2}
+        table[part] = {
+            "params": params,
+            "macs": sum(flops.get(f"MobileInst.{n}", 0) for n in (part, f"{part}.heads")) // 2,
+        }
     whole = {"params": sum(p.numel() for p in model.parameters()), "macs": flops["Global"] // 2}
     table["masks"] = {"params": 0, "macs": whole["macs"] - sum(row["macs"] for row in table.values())}
     return {**table, "total": whole}
@@ -246,7 +255,9 @@ def summary(model: MobileInst, size: tuple[int, int] = (640, 640)) -> dict[str, 
 
 def _check_frames(frames: Tensor) -> None:
     if frames.ndim != 4 or frames.shape[1] != 3:
-        raise ValueError(f"frames must be (B, 3, H, W), got {tuple(frames.shape)}; add a batch dimension with frames[None]")
+        raise ValueError(
+            f"frames must be (B, 3, H, W), got {tuple(frames.shape)}; add a batch dimension with frames[None]"
+        )
     if not frames.is_floating_point():
         raise ValueError(f"frames must be floats in [0, 1], got {frames.dtype}; divide bytes by 255")
     if min(frames.shape[-2:]) < PAD_MULTIPLE:
@@ -275,4 +286,6 @@ def _check_state(state: dict[str, Tensor], expected: dict[str, Tensor], folder: 
             raise ValueError(f"{folder}: {key!r} has shape {shapes}")
     extra = [key for key in state if key not in expected]
     if extra:
-        raise ValueError(f"{folder}: the weights hold {extra[0]!r} ({len(extra)} such keys), unknown to config.json's model")
+        raise ValueError(
+            f"{folder}: the weights hold {extra[0]!r} ({len(extra)} such keys), unknown to config.json's model"
+        )

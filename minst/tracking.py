@@ -33,7 +33,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from minst.matcher import pairwise_dice
-from minst.model import Encoded, MobileInst, apply_kernels, as_frames, crop, upsample_masks
+from minst.model import Encoded, MobileInst, apply_kernels, as_frames, upsample_masks
 
 __all__ = [
     "FrameResult",
@@ -227,7 +227,8 @@ class KernelTracker:
         if not self.frame:
             raise ValueError("track: the video has no frames")
         tracks = [
-            Track(identity, means[identity], [frames.get(t) for t in range(self.frame)]) for identity, frames in seen.items()
+            Track(identity, means[identity], [frames.get(t) for t in range(self.frame)])
+            for identity, frames in seen.items()
         ]
         tracks.sort(key=lambda track: -track.score)
         return VideoResult(tracks, self.frame, self.model.config.class_names)
@@ -256,7 +257,7 @@ class KernelTracker:
         """Masks of the live slots alone: kernels of the last key frame, mask features of this frame."""
         slots = self._slots
         live = (slots.scores >= self.score_threshold).nonzero().squeeze(1)
-        mask_logits = apply_kernels(slots.kernels[live][None], crop(encoded))
+        mask_logits = self.model.masks(slots.kernels[live][None], encoded)
         masks = (upsample_masks(mask_logits, encoded.size)[0] >= self.mask_logit).cpu().numpy()  # (n, H, W)
         found = [(int(slot), mask) for slot, mask in zip(live, masks) if mask.sum() >= self.min_area]
         for slot, _ in found:

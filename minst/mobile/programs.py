@@ -1,0 +1,184 @@
+"""The programs that a device runs: MobileInst cut where the tracker needs it, for one frame size (paper: kernel reuse).
+
+    full      key    frame                  -> class_logits, objectness, kernels, mask_features, mask_logits
+              reuse  frame, kernels         -> mask_logits               features, then K . X_mask with the kernels given
+    features         frame                  -> x6, mask_features         backbone and mask decoder alone
+    masks            kernels, mask_features -> mask_logits               K . X_mask alone
+
+A frame is (1, 3, H, W) floats in [0, 1]: normalisation and padding to a multiple of 64 are inside every program. What
+follows the masks is outside, for it depends on how many instances there are: scores = sqrt(class probability *
+objectness), the threshold, association between key frames, bilinear upsampling by 8, the cut at probability 0.5.
+
+Symbols: N queries, K classes, D channels, H W frame size, h w = ceil(H/8), ceil(W/8).
+
+Assumption: batch 1 and a fixed size, as on a phone: every shape is a constant that the optimisers can use.
+
+Lesson: notebooks/08_on_device_latency.ipynb
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from minst.config import MobileInstConfig
+from minst.model import PAD_MULTIPLE, MobileInst, apply_kernels, as_frames, crop
+from minst.samples import load_sample
+
+__all__ = ["PARTS", "Program", "make_programs", "real_frames", "settled_model"]
+
+PARTS = {"full": ("key", "reuse"), "features": ("features",), "masks": ("masks",)}
+
+
+class KeyFrame(nn.Module):
+    """Everything that MobileInst says of a frame, but for what only training needs."""
+
+    outputs = ("class_logits", "objectness", "kernels", "mask_features", "mask_logits")
+
+    def __init__(self, model: MobileInst):
+        super().__init__()
+        self.model = model
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """(1, 3, H, W) -> (1, N, K), (1, N), (1, N, D), (1, D, h, w), (1, N, h, w)."""
+        return self.model(frame)[:5]
+
+
+class ReuseFrame(nn.Module):
+    """A frame between key frames: its own mask features, the kernels of the last key frame."""
+
+    outputs = ("mask_logits",)
+
+    def __init__(self, model: MobileInst):
+        super().__init__()
+        self.model = _without_decoder(model)
+
+    def forward(self, frame: Tensor, kernels: Tensor) -> Tensor:
+        """(1, 3, H, W), (1, N, D) -> (1, N, h, w)."""
+        return self.model.masks(kernels, self.model.encode(frame))
+
+
+class Features(nn.Module):
+    """Backbone and mask decoder."""
+
+    outputs = ("x6", "mask_features")
+
+    def __init__(self, model: MobileInst):
+        super().__init__()
+        self.model = _without_decoder(model)
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, 3, H, W) -> (1, C6, tokens high, tokens wide), (1, D, h, w)."""
+        encoded = self.model.encode(frame)
+        return encoded.x6, crop(encoded)
+
+
+class Masks(nn.Module):
+    """M = K . X_mask."""
+
+    outputs = ("mask_logits",)
+
+    def forward(self, kernels: Tensor, mask_features: Tensor) -> Tensor:
+        """(1, N, D), (1, D, h, w) -> (1, N, h, w)."""
+        return apply_kernels(kernels, mask_features)
+
+
+class Program(NamedTuple):
+    """One thing to export: a module, and real inputs by name."""
+
+    name: str  # "key" | "reuse" | "features" | "masks"
+    module: nn.Module
+    examples: list[dict[str, Tensor]]  # one a real frame, all of one shape
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The first example: what a program is traced with."""
+        return self.examples[0]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what comes out, in order."""
+        return self.module.outputs
+
+    @torch.inference_mode()
+    def run(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Eagerly, always a tuple."""
+        out = self.module(*inputs)
+        return (out,) if isinstance(out, Tensor) else tuple(out)
+
+
+def make_programs(model: MobileInst, size: tuple[int, int], part: str = "full", frames: int = 3) -> list[Program]:
+    """The programs of `part` for frames of `size` (H, W), in eval mode, with so many real frames as examples.
+
+    `model` is not changed and not copied. Raises ValueError for an unknown part or a size below 64 x 64.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part is {part!r}; choose one of {', '.join(PARTS)}")
+    images = real_frames(size, frames)
+    model.eval()
+    with torch.inference_mode():
+        # a frame is given the kernels of the frame before it, as in kernel reuse
+        key = model(images[:1])
+        encoded = [model.encode(image[None]) for image in images]
+    # tensors of inference mode cannot be traced; a clone made outside of it can
+    kernels, features = key.kernels.clone(), [crop(e).clone() for e in encoded]
+    frame = [{"frame": image[None]} for image in images]
+    made = {
+        "key": lambda: Program("key", KeyFrame(model).eval(), frame),
+        "reuse": lambda: Program("reuse", ReuseFrame(model).eval(), [{**f, "kernels": kernels} for f in frame]),
+        "features": lambda: Program("features", Features(model).eval(), frame),
+        "masks": lambda: Program("masks", Masks().eval(), [{"kernels": kernels, "mask_features": x} for x in features]),
+    }
+    return [made[name]() for name in PARTS[part]]
+
+
+def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> Tensor:
+    """The first frames of a shipped clip, resized: (count, 3, H, W) floats, multiples of 1/255 in [0, 1].
+
+    `size` is (H, W). Raises ValueError for a size below 64 x 64 or a count the clip does not have.
+    """
+    height, width = size
+    if min(height, width) < PAD_MULTIPLE:
+        raise ValueError(f"frames must be at least 64 x 64, got {height} high and {width} wide")
+    clip = load_sample(sample)
+    if not 1 <= count <= len(clip):
+        raise ValueError(f"the clip {sample!r} has {len(clip)} frames; {count} were asked for")
+    images = [image for image, _ in zip(clip, range(count))]
+    if images[0].shape[:2] != (height, width):
+        images = [_resized(image, (width, height)) for image in images]
+    return torch.cat([as_frames(image) for image in images])
+
+
+def settled_model(preset: str, seed: int = 0, size: tuple[int, int] = (256, 256), **overrides) -> MobileInst:
+    """A preset with random weights whose batch norms have seen real frames: for timing, and for parity.
+
+    Untrained batch norms let activations grow into the thousands, where rounding alone moves the outputs.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = MobileInst(MobileInstConfig.preset(preset, **overrides))
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None  # the plain mean of what it sees
+        with torch.no_grad():
+            model.train()(real_frames(size, 4))
+        for norm in norms:
+            norm.momentum = 0.1
+    return model.eval()
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) bytes -> bytes of `size` (width, height): bytes stay bytes, so that a bundled frame is small."""
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
+
+
+def _without_decoder(model: MobileInst) -> MobileInst:
+    """The same weights without the instance decoder, which would only make the file larger."""
+    light = copy.copy(model)
+    light._modules = {name: part for name, part in model._modules.items() if name != "instance_decoder"}
+    return light

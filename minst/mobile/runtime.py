@@ -1,0 +1,276 @@
+"""Exported programs, run: one file as a function, two files as a model that the tracker takes (paper: kernel reuse).
+
+    key.*    frame          -> class_logits, objectness, kernels, mask_features, mask_logits
+    reuse.*  frame, kernels -> mask_logits
+                       ExportedModel("DIR")  --encode, decode, masks-->  KernelTracker
+
+The suffix says the runtime: .ptl lite interpreter, .pt TorchScript, .pte ExecuTorch, .onnx ONNX Runtime.
+
+Lesson: notebooks/08_on_device_latency.ipynb
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minst.model import FrameOutput, apply_kernels
+
+__all__ = ["ExportedModel", "LoadedProgram", "SUFFIXES", "load_program"]
+
+FORMAT_VERSION = 1
+METADATA = "minst.json"  # the name of the metadata inside every file
+METADATA_METHOD = "minst"  # ... in an ExecuTorch file, where it is a method that returns a constant
+SUFFIXES = {"lite": ".ptl", "torchscript": ".pt", "executorch": ".pte", "onnx": ".onnx"}
+
+_POOL: dict[str, int] = {}  # ExecuTorch's own global: see _executorch_pool
+
+Run = Callable[..., "list[Tensor]"]
+
+
+class LoadedProgram(NamedTuple):
+    """A program of a file: call it with its inputs in order; gives its outputs in order."""
+
+    path: Path
+    format: str
+    metadata: dict
+    run: Run
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Tensors of exactly the shapes of metadata["inputs"] -> those of metadata["outputs"]; else ValueError."""
+        wanted = self.metadata["inputs"]
+        given = [list(x.shape) for x in inputs]
+        if given != list(wanted.values()):
+            said = ", ".join(f"{name} {shape}" for name, shape in wanted.items())
+            raise ValueError(
+                f"{self.path} takes {said}; got {given}. Export it for another size with `minst export --size`"
+            )
+        return tuple(self.run(*inputs))
+
+
+class Pending(NamedTuple):
+    """A frame that has been taken in but not computed: which program runs is for the tracker to say."""
+
+    frame: Tensor  # (1, 3, H, W)
+    size: tuple[int, int]
+    done: dict[str, Tensor]  # mask_features, once the key program ran
+
+
+class ExportedModel:
+    """Two exported programs in the place of a MobileInst: `KernelTracker(ExportedModel("DIR"))`.
+
+    Args:
+        folder: with key.* and reuse.* of one format and one size. format: needed when the folder holds several.
+        threads: CPU threads of ONNX Runtime and ExecuTorch; TorchScript and lite follow torch.set_num_threads.
+    Raises FileNotFoundError or ValueError as `load_program`, and ValueError when the two do not belong together.
+    """
+
+    def __init__(self, folder: str | Path, format: str | None = None, threads: int = 1):
+        suffix = _suffix(Path(folder), format)
+        self.key, self.reuse = (load_program(Path(folder) / f"{name}{suffix}", threads) for name in ("key", "reuse"))
+        about = self.key.metadata
+        for field in ("size", "weights", "classes"):
+            if about[field] != self.reuse.metadata[field]:
+                raise ValueError(
+                    f"{folder}: key and reuse differ in {field}: {about[field]}, {self.reuse.metadata[field]}"
+                )
+        self.size = tuple(about["size"])
+        self.config = _Classes(tuple(about["classes"]))
+        self.num_queries = about["outputs"]["kernels"][1]
+
+    def eval(self) -> ExportedModel:
+        """Nothing to do: exported programs know no training."""
+        return self
+
+    def encode(self, frames: Tensor) -> Pending:
+        """One frame (1, 3, H, W) of the programs' size, floats in [0, 1]; ValueError for another size."""
+        if tuple(frames.shape) != (1, 3, *self.size):
+            high, wide = self.size
+            raise ValueError(
+                f"is {tuple(frames.shape[-2:])} (H, W), the programs are for {high, wide}: `minst export --size`"
+            )
+        return Pending(frames, self.size, {})
+
+    def decode(self, pending: Pending) -> FrameOutput:
+        """The key program. Without Q_G: query passing is for training."""
+        class_logits, objectness, kernels, mask_features, mask_logits = self.key(pending.frame)
+        pending.done["mask_features"] = mask_features
+        return FrameOutput(class_logits, objectness, kernels, mask_features, mask_logits, None)
+
+    def masks(self, kernels: Tensor, pending: Pending) -> Tensor:
+        """Kernels (1, n, D) on this frame -> (1, n, h, w): by the reuse program, if no key program ran on it."""
+        if pending.done:
+            return apply_kernels(kernels, pending.done["mask_features"])
+        count = kernels.shape[1]
+        full = F.pad(kernels, (0, 0, 0, self.num_queries - count))  # the program's N is fixed
+        return self.reuse(pending.frame, full)[0][:, :count]
+
+
+class _Classes(NamedTuple):
+    class_names: tuple[str, ...]
+
+
+def load_program(path: str | Path, threads: int = 1) -> LoadedProgram:
+    """A file that `minst export` wrote.
+
+    Raises FileNotFoundError, ValueError (unknown format, not readable, no metadata, another version) or
+    ModuleNotFoundError (the runtime is not installed).
+    """
+    path = Path(path)
+    formats = {suffix: format for format, suffix in SUFFIXES.items()}
+    if path.suffix not in formats:
+        raise ValueError(f"{path}: unknown format {path.suffix!r}; there are {', '.join(formats)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; `minst export` writes it")
+    format = formats[path.suffix]
+    load = {"lite": _load_lite, "torchscript": _load_torchscript, "executorch": _load_executorch, "onnx": _load_onnx}
+    run, about = load[format](path, threads)
+    return LoadedProgram(path, format, _checked(about, path), run)
+
+
+def _checked(text: str | None, path: Path) -> dict:
+    if text is None:
+        raise ValueError(f"{path} has no {METADATA} inside: not written by `minst export`; export it again")
+    try:
+        about = json.loads(text)
+        version = about["format_version"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: its {METADATA} is damaged ({error}); export it again") from None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{path} is of format version {version}, this minst reads {FORMAT_VERSION}; export it again")
+    return about
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever a runtime says of a broken file becomes one line."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ImportError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be loaded, it may be damaged or of another runtime's version: {reason}"
+        ) from None
+
+
+def _zip_metadata(path: Path) -> str | None:
+    """TorchScript files are zip archives: what they say can be read before anything of them is run."""
+    with _readable(path), zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+        if broken:
+            raise ValueError(f"checksum of {broken}")
+        names = [name for name in archive.namelist() if name.endswith(f"extra/{METADATA}")]
+        return archive.read(names[0]).decode() if names else None
+
+
+def _load_lite(path: Path, threads: int) -> tuple[Run, str | None]:
+    from torch.jit.mobile import _load_for_lite_interpreter
+
+    about = _zip_metadata(path)
+    if about is None:
+        return None, None
+    with _readable(path):
+        module = _load_for_lite_interpreter(str(path))
+    return lambda *inputs: _listed(module(*inputs)), about
+
+
+def _load_torchscript(path: Path, threads: int) -> tuple[Run, str | None]:
+    about = _zip_metadata(path)
+    if about is None:
+        return None, None
+    with _readable(path):
+        module = torch.jit.load(str(path))
+    return lambda *inputs: _listed(module(*inputs)), about
+
+
+def _load_executorch(path: Path, threads: int) -> tuple[Run, str | None]:
+    from executorch.runtime import Runtime, Verification
+
+    _executorch_pool(threads)
+    with _readable(path), _without_stderr():
+        program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+    if METADATA_METHOD not in program.method_names:
+        return None, None
+    with _readable(path), _without_stderr():
+        about = program.load_method(METADATA_METHOD).execute([])[0]
+        method = program.load_method("forward")
+
+    def run(*inputs: Tensor, program=program) -> list[Tensor]:  # the program must live as long as its method
+        # outputs lie in memory that the next call overwrites
+        return [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
+
+    return run, about
+
+
+def _executorch_pool(threads: int) -> None:
+    """ExecuTorch has one thread pool a process; replacing it while a program holds it hangs, so the first call decides."""
+    from executorch.extension.pybindings import portable_lib
+
+    with _without_stderr():
+        first = _POOL.setdefault("threads", threads)
+        if portable_lib._threadpool_get_thread_count() != first:
+            portable_lib._unsafe_reset_threadpool(first)
+    if threads != first:
+        raise ValueError(f"ExecuTorch runs on {first} thread(s) in this process; start another process for {threads}")
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """ExecuTorch's C++ tells the terminal how it counts processors."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _load_onnx(path: Path, threads: int) -> tuple[Run, str | None]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    with _readable(path):
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        feed = {name: np.ascontiguousarray(x.numpy()) for name, x in zip(names, inputs)}
+        return [torch.from_numpy(x) for x in session.run(None, feed)]
+
+    return run, session.get_modelmeta().custom_metadata_map.get(METADATA)
+
+
+def _listed(out: Tensor | tuple) -> list[Tensor]:
+    return [out] if isinstance(out, Tensor) else list(out)
+
+
+def _suffix(folder: Path, format: str | None) -> str:
+    """The format whose key.* and reuse.* lie in the folder."""
+    if format is not None and format not in SUFFIXES:
+        raise ValueError(f"format is {format!r}; choose one of {', '.join(SUFFIXES)}")
+    found = [s for s in SUFFIXES.values() if (folder / f"key{s}").is_file() and (folder / f"reuse{s}").is_file()]
+    wanted = [SUFFIXES[format]] if format else found
+    if not found or wanted[0] not in found:
+        what = f"key{wanted[0]} and reuse{wanted[0]}" if wanted else "key.* and reuse.*"
+        raise FileNotFoundError(f"{folder} does not hold {what}; `minst export --part full` writes them")
+    if len(wanted) > 1:
+        raise ValueError(f"{folder} holds several formats ({', '.join(found)}); choose one with format=")
+    return wanted[0]
