@@ -4,6 +4,7 @@
     the method's claim    plot_query_consistency                Fig 2: one query, one instance
     on the way there  plot_pipeline, plot_features, plot_attention, plot_kernels, plot_similarity, plot_timeline
     learning          plot_matching, plot_assignment, plot_training
+    on the device     plot_layers, plot_roofline                time against MACs, the roof of one core
     plain             plot_images, new_figure + headline        what the lessons draw themselves
     live              explore, interact                         in a notebook; `minst explore` as a page
 
@@ -21,6 +22,7 @@ from minst.visualize.masks import animate, color_of, draw_frame, draw_tracks, gr
 from minst.visualize.pipeline import plot_pipeline
 from minst.visualize.queries import choose_queries, plot_query_consistency, query_states
 from minst.visualize.recording import Recording, Settings, read_frames
+from minst.visualize.roofline import plot_layers, plot_roofline
 from minst.visualize.style import GREY, INK, RED, headline, new_figure, rgb, save
 from minst.visualize.timeline import plot_timeline
 from minst.visualize.training import plot_training
@@ -29,8 +31,9 @@ _LIVE = {"Explorer": "explorer", "explore": "explorer", "interact": "controls"} 
 
 __all__ = ["GREY", "INK", "RED", "Recording", "Settings", "animate", "attention_maps", "choose_queries", "color_of",
            "draw_frame", "draw_tracks", "ground_truth_result", "headline", "new_figure", "plot_assignment", "plot_attention",
-           "plot_features", "plot_images", "plot_kernels", "plot_matching", "plot_pipeline", "plot_query_consistency",
-           "plot_similarity", "plot_timeline", "plot_training", "query_states", "read_frames", "rgb", "save", *_LIVE]  # fmt: skip
+           "plot_features", "plot_images", "plot_kernels", "plot_layers", "plot_matching", "plot_pipeline",
+           "plot_query_consistency", "plot_roofline", "plot_similarity", "plot_timeline", "plot_training", "query_states",
+           "read_frames", "rgb", "save", *_LIVE]  # fmt: skip
 
 
 def __getattr__(name: str):
