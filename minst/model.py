@@ -54,6 +54,10 @@ class Encoded(NamedTuple):
     token_padding: Tensor | None  # (B, h*w) bool, True = the token lies in padding
     size: tuple[int, int]  # (H, W) of the frames as given
 
+    def masks(self, kernels: Tensor) -> Tensor:
+        """Kernels (B, N, D), perhaps those of an earlier frame, on this frame: mask logits (B, N, H/8, W/8)."""
+        return apply_kernels(kernels, crop(self))
+
 
 class FrameOutput(NamedTuple):
     """What MobileInst says of a batch of frames. Masks are cropped to the frame: ceil(H/8) x ceil(W/8)."""
@@ -119,15 +123,11 @@ class MobileInst(nn.Module):
         x_mask = crop(encoded)
         return FrameOutput(class_logits, objectness, kernels, x_mask, apply_kernels(kernels, x_mask), global_queries)
 
-    def masks(self, kernels: Tensor, encoded: Encoded) -> Tensor:
-        """Kernels (B, N, D), perhaps those of an earlier frame, on this frame: mask logits (B, N, H/8, W/8)."""
-        return apply_kernels(kernels, crop(encoded))
-
     def pass_queries(self, global_queries: Tensor, encoded: Encoded) -> Tensor:
         """Another frame's Q_G (B, N, D) through this frame's last decoder stage -> mask logits (B, N, H/8, W/8)."""
         queries = self.instance_decoder.last_stage(global_queries, *encoded[:3])
         _, _, kernels = self.instance_decoder.heads(queries)
-        return self.masks(kernels, encoded)
+        return encoded.masks(kernels)
 
     def _pad(self, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         batch, _, height, width = x.shape

@@ -257,7 +257,7 @@ class KernelTracker:
         """Masks of the live slots alone: kernels of the last key frame, mask features of this frame."""
         slots = self._slots
         live = (slots.scores >= self.score_threshold).nonzero().squeeze(1)
-        mask_logits = self.model.masks(slots.kernels[live][None], encoded)
+        mask_logits = encoded.masks(slots.kernels[live][None])
         masks = (upsample_masks(mask_logits, encoded.size)[0] >= self.mask_logit).cpu().numpy()  # (n, H, W)
         found = [(int(slot), mask) for slot, mask in zip(live, masks) if mask.sum() >= self.min_area]
         for slot, _ in found:

@@ -60,7 +60,7 @@ class ReuseFrame(nn.Module):
 
     def forward(self, frame: Tensor, kernels: Tensor) -> Tensor:
         """(1, 3, H, W), (1, N, D) -> (1, N, h, w)."""
-        return self.model.masks(kernels, self.model.encode(frame))
+        return self.model.encode(frame).masks(kernels)
 
 
 class Features(nn.Module):
