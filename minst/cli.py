@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import re
 import sys
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 
 import minst
 from minst.config import PRESETS
@@ -105,13 +107,83 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     _model_arguments(commands.choices["summary"])
     add("--size", type=_size, default=(640, 640), metavar="WxH", help="width x height of the frame (default: 640x640)")
 
-    kinds = _group(commands, "bench", "measure times on this machine")
+    add = _command(commands, "export", _export, "write the programs that a device runs, each compared with PyTorch")
+    add("--weights", default="shapes-tiny", help="shipped weights by name, or a folder that save_pretrained wrote")
+    add("--format", default="lite", help="lite (.ptl), torchscript (.pt), executorch (.pte) or onnx (.onnx)")
+    add("--out", default="minst-export", help="folder of what is written: key.*, reuse.*, ...")
+    add("--size", type=_size, default=(256, 192), metavar="WxH", help="width x height of the frames (default: 256x192)")
+    add("--part", default="full", help="full (the tracker's two: key, reuse), features, or masks")
+
+    kinds = _group(commands, "bench", "measure times: on this machine, on a phone, in a browser")
     add = _command(kinds, "latency", _bench_latency, "milliseconds a frame, stage by stage, fused and not, T = 1, 3, 6")
     _model_arguments(kinds.choices["latency"])
     add("--size", type=_size, default=(640, 640), metavar="WxH", help="width x height of the frame (default: 640x640)")
     add("--threads", type=int, default=1, help="CPU threads")
     add("--frames", type=int, default=30, help="frames measured")
     add("--json", default=None, metavar="FILE", help="write all figures to this file")
+    add = _command(kinds, "mobile", _bench_mobile, "eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table")
+    add("--models", nargs="+", default=None, help="presets (default: topformer-tiny, -small and -base)")
+    add("--weights", default=None, help="shipped weights by name, or a folder, in place of --models")
+    add("--sizes", nargs="+", type=int, default=[320, 512, 640], help="sides of square frames, in pixels")
+    add("--runtimes", nargs="+", default=None, help="eager, fused, torchscript, lite, executorch, onnx (default: all)")
+    add("--rounds", type=int, default=20, help="frames measured, all runtimes in turns")
+    add("--programs", default=None, metavar="DIR", help="keep the exported programs here for the next run")
+    add("--json", default=None, metavar="FILE", help="write all figures to this file")
+    add("--out", default=None, metavar="FILE", help="draw the table into this PNG")
+    add = _command(
+        kinds, "layers", _bench_layers, "MACs, parameters, bytes and time of every layer, and this core's roofline"
+    )
+    _model_arguments(kinds.choices["layers"])
+    add("--size", type=_size, default=(256, 192), metavar="WxH", help="width x height of the frame (default: 256x192)")
+    add("--rounds", type=int, default=15, help="frames measured")
+    add("--json", default=None, metavar="FILE", help="write the table and the core's peak to this file")
+    add("--out", default=None, metavar="DIR", help="draw layers.png and roofline.png into this folder")
+    add = _command(kinds, "lite", _bench_lite, "a .ptl with our benchmarker on libtorch, compiled when first used")
+    add("model", help="a file of `minst export --format lite`")
+    add("--warmup", type=int, default=10, help="runs not counted")
+    add("--iter", type=int, default=50, dest="iterations", help="runs measured")
+    add("--threads", type=int, default=1, help="CPU threads")
+    add("--log", default=None, metavar="FILE", help="keep its log, which `minst bench parse` reads")
+    add = _command(kinds, "phone", _bench_phone, "a .ptl or .pte on one core of a phone")
+    add("model", help="a file of `minst export --format lite` or `--format executorch`")
+    add("--adb", action="store_true", help="reach the phone by adb (USB); so far the only way there is")
+    add("--dry-run", action="store_true", help="print the commands; needs neither adb nor a phone")
+    add("--binary", default=None, metavar="FILE", help="the benchmarker, built for the phone")
+    add("--runner", default=None, help="speed_benchmark_torch or executor_runner (default: what the model asks for)")
+    add("--serial", default=None, help="which phone, as `adb devices` names it")
+    add("--core", type=int, default=None, help="which core (default: the one with the highest clock)")
+    add("--warmup", type=int, default=5, help="runs not counted")
+    add("--iter", type=int, default=50, dest="iterations", help="runs measured in a round")
+    add("--rounds", type=int, default=3, help="rounds, with a pause between")
+    add("--cooldown", type=int, default=30, dest="cooldown_s", metavar="SECONDS", help="the pause")
+    add("--logs", default=None, metavar="DIR", help="keep the logs of the rounds here")
+    add("--json", default=None, metavar="FILE", help="write all figures to this file")
+    add = _command(
+        kinds, "parse", _bench_parse, "the log of speed_benchmark_torch or executor_runner as median, p95, spread"
+    )
+    add("log", help="a file, or - for what comes in")
+    add("--warmup", type=int, default=5, help="first runs of executor_runner that are not counted")
+    add("--json", default=None, metavar="FILE", help="write all figures to this file")
+    add = _command(kinds, "web", _bench_web, "a page on which the visitor's own browser runs the tracker and is timed")
+    add("--weights", default="shapes-tiny", help="shipped weights by name, or a folder that save_pretrained wrote")
+    add(
+        "--programs",
+        default=None,
+        metavar="DIR",
+        help="key.onnx and reuse.onnx of `minst export`, in place of --weights",
+    )
+    add("--sample", default="easy", help="name of a shipped clip")
+    add("--size", type=_size, default=None, metavar="WxH", help="width x height of the frames (default: the clip's)")
+    add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames, to begin with")
+    add("--association", choices=("mask", "cosine"), default="mask", help="to begin with")
+    add("--port", type=int, default=8867, help="where the page is served")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="who can reach it: 127.0.0.1 is this machine alone, 0.0.0.0 the whole network",
+    )
+    add("--assets", default=None, metavar="DIR", help="folder with onnxruntime-web, for networks without internet")
+    add("--browser", action="store_true", help="open the page here")
     add = _command(kinds, "data", _bench_data, "clips made a second against clips trained on a second")
     add("--threads", type=int, default=1, help="CPU threads of the network")
     add("--batches", type=int, default=20, help="batches measured")
@@ -196,11 +268,77 @@ def _summary(arguments: argparse.Namespace) -> None:
     _print_table([("part", "parameters", f"MACs at {width}x{height}"), *rows])
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from minst.mobile.export import export
+
+    export(**_named(arguments, "weights", "format", "out", "part"), size=arguments.size[::-1], progress=print)
+
+
 def _bench_latency(arguments: argparse.Namespace) -> None:
     from minst.mobile.benchmark import bench_latency
 
     chosen = _named(arguments, "preset", "weights", "threads", "frames")
     bench_latency(size=arguments.size[::-1], json_path=arguments.json, **chosen)
+
+
+def _bench_mobile(arguments: argparse.Namespace) -> None:
+    from minst.mobile.compare import RUNTIMES, bench_mobile
+
+    chosen = _named(arguments, "sizes", "rounds", "weights")
+    runtimes = arguments.runtimes or tuple(RUNTIMES)
+    found = bench_mobile(
+        arguments.models, runtimes=runtimes, json_path=arguments.json, programs_folder=arguments.programs, **chosen
+    )
+    if arguments.out:
+        from minst.visualize import plot_latency, save
+
+        save(plot_latency(found), arguments.out)
+        print(f"written: {arguments.out}")
+
+
+def _bench_layers(arguments: argparse.Namespace) -> None:
+    from minst.mobile.roofline import bench_layers
+
+    chosen = _named(arguments, "preset", "weights", "rounds", "out")
+    bench_layers(size=arguments.size[::-1], json_path=arguments.json, **chosen)
+
+
+def _bench_lite(arguments: argparse.Namespace) -> None:
+    from minst.mobile.lite import bench_lite
+
+    found = bench_lite(arguments.model, **_named(arguments, "warmup", "iterations", "threads"))
+    _print_table([(found.pop("runner"), ""), *_numbers(found)])
+    if arguments.log:
+        Path(arguments.log).write_text(found["log"])
+        print(f"written: {arguments.log}")
+
+
+def _bench_phone(arguments: argparse.Namespace) -> None:
+    from minst.mobile.phone import bench_phone
+
+    if not (arguments.adb or arguments.dry_run):
+        raise ValueError("bench phone: say --adb to run on the phone, or --dry-run to see the commands")
+    names = ("runner", "binary", "serial", "core", "dry_run", "logs", "warmup", "iterations", "rounds", "cooldown_s")
+    bench_phone(arguments.model, **_named(arguments, *names), json_path=arguments.json)
+
+
+def _bench_parse(arguments: argparse.Namespace) -> None:
+    from minst.mobile.logs import parse_log, report_log
+
+    text = sys.stdin.read() if arguments.log == "-" else Path(arguments.log).read_text(errors="replace")
+    parsed = parse_log(text, arguments.warmup)
+    print(report_log(parsed))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(parsed, indent=1) + "\n")
+        print(f"written: {arguments.json}")
+
+
+def _bench_web(arguments: argparse.Namespace) -> None:
+    from minst.mobile.serve import serve
+
+    names = ("weights", "programs", "sample", "reuse_interval", "association", "port", "host", "assets")
+    size = arguments.size and arguments.size[::-1]
+    serve(**_named(arguments, *names), size=size, open_browser=arguments.browser)
 
 
 def _bench_data(arguments: argparse.Namespace) -> None:

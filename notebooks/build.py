@@ -48,6 +48,7 @@ class Lesson(NamedTuple):
     heart: str
     needs: str
     written: bool = True
+    extras: str = "notebooks"  # of minst, that its install cell asks for
 
 
 LESSONS = [
@@ -60,7 +61,8 @@ LESSONS = [
     Lesson("06_temporal_training", "Temporal training", 45, "query passing; two tiny models trained live", "05"),
     Lesson("07_kernel_reuse_and_association", "Kernel reuse and association", 45,
            "a tracker in 20 lines; Fig 2 in full; what T costs", "04"),
-    Lesson("08_on_device_latency", "On-device latency", 45, "export, the mobile benchmarker, a phone", "07", written=False),
+    Lesson("08_on_device_latency", "On-device latency", 45, "export, the mobile benchmarker, a phone", "07",
+           extras="notebooks,mobile"),
     Lesson("09_ablation_lab", "Ablation lab", 45, "the paper's claims, shown again at our scale", "06", written=False),
     Lesson("10_capstone", "Capstone", 60, "your own clips and categories", "all", written=False),
 ]  # fmt: skip
@@ -100,10 +102,10 @@ def address() -> str | None:
     return project.get("urls", {}).get("Repository")
 
 
-def install_cell() -> str:
+def install_cell(extras: str) -> str:
     """The guarded installation: does nothing where minst is there."""
     public = address()
-    source = f'"minst[notebooks] @ git+{public}"' if public else '"..[notebooks]"'
+    source = f'"minst[{extras}] @ git+{public}"' if public else f'"..[{extras}]"'
     where = "from its repository" if public else "from the folder above this one, a copy of the repository"
     return (
         f"# Only where minst is missing (a fresh Colab, say): install it {where}.\n"
@@ -134,7 +136,7 @@ def notebook(number: int) -> nbformat.NotebookNode:
     installed = False
     for cell in source.cells[1:]:
         if cell.cell_type == "code" and not installed:
-            cells.append(nbformat.v4.new_code_cell(install_cell(), metadata={"tags": ["install"]}))
+            cells.append(nbformat.v4.new_code_cell(install_cell(LESSONS[number].extras), metadata={"tags": ["install"]}))
             installed = True
         tags = cell.metadata.get("tags", [])
         metadata = {"tags": tags} if tags else {}

@@ -4,7 +4,8 @@
                                                                                  |
                    reloaded and run on real frames: |difference to unfused eager| <= 1e-4 of the largest output
 
-    lite         .ptl   trace -> optimize_for_mobile (prepacked XNNPACK convolutions) -> lite interpreter, bundled frames
+    lite         .ptl   trace -> optimize_for_mobile (prepacked XNNPACK convolutions) -> lite interpreter, bundled frames;
+                        the frame is turned to channels-last first, the order in which XNNPACK computes
     torchscript  .pt    trace -> freeze
     executorch   .pte   torch.export -> edge dialect -> XNNPACK delegate
     onnx         .onnx  torch.onnx.export, for ONNX Runtime on phones, desktops and in the browser
@@ -35,7 +36,7 @@ from torch import Tensor
 
 import minst
 from minst.mobile.programs import Program, make_programs
-from minst.mobile.runtime import FORMAT_VERSION, METADATA, METADATA_METHOD, SUFFIXES, load_program
+from minst.mobile.runtime import FORMAT_VERSION, METADATA, METADATA_METHOD, SUFFIXES, load_program, sealed
 from minst.model import MobileInst
 
 __all__ = ["TOLERANCE", "export", "metadata", "parity", "write_program"]
@@ -66,8 +67,7 @@ def export(
     model = weights if isinstance(weights, MobileInst) else MobileInst.from_pretrained(weights)
     name = "a model" if isinstance(weights, MobileInst) else Path(weights).name
     truth = make_programs(model, size, part)
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = _folder(out)
     written = []
     for program, eager in zip(make_programs(copy.deepcopy(model).fuse(), size, part), truth):
         # the frames are the same; kernels and features, too, come from the model as it is
@@ -156,6 +156,16 @@ def _packed(name: str, value: Tensor):
     return InflatableArg(value.mul(255).round().to(torch.uint8), "{}.float().div(255)")
 
 
+def _folder(out: str | Path) -> Path:
+    out = Path(out)
+    if out.is_file() or out.suffix in SUFFIXES.values():
+        raise ValueError(
+            f"export: {out} is the name of a file; key{out.suffix}, reuse{out.suffix}, ... go into a folder"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
 def _writer(format: str) -> Callable[[Program, dict, Path], None]:
     writers = {"lite": _lite, "torchscript": _torchscript, "executorch": _executorch, "onnx": _onnx}
     if format not in writers:
@@ -164,9 +174,9 @@ def _writer(format: str) -> Callable[[Program, dict, Path], None]:
 
 
 def _lite(program: Program, about: dict, path: Path) -> None:
-    from minst.mobile.optimize import optimize
+    from minst.mobile.optimize import channels_last_frame, optimize
 
-    module = optimize(trace(program))
+    module = optimize(trace(channels_last_frame(program)))
     bundle(module, program.examples)
     with _quiet():
         module._save_for_lite_interpreter(str(path), _extra_files={METADATA: json.dumps(about)})
@@ -188,7 +198,7 @@ def _executorch(program: Program, about: dict, path: Path) -> None:
         edge = to_edge_transform_and_lower(
             graph, partitioner=[XnnpackPartitioner()], constant_methods={METADATA_METHOD: json.dumps(about)}
         )
-        path.write_bytes(edge.to_executorch().buffer)
+        path.write_bytes(sealed(bytes(edge.to_executorch().buffer)))
 
 
 def _onnx(program: Program, about: dict, path: Path) -> None:
@@ -206,7 +216,7 @@ def _onnx(program: Program, about: dict, path: Path) -> None:
         )
     model = graph.model_proto
     model.metadata_props.append(onnx.StringStringEntryProto(key=METADATA, value=json.dumps(about)))
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(sealed(model.SerializeToString()))
 
 
 @contextlib.contextmanager

@@ -157,17 +157,20 @@ def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> 
 def settled_model(preset: str, seed: int = 0, size: tuple[int, int] = (256, 256), **overrides) -> MobileInst:
     """A preset with random weights whose batch norms have seen real frames: for timing, and for parity.
 
-    Untrained batch norms let activations grow into the thousands, where rounding alone moves the outputs.
+    Untrained batch norms let activations grow into the thousands, where rounding alone moves the outputs. So does the
+    backbone's attention, which leaves it to the norms of q and k to divide by sqrt(d): here they are told to.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MobileInst(MobileInstConfig.preset(preset, **overrides))
-        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-        for norm in norms:
+        norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+        for name, norm in norms.items():
             norm.momentum = None  # the plain mean of what it sees
+            if ".to_q." in name or ".to_k." in name:  # (q / 4) . (k / 4) = q . k / sqrt(d), d = 16
+                nn.init.constant_(norm.weight, 0.25)
         with torch.no_grad():
             model.train()(real_frames(size, 4))
-        for norm in norms:
+        for norm in norms.values():
             norm.momentum = 0.1
     return model.eval()
 

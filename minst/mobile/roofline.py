@@ -150,7 +150,9 @@ def _print_layers(result: dict, most: int = 25) -> None:
     said = f"{macs / 1e6:.0f} M MACs, {sum(row['params'] for row in rows) / 1e6:.2f} M parameters, {ms:.1f} ms"
     (height, width), share = result["size"], peak_fraction(macs, ms, peak)
     print(f"\n{result['model']}, {width}x{height}, fused, one thread: {said}")
-    print(f"this core: {peak['gflop_s']:.0f} GFLOP/s, {peak['gb_s']:.0f} GB/s; the frame reaches {share:.0%} of the first")
+    print(
+        f"this core: {peak['gflop_s']:.0f} GFLOP/s, {peak['gb_s']:.0f} GB/s; the frame reaches {share:.0%} of the first"
+    )
 
 
 class _Clock(TorchFunctionMode):

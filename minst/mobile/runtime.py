@@ -2,7 +2,7 @@
 
     key.*    frame          -> class_logits, objectness, kernels, mask_features, mask_logits
     reuse.*  frame, kernels -> mask_logits
-                       ExportedModel("DIR")  --encode, decode, masks-->  KernelTracker
+                       ExportedModel("DIR")  --encode, decode-->  KernelTracker
 
 The suffix says the runtime: .ptl lite interpreter, .pt TorchScript, .pte ExecuTorch, .onnx ONNX Runtime.
 
@@ -12,6 +12,7 @@ Lesson: notebooks/08_on_device_latency.ipynb
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -27,12 +28,14 @@ from torch import Tensor
 
 from minst.model import FrameOutput, apply_kernels
 
-__all__ = ["ExportedModel", "LoadedProgram", "SUFFIXES", "load_program"]
+__all__ = ["ExportedModel", "LoadedProgram", "SUFFIXES", "load_program", "sealed"]
 
 FORMAT_VERSION = 1
 METADATA = "minst.json"  # the name of the metadata inside every file
 METADATA_METHOD = "minst"  # ... in an ExecuTorch file, where it is a method that returns a constant
 SUFFIXES = {"lite": ".ptl", "torchscript": ".pt", "executorch": ".pte", "onnx": ".onnx"}
+SEAL_KEY = "sha256"
+SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # in protobuf: one more metadata entry, "sha256" of 64 characters
 
 _POOL: dict[str, int] = {}  # ExecuTorch's own global: see _executorch_pool
 
@@ -59,12 +62,21 @@ class LoadedProgram(NamedTuple):
         return tuple(self.run(*inputs))
 
 
-class Pending(NamedTuple):
+class Pending:
     """A frame that has been taken in but not computed: which program runs is for the tracker to say."""
 
-    frame: Tensor  # (1, 3, H, W)
-    size: tuple[int, int]
-    done: dict[str, Tensor]  # mask_features, once the key program ran
+    def __init__(self, frame: Tensor, reuse: LoadedProgram):
+        self.frame, self.reuse = frame, reuse
+        self.size = tuple(frame.shape[-2:])
+        self.mask_features: Tensor | None = None  # known once the key program ran
+
+    def masks(self, kernels: Tensor) -> Tensor:
+        """Kernels (1, n, D) on this frame -> (1, n, h, w): by the reuse program, if no key program ran on it."""
+        if self.mask_features is not None:
+            return apply_kernels(kernels, self.mask_features)
+        count, most = kernels.shape[1], self.reuse.metadata["inputs"]["kernels"][1]
+        padded = F.pad(kernels, (0, 0, 0, most - count))  # the program's N is fixed
+        return self.reuse(self.frame, padded)[0][:, :count]
 
 
 class ExportedModel:
@@ -87,7 +99,6 @@ class ExportedModel:
                 )
         self.size = tuple(about["size"])
         self.config = _Classes(tuple(about["classes"]))
-        self.num_queries = about["outputs"]["kernels"][1]
 
     def eval(self) -> ExportedModel:
         """Nothing to do: exported programs know no training."""
@@ -100,21 +111,13 @@ class ExportedModel:
             raise ValueError(
                 f"is {tuple(frames.shape[-2:])} (H, W), the programs are for {high, wide}: `minst export --size`"
             )
-        return Pending(frames, self.size, {})
+        return Pending(frames, self.reuse)
 
     def decode(self, pending: Pending) -> FrameOutput:
         """The key program. Without Q_G: query passing is for training."""
         class_logits, objectness, kernels, mask_features, mask_logits = self.key(pending.frame)
-        pending.done["mask_features"] = mask_features
+        pending.mask_features = mask_features
         return FrameOutput(class_logits, objectness, kernels, mask_features, mask_logits, None)
-
-    def masks(self, kernels: Tensor, pending: Pending) -> Tensor:
-        """Kernels (1, n, D) on this frame -> (1, n, h, w): by the reuse program, if no key program ran on it."""
-        if pending.done:
-            return apply_kernels(kernels, pending.done["mask_features"])
-        count = kernels.shape[1]
-        full = F.pad(kernels, (0, 0, 0, self.num_queries - count))  # the program's N is fixed
-        return self.reuse(pending.frame, full)[0][:, :count]
 
 
 class _Classes(NamedTuple):
@@ -137,6 +140,22 @@ def load_program(path: str | Path, threads: int = 1) -> LoadedProgram:
     load = {"lite": _load_lite, "torchscript": _load_torchscript, "executorch": _load_executorch, "onnx": _load_onnx}
     run, about = load[format](path, threads)
     return LoadedProgram(path, format, _checked(about, path), run)
+
+
+def sealed(body: bytes) -> bytes:
+    """A program and its SHA-256: to ONNX one more metadata entry, to ExecuTorch bytes behind the end, not read."""
+    body += SEAL
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def _check_seal(path: Path) -> None:
+    """Neither runtime notices a wrong weight, and ExecuTorch ends the whole process on some damaged files."""
+    data = path.read_bytes()
+    if data != sealed(data[: -len(SEAL) - 64]):
+        raise ValueError(
+            f"{path} is damaged, cut short or not written by `minst export`: its SHA-256 is wrong or missing; "
+            "export it again"
+        )
 
 
 def _checked(text: str | None, path: Path) -> dict:
@@ -199,6 +218,7 @@ def _load_torchscript(path: Path, threads: int) -> tuple[Run, str | None]:
 def _load_executorch(path: Path, threads: int) -> tuple[Run, str | None]:
     from executorch.runtime import Runtime, Verification
 
+    _check_seal(path)
     _executorch_pool(threads)
     with _readable(path), _without_stderr():
         program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
@@ -244,6 +264,7 @@ def _without_stderr() -> Iterator[None]:
 def _load_onnx(path: Path, threads: int) -> tuple[Run, str | None]:
     import onnxruntime
 
+    _check_seal(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
