@@ -16,13 +16,6 @@ Main run finished. Microseconds per iter: 121318. Iters per second: 8.24281
 """
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory, make_model):
-    folder = tmp_path_factory.mktemp("weights")
-    make_model().save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize(
     "command", ["export", *(f"bench {what}" for what in ("mobile", "layers", "lite", "phone", "parse", "web"))]
 )
@@ -31,17 +24,17 @@ def test_every_command_has_help(command):
     assert status == 0 and err == "" and out.startswith(f"usage: minst {command} [-h]")
 
 
-def test_export_writes_both_programs_of_the_size_asked_for(weights, tmp_path):
+def test_export_writes_both_programs_of_the_size_asked_for(tmp_path):
     out = tmp_path / "for the phone"
-    status, said, err = run("export", "--weights", weights, "--format", "torchscript", "--size", "128x96", "--out", out)
+    status, said, err = run("export", "--format", "torchscript", "--size", "128x96", "--out", out)
     assert (status, err) == (0, "")
     assert [line.split("  ")[0] for line in said.splitlines()] == [str(out / "key.pt"), str(out / "reuse.pt")]
     assert load_program(out / "key.pt").metadata["inputs"] == {"frame": [1, 3, 96, 128]}
     assert sorted(path.name for path in out.iterdir()) == ["key.pt", "reuse.pt"]  # and nothing half written
 
 
-def test_export_refuses_in_one_line(weights, tmp_path):
-    good = ("export", "--weights", weights, "--format", "torchscript", "--size", "64x64")
+def test_export_refuses_in_one_line(tmp_path):
+    good = ("export", "--format", "torchscript", "--size", "64x64")
     (tmp_path / "file").touch()
     assert_refused("export", "--format", "tflite", word="lite, torchscript, executorch, onnx")
     assert_refused(*good, "--part", "half", word="full, features, masks")

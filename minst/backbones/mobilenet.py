@@ -18,8 +18,6 @@ Lesson: notebooks/02_backbone.ipynb
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v2
-from torchvision.models.mobilenetv2 import InvertedResidual
 
 from .base import BackboneFeatures
 
@@ -34,6 +32,10 @@ class MobileNetV2(nn.Module):
     optional_keys = "x6."  # no ImageNet checkpoint has our additional block
 
     def __init__(self, token_stride: int = 64):
+        # torchvision.models takes a second or two to import: only who builds this backbone waits for it
+        from torchvision.models import mobilenet_v2
+        from torchvision.models.mobilenetv2 import InvertedResidual
+
         super().__init__()
         self.features = mobilenet_v2(weights=None).features[:18]
         self.x6 = InvertedResidual(320, 320, stride=2 if token_stride == 64 else 1, expand_ratio=2)

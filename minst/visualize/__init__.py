@@ -4,7 +4,7 @@
     the method's claim    plot_query_consistency                Fig 2: one query, one instance
     on the way there  plot_pipeline, plot_features, plot_attention, plot_kernels, plot_similarity, plot_timeline
     learning          plot_matching, plot_assignment, plot_training
-    on the device     plot_layers, plot_roofline                time against MACs, the roof of one core
+    on the device     plot_latency, plot_layers, plot_roofline  runtimes side by side; time against MACs
     plain             plot_images, new_figure + headline        what the lessons draw themselves
     live              explore, interact                         in a notebook; `minst explore` as a page
 
@@ -18,6 +18,7 @@ from minst.visualize.attention import attention_maps, plot_attention
 from minst.visualize.features import plot_features
 from minst.visualize.images import plot_images
 from minst.visualize.kernels import plot_kernels, plot_similarity
+from minst.visualize.latency import plot_latency
 from minst.visualize.masks import animate, color_of, draw_frame, draw_tracks, ground_truth_result
 from minst.visualize.pipeline import plot_pipeline
 from minst.visualize.queries import choose_queries, plot_query_consistency, query_states
@@ -31,7 +32,7 @@ _LIVE = {"Explorer": "explorer", "explore": "explorer", "interact": "controls"} 
 
 __all__ = ["GREY", "INK", "RED", "Recording", "Settings", "animate", "attention_maps", "choose_queries", "color_of",
            "draw_frame", "draw_tracks", "ground_truth_result", "headline", "new_figure", "plot_assignment", "plot_attention",
-           "plot_features", "plot_images", "plot_kernels", "plot_layers", "plot_matching", "plot_pipeline",
+           "plot_features", "plot_images", "plot_kernels", "plot_latency", "plot_layers", "plot_matching", "plot_pipeline",
            "plot_query_consistency", "plot_roofline", "plot_similarity", "plot_timeline", "plot_training", "query_states",
            "read_frames", "rgb", "save", *_LIVE]  # fmt: skip
 

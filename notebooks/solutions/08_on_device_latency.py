@@ -1,7 +1,7 @@
 """Reference solutions of lesson 08, on-device latency. Made by notebooks/build.py: do not edit."""
 
 # %%
-import shlex, tempfile, textwrap, time, warnings
+import shlex, tempfile, textwrap, time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
