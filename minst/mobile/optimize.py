@@ -7,8 +7,8 @@
 graph, how far the outputs are from eager PyTorch, and the time.
 
 Deviation: CONV_BN_FUSION is not trusted. In a traced module it scales the weights of a convolution without bias and
-    loses the bias that it should add: other results, no message (pytorch issue 76807, PR 127227 not merged). Batch norms
-    are folded before tracing, by `MobileInst.fuse()`; the pass then finds none.
+    loses the bias that it should add: other results, no message (pytorch issue 76807). Batch norms are folded before
+    tracing, by `MobileInst.fuse()`; the pass then finds none.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """

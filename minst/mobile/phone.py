@@ -12,6 +12,10 @@ Assumption: the big core is the one with the highest cpuinfo_max_freq, of equals
     on, is warmer: the record before and after says how warm.
 Deviation: `executor_runner` knows no bundled inputs and feeds ones; the time of a dense network does not depend on it.
 
+Not here: profiles by operator. The wheel of executorch 1.3 takes enable_etdump and records nothing, for it is built
+    without EXECUTORCH_ENABLE_EVENT_TRACER. An executor_runner built with that and with EXECUTORCH_BUILD_DEVTOOLS writes
+    one (--etdump_path), which executorch.devtools.Inspector reads.
+
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 

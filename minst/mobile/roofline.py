@@ -11,7 +11,7 @@ those of inputs, weights and output, each counted once.
 
 Assumption: FLOP count MACs only, as elsewhere (`minst.summary`): a ReLU, a sum or a resize has bytes and time, but
     intensity 0. Page faults count as time of the layer that first writes to the memory. With glibc's default malloc
-    they are half of what the depth-wise layers of topformer-base cost at 512 x 512 (see `minst.mobile.benchmark`).
+    they were, in one run, half of what the depth-wise layers of topformer-base cost at 512 x 512.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """

@@ -179,14 +179,15 @@ visualize.plot_layers(rows)
 # flat, where multiplying does: the *roofline*.
 
 # %%
-peak = roofline.core_peak(1.0)  # large matrix products, long and short arrays
+peak = roofline.core_peak(4.0)  # large matrix products, long and short arrays; the best of many
 print({name: round(value) for name, value in peak.items()})
 visualize.plot_roofline(rows, peak)
 
 # %% [markdown]
 # **What it shows.** A dot is a layer, its area the time it takes; lines are the roofs of this core. Plain 3 x 3
 # convolutions stand at the right, under the flat roof; depth-wise ones at the left, where it is low, and many far below it:
-# too small to fill the core, they pay for the call. Dots above the memory line found their numbers in the cache.
+# too small to fill the core, they pay for the call. Dots above the memory line found their numbers in the cache; above the
+# flat one, the core's clock changed meanwhile.
 #
 # Three ways to a faster frame: fewer MACs, fewer bytes, fewer calls. Runtimes work on the last two.
 #
