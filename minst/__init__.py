@@ -25,8 +25,8 @@ _HOMES = {
     "sample_names": "samples",
     "summary": "model",
 }
-_MODULES = ("backbones", "check", "config", "data", "evaluation", "instance_decoder", "layers", "losses", "mask_decoder",
-            "matcher", "model", "samples", "temporal", "tracking", "training", "visualize")  # fmt: skip
+_MODULES = ("backbones", "check", "config", "data", "evaluation", "instance_decoder", "layers", "losses",
+            "mask_decoder", "matcher", "mobile", "model", "samples", "temporal", "tracking", "training", "visualize")  # fmt: skip
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

@@ -50,7 +50,7 @@ def test_commands_of_other_documents_exist():
 
 def test_names_that_readme_uses_exist():
     names = set(re.findall(r"\bminst\.(\w+)", re.sub(r"https?://\S+", "", README)))
-    assert names and all(hasattr(minst, name) for name in names)
+    assert names and names <= set(dir(minst)) and all(hasattr(minst, name) for name in names)
 
 
 def test_lesson_table_is_complete_and_says_what_is_missing():
