@@ -55,6 +55,15 @@ def tiny(make_model) -> MobileInst:
     return make_model()
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Two threads on a busy machine wait for each other far longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Chromium, driven by playwright; skips where one of them is missing (`.ci/run` installs it)."""

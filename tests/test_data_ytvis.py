@@ -10,7 +10,8 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip, write_shapes_dataset
-from minst.data.ytvis import YouTubeVIS, decode_mask, read_image
+from minst.data.files import read_image
+from minst.data.ytvis import YouTubeVIS, decode_mask
 
 SMALL = ShapesConfig(width=96, height=72, frames=5)
 

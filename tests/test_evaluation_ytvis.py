@@ -502,7 +502,7 @@ def test_what_is_no_list_or_no_json(tmp_path):
     with pytest.raises(ValueError, match="'videos' must be a list"):
         evaluate_ytvis({k: v for k, v in gt.items() if k != "videos"}, results)
     (tmp_path / "cut.json").write_text('[{"video_id": 1,')
-    with pytest.raises(ValueError, match="cut.json: not valid JSON"):
+    with pytest.raises(ValueError, match="cut.json: broken JSON"):
         evaluate_ytvis(gt, tmp_path / "cut.json")
     with pytest.raises(FileNotFoundError):
         evaluate_ytvis(tmp_path / "nowhere.json", results)

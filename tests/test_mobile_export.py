@@ -24,18 +24,10 @@ from minst.model import MobileInst
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CLIP = (192, 256)  # (H, W) of the shipped clips
 NEEDS = {"executorch": "executorch.runtime", "onnx": "onnxruntime"}
 KEY = ["class_logits", "objectness", "kernels", "mask_features", "mask_logits"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads on a busy machine wait for each other far longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def has(format: str) -> str:

@@ -14,16 +14,8 @@ from minst.mobile.optimize import PASSES, channels_last_frame, count_nodes, opti
 from minst.mobile.programs import Program, make_programs
 from minst.model import MobileInst
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 needs_xnnpack = pytest.mark.skipif(not torch._C._is_xnnpack_enabled(), reason="this torch has no XNNPACK")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads on a busy machine wait for each other far longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Net(nn.Module):

@@ -17,14 +17,7 @@ from minst.model import MobileInst, summary
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Two threads on a busy machine wait for each other far longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from minst.data.ytvis import read_image
+from minst.data.files import read_image
 
 __all__ = ["VideoInfo", "read_video", "video_info", "write_gif", "write_mp4"]
 

@@ -12,14 +12,14 @@ Lesson: notebooks/01_task_and_data.ipynb
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as rle_codec
+
+from minst.data.files import inside, read_image, read_json
 
 __all__ = ["Clip", "ClipFrame", "YouTubeVIS", "decode_mask"]
 
@@ -58,7 +58,7 @@ class Clip:
 
     def image(self, t: int) -> np.ndarray:
         """Frame `t` as (H, W, 3) bytes. A missing or broken file, or one of another size, is a ValueError."""
-        path = self.root / IMAGE_FOLDER / self.video["file_names"][t]
+        path = inside(self.root / IMAGE_FOLDER, self.video["file_names"][t])
         image = read_image(path)
         if image.shape[:2] != (self.height, self.width):
             raise ValueError(f"{path}: {image.shape[1]}x{image.shape[0]}, its video says {self.width}x{self.height}")
@@ -143,22 +143,3 @@ def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
     elif isinstance(segmentation["counts"], list):
         segmentation = rle_codec.frPyObjects(segmentation, height, width)
     return rle_codec.decode(segmentation).astype(bool)
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """An image file as (H, W, 3) bytes; ValueError names a file that is missing or no image."""
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))  # a copy: torch warns of arrays that cannot be written to
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
-
-
-def read_json(path: str | Path) -> dict | list:
-    """A JSON file; ValueError says where it is broken."""
-    try:
-        return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None

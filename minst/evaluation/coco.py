@@ -18,19 +18,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
-from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as mask_utils
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from minst.data.files import read_json
 
 __all__ = ["FIGURES", "evaluate_coco", "run_lengths"]
 
@@ -185,18 +185,13 @@ def compress(segmentation, height: int, width: int, where: str, polygons: bool =
 # ---------------------------------------------------------------------------------------------- reading and checking
 
 
-def read_json(source, what: str):
+def loaded(source):
     """The content of a JSON file if `source` is a path, else `source` itself."""
-    if not isinstance(source, (str, os.PathLike)):
-        return source
-    try:
-        return json.loads(Path(source).read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise ValueError(f"{what} file {source}: not valid JSON ({error})") from error
+    return read_json(source) if isinstance(source, (str, os.PathLike)) else source
 
 
 def read_ground_truth(source, pictures: str) -> dict:
-    gt = read_json(source, "ground truth")
+    gt = loaded(source)
     if not isinstance(gt, Mapping):
         raise ValueError(f"ground truth must be an object: '{pictures}', 'categories', 'annotations', got {kind(gt)}")
     if gt.get("annotations") is None and pictures in gt:
@@ -211,7 +206,7 @@ def read_ground_truth(source, pictures: str) -> dict:
 
 
 def read_results(source) -> list:
-    results = read_json(source, "results")
+    results = loaded(source)
     if not isinstance(results, list):
         raise ValueError(f"results must be a list with one object a prediction, got {kind(results)}")
     return results

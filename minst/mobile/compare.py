@@ -25,7 +25,6 @@ import contextlib
 import copy
 import datetime
 import importlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -52,6 +51,7 @@ from minst.config import PRESETS
 from minst.environment import environment
 from minst.mobile.benchmark import INTERVALS, LIVE, _check, _row, _setting, allocator
 from minst.mobile.export import _quiet, metadata, parity, write_program
+from minst.mobile.optimize import check_xnnpack
 from minst.mobile.programs import KeyFrame, Program, make_programs, real_frames, settled_model
 from minst.mobile.roofline import core_peak, peak_fraction
 from minst.mobile.runtime import SUFFIXES, load_program
@@ -182,8 +182,11 @@ def _several(what: str, values: Sequence, known: Collection | None = None) -> li
 
 def _missing(runtime: str) -> str | None:
     """Why this machine cannot run it, in one line."""
-    if runtime == "lite" and not importlib.import_module("torch.backends.xnnpack").enabled:
-        return f"torch {torch.__version__} has no XNNPACK, which optimize_for_mobile needs; torch 2.12 has it"
+    try:
+        if runtime == "lite":
+            check_xnnpack()
+    except ImportError as error:
+        return str(error)
     for package in RUNTIMES[runtime]:
         try:
             with _quiet():
@@ -198,18 +201,12 @@ def _device() -> dict:
     found, policy = environment(), Path("/sys/devices/system/cpu/cpu0/cpufreq")
     shown = {name: path.read_text().strip() if (path := policy / file).is_file() else "not visible" for name, file in
              (("governor", "scaling_governor"), ("khz_now", "scaling_cur_freq"), ("khz_max", "cpuinfo_max_freq"))}  # fmt: skip
+    versions = {name: found["packages"].get(name, {}).get("installed") for name in ("executorch", "onnxruntime")}
     return {"cpu": found["cpu"], "cores": found["cores"], **shown, "threads": 1, "allocator": allocator(),
-            "torch": torch.__version__, "executorch": _version("executorch"), "onnxruntime": _version("onnxruntime"),
+            "torch": torch.__version__, **versions,
             "python": found["python"], "os": found["platform"], "minst": minst.__version__,
             "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else "unknown",
             "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}  # fmt: skip
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _case(name: str, model: MobileInst, size: int, folder: Path, peak: dict) -> Case:
@@ -275,10 +272,12 @@ def _export(weights: str, format: str, out: str, size: int) -> dict:
     model, worst = MobileInst.from_pretrained(weights), 0.0
     for fused, eager in zip(_programs(copy.deepcopy(model).fuse(), size), _programs(model, size)):
         path = Path(out) / f"{eager.name}{SUFFIXES[format]}"
-        if not _kept(path, eager):
+        difference = _kept(path, eager)
+        if difference is None:
             about = metadata(fused, model, Path(weights).name, (size, size))
             write_program(fused._replace(examples=eager.examples), format, path, about)
-        worst = max(worst, *parity(path, eager).values())
+            difference = max(parity(path, eager).values())
+        worst = max(worst, difference)
     return {"difference": worst}
 
 
@@ -286,14 +285,14 @@ def _programs(model: MobileInst, size: int) -> list[Program]:
     return [program for part in ("full", "masks") for program in make_programs(model, (size, size), part)]
 
 
-def _kept(path: Path, eager: Program) -> bool:
-    """Whether a file of an earlier run gives what this model gives, and was written by these versions."""
+def _kept(path: Path, eager: Program) -> float | None:
+    """How far a file of an earlier run lies from this model; None where it is too far, or of other versions."""
     try:
         about = load_program(path).metadata
         written_by = (about["torch"], about["minst"]) == (torch.__version__, minst.__version__)
-        return written_by and bool(parity(path, eager))
+        return max(parity(path, eager).values()) if written_by else None
     except (OSError, ValueError):
-        return False
+        return None
 
 
 def _cold_start(case: Case, runtime: str, bar: tqdm) -> dict:

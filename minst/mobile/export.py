@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 import minst
-from minst.mobile.programs import Program, make_programs
+from minst.mobile.programs import Program, largest_difference, make_programs
 from minst.mobile.runtime import FORMAT_VERSION, METADATA, METADATA_METHOD, SUFFIXES, load_program, sealed
 from minst.model import MobileInst
 
@@ -105,9 +105,9 @@ def metadata(program: Program, model: MobileInst, weights: str, size: tuple[int,
 
 
 def parity(path: str | Path, eager: Program, tolerance: float = TOLERANCE) -> dict[str, float]:
-    """{output: largest difference between the file and the eager program over its examples, relative}.
+    """{output: `largest_difference` between the file and the eager program over its examples}.
 
-    Relative to the largest absolute value of that output, or to 1 if that is larger. ValueError above `tolerance`.
+    Raises ValueError above `tolerance`.
     """
     loaded, worst = load_program(path), dict.fromkeys(eager.outputs, 0.0)
     for example in eager.examples:
@@ -116,7 +116,7 @@ def parity(path: str | Path, eager: Program, tolerance: float = TOLERANCE) -> di
                 raise ValueError(
                     f"export: {name} is {tuple(got.shape)} in the file, {tuple(want.shape)} eagerly, or not finite"
                 )
-            worst[name] = max(worst[name], float((got - want).abs().max() / want.abs().max().clamp(min=1)))
+            worst[name] = max(worst[name], largest_difference(want, got))
     for name, difference in worst.items():
         if difference > tolerance:
             raise ValueError(

@@ -16,6 +16,7 @@ Lesson: notebooks/08_on_device_latency.ipynb
 from __future__ import annotations
 
 import copy
+import importlib
 import time
 from collections import Counter
 from statistics import median
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from minst.layers import fold_batch_norms
-from minst.mobile.programs import Program
+from minst.mobile.programs import Program, largest_difference
 
 __all__ = [
     "KINDS",
@@ -81,9 +82,7 @@ def channels_last_frame(program: Program) -> Program:
 
 def check_xnnpack() -> None:
     """ImportError, which says what to do, where the installed torch cannot run `optimize_for_mobile`."""
-    import torch.backends.xnnpack
-
-    if not torch.backends.xnnpack.enabled:
+    if not importlib.import_module("torch.backends.xnnpack").enabled:
         raise ImportError(
             f"torch {torch.__version__} is built without XNNPACK (so are all wheels from 2.13 on: pytorch issue 189532, "
             "PR 185297), which optimize_for_mobile needs: pip install 'torch>=2.12,<2.13' 'torchvision>=0.27,<0.28', or "
@@ -97,7 +96,8 @@ def optimize_step_by_step(program: Program, rounds: int = 10) -> list[dict]:
     Returns rows {"pass", "what": one line, "nodes": {kind of `KINDS` | "total": int} or None for eager modules,
     "largest_difference": to eager over all examples, relative to an output's largest value (at least 1), "median_ms"}.
     Rows: eager; traced and frozen; CONV_BN_FUSION alone; then, batch norms folded before tracing, one pass after
-    another, at last with `channels_last_frame`. All are timed in turns, `rounds` times (after two to warm up), on as many threads as torch has.
+    another, at last with `channels_last_frame`. All are timed in turns, `rounds` times (after two to warm up), on as
+    many threads as torch has.
     Raises ValueError for fewer than one round, ImportError as `check_xnnpack`.
     """
     if rounds < 1:
@@ -185,9 +185,9 @@ def _times(modules: list[nn.Module], program: Program, rounds: int) -> list[floa
 
 
 def _difference(module: nn.Module, program: Program) -> float:
-    """Largest over outputs and examples, relative to the output's largest value, or to 1 if that is larger."""
+    """The `largest_difference` over outputs and examples."""
     other, worst = program._replace(module=module), 0.0
     for example in program.examples:
         for want, got in zip(program.run(*example.values()), other.run(*example.values())):
-            worst = max(worst, float((got - want).abs().max() / want.abs().max().clamp(min=1)))
+            worst = max(worst, largest_difference(want, got))
     return worst

@@ -30,7 +30,7 @@ from minst.config import MobileInstConfig
 from minst.model import PAD_MULTIPLE, MobileInst, apply_kernels, as_frames, crop
 from minst.samples import load_sample
 
-__all__ = ["PARTS", "Program", "make_programs", "real_frames", "settled_model"]
+__all__ = ["PARTS", "Program", "largest_difference", "make_programs", "real_frames", "settled_model"]
 
 PARTS = {"full": ("key", "reuse"), "features": ("features",), "masks": ("masks",)}
 
@@ -135,6 +135,11 @@ def make_programs(model: MobileInst, size: tuple[int, int], part: str = "full", 
         "masks": lambda: Program("masks", Masks().eval(), [{"kernels": kernels, "mask_features": x} for x in features]),
     }
     return [made[name]() for name in PARTS[part]]
+
+
+def largest_difference(want: Tensor, got: Tensor) -> float:
+    """Of two outputs, relative to the largest absolute value wanted, or to 1 if that is larger."""
+    return float((got - want).abs().max() / want.abs().max().clamp(min=1))
 
 
 def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> Tensor:

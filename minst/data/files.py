@@ -1,0 +1,86 @@
+"""Files in and out: JSON, images, names that stay within their folder, writing that never leaves half a file.
+
+    read_json(path)      what stands in it; ValueError says where it is broken
+    read_image(path)     (H, W, 3) bytes
+    inside(folder, name) the path of a file that an annotation file names; a name that leads elsewhere is refused
+    replacing(path)      a new file beside the old one, moved over it when it is complete
+
+Lesson: notebooks/10_capstone.ipynb
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+__all__ = ["inside", "read_image", "read_json", "replacing"]
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """An image file as (H, W, 3) bytes; ValueError names a file that is missing, empty, cut short or no image."""
+    try:
+        with Image.open(path) as image:
+            return np.array(image.convert("RGB"))  # a copy: torch warns of arrays that cannot be written to
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"{path}: not a readable image ({error})") from None
+
+
+def read_json(path: str | Path) -> dict | list:
+    """A JSON file in UTF-8; ValueError says where it is broken."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not JSON in UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def inside(folder: str | Path, name: str) -> Path:
+    """`folder`/`name`; ValueError when `name` is absolute, climbs up by "..", is empty or no text.
+
+    Annotation files come from strangers: none may point a reader, or a writer, at files outside of its data set. What
+    is looked at is the name alone: a folder of images may be a link to another disk.
+    """
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        raise ValueError(f"{folder}: {name!r} is no name of a file")
+    for path in (PurePosixPath(name), PureWindowsPath(name)):  # a file made on one system is read on the other
+        if path.is_absolute() or path.drive or path.root or ".." in path.parts:
+            raise ValueError(f"{folder}: the name {name!r} leads out of the data set; names must stay within it")
+    return Path(folder) / name
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A path to write to, in the folder of `path`; without an error within the block it is moved to `path` at its end.
+
+    So a disk that is full or a Ctrl-C leaves the old file as it was, or none. Folders above `path` are made. OSError
+    names `path` and what is wrong (read-only, no space, a folder stands there).
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder stands there")
+        beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+        beside.touch(exist_ok=False)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from None
+    try:
+        yield beside
+        os.replace(beside, path)
+    except OSError as error:
+        if error.filename in (None, str(beside)):  # the file itself: say its own name, not that of the unfinished one
+            raise OSError(error.errno, f"not written ({error.strerror or error})", str(path)) from None
+        raise
+    finally:
+        beside.unlink(missing_ok=True)

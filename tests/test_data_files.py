@@ -1,0 +1,112 @@
+"""Names that stay within their folder, images and JSON that are broken, files that are never half written."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minst.data.files import inside, read_image, read_json, replacing
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "v/00001.jpg", "v/a..b.jpg", "видео/кадр 1.jpg", "v/.hidden/1.jpg"])
+def test_a_name_within(tmp_path, name):
+    assert inside(tmp_path, name) == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../a.jpg",
+        "v/../../a.jpg",
+        "/etc/passwd",
+        "C:\\a.jpg",
+        "C:a.jpg",
+        "\\\\host\\a",
+        "v\\..\\a",
+        "\\a",
+        "",
+        " ",
+        "a\0b",
+    ],
+)
+def test_a_name_that_leads_out_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="leads out of the data set|is no name of a file"):
+        inside(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", [None, 7, ["a.jpg"]])
+def test_a_name_that_is_no_text(tmp_path, name):
+    with pytest.raises(ValueError, match="is no name of a file"):
+        inside(tmp_path, name)
+
+
+def test_images_that_cannot_be_read(tmp_path):
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    assert read_image(tmp_path / "whole.jpg").shape == (40, 50, 3)
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.jpg").write_text("no image")
+    for name in ("loop.jpg", "empty.jpg", "cut.jpg", "text.jpg", "missing.jpg"):
+        with pytest.raises(ValueError, match=name):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("text, place", [('{"a": [1, 2', "line 1, column 12"), ('{"a": 1}\n}', "line 2, column 1")])
+def test_broken_json_says_where(tmp_path, text, place):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=f"a.json: broken JSON at {place}"):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_in_another_encoding(tmp_path):
+    (tmp_path / "a.json").write_bytes('{"name": "Größe"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match="a.json: not JSON in UTF-8"):
+        read_json(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(json.dumps({"name": "Größe"}, ensure_ascii=False), encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"name": "Größe"}
+
+
+def test_a_file_is_replaced_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    with replacing(path) as beside:
+        beside.write_text("1")
+        assert not path.exists() and beside.suffix == ".json" and beside.parent == path.parent
+    assert path.read_text() == "1" and list(path.parent.iterdir()) == [path]
+    (tmp_path / "b").touch()
+    assert path.stat().st_mode == (tmp_path / "b").stat().st_mode  # readable by whoever may read other new files
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), ValueError("x")]
+)
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(type(error)) as raised, replacing(path) as beside:
+        beside.write_text("ha")
+        raise error
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    if isinstance(error, OSError):
+        assert raised.value.filename == str(path) and "No space left" in raised.value.strerror
+
+
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "folder.json", tmp_path / "file" / "a.json"):
+        with pytest.raises(OSError, match="cannot be written") as raised, replacing(path):
+            pytest.fail("nothing is written")
+        assert raised.value.filename == str(path)
+
+    def refuse(path, **_):  # a read-only disk (root may write to read-only folders)
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    with pytest.raises(OSError, match="Read-only") as raised, replacing(tmp_path / "a.json"):
+        pytest.fail("nothing is written")
+    assert raised.value.filename == str(tmp_path / "a.json")
