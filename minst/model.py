@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -155,9 +156,11 @@ class MobileInst(nn.Module):
         (folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path) -> MobileInst:
+    def from_pretrained(cls, name_or_folder: str | Path, class_names: Sequence[str] | None = None) -> MobileInst:
         """A shipped model by name ("shapes-tiny") or one that `save_pretrained` wrote; in eval mode, float32.
 
+        With `class_names` a model for these categories, to be trained on: those that the weights know by name keep what
+        was learned of them, the others start as in a new model (`torch.manual_seed` decides).
         Raises FileNotFoundError (what was looked for, what is shipped) or ValueError (the key or field at fault).
         """
         folder = _weights_folder(name_or_folder)
@@ -171,6 +174,9 @@ class MobileInst(nn.Module):
         except SafetensorError as error:
             raise ValueError(f"{folder / 'model.safetensors'} is no safetensors file, or cut short: {error}") from None
         _check_state(state, model.state_dict(), folder)
+        if class_names is not None and tuple(class_names) != config.class_names:
+            model = cls(replace(config, class_names=tuple(class_names), num_classes=len(class_names)))
+            state |= _same_classes(state, config.class_names, model)
         model.load_state_dict(state)
         return model.eval()
 
@@ -274,6 +280,19 @@ def _weights_folder(name_or_folder: str | Path) -> Path:
     if missing:
         raise FileNotFoundError(f"{folder} is no MobileInst folder: {' and '.join(missing)} missing")
     return folder
+
+
+CLASS_HEAD = "instance_decoder.heads.classes."
+
+
+def _same_classes(state: dict[str, Tensor], known: Sequence[str], model: MobileInst) -> dict[str, Tensor]:
+    """The class head of `model`, with the rows of categories that stand in `known` taken from `state` by name."""
+    head = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith(CLASS_HEAD)}
+    for row, name in enumerate(model.config.class_names):
+        if name in known:
+            for key, tensor in head.items():
+                tensor[row] = state[key][known.index(name)]
+    return head
 
 
 def _check_state(state: dict[str, Tensor], expected: dict[str, Tensor], folder: Path) -> None:

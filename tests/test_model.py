@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import re
 import warnings
 
@@ -274,6 +275,24 @@ def test_files_that_do_not_fit_are_refused_by_name(folder, case):
     with pytest.raises(error, match=message) as caught:
         MobileInst.from_pretrained(folder)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_other_categories_keep_what_the_weights_know_by_name(make_model, tmp_path):
+    """A class that both know says the same of a frame; a new one starts rare; nothing else is touched."""
+    make_model("shapes-tiny", class_names=tuple("abcdefgh")).save_pretrained(tmp_path)
+    old = MobileInst.from_pretrained(tmp_path)
+    torch.manual_seed(7)
+    new = MobileInst.from_pretrained(tmp_path, class_names=["h", "new", "a"])
+    assert new.config.class_names == ("h", "new", "a") and new.config.num_classes == 3 and not new.training
+    frames = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        theirs, ours = old(frames), new(frames)
+    torch.testing.assert_close(ours.class_logits[..., [0, 2]], theirs.class_logits[..., [7, 0]])
+    assert torch.equal(ours.mask_logits, theirs.mask_logits) and torch.equal(ours.objectness, theirs.objectness)
+    assert new.instance_decoder.heads.classes.bias[1].item() == pytest.approx(-math.log(99))  # a probability of 0.01
+    assert MobileInst.from_pretrained(tmp_path, class_names=tuple("abcdefgh")).config == old.config
+    with pytest.raises(ValueError, match="num_classes is 0"):
+        MobileInst.from_pretrained(tmp_path, class_names=[])
 
 
 def test_an_unknown_name_of_weights_is_refused(tmp_path):
