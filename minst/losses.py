@@ -3,8 +3,8 @@
     L = 2 L_cls + 2 L_mask + 1 L_obj,     L_mask = L_dice + L_pixel
     L_cls    focal loss (alpha 0.25, gamma 2) over all queries and classes, divided by the number of instances
     L_dice   1 - 2 x.y / (x.x + y.y + 1e-4), summed over matched pairs, divided by the number of instances
-    L_pixel  binary cross-entropy, mean over the pixels of all matched pairs
-    L_obj    binary cross-entropy of the matched queries' objectness against the IoU of their masks, mean
+    L_pixel  binary cross-entropy, mean over the pixels, summed over matched pairs, divided by the number of instances
+    L_obj    binary cross-entropy of the matched queries' objectness against the IoU of their masks, likewise
 
 Symbols: B batch, N queries, K classes, M matched pairs, h w size of the mask logits (H/8, W/8).
 
@@ -23,12 +23,23 @@ from torch import Tensor
 
 from minst.matcher import Instances, hungarian_match, resize_masks
 
-__all__ = ["LOSS_WEIGHTS", "dice_loss", "focal_loss", "mask_iou", "mask_losses", "objectness_loss", "pixel_loss", "set_losses"]
+__all__ = [
+    "LOSS_WEIGHTS",
+    "dice_loss",
+    "focal_loss",
+    "mask_iou",
+    "mask_losses",
+    "objectness_loss",
+    "pixel_loss",
+    "set_losses",
+]
 
 LOSS_WEIGHTS = {"cls": 2.0, "dice": 2.0, "pixel": 2.0, "obj": 1.0}  # the paper's lambdas 2, 2, 1
 
 
-def focal_loss(logits: Tensor, targets: Tensor, num_instances: float, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+def focal_loss(
+    logits: Tensor, targets: Tensor, num_instances: float, alpha: float = 0.25, gamma: float = 2.0
+) -> Tensor:
     """Sum over all elements of alpha_t (1 - p_t)^gamma * BCE, divided by `num_instances`; targets 0/1, any shape."""
     p = logits.sigmoid()
     p_t = p * targets + (1 - p) * (1 - targets)
@@ -45,9 +56,13 @@ def dice_loss(logits: Tensor, targets: Tensor, num_instances: float) -> Tensor:
     return (1 - 2 * overlap / (sizes + 1e-4)).sum() / num_instances
 
 
-def pixel_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the pixels of all pairs (M, P); 0 when there is no pair."""
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / max(logits.numel(), 1)
+def pixel_loss(logits: Tensor, targets: Tensor, num_instances: float | None = None) -> Tensor:
+    """Mean binary cross-entropy over the pixels of all pairs (M, P); 0 when there is no pair.
+
+    The mean is that of `num_instances` pairs when M of them are only a process's share.
+    """
+    pixels = logits.numel() if num_instances is None else num_instances * logits.shape[-1]
+    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum") / max(pixels, 1)
 
 
 @torch.no_grad()
@@ -57,15 +72,19 @@ def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
     return (x & y).sum(-1) / ((x | y).sum(-1) + 1e-6)
 
 
-def objectness_loss(logits: Tensor, iou: Tensor) -> Tensor:
-    """Mean binary cross-entropy of objectness (M,) against the IoU (M,) of the predicted masks; 0 without pairs."""
-    return F.binary_cross_entropy_with_logits(logits, iou, reduction="sum") / max(logits.numel(), 1)
+def objectness_loss(logits: Tensor, iou: Tensor, num_instances: float | None = None) -> Tensor:
+    """Mean binary cross-entropy of objectness (M,) against the IoU (M,) of the predicted masks; 0 without pairs.
+
+    The mean is that of `num_instances` pairs when M of them are only a process's share.
+    """
+    count = max(logits.numel(), 1) if num_instances is None else num_instances
+    return F.binary_cross_entropy_with_logits(logits, iou, reduction="sum") / count
 
 
 def mask_losses(mask_logits: Tensor, masks: Tensor, num_instances: float) -> dict[str, Tensor]:
     """The two mask losses of matched pairs, logits and soft masks (M, h, w); also those of query passing."""
     logits, targets = mask_logits.float().flatten(1), masks.float().flatten(1)
-    return {"dice": dice_loss(logits, targets, num_instances), "pixel": pixel_loss(logits, targets)}
+    return {"dice": dice_loss(logits, targets, num_instances), "pixel": pixel_loss(logits, targets, num_instances)}
 
 
 def set_losses(
@@ -78,7 +97,8 @@ def set_losses(
     """Match, then every loss unweighted: {"cls", "dice", "pixel", "obj"} as scalars, and the matches.
 
     All are differentiable and finite for images without instances, also for a batch without any.
-    `num_instances` is the number of ground truths of the batch, at least 1 (over all processes when there are more).
+    `num_instances` is what all are divided by: the number of ground truths of the batch, at least 1, or, where a batch is
+    shared, the part of that number that makes the shares' losses average to those of the whole.
     """
     size = tuple(mask_logits.shape[-2:])
     instances = [target._replace(masks=resize_masks(target.masks, size)) for target in instances]
@@ -97,6 +117,6 @@ def set_losses(
     losses = {
         "cls": focal_loss(class_logits.float(), one_hot, num_instances),
         **mask_losses(logits, masks, num_instances),
-        "obj": objectness_loss(objectness[image, query].float(), iou),
+        "obj": objectness_loss(objectness[image, query].float(), iou, num_instances),
     }
     return losses, matches

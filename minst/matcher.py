@@ -72,7 +72,8 @@ def hungarian_match(
     """
     matches = []
     for classes, masks, target in zip(class_logits, mask_logits, instances, strict=True):
-        scores = matching_scores(classes, masks, target)
+        with torch.autocast(masks.device.type, enabled=False):  # three digits of bf16 are too few to compare scores
+            scores = matching_scores(classes, masks, target)
         if not torch.isfinite(scores).all():
             raise FloatingPointError("matching: scores are not finite; look at the mask and class logits for NaN")
         rows, columns = linear_sum_assignment(scores.cpu().numpy(), maximize=True)

@@ -50,8 +50,9 @@ def query_passing_losses(
     instances_later: Sequence[Instances],
     class_logits_later: Tensor | None = None,  # (P, N, K), needed by identity="fresh" alone
     identity: str = "kept",
+    num_pairs: float | None = None,
 ) -> dict[str, Tensor]:
-    """Mask losses {"dice", "pixel"} of passed queries at frames t+delta, normalised by the number of pairs.
+    """Mask losses {"dice", "pixel"} of passed queries at frames t+delta, divided by `num_pairs` (None: their number).
 
     Zero, with a gradient, when no instance is seen in both frames of any pair.
     """
@@ -65,4 +66,4 @@ def query_passing_losses(
     frame = torch.cat([torch.full_like(queries, i) for i, (queries, _) in enumerate(pairs)])
     query = torch.cat([queries for queries, _ in pairs])
     masks = torch.cat([target.masks[found] for target, (_, found) in zip(instances_later, pairs)])
-    return mask_losses(mask_logits[frame, query], masks, float(max(1, len(query))))
+    return mask_losses(mask_logits[frame, query], masks, num_pairs or float(max(1, len(query))))

@@ -1,4 +1,4 @@
-"""One plain training loop: image batches and frame pairs, query passing, EMA, exact resume.
+"""One plain training loop: image batches and frame pairs, query passing, EMA, exact resume, one process or many.
 
     batch(iteration) -> frames (2P, 3, H, W), instances      every second half is t+delta of the first
       -> set losses on all frames  +  query-passing losses from the first half to the second
@@ -6,41 +6,44 @@
 
 Everything random is a function of (seed, iteration) alone: batch, augmentation, drop path. So a checkpoint is weights,
 average, optimiser and one number, and a run killed at any moment goes on to the same weights, bit for bit (on CPU,
-with the same number of threads).
+with the same number of threads and processes).
 
-Deviation: the paper starts from a backbone that has learned to classify ImageNet. Here nothing is pre-trained, and
+`pairs` is the whole batch of one step. Processes share it, and each may compute its share in several parts
+(`accumulate`): losses are divided by the counts of the whole batch, so that the step is the same however it is cut, but
+for batch norms, which see each their own part (all processes' on GPUs: synchronised batch norm), and for drop path.
+
+Deviation: the paper starts from a backbone that has learned to classify ImageNet. On shapes nothing is pre-trained, and
 masks were learned long before classes (after 2,900 iterations: IoU 0.74, class accuracy 0.2). So a 1x1 classifier on
 the tokens of X6 is trained along, saying which categories each cell holds, and is thrown away at the end.
-
-Several processes share each batch: gradients are averaged, batch norms see each their own share (as on several GPUs
-without synchronised batch norm). Two processes of one thread are about 1.4 times as fast as one process of two.
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from minst import processes
+from minst.backbones import load_backbone_weights
+from minst.backbones.base import DropPath
 from minst.config import MobileInstConfig
-from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
-from minst.data.transforms import augmentation, frame_instances, transform_clip
+from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining, open_folder
+from minst.data.shapes import CATEGORIES
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances
 from minst.model import MobileInst
@@ -55,11 +58,22 @@ class TrainConfig:
 
     out: str = field(default="runs/shapes-tiny", metadata={"help": "folder of log, checkpoint and weights"})
     preset: str = field(default="shapes-tiny", metadata={"help": "model preset"})
-    init: str = field(default="", metadata={"help": "weights to start from (a folder or a shipped name); '' = random"})
+    init: str = field(
+        default="", metadata={"help": "weights to start from, and their model (a folder or shipped name)"}
+    )
+    backbone_weights: str = field(default="", metadata={"help": "a public checkpoint of the backbone alone"})
+    data: str = field(default="", metadata={"help": "folder in YouTube-VIS or COCO form; '' = shapes made on the fly"})
+    split: str = field(default="", metadata={"help": "its split: train, valid, ...; '' = the only one, or train"})
     iterations: int = field(default=15000, metadata={"help": "optimiser steps"})
-    pairs: int = field(default=8, metadata={"help": "pairs of frames a batch (an image batch has twice as many frames)"})
+    pairs: int = field(
+        default=8, metadata={"help": "pairs of frames a batch (an image batch has twice as many frames)"}
+    )
+    accumulate: int = field(default=1, metadata={"help": "parts in which each process computes its share of a batch"})
     height: int = field(default=192, metadata={"help": "height of training frames, pixels"})
     width: int = field(default=256, metadata={"help": "width of training frames, pixels"})
+    short_min: int = field(default=416, metadata={"help": "smallest shorter side, with --short-max"})
+    short_max: int = field(default=0, metadata={"help": "largest shorter side, pixels; 0 = crops of height x width"})
+    long_max: int = field(default=864, metadata={"help": "largest longer side, with --short-max"})
     small_until: int = field(default=0, metadata={"help": "iterations at the start at some 3/4 of that size"})
     image_share: float = field(default=0.1, metadata={"help": "share of image batches, without query passing"})
     max_gap: int = field(default=5, metadata={"help": "largest distance delta of the frames of a pair"})
@@ -67,6 +81,7 @@ class TrainConfig:
     token_weight: float = field(default=1.0, metadata={"help": "weight of the token classifier on X6; 0 = without"})
     identity: str = field(default="kept", metadata={"help": "kept | fresh: targets of passed queries"})
     min_scale: float = field(default=0.6, metadata={"help": "smallest share of the area that a random crop keeps"})
+    jitter: float = field(default=0.5, metadata={"help": "how often colours are changed, 0 to 1"})
     lr: float = field(default=1.5e-3, metadata={"help": "peak learning rate"})
     backbone_lr: float = field(default=1.0, metadata={"help": "factor on the learning rate of the backbone"})
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, not on norms, biases and queries"})
@@ -74,83 +89,37 @@ class TrainConfig:
     decay: float = field(default=0.5, metadata={"help": "share of the run, at its end, in which the rate decays"})
     final_lr: float = field(default=0.01, metadata={"help": "learning rate at the end, as a share of the peak"})
     clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
+    freeze_norms: bool = field(default=False, metadata={"help": "batch norms keep their statistics; no drop path"})
+    checkpointing: bool = field(
+        default=False, metadata={"help": "keep fewer activations, compute them again: less memory"}
+    )
+    precision: str = field(default="fp32", metadata={"help": "fp32 | bf16 (autocast)"})
     ema: float = field(default=0.999, metadata={"help": "decay of the moving average of the weights"})
     seed: int = field(default=0, metadata={"help": "seed of weights, clips and augmentation"})
     threads: int = field(default=0, metadata={"help": "CPU threads of the network; 0 = torch's choice"})
-    processes: int = field(default=1, metadata={"help": "processes that share each batch and average gradients"})
+    processes: int = field(
+        default=1, metadata={"help": "CPU processes that share each batch (GPUs: accelerate launch)"}
+    )
     workers: int = field(default=1, metadata={"help": "processes that make clips, each; 0 = the training one does"})
     log_every: int = field(default=50, metadata={"help": "iterations between lines of the log"})
     save_every: int = field(default=500, metadata={"help": "iterations between checkpoints"})
-    device: str = field(default="cpu", metadata={"help": "cpu | cuda"})
+    device: str = field(default="auto", metadata={"help": "auto | cpu | cuda"})
 
     def __post_init__(self):
-        for name in ("iterations", "pairs", "max_gap", "log_every", "save_every"):
+        for name in ("iterations", "pairs", "accumulate", "processes", "max_gap", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training: {name} is {getattr(self, name)}; it must be at least 1")
-        if self.processes < 1 or self.pairs % self.processes:
+        if self.pairs % self.processes:
             raise ValueError(f"training: {self.processes} processes cannot share {self.pairs} pairs evenly")
-        if self.identity not in ("kept", "fresh"):
-            raise ValueError(f"training: identity is {self.identity!r}; choose 'kept' or 'fresh'")
+        choices = {"identity": ("kept", "fresh"), "precision": ("fp32", "bf16"), "device": ("auto", "cpu", "cuda")}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"training: {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        if self.short_max and not 64 <= self.short_min <= self.short_max <= self.long_max:
+            sides = f"{self.short_min} to {self.short_max}, at most {self.long_max}"
+            raise ValueError(f"training: shorter sides of {sides}; they must rise, from at least 64 pixels")
         if min(self.height, self.width) < 64:
             raise ValueError(f"training: frames of {self.height} x {self.width}; at least 64 x 64")
-
-
-class ClipBatches(Dataset):
-    """Process `rank`'s share of batch i, made on the fly: the same whoever asks for it, and when.
-
-    `clip(index)` returns an object with `labels` (M,), `len()` and `render(t)` with `.image` (H, W, 3) uint8 and
-    `.masks` (M, H, W) bool. An item is (frames (2P, 3, H, W) uint8, instances (2P), is_pairs).
-    """
-
-    def __init__(self, config: TrainConfig, clip: Callable, rank: int = 0):
-        self.config, self.clip, self.rank = config, clip, rank
-
-    def __len__(self) -> int:
-        return self.config.iterations
-
-    def __getitem__(self, iteration: int) -> tuple[Tensor, list[Instances], bool]:
-        c = self.config
-        rng = np.random.default_rng([c.seed, iteration, self.rank])
-        torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
-        share = c.pairs // c.processes
-        is_pairs = bool(c.passing_weight) and rng.random() >= c.image_share
-        # three quarters of the size, down to a multiple of 64: more would be padding
-        size = [n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n for n in (c.height, c.width)]
-        transform = augmentation(tuple(size), c.min_scale)
-        count, frames_each = (share, 2) if is_pairs else (2 * share, 1)
-        first = 2 * (iteration * c.pairs + self.rank * share)  # no clip is ever seen twice
-        samples = [self.sample(first + i, frames_each, rng, transform) for i in range(count)]
-        # first all frames t, then all frames t+delta
-        return (
-            torch.stack([frames[k] for k in range(frames_each) for frames, _ in samples]),
-            [instances[k] for k in range(frames_each) for _, instances in samples],
-            is_pairs,
-        )
-
-    def sample(self, index: int, frames_each: int, rng: np.random.Generator, transform) -> tuple[Tensor, list[Instances]]:
-        """One or two frames of clip `index`, augmented alike."""
-        clip = self.clip(index)
-        gap = int(rng.integers(1, min(self.config.max_gap, len(clip) - 1) + 1)) if frames_each == 2 else 0
-        t = int(rng.integers(len(clip) - gap))
-        times = [t, t + gap][:frames_each]
-        if rng.random() < 0.5:
-            times.reverse()
-        rendered = [clip.render(time) for time in times]
-        frames = torch.stack([torch.from_numpy(r.image).permute(2, 0, 1) for r in rendered])
-        masks = torch.stack([torch.from_numpy(r.masks) for r in rendered])
-        frames, masks = transform_clip(transform, frames, masks)
-        labels = torch.as_tensor(clip.labels, dtype=torch.long)
-        return frames, [frame_instances(m, labels) for m in masks]
-
-
-class ShapesTraining:
-    """Clip number `index` of the training split (a class, so that worker processes can receive it)."""
-
-    def __init__(self, seed: int, config: ShapesConfig | None = None):
-        self.seed, self.config = seed, config or ShapesConfig()
-
-    def __call__(self, index: int):
-        return shapes_clip("train", index, self.config, self.seed)
 
 
 def learning_rate(iteration: int, config: TrainConfig) -> float:
@@ -166,17 +135,20 @@ def learning_rate(iteration: int, config: TrainConfig) -> float:
 
 def training_losses(
     model: MobileInst,
-    frames: Tensor,
-    instances: list[Instances],
-    is_pairs: bool,
+    batch: Batch,
     config: TrainConfig,
     token_classifier: nn.Module | None = None,
+    counts: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of one batch, unweighted, by name; those of query passing as "pass_dice" and "pass_pixel"."""
-    encoded = model.encode(frames)
+    """All losses of one batch (frames as floats in [0, 1]), unweighted, by name; query passing's: "pass_dice", "pass_pixel".
+
+    counts: what losses are divided by, (instances, instances seen in both frames of a pair); None = those of `batch`.
+    """
+    frames, instances, is_pairs, padding = batch
+    seen, kept = counts or [max(1.0, n) for n in instance_counts([batch], config)]
+    encoded = model.encode(frames, padding)
     out = model.decode(encoded)
-    count = _instances_per_process(instances)
-    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, count)
+    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen)
     if is_pairs:
         half = len(frames) // 2
         now = type(out)(*(x[:half] for x in out))
@@ -185,13 +157,23 @@ def training_losses(
             mask_features=encoded.mask_features[half:],
             token_padding=None if encoded.token_padding is None else encoded.token_padding[half:],
         )
-        passed = query_passing_losses(
-            model, now, later, matches[:half], instances[:half], instances[half:], out.class_logits[half:], config.identity
-        )
+        logits, sides = out.class_logits[half:], (matches[:half], instances[:half], instances[half:])
+        passed = query_passing_losses(model, now, later, *sides, logits, config.identity, kept)
         losses.update({f"pass_{name}": value for name, value in passed.items()})
     if token_classifier is not None:
         losses["token"] = token_loss(token_classifier(encoded.x6), instances)
     return losses
+
+
+def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float, float]:
+    """Instances in all frames of a batch cut into `parts`, and those that a passed query is to find again."""
+    seen = sum(len(target.labels) for part in parts for target in part.instances)
+    kept = 0
+    for part in parts:
+        half = len(part.instances) // 2 if part.is_pairs else 0
+        for now, later in zip(part.instances[:half], part.instances[half:]):
+            kept += len(later.ids) if config.identity == "fresh" else int(torch.isin(later.ids, now.ids).sum())
+    return float(seen), float(kept)
 
 
 def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
@@ -207,15 +189,6 @@ def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits.float(), targets) * logits.shape[1]
 
 
-def _instances_per_process(instances: list[Instances]) -> float:
-    """The number of ground truths, averaged over processes (so that averaged gradients are those of one batch)."""
-    count = torch.tensor(float(sum(len(target.labels) for target in instances)))
-    if dist.is_initialized():
-        dist.all_reduce(count)
-        count /= dist.get_world_size()
-    return max(1.0, float(count))
-
-
 def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
     """2 L_cls + 2 L_mask + L_obj, and the mask losses of query passing with the same weights."""
     weights = {**LOSS_WEIGHTS, **{f"pass_{k}": config.passing_weight * LOSS_WEIGHTS[k] for k in ("dice", "pixel")}}
@@ -228,49 +201,57 @@ def train(config: TrainConfig, resume: bool = True, clip: Callable | None = None
 
     With `resume` a run that was interrupted goes on from its last checkpoint; without, it starts anew.
     Raises FloatingPointError when a loss is not finite (iteration, which losses), ValueError when the folder holds
-    a run of another config. Returns the folder of the weights.
+    a run of another config, what the readers raise for `config.data`. Returns the folder of the weights.
     """
     if config.processes == 1:
-        _run(0, config, resume, clip, None)
+        _run(config, resume, clip)
     else:
-        with tempfile.TemporaryDirectory() as folder:  # processes meet in a file: no port, no network
-            args = (config, resume, clip, f"file://{folder}/meeting")
-            torch.multiprocessing.spawn(_run, args, nprocs=config.processes)
+        processes.spawn(_run, config.processes, config, resume, clip)
     return Path(config.out) / "weights"
 
 
-def _run(rank: int, config: TrainConfig, resume: bool, clip: Callable | None, meeting: str | None) -> None:
+def _run(config: TrainConfig, resume: bool, clip: Callable | None) -> None:
     """The loop of one process; rank 0 writes."""
-    out = Path(config.out)
+    engine, out = processes.join(config.device, config.precision), Path(config.out)
+    clip = clip or _clips(config)
+    batches = ClipBatches(config, clip, engine.rank, engine.processes)
     out.mkdir(parents=True, exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    if meeting:
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=config.processes)
-    state = _start(config)
-    if not resume and rank == 0:
+    state = _start(config, engine, getattr(clip, "categories", CATEGORIES))
+    if not resume and not engine.rank:
         (out / "checkpoint.pt").unlink(missing_ok=True)  # or a new run, killed early, would go on from the old one
     first = _resume(state, out, config) if resume else 0
-    if meeting:
-        dist.barrier()  # all have read what rank 0 is about to overwrite
-    loader = DataLoader(
-        ClipBatches(config, clip or ShapesTraining(config.seed), rank),
+    engine.wait()  # all have read what rank 0 is about to overwrite
+    loader = iter(DataLoader(
+        batches,
         batch_size=None,
-        sampler=range(first, config.iterations),
+        sampler=range(first * config.accumulate, len(batches)),
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
-    )
-    log = _Log(out, first, config) if rank == 0 else None
-    for iteration, batch in enumerate(loader, start=first):
-        losses = _step(state, batch, iteration, config)
-        if log:
-            log.line(iteration + 1, losses)
-        if (iteration + 1) % config.save_every == 0 or iteration + 1 == config.iterations:
-            state.same_buffers()
-            if rank == 0:
-                _save(state, out, iteration + 1, config)
-    if meeting:
-        dist.destroy_process_group()
+        pin_memory=engine.device.type == "cuda",
+    ))  # fmt: skip
+    log = _Log(out, first, config) if not engine.rank else None
+    for iteration in range(first, config.iterations):
+        losses = _step(state, [next(loader) for _ in range(config.accumulate)], iteration, config)
+        _report(log, engine, iteration + 1, losses, config)
+        if not engine.rank and ((iteration + 1) % config.save_every == 0 or iteration + 1 == config.iterations):
+            _save(state, out, iteration + 1)
+    engine.wait()
+
+
+def _clips(config: TrainConfig) -> Callable:
+    if not config.data:
+        return ShapesTraining(config.seed)
+    return FolderClips(open_folder(config.data, config.split or None), config.seed)
+
+
+def _report(log: _Log | None, engine: processes.Alone, iteration: int, losses: dict[str, Tensor], config) -> None:
+    """A line of the log holds the mean over all processes, so that all must take part in it."""
+    due = iteration % config.log_every == 0 or iteration == config.iterations
+    means = engine.total(torch.stack(list(losses.values()))) / engine.processes if due else None
+    if log:
+        log.line(iteration, dict(zip(losses, means.tolist())) if due else None)
 
 
 class _Log:
@@ -283,49 +264,52 @@ class _Log:
         self.first, self.config, self.started = first, config, time.perf_counter()
         self.progress = tqdm(total=config.iterations, initial=first, desc="training", mininterval=5.0)
 
-    def line(self, iteration: int, losses: dict[str, Tensor]) -> None:
+    def line(self, iteration: int, losses: dict[str, float] | None) -> None:
         self.progress.update()
-        if iteration % self.config.log_every and iteration != self.config.iterations:
+        if losses is None:
             return
-        line = {"iteration": iteration, **{k: round(float(v), 5) for k, v in losses.items()}}
-        line["seconds_per_iteration"] = round((time.perf_counter() - self.started) / (iteration - self.first), 4)
+        seconds = (time.perf_counter() - self.started) / (iteration - self.first)
+        line = {"iteration": iteration, **{k: round(v, 5) for k, v in losses.items()}}
+        line["seconds_per_iteration"] = round(seconds, 4)
+        if torch.cuda.is_available():
+            line["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
         print(json.dumps(line), file=self.file, flush=True)
         self.progress.set_postfix(loss=f"{line['loss']:.3f}")
+
+
+class _Learner(nn.Module):
+    """Model, token classifier and losses as one module, which is what several processes wrap."""
+
+    def __init__(self, model: MobileInst, config: TrainConfig):
+        super().__init__()
+        self.model, self.config, self.tokens = model, config, None
+        if config.token_weight:
+            self.tokens = nn.Conv2d(model.backbone.out_channels[-1], model.config.num_classes, 1)
+            nn.init.zeros_(self.tokens.weight)  # X6 may be large; start from "rarely anything here"
+            nn.init.constant_(self.tokens.bias, -3.0)
+
+    def forward(self, batch: Batch, counts: Sequence[float]) -> dict[str, Tensor]:
+        return training_losses(self.model, batch, self.config, self.tokens, counts)
 
 
 class _State:
     """What a run carries from iteration to iteration."""
 
-    def __init__(self, model: MobileInst, config: TrainConfig):
-        self.model = model.train()
-        self.token_classifier = None
-        if config.token_weight:
-            self.token_classifier = nn.Conv2d(model.backbone.out_channels[-1], model.config.num_classes, 1).to(config.device)
-            nn.init.zeros_(self.token_classifier.weight)  # X6 may be large; start from "rarely anything here"
-            nn.init.constant_(self.token_classifier.bias, -3.0)
+    def __init__(self, model: MobileInst, config: TrainConfig, engine: processes.Alone | None = None):
+        self.engine = engine or processes.Alone("cpu")
+        model = model.to(self.engine.device)
+        self.learner = _Learner(model, config).to(self.engine.device).train()
+        self.model, self.tokens = model, self.learner.tokens
+        if config.freeze_norms:
+            freeze_norms(model)
         self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
-        learned = nn.ModuleDict({"model": model, **({"tokens": self.token_classifier} if self.token_classifier else {})})
-        self.parameters = list(learned.parameters())
-        self.optimizer = torch.optim.AdamW(_parameter_groups(learned, config), lr=config.lr, betas=(0.9, 0.99), fused=True)
+        if config.checkpointing:
+            checkpoint_blocks(model)
+        self.parameters = list(self.learner.parameters())
+        groups = _parameter_groups(self.learner, config)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-
-    def average_gradients(self) -> None:
-        """The mean of all processes' gradients, in one message; nothing to do for one process."""
-        if not dist.is_initialized():
-            return
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients])):
-            gradient.copy_(mean.view(gradient.shape))
-
-    def same_buffers(self) -> None:
-        """Give all processes the batch-norm statistics of rank 0, which are those that a checkpoint keeps."""
-        if dist.is_initialized():
-            for module in (self.model, self.average):
-                for buffer in module.buffers():
-                    dist.broadcast(buffer, 0)
+        self.wrapped = self.engine.prepare(self.learner)
 
     def state_dict(self) -> dict:
         return {name: part.state_dict() for name, part in self._parts().items()}
@@ -336,17 +320,67 @@ class _State:
 
     def _parts(self) -> dict:
         parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
-        return {**parts, "tokens": self.token_classifier} if self.token_classifier else parts
+        return {**parts, "tokens": self.tokens} if self.tokens else parts
 
 
-def _start(config: TrainConfig) -> _State:
+def freeze_norms(model: nn.Module) -> None:
+    """Batch norms use the statistics they have and drop path is off: for small batches, and to compare processes."""
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, DropPath)):
+            module.eval()
+
+
+def checkpoint_blocks(model: MobileInst) -> None:
+    """Keep the input of every block of the backbone and of the mask decoder, and compute the rest again when needed.
+
+    Gradients are the same. Batch norms learn their statistics in the first pass alone.
+    """
+    for block in _blocks(model.backbone) + _blocks(model.mask_decoder):
+        norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+
+        def forward(*inputs, inner=block.forward, norms=norms):
+            if not torch.is_grad_enabled():
+                return inner(*inputs)
+            twice = lambda: (contextlib.nullcontext(), _without_momentum(norms))  # noqa: E731 - first pass, second pass
+            return checkpoint(inner, *inputs, use_reentrant=False, context_fn=twice)
+
+        block.forward = forward
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The outermost modules that are no mere containers: a checkpointed one holds no other."""
+    found = []
+    for child in module.children():
+        container = isinstance(child, (nn.ModuleList, nn.Sequential)) or type(child).forward is nn.Module.forward
+        found += _blocks(child) if container else [child]
+    return found
+
+
+@contextlib.contextmanager
+def _without_momentum(norms: Sequence[nn.BatchNorm2d]):
+    before = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, before):
+            norm.momentum = momentum
+
+
+def _start(
+    config: TrainConfig, engine: processes.Alone | None = None, categories: Sequence[str] = CATEGORIES
+) -> _State:
     torch.manual_seed(config.seed)
-    named = {"class_names": CATEGORIES, "num_classes": len(CATEGORIES)}
-    model = MobileInst(MobileInstConfig.preset(config.preset, **named))
     if config.init:
-        model.load_state_dict(MobileInst.from_pretrained(config.init).state_dict())
+        model = MobileInst.from_pretrained(config.init, categories)
+    else:
+        named = {"class_names": tuple(categories), "num_classes": len(categories)}
+        model = MobileInst(MobileInstConfig.preset(config.preset, **named))
+    if config.backbone_weights:
+        load_backbone_weights(model.backbone, config.backbone_weights)
     # channels_last makes CPU training about 1.7 times as fast
-    return _State(model.to(config.device, memory_format=torch.channels_last), config)
+    return _State(model.to(memory_format=torch.channels_last), config, engine)
 
 
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
@@ -365,28 +399,48 @@ def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     ]
 
 
-def _step(state: _State, batch: tuple, iteration: int, config: TrainConfig) -> dict[str, Tensor]:
-    frames, instances, is_pairs = batch
-    torch.manual_seed(config.seed * 1_000_003 + iteration)  # drop path: a function of the iteration, so resume is exact
-    frames = frames.to(config.device).float().div(255).contiguous(memory_format=torch.channels_last)
-    instances = [Instances(*(x.to(config.device) for x in target)) for target in instances]
-    try:
-        losses = training_losses(state.model, frames, instances, is_pairs, config, state.token_classifier)
-    except FloatingPointError as error:  # matching meets a diverged model first
-        raise _not_finite(iteration, str(error)) from None
-    loss = weighted_sum(losses, config)
-    if not torch.isfinite(loss):
-        raise _not_finite(iteration, ", ".join(name for name, value in losses.items() if not torch.isfinite(value)))
+def _step(state: _State, parts: list[Batch], iteration: int, config: TrainConfig) -> dict[str, Tensor]:
+    """One step of the optimiser on a batch, which this process sees its own `parts` of; its mean losses."""
+    engine = state.engine
+    # what drop path draws: a function of the iteration, so that resume is exact, and not the same in every process
+    torch.manual_seed(config.seed * 1_000_003 + iteration + 7_919 * engine.rank)
+    counts = engine.total(torch.tensor(instance_counts(parts, config), device=engine.device))
+    counts = (counts.clamp(min=1) / (engine.processes * len(parts))).tolist()
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    state.average_gradients()
+    sums: dict[str, Tensor] = {}
+    for number, part in enumerate(parts, start=1):
+        more = number < len(parts)
+        with engine.no_sync(state.wrapped) if more else contextlib.nullcontext():
+            losses = _losses(state, part, counts, iteration, config)
+            engine.backward(losses["loss"] / len(parts))
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0) + value.detach() / len(parts)
     if not torch.isfinite(nn.utils.clip_grad_norm_(state.parameters, config.clip)):
         raise _not_finite(iteration, "gradient")  # before it reaches the weights and, through them, a checkpoint
     for group, base in zip(state.optimizer.param_groups, state.base_rates):
         group["lr"] = base * learning_rate(iteration, config)
     state.optimizer.step()
     state.average.update_parameters(state.model)
-    return {"loss": loss.detach(), **{k: v.detach() for k, v in losses.items()}}
+    return sums
+
+
+def _losses(state: _State, part: Batch, counts: Sequence[float], iteration: int, config) -> dict[str, Tensor]:
+    """The weighted "loss" first, then its terms; FloatingPointError when it is not finite."""
+    try:
+        with state.engine.autocast():
+            losses = state.wrapped(_to(part, state.engine.device), counts)
+    except FloatingPointError as error:  # matching meets a diverged model first
+        raise _not_finite(iteration, str(error)) from None
+    loss = weighted_sum(losses, config)
+    if not torch.isfinite(loss):
+        raise _not_finite(iteration, ", ".join(name for name, value in losses.items() if not torch.isfinite(value)))
+    return {"loss": loss, **losses}
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    frames = batch.frames.to(device, non_blocking=True).float().div(255).contiguous(memory_format=torch.channels_last)
+    instances = [Instances(*(x.to(device) for x in target)) for target in batch.instances]
+    return Batch(frames, instances, batch.is_pairs, None if batch.padding is None else batch.padding.to(device))
 
 
 def _not_finite(iteration: int, what: str) -> FloatingPointError:
@@ -396,7 +450,7 @@ def _not_finite(iteration: int, what: str) -> FloatingPointError:
     )
 
 
-def _save(state: _State, out: Path, iteration: int, config: TrainConfig) -> None:
+def _save(state: _State, out: Path, iteration: int) -> None:
     """Averaged weights and checkpoint, which is moved into place, so that a kill never leaves half of one."""
     torch.save({"iteration": iteration, **state.state_dict()}, out / "checkpoint.tmp")
     state.average.module.save_pretrained(out / "weights")
@@ -404,8 +458,18 @@ def _save(state: _State, out: Path, iteration: int, config: TrainConfig) -> None
     os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
 
 
-# what may change between the parts of one run without changing its weights
-_FREE_FIELDS = {"out", "workers", "log_every", "save_every", "threads"}
+# what may change between the parts of one run: the machine, on which weights depend by rounding and batch norms alone
+_FREE_FIELDS = {
+    "out",
+    "workers",
+    "log_every",
+    "save_every",
+    "threads",
+    "device",
+    "processes",
+    "accumulate",
+    "checkpointing",
+}
 
 
 def _resume(state: _State, out: Path, config: TrainConfig) -> int:
@@ -413,7 +477,7 @@ def _resume(state: _State, out: Path, config: TrainConfig) -> int:
     if not (out / "checkpoint.pt").is_file():
         return 0
     before = json.loads((out / "train.json").read_text())
-    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, map_location=config.device)
+    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, map_location="cpu")
     free = _FREE_FIELDS | _free_length(before, config, checkpoint["iteration"])
     changed = [k for k, v in asdict(config).items() if k not in free and before.get(k) != v]
     if changed:

@@ -48,7 +48,7 @@ def test_mask_losses_pixel_by_pixel(pairs, pixels, count, seed):
     expected = F.binary_cross_entropy(logits.sigmoid(), targets).item() if pairs else 0.0
     assert pixel_loss(logits, targets).item() == pytest.approx(expected, rel=1e-4, abs=1e-6)
     both = mask_losses(logits.view(pairs, 1, pixels), targets.view(pairs, 1, pixels), count)
-    assert both["dice"] == dice_loss(logits, targets, count) and both["pixel"] == pixel_loss(logits, targets)
+    assert both["dice"] == dice_loss(logits, targets, count) and both["pixel"] == pixel_loss(logits, targets, count)
 
 
 def test_dice_of_a_perfect_mask_is_nothing_and_of_a_missed_one_everything():
@@ -129,8 +129,7 @@ def test_any_number_of_instances(counts):
             iou = (hit & truth).sum() / ((hit | truth).sum() + 1e-6)
             obj.append(F.binary_cross_entropy(objectness[i, n].sigmoid(), iou))
         focal += sigmoid_focal_loss(classes[i], wanted, alpha=0.25, gamma=2.0, reduction="sum")
-    expected = {"cls": focal / count, "dice": dice / count, "pixel": sum(pixel) / max(1, len(pixel)),
-                "obj": sum(obj) / max(1, len(obj))}  # fmt: skip
+    expected = {"cls": focal / count, "dice": dice / count, "pixel": sum(pixel) / count, "obj": sum(obj) / count}  # fmt: skip
     for name, value in expected.items():
         torch.testing.assert_close(found[name], torch.as_tensor(value), atol=1e-6, rtol=1e-4)
     sum(found.values()).backward()
@@ -143,10 +142,8 @@ def test_the_number_of_instances_may_come_from_outside():
     (classes, objectness, masks), targets = batch((2, 1))
     ours, _ = set_losses(classes, objectness, masks, targets)
     shared, _ = set_losses(classes, objectness, masks, targets, num_instances=6.0)
-    for name in ("cls", "dice"):
-        torch.testing.assert_close(shared[name], ours[name] / 2)
-    for name in ("pixel", "obj"):  # means over pairs: not divided
-        torch.testing.assert_close(shared[name], ours[name])
+    for name, value in ours.items():
+        torch.testing.assert_close(shared[name], value / 2)
 
 
 def test_unmatched_objectness_and_masks_are_left_alone():

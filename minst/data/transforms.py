@@ -10,6 +10,8 @@ Lesson: notebooks/06_temporal_training.ipynb
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -17,7 +19,7 @@ from torchvision.transforms import v2
 
 from minst.matcher import Instances, resize_masks
 
-__all__ = ["augmentation", "frame_instances", "transform_clip"]
+__all__ = ["augmentation", "frame_instances", "multi_scale", "transform_clip"]
 
 MIN_VISIBLE = 12  # pixels of a mask below which an instance is not to be learned
 
@@ -31,8 +33,23 @@ def augmentation(
     """
     ratio = size[1] / size[0]
     crop = v2.RandomResizedCrop(size, scale=(min_scale, 1.0), ratio=(ratio * 0.85, ratio / 0.85), antialias=False)
-    colors = v2.ColorJitter(brightness=color, contrast=color, saturation=color)
-    return v2.Compose([crop, v2.RandomHorizontalFlip(flip), v2.RandomApply([colors], jitter)])
+    return v2.Compose([crop, v2.RandomHorizontalFlip(flip), _colors(jitter, color)])
+
+
+def multi_scale(
+    short_sides: Sequence[int], long_side: int, jitter: float = 0.0, flip: float = 0.5, color: float = 0.25
+) -> v2.Compose:
+    """Random shorter side out of `short_sides`, pixels, the longer one at most `long_side`; flip, colour jitter.
+
+    The whole picture is kept, in its own proportions (the paper's augmentation: shorter sides 416 to 640 for COCO).
+    """
+    resize = v2.RandomShortestSize(list(short_sides), long_side, antialias=True)
+    return v2.Compose([resize, v2.RandomHorizontalFlip(flip), _colors(jitter, color)])
+
+
+def _colors(probability: float, strength: float) -> v2.Transform:
+    jitter = v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)
+    return v2.RandomApply([jitter], probability)
 
 
 def transform_clip(transform: v2.Transform, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ def bench_data(
             times["data"].append(1e3 * (time.perf_counter() - start))
             torch.set_num_threads(threads)
             start = time.perf_counter()
-            _step(state, batch, i, config)
+            _step(state, [batch], i, config)
             times["training"].append(1e3 * (time.perf_counter() - start))
     rows = {name: {"frames_per_s": 1e3 * frames / median(ms[2:]), **_row(ms[2:])} for name, ms in times.items()}
     ratio = rows["data"]["frames_per_s"] / rows["training"]["frames_per_s"]

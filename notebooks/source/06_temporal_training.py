@@ -112,7 +112,7 @@ small = minst.data.shapes.ShapesConfig(
     width=128, height=64, frames=12, min_instances=1, max_instances=2, occlusion=0, clutter=0
 )
 config = training.TrainConfig(pairs=3, height=64, width=128, image_share=0.0, seed=0)
-batch, targets, is_pairs = training.ClipBatches(config, training.ShapesTraining(0, small))[0]
+batch, targets, is_pairs, _ = training.ClipBatches(config, training.ShapesTraining(0, small))[0]
 assert is_pairs and batch.shape == (6, 3, 64, 128)
 pairs = [0, 3, 1, 4, 2, 5]  # frame t, frame t+delta of each
 words = [f"pair {i % 3}, frame {'t+δ' if i > 2 else 't'}\nidentities {targets[i].ids.tolist()}" for i in pairs]

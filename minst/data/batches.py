@@ -1,0 +1,163 @@
+"""Training batches from clips: which clips, which of their frames, cropped or at many scales, stacked and padded.
+
+    clip(index) -> labels (M,), render(t) --sample--> 1 or 2 frames, augmented alike --stack--> Batch
+    a folder in YouTube-VIS or COCO form  --FolderClips--> clip(index), every epoch in an order of its own
+    moving shapes, made on the fly        --ShapesTraining--> clip(index), never one twice
+
+Sample number p of batch i is a function of (seed, i, p) alone. So is a batch then, whoever makes it, however many
+processes share it and in however many parts it is computed.
+
+Assumption: crowd regions and instances with fewer than 12 visible pixels teach nothing; an image without any
+    annotation is left out (one whose instances a crop has removed is not).
+
+Lesson: notebooks/06_temporal_training.ipynb
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from minst.data.json_index import scan
+from minst.data.layouts import find_annotations
+from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
+from minst.data.transforms import augmentation, frame_instances, multi_scale, transform_clip
+from minst.matcher import Instances
+
+if TYPE_CHECKING:
+    from minst.training import TrainConfig
+
+__all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining", "open_folder"]
+
+STRIDE = 8  # of the masks that a loss compares
+SMALLEST = 64  # the network takes nothing smaller
+
+
+class Batch(NamedTuple):
+    """What one forward pass sees. With pairs every second half is t+delta of the first."""
+
+    frames: Tensor  # (F, 3, H, W) uint8
+    instances: list[Instances]  # F of them, masks at 1/8
+    is_pairs: bool
+    padding: Tensor | None  # (F, H, W) bool, True beyond a frame that is smaller than the batch; None = nowhere
+
+
+class ClipBatches(Dataset):
+    """The share of process `rank` of `processes`: item i * accumulate + a is part `a` of batch `i`.
+
+    `clip(index)` returns an object with `labels` (M,), perhaps `crowd` (M,) bool, `len()` and `render(t)` with
+    `.image` (H, W, 3) uint8 and `.masks` (M, H, W) bool.
+    """
+
+    def __init__(self, config: TrainConfig, clip: Callable, rank: int = 0, processes: int = 1):
+        self.config, self.clip, self.rank, self.processes = config, clip, rank, processes
+        if config.pairs % (processes * config.accumulate):
+            parts = f"{processes} processes of {config.accumulate} parts each"
+            raise ValueError(f"training: {parts} cannot share {config.pairs} pairs evenly; change --pairs")
+
+    def __len__(self) -> int:
+        return self.config.iterations * self.config.accumulate
+
+    def __getitem__(self, item: int) -> Batch:
+        c = self.config
+        iteration, part = divmod(item, c.accumulate)
+        is_pairs = bool(c.passing_weight) and np.random.default_rng([c.seed, iteration]).random() >= c.image_share
+        frames_each = 2 if is_pairs else 1
+        share = 2 * c.pairs // frames_each // (self.processes * c.accumulate)
+        first = (part * self.processes + self.rank) * share
+        transform = self._transform(iteration)
+        return stack([self._sample(iteration, first + i, frames_each, transform) for i in range(share)], is_pairs)
+
+    def _transform(self, iteration: int):
+        c = self.config
+        if c.short_max:
+            return multi_scale(range(c.short_min, c.short_max + 1, 32), c.long_max, c.jitter)
+        # three quarters of the size, down to a multiple of 64: more would be padding
+        size = [n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n for n in (c.height, c.width)]
+        return augmentation(tuple(size), c.min_scale, jitter=c.jitter)
+
+    def _sample(self, iteration: int, position: int, frames_each: int, transform) -> tuple[Tensor, list[Instances]]:
+        """One or two frames (T, 3, H, W) of a clip, augmented alike, and their instances."""
+        c = self.config
+        rng = np.random.default_rng([c.seed, iteration, position + 1])  # numpy takes [a, b] and [a, b, 0] for the same
+        torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
+        # images use every index, and pairs do where there are no image batches between them
+        clip = self.clip(iteration * c.pairs * (2 if c.image_share or not c.passing_weight else 1) + position)
+        farthest = min(c.max_gap, len(clip) - 1) if frames_each == 2 else 0
+        gap = int(rng.integers(1, farthest + 1)) if farthest else 0
+        t = int(rng.integers(len(clip) - gap))
+        times = [t, t + gap][:frames_each]
+        if rng.random() < 0.5:
+            times.reverse()
+        rendered = [clip.render(time) for time in times]
+        kept = ~np.asarray(getattr(clip, "crowd", np.zeros(len(clip.labels))), dtype=bool)
+        frames = torch.stack([torch.from_numpy(r.image).permute(2, 0, 1) for r in rendered])
+        frames, masks = transform_clip(
+            transform, frames, torch.stack([torch.from_numpy(r.masks[kept]) for r in rendered])
+        )
+        labels = torch.as_tensor(clip.labels[kept], dtype=torch.long)
+        return frames, [frame_instances(m, labels) for m in masks]
+
+
+def stack(samples: list[tuple[Tensor, list[Instances]]], is_pairs: bool) -> Batch:
+    """First all frames t, then all frames t+delta; smaller ones get zeros at the right and the bottom."""
+    order = [(sample, k) for k in range(2 if is_pairs else 1) for sample in samples]
+    sizes = [tuple(frames.shape[-2:]) for (frames, _), _ in order]
+    height, width = (max(SMALLEST, *(size[d] for size in sizes)) for d in (0, 1))
+    batch = torch.zeros(len(order), 3, height, width, dtype=torch.uint8)
+    padding, instances = torch.ones(len(order), height, width, dtype=torch.bool), []
+    for i, ((frames, found), k) in enumerate(order):
+        h, w = sizes[i]
+        batch[i, :, :h, :w], padding[i, :h, :w] = frames[k], False
+        more = (0, -(-width // STRIDE) - found[k].masks.shape[2], 0, -(-height // STRIDE) - found[k].masks.shape[1])
+        instances.append(found[k]._replace(masks=F.pad(found[k].masks, more)))
+    return Batch(batch, instances, is_pairs, padding if padding.any() else None)
+
+
+class ShapesTraining:
+    """Clip number `index` of the training split of shapes (a class, so that worker processes can receive it)."""
+
+    categories = CATEGORIES
+
+    def __init__(self, seed: int, config: ShapesConfig | None = None):
+        self.seed, self.config = seed, config or ShapesConfig()
+
+    def __call__(self, index: int):
+        return shapes_clip("train", index, self.config, self.seed)
+
+
+def open_folder(root: str | Path, split: str | None = None, annotations: str | Path | None = None):
+    """A folder in YouTube-VIS or COCO form, whichever its annotation file says: `YouTubeVIS` or `COCO`."""
+    from minst.data.coco import COCO
+    from minst.data.ytvis import YouTubeVIS
+
+    file = Path(annotations) if annotations else find_annotations(root, split)
+    keys = scan(file, {})[2]
+    return (COCO if "images" in keys and "videos" not in keys else YouTubeVIS)(root, split, file)
+
+
+class FolderClips:
+    """Clip number `index` of an endless series: all annotated clips of `dataset`, every epoch in another order.
+
+    dataset: a `YouTubeVIS` or a `COCO`. ValueError when none of its clips has an annotation.
+    """
+
+    def __init__(self, dataset, seed: int = 0):
+        self.dataset, self.seed, self.categories = dataset, seed, dataset.categories
+        self.annotated = np.flatnonzero([dataset.annotation_count(i) for i in range(len(dataset))])
+        self._order = (-1, None)
+        if not len(self.annotated):
+            raise ValueError(f"{dataset.file}: no annotations to learn from (those of valid and test are withheld)")
+
+    def __call__(self, index: int):
+        epoch, place = divmod(index, len(self.annotated))
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.annotated))
+        return self.dataset[int(self._order[1][place])]

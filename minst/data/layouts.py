@@ -1,0 +1,86 @@
+"""Where a data set keeps its annotations and its images: every layout in use, by the names of its files alone.
+
+    YouTube-VIS 2019   train.json  or  annotations/instances_train_sub.json     train/JPEGImages/<video>/00000.jpg
+    YouTube-VIS 2021   train/instances.json                                     train/JPEGImages/<video>/00000.jpg
+    OVIS               annotations_train.json                                   train/<video>/img_0000001.jpg
+    COCO               annotations/instances_train2017.json                     train2017/000000000009.jpg
+    ours               annotations.json  or  train/annotations.json             JPEGImages/...  beside it
+
+    find_annotations(root, split) -> the file          find_images(root, split, file_name) -> the folder of its names
+
+Lesson: notebooks/10_capstone.ipynb
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from minst.data.files import inside
+
+__all__ = ["SPLITS", "find_annotations", "find_images", "split_of"]
+
+SPLITS = ("train", "valid", "val", "test")  # what is looked for when no split is named, in this order
+SAME = {"val": "valid", "valid": "val"}  # COCO writes "val", YouTube-VIS "valid"
+WHOLE = ("annotations.json", "annotations/instances.json", "instances.json")
+OF_A_SPLIT = (
+    "{}.json", "{}/instances.json", "{}/annotations.json", "instances_{}.json", "instances_{}2017.json",
+    "instances_{}2014.json", "instances_{}_sub.json", "annotations_{}.json", "youtube_vis_2019_{}.json",
+    "youtube_vis_2021_{}.json", "image_info_{}2017.json", "image_info_{}.json",
+)  # fmt: skip
+
+
+def find_annotations(root: str | Path, split: str | None = None) -> Path:
+    """The annotation file of a data set: of one split, or, if none is named, the only file, else that of "train", ...
+
+    Each name is looked for in `root`, then in `root`/annotations. FileNotFoundError lists what was looked for.
+    """
+    root = Path(root)
+    if split and Path(split).name != str(split):
+        raise ValueError(f"split is {str(split)!r}, not a name such as 'train'; a file is given as annotations=...")
+    names = [pattern.format(s) for s in _spellings(split) or SPLITS for pattern in OF_A_SPLIT]
+    names += [f"annotations/{name}" for name in names]
+    for name in names if split else (*WHOLE, *names):
+        if (root / name).is_file():
+            return root / name
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: {'a file, not the' if root.exists() else 'no such'} folder of a data set")
+    tried = [*([] if split else WHOLE), *(pattern.format(split or "SPLIT") for pattern in OF_A_SPLIT)]
+    which = "" if split else f" (SPLIT is {', '.join(SPLITS)})"
+    raise FileNotFoundError(f"{root}: none of {', '.join(tried)}{which} is there or in annotations/; name the file")
+
+
+def find_images(root: str | Path, split: str | None, file_name: str) -> Path:
+    """The folder that the names in an annotation file start from: the first in which `file_name` is there.
+
+    If it is in none, the first folder that exists, so that the error about the image names a likely place. ValueError
+    for a name that leads out of the data set.
+    """
+    root, words = Path(root), _spellings(split)
+    if split and "-" in split:
+        words.append(split.partition("-")[0])  # COCO's "test-dev" is a part of the images of "test"
+    folders = [root / "JPEGImages"]
+    for word in words:
+        folders += [root / word / "JPEGImages", root / word / "images", root / word]
+    folders += [root / "images"]
+    for word in words:
+        folders += [root / f"{word}2017", root / f"{word}2014", root / "images" / word, root / "images" / f"{word}2017"]
+    folders.append(root)
+    for folder in folders:
+        if inside(folder, file_name).is_file():
+            return folder
+    return next((folder for folder in folders if folder.is_dir()), folders[0])
+
+
+def split_of(root: str | Path, annotations: str | Path) -> str | None:
+    """The split that an annotation file is named after (by its own name, else by its folder's), or None."""
+    root, path = Path(root), Path(annotations)
+    for name in [path.stem] if path.parent == root else [path.stem, path.parent.name]:
+        found = re.search(rf"(?:^|[_-])({'|'.join(SPLITS)})(?:20\d\d)?(?:[_-]|$)", name)
+        if found:
+            return found[1]
+    return None
+
+
+def _spellings(split: str | None) -> list[str]:
+    return [word for word in (split, SAME.get(split)) if word]
