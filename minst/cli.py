@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments = build_parser(argv[0] if argv else None).parse_args(argv)
     try:
-        arguments.run(arguments)
+        status = arguments.run(arguments)
         sys.stdout.flush()
-        return 0
+        return status or 0
     except KeyboardInterrupt:
         training = arguments.command == "train"
         resume = "; the same command without --restart goes on from the last checkpoint"
@@ -64,11 +64,15 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("--out", default="minst-demo", help="folder of what is written")
     add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames")
 
-    add = _command(commands, "track", _track, "track a video file or a folder of frames; write an MP4 and results.json")
-    add("video", help="video file, or folder of images in order of their names")
+    add = _command(commands, "track", _track, "track a video, images or a webcam; write an MP4 and results.json")
+    add("video", help='video file, folder of images in order of their names, pattern ("a/*.png"), or webcam (0)')
     add("--out", default="minst-track", help="folder of what is written")
     _tracker_arguments(add)
     add("--score-threshold", type=float, default=0.5, help="identities are shown from this score on, 0 to 1")
+    add("--size", type=int, default=None, metavar="N", help="shorter side of what the network sees (default: as it is)")
+    add("--every", type=int, default=1, metavar="N", help="use every N-th frame")
+    add("--max-frames", type=int, default=None, metavar="N", help="stop after N frames")
+    add("--no-video", action="store_true", help="write results.json alone")
 
     add = _command(commands, "explore", _explore, "a page in the browser: click an object and watch its query")
     add("source", nargs="?", default="easy", help="shipped clip, video file, folder of images or in YouTube-VIS form")
@@ -79,13 +83,27 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="who can reach it: 127.0.0.1 is this machine alone")
     add("--no-browser", action="store_true", help="do not open a browser")
 
-    add = _command(commands, "eval", _eval, "video AP and query consistency on a folder in YouTube-VIS form")
-    add("folder", help="folder with annotations.json and JPEGImages/")
+    add = _command(commands, "eval", _eval, "video AP, query consistency and identities on a YouTube-VIS data set")
+    _data_arguments(add)
     _tracker_arguments(add)
+    add("--results", default=None, metavar="FILE", help="judge this results file; no model is run")
     add("--videos", type=int, default=None, metavar="N", help="only the first N videos")
     add("--json", default=None, metavar="FILE", help="write all figures to this file")
 
-    add = _command(commands, "train", _train, "train on shapes made on the fly; an interrupted run goes on")
+    add = _command(commands, "predict", _predict, "track all videos of a data set; labels are not needed")
+    _data_arguments(add)
+    _tracker_arguments(add)
+    add("--size", type=int, default=None, metavar="N", help="shorter side of what the network sees (default: as it is)")
+    add("--videos", type=int, default=None, metavar="N", help="only the first N videos")
+    add("--out", default="results.json", metavar="FILE", help="the results file")
+
+    add = _command(commands, "submit", _submit, "check a results file and pack it as the YouTube-VIS servers want it")
+    add("results", help="results file of `minst predict`")
+    add("--annotations", required=True, metavar="FILE", help="annotation file of the split; its labels may be withheld")
+    add("--out", default="results.zip", metavar="FILE", help="the zip")
+    add("--top", type=int, default=10, metavar="N", help="tracks of highest score kept a video")
+
+    add = _command(commands, "train", _train, "train on shapes made on the fly, or on a folder; an interrupted run goes on")
     if command == "train":
         _train_arguments(add)
 
@@ -100,6 +118,28 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("--images", action="store_true", help="still images in COCO form in the place of clips")
     for knob, what in _KNOBS.items():
         add(f"--{knob}", type=float, default=1.0, help=what)
+    add = _command(kinds, "check", _data_check, "every error of a data set, with file and entry; exit status 1 if any")
+    _data_arguments(add)
+    add("--fast", action="store_true", help="read only the headers of images: a file that is cut short goes unseen")
+    add("--json", default=None, metavar="FILE", help="write all problems to this file, not the first of each kind")
+    add = _command(kinds, "preview", _data_preview, "a sheet of videos or images with masks, identities, categories")
+    _data_arguments(add)
+    add("--videos", type=int, default=12, metavar="N", help="videos, or images, on the sheet")
+    add("--out", default="preview.png", metavar="FILE", help="the sheet: .png, .pdf or .svg")
+    add = _command(kinds, "split", _data_split, "a local train / valid split by video, recorded so that it can be cited")
+    add("annotations", help="annotation file in YouTube-VIS or COCO form, with labels")
+    add("--val", type=float, default=0.1, help="share of videos (images) of the validation side, within 0 and 1")
+    add("--seed", type=int, default=0, help="another seed, another split")
+    add("--out", default="minst-split", metavar="DIR", help="folder of train.json, valid.json and split.json")
+    add("--verify", default=None, metavar="FILE", help="compare with the split of this split.json; nothing is written")
+    add = _command(kinds, "convert", _data_convert, "other tools' annotations to YouTube-VIS form, and to indexed PNGs")
+    add("source", help="file or folder; with --to davis a folder in YouTube-VIS form")
+    formats = ("coco", "labelme", "cvat", "mots", "davis")
+    add("--from", choices=formats, default=None, dest="format", help="what it is (default: guessed)")
+    add("--to", choices=("ytvis", "davis"), default="ytvis", help="what is written")
+    add("--out", required=True, help="a new or empty folder")
+    add("--images", default=None, metavar="DIR", help="where the images are (cvat: or the video), if not beside it")
+    add("--split", default=None, help="of the folder, with --to davis")
 
     _command(commands, "env", _env, "versions, processor, XNNPACK; what is missing and the command that installs it")
 
@@ -200,14 +240,17 @@ def _demo(arguments: argparse.Namespace) -> None:
     run_demo(**_named(arguments, "out", "sample", "reuse_interval"))
 
 
-def _track(arguments: argparse.Namespace) -> None:
+def _track(arguments: argparse.Namespace) -> int | None:
     from minst.applications import track_video
 
-    chosen = _named(arguments, "out", "weights", "reuse_interval", "association", "score_threshold")
-    said = track_video(arguments.video, **chosen)
+    names = ("out", "weights", "reuse_interval", "association", "score_threshold", "size", "every", "max_frames")
+    said = track_video(arguments.video, **_named(arguments, *names), video=not arguments.no_video)
+    if said["interrupted"]:
+        print("stopped by Ctrl-C; what was tracked so far is written, complete")
     print(f"{said['frames']} frames, {len(said['tracks'])} tracks, {said['ms_per_frame']:.1f} ms a frame")
     _print_table([("track", "category", "score", "frames"), *(tuple(t.values()) for t in said["tracks"])])
-    print(f"written: {said['video']}, {said['results']}")
+    print("written: " + ", ".join(str(path) for path in (said["video"], said["results"]) if path))
+    return 130 if said["interrupted"] else None
 
 
 def _explore(arguments: argparse.Namespace) -> None:
@@ -223,21 +266,50 @@ def _explore(arguments: argparse.Namespace) -> None:
 def _eval(arguments: argparse.Namespace) -> None:
     from minst.evaluation.run import evaluate_folder, write_figures
 
-    chosen = _named(arguments, "weights", "reuse_interval", "association", "videos")
-    figures = evaluate_folder(arguments.folder, **chosen)
+    if arguments.results:
+        from minst.data.layouts import find_annotations
+        from minst.evaluation.submission import evaluate_results
+
+        gt = arguments.annotations or find_annotations(arguments.folder, arguments.split)
+        figures = evaluate_results(gt, arguments.results)
+    else:
+        chosen = _named(arguments, "weights", "reuse_interval", "association", "videos")
+        where = {key: value for key, value in _named(arguments, "split", "annotations").items() if value}
+        figures = evaluate_folder(arguments.folder, **chosen, **where)
     _print_table(_numbers(figures))
-    if "note" in figures["identity"]:
-        print(f"note: {figures['identity']['note']}")
+    for part in ("identity", "tracking"):
+        if "note" in figures.get(part, ()):
+            print(f"note: {figures[part]['note']}")
     if arguments.json:
         write_figures(figures, arguments.json)
         print(f"written: {arguments.json}")
 
 
+def _predict(arguments: argparse.Namespace) -> None:
+    from minst.applications import predict_folder
+    from minst.evaluation.submission import write_results
+
+    names = ("weights", "reuse_interval", "association", "split", "annotations", "size", "videos")
+    count = write_results(predict_folder(arguments.folder, **_named(arguments, *names)), arguments.out)
+    print(f"written: {arguments.out}, {count} tracks (one for each category that a track may have)")
+
+
+def _submit(arguments: argparse.Namespace) -> None:
+    from minst.evaluation.submission import write_submission
+
+    said = write_submission(**_named(arguments, "results", "annotations", "out", "top"))
+    rows = [("videos", said["videos"]), ("without any track", said["videos_without_tracks"])]
+    rows += [("tracks kept", said["kept"]), ("tracks dropped", said["dropped"]), ("size", f"{said['bytes']:,} bytes")]
+    _print_table(rows)
+    print(f"written: {said['file']}")
+
+
 def _train(arguments: argparse.Namespace) -> None:
+    from minst.recipes import recipe
     from minst.training import TrainConfig, train
 
-    config = TrainConfig(**_named(arguments, *(field.name for field in dataclasses.fields(TrainConfig))))
-    print(f"weights: {train(config, resume=not arguments.restart)}")
+    given = {f.name: vars(arguments)[f.name] for f in dataclasses.fields(TrainConfig) if f.name in vars(arguments)}
+    print(f"weights: {train(recipe(arguments.config, **given), resume=not arguments.restart)}")
 
 
 def _data_shapes(arguments: argparse.Namespace) -> None:
@@ -247,6 +319,53 @@ def _data_shapes(arguments: argparse.Namespace) -> None:
     config = ShapesConfig(width=width, height=height, **_named(arguments, "frames", *_KNOBS))
     path = write_shapes_dataset(arguments.out, config=config, **_named(arguments, "videos", "seed", "split", "images"))
     print(f"written: {path}")
+
+
+def _data_check(arguments: argparse.Namespace) -> int:
+    from minst.data.validate import check_dataset
+
+    report = check_dataset(**_named(arguments, "folder", "split", "annotations"), read_images=not arguments.fast)
+    print(report)
+    if arguments.json:
+        report.save(arguments.json)
+        print(f"written: {arguments.json}")
+    return int(bool(report.errors))
+
+
+def _data_preview(arguments: argparse.Namespace) -> None:
+    from minst.visualize import preview_dataset, save
+
+    fig = preview_dataset(**_named(arguments, "folder", "split", "annotations"), count=arguments.videos)
+    print(f"written: {save(fig, arguments.out)}")
+
+
+def _data_split(arguments: argparse.Namespace) -> int | None:
+    from minst.data.split import split_annotations, verify_split
+
+    if arguments.verify:
+        same = verify_split(arguments.verify, arguments.annotations)
+        _print_table([(name, "the same" if value else "differs") for name, value in same.items()])
+        return int(not all(value for name, value in same.items() if name != "source"))
+    record = split_annotations(**_named(arguments, "annotations", "out", "val", "seed"))
+    _print_table([(side, *(f"{key} {record[side][key]}" for key in record[side])) for side in ("train", "valid")])
+    for side, names in record["missing"].items():
+        if names:
+            print(f"note: no instance in {side}: {', '.join(names)}")
+    print(f"written: {Path(arguments.out) / 'split.json'}, beside train.json and valid.json")
+
+
+def _data_convert(arguments: argparse.Namespace) -> None:
+    from minst.data.convert import convert, to_indexed_png
+
+    if arguments.to == "davis":
+        if arguments.format or arguments.images:
+            raise ValueError("data convert --to davis reads YouTube-VIS form; --from and --images are not for it")
+        written = to_indexed_png(arguments.source, arguments.out, arguments.split, print)
+    else:
+        if arguments.split:
+            raise ValueError("data convert: --split goes with --to davis; name the file of the split as the source")
+        written = convert(arguments.source, arguments.out, progress=print, **_named(arguments, "format", "images"))
+    print(f"written: {written}")
 
 
 def _env(arguments: argparse.Namespace) -> None:
@@ -384,6 +503,12 @@ def _group(commands, name: str, what: str):
     return parser.add_subparsers(dest="what", metavar="WHAT", required=True)
 
 
+def _data_arguments(add: typing.Callable) -> None:
+    add("folder", help="folder of a data set in YouTube-VIS form")
+    add("--split", default=None, help="train, valid, ... (default: the only annotation file, or train)")
+    add("--annotations", default=None, metavar="FILE", help="the annotation file, when it lies elsewhere")
+
+
 def _tracker_arguments(add: typing.Callable) -> None:
     add("--weights", default="shapes-tiny", help="shipped weights by name, or a folder that save_pretrained wrote")
     add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames")
@@ -397,15 +522,17 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _train_arguments(add: typing.Callable) -> None:
-    """One argument for every field of TrainConfig, and --restart."""
+    """--config, --restart, and one argument for every field of TrainConfig; what is not said is left to the recipe."""
+    from minst.recipes import RECIPES
     from minst.training import TrainConfig
 
+    add("--config", choices=tuple(RECIPES), default="shapes", help="recipe: the values of what is not said otherwise")
+    add("--restart", action="store_true", help="start anew, over a run that is already in the folder")
     types = typing.get_type_hints(TrainConfig)
     for field in dataclasses.fields(TrainConfig):
         kind = {"action": argparse.BooleanOptionalAction} if types[field.name] is bool else {"type": types[field.name]}
-        text = field.metadata["help"].replace("%", "%%")
-        add(f"--{field.name.replace('_', '-')}", default=field.default, help=text, **kind)
-    add("--restart", action="store_true", help="start anew, over a run that is already in the folder")
+        text = f"{field.metadata['help']} (default: {field.default})".replace("%", "%%")
+        add(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **kind)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -291,17 +291,39 @@ def test_train_has_an_argument_for_every_field(monkeypatch):
         assert f"--{field.name.replace('_', '-')} " in text and f"{said} (default: {field.default})" in text
     # another value for every field, of its own type, arrives
     wanted = {f.name: _other(f) for f in fields}
-    argv = [part for name, value in wanted.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    argv = [part for name, value in wanted.items() for part in _said(name.replace("_", "-"), value)]
     assert run("train", *argv)[0] == 0
     assert run("train", "--restart") == (0, "weights: runs/weights\n", "")
     assert calls == [(training.TrainConfig(**wanted), True), (training.TrainConfig(), False)]
     assert [type(getattr(calls[0][0], f.name)) for f in fields] == [type(f.default) for f in fields]
 
 
+def _said(name, value):
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", str(value)]
+
+
 def _other(field):
-    if field.name == "identity":
-        return "fresh"
-    return "other" if isinstance(field.default, str) else 2 * field.default or 1
+    chosen = {"identity": "fresh", "precision": "bf16", "device": "cpu", "short_max": 900}
+    if field.name in chosen:
+        return chosen[field.name]
+    if isinstance(field.default, (bool, str)):
+        return "other" if isinstance(field.default, str) else not field.default
+    return 2 * field.default or 1
+
+
+def test_a_recipe_is_the_ground_and_arguments_stand_on_it(monkeypatch):
+    from minst import training
+    from minst.recipes import recipe
+
+    calls = []
+    monkeypatch.setattr(training, "train", lambda config, resume: calls.append(config))
+    assert run("train", "--config", "coco", "--data", "d", "--pairs", "2", "--no-checkpointing")[0] == 0
+    assert run("train", "--config", "coco", "--data", "d", "--pairs", "2", "--lr", "0.5")[0] == 0
+    assert calls == [recipe("coco", data="d", pairs=2), recipe("coco", data="d", pairs=2, lr=0.5)]
+    assert_refused("train", "--config", "ovis", word="--data DIR")
+    assert_refused("train", "--config", "imagenet", word="youtubevis-2019")
 
 
 def test_an_interrupted_training_says_how_to_go_on(monkeypatch):

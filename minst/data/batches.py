@@ -151,7 +151,7 @@ class FolderClips:
 
     def __init__(self, dataset, seed: int = 0):
         self.dataset, self.seed, self.categories = dataset, seed, dataset.categories
-        self.annotated = np.flatnonzero([dataset.annotation_count(i) for i in range(len(dataset))])
+        self.annotated = np.flatnonzero(dataset.track_counts)
         self._order = (-1, None)
         if not len(self.annotated):
             raise ValueError(f"{dataset.file}: no annotations to learn from (those of valid and test are withheld)")
