@@ -107,9 +107,19 @@ def join(device: str = "auto", precision: str = "fp32") -> Alone:
 
 
 def spawn(work: Callable, processes: int, *arguments) -> None:
-    """Run `work(*arguments)` in several processes on this machine's CPU; `join` within it finds the others."""
+    """Run `work(*arguments)` in several processes on this machine's CPU; `join` within it finds the others.
+
+    An error of one of them ends all; the usual ones (ValueError, OSError, FloatingPointError) are raised here again.
+    """
+    import accelerate  # noqa: F401 - if it is missing, this process says so
+
     with tempfile.TemporaryDirectory() as folder:  # they meet in a file: no port, no network
-        torch.multiprocessing.spawn(_member, (work, processes, f"file://{folder}/meeting", arguments), processes)
+        try:
+            torch.multiprocessing.spawn(_member, (work, processes, f"file://{folder}/meeting", arguments), processes)
+        except torch.multiprocessing.ProcessRaisedException as error:
+            name, _, message = str(error).strip().splitlines()[-1].partition(": ")
+            usual = {kind.__name__: kind for kind in (ValueError, FileNotFoundError, OSError, FloatingPointError)}
+            raise usual.get(name, RuntimeError)(message) from error
 
 
 def _member(rank: int, work: Callable, processes: int, meeting: str, arguments: tuple) -> None:
