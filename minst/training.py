@@ -348,12 +348,20 @@ def checkpoint_blocks(model: MobileInst) -> None:
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    """The outermost modules that are no mere containers: a checkpointed one holds no other."""
+    """The outermost modules that are no mere rows of modules.
+
+    A row with an activation of its own is a block: an activation in place changes what the part before it has put out.
+    """
     found = []
     for child in module.children():
-        container = isinstance(child, (nn.ModuleList, nn.Sequential)) or type(child).forward is nn.Module.forward
-        found += _blocks(child) if container else [child]
+        row = isinstance(child, nn.ModuleList)
+        row = row or (isinstance(child, nn.Sequential) and all(_learns(part) for part in child))
+        found += _blocks(child) if row else [child] if _learns(child) else []
     return found
+
+
+def _learns(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
 
 
 @contextlib.contextmanager

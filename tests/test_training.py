@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from minst import training
-from minst.config import MobileInstConfig
+from minst.config import PRESETS, MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, ShapesFrame, shapes_clip
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances
@@ -469,17 +469,24 @@ def test_shares_of_unequal_counts_add_up(make_model):
         torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, value, atol=1e-5, rtol=1e-5)
 
 
-def test_checkpointing_changes_memory_alone(batch):
+@pytest.mark.parametrize("backbone", ["topformer-tiny", "seaformer-tiny", "mobilenetv2"])
+def test_checkpointing_changes_memory_alone(batch, backbone, monkeypatch):
+    monkeypatch.setitem(PRESETS, "other", {**PRESETS["shapes-tiny"], "backbone": backbone})
+
     def run(checkpointing):
         torch.manual_seed(0)
-        state = training._start(config(checkpointing=checkpointing))
+        state = training._start(config(checkpointing=checkpointing, preset="other"))
+        torch.manual_seed(1)  # drop path
+        losses = state.wrapped(batch, (5.0, 2.0))
+        training.weighted_sum(losses, config()).backward()
+        return losses, [p.grad for p in state.parameters], dict(state.model.named_buffers()), kept(state)
+
+    def kept(state):
+        """Bytes that a forward pass keeps for the backward pass, each storage once."""
         stored = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: (stored.append(t), t)[1], lambda t: t):
-            torch.manual_seed(1)  # drop path
-            losses = state.wrapped(batch, (5.0, 2.0))
-        training.weighted_sum(losses, config()).backward()
-        size = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in stored}.values())
-        return losses, [p.grad for p in state.parameters], dict(state.model.named_buffers()), size
+            state.model.mask_decoder(*state.model.backbone(batch.frames))
+        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in stored}.values())
 
     plain, light = run(False), run(True)
     assert light[3] < 0.5 * plain[3]
