@@ -113,7 +113,7 @@ def test_a_clip_without_instances_and_one_of_one_frame(model, dataset):
     tracks = [{**a, "segmentations": a["segmentations"][:1], "areas": a["areas"][:1]} for a in lonely["annotations"]]
     file = dataset.root / "short.json"
     file.write_text(json.dumps({**lonely, "videos": [lonely["videos"][0], short], "annotations": tracks}))
-    said = evaluate_model(model, YouTubeVIS(dataset.root, file))
+    said = evaluate_model(model, YouTubeVIS(dataset.root, annotations=file))
     assert said["consistency"]["clips"] == 2 and np.isnan(said["consistency"]["retention"][1])
     assert said["identity"]["visible"] == said["consistency"]["visible"] > 0
     assert said["identity"]["fragmentations"] == said["identity"]["swaps"] == 0
@@ -124,7 +124,7 @@ def test_other_categories_are_refused(model, dataset):
     categories = [{**c, "name": c["name"] + "?"} for c in dataset.dataset["categories"]]
     file.write_text(json.dumps({**dataset.dataset, "categories": categories}))
     with pytest.raises(ValueError, match="the model knows .*fish"):
-        evaluate_model(model, YouTubeVIS(dataset.root, file))
+        evaluate_model(model, YouTubeVIS(dataset.root, annotations=file))
 
 
 def test_a_query_has_the_pixels_of_probability_one_half_and_more(model, dataset):

@@ -38,7 +38,7 @@ def read_image(path: str | Path) -> np.ndarray:
 def read_json(path: str | Path) -> dict | list:
     """A JSON file in UTF-8; ValueError says where it is broken."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError as error:

@@ -112,7 +112,10 @@ def _entries(text: _Text, key: str, row: Callable[[dict], tuple[int, ...]]) -> E
             raise ValueError(f"{text.path}: {key}[{count}]: {error}") from None
         spans.extend(span)
         count += 1
-    return Entries(*(np.array(a, dtype=np.int64).reshape(count, -1 if count else 0) for a in (spans, rows)))
+    numbers = np.array(rows, dtype=np.int64)
+    return Entries(
+        np.array(spans, dtype=np.int64).reshape(-1, 2), numbers.reshape(count, len(numbers) // max(count, 1))
+    )
 
 
 def _expect_object(text: _Text) -> None:
@@ -122,10 +125,10 @@ def _expect_object(text: _Text) -> None:
         raise ValueError(f"{text.path}: is empty")
     if found == "[":
         first = next(text.elements(), (None,))[0]
-        what = ", as of results: annotations" if isinstance(first, dict) and "score" in first else ": annotations"
-        raise ValueError(f"{text.path}: a list{what} are an object with lists")
+        what = "a list of results, with scores" if isinstance(first, dict) and "score" in first else "a list"
+        raise ValueError(f"{text.path}: {what}; annotations are an object that holds lists")
     if found != "{":
-        raise text.broken("Expecting an object")
+        raise ValueError(f"{text.path}: no annotations in JSON: begins with {found!r}, not with an object")
 
 
 class _Text:
@@ -190,9 +193,9 @@ class _Text:
         while more:
             if self.peek() != '"':
                 raise self.broken("Expecting property name enclosed in double quotes")
-            key = self.value()[0]
+            key, start, _ = self.value()
             if key in seen:
-                raise self.broken(f"the key {key!r} stands there twice")
+                raise self.broken(f"the key {key!r} stands there twice", start - self.start)
             if self.peek() != ":":
                 raise self.broken("Expecting ':' delimiter")
             self.place += 1
@@ -204,9 +207,9 @@ class _Text:
         """An error with line and column of a place in the text (the next character)."""
         place = self.start + (self.place if place is None else place)
         self.file.seek(0)
-        before = self.file.read(place)
+        before, rest = self.file.read(place), self.file.read().rstrip()
         line, column = before.count(b"\n") + 1, len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
-        if not self.file.read(1) or what.startswith("Unterminated"):
+        if what.startswith("Unterminated") or not rest.endswith((b"}", b"]")):
             what += "; the file breaks off, was it copied whole?"
         if self.name:
             what += f" (in {self.name}[{self.count}])"

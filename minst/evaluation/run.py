@@ -77,8 +77,8 @@ def evaluate_model(
         found = identities.add_clip(gather_frames(frames), clip)
         queries.add_ious(np.stack(ious), found.visible, category_names(clip), found.levels)
     truth = {
-        **dataset.dataset,
         "videos": [clip.video for clip in clips],
+        "categories": dataset.category_entries,
         "annotations": [track for clip in clips for track in clip.tracks],
     }
     figures = evaluate_ytvis(truth, results)

@@ -67,8 +67,9 @@ def open_clip(source: str):
 
     Returns a clip with `render(t)`, or an iterator of frames. Raises FileNotFoundError or ValueError.
     """
+    from minst.data.layouts import find_annotations
     from minst.data.video import read_video
-    from minst.data.ytvis import ANNOTATION_FILES, YouTubeVIS
+    from minst.data.ytvis import YouTubeVIS
     from minst.samples import load_sample, sample_names
 
     path = Path(source)
@@ -78,9 +79,11 @@ def open_clip(source: str):
         raise FileNotFoundError(
             f"{source!r} is neither a file or folder nor a shipped clip ({', '.join(sample_names())})"
         )
-    if not any((path / name).is_file() for name in ANNOTATION_FILES):
+    try:
+        file = find_annotations(path)
+    except FileNotFoundError:
         return read_video(path)
-    clips = YouTubeVIS(path)
+    clips = YouTubeVIS(path, annotations=file)
     if not len(clips):
         raise ValueError(f"{clips.file}: holds no videos")
     return clips[0]
