@@ -69,7 +69,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("--out", default="minst-track", help="folder of what is written")
     _tracker_arguments(add)
     add("--score-threshold", type=float, default=0.5, help="identities are shown from this score on, 0 to 1")
-    add("--size", type=int, default=None, metavar="N", help="shorter side of what the network sees (default: as it is)")
+    add(
+        "--size", type=int, default=None, metavar="N", help="shorter side of what the network sees (default: up to 480)"
+    )
     add("--every", type=int, default=1, metavar="N", help="use every N-th frame")
     add("--max-frames", type=int, default=None, metavar="N", help="stop after N frames")
     add("--no-video", action="store_true", help="write results.json alone")
@@ -90,11 +92,21 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("--videos", type=int, default=None, metavar="N", help="only the first N videos")
     add("--json", default=None, metavar="FILE", help="write all figures to this file")
 
-    add = _command(commands, "predict", _predict, "track all videos of a data set; labels are not needed")
+    add = _command(
+        commands, "predict", _predict, "a results file for all videos, or images, of a data set; no labels needed"
+    )
     _data_arguments(add)
     _tracker_arguments(add)
-    add("--size", type=int, default=None, metavar="N", help="shorter side of what the network sees (default: as it is)")
-    add("--videos", type=int, default=None, metavar="N", help="only the first N videos")
+    add(
+        "--size", type=int, default=None, metavar="N", help="shorter side of what the network sees (default: up to 480)"
+    )
+    add("--videos", type=int, default=None, metavar="N", help="only the first N videos, or images")
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="cpu",
+        help="under `accelerate launch` auto is what it says",
+    )
     add("--out", default="results.json", metavar="FILE", help="the results file")
 
     add = _command(commands, "submit", _submit, "check a results file and pack it as the YouTube-VIS servers want it")
@@ -103,7 +115,9 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("--out", default="results.zip", metavar="FILE", help="the zip")
     add("--top", type=int, default=10, metavar="N", help="tracks of highest score kept a video")
 
-    add = _command(commands, "train", _train, "train on shapes made on the fly, or on a folder; an interrupted run goes on")
+    add = _command(
+        commands, "train", _train, "train on shapes made on the fly, or on a folder; an interrupted run goes on"
+    )
     if command == "train":
         _train_arguments(add)
 
@@ -126,7 +140,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     _data_arguments(add)
     add("--videos", type=int, default=12, metavar="N", help="videos, or images, on the sheet")
     add("--out", default="preview.png", metavar="FILE", help="the sheet: .png, .pdf or .svg")
-    add = _command(kinds, "split", _data_split, "a local train / valid split by video, recorded so that it can be cited")
+    add = _command(kinds, "split", _data_split, "a local train / valid split by video; its hash is recorded")
     add("annotations", help="annotation file in YouTube-VIS or COCO form, with labels")
     add("--val", type=float, default=0.1, help="share of videos (images) of the validation side, within 0 and 1")
     add("--seed", type=int, default=0, help="another seed, another split")
@@ -286,12 +300,17 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from minst.applications import predict_folder
     from minst.evaluation.submission import write_results
+    from minst.prediction import gathered, predict_folder
+    from minst.processes import join
 
+    engine = join(arguments.device)
     names = ("weights", "reuse_interval", "association", "split", "annotations", "size", "videos")
-    count = write_results(predict_folder(arguments.folder, **_named(arguments, *names)), arguments.out)
-    print(f"written: {arguments.out}, {count} tracks (one for each category that a track may have)")
+    entries = gathered(engine, predict_folder(arguments.folder, **_named(arguments, *names), engine=engine))
+    if not engine.rank:
+        print(
+            f"written: {arguments.out}, {write_results(entries, arguments.out)} entries, one for each class of a mask"
+        )
 
 
 def _submit(arguments: argparse.Namespace) -> None:
@@ -504,7 +523,7 @@ def _group(commands, name: str, what: str):
 
 
 def _data_arguments(add: typing.Callable) -> None:
-    add("folder", help="folder of a data set in YouTube-VIS form")
+    add("folder", help="folder of a data set in YouTube-VIS or COCO form")
     add("--split", default=None, help="train, valid, ... (default: the only annotation file, or train)")
     add("--annotations", default=None, metavar="FILE", help="the annotation file, when it lies elsewhere")
 

@@ -73,6 +73,23 @@ class MobileInstConfig:
             raise ValueError(f"config: unknown field(s) {', '.join(unknown)}; known: {', '.join(known)}")
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
+    @classmethod
+    def switches(cls, text: str) -> dict:
+        """"decoder=local,bottom_up=off" -> {"decoder": "local", "bottom_up": False}: fields as a command line has them."""
+        known, found = {field.name: field for field in dataclasses.fields(cls)}, {}
+        for part in filter(None, text.split(",")):
+            name, said, value = part.partition("=")
+            kind = type(known[name].default) if name in known else None
+            if kind is bool and value in ("on", "off"):
+                found[name] = value == "on"
+            elif kind is int and value.isdecimal():
+                found[name] = int(value)
+            elif kind is str and said:
+                found[name] = value
+            else:
+                raise ValueError(f"config: {part!r} is no switch such as decoder=local, bottom_up=off or num_queries=50")
+        return found
+
     def to_dict(self) -> dict:
         """Plain values, as they stand in config.json."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -33,7 +33,6 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from minst import backbones
 from minst.config import MobileInstConfig
@@ -238,6 +237,8 @@ def summary(model: MobileInst, size: tuple[int, int] = (640, 640)) -> dict[str, 
 
     Returns {part: {"params": int, "macs": int}} for backbone, mask_decoder, instance_decoder, masks and total.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # brings 70 MB that only counting needs
+
     frames = torch.zeros(1, 3, *size, device=model.pixel_mean.device)
     training = model.training
     counter = FlopCounterMode(display=False)

@@ -42,7 +42,8 @@ from minst import processes
 from minst.backbones import load_backbone_weights
 from minst.backbones.base import DropPath
 from minst.config import MobileInstConfig
-from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining, open_folder
+from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining
+from minst.data.coco import open_folder
 from minst.data.shapes import CATEGORIES
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances
@@ -58,6 +59,7 @@ class TrainConfig:
 
     out: str = field(default="runs/shapes-tiny", metadata={"help": "folder of log, checkpoint and weights"})
     preset: str = field(default="shapes-tiny", metadata={"help": "model preset"})
+    switches: str = field(default="", metadata={"help": "fields of the model to change: decoder=local,bottom_up=off"})
     init: str = field(
         default="", metadata={"help": "weights to start from, and their model (a folder or shipped name)"}
     )
@@ -384,7 +386,7 @@ def _start(
         model = MobileInst.from_pretrained(config.init, categories)
     else:
         named = {"class_names": tuple(categories), "num_classes": len(categories)}
-        model = MobileInst(MobileInstConfig.preset(config.preset, **named))
+        model = MobileInst(MobileInstConfig.preset(config.preset, **named | MobileInstConfig.switches(config.switches)))
     if config.backbone_weights:
         load_backbone_weights(model.backbone, config.backbone_weights)
     # channels_last makes CPU training about 1.7 times as fast

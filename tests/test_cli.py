@@ -11,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import minst
@@ -44,7 +45,9 @@ def weights(tmp_path_factory):
     """An untrained shapes-tiny, as `save_pretrained` writes it."""
     folder = tmp_path_factory.mktemp("weights")
     config = minst.MobileInstConfig.preset("shapes-tiny", class_names=CATEGORIES)
-    minst.MobileInst(config).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        minst.MobileInst(config).save_pretrained(folder)
     return folder
 
 
@@ -481,7 +484,7 @@ def test_track_leaves_an_earlier_result_alone_when_it_fails(weights, frames, tmp
     broken.mkdir()
     for path in frames.iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
-    (broken / "6.png").write_bytes(b"no image")
+    Image.new("RGB", (64, 64)).save(broken / "6.png")  # of another size than the others
     out.mkdir()
     for name in ("results.json", "tracks.mp4"):
         (out / name).write_text("before")

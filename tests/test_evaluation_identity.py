@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minst.evaluation import IdentityMeter, gather_frames, identity_events, tracking_scores
+from minst.evaluation import IdentityMeter, gather_frames, identity_events, tracking_figures, tracking_scores
 from minst.evaluation.difficulty import difficulty_levels, instance_measures
 from minst.evaluation.identity import EVENT_KINDS, HOTA_FIGURES, ID_FIGURES, IdentityEvents, _cover, _scores
 from minst.tracking import FrameResult, Track, VideoResult, encode_mask
@@ -354,3 +354,120 @@ def test_gathered_frames():
     made = gather_frames(iter(frames), ("x", "y"))
     assert made == VideoResult([Track(1, [0.9, 0.0], [None, None, b]), Track(2, [0.7, 0.0], [a, None, a])], 3, ("x", "y"))
     assert gather_frames([]) == VideoResult([], 0, ())
+
+
+# ---------------------------------------------------------------------------------------------- results files
+
+
+def file_of(*videos):
+    """Ground truth: each video a list of instances (category, cells) or (category, cells, crowd)."""
+    made = {"videos": [], "categories": [{"id": 4, "name": "fish"}, {"id": 2, "name": "cat"}], "annotations": []}
+    for v, instances in enumerate(videos, start=1):
+        frames = len(instances[0][1])
+        made["videos"].append({"id": v, "height": SIZE[0], "width": SIZE[1], "length": frames})
+        for category, cells, *crowd in instances:
+            masks = codes(cells)
+            areas = [None if mask is None else 40 for mask in masks]
+            entry = {"id": len(made["annotations"]) + 1, "video_id": v, "category_id": category, "areas": areas}
+            made["annotations"].append({**entry, "iscrowd": int(bool(crowd)), "segmentations": masks})
+    return made
+
+
+def codes(cells):
+    return [None if c is None else encode_mask(bar(*c) if isinstance(c, tuple) else bar(c)) for c in cells]
+
+
+def entry(video, category, cells, score=0.9):
+    return {"video_id": video, "category_id": category, "score": score, "segmentations": codes(cells)}
+
+
+def test_figures_of_a_results_file_by_hand():
+    gt = file_of([(4, [0, 0, 0, 0]), (2, [2, 2, 2, 2])], [(4, [1, 1])])
+    results = [
+        entry(1, 4, [0, 0, None, None]),
+        entry(1, 4, [None, None, 0, 0]),  # another track goes on with it
+        entry(1, 2, [2, None, 2, None]),
+        entry(2, 4, [3, 3]),  # on nothing
+        entry(2, 4, [1, 1], score=0.49),  # not sure enough
+    ]
+    said = tracking_figures(gt, results)
+    fish, cat = said["per_category"]["fish"], said["per_category"]["cat"]
+    # fish: 6 instances-in-frames, 4 found, 2 missed, 2 wrong, one switch; the longest track keeps 2 of 6 its id
+    assert (fish["MOTA"], fish["MOTP"], fish["IDSW"], fish["Frag"]) == pytest.approx(((4 - 2 - 1) / 6, 1, 1, 0))
+    assert (fish["IDF1"], fish["IDP"], fish["IDR"]) == pytest.approx((4 / 12, 2 / 6, 2 / 6))
+    assert (cat["MOTA"], cat["IDSW"], cat["Frag"], cat["IDF1"]) == pytest.approx((2 / 4, 0, 0, 4 / 6))
+    # HOTA, all thresholds alike: DetA = TP / (TP + FN + FP); AssA = mean over TP of shared / either
+    assert (cat["DetA"], cat["AssA"], cat["HOTA"]) == pytest.approx((2 / 4, 2 / 4, 0.5))
+    assert (fish["DetA"], fish["AssA"]) == pytest.approx((4 / 8, 2 / 4))
+    assert (said["MOTA"], said["IDSW"], said["Frag"]) == pytest.approx(((6 - 2 - 1) / 10, 1, 0))
+    assert said["IDF1"] == pytest.approx(2 * 4 / (10 + 8)) and said["DetA"] == pytest.approx(6 / 12)
+    assert said["mean"]["MOTA"] == pytest.approx((1 / 6 + 1 / 2) / 2) and "IDSW" not in said["mean"]
+    assert said["mean"]["HOTA"] == pytest.approx((fish["HOTA"] + cat["HOTA"]) / 2)
+    assert said["score_threshold"] == 0.5 and list(said["per_category"]) == ["cat", "fish"]  # by id
+    assert tracking_figures(gt, results, 0.4)["per_category"]["fish"]["MOTA"] == pytest.approx((6 - 2 - 1) / 6)
+    assert tracking_figures(gt, results, 0.4)["score_threshold"] == 0.4
+
+
+def test_a_gap_while_others_are_tracked_is_a_fragmentation():
+    gt = file_of([(4, [0, 0, 0]), (4, [2, 2, 2])])
+    said = tracking_figures(gt, [entry(1, 4, [0, None, 0]), entry(1, 4, [2, 2, 2])])
+    assert (said["Frag"], said["IDSW"], said["MOTA"]) == (1, 0, pytest.approx(5 / 6))
+    # trackeval steps over frames without any track: a gap that all share is no Frag
+    assert tracking_figures(gt, [entry(1, 4, [0, None, 0]), entry(1, 4, [2, None, 2])])["Frag"] == 0
+
+
+def test_the_right_masks_under_another_category_find_nothing():
+    said = tracking_figures(file_of([(4, [0, 0])]), [entry(1, 2, [0, 0])])
+    assert said["HOTA"] == 0 and said["MOTA"] == -1 and said["mean"]["MOTA"] == 0  # cats: no instances, not in the mean
+    assert said["per_category"]["cat"]["HOTA"] == 0 and said["per_category"]["fish"]["DetRe"] == 0
+
+
+def test_a_crowd_hides_what_covers_nothing_else():
+    gt = file_of([(4, [0, 0]), (4, [2, 2], True)])
+    perfect = tracking_figures(gt, [entry(1, 4, [0, 0])])
+    assert perfect["MOTA"] == 1 and perfect["DetRe"] == 1  # the crowd need not be found
+    hidden = tracking_figures(gt, [entry(1, 4, [0, 0]), entry(1, 4, [2, (20, 26)])])
+    assert hidden["per_category"]["fish"] == perfect["per_category"]["fish"] and hidden["MOTA"] == 1
+    half = tracking_figures(gt, [entry(1, 4, [0, 0]), entry(1, 4, [2, (16, 24)])])  # frame 1: covers the crowd by 4/14
+    assert half["MOTA"] == pytest.approx((2 - 1) / 2)
+    both = file_of([(4, [0, 0]), (4, [0, 0], True)])
+    assert tracking_figures(both, [entry(1, 4, [0, 0])])["MOTA"] == 1  # an instance within a crowd still counts
+
+
+def test_without_instances_or_tracks_figures_are_unknown():
+    gt = file_of([(4, [None, None])])
+    said = tracking_figures(gt, [])
+    assert all(math.isnan(said[name]) for name in (*HOTA_FIGURES, *ID_FIGURES, "MOTA", "IDSW"))
+    assert math.isnan(said["mean"]["HOTA"]) and math.isnan(said["per_category"]["cat"]["IDF1"])
+    missed = tracking_figures(file_of([(4, [0, 0])]), [])
+    assert (missed["HOTA"], missed["MOTA"], missed["IDF1"]) == (0, 0, 0)
+    empty = np.zeros(SIZE, bool)
+    nothing = {**entry(1, 4, [0, 0]), "segmentations": [encode_mask(empty)] * 2}
+    assert tracking_figures(file_of([(4, [0, 0])]), [nothing])["MOTA"] == 0  # an empty mask is no mask
+
+
+cells = st.lists(st.sampled_from([None, 0, 1, 2, 3, (3, 12), (8, 22)]), min_size=3, max_size=3)
+
+
+@settings(max_examples=30)
+@given(st.lists(cells, min_size=1, max_size=3), st.lists(cells, max_size=3))
+def test_one_category_gives_what_tracking_scores_gives(truths, tracks):
+    """The other way to the same figures: masks decoded, compared by numpy, classes left out."""
+    said = tracking_figures(file_of([(4, row) for row in truths]), [entry(1, 4, row) for row in tracks])
+    masks = np.array([[bar(*c) if isinstance(c, tuple) else bar(c) for c in frame] for frame in zip(*truths)])
+    wanted = tracking_scores([result(3, *enumerate(tracks, start=1))], [Scene(masks)])
+    assert {name: said[name] for name in wanted} == pytest.approx(wanted, nan_ok=True)
+
+
+def test_bad_results_are_refused():
+    gt = file_of([(4, [0, 0])])
+    short = {**entry(1, 4, [0, 0]), "segmentations": [None, {"size": list(SIZE), "counts": "08"}]}
+    with pytest.raises(ValueError, match=r"results\[1\]: segmentations\[1\]: .*covers 8"):
+        tracking_figures(gt, [entry(1, 4, [0, 0]), short])
+    gt["annotations"][0]["segmentations"][0] = {"size": list(SIZE), "counts": "0~"}
+    with pytest.raises(ValueError, match=r"ground truth annotations\[0\]: segmentations\[0\]"):
+        tracking_figures(gt, [])
+    with pytest.raises(ValueError, match="score_threshold is 1.5"):
+        tracking_figures(gt, [], 1.5)
+    with pytest.warns(UserWarning, match="categories that the ground truth does not list"):
+        assert tracking_figures(file_of([(4, [0, 0])]), [entry(1, 77, [0, 0])])["MOTA"] == 0

@@ -1,11 +1,19 @@
+import errno
+import itertools
+import resource
+import warnings
 import weakref
+from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
-from minst.data.video import read_video, video_info, write_gif, write_mp4
+from minst.data import video as module
+from minst.data.video import TimedFrame, read_timed, read_video, video_info, write_gif, write_mp4
 
 
 def movie(frames=5, height=96, width=128):
@@ -30,7 +38,8 @@ def test_mp4_round_trip_keeps_count_size_order_and_pixels(tmp_path):
     for t, image in enumerate(back):
         assert difference(image, frames[t]) < 4
         assert np.argmin([difference(image, other) for other in frames]) == t
-    assert video_info(path) == (128, 96, 5, 7.5)
+    assert video_info(path)[:4] == (128, 96, 5, 7.5) and not video_info(path).varies
+    assert [round(frame.seconds, 3) for frame in read_timed(path)] == [0, 0.133, 0.267, 0.4, 0.533]
 
 
 def test_odd_sizes_are_padded_by_their_last_row_and_column(tmp_path):
@@ -63,9 +72,12 @@ def test_a_folder_is_read_in_natural_order_one_image_at_a_time(tmp_path):
     assert next(frames)[0, 0, 0] == 10
     (tmp_path / "f9.png").write_bytes(b"broken later")  # not yet read: memory is bounded
     assert next(frames)[0, 0, 0] == 20
-    with pytest.raises(ValueError, match=r"f9\.png"):
-        next(frames)
-    assert video_info(tmp_path) == (80, 64, 4, None)
+    with pytest.warns(
+        UserWarning, match=r"skipped 1 that are broken, the first: .*f9\.png: not a readable image"
+    ) as said:
+        assert [image[0, 0, 0] for image in frames] == [100]
+    assert len(said) == 1
+    assert video_info(tmp_path)[:4] == (80, 64, 4, None) and video_info(tmp_path).expected == 4
 
 
 def test_neither_writing_nor_reading_keeps_old_frames(tmp_path):
@@ -116,14 +128,282 @@ def test_errors_name_the_file_and_come_at_once(tmp_path):
         read_video(tmp_path / "sound.wav")
 
 
-def test_broken_data_in_the_middle_is_an_error_not_a_silent_end(tmp_path):
+def test_a_file_of_which_nothing_decodes_is_an_error(tmp_path):
     path = write_mp4(movie(30), tmp_path / "a.mp4")
     data = bytearray(path.read_bytes())
     start = data.index(b"mdat") + 4
     data[start + 8 :] = b"\xff" * (len(data) - start - 8)
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"a\.mp4.*broken after frame 0"):
-        list(read_video(path))
+    for read in (lambda: list(read_video(path)), lambda: video_info(path)):
+        with pytest.raises(ValueError, match=r"a\.mp4: holds no frame that can be read"):
+            read()
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for name in ("1.jpg", "2.png"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"frames: holds no frame that can be read \(.*1\.jpg"):
+        list(read_video(folder))
+
+
+def film(frames=90, height=120, width=160):
+    """A fine pattern that moves, with a key frame a second at 30 fps, in the two containers of the web."""
+    tile = np.random.default_rng(0).integers(60, 200, (height // 8, width // 8, 3))
+    pattern = tile.repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    return [np.roll(pattern, 3 * t, axis=1) for t in range(frames)]
+
+
+def encode(path, frames, times, codec="libx264", options=(("g", "30"), ("preset", "veryfast"))):
+    """Written by PyAV alone; times in seconds, in ticks of 1/90000."""
+    with av.open(str(path), "w", options={"movflags": "+faststart"} if path.suffix == ".mp4" else {}) as container:
+        stream = container.add_stream(codec, rate=30, options=dict(options))
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 90000)
+        for image, seconds in zip(frames, times, strict=True):
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            picture.pts, picture.time_base = round(seconds * 90000), Fraction(1, 90000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def even(frames):
+    return [t / 30 for t in range(frames)]
+
+
+def damaged(path, start, stop, with_bytes):
+    data = bytearray(path.read_bytes())
+    a, b = round(len(data) * start), round(len(data) * stop)
+    data[a:b] = with_bytes(b - a)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("filling", [bytes, np.random.default_rng(1).bytes, lambda n: b"\xff" * n])
+def test_broken_bytes_in_the_middle_are_skipped_with_one_warning(tmp_path, filling):
+    frames = film()
+    path = encode(tmp_path / "a.mp4", frames, even(90))
+    damaged(path, 0.5, 0.55, filling)
+    with pytest.warns(UserWarning) as said:
+        back = list(read_timed(path))
+    lost = 90 - len(back)
+    missing = sorted(set(range(90)) - {round(frame.seconds * 30) for frame in back})
+    assert len(said) == 1 and 0 < lost < 30 and len(missing) == lost
+    assert f"a.mp4: skipped {lost} that are broken, the first: frame " in str(said[0].message)
+    first = float(str(said[0].message).split("(at ")[1].split(" s)")[0])
+    assert round(first * 30) in missing
+    for frame in back[: missing[0] - 2] + back[-28:]:  # before the damage and after the next key frame all is well
+        assert difference(frame.image, frames[round(frame.seconds * 30)]) < 12
+
+
+@pytest.mark.parametrize("name, codec", [("a.mp4", "libx264"), ("a.webm", "libvpx")])
+def test_a_file_cut_in_the_middle_gives_what_is_there_and_says_where_it_ends(tmp_path, name, codec):
+    path = encode(
+        tmp_path / name,
+        film(),
+        even(90),
+        codec,
+        [("g", "30"), ("deadline", "realtime"), ("cpu-used", "8")][: 1 + 2 * (codec == "libvpx")],
+    )
+    damaged(path, 0.5, 1, lambda n: b"")
+    with pytest.warns(UserWarning, match=r"after \d\.\d of its 3\.0 s, as if cut off") as said:
+        count = len(list(read_video(path)))
+    assert 20 < count < 60 and len(said) == 1
+
+
+def test_a_whole_file_is_read_without_a_word(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(read_video(encode(tmp_path / "a.mp4", film(60), even(60))))) == 60
+
+
+@pytest.mark.parametrize("suffix, codec", [(".mp4", "libx264"), (".mov", "libx264"), (".webm", "libvpx")])
+def test_a_varying_rate_is_said_and_kept(tmp_path, suffix, codec):
+    times = np.cumsum([0] + [1 / 30] * 20 + [1 / 10] * 20 + [0.5] * 3).tolist()  # 4.17 s; at its average rate: drift
+    path = encode(tmp_path / f"a{suffix}", movie(len(times)), times, codec, ())
+    info = video_info(path)
+    assert info.varies and info.frames == 44 and info.expected == 44
+    assert suffix != ".webm" or info.fps == pytest.approx(43 / times[-1], rel=0.01)  # though its header says 30
+    given = [frame.seconds for frame in read_timed(path)]
+    assert given == pytest.approx(times, abs=0.0011)  # webm counts milliseconds
+    copy = write_mp4(read_timed(path), tmp_path / "copy.mp4", info.fps)
+    assert [frame.seconds for frame in read_timed(copy)] == pytest.approx(given, abs=1e-4)
+    with av.open(str(copy)) as container:  # a player stops at the stated length: the last frame must lie within
+        assert times[-1] < container.duration / av.time_base < times[-1] + 0.3
+    assert not video_info(encode(tmp_path / f"b{suffix}", movie(40), even(40), codec, ())).varies
+
+
+@settings(max_examples=15)
+@given(st.lists(st.floats(0.001, 2), min_size=1, max_size=12), st.floats(0, 5))
+def test_written_times_are_those_given_from_zero_on(tmp_path_factory, gaps, start):
+    times = np.cumsum([start, *gaps]).tolist()
+    frames = (TimedFrame(np.zeros((64, 64, 3), np.uint8), seconds) for seconds in times)
+    path = write_mp4(frames, tmp_path_factory.getbasetemp() / "times.mp4", 10)
+    assert [f.seconds for f in read_timed(path)] == pytest.approx([t - start for t in times], abs=2e-5)
+
+
+def test_times_that_stand_still_or_are_missing_still_go_forward(tmp_path):
+    image = np.zeros((64, 64, 3), np.uint8)
+    path = write_mp4([TimedFrame(image, t) for t in (1.0, 1.0, 0.5, None, 3.0)], tmp_path / "a.mp4", 10)
+    times = [frame.seconds for frame in read_timed(path)]
+    assert times == sorted(set(times)) and times[3] - times[2] == pytest.approx(0.1) and times[4] == pytest.approx(2)
+
+
+def test_a_missing_frame_leaves_a_gap_and_no_drift(tmp_path):
+    source = [TimedFrame(image, t / 10) for t, image in enumerate(movie(6)) if t not in (2, 3)]
+    path = write_mp4(source, tmp_path / "a.mp4", 10)
+    assert [round(f.seconds, 4) for f in read_timed(path)] == [0, 0.1, 0.4, 0.5]
+
+
+def test_every_container_that_people_have_is_read(tmp_path):
+    frames = list(movie(6))
+    for name, codec in (("a.mp4", "libx264"), ("a.mov", "libx264"), ("a.webm", "libvpx"), ("ä ü.MP4", "libx264")):
+        path = encode(tmp_path / name, frames, even(6), codec, ())
+        back = list(read_video(path))
+        assert len(back) == 6 and max(map(difference, back, frames)) < 8, name
+    info = video_info(write_gif(frames, tmp_path / "a.gif", fps=10))
+    assert info[:3] == (128, 96, 6) and info.fps == pytest.approx(10) and info.seconds == pytest.approx(0.6)
+
+
+def test_gif_disposal_and_transparency_are_those_of_pillow_on_white(tmp_path):
+    shots = []
+    for t in range(4):
+        shot = np.zeros((64, 80, 4), np.uint8)
+        shot[10 * t : 10 * t + 20, 10:30] = (200, 30, 30, 255)
+        shots.append(Image.fromarray(shot))
+    for disposal in (1, 2):
+        path = tmp_path / f"{disposal}.gif"
+        shots[0].save(path, save_all=True, append_images=shots[1:], duration=[100, 100, 300, 100], disposal=disposal)
+        back = list(read_video(path))
+        with Image.open(path) as gif:
+            for t, image in enumerate(back):
+                gif.seek(t)
+                shown = gif.convert("RGBA")
+                white = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+                assert difference(image, np.asarray(white)) == 0, (disposal, t)
+        assert len(back) == 4 and video_info(path).varies
+        assert [round(f.seconds, 2) for f in read_timed(path)] == [0, 0.1, 0.2, 0.5]
+
+
+def test_patterns_name_images_in_natural_order(tmp_path, monkeypatch):
+    for name in ("b/2.png", "b/10.png", "a/1.png", "b/1.jpg", "b/deep/3.png", "b/.hidden.png", "b/3²4.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 64), (len(name) * 3, 0, 0)).save(tmp_path / name)
+    (tmp_path / "b" / "loop").symlink_to(tmp_path / "b")  # a circle: each image once all the same
+    found = module._find
+    names = lambda pattern: [str(p.relative_to(tmp_path)) for p in found(str(tmp_path / pattern))]  # noqa: E731
+    assert names("b/*.png") == ["b/2.png", "b/3²4.png", "b/10.png"]
+    assert names("*/[0-9].*") == ["a/1.png", "b/1.jpg", "b/2.png"]
+    assert names("**/*.png") == ["a/1.png", "b/2.png", "b/3²4.png", "b/10.png", "b/deep/3.png"]
+    monkeypatch.chdir(tmp_path)
+    assert [str(p) for p in found("b/*.jpg")] == ["b/1.jpg"] and len(list(read_video("b/*.png"))) == 3
+    with pytest.raises(FileNotFoundError, match=r"x\*\.png: no file has such a name"):
+        read_video("x*.png")
+    write_mp4(movie(3), tmp_path / "clip [1].mp4")
+    assert len(list(read_video("clip [1].mp4"))) == 3  # the name itself comes first
+    assert len(list(read_video("cl*.mp4"))) == 3
+    write_mp4(movie(3), tmp_path / "clip2.mp4")
+    with pytest.raises(ValueError, match=r"cl\*\.mp4: 2 files, none an image"):
+        read_video("cl*.mp4")
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(FileNotFoundError, match="round: no such file"):
+        read_video("round")
+
+
+def test_photographs_are_turned_as_their_camera_was_held(tmp_path):
+    stored = np.zeros((64, 80, 3), np.uint8)
+    stored[:32, :40] = (250, 250, 250)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}" / "a.jpg"
+        path.parent.mkdir()
+        Image.fromarray(stored).save(path, exif=exif, quality=95)
+        (image,) = read_video(path.parent)
+        with Image.open(path) as file:
+            wanted = np.asarray(ImageOps.exif_transpose(file))
+        assert image.shape == wanted.shape and difference(image, wanted) == 0
+        bright = {1: (0, 0), 2: (0, 1), 3: (1, 1), 4: (1, 0), 5: (0, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}[orientation]
+        corners = image[[[0, 0], [-1, -1]], [[0, -1], [0, -1]], 0]  # by the table of the EXIF standard
+        assert corners[bright] > 200 and (corners > 200).sum() == 1
+
+
+def test_all_kinds_of_images_become_rgb_bytes(tmp_path):
+    ramp = np.arange(64 * 65).reshape(64, 65)
+    rgba = np.zeros((64, 65, 4), np.uint8)
+    rgba[..., 0], rgba[:32, :, 3], rgba[32:48, :, 3] = 200, 255, 51  # opaque, a fifth, nothing
+    kinds = {
+        "gray": (Image.fromarray((ramp % 256).astype(np.uint8)), lambda i: i[..., 1] == ramp % 256),
+        "deep": (Image.fromarray((ramp * 15).astype(np.uint16)), lambda i: i[..., 2] == ramp * 15 // 257),
+        "see-through": (
+            Image.fromarray(rgba),
+            lambda i: [*i[0, 0], *i[40, 0], *i[63, 0]] == [200, 0, 0, 244, 204, 204, 255, 255, 255],
+        ),
+        "palette": (Image.fromarray(rgba[..., :3]).quantize(8), lambda i: abs(i[..., 0].astype(int) - 200) < 3),
+        "one-bit": (Image.fromarray(ramp % 2 > 0), lambda i: i[..., 0] == ramp % 2 * 255),
+    }
+    for name, (picture, right) in kinds.items():
+        (tmp_path / name).mkdir()
+        picture.save(tmp_path / name / "1.png")
+        (image,) = read_video(tmp_path / name)
+        assert image.shape == (64, 65, 3) and image.dtype == np.uint8 and np.all(right(image)), name
+
+
+@pytest.mark.parametrize("system, said", [("linux", "v4l2"), ("win32", "dshow")])
+def test_a_webcam_that_is_not_there_is_refused_with_those_that_are(monkeypatch, system, said):
+    monkeypatch.setattr(module.sys, "platform", system)
+    monkeypatch.setattr(module.Path, "glob", lambda *_: iter(()))
+    monkeypatch.setattr(module.av, "enumerate_input_devices", lambda kind: [], raising=False)
+    for source in (0, "0"):
+        with pytest.raises(FileNotFoundError, match=f"webcam 0: not here; there is none at all .{said}"):
+            read_video(source)
+    monkeypatch.setattr(module.Path, "glob", lambda *_: iter([module.Path("/dev/video2")]))
+    if system == "linux":
+        with pytest.raises(FileNotFoundError, match="webcam 0: not here; there is /dev/video2"):
+            video_info(0)
+        with pytest.raises(ValueError, match=r"webcam 2 \(/dev/video2\): cannot be opened"):
+            read_video("2")
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    """FFmpeg's test picture in the place of a webcam: it never ends."""
+    monkeypatch.setattr(module, "_camera", lambda number: (f"testsrc=size=128x{96 + 2 * number}:rate=10", "lavfi"))
+
+
+def test_a_webcam_goes_on_for_ever(camera):
+    assert video_info("1") == (128, 98, None, 10.0, None, False) and video_info(0).expected is None
+    frames = list(itertools.islice(read_timed(0), 25))
+    assert [f.seconds for f in frames] == pytest.approx([t / 10 for t in range(25)])
+    assert frames[0].image.shape == (96, 128, 3)
+
+
+def test_a_camera_that_has_no_frame_yet_is_asked_again():
+    class Slow:
+        asked = 0
+
+        def demux(self, stream):
+            self.asked += 1
+            if self.asked < 3:
+                raise av.error.BlockingIOError(errno.EAGAIN, "not yet")
+            yield from ("a", "b")
+
+    assert list(module._packets(Slow(), None, [])) == ["a", "b"]
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path, noise = tmp_path / "a.mp4", np.random.default_rng(0)
+    frames = [noise.integers(0, 255, (96, 128, 3), dtype=np.uint8) for _ in range(40)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write, name in ((write_mp4, "a.mp4"), (write_gif, "a.gif")):
+        path = tmp_path / name
+        path.write_text("before")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # no file may be larger
+        try:
+            with pytest.raises(OSError, match="not written") as said:
+                write(frames, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert said.value.filename == str(path) and path.read_text() == "before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "a.mp4"]
 
 
 def test_images_of_different_size_are_refused(tmp_path):

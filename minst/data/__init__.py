@@ -14,8 +14,10 @@ _HOMES = {
     "COCO": "coco",
     "YouTubeVIS": "ytvis",
     "check_dataset": "validate",
+    "open_folder": "coco",
     "read_video": "video",
     "split_annotations": "split",
+    "verify_split": "split",
     "write_shapes_dataset": "shapes",
 }
 

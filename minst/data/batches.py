@@ -16,7 +16,6 @@ Lesson: notebooks/06_temporal_training.ipynb
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,8 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from minst.data.json_index import scan
-from minst.data.layouts import find_annotations
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
 from minst.data.transforms import augmentation, frame_instances, multi_scale, transform_clip
 from minst.matcher import Instances
@@ -34,7 +31,7 @@ from minst.matcher import Instances
 if TYPE_CHECKING:
     from minst.training import TrainConfig
 
-__all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining", "open_folder"]
+__all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining"]
 
 STRIDE = 8  # of the masks that a loss compares
 SMALLEST = 64  # the network takes nothing smaller
@@ -131,16 +128,6 @@ class ShapesTraining:
 
     def __call__(self, index: int):
         return shapes_clip("train", index, self.config, self.seed)
-
-
-def open_folder(root: str | Path, split: str | None = None, annotations: str | Path | None = None):
-    """A folder in YouTube-VIS or COCO form, whichever its annotation file says: `YouTubeVIS` or `COCO`."""
-    from minst.data.coco import COCO
-    from minst.data.ytvis import YouTubeVIS
-
-    file = Path(annotations) if annotations else find_annotations(root, split)
-    keys = scan(file, {})[2]
-    return (COCO if "images" in keys and "videos" not in keys else YouTubeVIS)(root, split, file)
 
 
 class FolderClips:

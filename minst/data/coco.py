@@ -13,10 +13,20 @@ Lesson: notebooks/10_capstone.ipynb
 
 from __future__ import annotations
 
-from minst.data.json_index import integer
+from pathlib import Path
+
+from minst.data.json_index import integer, scan
+from minst.data.layouts import find_annotations
 from minst.data.ytvis import YouTubeVIS, looks_like, picture_id, require_text
 
-__all__ = ["COCO"]
+__all__ = ["COCO", "open_folder"]
+
+
+def open_folder(root: str | Path, split: str | None = None, annotations: str | Path | None = None) -> YouTubeVIS:
+    """A folder in YouTube-VIS or in COCO form, whichever its annotation file says; arguments as for the readers."""
+    file = Path(annotations) if annotations else find_annotations(root, split)
+    keys = scan(file, {})[2]
+    return (COCO if "images" in keys and "videos" not in keys else YouTubeVIS)(root, split, file)
 
 
 class COCO(YouTubeVIS):
@@ -26,7 +36,7 @@ class COCO(YouTubeVIS):
     file in YouTube-VIS form: `image_id` is `video_id`, `segmentation`, `bbox` and `area` are lists of one.
     """
 
-    _items, _owner = "images", "image_id"
+    unit, _items, _owner = "image", "images", "image_id"
 
     @staticmethod
     def _item_row(image: dict) -> tuple[int, int]:

@@ -106,7 +106,7 @@ class YouTubeVIS:
     Raises FileNotFoundError (what was looked for) or ValueError (what is wrong with the file, which entry).
     """
 
-    _items, _owner = "videos", "video_id"
+    unit, _items, _owner = "video", "videos", "video_id"
 
     def __init__(self, root: str | Path, split: str | None = None, annotations: str | Path | None = None):
         self.root = Path(root)

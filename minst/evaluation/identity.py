@@ -1,8 +1,9 @@
-"""Does an identity stay on its instance? Swaps and fragmentations of a tracker's result, with HOTA and IDF1.
+"""Does an identity stay on its instance? Swaps and fragmentations of a tracker's result, with HOTA, IDF1 and MOTA.
 
     VideoResult, K tracks    ┐                    ┌ one-to-one in a frame, IoU >= 0.5 -> who covers whom -> events
                              ├-> IoU (T, K, M) ---┤
     true masks (T, M, H, W)  ┘                    └ trackeval -> HOTA = sqrt(DetA AssA), IDF1, ...
+    a results file, the ground truth's file --- each category for itself -> trackeval -> HOTA, IDF1, MOTA, ...
 
 A track *covers* an instance when the frame's one-to-one assignment pairs the two with IoU >= 0.5. Classes do not matter
 (AP judges them). As in CLEAR MOT, pairs of the frame before stay together as long as they reach 0.5, and only what is
@@ -17,32 +18,38 @@ left is assigned by total IoU: two tracks on one instance that take turns at bei
 Symbols: T frames, K tracks, M instances of a clip. Ids count from 1 (0 = none), instances from 0 (-1 = none).
 
 Assumption: an instance out of sight cannot be lost: a gap is a fragmentation only if the instance is visible in it.
-    (CLEAR MOT counts every gap.)
+    (CLEAR MOT counts every gap: its Frag and IDSW are not our fragmentations and swaps.)
+Assumption: on a results file what covers a crowd and no instance is neither right nor wrong, as in the AP.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from pycocotools import mask as rle_codec
 from scipy.optimize import linear_sum_assignment
 
 from minst.data.ytvis import decode_mask
+from minst.evaluation.coco import run_lengths
 from minst.evaluation.consistency import HOLD_IOU, mask_ious, share
 from minst.evaluation.difficulty import GroupedCounts, clip_measures, difficulty_levels, frame_measures
+from minst.evaluation.ytvis import YTVISEval
 
 if TYPE_CHECKING:  # tracking needs torch, comparing masks does not
     from minst.tracking import FrameResult, VideoResult
 
 __all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "category_names", "gather_frames",
-           "identity_events", "tracking_scores"]  # fmt: skip
+           "check_codes", "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
 
 EVENT_KINDS = ("found", "lost", "again", "back", "swap")
 HOTA_FIGURES = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA")  # means over 19 thresholds of IoU
 ID_FIGURES = ("IDF1", "IDP", "IDR")
+CLEAR_FIGURES = ("MOTA", "MOTP", "IDSW", "Frag")  # at IoU >= 0.5; counts: switches, gaps while others are tracked
 INSTALL = 'HOTA and IDF1 need the package trackeval; install it with: python3 -m pip install "minst[track]"'
 
 
@@ -205,22 +212,113 @@ def tracking_scores(results: Iterable[VideoResult], clips: Iterable) -> dict[str
     return _scores([identity_events(result, clip) for result, clip in zip(results, clips, strict=True)])
 
 
-def _scores(clips: Sequence[IdentityEvents]) -> dict[str, float]:
+def tracking_figures(
+    gt: str | os.PathLike | dict, results: str | os.PathLike | list, score_threshold: float = 0.5
+) -> dict:
+    """HOTA, IDF1 and CLEAR of YouTube-VIS results: the tracks of at least `score_threshold`, by trackeval.
+
+    gt, results: as for `evaluate_ytvis`. A track counts in its own category alone, where it competes with no other.
+
+    Returns HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES of all categories together (detections counted alike), then "mean":
+    {the fractions among them: averaged over the categories that have instances}, "per_category": {name: all},
+    "score_threshold". Fractions of 1; NaN where there is neither instance nor track, and for "mean" without instances.
+    Without trackeval: ImportError with the command to install it.
+    """
+    names = (HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES)
+    if not 0 <= score_threshold <= 1:
+        raise ValueError(f"score_threshold is {score_threshold}; it must lie between 0 and 1")
+    checked = YTVISEval(gt, results)
+    sure = [track for track in checked.predictions if track["score"] >= score_threshold]
+    check_codes(checked.truths + sure, checked.videos)
+    groups: dict[int, dict] = {c: {} for c in checked.params.catIds}  # category -> video -> truths, predictions
+    for side, tracks in enumerate((checked.truths, sure)):
+        for track in tracks:
+            if track["category_id"] in groups:  # `YTVISEval` has warned of the others
+                groups[track["category_id"]].setdefault(track["video_id"], ([], []))[side].append(track)
+    clips = {c: [_overlaps(*both, checked.videos[v]) for v, both in of_video.items()] for c, of_video in groups.items()}
+    per_category = dict(zip(checked.category_names(), (_scores(found, names) for found in clips.values()), strict=True))
+    known = [
+        per_category[name] for name, found in zip(per_category, clips.values()) if any(c.visible.any() for c in found)
+    ]
+    fractions = HOTA_FIGURES + ID_FIGURES + CLEAR_FIGURES[:2]
+    return {
+        **_scores([clip for found in clips.values() for clip in found], names),
+        "mean": {f: float(np.mean([scores[f] for scores in known])) if known else float("nan") for f in fractions},
+        "per_category": per_category,
+        "score_threshold": score_threshold,
+    }
+
+
+def check_codes(tracks: Iterable[dict], videos: Mapping) -> None:
+    """ValueError, naming track and frame, where a run-length code does not cover its frame exactly.
+
+    tracks, videos: those of a `YTVISEval`. pycocotools does not look, and may loop for ever.
+    """
+    for track in tracks:
+        seen = [t for t, text in enumerate(track["masks"]) if text is not None]
+        texts, pixels = [track["masks"][t] for t in seen], videos[track["video_id"]].pixels
+        run_lengths(texts, pixels, lambda i: f"{track['where']}: segmentations[{seen[i]}]")  # noqa: B023
+
+
+class _Overlaps(NamedTuple):
+    """What `_trackeval_data` needs to know of K tracks and M instances."""
+
+    visible: np.ndarray  # (T, M) bool
+    seen: np.ndarray  # (T, K) bool
+    ious: np.ndarray  # (T, K, M)
+
+
+def _overlaps(truths: list[dict], predictions: list[dict], video) -> _Overlaps:
+    """The tracks of one video and category, as `YTVISEval` holds them; crowds hide what covers nothing else."""
+    instances, crowds = ([g for g in truths if bool(g["iscrowd"]) == crowd] for crowd in (False, True))
+    codes = [[_code(track["masks"][t], video.size) for track in predictions] for t in range(video.frames)]
+    visible = np.zeros((video.frames, len(instances)), dtype=bool)
+    seen, ious = np.zeros((video.frames, len(predictions)), dtype=bool), []
+    for t, ours in enumerate(codes):
+        theirs, crowd = ([_code(g["masks"][t], video.size) for g in side] for side in (instances, crowds))
+        ious.append(_frame_ious(ours, theirs))
+        covers_crowd = (_frame_ious(ours, crowd) >= HOLD_IOU).any(axis=1) & (ious[t] < HOLD_IOU).all(axis=1)
+        visible[t] = [code is not None for code in theirs]
+        seen[t] = np.array([code is not None for code in ours], dtype=bool) & ~covers_crowd
+    return _Overlaps(visible, seen, np.stack(ious))
+
+
+def _code(text: str | None, size: list[int]) -> dict | None:
+    """The mask as pycocotools takes it; None where there is none or nothing in it."""
+    code = None if text is None else {"size": size, "counts": text.encode()}
+    return code if code and rle_codec.area(code) else None
+
+
+def _frame_ious(ours: list[dict | None], theirs: list[dict | None]) -> np.ndarray:
+    """IoU (K, M) of masks in one frame, 0 where one is None."""
+    found = np.zeros((len(ours), len(theirs)))
+    rows, columns = ([i for i, code in enumerate(side) if code] for side in (ours, theirs))
+    if rows and columns:
+        both = rle_codec.iou([ours[i] for i in rows], [theirs[j] for j in columns], [0] * len(columns))
+        found[np.ix_(rows, columns)] = both
+    return found
+
+
+def _scores(
+    clips: Sequence[IdentityEvents | _Overlaps], figures: Sequence[tuple[str, ...]] = (HOTA_FIGURES, ID_FIGURES)
+) -> dict[str, float]:
+    """figures: which of trackeval's HOTA, Identity and CLEAR, in this order."""
     try:
-        from trackeval.metrics import HOTA, Identity
+        from trackeval.metrics import CLEAR, HOTA, Identity
     except ImportError as error:
         raise ImportError(INSTALL) from error
     tables = {i: _trackeval_data(clip) for i, clip in enumerate(clips)}
     if not any(data["num_gt_dets"] + data["num_tracker_dets"] for data in tables.values()):
-        return dict.fromkeys(HOTA_FIGURES + ID_FIGURES, float("nan"))
+        return dict.fromkeys((name for names in figures for name in names), float("nan"))
     scores: dict[str, float] = {}
-    for metric, names in ((HOTA(), HOTA_FIGURES), (Identity({"PRINT_CONFIG": False}), ID_FIGURES)):
+    quiet = {"PRINT_CONFIG": False}
+    for metric, names in zip((HOTA(), Identity(quiet), CLEAR(quiet)), figures):
         found = metric.combine_sequences({i: metric.eval_sequence(data) for i, data in tables.items()})
         scores |= {name: float(np.mean(found[name])) for name in names}
     return scores
 
 
-def _trackeval_data(clip: IdentityEvents) -> dict:
+def _trackeval_data(clip: IdentityEvents | _Overlaps) -> dict:
     """A clip as trackeval's metrics read it: who is there in every frame, numbered without gaps, and their IoU."""
     data: dict = {"num_timesteps": len(clip.visible)}
     for name, there in (("gt", clip.visible), ("tracker", clip.seen)):

@@ -40,19 +40,25 @@ def evaluate_folder(
     reuse_interval: int = 3,
     association: str = "mask",
     videos: int | None = None,
+    split: str | None = None,
+    annotations: str | Path | None = None,
 ) -> dict:
     """`evaluate_model` with weights by name or folder, on the first `videos` of a folder.
 
     Raises ValueError when the categories of folder and model differ, or labels are withheld.
     """
-    dataset, model = YouTubeVIS(folder), MobileInst.from_pretrained(weights).fuse()
+    dataset, model = YouTubeVIS(folder, split, annotations), MobileInst.from_pretrained(weights).fuse()
     figures = evaluate_model(model, dataset, reuse_interval, association, videos)
     figures["weights"], figures["folder"] = str(weights), Path(folder).name
     return figures
 
 
 def evaluate_model(
-    model: MobileInst, dataset: YouTubeVIS, reuse_interval: int = 3, association: str = "mask", videos: int | None = None
+    model: MobileInst,
+    dataset: YouTubeVIS,
+    reuse_interval: int = 3,
+    association: str = "mask",
+    videos: int | None = None,
 ) -> dict:
     """The dict of `evaluate_ytvis` (figures in 0..1, per category, per video) and
 

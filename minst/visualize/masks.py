@@ -112,7 +112,7 @@ class Player(NamedTuple):
     info: VideoInfo
 
     def __repr__(self) -> str:
-        width, height, count, fps = self.info
+        width, height, count, fps = self.info[:4]
         size = f"{width} x {height}, {count / fps:.1f} s, {len(self.video) / 1024:.0f} KB"
         return f"Film: {count} frame{'s' * (count != 1)}, {size}"
 

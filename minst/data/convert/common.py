@@ -1,0 +1,172 @@
+"""What the readers of all formats share: a video as they hand it over, masks from shapes, folders.
+
+    polygon_mask  points (x, y) in pixels, (0, 0) the corner of the first pixel ─> mask (H, W) bool
+    encode        mask ─> compressed RLE       new_folder  written beside, moved to its place when complete
+
+Lesson: notebooks/10_capstone.ipynb
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from pycocotools import mask as rle_codec
+
+from minst.data.ytvis import decode_mask
+
+__all__ = [
+    "Found", "Track", "Video", "box_mask", "ellipse_mask", "encode", "field", "image_files", "index_image", "natural",
+    "new_folder", "only_file", "polygon_mask", "read_text", "subfolders",
+]  # fmt: skip
+
+IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+class Track(NamedTuple):
+    """One instance of a video."""
+
+    category: str
+    masks: dict[int, dict]  # RLE by index of the frame, where it is visible
+    crowd: bool = False
+
+
+class Video(NamedTuple):
+    """One video, its images not yet read."""
+
+    name: str
+    size: tuple[int, int]  # height, width
+    images: Iterable[tuple[str, Path | bytes | np.ndarray]]  # file name and a file, its content, or (H, W, 3) bytes
+    tracks: list[Track]
+
+
+class Found(NamedTuple):
+    """What a reader notes on its way: categories in the file's order, and how much of what is lost."""
+
+    categories: list[str]
+    lost: Counter
+
+
+def polygon_mask(points: list, size: tuple[int, int], where: str) -> np.ndarray:
+    """The inside of a polygon [(x, y), ...], at least three points, as pycocotools draws it; it may leave the frame."""
+    try:
+        return decode_mask([np.asarray(points, dtype=float).ravel().tolist()], *size)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def box_mask(box: list, size: tuple[int, int], where: str, found: Found, degrees: float = 0.0) -> np.ndarray:
+    """A box left, top, right, bottom, filled: all that is known of an object without a mask."""
+    found.lost["boxes without a mask became filled rectangles"] += 1
+    left, top, right, bottom = box
+    points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], dtype=float)
+    return polygon_mask(_turned(points, degrees), size, where)
+
+
+def ellipse_mask(x, y, across, down, size: tuple[int, int], where: str, degrees: float = 0.0) -> np.ndarray:
+    """The inside of an ellipse of centre x, y and half axes across, down."""
+    turns = np.linspace(0, 2 * math.pi, 128, endpoint=False)
+    points = np.stack([x + across * np.cos(turns), y + down * np.sin(turns)], axis=1)
+    return polygon_mask(_turned(points, degrees), size, where)
+
+
+def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Points turned clockwise, as seen, about the middle of their extent."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    middle = (points.min(0) + points.max(0)) / 2
+    return (points - middle) @ np.array([[c, s], [-s, c]]) + middle
+
+
+def encode(mask: np.ndarray) -> dict:
+    """A mask (H, W) bool as compressed RLE whose counts are text."""
+    rle = rle_codec.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+def natural(name: object) -> list:
+    """A sort key under which 2 comes before 10."""
+    parts = re.split(r"([0-9]+)", str(name))
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder in natural order; none if it is no folder."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((p for p in paths if p.suffix.lower() in IMAGES and p.name[0] != "."), key=lambda p: natural(p.name))
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder in natural order, hidden ones left out; none if it is no folder."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted((p for p in paths if p.is_dir() and p.name[0] != "."), key=lambda p: natural(p.name))
+
+
+def only_file(source: Path, suffix: str, *folders: Path) -> Path:
+    """`source`, if it is a file, else the only file of this suffix in the folders."""
+    if source.is_file():
+        return source
+    files = [path for folder in folders for path in sorted(folder.glob(f"*{suffix}"))]
+    if len(files) != 1:
+        which = f"several {suffix} files ({', '.join(p.name for p in files[:4])})" if files else f"no {suffix} file"
+        raise ValueError(f"{source}: {which} there; name the one to read")
+    return files[0]
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
+
+
+def index_image(path: Path, modes: tuple[str, ...], what: str, size: tuple[int, int]) -> np.ndarray:
+    """The numbers (H, W) that an image of one channel stores; ValueError for another mode or size."""
+    try:
+        with Image.open(path) as image:
+            index, mode = np.array(image), image.mode
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"{path}: not a readable image ({error})") from None
+    if mode not in modes:
+        raise ValueError(f"{path}: an image of mode {mode}, not {what}")
+    if index.shape != size:
+        raise ValueError(f"{path}: {index.shape[1]}x{index.shape[0]}, its image is {size[1]}x{size[0]}")
+    return index
+
+
+def field(entry, key: str, kind: type | tuple, where: str):
+    """entry[key], which must be of `kind`."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{where}: {key!r} is {'missing' if value is None else repr(value)[:40]}")
+    return value
+
+
+@contextlib.contextmanager
+def new_folder(out: str | Path) -> Iterator[Path]:
+    """A folder to write into, beside `out`; it becomes `out`, which must be new or empty, if no error comes."""
+    out = Path(out).resolve()
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
+    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        if out.exists():
+            out.rmdir()
+        beside.rename(out)
+    except OSError as error:
+        if str(beside) in str(error.filename or beside):  # say its own name, not that of the unfinished one
+            raise OSError(error.errno, f"not written ({error.strerror or error})", str(out)) from None
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

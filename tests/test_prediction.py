@@ -1,0 +1,106 @@
+"""A model on a data set: images in COCO form, and several processes that share the work."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
+from minst.data.ytvis import decode_mask
+from minst.evaluation import evaluate_results
+from minst.model import MobileInst, as_frames, upsample_masks
+from minst.prediction import gathered, predict_folder
+from minst.processes import Alone
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+SIZE = ShapesConfig(width=128, height=96, frames=4)
+
+
+@pytest.fixture(scope="module")
+def weights(make_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    make_model(class_names=CATEGORIES, num_classes=len(CATEGORIES)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Five images in COCO form, their categories in another order and with other ids than the model's classes."""
+    path = write_shapes_dataset(tmp_path_factory.mktemp("d") / "coco", 5, SIZE, images=True)
+    file = json.loads(path.read_text())
+    file["categories"] = [{**c, "id": 7 * c["id"]} for c in reversed(file["categories"])]
+    file["annotations"] = [{**a, "category_id": 7 * a["category_id"]} for a in file["annotations"]]
+    path.write_text(json.dumps(file))
+    return path.parent
+
+
+def test_detections_of_images(images, weights):
+    """By a plain loop over queries and classes."""
+    entries = list(predict_folder(images, weights, score_threshold=0.4))
+    model = MobileInst.from_pretrained(weights).fuse()
+    file = json.loads((images / "annotations.json").read_text())
+    id_of = {c["name"]: c["id"] for c in file["categories"]}
+    assert [e["image_id"] for e in entries] == sorted(e["image_id"] for e in entries)
+    for image in file["images"]:
+        from minst.data.files import read_image
+
+        with torch.inference_mode():
+            out = model(as_frames(read_image(images / "images" / image["file_name"])))
+            masks = upsample_masks(out.mask_logits, (96, 128))[0] > 0
+        expected = {}
+        for query in range(8):
+            for label, name in enumerate(CATEGORIES):
+                score = float((out.class_logits[0, query, label].sigmoid() * out.objectness[0, query].sigmoid()).sqrt())
+                if score >= 0.4:
+                    expected[round(score, 5), id_of[name]] = masks[query].numpy()
+        mine = [e for e in entries if e["image_id"] == image["id"]]
+        assert [e["score"] for e in mine] == sorted((e["score"] for e in mine), reverse=True)
+        assert {(round(e["score"], 5), e["category_id"]) for e in mine} == expected.keys() and expected
+        for entry in mine:
+            mask = expected[round(entry["score"], 5), entry["category_id"]]
+            np.testing.assert_array_equal(decode_mask(entry["segmentation"], 96, 128), mask)
+
+
+def test_an_image_has_at_most_a_hundred_detections(images, make_model, tmp_path):
+    make_model(class_names=CATEGORIES, num_classes=8, num_queries=30).save_pretrained(tmp_path)
+    entries = list(predict_folder(images, tmp_path, videos=1, score_threshold=0.0))
+    assert len(entries) == 100 and len({(e["category_id"], e["score"]) for e in entries}) == 100
+
+
+def test_small_inputs_give_masks_of_the_images_size(images, weights):
+    entries = list(predict_folder(images, weights, size=64, videos=2))
+    assert entries and all(e["segmentation"]["size"] == [96, 128] for e in entries)
+
+
+def test_truth_as_results_is_perfect(images):
+    truth = json.loads((images / "annotations.json").read_text())
+    results = [{**a, "score": 0.9} for a in truth["annotations"]]
+    assert evaluate_results(images / "annotations.json", results)["AP"] == pytest.approx(1.0)
+
+
+class Share(Alone):
+    """One of three processes, whose gather is told what the others have."""
+
+    processes = 3
+
+    def __init__(self, rank, all_items=None):
+        super().__init__("cpu")
+        self.rank, self.all_items = rank, all_items
+
+    def gather(self, items):
+        return self.all_items
+
+
+@pytest.mark.parametrize("form", ["images", "videos"])
+def test_three_processes_give_what_one_gives(images, weights, tmp_path, form):
+    folder = images
+    if form == "videos":
+        folder = write_shapes_dataset(tmp_path / "vis", 4, SIZE).parent
+    one = list(gathered(Alone("cpu"), predict_folder(folder, weights)))
+    shares = [list(predict_folder(folder, weights, engine=Share(rank))) for rank in range(3)]
+    together = gathered(Share(0, [entry for share in shares for entry in share]), shares[0])
+    key = "image_id" if form == "images" else "video_id"
+    assert together == sorted(one, key=lambda e: e[key]) and len({e[key] for e in shares[1]}) < len(
+        {e[key] for e in one}
+    )
