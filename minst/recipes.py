@@ -1,8 +1,9 @@
-"""The paper's training recipes as `TrainConfig`s: COCO images first, then temporal training on videos.
+"""Training recipes as `TrainConfig`s: the paper's (COCO images first, then temporal training on videos), and our own.
 
     recipe("coco", data=DIR)                         270,000 steps of 16 images, shorter sides 416 to 640
       -> runs/coco/weights
     recipe("youtubevis-2019", data=DIR, init="runs/coco/weights")      pairs of frames, shorter sides 360 to 480
+    recipe("finetune", data=DIR)                     your own dozen of labelled frames, from the shipped weights
 
 Another `pairs` (frames in a step / 2) scales the learning rate linearly, and the numbers of steps inversely, so
 that as many images are seen; what is given by name is taken as it is. `accumulate` and processes change none of this:
@@ -51,6 +52,22 @@ RECIPES = {
     "coco": {**_IMAGES, "out": "runs/coco", "split": "train"},
     "youtubevis-2019": {**_VIDEO, "out": "runs/youtubevis-2019", "split": "train"},
     "youtubevis-2021": {**_VIDEO, "out": "runs/youtubevis-2021", "split": "train"},
+    # a dozen labelled frames on top of what the shipped weights know (lesson 10: how these values were found)
+    "finetune": {
+        "out": "runs/mine",
+        "init": "shapes-tiny",
+        "iterations": 150,
+        "pairs": 4,
+        "lr": 5e-4,
+        "backbone_lr": 0.1,
+        "freeze_norms": True,  # a few frames make poor statistics
+        "ema": 0.95,
+        "token_weight": 0.0,
+        "min_scale": 0.4,
+        "warmup": 10,
+        "decay": 0.7,
+        "max_gap": 2,
+    },
     "ovis": {**_VIDEO, "out": "runs/ovis", "split": "train", "iterations": 20_000},
 }
 

@@ -22,21 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "CREATURES",
-    "Creature",
-    "clip01",
-    "clip_patch",
-    "disc",
-    "ellipse",
-    "limb",
-    "oklch",
-    "saw",
-    "shadow",
-    "stamp",
-    "union",
-    "wave",
-]
+__all__ = ["CREATURES", "Creature", "clip01", "clip_patch", "cut", "disc", "ellipse", "limb", "oklch", "saw", "shadow",
+           "stamp", "union", "wave"]
 
 
 def clip01(x):
@@ -110,13 +97,8 @@ def fish(u, v, sin, cos):
     tail = union(cut(tail, a - 0.6) - 0.06, fins)
     stripes = cut(saw((u - 0.1 * a * a) * 2.4 + 0.14) * 0.42 - 0.095, body + 0.03, u - 0.5)
     return join(body, tail, 0.12), (
-        (tail, "mark"),
-        (body, "base"),
-        (stripes, "mark"),
-        (cut(body + 0.03, 0.62 - u), "skin"),
-        (disc(u, v, 0.72, -0.12, 0.15), "light"),
-        (disc(u, v, 0.75, -0.12, 0.085), "dark"),
-    )
+        (tail, "mark"), (body, "base"), (stripes, "mark"), (cut(body + 0.03, 0.62 - u), "skin"),
+        (disc(u, v, 0.72, -0.12, 0.15), "light"), (disc(u, v, 0.75, -0.12, 0.085), "dark"))
 
 
 def butterfly(u, v, sin, cos):
@@ -130,13 +112,8 @@ def butterfly(u, v, sin, cos):
     feelers = limb(u, a0, 0.5, 0.05, 0.95, 0.32, 0.035, 0.045)
     spots = union(disc(u, a, 0.44, 0.72, 0.2), disc(u, a, -0.52, 0.5, 0.17))
     return union(wings, body, feelers), (
-        (wings, "mark"),
-        (wings + 0.11, "base"),
-        (np.abs(fore) - 0.02, "dark"),
-        (spots, "light"),
-        (spots + 0.09, "dark"),
-        (union(body, feelers), "dark"),
-    )
+        (wings, "mark"), (wings + 0.11, "base"), (np.abs(fore) - 0.02, "dark"), (spots, "light"),
+        (spots + 0.09, "dark"), (union(body, feelers), "dark"))
 
 
 def turtle(u, v, sin, cos):
@@ -153,38 +130,24 @@ def turtle(u, v, sin, cos):
     x, y = np.where(near, x1, x2), np.where(near, y1, y2)
     plates = cut(x, x * 0.5 + y * 0.8660254) - (w / 2 - 0.035)
     return union(shell, skin), (
-        (skin, "skin"),
-        (shell, "dark"),
-        (shell + 0.05, "mark"),
-        (cut(shell + 0.13, plates), "base"),
-        (cut(shell + 0.13, plates + 0.11), "mark"),
-        (disc(u, a, 1.12, 0.12, 0.055), "dark"),
-    )
+        (skin, "skin"), (shell, "dark"), (shell + 0.05, "mark"), (cut(shell + 0.13, plates), "base"),
+        (cut(shell + 0.13, plates + 0.11), "mark"), (disc(u, a, 1.12, 0.12, 0.055), "dark"))
 
 
 def snail(u, v, sin, cos):
     shell = disc(u, v, -0.14, -0.12, 0.7)
-    foot = join(
-        limb(u, v, -1.05 - 0.06 * sin, 0.66, 0.62, 0.6, 0.06, 0.2),
-        limb(u, v, 0.6, 0.56, 0.92 + 0.05 * sin, 0.12, 0.21, 0.17),
-        0.15,
-    )
-    stalks = union(
-        limb(u, v, 0.9, 0.1, 0.84 + 0.08 * sin, -0.38, 0.06, 0.06),
-        limb(u, v, 0.98, 0.1, 1.14 + 0.08 * sin, -0.32, 0.06, 0.06),
-    )
+    foot = join(limb(u, v, -1.05 - 0.06 * sin, 0.66, 0.62, 0.6, 0.06, 0.2),
+                 limb(u, v, 0.6, 0.56, 0.92 + 0.05 * sin, 0.12, 0.21, 0.17), 0.15)
+    stalks = union(limb(u, v, 0.9, 0.1, 0.84 + 0.08 * sin, -0.38, 0.06, 0.06),
+                   limb(u, v, 0.98, 0.1, 1.14 + 0.08 * sin, -0.32, 0.06, 0.06))
     tips = union(disc(u, v, 0.84 + 0.08 * sin, -0.4, 0.1), disc(u, v, 1.14 + 0.08 * sin, -0.34, 0.1))
     x, y = u + 0.14, v + 0.12
     r = np.sqrt(x * x + y * y)
     spiral = (saw(angle(y, x) + r * 3.1) - 0.2) * 0.32
     skin = union(join(foot, stalks, 0.06), tips)
     return union(shell, skin), (
-        (skin, "skin"),
-        (tips, "dark"),
-        (shell, "dark"),
-        (shell + 0.05, "base"),
-        (cut(shell + 0.05, spiral), "mark"),
-    )
+        (skin, "skin"), (tips, "dark"), (shell, "dark"), (shell + 0.05, "base"),
+        (cut(shell + 0.05, spiral), "mark"))
 
 
 def starfish(u, v, sin, cos):
@@ -212,11 +175,8 @@ def jellyfish(u, v, sin, cos):
     arms = cut(arms * 0.9, u - 0.1, (-1.12 + 0.12 * np.abs(strand)) - u)
     ribs = (saw(w * 1.9 / np.maximum(1.35 - 0.85 * np.maximum(u, 0.0), 0.4) + 0.5) - 0.16) * 0.4
     return union(bell, arms), (
-        (arms, "skin"),
-        (bell, "base"),
-        (cut(bell + 0.05, ribs, hem + 0.14 - u), "mark"),
-        (cut(bell + 0.02, u - hem - 0.12), "light"),
-    )
+        (arms, "skin"), (bell, "base"), (cut(bell + 0.05, ribs, hem + 0.14 - u), "mark"),
+        (cut(bell + 0.02, u - hem - 0.12), "light"))
 
 
 def leaf(u, v, sin, cos):
@@ -227,7 +187,8 @@ def leaf(u, v, sin, cos):
     stem = limb(u, v, -0.9, 0.0, -1.42, 0.1, 0.065, 0.05)
     veins = cut(saw((u - a * 0.75) * 2.9) * 0.27 - 0.032, blade + 0.1)
     rib = cut(a - 0.045, blade + 0.04)
-    return union(blade, stem), ((stem, "skin"), (blade, "base"), (cut(blade, v), "deep"), (union(veins, rib), "mark"))
+    return union(blade, stem), (
+        (stem, "skin"), (blade, "base"), (cut(blade, v), "deep"), (union(veins, rib), "mark"))
 
 
 def ladybird(u, v, sin, cos):
@@ -236,20 +197,13 @@ def ladybird(u, v, sin, cos):
     head = ellipse(u, v, 0.72, 0.0, 0.3, 0.44)
     step = 0.1 * sin * np.where(v > 0, 1.0, -1.0).astype(np.float32)
     ahead, behind = u - step, u + step
-    legs = union(
-        limb(ahead, a, 0.35, 0.6, 0.62, 1.02, 0.09, 0.06),
-        limb(u, a, 0.9, 0.15, 1.2, 0.34, 0.05, 0.06),
-        limb(ahead, a, -0.5, 0.6, -0.78, 0.96, 0.09, 0.06),
-        limb(behind, a, -0.1, 0.7, -0.1, 1.12, 0.09, 0.06),
-    )
+    legs = union(limb(ahead, a, 0.35, 0.6, 0.62, 1.02, 0.09, 0.06), limb(u, a, 0.9, 0.15, 1.2, 0.34, 0.05, 0.06),
+                 limb(ahead, a, -0.5, 0.6, -0.78, 0.96, 0.09, 0.06), limb(behind, a, -0.1, 0.7, -0.1, 1.12, 0.09, 0.06))
     dots = union(disc(u, a, 0.22, 0.4, 0.19), disc(u, a, -0.3, 0.5, 0.2), disc(u, a, -0.66, 0.2, 0.16))
     seam = cut(a - 0.035, wings)
     return union(wings, head, legs), (
-        (union(head, legs), "dark"),
-        (disc(u, a, 0.82, 0.24, 0.1), "light"),
-        (wings, "base"),
-        (union(dots, seam), "mark"),
-    )
+        (union(head, legs), "dark"), (disc(u, a, 0.82, 0.24, 0.1), "light"), (wings, "base"),
+        (union(dots, seam), "mark"))
 
 
 class Creature(NamedTuple):
@@ -275,19 +229,12 @@ CREATURES = {
 def oklch(lightness: float, chroma: float, hue: float) -> np.ndarray:
     """Colour by perceived lightness, chroma and hue (in turns), OKLab -> (3, 1, 1) float32, whole numbers 0 .. 255."""
     a, b = chroma * math.cos(2 * math.pi * hue), chroma * math.sin(2 * math.pi * hue)
-    long, medium, short = (
-        x**3
-        for x in (
-            lightness + 0.3963377774 * a + 0.2158037573 * b,
-            lightness - 0.1055613458 * a - 0.0638541728 * b,
-            lightness - 0.0894841775 * a - 1.2914855480 * b,
-        )
-    )
-    linear = (
-        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-    )
+    long, medium, short = (x**3 for x in (lightness + 0.3963377774 * a + 0.2158037573 * b,
+                                          lightness - 0.1055613458 * a - 0.0638541728 * b,
+                                          lightness - 0.0894841775 * a - 1.2914855480 * b))
+    linear = (4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+              -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+              -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short)
     rgb = [round(255 * max(0.0, min(1.0, x)) ** (1 / 2.2)) for x in linear]
     return np.array(rgb, np.float32).reshape(3, 1, 1)
 

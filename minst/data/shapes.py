@@ -50,16 +50,8 @@ from minst.data.creatures import (
     wave,
 )
 
-__all__ = [
-    "CATEGORIES",
-    "SPLITS",
-    "ShapesClip",
-    "ShapesConfig",
-    "ShapesFrame",
-    "clip_statistics",
-    "shapes_clip",
-    "write_shapes_dataset",
-]
+__all__ = ["CATEGORIES", "SPLITS", "ShapesClip", "ShapesConfig", "ShapesFrame", "clip_statistics", "shapes_clip",
+           "write_shapes_dataset"]
 
 CATEGORIES = tuple(CREATURES)  # index = class id
 SPLITS = ("train", "val", "test")
@@ -94,13 +86,8 @@ class ShapesConfig:
     category: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        whole = [
-            ("width", 64, 4096),
-            ("height", 48, 4096),
-            ("frames", 1, 100_000),
-            ("min_instances", 1, 64),
-            ("max_instances", self.min_instances, 64),
-        ]
+        whole = [("width", 64, 4096), ("height", 48, 4096), ("frames", 1, 100_000), ("min_instances", 1, 64),
+                 ("max_instances", self.min_instances, 64)]
         knobs = [("speed", 0.0, 4.0), ("occlusion", 0.0, 3.0), ("crowding", 0.0, 4.0), ("clutter", 0.0, 4.0)]
         for name, low, high in whole + knobs:
             value = getattr(self, name)
@@ -265,14 +252,8 @@ def _colors(random: _Random, hue: float) -> dict[str, np.ndarray]:
     mark_hue = hue + random.uniform(-0.12, 0.12)
     mark = oklch(light - 0.27, chroma * 0.9, mark_hue) if dark_marks else oklch(min(light + 0.24, 0.95), 0.06, mark_hue)
     skin = oklch(light - 0.02 if dark_marks else light + 0.1, chroma * 0.7, hue + random.uniform(-0.08, 0.08))
-    return {
-        "base": oklch(light, chroma, hue),
-        "deep": oklch(light - 0.09, chroma, hue - 0.02),
-        "mark": mark,
-        "skin": skin,
-        "dark": oklch(0.27, 0.05, hue),
-        "light": oklch(0.96, 0.025, hue + 0.2),
-    }
+    return {"base": oklch(light, chroma, hue), "deep": oklch(light - 0.09, chroma, hue - 0.02), "mark": mark,
+            "skin": skin, "dark": oklch(0.27, 0.05, hue), "light": oklch(0.96, 0.025, hue + 0.2)}
 
 
 class ShapesClip:
@@ -344,10 +325,8 @@ class ShapesClip:
         t, reach = np.arange(self.config.frames), 26.0  # units the camera can move each way
         angle, wobble = random.uniform(0, _PI2), random.uniform(0, _PI2)
         drift = random.uniform(0, 1.6) * self.config.speed * (t - t.mean())
-        pan = [
-            np.clip(drift * f(angle) + random.uniform(0, 5) * np.sin(t * 0.2 + wobble), -reach, reach)
-            for f in (math.cos, math.sin)
-        ]
+        pan = [np.clip(drift * f(angle) + random.uniform(0, 5) * np.sin(t * 0.2 + wobble), -reach, reach)
+               for f in (math.cos, math.sin)]
         pulse = random.uniform(0.02, 0.13) * np.sin(_PI2 * t / random.uniform(16, 50) + random.uniform(0, _PI2))
         warmth = random.uniform(-0.05, 0.05) * np.linspace(-1, 1, len(t))
         slope, fall = random.uniform(0.0, 0.13), random.uniform(0, _PI2) + random.uniform(-0.04, 0.04) * t
@@ -396,10 +375,8 @@ class ShapesClip:
         creature = CREATURES[CATEGORIES[thing.label]]
         scale = float(thing.scale[t] * unit)
         (cx, cy), (cos, sin, side) = _exact(thing.path[t] * unit), (float(z) for z in thing.turn[t])
-        rx, ry = (
-            scale * (abs(a) * creature.reach[0] + abs(b) * creature.reach[1]) + 3 * unit
-            for a, b in ((cos, sin), (sin, cos))
-        )
+        rx, ry = (scale * (abs(a) * creature.reach[0] + abs(b) * creature.reach[1]) + 3 * unit
+                  for a, b in ((cos, sin), (sin, cos)))
         x0, y0, x1, y1 = math.floor(cx - rx), math.floor(cy - ry), math.ceil(cx + rx), math.ceil(cy + ry)
         meet = clip_patch(frame.shape, y0, x0, (y1 - y0, x1 - x0))
         if meet is None:
@@ -415,10 +392,8 @@ class ShapesClip:
         if not inside[patch].any():
             return 0
         row, column = thing.texture
-        texture = _noise("cloud")[
-            (v[patch] * 60.0).astype(np.int32) + row & _TILE - 1,
-            (u[patch] * 60.0).astype(np.int32) + column & _TILE - 1,
-        ]
+        texture = _noise("cloud")[(v[patch] * 60.0).astype(np.int32) + row & _TILE - 1,
+                                  (u[patch] * 60.0).astype(np.int32) + column & _TILE - 1]
         shade = 0.67 + 0.2 * clip01(distance[patch] * -3.0) + texture * 0.3  # round, lit from above
         shade -= (x[patch[1]] * 0.5 + y[patch[0]] * 0.85) * np.float32(0.16 / scale)
         shadow(frame, y0 + round(3 * unit), x0 + round(2 * unit), distance * np.float32(scale / unit))
@@ -517,12 +492,8 @@ def clip_statistics(clips: Iterable[ShapesClip]) -> dict[str, float]:
         height, width = drawn[0].image.shape[:2]
         amodal = np.stack([frame.amodal for frame in drawn])  # (T, n)
         visible = np.stack([frame.masks.sum((1, 2)) for frame in drawn])
-        centroid = (
-            np.stack(
-                [[frame.masks.sum(1) @ np.arange(width), frame.masks.sum(2) @ np.arange(height)] for frame in drawn]
-            )
-            / np.maximum(visible, 1)[:, None]
-        )  # (T, 2, n)
+        centroid = np.stack([[frame.masks.sum(1) @ np.arange(width), frame.masks.sum(2) @ np.arange(height)]
+                             for frame in drawn]) / np.maximum(visible, 1)[:, None]  # (T, 2, n)
         seen = visible > 0
         way = np.sqrt((np.diff(centroid, axis=0) ** 2).sum(1)) / width
         areas.append(visible[seen] / (height * width))
@@ -534,23 +505,15 @@ def clip_statistics(clips: Iterable[ShapesClip]) -> dict[str, float]:
     if not videos:
         raise ValueError("clip_statistics: no clips were given")
     areas, ways = np.concatenate(areas), np.concatenate(ways)
-    return {
-        "videos": videos,
-        "frames_per_video": frames / videos,
-        "categories": len(labels),
-        "instances": instances,
-        "masks": len(areas),
-        "instances_per_video": instances / videos,
-        "visible_area": float(areas.mean()) if len(areas) else 0.0,
-        "half_hidden": half_hidden / instances,
-        "in_and_out": in_and_out / instances,
-        "speed": float(np.median(ways)) if len(ways) else 0.0,
-    }
+    return {"videos": videos, "frames_per_video": frames / videos, "categories": len(labels), "instances": instances,
+            "masks": len(areas), "instances_per_video": instances / videos,
+            "visible_area": float(areas.mean()) if len(areas) else 0.0,
+            "half_hidden": half_hidden / instances, "in_and_out": in_and_out / instances,
+            "speed": float(np.median(ways)) if len(ways) else 0.0}
 
 
-def write_shapes_dataset(
-    out_dir, videos: int, config: ShapesConfig = ShapesConfig(), seed: int = 0, split: str = "val", images: bool = False
-) -> Path:
+def write_shapes_dataset(out_dir, videos: int, config: ShapesConfig = ShapesConfig(), seed: int = 0, split: str = "val",
+                         images: bool = False) -> Path:
     """Write clips 0 .. videos - 1 of a split as JPEG and `annotations.json`; return the latter's path.
 
     YouTube-VIS form, JPEGImages/<video>/<frame>.jpg; with `images` COCO form, images/<clip>.jpg, one random frame each.
@@ -584,21 +547,12 @@ def write_shapes_dataset(
             if images:
                 entry |= {"image_id": number + 1, "segmentation": masks[0], "bbox": boxes[0], "area": areas[0]}
             else:
-                entry |= {
-                    "video_id": number + 1,
-                    "segmentations": masks,
-                    "bboxes": boxes,
-                    "areas": areas,
-                    **size,
-                    "length": len(clip),
-                }
+                entry |= {"video_id": number + 1, "segmentations": masks, "bboxes": boxes, "areas": areas, **size,
+                          "length": len(clip)}
             annotations.append(entry)
-    data = {
-        "info": {"description": f"minst shapes, split {split}, seed {seed}", "version": "1.0", "year": 2026},
-        "licenses": [{"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}],
-        "categories": [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CATEGORIES)],
-        "images" if images else "videos": items,
-        "annotations": annotations,
-    }
+    data = {"info": {"description": f"minst shapes, split {split}, seed {seed}", "version": "1.0", "year": 2026},
+            "licenses": [{"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}],
+            "categories": [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CATEGORIES)],
+            "images" if images else "videos": items, "annotations": annotations}
     (out / "annotations.json").write_text(json.dumps(data))
     return out / "annotations.json"

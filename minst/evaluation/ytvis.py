@@ -280,9 +280,7 @@ class _Video:
         return [
             s["counts"]  # what nearly all entries are: no detour
             if type(s) is dict and s.get("size") == self.size and type(s.get("counts")) is str
-            else s
-            if s is None
-            else compress(s, *self.size, f"{where}: segmentations[{t}]", polygons)
+            else s if s is None else compress(s, *self.size, f"{where}: segmentations[{t}]", polygons)
             for t, s in enumerate(segmentations)
         ]
 
