@@ -34,7 +34,9 @@ def test_pictures_and_files_that_readme_shows_exist():
     assert len(shown) >= 4 and not [link for link in shown if not (ROOT / link).is_file()]
 
 
-@pytest.mark.parametrize("line", [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if "minst " in line])
+@pytest.mark.parametrize(
+    "line", [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines() if "minst " in line]
+)
 def test_commands_of_readme_exist(line):
     argv = shlex.split(line, comments=True)
     argv = argv[len(argv) - argv[::-1].index("minst") :]

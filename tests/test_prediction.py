@@ -9,6 +9,7 @@ import torch
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import decode_mask
 from minst.evaluation import evaluate_results
+from minst.evaluation.run import evaluate_folder
 from minst.model import MobileInst, as_frames, upsample_masks
 from minst.prediction import gathered, predict_folder
 from minst.processes import Alone
@@ -77,6 +78,15 @@ def test_truth_as_results_is_perfect(images):
     truth = json.loads((images / "annotations.json").read_text())
     results = [{**a, "score": 0.9} for a in truth["annotations"]]
     assert evaluate_results(images / "annotations.json", results)["AP"] == pytest.approx(1.0)
+
+
+def test_a_folder_of_images_is_judged(images):
+    """The shipped weights on creatures they know; the first three images alone are another figure."""
+    figures = evaluate_folder(images)
+    assert figures == evaluate_results(images / "annotations.json", list(predict_folder(images))) | {
+        "weights": "shapes-tiny", "folder": images.name}  # fmt: skip
+    assert figures["AP50"] > 0.3
+    assert evaluate_folder(images, videos=3)["AP"] not in (figures["AP"], -1.0)
 
 
 class Share(Alone):

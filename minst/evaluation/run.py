@@ -21,11 +21,15 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from minst.data.coco import COCO, open_folder
+from minst.data.files import read_json
 from minst.data.ytvis import Clip, YouTubeVIS
+from minst.evaluation.coco import evaluate_coco
 from minst.evaluation.consistency import ConsistencyMeter, mask_ious
 from minst.evaluation.identity import IdentityMeter, category_names, gather_frames
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.model import Encoded, FrameOutput, MobileInst, as_frames, upsample_masks
+from minst.prediction import predict_folder
 from minst.tracking import KernelTracker
 
 __all__ = ["EVALUATION_THRESHOLD", "evaluate_folder", "evaluate_model", "query_masks", "write_figures"]
@@ -45,12 +49,27 @@ def evaluate_folder(
 ) -> dict:
     """`evaluate_model` with weights by name or folder, on the first `videos` of a folder.
 
+    A folder in COCO form: the figures of `evaluate_coco` on its first `videos` images.
+
     Raises ValueError when the categories of folder and model differ, or labels are withheld.
     """
-    dataset, model = YouTubeVIS(folder, split, annotations), MobileInst.from_pretrained(weights).fuse()
-    figures = evaluate_model(model, dataset, reuse_interval, association, videos)
+    dataset = open_folder(folder, split, annotations)
+    if isinstance(dataset, COCO):
+        results = list(predict_folder(folder, weights, split=split, annotations=annotations, videos=videos))
+        figures = evaluate_coco(_first_images(read_json(dataset.file), videos), results)
+    else:
+        model = MobileInst.from_pretrained(weights).fuse()
+        figures = evaluate_model(model, dataset, reuse_interval, association, videos)
     figures["weights"], figures["folder"] = str(weights), Path(folder).name
     return figures
+
+
+def _first_images(truth: dict, count: int | None) -> dict:
+    images = truth["images"][:count]
+    ids = {image["id"] for image in images}
+    if truth.get("annotations") is None:
+        return truth  # whose labels are withheld: `evaluate_coco` says so
+    return {**truth, "images": images, "annotations": [a for a in truth["annotations"] if a["image_id"] in ids]}
 
 
 def evaluate_model(
