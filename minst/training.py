@@ -33,6 +33,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
@@ -338,11 +339,11 @@ def checkpoint_blocks(model: MobileInst) -> None:
     Gradients are the same. Batch norms learn their statistics in the first pass alone.
     """
     for block in _blocks(model.backbone) + _blocks(model.mask_decoder):
-        norms = [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
 
-        def forward(*inputs, inner=block.forward, norms=norms):
+        def forward(*inputs, block=block, inner=block.forward):
             if not torch.is_grad_enabled():
                 return inner(*inputs)
+            norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]  # now: several GPUs synchronise them
             twice = lambda: (contextlib.nullcontext(), _without_momentum(norms))  # noqa: E731 - first pass, second pass
             return checkpoint(inner, *inputs, use_reentrant=False, context_fn=twice)
 
@@ -367,7 +368,7 @@ def _learns(module: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _without_momentum(norms: Sequence[nn.BatchNorm2d]):
+def _without_momentum(norms: Sequence[_BatchNorm]):
     before = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
