@@ -20,10 +20,10 @@ from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
 from minst.data.coco import COCO, open_folder
-from minst.data.ytvis import Clip, YouTubeVIS
+from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.model import MobileInst, as_frames, upsample_masks
 from minst.processes import Alone
-from minst.tracking import KernelTracker, encode_mask
+from minst.tracking import KernelTracker
 
 __all__ = ["at_size", "category_ids", "gathered", "predict_folder", "resized"]
 

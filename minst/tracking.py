@@ -32,6 +32,7 @@ from pycocotools import mask as rle_codec
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from minst.data.ytvis import encode_mask
 from minst.matcher import pairwise_dice
 from minst.model import Encoded, MobileInst, apply_kernels, as_frames, upsample_masks
 
@@ -315,9 +316,3 @@ class _Slots:
     def means(self) -> Tensor:
         """Mean class scores over the key frames that saw the slot: (N, K)."""
         return self.total / self.count.clamp(min=1)[:, None]
-
-
-def encode_mask(mask: np.ndarray) -> dict:
-    """A mask (H, W) bool -> compressed RLE with `counts` as text, as JSON wants it."""
-    rle = rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}

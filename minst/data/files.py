@@ -14,6 +14,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -21,7 +22,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["inside", "read_image", "read_json", "replacing"]
+__all__ = ["inside", "natural", "read_image", "read_json", "replacing"]
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -84,3 +85,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def natural(name: object) -> list:
+    """A sort key under which 2 comes before 10."""
+    parts = re.split(r"([0-9]+)", str(name))
+    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]

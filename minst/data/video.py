@@ -31,7 +31,7 @@ import av
 import numpy as np
 from PIL import Image, ImageOps
 
-from minst.data.files import read_image, replacing
+from minst.data.files import natural, read_image, replacing
 
 __all__ = ["TimedFrame", "VideoInfo", "read_timed", "read_video", "video_info", "write_gif", "write_mp4"]
 
@@ -191,12 +191,8 @@ def _refuse(message: str):
 
 def _images(paths: Iterable[Path]) -> list[Path]:
     """Those that are images, 2 before 10."""
-    parts = {
-        path: re.split(r"([0-9]+)", str(path))  # text, number, text, number, ...
-        for path in paths
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    }
-    return sorted(parts, key=lambda path: [(int(s), "") if i % 2 else (-1, s) for i, s in enumerate(parts[path])])
+    images = (p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    return sorted(images, key=natural)
 
 
 def _open(found: Path | int) -> av.container.InputContainer:

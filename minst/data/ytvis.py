@@ -26,7 +26,7 @@ from minst.data.files import inside, read_image, read_json
 from minst.data.json_index import Entries, JsonFile, integer, scan
 from minst.data.layouts import find_annotations, find_images, split_of
 
-__all__ = ["Clip", "ClipFrame", "YouTubeVIS", "decode_mask"]
+__all__ = ["Clip", "ClipFrame", "YouTubeVIS", "decode_mask", "encode_mask"]
 
 FAR = 1e5  # pixels: a polygon that leads further out would take gigabytes to draw
 
@@ -209,6 +209,12 @@ class YouTubeVIS:
     @staticmethod
     def _as_track(entry: dict) -> dict:
         return entry
+
+
+def encode_mask(mask: np.ndarray) -> dict:
+    """A mask (H, W) bool -> compressed RLE with `counts` as text, as JSON wants it."""
+    rle = rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
 def decode_mask(segmentation, height: int, width: int) -> np.ndarray:

@@ -15,10 +15,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from minst.data.convert.common import Found, Track, Video, box_mask, encode, field, natural, only_file
-from minst.data.files import inside, read_image, read_json
+from minst.data.convert.common import Found, Track, Video, box_mask, field, only_file
+from minst.data.files import inside, natural, read_image, read_json
 from minst.data.layouts import find_images
-from minst.data.ytvis import decode_mask
+from minst.data.ytvis import decode_mask, encode_mask
 
 __all__ = ["read_coco"]
 
@@ -113,8 +113,8 @@ def _identity(annotation: dict, where: str) -> int | str:
 def _mask(annotation: dict, size: tuple[int, int], where: str, found: Found) -> dict:
     try:
         if annotation.get("segmentation"):
-            return encode(decode_mask(annotation["segmentation"], *size))
+            return encode_mask(decode_mask(annotation["segmentation"], *size))
         left, top, width, height = map(float, field(annotation, "bbox", list, "without a mask"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
-    return encode(box_mask([left, top, left + width, top + height], size, where, found))
+    return encode_mask(box_mask([left, top, left + width, top + height], size, where, found))

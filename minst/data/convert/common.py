@@ -1,7 +1,7 @@
 """What the readers of all formats share: a video as they hand it over, masks from shapes, folders.
 
     polygon_mask  points (x, y) in pixels, (0, 0) the corner of the first pixel ─> mask (H, W) bool
-    encode        mask ─> compressed RLE       new_folder  written beside, moved to its place when complete
+    new_folder    written beside, moved to its place when complete
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import secrets
 import shutil
 from collections import Counter
@@ -20,13 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from pycocotools import mask as rle_codec
 
+from minst.data.files import natural
 from minst.data.ytvis import decode_mask
 
 __all__ = [
-    "Found", "Track", "Video", "box_mask", "ellipse_mask", "encode", "field", "image_files", "index_image", "natural",
-    "new_folder", "only_file", "polygon_mask", "read_text", "subfolders",
+    "Found", "Track", "Video", "box_mask", "ellipse_mask", "field", "image_files", "index_image", "new_folder",
+    "only_file", "polygon_mask", "read_text", "subfolders",
 ]  # fmt: skip
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -84,18 +83,6 @@ def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     middle = (points.min(0) + points.max(0)) / 2
     return (points - middle) @ np.array([[c, s], [-s, c]]) + middle
-
-
-def encode(mask: np.ndarray) -> dict:
-    """A mask (H, W) bool as compressed RLE whose counts are text."""
-    rle = rle_codec.encode(np.asfortranarray(mask, np.uint8))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
-
-
-def natural(name: object) -> list:
-    """A sort key under which 2 comes before 10."""
-    parts = re.split(r"([0-9]+)", str(name))
-    return [(int(part), "") if i % 2 else (-1, part) for i, part in enumerate(parts)]
 
 
 def image_files(folder: Path) -> list[Path]:

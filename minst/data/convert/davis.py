@@ -23,11 +23,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from minst.data.convert.common import (
-    Found, Track, Video, encode, field, image_files, index_image, new_folder, subfolders,
-)  # fmt: skip
+from minst.data.convert.common import Found, Track, Video, field, image_files, index_image, new_folder, subfolders  # fmt: skip
 from minst.data.files import inside, read_image, read_json
-from minst.data.ytvis import Clip, YouTubeVIS
+from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 
 __all__ = ["palette", "read_davis", "to_indexed_png"]
 
@@ -80,7 +78,7 @@ def _masks(paths: list[Path], size: tuple[int, int], found: Found) -> dict[int, 
         index = index_image(path, ("P", "L"), "one of a palette, whose pixels are numbers of instances", size)
         void += int((index == VOID).sum())
         for number in np.unique(index[index > 0]).tolist():
-            tracks.setdefault(number, {})[t] = encode(index == number)
+            tracks.setdefault(number, {})[t] = encode_mask(index == number)
     if set(tracks) != {VOID}:
         tracks.pop(VOID, None)
         found.lost["void pixels (255), now background"] += void

@@ -23,9 +23,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minst.data.convert.common import (
-    Found, Track, Video, box_mask, ellipse_mask, encode, field, image_files, natural, polygon_mask, subfolders,
+    Found, Track, Video, box_mask, ellipse_mask, field, image_files, polygon_mask, subfolders,
 )  # fmt: skip
-from minst.data.files import inside, read_image, read_json
+from minst.data.files import inside, natural, read_image, read_json
+from minst.data.ytvis import encode_mask
 
 __all__ = ["labelme_folders", "read_labelme"]
 
@@ -85,7 +86,7 @@ def _tracks(frames: list, size: tuple[int, int], found: Found) -> list[Track]:
                 raise ValueError(f"{where}: a second {identity[0]!r} in this frame; set group_id to say which is which")
             here[identity] = _mask(shape, size, where, found) | here.get(identity, False)
         for identity, mask in here.items():
-            masks.setdefault(identity, {})[t] = encode(mask)
+            masks.setdefault(identity, {})[t] = encode_mask(mask)
     return [Track(label, frames) for (label, _), frames in masks.items()]
 
 

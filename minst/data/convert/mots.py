@@ -18,11 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minst.data.convert.common import (
-    Found, Track, Video, encode, image_files, index_image, natural, read_text, subfolders,
-)  # fmt: skip
-from minst.data.files import read_image
-from minst.data.ytvis import decode_mask
+from minst.data.convert.common import Found, Track, Video, image_files, index_image, read_text, subfolders  # fmt: skip
+from minst.data.files import natural, read_image
+from minst.data.ytvis import decode_mask, encode_mask
 
 __all__ = ["mots_sequences", "read_mots"]
 
@@ -107,7 +105,7 @@ def _read_text(file: Path, paths: list[Path], size: tuple[int, int]) -> dict[int
         if index[frame] in track and identity != IGNORE:
             raise ValueError(f"{where}: id {identity} has another mask in frame {frame}")
         before = track.get(index[frame])
-        track[index[frame]] = encode(mask | decode_mask(before, *size))
+        track[index[frame]] = encode_mask(mask | decode_mask(before, *size))
     return masks
 
 
@@ -121,5 +119,5 @@ def _read_pngs(folder: Path, paths: list[Path], size: tuple[int, int]) -> dict[i
         for identity in np.unique(ids[ids > 0]).tolist():
             if identity < 1000:
                 raise ValueError(f"{path}: id {identity} has no class; ids are 1000 class + instance")
-            masks.setdefault(identity, {})[index[path.stem]] = encode(ids == identity)
+            masks.setdefault(identity, {})[index[path.stem]] = encode_mask(ids == identity)
     return masks
