@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minst import matcher
 from minst.matcher import Instances, hungarian_match, matching_scores, pairwise_dice, resize_masks
 
 
@@ -111,3 +112,16 @@ def test_resized_masks_by_hand():
 def test_masks_larger_than_the_logits_are_refused():
     with pytest.raises(ValueError, match="masks of 100 x 64.*8 x 8"):
         resize_masks(torch.ones(1, 100, 64), (8, 8))
+
+
+def test_scores_are_compared_in_full_precision_whatever_the_training_does(monkeypatch):
+    """bf16 knows eight bits: of many queries that are nearly alike, the wrong one would win."""
+    torch.manual_seed(0)
+    class_logits, mask_logits = torch.randn(1, 6, 3), torch.randn(1, 1, 8, 8) + 0.01 * torch.randn(1, 6, 8, 8)
+    target = Instances(torch.tensor([1, 2]), (torch.rand(2, 8, 8) > 0.5).float(), torch.arange(2))
+    seen = []
+    monkeypatch.setattr(matcher, "matching_scores", lambda *a: (seen.append(matching_scores(*a)), seen[-1])[1])
+    matcher.hungarian_match(class_logits, mask_logits, [target])
+    with torch.autocast("cpu", torch.bfloat16):
+        matcher.hungarian_match(class_logits, mask_logits, [target])
+    assert torch.equal(*seen)
