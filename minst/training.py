@@ -26,7 +26,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -236,11 +236,20 @@ def _run(config: TrainConfig, resume: bool, clip: Callable | None) -> None:
     ))  # fmt: skip
     log = _Log(out, first, config) if not engine.rank else None
     for iteration in range(first, config.iterations):
-        losses = _step(state, [next(loader) for _ in range(config.accumulate)], iteration, config)
+        losses = _step(state, _next(loader, config.accumulate), iteration, config)
         _report(log, engine, iteration + 1, losses, config)
         if not engine.rank and ((iteration + 1) % config.save_every == 0 or iteration + 1 == config.iterations):
             _save(state, out, iteration + 1)
     engine.wait()
+
+
+def _next(loader: Iterator[Batch], count: int) -> list[Batch]:
+    """The next parts of a batch. ValueError names the file at fault, whichever process has read it."""
+    try:
+        return [next(loader) for _ in range(count)]
+    except ValueError as error:
+        said = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")  # a worker sends its traceback along
+        raise ValueError(f"{said}; `minst data check` finds all such; what was trained is kept") from None
 
 
 def _clips(config: TrainConfig) -> Callable:

@@ -90,6 +90,17 @@ def test_a_folder_without_labels_cannot_teach(tmp_path):
         train(recipe("ovis", data=str(tmp_path / "vis"), split="", out=str(tmp_path / "run"), **TINY))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(tmp_path, workers):
+    """By the process that reads it, or by the one that trains: in one line, without a traceback."""
+    folder = write_shapes_dataset(tmp_path / "vis", 1, SMALL).parent
+    for image in folder.glob("JPEGImages/*/*.jpg"):
+        image.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^\S+\.jpg: not a readable image .*`minst data check` finds all such") as raised:
+        train(recipe("ovis", data=str(folder), split="", out=str(tmp_path / "run"), **TINY | {"workers": workers}))
+    assert "\n" not in str(raised.value)
+
+
 def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="sees no GPU"):
