@@ -7,7 +7,7 @@ Names, and the modules they live in, are imported when they are first used.
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-import importlib
+from minst.lazy import lazy
 
 # public name -> the module that defines it
 _HOMES = {
@@ -22,20 +22,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES]
-
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-        globals()[name] = value  # found at once the next time
-        return value
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":  # a module of ours that needs a package that is missing
-            raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -12,7 +12,7 @@
 Lesson: notebooks/00_start_here.ipynb
 """
 
-import importlib
+from minst.lazy import lazy
 
 # public name -> its module, imported when the name is first used: tracking needs no matplotlib, figures no widgets
 _HOMES = {
@@ -55,15 +55,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES]
-
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"minst.visualize.{_HOMES[name]}"), name)
-        globals()[name] = value  # found at once the next time
-        return value
-    raise AttributeError(f"module 'minst.visualize' has no attribute {name!r}; it offers {', '.join(sorted(__all__))}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(__name__, _HOMES)

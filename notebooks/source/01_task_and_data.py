@@ -150,7 +150,7 @@ truth_file = {
 with tempfile.TemporaryDirectory() as folder:
     Path(folder, "annotations.json").write_text(json.dumps(truth_file))
     handmade = data.ytvis.YouTubeVIS(folder)[0]
-assert (handmade.masks(0)[0] == disc).all() and not handmade.masks(1).any()
+    assert (handmade.masks(0)[0] == disc).all() and not handmade.masks(1).any()
 label = int(handmade.labels[0])
 print("class of the track:", label, handmade.categories[label], " ids of the file:", handmade.category_ids)
 for name, category in {"id from the file": handmade.category_ids[label], "label + 1": label + 1}.items():
