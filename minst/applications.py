@@ -106,7 +106,8 @@ def _how_many(info: VideoInfo, every: int, max_frames: int | None) -> int | None
 def _stop_at_ctrl_c() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets, in the place of a KeyboardInterrupt; the second is as ever."""
     stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only there Python lets signals be handled
+    here = threading.current_thread() is threading.main_thread()  # only there Python lets signals be handled
+    if not here or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as shells start what runs in the background
         yield stopped
         return
 

@@ -26,6 +26,14 @@ from minst.tracking import KernelTracker, encode_mask
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """As in a terminal: what is started in the background, as this may be, ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def run(*argv):
     """(exit status, stdout, stderr) of one command in this process."""
     out, err = io.StringIO(), io.StringIO()
@@ -222,6 +230,14 @@ def test_ctrl_c_twice_leaves_nothing_but_what_was_there(camera, weights, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         track_video(0, tmp_path, weights)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("results.json", "before")]
+
+
+def test_in_the_background_ctrl_c_is_not_for_us(film, weights, tmp_path, monkeypatch):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupt_after(monkeypatch, 2)
+    said = track_video(film, tmp_path, weights, max_frames=4)
+    assert said["frames"] == 4 and not said["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_outside_of_the_main_thread_nothing_is_asked_of_signals(film, weights, tmp_path):
