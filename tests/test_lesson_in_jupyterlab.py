@@ -62,11 +62,12 @@ def test_run_all_then_move_a_slider(lab, browser, screenshots):
     assert not page.locator("dialog.jp-Dialog").count(), page.locator("dialog.jp-Dialog").first.inner_text()
     page.locator("li.lm-MenuBar-item >> text=Run").click()
     page.locator("li.lm-Menu-item", has_text=re.compile("^Run All Cells$")).click()
+    # cells wait, which the indicator's "busy" may be too short to show
+    waiting = "[...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))"
+    page.wait_for_function(f"() => {waiting}", timeout=60_000)
     # all have run: idle again, and no cell waits
-    page.locator(".jp-Notebook-ExecutionIndicator[data-status=busy]").wait_for(timeout=60_000)
     page.wait_for_function(
-        "() => document.querySelector('.jp-Notebook-ExecutionIndicator').dataset.status === 'idle'"
-        " && ![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))",
+        f"() => document.querySelector('.jp-Notebook-ExecutionIndicator').dataset.status === 'idle' && !{waiting}",
         timeout=240_000,
     )
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
