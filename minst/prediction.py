@@ -33,7 +33,7 @@ DETECTIONS = 100  # an image, as COCO counts
 
 
 def predict_folder(
-    folder: str | Path,
+    folder: str | Path | YouTubeVIS,
     weights: str | Path = "shapes-tiny",
     reuse_interval: int = 3,
     association: str = "mask",
@@ -44,16 +44,18 @@ def predict_folder(
     videos: int | None = None,
     engine: Alone | None = None,
 ) -> Iterator[dict]:
-    """Entries of a results file for the first `videos` of a data set in YouTube-VIS form (images, in COCO form).
+    """Entries of a results file for the first `videos` of a folder in YouTube-VIS form (images, in COCO form).
 
+    A data set that is open already may stand in the place of its folder.
     `write_results` writes them as they come. Category ids are those of the file: by name, or by position when the model
     has no names and as many classes as the file has categories. size: shorter side of what the network sees, in pixels;
-    by default the file's, up to 480 (images: 640); masks are of the file's size. score_threshold: of tracks and detections; low, since AP ranks sure and unsure ones.
+    by default the file's, up to 480 (images: 640); masks are of the file's size. score_threshold: of tracks and
+    detections; low, since AP ranks sure and unsure ones.
     engine: of `minst.processes.join`; each process gives the entries of its own share.
     Raises ValueError at once where categories do not fit.
     """
     engine = engine or Alone("cpu")
-    dataset = open_folder(folder, split, annotations)
+    dataset = folder if isinstance(folder, YouTubeVIS) else open_folder(folder, split, annotations)
     model = MobileInst.from_pretrained(weights).fuse().to(engine.device)
     ids = category_ids(model, dataset)
     if isinstance(dataset, COCO):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minst.data import json_index
-from minst.data.json_index import scan
+from minst.data.json_index import has_key, scan
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
@@ -181,3 +181,14 @@ def test_numbers_that_are_not_whole(file, value, message):
     file.write_text('{"list": [{"id": 3}, {"id": ' + value + "}]}")
     with pytest.raises(ValueError, match=r"list\[1\]: " + message):
         scan(file, {"list": lambda entry: (json_index.integer(entry, "id"),)})
+
+
+def test_a_key_is_found_without_reading_on(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"info": {"videos": 1}, "images": [{"videos": 2}], "videos": [], "broken')
+    assert has_key(path, "videos") and has_key(path, "images")
+    path.write_text('{"info": {"videos": 1}, "images": [{"videos": 2}]}')
+    assert not has_key(path, "videos")
+    path.write_text('{"images": [1, 2')
+    with pytest.raises(ValueError, match="breaks off"):
+        has_key(path, "videos")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minst.data.json_index import integer, scan
+from minst.data.json_index import has_key, integer
 from minst.data.layouts import find_annotations
 from minst.data.ytvis import YouTubeVIS, looks_like, picture_id, require_text
 
@@ -25,8 +25,8 @@ __all__ = ["COCO", "open_folder"]
 def open_folder(root: str | Path, split: str | None = None, annotations: str | Path | None = None) -> YouTubeVIS:
     """A folder in YouTube-VIS or in COCO form, whichever its annotation file says; arguments as for the readers."""
     file = Path(annotations) if annotations else find_annotations(root, split)
-    keys = scan(file, {})[2]
-    return (COCO if "images" in keys and "videos" not in keys else YouTubeVIS)(root, split, file)
+    videos = has_key(file, "videos") or not has_key(file, "images")  # with neither, the error is about videos
+    return (YouTubeVIS if videos else COCO)(root, split, file)
 
 
 class COCO(YouTubeVIS):

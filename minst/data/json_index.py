@@ -23,7 +23,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-__all__ = ["Entries", "JsonFile", "integer", "scan"]
+__all__ = ["Entries", "JsonFile", "has_key", "integer", "scan"]
 
 WINDOW = 1 << 22  # bytes read at a time; an entry that is longer makes the window grow
 MARGIN = 16  # what is parsed up to here before the window's end may go on behind it: 12 | 34, tr | ue, 1.5e | 3
@@ -86,6 +86,18 @@ def scan(
             raise text.broken("something follows the object")
     keys.update({key: source.read([spans[key]])[0] for key in whole if key in spans})
     return source, lists, keys
+
+
+def has_key(path: str | Path, wanted: str) -> bool:
+    """Does this key stand at the top of a JSON object? Reads no further than to it."""
+    with open(path, "rb") as file:
+        text = _Text(Path(path), file)
+        _expect_object(text)
+        for key in text.members({}):
+            if key == wanted:
+                return True
+            text.skip()
+    return False
 
 
 def integer(entry: dict, key: str) -> int:

@@ -55,7 +55,7 @@ def evaluate_folder(
     """
     dataset = open_folder(folder, split, annotations)
     if isinstance(dataset, COCO):
-        results = list(predict_folder(folder, weights, split=split, annotations=annotations, videos=videos))
+        results = list(predict_folder(dataset, weights, videos=videos))
         figures = evaluate_coco(_first_images(read_json(dataset.file), videos), results)
     else:
         model = MobileInst.from_pretrained(weights).fuse()

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from minst.data.convert.common import Found, Track, Video, field, image_files, index_image, new_folder, subfolders  # fmt: skip
+from minst.data.convert.common import Found, Track, Video, field, image_files, index_image, new_folder, subfolders
 from minst.data.files import inside, read_image, read_json
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minst.data.convert.common import Found, Track, Video, image_files, index_image, read_text, subfolders  # fmt: skip
+from minst.data.convert.common import Found, Track, Video, image_files, index_image, read_text, subfolders
 from minst.data.files import natural, read_image
 from minst.data.ytvis import decode_mask, encode_mask
 
