@@ -34,6 +34,7 @@ class MobileInstConfig:
     heads: int = 8
     decoder: str = "global-local"  # | "global" | "local" | "local-local"
     pooling: str = "max"  # X_mask -> X_L: "max" (paper) | "avg"
+    normalise_global: bool = False  # a LayerNorm on X_G: not in the paper, see minst.lab
     semantic_enhancer: bool = True  # inject X6 into the levels of the mask decoder
     bottom_up: bool = True  # iterative top-down and bottom-up (paper) | top-down only
     pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, as in the public checkpoints

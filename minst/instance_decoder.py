@@ -72,6 +72,7 @@ class DualInstanceDecoder(nn.Module):
     Args:
         global_channels: C6. dim: D. num_queries: N. decoder: the stages in order, joined by '-'.
         pooling: "max" (paper) or "avg". pool_size: cells of X_mask in one token (token stride / 8).
+        normalise_global: a LayerNorm on the tokens X_G (not in the paper; an ablation of minst.lab).
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class DualInstanceDecoder(nn.Module):
         decoder: str = "global-local",
         pooling: str = "max",
         pool_size: int = 8,
+        normalise_global: bool = False,
     ):
         super().__init__()
         self.sources = decoder.split("-")  # what each stage looks at
@@ -93,6 +95,8 @@ class DualInstanceDecoder(nn.Module):
         self.position = SinePositionEmbedding(dim)
         # an ablation without a global stage must not carry its projection: its parameters would never learn
         self.project_global = nn.Linear(global_channels, dim) if "global" in self.sources else None
+        if normalise_global and self.project_global is not None:
+            self.project_global = nn.Sequential(self.project_global, nn.LayerNorm(dim))
         self.stages = nn.ModuleList(DecoderStage(dim, heads) for _ in self.sources)
         self.heads = InstanceHeads(dim, num_classes)
 

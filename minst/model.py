@@ -92,6 +92,7 @@ class MobileInst(nn.Module):
             decoder=config.decoder,
             pooling=config.pooling,
             pool_size=config.token_stride // MASK_STRIDE,
+            normalise_global=config.normalise_global,
         )
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)

@@ -218,10 +218,13 @@ class KernelTracker:
         needs the whole video. Raises ValueError for a video without frames.
         """
         self.reset()
+        return self.gather(self.step(frame) for frame in video)
+
+    def gather(self, results: Iterable[FrameResult]) -> VideoResult:
+        """The tracks of a whole video from the results of its frames, each asked for when the last was looked at."""
         seen: dict[int, dict[int, dict]] = {}  # id -> frame -> RLE
         means: dict[int, list[float]] = {}
-        for frame in video:
-            result = self.step(frame)
+        for result in results:
             for i, identity in enumerate(result.ids):
                 seen.setdefault(identity, {})[result.frame] = result.segmentations[i]
             means.update(self._class_scores(result.ids))

@@ -82,7 +82,7 @@ class TrainConfig:
     max_gap: int = field(default=5, metadata={"help": "largest distance delta of the frames of a pair"})
     passing_weight: float = field(default=1.0, metadata={"help": "weight of query passing; 0 trains on images only"})
     token_weight: float = field(default=1.0, metadata={"help": "weight of the token classifier on X6; 0 = without"})
-    identity: str = field(default="kept", metadata={"help": "kept | fresh: targets of passed queries"})
+    identity: str = field(default="kept", metadata={"help": "kept | fresh: targets of passed queries; none: pairs alone"})
     min_scale: float = field(default=0.6, metadata={"help": "smallest share of the area that a random crop keeps"})
     jitter: float = field(default=0.5, metadata={"help": "how often colours are changed, 0 to 1"})
     lr: float = field(default=1.5e-3, metadata={"help": "peak learning rate"})
@@ -114,7 +114,7 @@ class TrainConfig:
                 raise ValueError(f"training: {name} is {getattr(self, name)}; it must be at least 1")
         if self.pairs % self.processes:
             raise ValueError(f"training: {self.processes} processes cannot share {self.pairs} pairs evenly")
-        choices = {"identity": ("kept", "fresh"), "precision": ("fp32", "bf16"), "device": ("auto", "cpu", "cuda")}
+        choices = {"identity": ("kept", "fresh", "none"), "precision": ("fp32", "bf16"), "device": ("auto", "cpu", "cuda")}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"training: {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
@@ -152,7 +152,7 @@ def training_losses(
     encoded = model.encode(frames, padding)
     out = model.decode(encoded)
     losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen)
-    if is_pairs:
+    if is_pairs and config.identity != "none":
         half = len(frames) // 2
         now = type(out)(*(x[:half] for x in out))
         later = encoded._replace(

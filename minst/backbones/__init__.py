@@ -23,7 +23,9 @@ from .topformer import TOPFORMER_SIZES, TopFormer
 
 __all__ = ["NAMES", "BackboneFeatures", "LoadReport", "build", "load_backbone_weights"]
 
-NAMES = (*(f"topformer-{s}" for s in TOPFORMER_SIZES), *(f"seaformer-{s}" for s in SEAFORMER_SIZES), "mobilenetv2")
+# mobilenetv2-0.6: as many MACs as the tiny transformers, for a fair comparison (minst.lab)
+MOBILENETS = {"mobilenetv2": 1.0, "mobilenetv2-0.6": 0.6}  # name -> width
+NAMES = (*(f"topformer-{s}" for s in TOPFORMER_SIZES), *(f"seaformer-{s}" for s in SEAFORMER_SIZES), *MOBILENETS)
 
 
 def build(name: str, injection: bool = True, token_stride: int = 64) -> nn.Module:
@@ -44,7 +46,7 @@ def build(name: str, injection: bool = True, token_stride: int = 64) -> nn.Modul
         return TopFormer(**TOPFORMER_SIZES[size], injection=injection, token_stride=token_stride)
     if family == "seaformer":
         return SeaFormer(**SEAFORMER_SIZES[size], token_stride=token_stride)
-    return MobileNetV2(token_stride)
+    return MobileNetV2(token_stride, MOBILENETS[name])
 
 
 class LoadReport(NamedTuple):

@@ -23,32 +23,36 @@ from .base import BackboneFeatures
 
 __all__ = ["MobileNetV2"]
 
+LAST_LAYERS = (6, 13, 17)  # of the resolutions 1/8, 1/16, 1/32
+
 
 class MobileNetV2(nn.Module):
     """Args:
         token_stride: 64, or 32: the block of X6 at stride 1.
+        width: factor on all channels, rounded to multiples of 8 (the same paper's "width multiplier").
     """
 
     optional_keys = "x6."  # no ImageNet checkpoint has our additional block
 
-    def __init__(self, token_stride: int = 64):
+    def __init__(self, token_stride: int = 64, width: float = 1.0):
         # torchvision.models takes a second or two to import: only who builds this backbone waits for it
         from torchvision.models import mobilenet_v2
         from torchvision.models.mobilenetv2 import InvertedResidual
 
         super().__init__()
-        self.features = mobilenet_v2(weights=None).features[:18]
-        self.x6 = InvertedResidual(320, 320, stride=2 if token_stride == 64 else 1, expand_ratio=2)
+        self.features = mobilenet_v2(weights=None, width_mult=width).features[:18]
+        c3, c4, c5 = (self.features[last].out_channels for last in LAST_LAYERS)
+        self.x6 = InvertedResidual(c5, c5, stride=2 if token_stride == 64 else 1, expand_ratio=2)
         for conv in self.x6.modules():
             if isinstance(conv, nn.Conv2d):  # torchvision initialises its own blocks only from outside
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out")
-        self.out_channels: tuple[int, int, int, int] = (32, 96, 320, 320)
+        self.out_channels: tuple[int, int, int, int] = (c3, c4, c5, c5)
 
     def forward(self, x: Tensor) -> BackboneFeatures:
         """(B, 3, H, W), normalised."""
         outputs = []
         for i, layer in enumerate(self.features):
             x = layer(x)
-            if i in (6, 13, 17):  # the last layer of each resolution
+            if i in LAST_LAYERS:
                 outputs.append(x)
         return BackboneFeatures(*outputs, self.x6(x))

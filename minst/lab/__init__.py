@@ -1,0 +1,25 @@
+"""The ablation lab: the paper's claims, shown again at a scale that a laptop can repeat.
+
+    minst lab run          grid.py (what is trained) -> runs.py, pretrain.py (the trainings) -> measure.py, rivals.py
+    minst lab report       metrics.json of every run -> statistics.py, figures.py -> report.py: Markdown, CSV, plots
+
+Lesson: notebooks/09_ablation_lab.ipynb
+"""
+
+from minst.lazy import lazy
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "BUDGETS": "grid",
+        "FULL": "grid",
+        "SMOKE": "grid",
+        "VARIANTS": "grid",
+        "Budget": "grid",
+        "run_lab": "runs",
+        "find_runs": "runs",
+        "measure_run": "measure",
+        "Matches": "figures",
+        "average_precision": "figures",
+    },
+)

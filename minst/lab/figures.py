@@ -1,0 +1,97 @@
+"""Average precision that can be drawn again: what is kept of an evaluation, and the AP of any sample of its clips.
+
+    YTVISEval --keep--> Matches: for each prediction its clip, category, score and the thresholds at which it is right
+    Matches, weights (B, V) --average_precision--> (B,)      B samples of the V clips, each clip so many times
+
+AP is no mean over clips: it ranks all predictions together. So a bootstrap over clips must rank anew for every sample;
+a weight of 2 counts a clip twice, and all samples are ranked at once. Kept are the ten best predictions of a clip (of
+a frame, for images), as the YouTube-VIS servers do; the AP of the table is that of these.
+
+Lesson: notebooks/09_ablation_lab.ipynb
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import NamedTuple
+
+import numpy as np
+
+from minst.evaluation.ytvis import YTVISEval
+
+__all__ = ["Matches", "average_precision", "keep"]
+
+KEPT = 10
+RECALLS = np.linspace(0.0, 1.0, 101)
+ROW = np.dtype([("clip", "<u2"), ("category", "u1"), ("score", "<f4"), ("right", "<u2")])
+
+
+class Matches(NamedTuple):
+    """Predictions in no particular order, and how many instances there are to find."""
+
+    rows: np.ndarray  # (n,) of ROW; bit i of `right`: it has found an instance at IoU 0.5 + 0.05 i
+    instances: np.ndarray  # (V, K) int: instances of a category in a clip
+
+    def to_dict(self) -> dict:
+        """Plain values for a JSON file; rows as base64 of their 9 bytes each."""
+        return {"rows": base64.b64encode(self.rows.tobytes()).decode(), "instances": self.instances.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Matches:
+        rows = np.frombuffer(base64.b64decode(values["rows"]), ROW)
+        return cls(rows, np.array(values["instances"], dtype=np.int64))
+
+
+def keep(evaluation: YTVISEval, clips: list[int]) -> Matches:
+    """What a finished evaluation without crowds says of its `KEPT` best predictions a video.
+
+    clips: the clip 0 .. V - 1 of each video, in the order of `evaluation.params.imgIds` (frames of one clip may be
+    videos of their own).
+    """
+    videos, categories, areas = evaluation.params.imgIds, evaluation.params.catIds, len(evaluation.params.areaRng)
+    rows, instances = [], np.zeros((max(clips) + 1, len(categories)), dtype=np.int64)
+    for v, clip in enumerate(clips):
+        found = []
+        for k in range(len(categories)):
+            entry = evaluation.evalImgs[k * areas * len(videos) + v]
+            if entry is None:
+                continue
+            instances[clip, k] += len(entry["gtIds"])
+            bits = (entry["dtMatches"] != 0).T @ (1 << np.arange(10))  # (D,)
+            found += [(clip, k, score, int(right)) for score, right in zip(entry["dtScores"], bits, strict=True)]
+        rows += sorted(found, key=lambda row: -row[2])[:KEPT]
+    return Matches(np.array(rows, dtype=ROW), instances)
+
+
+def average_precision(matches: Matches, weights: np.ndarray | None = None, threshold: int | None = None) -> np.ndarray:
+    """AP (B,) in 0..1 of B samples of the clips; weights (B, V): how often each holds a clip (None: all clips once).
+
+    threshold: AP at IoU 0.5 + 0.05 `threshold` alone. NaN for a sample without an instance.
+    """
+    count, kinds = matches.instances.shape
+    weights = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
+    to_find = weights @ matches.instances  # (B, K)
+    total = np.zeros(len(weights))
+    bits = range(10) if threshold is None else [threshold]
+    for k in range(kinds):
+        rows = matches.rows[matches.rows["category"] == k]
+        rows = rows[np.argsort(-rows["score"], kind="stable")]
+        each = weights[:, rows["clip"]]  # (B, n)
+        seen = np.cumsum(each, axis=1)
+        for bit in bits:
+            right = (rows["right"] >> bit) & 1
+            total += _one_precision(np.cumsum(each * right, axis=1), seen, to_find[:, k])
+    known = (to_find > 0).sum(axis=1) * len(bits)
+    return np.divide(total, known, out=np.full(len(weights), np.nan), where=known > 0)
+
+
+def _one_precision(hits: np.ndarray, seen: np.ndarray, to_find: np.ndarray) -> np.ndarray:
+    """AP (B,) of one category at one threshold from running sums (B, n), best score first; 0 where nothing is to find."""
+    if not hits.shape[1]:
+        return np.zeros(len(hits))
+    recall = hits / np.maximum(to_find, 1)[:, None]
+    precision = hits / (seen + np.spacing(1))
+    best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]  # at this recall or beyond
+    reached = np.searchsorted(RECALLS, recall, side="right")  # of the 101 recalls, so far
+    new = np.diff(reached, axis=1, prepend=0)
+    return np.where(to_find > 0, (best * new).sum(axis=1) / len(RECALLS), 0.0)

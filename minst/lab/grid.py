@@ -1,0 +1,129 @@
+"""The grid of the ablation lab: which models are trained, on what, for how long. Nothing here was changed after the
+first run of the full budget had started; how these values were found stands in results/lab/PILOT.md.
+
+    run = variant x seed x budget        "max_gap=10", seed 2, FULL  ->  <folder>/max_gap=10-2/
+
+Every variant is the full model with one thing changed, trained on the same clips, in the same order, for the same number
+of steps. Measurements that need no training (reuse interval, association, beyond the paper) are taken on trained runs:
+see measure.py.
+
+Assumption: the paper trains on COCO and YouTube-VIS from ImageNet weights; here it is shapes from nothing, small frames
+    and few steps. So a row shows what a component does at this scale, and no more.
+
+Lesson: notebooks/09_ablation_lab.ipynb
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from minst.config import MobileInstConfig
+from minst.data.shapes import ShapesConfig
+from minst.training import TrainConfig
+
+__all__ = ["BUDGETS", "FULL", "SMOKE", "SPEEDS", "VARIANTS", "Budget", "Variant", "train_config"]
+
+SPEEDS = {"slow": 0.4, "medium": 1.0, "fast": 2.0}  # of shapes; training sees medium alone
+PRETRAINED = "backbones/{}/backbone.safetensors"  # within a lab: what variants of a backbone start from
+KINDS = ("fish", "butterfly", "starfish", "ladybird")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of the grid: `changes` are fields of TrainConfig."""
+
+    name: str
+    group: str  # the question that it belongs to
+    says: str  # what is changed, for a table
+    changes: dict = field(default_factory=dict)
+    paper: str = ""  # what the paper claims of it, against the full model
+    judged_by: str = "image"  # the figure that decides: "image" AP | "video" AP by cosine at T = 3, as in the paper
+    claim: int = 0  # +1: the paper says that this is worse than the full model; 0: it says nothing that could fail
+
+
+def _grid() -> dict[str, Variant]:
+    decoder, fusion, temporal = "instance decoder", "mask decoder", "temporal training"
+    passing = dict(judged_by="video")
+    rows = [
+        Variant("full", "the model", "as the paper describes it"),
+        Variant("decoder=global", decoder, "global decoder alone", _switch("decoder=global"), "worse", claim=1),
+        Variant("decoder=local", decoder, "local decoder alone", _switch("decoder=local"), "worse", claim=1),
+        Variant("decoder=local-local", decoder, "two local decoders", _switch("decoder=local-local"), "worse", claim=1),
+        Variant("pooling=avg", decoder, "X_L by average pooling", _switch("pooling=avg"), "0.4 AP worse", claim=1),
+        Variant("enhancer=off", fusion, "no semantic enhancers", _switch("semantic_enhancer=off"), "worse", claim=1),
+        Variant("bottom_up=off", fusion, "top-down fusion alone", _switch("bottom_up=off"), "worse", claim=1),
+        Variant("identity=fresh", temporal, "passed queries matched anew at t + delta", {"identity": "fresh"}, **passing),
+        Variant("identity=none", temporal, "pairs of frames, no query passing", {"identity": "none"},
+                "0.8 to 1.3 AP worse", "video", 1),
+        Variant("images", temporal, "single images, no query passing", {"passing_weight": 0.0},
+                "0.8 to 1.3 AP worse", "video", 1),
+        Variant("max_gap=2", temporal, "delta 1 to 2 (full: 1 to 5)", {"max_gap": 2}, **passing),
+        Variant("max_gap=10", temporal, "delta 1 to 10 (full: 1 to 5)", {"max_gap": 10}, **passing),
+        Variant("queries=10", "size", "10 queries (full: 20)", _switch("num_queries=10")),
+        Variant("queries=50", "size", "50 queries", _switch("num_queries=50")),
+        Variant("queries=100", "size", "100 queries", _switch("num_queries=100")),
+        Variant("seaformer-tiny", "size", "SeaFormer-T (full: TopFormer-T)", _switch("backbone=seaformer-tiny")),
+        Variant("mobilenetv2-0.6", "size", "MobileNetV2, 0.6 wide", _switch("backbone=mobilenetv2-0.6"),
+                "worse", claim=1),
+        Variant("global_norm", "beyond the paper", "a LayerNorm on X_G", _switch("normalise_global=on")),
+    ]  # fmt: skip
+    return {row.name: row for row in rows}
+
+
+def _switch(text: str) -> dict:
+    return {"switches": text}
+
+
+VARIANTS = _grid()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every run of a grid may spend, and the clips it learns from and is judged by (seeds of clips are fixed)."""
+
+    name: str
+    pretraining: int  # steps of a backbone before
+    iterations: int
+    pairs: int
+    train_clips: int
+    val_clips: int  # of each speed
+    frames: int  # of a clip
+    save_every: int
+
+    def clips(self, speed: float = 1.0) -> ShapesConfig:
+        return ShapesConfig(
+            width=160, height=128, frames=self.frames, min_instances=2, max_instances=4, speed=speed, category=KINDS
+        )
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+FULL = Budget("full", pretraining=2500, iterations=1500, pairs=6, train_clips=600, val_clips=40, frames=24, save_every=150)
+SMOKE = Budget("smoke", pretraining=10, iterations=20, pairs=2, train_clips=8, val_clips=2, frames=8, save_every=10)
+BUDGETS = {budget.name: budget for budget in (FULL, SMOKE)}
+
+
+def backbone_of(variant: str) -> str:
+    switches = MobileInstConfig.switches(VARIANTS[variant].changes.get("switches", ""))
+    return MobileInstConfig.preset("shapes-tiny", **switches).backbone
+
+
+def train_config(variant: str, seed: int, budget: Budget, **machine) -> TrainConfig:
+    """The training of one run; paths are relative to the lab's folder. machine: device, threads, …"""
+    base = {
+        "out": f"{variant}-{seed}",
+        "data": "data/train",
+        "backbone_weights": PRETRAINED.format(backbone_of(variant)),
+        "seed": seed,
+        "iterations": budget.iterations,
+        "pairs": budget.pairs,
+        "height": 128,
+        "width": 128,
+        "warmup": min(200, budget.iterations // 5),
+        "ema": 0.998,
+        "workers": 0,
+        "log_every": min(50, budget.save_every),
+        "save_every": budget.save_every,
+    }
+    return TrainConfig(**{**base, **VARIANTS[variant].changes, **machine})

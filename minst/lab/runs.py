@@ -1,0 +1,281 @@
+"""Runs of the grid: several at a time, each a process of its own; interrupted, they go on; done, they are not repeated.
+
+    <folder>/lab.json               the budget; a folder holds one budget only
+             data/{train,slow,medium,fast}/      clips in YouTube-VIS form, written first (the same for every run)
+             backbones/<name>/backbone.safetensors, log.jsonl      what the runs start from (pretrain.py)
+             <variant>-<seed>/train.json, log.jsonl      the training, as `minst train` writes it
+                              metrics.json               written last: its presence says that the run is done
+                              checkpoint.pt, weights/, job.log
+
+Seeds are the outer loop: when half of the grid is done, every variant has been run with half of the seeds.
+
+Lesson: notebooks/09_ablation_lab.ipynb
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from minst.data.files import read_json, replacing
+from minst.data.shapes import write_shapes_dataset
+from minst.lab.grid import FULL, PRETRAINED, SPEEDS, VARIANTS, Budget, backbone_of
+
+__all__ = ["Run", "find_runs", "run_lab"]
+
+METRICS = "metrics.json"
+# what PyTorch's allocator gives back and takes again in every step costs a third of the time of small frames
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": 1 << 32, "MALLOC_TRIM_THRESHOLD_": 1 << 34, "MALLOC_TOP_PAD_": 1 << 28}
+
+
+class Run(NamedTuple):
+    """One training and its measurements, in a folder of its own."""
+
+    lab: Path
+    variant: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.lab / self.name
+
+    @property
+    def is_done(self) -> bool:
+        return (self.folder / METRICS).is_file()
+
+
+class Job(NamedTuple):
+    """A process to be run: a run of the grid, or the pre-training of a backbone."""
+
+    name: str
+    folder: Path
+    arguments: tuple[str, ...]  # of minst.lab.job
+    steps: int
+    result: Path  # is there when it is done
+    needs: Path | None = None  # must be there before it can start
+
+    def last_line(self) -> dict:
+        """The last whole line of its log; {} before there is one."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            return json.loads((self.folder / "log.jsonl").read_text().splitlines()[-1])
+        return {}
+
+
+def find_runs(folder: str | Path) -> list[Run]:
+    """All runs that were ever started in `folder`, in the order of the grid. FileNotFoundError where there is no lab."""
+    folder = Path(folder)
+    if not (folder / "lab.json").is_file():
+        raise FileNotFoundError(f"{folder} is no lab (lab.json is missing); `minst lab run --out {folder}` makes one")
+    found = []
+    for path in folder.glob("*-*/train.json"):
+        variant, _, seed = path.parent.name.rpartition("-")
+        if variant in VARIANTS and seed.isdecimal():
+            found.append(Run(folder, variant, int(seed)))
+    order = list(VARIANTS)
+    return sorted(found, key=lambda run: (order.index(run.variant), run.seed))
+
+
+def run_lab(
+    names: Sequence[str] = (),
+    seeds: int = 3,
+    folder: str | Path = "runs/lab",
+    budget: Budget = FULL,
+    jobs: int | None = None,
+    device: str = "auto",
+) -> list[Run]:
+    """Train and measure the variants `names` (none: all) with the seeds 0 .. seeds - 1, skipping what is done.
+
+    jobs: runs at a time; None: two on a CPU, with one thread each, eight on an accelerator.
+    Returns the runs. Raises ValueError for unknown names or a folder with another budget, RuntimeError after all else
+    is done when runs have failed (which, and where their log is). Interrupted, the same call goes on.
+    """
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise ValueError(f"lab: no run {', '.join(unknown)}; there are: {', '.join(VARIANTS)}")
+    if seeds < 1 or (jobs is not None and jobs < 1):
+        raise ValueError(f"lab: {seeds} seeds, {jobs} jobs; both must be at least 1")
+    device = _device(device)
+    folder = Path(folder)
+    chosen = [name for name in VARIANTS if not names or name in names]
+    runs = [Run(folder, name, seed) for seed in range(seeds) for name in chosen]
+    with _alone(folder):
+        _claim(folder, budget)
+        todo = [job for job in _jobs(runs, budget) if not job.result.is_file()]
+        if todo:
+            _write_clips(folder / "data", budget)
+            _work(todo, folder, jobs or (2 if device == "cpu" else 8), device)
+    return runs
+
+
+def _jobs(runs: Sequence[Run], budget: Budget) -> list[Job]:
+    """What it takes to have `runs` done: their backbones first."""
+    todo = [run for run in runs if not run.is_done]
+    jobs = []
+    for backbone in dict.fromkeys(backbone_of(run.variant) for run in todo):
+        path = todo[0].lab / PRETRAINED.format(backbone)
+        jobs.append(Job(backbone, path.parent, ("pretrain", backbone, budget.name), budget.pretraining, path))
+    for run in todo:
+        arguments = ("run", run.variant, budget.name, str(run.seed))
+        needs = run.lab / PRETRAINED.format(backbone_of(run.variant))
+        jobs.append(Job(run.name, run.folder, arguments, budget.iterations, run.folder / METRICS, needs))
+    return jobs
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("lab: --device cuda, but PyTorch sees no GPU here; choose cpu")
+    return device
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two labs in one folder would write into each other's runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(folder / "lab.lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: another `minst lab run` is at work here") from None
+        yield
+
+
+def _claim(folder: Path, budget: Budget) -> None:
+    path = folder / "lab.json"
+    if not path.is_file():
+        with replacing(path) as beside:
+            beside.write_text(json.dumps({"version": 1, "budget": budget.to_dict()}, indent=1) + "\n")
+    held = read_json(path).get("budget")
+    if held != budget.to_dict():
+        raise ValueError(
+            f"{folder} holds runs of another budget ({held.get('name') if isinstance(held, dict) else held}), "
+            f"not of {budget.name!r}; choose another --out"
+        )
+
+
+def _write_clips(folder: Path, budget: Budget) -> None:
+    """Training clips and those of each speed; a set that is there is complete, since it is renamed when it is done."""
+    wanted = {"train": ("train", 1.0, budget.train_clips)}
+    wanted |= {name: ("val", speed, budget.val_clips) for name, speed in SPEEDS.items()}
+    for name, (split, speed, count) in wanted.items():
+        if not (folder / name).is_dir():
+            beside = folder / f"{name}.part"
+            write_shapes_dataset(beside, count, budget.clips(speed), 0, split)
+            beside.rename(folder / name)
+
+
+def _work(todo: Sequence[Job], lab: Path, jobs: int, device: str) -> None:
+    """Keep `jobs` processes busy until all have ended; on the way out none is left behind."""
+    waiting, working, failed = list(todo), {}, []
+    table = _Table(todo, jobs)
+    try:
+        while True:
+            ready = [job for job in waiting if job.needs is None or job.needs.is_file()]
+            for job in ready[: jobs - len(working)]:
+                waiting.remove(job)
+                working[job] = _start(job, lab, device)
+            if not working:
+                break
+            table.show(working, failed)
+            time.sleep(0.5)
+            for job in [job for job, process in working.items() if process.poll() is not None]:
+                if working.pop(job).returncode or not job.result.is_file():
+                    failed.append(job)
+                table.ended(job, job in failed)
+    finally:
+        for process in working.values():
+            process.terminate()
+        for process in working.values():
+            process.wait()
+    if failed:
+        logs = "; ".join(f"{job.name}: {job.folder / 'job.log'}" for job in failed)
+        without = f"; {len(waiting)} runs have not begun for want of their backbone" if waiting else ""
+        raise RuntimeError(f"lab: {len(failed)} of {len(todo)} have failed ({logs}){without}; the others are done")
+
+
+def _start(job: Job, lab: Path, device: str) -> subprocess.Popen:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "minst.lab.job", device, *job.arguments]
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if device == "cpu" else {}
+    malloc = {name: str(value) for name, value in MALLOC.items() if name not in os.environ}
+    package = str(Path(__file__).resolve().parents[2])  # of this minst, wherever the process starts
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    with open(job.folder / "job.log", "a") as log:
+        return subprocess.Popen(
+            command, cwd=lab, stdout=log, stderr=log, env={**os.environ, **malloc, **threads, "PYTHONPATH": path}
+        )
+
+
+class _Table:
+    """How far everything is: drawn anew in a terminal, a line for every job that has ended elsewhere."""
+
+    def __init__(self, todo: Sequence[Job], jobs: int):
+        self.todo, self.jobs, self.done = list(todo), jobs, 0
+        self.started, self.paces = {}, []  # of each job; seconds a step of those that have ended, measuring and all
+        self.is_terminal, self.drawn = sys.stderr.isatty(), 0
+
+    def show(self, working: dict, failed: Sequence[Job]) -> None:
+        now = time.monotonic()
+        for job in working:
+            self.started.setdefault(job, now)
+        if not self.is_terminal:
+            return
+        lines = [self._line(job, now - self.started[job]) for job in working]
+        lines += [f"{self.done} of {len(self.todo)} done, {len(failed)} failed, {self._left(now)}"]
+        self._clear()
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()
+        self.drawn = len(lines)
+
+    def ended(self, job: Job, has_failed: bool) -> None:
+        seconds = time.monotonic() - self.started[job]
+        self.done += not has_failed
+        self.paces.append(seconds / job.steps)
+        self._clear()
+        what = "FAILED after" if has_failed else "done in"
+        left = "" if self.is_terminal else f"   {self.done} of {len(self.todo)}, {self._left(time.monotonic())}"
+        print(f"{job.name:<24} {what} {_clock(seconds)}{left}", file=sys.stderr, flush=True)
+
+    def _clear(self) -> None:
+        if self.drawn:
+            sys.stderr.write(f"\x1b[{self.drawn}A\x1b[J")
+        self.drawn = 0
+
+    def _line(self, job: Job, seconds: float) -> str:
+        line = job.last_line()
+        share = line.get("iteration", 0) / job.steps
+        what = "measuring" if share >= 1 else f"training {share:4.0%}  loss {line.get('loss', float('nan')):6.3f}"
+        return f"{job.name:<24} {what:<28} {_clock(seconds)}"
+
+    def _left(self, now: float) -> str:
+        """How long the rest takes, once a job has ended."""
+        if not self.paces:
+            return "time left: known when the first has ended"
+        pace = sum(self.paces) / len(self.paces)
+        spent = {job: now - self.started[job] for job in self.todo if job in self.started}
+        rest = sum(max(0.0, pace * job.steps - spent.get(job, 0.0)) for job in self.todo if not job.result.is_file())
+        return f"about {_clock(rest / self.jobs)} left"
+
+
+def _clock(seconds: float) -> str:
+    hours, rest = divmod(int(seconds), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
