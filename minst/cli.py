@@ -36,9 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status or 0
     except KeyboardInterrupt:
-        training = arguments.command == "train"
-        resume = "; the same command without --restart goes on from the last checkpoint"
-        return _complain("interrupted" + (resume if training else ""), 130)
+        resume = {
+            "train": "; the same command without --restart goes on from the last checkpoint",
+            "lab": "; the same command goes on: what is done stays done, the rest from its last checkpoint",
+        }
+        return _complain("interrupted" + resume.get(arguments.command, ""), 130)
     except BrokenPipeError:  # `minst … | head`: nobody reads on, which is no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -242,6 +244,20 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     add("--threads", type=int, default=1, help="CPU threads of the network")
     add("--batches", type=int, default=20, help="batches measured")
     add("--json", default=None, metavar="FILE", help="write all figures to this file")
+
+    kinds = _group(commands, "lab", "the ablation lab: the paper's claims, shown again at a laptop's scale")
+    add = _command(kinds, "run", _lab_run, "train and measure runs of the grid; skips what is done, goes on after Ctrl-C")
+    add("names", nargs="*", metavar="NAME", help="variants (default: all; `minst lab list` names them)")
+    add("--seeds", type=int, default=None, metavar="N", help="seeds 0 to N - 1 of each (default: 3; with --smoke: 1)")
+    add("--smoke", action="store_true", help="a budget of seconds a run, to see that all works; its figures mean nothing")
+    add("--out", default=None, metavar="DIR", help="folder of the lab (default: runs/lab; with --smoke: runs/lab-smoke)")
+    add("--jobs", type=int, default=None, metavar="N", help="runs at a time (default: 2 on a CPU, 8 on an accelerator)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it trains")
+    add = _command(kinds, "report", _lab_report, "tables (Markdown, CSV) and plots from the metrics of a lab's runs")
+    add("folder", nargs="?", default="runs/lab", metavar="DIR", help="folder of the lab")
+    add("--out", default=None, metavar="DIR", help="where the report goes (default: DIR/report)")
+    add("--no-plots", action="store_true", help="tables alone")
+    _command(kinds, "list", _lab_list, "the variants of the grid, and what the paper says of each")
     return parser
 
 
@@ -483,6 +499,33 @@ def _bench_data(arguments: argparse.Namespace) -> None:
     from minst.mobile.benchmark import bench_data
 
     bench_data(**_named(arguments, "threads", "batches"), json_path=arguments.json)
+
+
+def _lab_run(arguments: argparse.Namespace) -> int | None:
+    from minst.lab.grid import FULL, SMOKE
+    from minst.lab.runs import run_lab
+
+    budget = SMOKE if arguments.smoke else FULL
+    out = arguments.out or ("runs/lab-smoke" if arguments.smoke else "runs/lab")
+    seeds = (1 if arguments.smoke else 3) if arguments.seeds is None else arguments.seeds
+    try:
+        runs = run_lab(arguments.names, seeds, out, budget, **_named(arguments, "jobs", "device"))
+    except RuntimeError as error:  # some runs have failed; each has said why in its log
+        return _complain(str(error), 1)
+    print(f"{len(runs)} runs are done in {out}; `minst lab report {out}` compares them")
+
+
+def _lab_report(arguments: argparse.Namespace) -> None:
+    from minst.lab.report import write_report
+
+    print(f"written: {write_report(arguments.folder, arguments.out, plots=not arguments.no_plots)}")
+
+
+def _lab_list(arguments: argparse.Namespace) -> None:
+    from minst.lab.grid import VARIANTS
+
+    header = ("name", "what is changed", "group", "the paper")
+    _print_table([header, *((v.name, v.says, v.group, v.paper) for v in VARIANTS.values())])
 
 
 def _named(arguments: argparse.Namespace, *names: str) -> dict:

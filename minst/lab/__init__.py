@@ -11,11 +11,14 @@ from minst.lazy import lazy
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "BUDGETS": "grid",
         "FULL": "grid",
         "SMOKE": "grid",
         "VARIANTS": "grid",
         "Budget": "grid",
+        "Lab": "report",
+        "compare": "statistics",
+        "seeds_needed": "statistics",
+        "write_report": "report",
         "run_lab": "runs",
         "find_runs": "runs",
         "measure_run": "measure",

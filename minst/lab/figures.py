@@ -70,6 +70,8 @@ def average_precision(matches: Matches, weights: np.ndarray | None = None, thres
     """
     count, kinds = matches.instances.shape
     weights = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weights.ndim != 2 or weights.shape[1] != count:
+        raise ValueError(f"weights must be (B, {count}), one column a clip, got {weights.shape}")
     to_find = weights @ matches.instances  # (B, K)
     total = np.zeros(len(weights))
     bits = range(10) if threshold is None else [threshold]
@@ -79,14 +81,15 @@ def average_precision(matches: Matches, weights: np.ndarray | None = None, thres
         each = weights[:, rows["clip"]]  # (B, n)
         seen = np.cumsum(each, axis=1)
         for bit in bits:
-            right = (rows["right"] >> bit) & 1
-            total += _one_precision(np.cumsum(each * right, axis=1), seen, to_find[:, k])
+            right = (rows["right"] >> bit) & 1 == 1
+            # recall rises at hits alone, and precision is highest there: nothing else need be looked at
+            total += _one_precision(np.cumsum(each[:, right], axis=1), seen[:, right], to_find[:, k])
     known = (to_find > 0).sum(axis=1) * len(bits)
     return np.divide(total, known, out=np.full(len(weights), np.nan), where=known > 0)
 
 
 def _one_precision(hits: np.ndarray, seen: np.ndarray, to_find: np.ndarray) -> np.ndarray:
-    """AP (B,) of one category at one threshold from running sums (B, n), best score first; 0 where nothing is to find."""
+    """AP (B,) of one category at one threshold from running sums (B, hits), best score first; 0 with nothing to find."""
     if not hits.shape[1]:
         return np.zeros(len(hits))
     recall = hits / np.maximum(to_find, 1)[:, None]

@@ -21,7 +21,7 @@ from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig
 from minst.training import TrainConfig
 
-__all__ = ["BUDGETS", "FULL", "SMOKE", "SPEEDS", "VARIANTS", "Budget", "Variant", "train_config"]
+__all__ = ["FULL", "SMOKE", "SPEEDS", "VARIANTS", "Budget", "Variant", "train_config"]
 
 SPEEDS = {"slow": 0.4, "medium": 1.0, "fast": 2.0}  # of shapes; training sees medium alone
 PRETRAINED = "backbones/{}/backbone.safetensors"  # within a lab: what variants of a backbone start from
@@ -101,7 +101,6 @@ class Budget:
 
 FULL = Budget("full", pretraining=2500, iterations=1500, pairs=6, train_clips=600, val_clips=40, frames=24, save_every=150)
 SMOKE = Budget("smoke", pretraining=10, iterations=20, pairs=2, train_clips=8, val_clips=2, frames=8, save_every=10)
-BUDGETS = {budget.name: budget for budget in (FULL, SMOKE)}
 
 
 def backbone_of(variant: str) -> str:

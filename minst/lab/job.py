@@ -1,5 +1,5 @@
-"""A process of the lab, in the lab's folder: `python -m minst.lab.job DEVICE run VARIANT BUDGET SEED`, or
-`… DEVICE pretrain BACKBONE BUDGET`.
+"""A process of the lab, in the lab's folder: `python -m minst.lab.job DEVICE run VARIANT SEED`, or
+`… DEVICE pretrain BACKBONE`. What it may spend stands in lab.json.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -11,20 +11,22 @@ from pathlib import Path
 
 import torch
 
-from minst.lab.grid import BUDGETS, train_config
+from minst.data.files import read_json
+from minst.lab.grid import Budget, train_config
 from minst.lab.measure import measure_run
 from minst.lab.pretrain import pretrain
 from minst.training import train
 
 
-def main(device: str, what: str, name: str, budget: str, seed: str = "0") -> None:
+def main(device: str, what: str, name: str, seed: str = "0") -> None:
+    budget = Budget(**read_json("lab.json")["budget"])
     if device == "cpu":
         torch.set_num_threads(1)
     if what == "pretrain":
-        pretrain(name, Path("."), BUDGETS[budget], device)
+        pretrain(name, Path("."), budget, device)
         return
-    train(train_config(name, int(seed), BUDGETS[budget], device=device))
-    measure_run(Path("."), name, int(seed), BUDGETS[budget])
+    train(train_config(name, int(seed), budget, device=device))
+    measure_run(Path("."), name, int(seed), budget)
 
 
 if __name__ == "__main__":

@@ -124,9 +124,9 @@ def _jobs(runs: Sequence[Run], budget: Budget) -> list[Job]:
     jobs = []
     for backbone in dict.fromkeys(backbone_of(run.variant) for run in todo):
         path = todo[0].lab / PRETRAINED.format(backbone)
-        jobs.append(Job(backbone, path.parent, ("pretrain", backbone, budget.name), budget.pretraining, path))
+        jobs.append(Job(backbone, path.parent, ("pretrain", backbone), budget.pretraining, path))
     for run in todo:
-        arguments = ("run", run.variant, budget.name, str(run.seed))
+        arguments = ("run", run.variant, str(run.seed))
         needs = run.lab / PRETRAINED.format(backbone_of(run.variant))
         jobs.append(Job(run.name, run.folder, arguments, budget.iterations, run.folder / METRICS, needs))
     return jobs

@@ -1,0 +1,160 @@
+"""The figures of a lab's report: differences, reuse interval and speed, associations, beyond the paper.
+
+Lesson: notebooks/09_ablation_lab.ipynb
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+
+from minst.lab.grid import SPEEDS, VARIANTS
+from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS, PROBED
+from minst.lab.report import Lab, Row
+from minst.lab.rivals import ASSOCIATIONS
+from minst.visualize.style import GREY, INK, RED, headline, new_figure, rgb
+
+__all__ = ["PLOTS", "has_data", "plot_associations", "plot_beyond", "plot_differences", "plot_intervals"]
+
+GREEN = "#1a7f37"
+BLUE = "#0b62c4"
+
+
+def has_data(lab: Lab, name: str) -> bool:
+    """Has the lab measured what the plot `name` shows?"""
+    if name == "differences":
+        return len(lab.rows) > 1
+    return all("milliseconds" in run.metrics for run in lab.full.runs)
+
+
+def plot_differences(lab: Lab) -> Figure:
+    """Every variant's difference to the full model in the figure that decides, with its interval and each seed."""
+    names = [name for name in lab.rows if name != "full" and lab.difference(name)]
+    fig = new_figure(1.25 + 0.27 * len(names))
+    inch = 1 / fig.get_figheight()
+    axes = fig.add_axes((0.33, 0.5 * inch, 0.64, 1 - 1.15 * inch))
+    axes.axvline(0, color=INK, linewidth=1)
+    for y, name in enumerate(reversed(names)):
+        found, variant = lab.difference(name), VARIANTS[name]
+        sure = found.low > 0 or found.high < 0
+        color = (RED if found.high < 0 else GREEN) if sure else GREY
+        axes.plot([found.low, found.high], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
+        axes.plot(found.seeds, [y] * len(found.seeds), "|", color=color, markersize=9, markeredgewidth=1.2)
+        axes.plot(found.difference, y, "o", color=color, markersize=5.5)
+    labels = [f"{VARIANTS[n].says}{'  *' if VARIANTS[n].claim else ''}" for n in reversed(names)]
+    axes.set_yticks(range(len(names)), labels, fontsize=7.5)
+    axes.set_ylim(-0.7, len(names) - 0.3)
+    axes.set_xlabel("points of AP more (right) or fewer (left) than the full model", fontsize=8)
+    _plain(axes)
+    worse = sum(lab.difference(n).high < 0 for n in names)
+    head = f"{worse} of {len(names)} changes make the model surely worse at this scale"
+    note = "Point: mean. Line: 95 % interval. Ticks: each seed. * the paper says: worse. Temporal rows: video AP; others: image AP."
+    headline(fig, head, note)
+    return fig
+
+
+def plot_intervals(lab: Lab) -> Figure:
+    """Video AP over T for each speed, by cosine and by mask, and milliseconds a frame."""
+    fig = new_figure(3.1)
+    full = lab.full
+    rows = [("cosine", "association by cosine (paper)"), ("mask", "association by mask (ours)")]
+    top = max(full.spread(("video", s, by, t)).mean for s in SPEEDS for by, _ in rows for t in INTERVALS)
+    for i, (by, title) in enumerate(rows):
+        axes = fig.add_axes((0.065 + 0.325 * i, 0.15, 0.27, 0.57))
+        for j, speed in enumerate(SPEEDS):
+            _band(axes, full, [("video", speed, by, t) for t in INTERVALS], INTERVALS, rgb(j + 1), speed)
+        axes.set_ylim(0, 1.12 * top)
+        _titled(axes, title, "T: a key frame every T frames")
+        axes.set_xticks(INTERVALS)
+    axes.legend(fontsize=7.5, frameon=False, loc="lower left")
+    axes = fig.add_axes((0.73, 0.15, 0.25, 0.57))
+    for j, (by, _) in enumerate(rows):
+        times = [_time(full, f"{by} {t}") for t in INTERVALS]
+        axes.plot(INTERVALS, [100 * t / times[0] for t in times], "o-", color=(BLUE, RED)[j], markersize=3, label=by)
+    axes.set_ylim(0, 108)
+    axes.set_xticks(INTERVALS)
+    _titled(axes, "time of a frame, % of T = 1", "T")
+    axes.legend(fontsize=7.5, frameon=False, loc="lower left")
+    lost = {s: full.against(full, ("video", s, "mask", 12), ("video", s, "mask", 1)).difference for s in SPEEDS}
+    said = ", ".join(f"{value:+.0f} on {speed} clips" for speed, value in lost.items()).replace("-", "−")
+    headline(fig, f"From T = 1 to 12, points of video AP by mask: {said}", "Band: ± one standard deviation over seeds.")
+    return fig
+
+
+def plot_associations(lab: Lab) -> Figure:
+    """Video AP of every association at T = 1, 3, 6 for the probed models."""
+    names = [name for name in PROBED if name in lab.rows]
+    fig = new_figure(3.2)
+    width = 0.93 / len(names)
+    top = max(
+        lab.rows[n].spread(("video", "medium", by, t)).mean for n in names for by in ASSOCIATIONS for t in (1, 3, 6)
+    )
+    for i, name in enumerate(names):
+        axes = fig.add_axes((0.06 + width * i, 0.17, width - 0.05, 0.53))
+        for k, t in enumerate((1, 3, 6)):
+            found = [lab.rows[name].spread(("video", "medium", by, t)) for by in ASSOCIATIONS]
+            places = [x + 0.27 * (k - 1) for x in range(len(ASSOCIATIONS))]
+            heights, errors = [s.mean for s in found], [0 if s.sd != s.sd else s.sd for s in found]
+            error = {"yerr": errors, "error_kw": {"elinewidth": 0.8, "ecolor": INK}} if any(errors) else {}
+            axes.bar(places, heights, 0.26, color=(BLUE, "#6ea6e0", "#bcd7f3")[k], label=f"T = {t}", **error)
+        axes.set_xticks(range(len(ASSOCIATIONS)), ASSOCIATIONS, rotation=35, ha="right", fontsize=7)
+        axes.set_ylim(0, 1.15 * top)
+        _titled(axes, VARIANTS[name].says, "")
+    axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper right", columnspacing=0.8, handlelength=1)
+    cosine = lab.full.against(lab.full, ("video", "medium", "cosine", 1), ("video", "medium", "none", 1))
+    head = f"Every frame a key frame: cosine is {cosine.difference:+.1f} points from no association at all".replace("-", "−")
+    headline(fig, head, "Video AP on medium clips. Thin lines: ± one standard deviation over seeds.")
+    return fig
+
+
+def plot_beyond(lab: Lab) -> Figure:
+    """Video AP against milliseconds: fixed T, frozen X6, adaptive T, for each speed."""
+    fig = new_figure(3.1)
+    kinds = [("mask", INTERVALS, "fixed T", BLUE), ("frozen", FROZEN, "frozen X6", RED), ("adaptive", ADAPTIVE, "adaptive T", GREEN)]
+    for i, speed in enumerate(SPEEDS):
+        axes = fig.add_axes((0.065 + 0.315 * i, 0.16, 0.27, 0.56))
+        for by, values, label, color in kinds:
+            points = [(_time(lab.full, f"{by} {v:g}"), lab.full.spread(("video", speed, by, v)).mean) for v in values]
+            axes.plot(*zip(*points), "o-", color=color, markersize=3.5, linewidth=1, label=label)
+            for (x, y), value in zip(points, values):
+                name = f"{value:g}" if by == "adaptive" else f"T{value}"
+                axes.annotate(name, (x, y), xytext=(2, 3), textcoords="offset points", fontsize=5.5, color=color)
+        _titled(axes, f"{speed} clips", "milliseconds a frame (medium clips)")
+    axes.legend(fontsize=7, frameon=False, loc="lower right")
+    head = "Beyond the paper: what accuracy costs in time, with a fixed and an adaptive T and with X6 frozen"
+    headline(fig, head, "Video AP by mask. Adaptive: the number is the agreement below which a key frame is taken.")
+    return fig
+
+
+PLOTS: dict[str, Callable[[Lab], Figure]] = {
+    "differences": plot_differences,
+    "intervals": plot_intervals,
+    "associations": plot_associations,
+    "beyond": plot_beyond,
+}
+
+
+def _band(axes, row: Row, keys, xs, color, label: str) -> None:
+    found = [row.spread(key) for key in keys]
+    mean = [s.mean for s in found]
+    axes.plot(xs, mean, "o-", color=color, markersize=3, label=label)
+    sds = [0 if s.sd != s.sd else s.sd for s in found]
+    axes.fill_between(xs, [m - s for m, s in zip(mean, sds)], [m + s for m, s in zip(mean, sds)], color=color, alpha=0.15, lw=0)
+
+
+def _time(row: Row, setting: str) -> float:
+    values = sorted(run.metrics["milliseconds"][setting]["mean"] for run in row.runs)
+    return values[len(values) // 2]
+
+
+def _titled(axes, title: str, below: str) -> None:
+    axes.set_title(title, fontsize=8, color=INK, loc="left", pad=4)
+    axes.set_xlabel(below, fontsize=7.5)
+    _plain(axes)
+
+
+def _plain(axes) -> None:
+    axes.tick_params(labelsize=7, length=2, color=GREY, pad=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set_color(GREY)

@@ -1,0 +1,333 @@
+"""The report of a lab: from the metrics of its runs to Markdown, CSV and plots, the same bytes from the same metrics.
+
+    <lab>/*/metrics.json, reasons.json -> <out>/README.md     claims and verdicts, all rows, reuse interval, association, …
+                                          runs.csv, rows.csv   every figure of every run; means, spreads, intervals
+                                          *.png
+
+reasons.json {variant: sentence} is written by people who have looked at the results; a row without one says nothing.
+
+Lesson: notebooks/09_ablation_lab.ipynb
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minst.data.files import read_json, replacing
+from minst.lab.grid import SPEEDS, VARIANTS
+from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS, PROBED
+from minst.lab.rivals import ASSOCIATIONS
+from minst.lab.runs import Run
+from minst.lab.statistics import Comparison, Measured, Spread, compare, load, seeds_needed, spread
+
+__all__ = ["COLUMNS", "Lab", "Row", "write_report"]
+
+IMAGE, VIDEO, MASK = "image", ("video", "medium", "cosine", 3), ("video", "medium", "mask", 3)
+JUDGED = {"image": IMAGE, "video": VIDEO}
+COLUMNS: dict[Hashable, str] = {
+    IMAGE: "image AP",
+    VIDEO: "video AP, cosine",
+    MASK: "video AP, mask",
+    ("retention", 3): "retention 3",
+    ("retention", 10): "retention 10",
+}
+
+
+@dataclass
+class Row:
+    """A variant: its runs that are done, in the order of their seeds."""
+
+    name: str
+    runs: list[Measured]
+
+    def spread(self, key: Hashable) -> Spread:
+        """Mean and spread over the seeds, in points (0..100)."""
+        return spread([100 * run.figure(key).value for run in self.runs])
+
+    def against(self, other: Row, key: Hashable, other_key: Hashable | None = None) -> Comparison | None:
+        """Points by which this row is above the other, over the seeds that both have; None where there are none."""
+        theirs = {run.run.seed: run for run in other.runs}
+        both = [run for run in self.runs if run.run.seed in theirs]
+        if not both:
+            return None
+        found = compare(
+            [run.figure(key) for run in both], [theirs[run.run.seed].figure(other_key or key) for run in both]
+        )
+        return Comparison(*(100 * x for x in found[:3]), tuple(100 * x for x in found.seeds))
+
+    def settings(self, speed: str, by: str, value: float) -> list[dict]:
+        return [run.setting(speed, by, value) for run in self.runs]
+
+
+class Lab:
+    """What stands in the folder of a lab. ValueError or FileNotFoundError when there is nothing to report."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        runs, self.unfinished = load(folder)
+        if not any(run.run.variant == "full" for run in runs):
+            raise ValueError(f"{folder}: no run of the full model is done, and all is compared with it: `minst lab run full`")
+        self.rows = {name: Row(name, [r for r in runs if r.run.variant == name]) for name in VARIANTS}
+        self.rows = {name: row for name, row in self.rows.items() if row.runs}
+        self.budget = read_json(self.folder / "lab.json")["budget"]
+        reasons = self.folder / "reasons.json"
+        self.reasons = read_json(reasons) if reasons.is_file() else {}
+
+    @property
+    def full(self) -> Row:
+        return self.rows["full"]
+
+    def difference(self, name: str) -> Comparison | None:
+        """Of the figure that decides this variant, to the full model; None for the full model itself."""
+        return None if name == "full" else self.rows[name].against(self.full, JUDGED[VARIANTS[name].judged_by])
+
+
+def write_report(folder: str | Path, out: str | Path | None = None, plots: bool = True) -> Path:
+    """Write the report of the lab in `folder`; `out`: default <folder>/report. Returns the path of its README.md."""
+    lab = Lab(folder)
+    out = Path(out) if out else lab.folder / "report"
+    pictures = []
+    if plots:
+        from minst.lab.plots import PLOTS, has_data  # matplotlib: only who draws waits for it
+        from minst.visualize.style import save
+
+        pictures = [name for name in PLOTS if has_data(lab, name)]
+        for name in pictures:
+            save(PLOTS[name](lab), out / f"{name}.png", dpi=100)
+    files = {"README.md": markdown(lab, pictures), "runs.csv": _runs_csv(lab), "rows.csv": _rows_csv(lab)}
+    for name, text in files.items():
+        with replacing(out / name) as beside:
+            beside.write_text(text, encoding="utf-8", newline="\n")
+    return out / "README.md"
+
+
+def markdown(lab: Lab, pictures: Sequence[str] = ()) -> str:
+    """The tables, as Markdown."""
+    parts = [_head(lab), _claims(lab), _picture("differences", pictures), _all_rows(lab)]
+    if _measured(lab.full, "slow", "mask", 12):
+        parts += [_intervals(lab), _picture("intervals", pictures)]
+    parts += [_associations(lab), _picture("associations", pictures)]
+    if _measured(lab.full, "medium", "frozen", 3):
+        parts += [_beyond(lab), _picture("beyond", pictures)]
+    parts += [_power(lab), _cost(lab)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(lab: Lab) -> str:
+    b, done = lab.budget, sum(len(row.runs) for row in lab.rows.values())
+    return f"""# The ablation lab: results of the budget "{b["name"]}"
+
+Written by `minst lab report` from the metrics of {done} runs; nothing here is typed by hand but the sentences "why".
+{_unfinished(lab.unfinished)}
+Each run: {b["iterations"]:,} steps of {b["pairs"]} pairs of 128 x 128 crops, from a backbone that learned to classify for
+{b["pretraining"]:,} steps; {b["train_clips"]} clips to learn from, {b["val_clips"]} of {b["frames"]} frames to judge by. Figures are
+points of 100: mean ± standard deviation over the seeds. Differences are to the full model, paired by seed and clip, with
+the 95 % interval of a bootstrap over seeds and clips ({_seeds(lab)}; such intervals of few seeds are rather too narrow).
+How difficulty, budget and rules were fixed before: [PILOT.md](../PILOT.md)."""
+
+
+def _unfinished(runs: Sequence[Run]) -> str:
+    if not runs:
+        return "Every run that was started is here."
+    return f"Started and not finished, so not here: {', '.join(run.name for run in runs)}."
+
+
+def _seeds(lab: Lab) -> str:
+    counts = sorted({len(row.runs) for row in lab.rows.values()})
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def _claims(lab: Lab) -> str:
+    lines = []
+    for name, row in lab.rows.items():
+        variant = VARIANTS[name]
+        if not variant.claim:
+            continue
+        found = lab.difference(name)
+        if found is None:
+            lines.append(f"| {variant.says} | {variant.paper} | no seed in common | | | |")
+            continue
+        ours = f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
+        each = ", ".join(_signed(x) for x in found.seeds)
+        decides = COLUMNS[JUDGED[variant.judged_by]]
+        why = lab.reasons.get(name, "")
+        lines.append(f"| {variant.says} | {variant.paper} | {decides}: {ours} | {each} | **{found.verdict(1)}** | {why} |")
+    if not lines:
+        return ""
+    head = "| changed | the paper says | ours | each seed | with the paper it | why |\n|---|---|---|---|---|---|"
+    return "\n".join(["## The paper's claims", "", head, *lines])
+
+
+def _all_rows(lab: Lab) -> str:
+    lines, group = [], None
+    for name, row in lab.rows.items():
+        variant = VARIANTS[name]
+        if variant.group != group:
+            group = variant.group
+            lines.append(f"| **{group}** |" + " |" * (len(COLUMNS) + 3))
+        cells = [_spread(row.spread(key)) for key in COLUMNS]
+        found = lab.difference(name)
+        difference = f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]" if found else ""
+        size = row.runs[0].metrics["model"]
+        cells += [difference, f"{size['macs'] / 1e6:.0f}"]
+        lines.append(f"| {variant.says} (`{name}`, {len(row.runs)}) | " + " | ".join(cells) + " |")
+    head = ["the model (its name, seeds)", *COLUMNS.values(), "difference in what decides", "MMACs"]
+    note = (
+        "Image AP decides rows of architecture and size, video AP by cosine at T = 3 those of temporal training. Retention: "
+        "the share of queries that still hold their instance 3 or 10 frames on. MMACs: of a 128 x 128 frame, millions."
+    )
+    table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
+    return "\n".join(["## All rows", "", note, "", *table])
+
+
+def _intervals(lab: Lab) -> str:
+    parts = ["## Reuse interval T and speed (the full model)", ""]
+    parts += [
+        "Speeds are factors on the motion of the training clips: " + ", ".join(f"{k} {v:g}" for k, v in SPEEDS.items())
+        + ". Milliseconds: one thread, one run, a frame of 160 x 128; they compare the columns, no more.", "",
+    ]  # fmt: skip
+    parts += [f"| video AP | {' | '.join(f'T = {t}' for t in INTERVALS)} |", "|---" * (len(INTERVALS) + 1) + "|"]
+    for by in ("cosine", "mask"):
+        for speed in SPEEDS:
+            cells = [_spread(lab.full.spread(("video", speed, by, t))) for t in INTERVALS]
+            parts.append(f"| {by}, {speed} | {' | '.join(cells)} |")
+    for by in ("cosine", "mask"):
+        for speed in SPEEDS:
+            found = [lab.full.against(lab.full, ("video", speed, by, t), ("video", speed, by, 1)) for t in INTERVALS[1:]]
+            cells = ["", *(f"{_signed(c.difference)} [{_signed(c.low)}, {_signed(c.high)}]" for c in found)]
+            parts.append(f"| {by}, {speed}, to T = 1 | {' | '.join(cells)} |")
+    for by in ("cosine", "mask"):
+        times = [_milliseconds(lab.full, f"{by} {t}") for t in INTERVALS]
+        parts.append(f"| ms a frame, {by} | {' | '.join(times)} |")
+    return "\n".join(parts)
+
+
+def _associations(lab: Lab) -> str:
+    rows = [name for name in PROBED if name in lab.rows]
+    parts = ["## Association (clips of medium speed)", ""]
+    parts += [
+        'Video AP, and in brackets the share of live slots that go on with another query than before: "none" never does.',
+        "", f"| the model | association | {' | '.join(f'T = {t}' for t in (1, 3, 6))} | to none, T = 1 |",
+        "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name in rows:
+        row = lab.rows[name]
+        for by in ASSOCIATIONS:
+            cells = []
+            for t in (1, 3, 6):
+                entries = row.settings("medium", by, t)
+                moved, of = (sum(entry[key] for entry in entries) for key in ("moved", "associated"))
+                cells.append(f"{_spread(row.spread(('video', 'medium', by, t)))} ({moved / of if of else 0:.1%})")
+            found = row.against(row, ("video", "medium", by, 1), ("video", "medium", "none", 1))
+            cells.append("" if by == "none" else f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]")
+            parts.append(f"| {VARIANTS[name].says} | {by} | {' | '.join(cells)} |")
+    why = lab.reasons.get("association")
+    return "\n".join(parts + (["", why] if why else []))
+
+
+def _beyond(lab: Lab) -> str:
+    full = lab.full
+    parts = ["## Beyond the paper (the full model, association by mask)", ""]
+    parts += [
+        "Frozen X6: frames between key frames take X6, and with it all that is injected, from the key frame and skip the "
+        "transformer. Adaptive: a key frame when the agreement of old kernels with the new frame falls below a share of "
+        "what it was (at the latest after 12 frames). Key: the share of frames that are key frames, on medium clips.", "",
+        f"| | key | {' | '.join(SPEEDS)} | ms a frame |", "|---" * (len(SPEEDS) + 3) + "|",
+    ]  # fmt: skip
+    chosen = [("mask", t, f"as the paper, T = {t}") for t in INTERVALS]
+    chosen += [("frozen", t, f"frozen X6, T = {t}") for t in FROZEN]
+    chosen += [("adaptive", a, f"adaptive, {a:g}") for a in ADAPTIVE]
+    for by, value, says in chosen:
+        entries = full.settings("medium", by, value)
+        share = sum(e["keys"] for e in entries) / sum(e["frames"] for e in entries)
+        cells = [_spread(full.spread(("video", speed, by, value))) for speed in SPEEDS]
+        parts.append(f"| {says} | {share:.0%} | {' | '.join(cells)} | {_milliseconds(full, f'{by} {value:g}')} |")
+    why = lab.reasons.get("beyond")
+    return "\n".join(parts + (["", why] if why else []))
+
+
+def _power(lab: Lab) -> str:
+    lines = []
+    for key, title in COLUMNS.items():
+        found = [row.against(lab.full, key) for name, row in lab.rows.items() if name != "full"]
+        needed = [seeds_needed([c for c in found if c], effect) for effect in (1.0, 2.0, 4.0)]
+        if None not in needed:
+            alone = lab.full.spread(key).sd
+            lines.append(f"| {title} | {alone:.1f} | {' | '.join(str(n) for n in needed)} |")
+    if not lines:
+        return ""
+    head = "| figure | sd of the full model | to see 1 point | 2 points | 4 points |\n|---|---|---|---|---|"
+    note = (
+        "Seeds with which a true difference of this size would be seen four times out of five, from the spread of the "
+        "paired differences between seeds (pooled over all rows)."
+    )
+    return "\n".join(["## How many seeds?", "", note, "", head, *lines])
+
+
+def _cost(lab: Lab) -> str:
+    seconds = [run.metrics["seconds_per_iteration"] * lab.budget["iterations"] for r in lab.rows.values() for run in r.runs]
+    versions = sorted({run.metrics["torch"] for row in lab.rows.values() for run in row.runs})
+    return (
+        f"Training took {sum(seconds) / 3600:.1f} hours of one thread in all, {min(seconds) / 60:.0f} to "
+        f"{max(seconds) / 60:.0f} minutes a run (torch {', '.join(versions)}; the machine was not idle). "
+        "Every figure of every run: [runs.csv](runs.csv); means and intervals: [rows.csv](rows.csv)."
+    )
+
+
+def _runs_csv(lab: Lab) -> str:
+    rows = [("variant", "seed", "figure", "speed", "by", "value", "points")]
+    for name, row in lab.rows.items():
+        for run in row.runs:
+            for key, title in COLUMNS.items():
+                if key in (IMAGE,) or key[0] == "retention":
+                    rows.append((name, run.run.seed, title, "medium", "", "", f"{100 * run.figure(key).value:.3f}"))
+            for entry in run.metrics["settings"]:
+                where = (entry["speed"], entry["by"], f"{entry['value']:g}")
+                rows.append((name, run.run.seed, "video AP", *where, f"{100 * entry['AP']:.3f}"))
+                rows.append((name, run.run.seed, "video AP50", *where, f"{100 * entry['AP50']:.3f}"))
+    return _csv(rows)
+
+
+def _rows_csv(lab: Lab) -> str:
+    rows = [("variant", "seeds", "figure", "mean", "sd", "difference", "low", "high", "decides", "verdict")]
+    for name, row in lab.rows.items():
+        variant = VARIANTS[name]
+        for key, title in COLUMNS.items():
+            mean, sd, values = row.spread(key)
+            found = None if name == "full" else row.against(lab.full, key)
+            decides = bool(found) and key == JUDGED[variant.judged_by]
+            numbers = [f"{x:.3f}" for x in found[:3]] if found else ["", "", ""]
+            verdict = found.verdict(variant.claim) if decides else ""
+            rows.append((name, len(values), title, f"{mean:.3f}", f"{sd:.3f}", *numbers, decides, verdict))
+    return _csv(rows)
+
+
+def _csv(rows: Sequence[Sequence]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _picture(name: str, pictures: Sequence[str]) -> str:
+    return f"![{name}]({name}.png)" if name in pictures else ""
+
+
+def _measured(row: Row, speed: str, by: str, value: float) -> bool:
+    return all(any((s["speed"], s["by"], s["value"]) == (speed, by, value) for s in run.metrics["settings"]) for run in row.runs)
+
+
+def _milliseconds(row: Row, setting: str) -> str:
+    values = [run.metrics["milliseconds"][setting]["mean"] for run in row.runs]
+    return f"{sorted(values)[len(values) // 2]:.1f}"
+
+
+def _spread(found: Spread) -> str:
+    return f"{found.mean:.1f}" if found.sd != found.sd else f"{found.mean:.1f} ± {found.sd:.1f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
