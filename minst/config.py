@@ -104,6 +104,7 @@ PRESETS = {
     "seaformer-small": {"backbone": "seaformer-small"},
     "seaformer-base": {"backbone": "seaformer-base"},
     "mobilenetv2": {"backbone": "mobilenetv2"},
+    "mobilenetv2-0.6": {"backbone": "mobilenetv2-0.6"},
     "shapes-tiny": {
         "backbone": "topformer-tiny",
         "token_stride": 32,

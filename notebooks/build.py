@@ -63,7 +63,7 @@ LESSONS = [
            "a tracker in 20 lines; Fig 2 in full; what T costs", "04"),
     Lesson("08_on_device_latency", "On-device latency", 45, "export, the mobile benchmarker, a phone", "07",
            extras="notebooks,mobile"),
-    Lesson("09_ablation_lab", "Ablation lab", 45, "the paper's claims, shown again at our scale", "06", written=False),
+    Lesson("09_ablation_lab", "Ablation lab", 45, "the paper's claims, shown again at our scale", "06"),
     Lesson("10_capstone", "Capstone", 60, "your own clips and categories", "all"),
 ]  # fmt: skip
 

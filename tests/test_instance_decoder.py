@@ -82,6 +82,16 @@ def test_each_variant_looks_where_its_name_says(variant):
         torch.testing.assert_close(decoder.last_stage(first, x6, x_mask), last)
 
 
+@torch.no_grad()
+def test_a_normalised_global_feature_has_one_length_for_all_tokens():
+    decoder, (x6, x_mask) = make(normalise_global=True), frame()
+    tokens, _ = decoder.tokens("global", 100 * x6, x_mask)
+    torch.testing.assert_close(tokens.var(-1, unbiased=False), torch.ones(tokens.shape[:2]), atol=1e-3, rtol=1e-3)
+    projected = decoder.project_global[0](100 * x6.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(tokens, F.layer_norm(projected, (D,)))
+    assert make("local", normalise_global=True).project_global is None
+
+
 @pytest.mark.parametrize("pooling", ["max", "avg"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_parameter_learns(variant, pooling):

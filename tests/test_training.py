@@ -469,6 +469,18 @@ def test_shares_of_unequal_counts_add_up(make_model):
         torch.testing.assert_close((parts[0][name] + parts[1][name]) / 2, value, atol=1e-5, rtol=1e-5)
 
 
+def test_pairs_without_passing_are_the_same_frames_and_no_passing_loss(make_model, batch):
+    """identity="none" is the control of query passing: everything equal but the losses of passed queries."""
+    for i in range(3):
+        kept, none = (ClipBatches(config(pairs=2, image_share=0.5, identity=name), CLIPS)[i] for name in ("kept", "none"))
+        assert torch.equal(kept.frames, none.frames) and kept.is_pairs == none.is_pairs
+    model = make_model()
+    with_passing, without = (training_losses(model, batch, config(identity=name)) for name in ("kept", "none"))
+    assert without.keys() == {name for name in with_passing if not name.startswith("pass_")} != with_passing.keys()
+    for name, value in without.items():
+        torch.testing.assert_close(value, with_passing[name])
+
+
 @pytest.mark.parametrize("backbone", ["topformer-tiny", "seaformer-tiny", "mobilenetv2"])
 def test_checkpointing_changes_memory_alone(batch, backbone, monkeypatch):
     monkeypatch.setitem(PRESETS, "other", {**PRESETS["shapes-tiny"], "backbone": backbone})

@@ -41,15 +41,16 @@ def plot_differences(lab: Lab) -> Figure:
         color = (RED if found.high < 0 else GREEN) if sure else GREY
         axes.plot([found.low, found.high], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
         axes.plot(found.seeds, [y] * len(found.seeds), "|", color=color, markersize=9, markeredgewidth=1.2)
-        axes.plot(found.difference, y, "o", color=color, markersize=5.5)
+        axes.plot(found.difference, y, "o", color=color, markersize=5.5, markerfacecolor=color if sure else "white")
     labels = [f"{VARIANTS[n].says}{'  *' if VARIANTS[n].claim else ''}" for n in reversed(names)]
     axes.set_yticks(range(len(names)), labels, fontsize=7.5)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_xlabel("points of AP more (right) or fewer (left) than the full model", fontsize=8)
     _plain(axes)
     worse = sum(lab.difference(n).high < 0 for n in names)
-    head = f"{worse} of {len(names)} changes make the model surely worse at this scale"
-    note = "Point: mean. Line: 95 % interval. Ticks: each seed. * the paper says: worse. Temporal rows: video AP; others: image AP."
+    head = f"{worse} of {len(names)} changes surely make the model worse, at this scale"
+    note = "Point: mean (hollow: the 95 % interval, the line, holds 0). Ticks: each seed. *: the paper says worse. Temporal rows: "
+    note += "video AP; others: image AP."
     headline(fig, head, note)
     return fig
 
@@ -77,8 +78,8 @@ def plot_intervals(lab: Lab) -> Figure:
     _titled(axes, "time of a frame, % of T = 1", "T")
     axes.legend(fontsize=7.5, frameon=False, loc="lower left")
     lost = {s: full.against(full, ("video", s, "mask", 12), ("video", s, "mask", 1)).difference for s in SPEEDS}
-    said = ", ".join(f"{value:+.0f} on {speed} clips" for speed, value in lost.items()).replace("-", "−")
-    headline(fig, f"From T = 1 to 12, points of video AP by mask: {said}", "Band: ± one standard deviation over seeds.")
+    said = ", ".join(f"{speed} {value:+.1f}" for speed, value in lost.items()).replace("-", "−")
+    headline(fig, f"T = 12 in the place of 1, by mask: {said} points of AP", "Band: ± one standard deviation over seeds.")
     return fig
 
 
@@ -101,9 +102,9 @@ def plot_associations(lab: Lab) -> Figure:
         axes.set_xticks(range(len(ASSOCIATIONS)), ASSOCIATIONS, rotation=35, ha="right", fontsize=7)
         axes.set_ylim(0, 1.15 * top)
         _titled(axes, VARIANTS[name].says, "")
-    axes.legend(fontsize=7, frameon=False, ncols=3, loc="upper right", columnspacing=0.8, handlelength=1)
+    fig.legend(*axes.get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="upper right", ncols=3)
     cosine = lab.full.against(lab.full, ("video", "medium", "cosine", 1), ("video", "medium", "none", 1))
-    head = f"Every frame a key frame: cosine is {cosine.difference:+.1f} points from no association at all".replace("-", "−")
+    head = f"Every frame a key frame: cosine is {cosine.difference:+.1f} points to none".replace("-", "−")
     headline(fig, head, "Video AP on medium clips. Thin lines: ± one standard deviation over seeds.")
     return fig
 
@@ -121,9 +122,9 @@ def plot_beyond(lab: Lab) -> Figure:
                 name = f"{value:g}" if by == "adaptive" else f"T{value}"
                 axes.annotate(name, (x, y), xytext=(2, 3), textcoords="offset points", fontsize=5.5, color=color)
         _titled(axes, f"{speed} clips", "milliseconds a frame (medium clips)")
-    axes.legend(fontsize=7, frameon=False, loc="lower right")
-    head = "Beyond the paper: what accuracy costs in time, with a fixed and an adaptive T and with X6 frozen"
-    headline(fig, head, "Video AP by mask. Adaptive: the number is the agreement below which a key frame is taken.")
+    fig.legend(*axes.get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="upper right", ncols=3)
+    head = "Beyond the paper: accuracy against time"
+    headline(fig, head, "Video AP, association by mask. Adaptive: the number is the agreement below which a key frame is taken.")
     return fig
 
 

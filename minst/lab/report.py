@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def _unfinished(runs: Sequence[Run]) -> str:
 
 def _seeds(lab: Lab) -> str:
     counts = sorted({len(row.runs) for row in lab.rows.values()})
-    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    return f"{counts[-1]} seed{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
 def _claims(lab: Lab) -> str:
@@ -151,7 +152,7 @@ def _claims(lab: Lab) -> str:
         if found is None:
             lines.append(f"| {variant.says} | {variant.paper} | no seed in common | | | |")
             continue
-        ours = f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
+        ours = _interval(found)
         each = ", ".join(_signed(x) for x in found.seeds)
         decides = COLUMNS[JUDGED[variant.judged_by]]
         why = lab.reasons.get(name, "")
@@ -171,7 +172,7 @@ def _all_rows(lab: Lab) -> str:
             lines.append(f"| **{group}** |" + " |" * (len(COLUMNS) + 3))
         cells = [_spread(row.spread(key)) for key in COLUMNS]
         found = lab.difference(name)
-        difference = f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]" if found else ""
+        difference = _interval(found) if found else ""
         size = row.runs[0].metrics["model"]
         cells += [difference, f"{size['macs'] / 1e6:.0f}"]
         lines.append(f"| {variant.says} (`{name}`, {len(row.runs)}) | " + " | ".join(cells) + " |")
@@ -198,7 +199,7 @@ def _intervals(lab: Lab) -> str:
     for by in ("cosine", "mask"):
         for speed in SPEEDS:
             found = [lab.full.against(lab.full, ("video", speed, by, t), ("video", speed, by, 1)) for t in INTERVALS[1:]]
-            cells = ["", *(f"{_signed(c.difference)} [{_signed(c.low)}, {_signed(c.high)}]" for c in found)]
+            cells = ["", *map(_interval, found)]
             parts.append(f"| {by}, {speed}, to T = 1 | {' | '.join(cells)} |")
     for by in ("cosine", "mask"):
         times = [_milliseconds(lab.full, f"{by} {t}") for t in INTERVALS]
@@ -223,7 +224,7 @@ def _associations(lab: Lab) -> str:
                 moved, of = (sum(entry[key] for entry in entries) for key in ("moved", "associated"))
                 cells.append(f"{_spread(row.spread(('video', 'medium', by, t)))} ({moved / of if of else 0:.1%})")
             found = row.against(row, ("video", "medium", by, 1), ("video", "medium", "none", 1))
-            cells.append("" if by == "none" else f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]")
+            cells.append("" if by == "none" else _interval(found))
             parts.append(f"| {VARIANTS[name].says} | {by} | {' | '.join(cells)} |")
     why = lab.reasons.get("association")
     return "\n".join(parts + (["", why] if why else []))
@@ -326,8 +327,14 @@ def _milliseconds(row: Row, setting: str) -> str:
 
 
 def _spread(found: Spread) -> str:
-    return f"{found.mean:.1f}" if found.sd != found.sd else f"{found.mean:.1f} ± {found.sd:.1f}"
+    if math.isnan(found.mean):
+        return "–"
+    return f"{found.mean:.1f}" if math.isnan(found.sd) else f"{found.mean:.1f} ± {found.sd:.1f}"
+
+
+def _interval(found: Comparison) -> str:
+    return f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")
+    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−")

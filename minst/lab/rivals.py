@@ -80,8 +80,8 @@ class Rival(KernelTracker):
 class AdaptiveRival(Rival):
     """A key frame when agreement falls below `agreement` times what it was on the last one, or after 12 frames.
 
-    Agreement: dice of the soft masks of the old kernels with the same masks made hard, mean over the live slots. A
-    kernel that fits draws sharp masks. It cannot see an instance that enters: nobody draws it yet.
+    Agreement: dice of the soft masks of the old kernels with the same masks made hard, mean over the slots by their
+    scores. A kernel that fits draws sharp masks. It cannot see an instance that enters: nobody draws it yet.
     """
 
     def __init__(self, model: MobileInst, agreement: float, association: str = "mask", longest: int = 12):
@@ -98,12 +98,10 @@ class AdaptiveRival(Rival):
         return result
 
     def _agreement(self, encoded: Encoded) -> float:
-        kernels = self._slots.kernels[self._slots.scores >= self.score_threshold]
-        if not len(kernels):
-            return 1.0
-        soft = encoded.masks(kernels[None])[0].sigmoid().flatten(1)  # (n, h * w)
+        soft = encoded.masks(self._slots.kernels[None])[0].sigmoid().flatten(1)  # (N, h * w)
         hard = (soft > 0.5).float()
-        return float((2 * (soft * hard).sum(1) / (soft.sum(1) + hard.sum(1))).mean())
+        sharp = 2 * (soft * hard).sum(1) / (soft.sum(1) + hard.sum(1))  # (N,)
+        return float((sharp * self._slots.scores).sum() / self._slots.scores.sum())
 
 
 class FrozenX6(Rival):

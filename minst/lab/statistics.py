@@ -143,7 +143,7 @@ class Comparison(NamedTuple):
         """claim +1: it should be worse (a negative difference); -1: better; 0: no claim."""
         if not claim:
             return "no claim"
-        low, high = (-self.high, -self.low) if claim > 0 else (self.low, self.high)  # how far the claim holds
+        low, high = (-self.high, -self.low) if claim > 0 else (self.low, self.high)  # by how much the claim holds
         return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot tell"
 
 
@@ -155,7 +155,9 @@ def compare(ours: Sequence[Figure], theirs: Sequence[Figure]) -> Comparison:
     weights = draw(SAMPLES, clips.pop(), 0)
     chosen = draw(SAMPLES, len(ours), 1) / len(ours)  # (B, S) shares of the seeds
     samples = np.stack([a.sample(weights) - b.sample(weights) for a, b in zip(ours, theirs)], axis=1)  # (B, S)
-    low, high = np.nanpercentile((samples * chosen).sum(axis=1), [2.5, 97.5])
+    means = (samples * chosen).sum(axis=1)
+    means = means[np.isfinite(means)]  # a sample may lack whatever there is to count
+    low, high = np.percentile(means, [2.5, 97.5]) if len(means) else (math.nan, math.nan)
     each = tuple(a.value - b.value for a, b in zip(ours, theirs))
     return Comparison(math.fsum(each) / len(each), float(low), float(high), each)
 
@@ -176,7 +178,7 @@ def seeds_needed(comparisons: Sequence[Comparison], effect: float) -> int | None
 
     (1.96 + 0.84)^2 sd^2 / effect^2, sd of the differences pooled over `comparisons`. None without two seeds anywhere.
     """
-    known = [spread(c.seeds) for c in comparisons if len(c.seeds) > 1]
+    known = [spread(c.seeds) for c in comparisons if len(c.seeds) > 1 and all(map(math.isfinite, c.seeds))]
     if not known:
         return None
     freedom = sum(len(s.values) - 1 for s in known)

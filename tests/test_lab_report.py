@@ -1,0 +1,174 @@
+"""minst.lab.report and plots: the same bytes from the same metrics, and nothing in them that was not measured."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import fake_lab
+import numpy as np
+import pytest
+
+from minst import cli
+from minst.lab.grid import VARIANTS
+from minst.lab.plots import PLOTS
+from minst.lab.report import IMAGE, VIDEO, Lab, markdown, write_report
+
+COMMITTED = Path(__file__).resolve().parent.parent / "results" / "lab"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return fake_lab.write(tmp_path_factory.mktemp("lab"), seeds=2)
+
+
+@pytest.fixture(scope="module")
+def lab(folder):
+    return Lab(folder)
+
+
+@pytest.fixture(scope="module")
+def text(lab):
+    return markdown(lab)
+
+
+def test_twice_the_same_bytes(folder, tmp_path):
+    first, second = (write_report(folder, tmp_path / name, plots=False).parent for name in "ab")
+    for name in ("README.md", "runs.csv", "rows.csv"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+@pytest.mark.skipif(not (COMMITTED / "report").is_dir(), reason="the grid has not been run")
+def test_the_committed_tables_are_those_of_the_committed_metrics(tmp_path):
+    lab = tmp_path / "lab"
+    shutil.copytree(COMMITTED, lab, ignore=shutil.ignore_patterns("data", "weights", "checkpoint*", "*.png", "report"))
+    pictures = sorted(path.stem for path in (COMMITTED / "report").glob("*.png"))
+    written = write_report(lab, tmp_path / "out", plots=False).parent
+    again = (written / "README.md").read_text()
+    for name in pictures:  # drawn again they may differ in a pixel with another matplotlib; that they are there is text
+        assert f"![{name}]({name}.png)" in (COMMITTED / "report" / "README.md").read_text()
+    plain = [line for line in (COMMITTED / "report" / "README.md").read_text().splitlines() if not line.startswith("![")]
+    assert [line for line in again.splitlines() if line] == [line for line in plain if line]
+    for name in ("runs.csv", "rows.csv"):
+        assert (written / name).read_bytes() == (COMMITTED / "report" / name).read_bytes()
+
+
+@pytest.mark.skipif(not (COMMITTED / "lab.json").is_file(), reason="the grid has not been run")
+def test_committed_runs_hold_no_path_of_a_machine_and_are_whole():
+    for path in COMMITTED.rglob("*.json*"):
+        if "data" not in path.relative_to(COMMITTED).parts:
+            assert '"/' not in path.read_text(), path
+    for train in COMMITTED.glob("*-*/train.json"):
+        assert train.with_name("log.jsonl").is_file(), train
+
+
+def test_every_row_and_every_claim_is_there(lab, text):
+    for name, variant in VARIANTS.items():
+        assert f"{variant.says} (`{name}`, 2)" in text
+    claims = text.split("## All rows")[0]
+    assert claims.count("**agrees**") + claims.count("**cannot tell**") + claims.count("**disagrees**") == sum(
+        v.claim != 0 for v in VARIANTS.values()
+    )
+    for title in ("Reuse interval T and speed", "Association", "Beyond the paper", "How many seeds?"):
+        assert f"## {title}" in text
+
+
+def test_figures_of_a_row_by_hand(lab):
+    row = lab.rows["images"]
+    values = [100 * run.figure(VIDEO).value for run in row.runs]
+    assert row.spread(VIDEO)[:2] == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    full = [100 * run.figure(VIDEO).value for run in lab.full.runs]
+    found = lab.difference("images")
+    assert found.difference == pytest.approx(np.mean(values) - np.mean(full))
+    assert found.seeds == pytest.approx([a - b for a, b in zip(values, full)])
+    assert found.low <= found.difference <= found.high
+    assert lab.difference("pooling=avg") == lab.rows["pooling=avg"].against(lab.full, IMAGE)
+    assert lab.difference("full") is None
+
+
+def test_the_csv_holds_what_the_table_says(folder, lab, tmp_path, text):
+    out = write_report(folder, tmp_path, plots=False).parent
+    rows = list(csv.DictReader((out / "rows.csv").open()))
+    assert len(rows) == 5 * len(VARIANTS)
+    row = next(r for r in rows if r["variant"] == "pooling=avg" and r["figure"] == "image AP")
+    found = lab.difference("pooling=avg")
+    assert float(row["difference"]) == pytest.approx(found.difference, abs=6e-4)
+    assert row["decides"] == "True" and row["verdict"] == found.verdict(1)
+    assert f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}" in text
+    runs = list(csv.DictReader((out / "runs.csv").open()))
+    assert {(r["variant"], r["seed"]) for r in runs} == {(name, str(s)) for name in VARIANTS for s in (0, 1)}
+
+
+def test_what_was_started_and_is_not_done_is_named(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "lab")
+    (tmp_path / "lab" / "images-1" / "metrics.json").unlink()
+    text = markdown(Lab(tmp_path / "lab"))
+    assert "not here: images-1." in text and "(`images`, 1)" in text and "1 to 2 seeds" in text
+
+
+def test_a_seed_that_the_full_model_lacks_is_not_compared(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "lab")
+    (tmp_path / "lab" / "full-1" / "metrics.json").unlink()
+    lab = Lab(tmp_path / "lab")
+    assert len(lab.difference("images").seeds) == 1
+    (tmp_path / "lab" / "images-0" / "metrics.json").unlink()
+    assert Lab(tmp_path / "lab").difference("images") is None
+    assert "no seed in common" in markdown(Lab(tmp_path / "lab"))
+
+
+def test_reasons_are_taken_from_their_file(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "lab")
+    (tmp_path / "lab" / "reasons.json").write_text(json.dumps({"pooling=avg": "Because so.", "association": "Thus."}))
+    text = markdown(Lab(tmp_path / "lab"))
+    assert "| Because so. |" in text and "\nThus.\n" in text
+
+
+def test_nothing_to_report_is_said(tmp_path):
+    lab = fake_lab.write(tmp_path / "lab", seeds=1, names=("images",))
+    with pytest.raises(ValueError, match="no run of the full model is done"):
+        Lab(lab)
+    assert cli.main(["lab", "report", str(tmp_path / "nowhere")]) == 2
+
+
+def test_one_seed_has_no_spread_and_no_seeds_needed(tmp_path):
+    text = markdown(Lab(fake_lab.write(tmp_path, seeds=1, names=("full", "pooling=avg"))))
+    assert "(1 seed;" in text and "How many seeds?" not in text and "nan" not in text
+
+
+def test_metrics_that_found_nothing_to_count_are_dashes(tmp_path):
+    lab = fake_lab.write(tmp_path, seeds=2, names=("full", "pooling=avg"))
+    for path in lab.glob("*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        metrics["consistency"]["pairs"] = [[0] * 6] * fake_lab.CLIPS
+        path.write_text(json.dumps(metrics))
+    text = markdown(Lab(lab))
+    assert "| – | – |" in text and "nan" not in text
+
+
+def test_a_clear_difference_agrees_and_its_opposite_disagrees(tmp_path):
+    worse = fake_lab.write(tmp_path / "a", 3, ("full", "pooling=avg"), lambda n: 0.95 if n == "full" else 0.2)
+    better = fake_lab.write(tmp_path / "b", 3, ("full", "pooling=avg"), lambda n: 0.2 if n == "full" else 0.95)
+    assert "**agrees**" in markdown(Lab(worse)) and "**disagrees**" in markdown(Lab(better))
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_plots_are_drawn_and_say_what_they_show(lab, name):
+    figure = PLOTS[name](lab)
+    assert len(figure.alt) > 20 and figure.png(50).startswith(b"\x89PNG")
+
+
+def test_the_plot_of_differences_draws_the_table_s_numbers(lab):
+    axes = PLOTS["differences"](lab).axes[0]
+    points = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o")
+    assert points == pytest.approx(sorted(lab.difference(name).difference for name in lab.rows if name != "full"))
+    hollow = [line for line in axes.lines if line.get_marker() == "o" and line.get_markerfacecolor() == "white"]
+    unsure = [n for n in lab.rows if n != "full" and lab.difference(n).low <= 0 <= lab.difference(n).high]
+    assert len(hollow) == len(unsure)
+
+
+def test_pictures_stand_beside_the_tables(tmp_path):
+    lab = fake_lab.write(tmp_path / "lab", 1, ("full", "images", "pooling=avg"))
+    out = write_report(lab).parent
+    assert out == lab / "report" and sorted(p.stem for p in out.glob("*.png")) == sorted(PLOTS)
+    text = (out / "README.md").read_text()
+    assert all(f"![{name}]({name}.png)" in text for name in PLOTS)
