@@ -69,6 +69,7 @@ def test_every_row_and_every_claim_is_there(lab, text):
     assert claims.count("**agrees**") + claims.count("**cannot tell**") + claims.count("**disagrees**") == sum(
         v.claim != 0 for v in VARIANTS.values()
     )
+    assert text.count("| shipped weights: shapes-tiny | cosine |") == 1 and "shapes-tiny-images" not in text
     for title in ("Reuse interval T and speed", "Association", "Beyond the paper", "How many seeds?"):
         assert f"## {title}" in text
 
@@ -96,7 +97,10 @@ def test_the_csv_holds_what_the_table_says(folder, lab, tmp_path, text):
     assert row["decides"] == "True" and row["verdict"] == found.verdict(1)
     assert f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}" in text
     runs = list(csv.DictReader((out / "runs.csv").open()))
-    assert {(r["variant"], r["seed"]) for r in runs} == {(name, str(s)) for name in VARIANTS for s in (0, 1)}
+    assert {(r["variant"], r["seed"]) for r in runs} == {
+        *((name, str(s)) for name in VARIANTS for s in (0, 1)),
+        ("shapes-tiny", "0"),
+    }
 
 
 def test_what_was_started_and_is_not_done_is_named(folder, tmp_path):

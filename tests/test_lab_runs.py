@@ -225,6 +225,33 @@ def test_what_is_done_is_not_done_again_and_more_seeds_only_add(tmp_path, quick)
     assert quick["started"] == ["full-1", "full-2"]
 
 
+def test_shipped_weights_are_measured_with_the_whole_grid_or_by_name(tmp_path, quick):
+    run_lab(["shapes-tiny"], 3, tmp_path, TINY, jobs=2, device="cpu")
+    assert quick["started"] == ["shapes-tiny"]
+    run_lab([], 1, tmp_path, TINY, jobs=8, device="cpu")
+    assert set(quick["started"]) >= {f"{name}-0" for name in VARIANTS} | {"shapes-tiny-images"}
+    assert quick["started"].count("shapes-tiny") == 1
+
+
+def test_clips_whose_writing_was_killed_are_written_again(tmp_path):
+    part = tmp_path / "medium.part"
+    part.mkdir(parents=True)
+    (part / "half").write_text("")
+    runs._write_clips(tmp_path, TINY)
+    names = {"train", "slow", "medium", "fast", "shipped/train", "shipped/medium"}
+    assert {str(p.parent.relative_to(tmp_path)) for p in tmp_path.rglob("annotations.json")} == names
+    before = (tmp_path / "slow" / "annotations.json").stat().st_mtime_ns
+    runs._write_clips(tmp_path, TINY)
+    assert (tmp_path / "slow" / "annotations.json").stat().st_mtime_ns == before
+
+
+def test_shipped_weights_are_judged_by_shapes_of_theirs(tmp_path):
+    runs._write_clips(tmp_path / "data", TINY)
+    found = json.loads(measure.measure_shipped(tmp_path, "shapes-tiny-images", TINY).read_text())
+    assert {(row["by"], row["value"]) for row in found["settings"]} == {(by, t) for by in ASSOCIATIONS for t in (1, 3, 6)}
+    assert found["variant"] == "shapes-tiny-images" and max(row["AP"] for row in found["settings"]) > 0.2
+
+
 def test_a_run_that_fails_stops_no_other_and_is_named(tmp_path, quick):
     quick["fail"].add("decoder=local-0")
     with pytest.raises(RuntimeError, match=r"1 of 4 have failed \(decoder=local-0: .*job.log\)"):

@@ -1,5 +1,5 @@
 """A process of the lab, in the lab's folder: `python -m minst.lab.job DEVICE run VARIANT SEED`, or
-`… DEVICE pretrain BACKBONE`. What it may spend stands in lab.json.
+`… DEVICE pretrain BACKBONE`, `… DEVICE shipped WEIGHTS`. What it may spend stands in lab.json.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -13,7 +13,7 @@ import torch
 
 from minst.data.files import read_json
 from minst.lab.grid import Budget, train_config
-from minst.lab.measure import measure_run
+from minst.lab.measure import measure_run, measure_shipped
 from minst.lab.pretrain import pretrain
 from minst.training import train
 
@@ -24,9 +24,11 @@ def main(device: str, what: str, name: str, seed: str = "0") -> None:
         torch.set_num_threads(1)
     if what == "pretrain":
         pretrain(name, Path("."), budget, device)
-        return
-    train(train_config(name, int(seed), budget, device=device))
-    measure_run(Path("."), name, int(seed), budget)
+    elif what == "shipped":
+        measure_shipped(Path("."), name, budget)
+    else:
+        train(train_config(name, int(seed), budget, device=device))
+        measure_run(Path("."), name, int(seed), budget)
 
 
 if __name__ == "__main__":

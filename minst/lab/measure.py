@@ -1,7 +1,7 @@
 """What is measured of a trained run, from single frames up to the beyond-the-paper trackers; writes metrics.json.
 
     every run          image AP; video AP at T = 3 by cosine and by mask; consistency of the queries at 1, 3, 10 frames
-    PROBED runs        video AP of every association at T = 1, 3, 6
+    PROBED runs        video AP of every association at T = 1, 3, 6; the same for the shipped weights, on clips of theirs
     the full model     video AP at T = 1 .. 12 on slow, medium and fast clips; frozen X6; adaptive T; ms per frame
 
 The network looks at a frame once; all settings share what it saw. What is kept allows to draw samples of the clips
@@ -30,7 +30,7 @@ from minst.lab.grid import SPEEDS, Budget
 from minst.lab.rivals import ASSOCIATIONS, AdaptiveRival, FrozenX6, Rival, mean_kernels
 from minst.model import Encoded, FrameOutput, MobileInst, as_frames, summary, upsample_masks
 
-__all__ = ["ADAPTIVE", "INTERVALS", "PROBED", "Setting", "measure_run", "settings"]
+__all__ = ["ADAPTIVE", "INTERVALS", "PROBED", "Setting", "measure_run", "measure_shipped", "settings"]
 
 INTERVALS = (1, 2, 3, 4, 6, 9, 12)
 PROBED = ("full", "identity=none", "images")  # temporal training, the same frames without it, single images
@@ -92,6 +92,27 @@ def measure_run(lab: Path, variant: str, seed: int, budget: Budget) -> Path:
     return folder / "metrics.json"
 
 
+def measure_shipped(lab: Path, name: str, budget: Budget) -> Path:
+    """Image AP, consistency and every association of shipped weights; returns the file, which is written last."""
+    model = MobileInst.from_pretrained(name)
+    size = summary(model, (192, 256))["total"]
+    model.fuse()
+    wanted = [Setting("medium", by, interval) for by in ASSOCIATIONS for interval in (1, 3, 6)]
+    found = {
+        "version": 1,
+        "variant": name,
+        "seed": 0,
+        "budget": budget.name,
+        "torch": torch.__version__,
+        "model": {"params": size["params"], "macs": size["macs"]},
+        **_measure_clips(model, lab / "data" / "shipped", wanted),
+    }
+    path = lab / "shipped" / f"{name}.json"
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(found, allow_nan=False) + "\n")
+    return path
+
+
 def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict:
     means = None
     if any(setting.by == "centred" for setting in wanted):
@@ -100,11 +121,13 @@ def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict
     tracked, images, consistency = [], None, []
     for speed in SPEEDS:
         mine = [setting for setting in wanted if setting.speed == speed]
+        if not mine:
+            continue
         clips = YouTubeVIS(data / speed)
         trackers = {setting: setting.tracker(model, means) for setting in mine}
         results: dict[Setting, list] = {setting: [] for setting in mine}
         seen_images: list[dict] = []
-        for clip in (clips[i] for i in range(len(clips))) if mine else ():
+        for clip in (clips[i] for i in range(len(clips))):
             frames = list(clip)
             seen = _Seen(model, frames)
             for setting, tracker in trackers.items():

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from minst.lab.grid import SPEEDS, VARIANTS
-from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS, PROBED
+from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS
 from minst.lab.report import Lab, Row
 from minst.lab.rivals import ASSOCIATIONS
 from minst.visualize.style import GREY, INK, RED, headline, new_figure, rgb
@@ -84,24 +84,22 @@ def plot_intervals(lab: Lab) -> Figure:
 
 
 def plot_associations(lab: Lab) -> Figure:
-    """Video AP of every association at T = 1, 3, 6 for the probed models."""
-    names = [name for name in PROBED if name in lab.rows]
-    fig = new_figure(3.2)
-    width = 0.93 / len(names)
-    top = max(
-        lab.rows[n].spread(("video", "medium", by, t)).mean for n in names for by in ASSOCIATIONS for t in (1, 3, 6)
-    )
-    for i, name in enumerate(names):
-        axes = fig.add_axes((0.06 + width * i, 0.17, width - 0.05, 0.53))
+    """Video AP of every association at T = 1, 3, 6 for the probed models and the shipped weights."""
+    across = 3
+    down = -(-len(lab.probed) // across)
+    fig = new_figure(0.85 + 2.2 * down)
+    inch = 1 / fig.get_figheight()
+    for i, (says, row) in enumerate(lab.probed.items()):
+        left, bottom = 0.06 + 0.31 * (i % across), 1 - (0.95 + 1.4 + 2.2 * (i // across)) * inch
+        axes = fig.add_axes((left, bottom, 0.27, 1.4 * inch))
         for k, t in enumerate((1, 3, 6)):
-            found = [lab.rows[name].spread(("video", "medium", by, t)) for by in ASSOCIATIONS]
+            found = [row.spread(("video", "medium", by, t)) for by in ASSOCIATIONS]
             places = [x + 0.27 * (k - 1) for x in range(len(ASSOCIATIONS))]
             heights, errors = [s.mean for s in found], [0 if s.sd != s.sd else s.sd for s in found]
             error = {"yerr": errors, "error_kw": {"elinewidth": 0.8, "ecolor": INK}} if any(errors) else {}
             axes.bar(places, heights, 0.26, color=(BLUE, "#6ea6e0", "#bcd7f3")[k], label=f"T = {t}", **error)
         axes.set_xticks(range(len(ASSOCIATIONS)), ASSOCIATIONS, rotation=35, ha="right", fontsize=7)
-        axes.set_ylim(0, 1.15 * top)
-        _titled(axes, VARIANTS[name].says, "")
+        _titled(axes, says, "")
     fig.legend(*axes.get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="upper right", ncols=3)
     cosine = lab.full.against(lab.full, ("video", "medium", "cosine", 1), ("video", "medium", "none", 1))
     head = f"Every frame a key frame: cosine is {cosine.difference:+.1f} points to none".replace("-", "−")

@@ -6,6 +6,7 @@
              <variant>-<seed>/train.json, log.jsonl      the training, as `minst train` writes it
                               metrics.json               written last: its presence says that the run is done
                               checkpoint.pt, weights/, job.log
+             shipped/<name>.json             measurements of shipped weights, which are not trained here
 
 Seeds are the outer loop: when half of the grid is done, every variant has been run with half of the seeds.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -26,7 +28,7 @@ from typing import NamedTuple
 
 from minst.data.files import read_json, replacing
 from minst.data.shapes import write_shapes_dataset
-from minst.lab.grid import FULL, PRETRAINED, SPEEDS, VARIANTS, Budget, backbone_of
+from minst.lab.grid import FULL, PRETRAINED, SHIPPED, SPEEDS, VARIANTS, Budget, backbone_of
 
 __all__ = ["Run", "find_runs", "run_lab"]
 
@@ -56,7 +58,7 @@ class Run(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A process to be run: a run of the grid, or the pre-training of a backbone."""
+    """A process to be run: a run of the grid, the pre-training of a backbone, measurements of shipped weights."""
 
     name: str
     folder: Path
@@ -96,22 +98,24 @@ def run_lab(
 ) -> list[Run]:
     """Train and measure the variants `names` (none: all) with the seeds 0 .. seeds - 1, skipping what is done.
 
-    jobs: runs at a time; None: two on a CPU, with one thread each, eight on an accelerator.
+    names: of `VARIANTS`, and of `SHIPPED` weights, which are measured alone. jobs: runs at a time; None: two on a CPU,
+    with one thread each, eight on an accelerator.
     Returns the runs. Raises ValueError for unknown names or a folder with another budget, RuntimeError after all else
     is done when runs have failed (which, and where their log is). Interrupted, the same call goes on.
     """
-    unknown = [name for name in names if name not in VARIANTS]
+    known = [*VARIANTS, *SHIPPED]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"lab: no run {', '.join(unknown)}; there are: {', '.join(VARIANTS)}")
+        raise ValueError(f"lab: no run {', '.join(unknown)}; there are: {', '.join(known)}")
     if seeds < 1 or (jobs is not None and jobs < 1):
         raise ValueError(f"lab: {seeds} seeds, {jobs} jobs; both must be at least 1")
     device = _device(device)
     folder = Path(folder)
-    chosen = [name for name in VARIANTS if not names or name in names]
-    runs = [Run(folder, name, seed) for seed in range(seeds) for name in chosen]
+    chosen = [name for name in known if not names or name in names]
+    runs = [Run(folder, name, seed) for seed in range(seeds) for name in chosen if name in VARIANTS]
     with _alone(folder):
         _claim(folder, budget)
-        todo = [job for job in _jobs(runs, budget) if not job.result.is_file()]
+        todo = [job for job in _jobs(runs, budget) + _shipped_jobs(folder, chosen) if not job.result.is_file()]
         if todo:
             _write_clips(folder / "data", budget)
             _work(todo, folder, jobs or (2 if device == "cpu" else 8), device)
@@ -130,6 +134,11 @@ def _jobs(runs: Sequence[Run], budget: Budget) -> list[Job]:
         needs = run.lab / PRETRAINED.format(backbone_of(run.variant))
         jobs.append(Job(run.name, run.folder, arguments, budget.iterations, run.folder / METRICS, needs))
     return jobs
+
+
+def _shipped_jobs(folder: Path, chosen: Sequence[str]) -> list[Job]:
+    place = folder / "shipped"
+    return [Job(name, place, ("shipped", name), 1, place / f"{name}.json") for name in chosen if name in SHIPPED]
 
 
 def _device(device: str) -> str:
@@ -174,12 +183,16 @@ def _claim(folder: Path, budget: Budget) -> None:
 
 def _write_clips(folder: Path, budget: Budget) -> None:
     """Training clips and those of each speed; a set that is there is complete, since it is renamed when it is done."""
-    wanted = {"train": ("train", 1.0, budget.train_clips)}
-    wanted |= {name: ("val", speed, budget.val_clips) for name, speed in SPEEDS.items()}
-    for name, (split, speed, count) in wanted.items():
+    wanted = {"train": ("train", budget.clips(), budget.train_clips)}
+    wanted |= {name: ("val", budget.clips(speed), budget.val_clips) for name, speed in SPEEDS.items()}
+    wanted["shipped/train"] = ("train", budget.shipped_clips(), budget.val_clips)
+    wanted["shipped/medium"] = ("val", budget.shipped_clips(), budget.val_clips)
+    for name, (split, config, count) in wanted.items():
         if not (folder / name).is_dir():
             beside = folder / f"{name}.part"
-            write_shapes_dataset(beside, count, budget.clips(speed), 0, split)
+            if beside.is_dir():
+                shutil.rmtree(beside)  # of a run that was killed meanwhile
+            write_shapes_dataset(beside, count, config, 0, split)
             beside.rename(folder / name)
 
 

@@ -25,9 +25,10 @@ import numpy as np
 
 from minst.data.files import read_json
 from minst.lab.figures import Matches, average_precision
+from minst.lab.grid import SHIPPED
 from minst.lab.runs import METRICS, Run, find_runs
 
-__all__ = ["Comparison", "Figure", "Measured", "Spread", "compare", "load", "seeds_needed", "spread"]
+__all__ = ["Comparison", "Figure", "Measured", "Spread", "compare", "load", "load_shipped", "seeds_needed", "spread"]
 
 SAMPLES = 2000
 VERSION = 1
@@ -104,15 +105,24 @@ def load(folder: str | Path) -> tuple[list[Measured], list[Run]]:
         if not run.is_done:
             open_.append(run)
             continue
-        path = run.folder / METRICS
-        metrics = read_json(path)
-        if not isinstance(metrics, dict) or metrics.get("version") != VERSION:
-            raise ValueError(f"{path}: no metrics of version {VERSION}; remove it, and `minst lab run` measures again")
-        lacking = [key for key in ("image", "settings", "consistency", "model") if key not in metrics]
-        if lacking:
-            raise ValueError(f"{path}: {lacking[0]!r} is missing; remove it, and `minst lab run` measures again")
-        done.append(Measured(run, metrics))
+        done.append(Measured(run, _read(run.folder / METRICS)))
     return done, open_
+
+
+def load_shipped(folder: str | Path) -> list[Measured]:
+    """What was measured of shipped weights, in the order of the grid."""
+    paths = {name: Path(folder) / "shipped" / f"{name}.json" for name in SHIPPED}
+    return [Measured(Run(Path(folder), name, 0), _read(path)) for name, path in paths.items() if path.is_file()]
+
+
+def _read(path: Path) -> dict:
+    metrics = read_json(path)
+    if not isinstance(metrics, dict) or metrics.get("version") != VERSION:
+        raise ValueError(f"{path}: no metrics of version {VERSION}; remove it, and `minst lab run` measures again")
+    lacking = [key for key in ("image", "settings", "consistency", "model") if key not in metrics]
+    if lacking:
+        raise ValueError(f"{path}: {lacking[0]!r} is missing; remove it, and `minst lab run` measures again")
+    return metrics
 
 
 class Spread(NamedTuple):
