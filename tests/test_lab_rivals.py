@@ -113,11 +113,19 @@ def test_centred_does_not_see_what_a_query_always_adds(model, clip):
     tracker, out, before = similarity_of(model, clip, "centred", means)
     own = torch.randn(means.shape, generator=torch.Generator().manual_seed(0)) * 3
     tracker.means = means + own
-    tracker._slots.kernels = tracker._slots.kernels + own[tracker._slots.queries]
+    tracker._slots.kernels = tracker._slots.kernels + own
     moved = out._replace(kernels=out.kernels + own)
     torch.testing.assert_close(tracker._similarity(moved, None), before, atol=1e-4, rtol=1e-4)
     tracker.rival = "cosine"
     assert (tracker._similarity(moved, None) - before).abs().max() > 0.1
+
+
+def test_centred_takes_the_mean_of_the_query_that_a_slot_has_now(model, clip):
+    means = mean_kernels(model, clip)
+    tracker, out, before = similarity_of(model, clip, "centred", means)
+    order = torch.randperm(len(means), generator=torch.Generator().manual_seed(1))
+    tracker._slots.kernels, tracker._slots.queries = tracker._slots.kernels[order], tracker._slots.queries[order]
+    torch.testing.assert_close(tracker._similarity(out, None), before[order])
 
 
 def test_mean_kernels_is_the_mean(model, clip):
@@ -167,6 +175,17 @@ def test_frozen_x6_of_the_same_picture_changes_nothing(model, clip):
     torch.testing.assert_close(again.mask_features, encoded.mask_features)
     assert again.size == encoded.size
     torch.testing.assert_close(again.token_padding, encoded.token_padding)
+
+
+def test_frozen_x6_enters_wherever_x6_does(model, clip, monkeypatch):
+    """The same as the whole network with a transformer that answers what it said of the key frame."""
+    x6, frame = model.encode(as_frames(clip[0])).x6, as_frames(clip[5])
+    frozen = encode_with(model, frame, x6)
+    with monkeypatch.context() as patch:
+        patch.setattr(model.backbone.trans, "forward", lambda pooled: x6)
+        whole = model.encode(frame)
+    torch.testing.assert_close(frozen.mask_features, whole.mask_features)
+    assert (frozen.mask_features - model.encode(frame).mask_features).abs().max() > 0.01
 
 
 def test_frozen_x6_is_the_key_frames_own_and_no_other(model, clip):

@@ -186,6 +186,8 @@ def test_pretraining_goes_on_where_it_stopped_and_gives_weights_that_load(tmp_pa
     logs = [(tmp_path / name / "backbones/topformer-tiny/log.jsonl").read_text() for name in ("straight", "stopped")]
     assert logs[0] == logs[1] and [json.loads(line)["iteration"] for line in logs[0].splitlines()] == [2, 4]
     path = tmp_path / "straight/backbones/topformer-tiny/backbone.safetensors"
+    average = torch.load(path.with_name("checkpoint.pt"), weights_only=True)["average"]
+    assert all(torch.equal(value, average[f"module.backbone.{key}"]) for key, value in straight.items())
     assert not backbones.load_backbone_weights(backbones.build("topformer-tiny", token_stride=32), path).missing
 
 
@@ -298,7 +300,7 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, quick, monkeypatch):
     monkeypatch.setattr(runs._Table, "show", show)
     with pytest.raises(KeyboardInterrupt):
         run_lab(["full", "images"], 1, tmp_path, TINY, jobs=2, device="cpu")
-    assert len(processes) == 3 and all(process.poll() is not None for process in processes)
+    assert [process.poll() for process in processes] == [0, -signal.SIGTERM, -signal.SIGTERM]
 
 
 def test_wrong_arguments_are_said(tmp_path, quick):
