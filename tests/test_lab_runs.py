@@ -197,13 +197,13 @@ def test_pretraining_goes_on_where_it_stopped_and_gives_weights_that_load(tmp_pa
 @pytest.fixture
 def quick(monkeypatch):
     """Jobs that only write their result; `fail` and `slow` hold names of jobs that do not, or take their time."""
-    asked = {"started": [], "fail": set(), "slow": set()}
+    asked = {"started": [], "fail": set(), "slow": set(), "seconds": 30}
 
     def start(job, lab, device):
         asked["started"].append(job.name)
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "train.json").write_text("{}")
-        write = f"import pathlib, time; time.sleep({30 if job.name in asked['slow'] else 0}); "
+        write = f"import pathlib, time; time.sleep({asked['seconds'] if job.name in asked['slow'] else 0}); "
         write += "raise SystemExit(3)" if job.name in asked["fail"] else f"pathlib.Path(r'{job.result}').write_text('{{}}')"
         return subprocess.Popen([sys.executable, "-c", write])
 
@@ -282,6 +282,7 @@ def test_never_more_at_a_time_than_jobs(tmp_path, quick, monkeypatch):
         return process
 
     monkeypatch.setattr(runs, "_start", start)
+    quick.update(slow={f"{name}-0" for name in VARIANTS}, seconds=1.2)  # longer than the runner's glance
     run_lab(["full", "images", "queries=10", "queries=50"], 1, tmp_path, TINY, jobs=2, device="cpu")
 
 

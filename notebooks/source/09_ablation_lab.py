@@ -6,66 +6,66 @@
 # %% [markdown]
 # ## You will be able to …
 #
-# - read a verdict off an interval and a claim, and say what "cannot tell" means (exercise 1)
+# - read a verdict off an interval and a claim (exercise 1)
 # - write a paired bootstrap over clips and seeds (exercise 2)
 # - build results that only a paired comparison can tell apart (exercise 3)
 # - say how many seeds it takes to see one point of AP (exercise 4)
-# - train one row of the table yourself, live, and read the outcome honestly
+# - train one row of the table live, and read the outcome honestly
 #
 # You need lesson 01 (AP) and lesson 06 (temporal training); lesson 07 helps with associations.
 
 # %% tags=["setup"]
 import contextlib, io, tempfile, time
 import numpy as np
-import torch
+import minst, torch
 from IPython.display import Markdown
-import minst
 from minst import visualize
 from minst.check import lesson09 as check
-from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, compare, plots, report, run_lab, statistics
+from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, compare, run_lab
+from minst.lab import plots, report, statistics
+from minst.lab.grid import SPEEDS
 from minst.tracking import assign, cosine_similarity
 from minst.visualize.training import read_log
 
 # %% [markdown]
 # ## The map
 #
-# Today no block is lit: every one of them is switched off once.
+# Today no block is lit: each is switched off once.
 
 # %%
 visualize.plot_pipeline(size=(128, 128))
 
 # %% [markdown]
-# **What it shows.** The whole network, at the size of the lab's training crops. Each box or arrow that you can point at has a
-# row in the lab's grid that changes or removes it.
+# **What it shows.** The whole network, at the size of the lab's training crops. Nearly every box and arrow has a row in the
+# lab's grid that changes or removes it.
 #
 # | symbol | shape | meaning |
 # |---|---|---|
-# | variant | a name | the full model, or the full model with one thing changed |
+# | variant | a name | the full model with one thing changed |
 # | seed | a number | where all random numbers of a run start |
 # | weights | (samples, clips) | how often each clip is in a sample drawn with replacement |
-# | difference | a number | a variant's figure less that of the full model, in points of 100 |
+# | difference | a number | a variant's figure less the full model's, in points of 100 |
 #
 # ## See the problem
 #
-# A student believes a component when switching it off hurts. These are the paper's claims:
+# One believes in a component when switching it off hurts. These are the paper's claims:
 #
 # > **Ablations** (paper, paraphrased)
 # >
-# > | claim | the paper's figure | our rows |
+# > | claim | says the paper | our rows |
 # > |---|---|---|
-# > | global then local beats one decoder alone, and local twice | worse | `decoder=…` |
+# > | global then local beats one decoder, and local twice | worse | `decoder=…` |
 # > | max pooling of X_L beats average pooling | 0.4 AP | `pooling=avg` |
 # > | semantic enhancers and both directions of fusion help | worse | `enhancer=off`, `bottom_up=off` |
-# > | temporal training by query passing helps | 0.8 to 1.3 AP | `identity=none`, `images` |
+# > | training by query passing helps | 0.8 to 1.3 AP | `identity=none`, `images` |
 # > | a mobile transformer beats a plain CNN | worse | `mobilenetv2-0.6` |
-# > | a query keeps its instance for eleven frames (Fig 2) | a picture | the column *retention* |
-# > | a longer reuse interval T costs accuracy, T = 3 is best (Tab 7) | a table | T and speed, below |
+# > | a query keeps its instance over eleven frames | Fig 2 | the column *retention* |
+# > | a longer reuse interval T costs accuracy, T = 3 is best | Tab 7 | *T and speed*, below |
 #
-# The claimed effects are small: some 1 AP. Two trainings of *one* model that differ in nothing but the seed may lie further
-# apart than that. So the question is never only "which number is larger?".
+# These effects are small, some 1 AP; two trainings of *one* model with different seeds may lie further apart.
 #
-# **One ablation** is: one thing changed; the same seed, so the same clips in the same order; the same number of steps. This is
-# the whole grid, as the code declares it:
+# **One ablation**: one thing changed; the same clips, the same seed, the same number of steps. The whole grid, as the code
+# declares it:
 
 # %%
 lines = [f"| `{v.name}` | {v.group} | {v.says} | {v.paper} | {v.judged_by} AP |" for v in VARIANTS.values()]
@@ -73,39 +73,35 @@ head = "| row | question | what is changed | the paper says | decided by |\n|---
 Markdown(head + "\n".join(lines))
 
 # %% [markdown]
-# What decides a row was fixed *before* the first run: image AP for architecture, video AP (cosine, T = 3, as in the paper)
-# for temporal training. Who picks the figure afterwards, picks the one that agrees.
+# What decides a row was fixed *before* the first run. Who picks the figure afterwards picks the one that agrees.
 #
 # ### How hard should the clips be?
 #
-# Where every model scores near 0, or near 100, no part can matter. So a pilot came first, and is written down
-# (`results/lab/PILOT.md`): 1,800 steps from random weights gave 5.1 video AP, with a backbone that had first learned to
-# classify 33.1. The second leaves room on both sides. Hence the lab teaches each backbone to say which kinds stand where, no
-# masks, no video; all rows of one backbone start from the same weights.
+# Where every model scores near 0, or near 100, no part can matter. So a pilot came first (`results/lab/PILOT.md`): from random
+# weights 1,800 steps gave 5.1 video AP; from a backbone that had learned to classify, 33.1. Hence the lab first teaches each
+# backbone which kinds stand where, without masks or video; all rows of a backbone start from the same weights.
 
 # %%
-speeds = {"slow": 0.4, "medium": 1.0, "fast": 2.0}
-clips = {name: minst.data.shapes.shapes_clip("val", 0, FULL.clips(speed)) for name, speed in speeds.items()}
-moments = [(name, t) for name in speeds for t in (0, 4, 8, 12, 16)]
+clips = {name: minst.data.shapes.shapes_clip("val", 0, FULL.clips(SPEEDS[name])) for name in ("slow", "fast")}
+moments = [(name, t) for name in clips for t in (0, 3, 6, 9, 12, 15)]
 visualize.plot_images(
-    [clips[name].render(t).image for name, t in moments], [f"{name}, frame {t}" for name, t in moments], columns=5,
-    head="What the lab looks at: small frames, two to four creatures, three speeds",
-    note="160 x 128 pixels. All models are trained at medium speed; slow and fast clips are for testing T.",
+    [clips[name].render(t).image for name, t in moments], [f"{name}, frame {t}" for name, t in moments],
+    head="What the lab looks at: small frames, two to four creatures, several speeds",
+    note="160 x 128 pixels. Training is at medium speed, between these two; slow and fast clips are for testing T.",
 )  # fmt: skip
 
 # %% [markdown]
-# **What it shows.** A row is a speed, left to right is time. In the slow row creatures hardly leave their place within sixteen
-# frames; in the fast row neighbouring pictures share little.
+# **What it shows.** A row is a speed, left to right is time. In the slow row creatures drift, in the fast row they cross the
+# picture while turning.
 #
 # ## Predict
 #
-# Write down now, before you scroll: which of the changes hurt, and which one most? In how many rows will three seeds be
-# enough to tell?
+# Write down, before you scroll: which changes hurt, and which most? In how many rows will the seeds suffice to tell?
 #
 # <details><summary>What we wrote down before the grid ran</summary>
 #
 # From the pilot's page: few steps may hide a part that helps late. X_G has 16 tokens here (100 in the paper), and a pooled
-# token covers 32 x 32 pixels: so pooling and the global decoder have less to do. Compare your list with the next figure.
+# token covers 32 x 32 pixels: pooling and the global decoder have less to do. Compare your list with the next figure.
 #
 # </details>
 #
@@ -119,15 +115,6 @@ lab = Lab("../results/lab")
 print(f"{sum(len(row.runs) for row in lab.rows.values())} runs are done, {len(lab.rows)} of {len(VARIANTS)} rows;",
       f"clips to judge by: {lab.budget['val_clips']}")  # fmt: skip
 plots.plot_differences(lab)
-
-# %% [markdown]
-# **What it shows.** A line for every row, zero is the full model. Left of zero is worse. A line wholly on one side is a
-# difference that would come out again with other clips and seeds, most likely; a grey line crosses zero. Ticks are single
-# seeds: where they lie on both sides of zero, *one* training could have told either story.
-#
-# Now as a table, with the verdicts. *Agrees*: the interval lies on the paper's side; *disagrees*: on the other; else *cannot
-# tell*. Rows about which the paper says nothing have no claim to check.
-
 
 # %%
 def line(name: str) -> str:
@@ -145,22 +132,24 @@ head = "| row | seeds | image AP | video AP | retention 3 | difference | interva
 Markdown(head + "\n".join(map(line, lab.rows)))
 
 # %% [markdown]
-# Read it in this order: the verdict; then the interval; the mean last. An interval of ±3 points cannot confirm an effect of 1
-# point, whatever its mean. Columns that do not decide may disagree with the one that does: that is a question for another
-# experiment, not a better answer.
+# **What it shows.** A line for every row; zero is the full model, left of it is worse. Wholly on one side (filled point): a
+# difference that would most likely come out again with other clips and seeds. Ticks are single seeds: where they lie on both
+# sides of zero, *one* training could have told either story.
 #
-# With eighteen rows, one false alarm is to be expected: a 95 % interval misses zero by accident once in twenty.
+# The table adds verdicts. *Agrees*: the interval lies on the paper's side; *disagrees*: on the other; else *cannot tell*.
+# Read the verdict first, then the interval, the mean last. Where nothing differs, a 95 % interval still misses zero once
+# in twenty: in a table of this length expect one false alarm.
 #
 # ## Build it
 #
-# Where do intervals come from? We have V clips. Others would have given another AP. The **bootstrap** plays "other clips" with
-# those we have: draw V of them with replacement, compute AP, and again, 2,000 times.
+# Where do intervals come from? Other clips would have given another AP. The **bootstrap** plays "other clips" with the V that
+# we have: draw V of them with replacement, compute AP, and again, 2,000 times.
 #
 # ### AP of a sample of clips
 #
-# AP is no mean over clips: it ranks all predictions together. So every sample needs a ranking of its own. The lab keeps each
-# prediction's clip, category, score, and ten bits: is it right at IoU 0.5, 0.55, …? By a loop, we repeat the drawn clips; as
-# `minst` does it, a clip that was drawn twice has weight 2, and all samples are ranked at once.
+# AP is no mean over clips: it ranks all predictions together, so every sample needs its own ranking. The lab keeps of each
+# prediction clip, category, score, and ten bits: right at IoU 0.5, 0.55, …? By loops we repeat the drawn clips; for `minst` a
+# clip that was drawn twice has weight 2, and all samples are ranked at once.
 
 
 # %%
@@ -187,9 +176,9 @@ print(f"image AP: all clips {100 * average_precision(matches)[0]:.1f}, this samp
 # %% [markdown]
 # ### Differences, drawn again
 #
-# Two runs of one seed saw the same clips in the same order, and are judged by the same clips. So take their difference first,
-# then draw: **the same clips for both**, and seeds with replacement too. The middle 95 % of 2,000 such differences is the
-# interval.
+# Two runs of one seed share their random numbers, as far as the change allows, and the clips that judge them. So take their
+# difference first, then draw: **the same clips for both**, and seeds with replacement too. The middle 95 % of the
+# differences is the interval.
 
 # %%
 name = next(name for name in lab.rows if name != "full")
@@ -213,8 +202,8 @@ print(f"{VARIANTS[name].says}: {100 * found.difference:+.1f}, interval {100 * lo
 #
 # ### What pairing is worth
 #
-# A hard clip is hard for both models; a lucky order of clips is lucky for both. In the difference that cancels. To see how
-# much, draw clips and seeds for each model *by itself*, as if the two tables came from two papers:
+# A hard clip is hard for both models, a lucky order of clips lucky for both. In the difference that cancels. How much?
+# Draw clips and seeds for each model *by itself*, as if the figures came from two papers:
 
 
 # %%
@@ -229,31 +218,29 @@ def unpaired(name: str) -> np.ndarray:
 
 
 paired = {name: found for name in lab.rows if (found := lab.difference(name))}
-paired_width = np.array([found.high - found.low for found in paired.values()])
-unpaired_width = np.array([np.ptp(unpaired(name)) for name in paired])
-
-# %%
-names = list(paired)
-fig = visualize.new_figure(1.3 + 0.22 * len(names))
-ratio = np.median(unpaired_width / np.maximum(paired_width, 1e-9))
+widths = np.array([[found.high - found.low, np.ptp(unpaired(name))] for name, found in paired.items()]).T
+fig, places = visualize.new_figure(1.3 + 0.22 * len(paired)), range(len(paired))
+ratio = np.median(widths[1] / np.maximum(widths[0], 1e-9))
 visualize.headline(fig, f"Without pairing, the interval is {ratio:.1f} times as wide (median of the rows)",
-                   "Width of the 95 % interval in points. Filled: the same clips and seeds for both. Hollow: drawn apart.")
-axes = fig.add_axes((0.33, 0.5 / fig.get_figheight(), 0.64, 1 - 1.2 / fig.get_figheight()), xlabel="points of AP")
-axes.hlines(range(len(names)), paired_width, unpaired_width, color=visualize.GREY)
-axes.plot(paired_width, range(len(names)), "o", color=visualize.INK)
-axes.plot(unpaired_width, range(len(names)), "o", color=visualize.RED, mfc="white")
-axes.set_yticks(range(len(names)), [VARIANTS[name].says for name in names], fontsize=7.5)
-axes.set(xlim=(0, None), ylim=(len(names) - 0.4, -0.6))
+                   "Width of the 95 % interval. Filled: the same clips and seeds for both. Hollow: drawn apart.")
+axes = fig.add_axes((0.33, 0.5 / fig.get_figheight(), 0.64, 1 - 1.2 / fig.get_figheight()))
+axes.hlines(places, *widths, color=visualize.GREY)
+axes.plot(widths[0], places, "o", color=visualize.INK)
+axes.plot(widths[1], places, "o", color=visualize.RED, mfc="white")
+axes.set_yticks(places, [VARIANTS[name].says for name in paired])
+axes.tick_params(labelsize=7.5)
+axes.set_xlabel("points of AP", fontsize=8)
+axes.set(xlim=(0, None), ylim=(len(paired) - 0.4, -0.6))
 fig
 
 # %% [markdown]
 # **What it shows.** For each row, the width of the paired interval (filled) and of the unpaired one (hollow). The distance is
-# what pairing gives for nothing. Who compares a number of a paper with one from another paper has the hollow one.
+# what pairing gives for nothing. Who compares numbers of two papers has the hollow one.
 #
 # ### How many clips, how many seeds?
 #
-# Move it yourself: what would the interval be with fewer clips, or with other numbers of seeds? More seeds than were run are
-# drawn from those that were: an honest guess of the width, no new evidence.
+# Move it yourself: how wide with fewer clips, or other numbers of seeds? More seeds than were run are drawn from those that
+# were: a guess of the width, no new evidence.
 
 # %%
 COUNTS, rng = (5, 10, 20, 40), np.random.default_rng(9)
@@ -268,7 +255,8 @@ def spread_out(name: str) -> dict[int, np.ndarray]:
     return {n: 100 * np.stack([a.sample(w) - b.sample(w) for a, b in pairs], axis=1) for n, w in clip_draws.items()}
 
 
-some = [name for name in ("decoder=global", "pooling=avg", "identity=none", "images") if name in names] or names[:2]
+some = [name for name in ("decoder=global", "pooling=avg", "identity=none", "images") if name in paired]
+some = some or list(paired)[:2]
 samples = {name: spread_out(name) for name in some}
 
 
@@ -284,62 +272,63 @@ def interval(row: str, clips: int, seeds: int):
 def draw_interval(row: str, clips: int, seeds: int):
     """The samples of one difference, and how wide its interval is for every number of clips."""
     fig, (drawn, low, high) = visualize.new_figure(2.6), interval(row, clips, seeds)
-    said = "crosses zero: cannot tell" if low <= 0 <= high else "is on one side of zero"
-    visualize.headline(fig, f"{clips} clips, {seeds} seeds: {low:+.1f} to {high:+.1f} points {said}",
+    said = "it holds zero, we cannot tell" if low <= 0 <= high else "on one side of zero"
+    visualize.headline(fig, f"{clips} clips, {seeds} seeds: {low:+.1f} to {high:+.1f} points, {said}".replace("-", "−"),
                        f"{VARIANTS[row].says}, less the full model. Seeds that were run: {samples[row][40].shape[1]}.")
-    left, right = fig.add_axes((0.05, 0.17, 0.5, 0.56)), fig.add_axes((0.66, 0.17, 0.32, 0.56))
-    left.hist(drawn, bins=np.linspace(-15, 15, 61), color=visualize.GREY)
+    left, right = fig.add_axes((0.02, 0.18, 0.53, 0.56)), fig.add_axes((0.66, 0.18, 0.32, 0.56))
+    far = max(np.abs(samples[row][5]).max(), 1)  # the same scale for all settings of a row
+    left.hist(drawn, bins=np.linspace(-far, far, 61), color=visualize.GREY)
     left.axvspan(low, high, color=visualize.rgb(1), alpha=0.25)
     left.axvline(0, color=visualize.INK)
-    left.set(xlabel="points (400 samples; shaded: the middle 95 %)", yticks=[], xlim=(-15, 15))
+    left.set(xlabel="points (400 samples; shaded: the middle 95 %)", yticks=[], xlim=(-far, far))
     for k, s in enumerate((1, 3, 10)):
         widths = [np.ptp(interval(row, n, s)[1:]) for n in COUNTS]
-        right.plot(COUNTS, widths, ("o--", "s-", "^:")[k], color=visualize.rgb(k + 1), label=f"{s} seeds", ms=4)
+        right.plot(COUNTS, widths, ("o--", "s-", "^:")[k], color=visualize.rgb(k + 1), label=f"seeds: {s}", ms=4)
     right.plot(clips, high - low, "x", color=visualize.RED, ms=11, mew=2)
     right.set(xlabel="clips", ylabel="width, points", ylim=(0, None), xticks=COUNTS)
     right.legend(frameon=False, fontsize=7.5)
     return fig
 
 
-visualize.interact(draw_interval, row={VARIANTS[name].says: name for name in some}, clips=list(COUNTS), seeds=((1, 12), 3))
+menu = {VARIANTS[name].says: name for name in some}
+visualize.interact(draw_interval, row=menu, clips=list(COUNTS), seeds=((1, 12), 3))
 
 # %%
 draw_interval(some[0], 10, 3)
 
 # %% [markdown]
-# **What it shows.** At the left, where the difference falls in 400 samples of ten clips. At the right, the width over the
-# number of clips, for 1, 3 and 10 seeds; the cross is the setting of the left half. Four times the clips halve the part of the
-# width that comes from clips; the part that comes from seeds stays. So look which of the two is the larger before you
-# spend time on either.
+# **What it shows.** Left, where the difference falls in 400 samples of ten clips. Right, the width over the number of clips;
+# the cross is the setting of the left half. More clips shrink what comes from clips; what comes from seeds stays.
 #
 # ### T and speed
 #
 # > **Ablations, Tab 7** (paper): a longer interval is faster and less exact; T = 3 is the best trade.
 #
-# The figures from here on need no further training: they are measured on trained models.
+# This needs no further training.
 
 # %%
 plots.plot_intervals(lab)
 
 # %% [markdown]
 # **What it shows.** Left and middle: video AP over T, a line for each speed, by the paper's association and by ours. Right:
-# the time of a frame. Ask of each line: up to which T is it level? There T may grow. Where it falls from the start, motion
-# outruns the kernels, and T must not. Where a line *rises* with T, key frames do harm: each is a chance to swap
-# identities. Then look right: what does the T that you would choose save?
+# the time of a frame. Up to which T is a line level? There T may grow. Where it falls at once, motion outruns the kernels.
+# Where it *rises* with T, key frames do harm: each is a chance to swap identities. And what does your T save?
+# (Times come from a machine at work: a crooked line is noise.)
 #
 # ### Why plain cosine can equal no association at all
 #
-# Seven ways to say which new kernel goes on with which slot. *None* is the control: slot 7 goes on with query 7, always.
+# Seven ways to say which new kernel goes on with which slot. *None* is the control: each slot keeps its query, always.
 
 # %%
 plots.plot_associations(lab)
 
 # %% [markdown]
-# **What it shows.** A panel for each way of training, a group of bars for each association, a bar for T = 1, 3, 6. Compare
-# *cosine* with *none* beside it: bars of one height mean that cosine decided nothing. Then compare *mask*, and the panels
-# with each other.
+# **What it shows.** A panel for each training, a group of bars for each association. Compare *cosine* with *none* beside it:
+# bars of one height mean that cosine decided nothing. Then *mask*, then the panels with each other.
 #
-# Equal AP could be chance. So count: how often does a live slot go on with *another* query than before?
+# Equal AP could be chance. So count how often a live slot goes on with *another* query than before. Then look into kernels:
+# assign queries by cosine to those three frames on, in the two models of lesson 06 (other clips, longer training).
+# *Centred*: the same less each query's mean kernel, which knows no instance.
 
 
 # %%
@@ -356,13 +345,6 @@ probed = [name for name in ("full", "identity=none", "images") if name in lab.ro
 lines = [f"| {VARIANTS[n].says} | {by} | {associated(n, by)} |" for n in probed for by in ("cosine", "centred", "mask")]
 Markdown("| training | association | slots moved | AP to none (interval) |\n|---|---|---|---|\n" + "\n".join(lines))
 
-# %% [markdown]
-# Where *moved* is near 0 %, the Hungarian assignment gave every query back to itself: the cosine was computed, and changed
-# nothing. Where training grows a larger share for cosine, association has begun to act; whether it helps is the last column.
-#
-# Why? Take the shipped models of lesson 06 (other clips, a longer training). For each query of a frame, which kernel three
-# frames on is most alike: its own? And then *centred*: less the query's mean kernel, which says nothing of instances.
-
 # %%
 frames = [[minst.model.as_frames(image) for image in minst.load_sample(name)] for name in ("easy", "fast")]
 for name in ("shapes-tiny", "shapes-tiny-images"):
@@ -377,27 +359,30 @@ for name in ("shapes-tiny", "shapes-tiny-images"):
         print(f"  {what:8} queries that are assigned to themselves: {own:.0%}")
 
 # %% [markdown]
-# A kernel has to say two things: *which query I am* and *what I hold*. If the first is loud, the largest cosine is always the
-# query's own, and there is nothing to assign. Centring takes the loud part away. But a match that is no longer its own is not
-# yet right: the table above says what it is worth. Kept identity in training asks each query to stay with its
-# instance; the better it succeeds, the better *none* is, and the less is left for any association to mend.
+# Where *moved* is near 0 %, the assignment gave every query back to itself; cosine changed nothing. Where a training lets it
+# move more, association has begun to act; whether it helps is the last column.
+#
+# Why? A kernel says *which query I am* and *what I hold*. If the first is loud, the largest cosine is the query's own. In the
+# shipped pair query passing makes it louder: nine of ten queries are assigned to themselves, without it two of three.
+# Centring takes the loud part away; but another match is not yet a right one. And where training keeps queries with their
+# instances, *none* is good, and little is left to mend.
 #
 # ### Beyond the paper
 #
-# `Deviation:` two ideas of ours, not in the paper. *Frozen X6*: between key frames the transformer blocks rest too, X6 stays.
-# *Adaptive T*: a key frame when the old kernels' masks lose their sharpness.
+# `Deviation:` two ideas of ours. *Frozen X6*: between key frames the transformer blocks rest too. *Adaptive T*: a key frame
+# when the old kernels' masks lose their sharpness.
 
 # %%
 plots.plot_beyond(lab)
 
 # %% [markdown]
-# **What it shows.** Video AP against time, a panel for each speed. Up and left is better. A setting pays where its point lies
-# above the line of fixed T at the same time. Look at the scale of the time axis first: how much can *any* of this save?
+# **What it shows.** Video AP against time, a panel for each speed; up and left is better. A setting pays where its point lies
+# above the line of fixed T. Look at the scale of the time axis: how much can *any* of this save?
 #
 # ## Live: rerun one row
 #
-# A row of the table took two trainings of some minutes for each seed. Here is the same code at a budget of this lesson's own:
-# tiny, so that you can do it now. Backbone first, then both models, two at a time.
+# The same code at a tiny budget, so that you can do it now: first the backbone, then both models side by side. The second cell
+# is yours.
 
 # %%
 tiny = Budget("lesson", pretraining=30, iterations=90, pairs=2, train_clips=30, val_clips=2, frames=8, save_every=10)
@@ -414,28 +399,23 @@ def rerun(*rows: str, seeds: int = 1) -> Lab:
 
 
 live = rerun("full", "enhancer=off")
-visualize.plot_training({run.run.name: run.run.folder for row in live.rows.values() for run in row.runs})
-
-# %% [markdown]
-# **What it shows.** Panel by panel the losses of the two runs. Both fall: the models do learn. The curves lie so close, and
-# are so ragged, that nothing of the enhancers can be read from them.
-#
-# Change one thing, and only one: another row of the table (`"pooling=avg"`), or `seeds=2`. What is done is skipped, so the
-# call below costs nothing until you change it.
 
 # %%
-live = rerun("full", "enhancer=off")  # your turn: another row, or seeds=2
+live = rerun("full", "enhancer=off")  # your turn: another row ("pooling=avg"), or seeds=2; what is done is skipped
 for name, row in live.rows.items():
     logs = [read_log(run.run.folder) for run in row.runs]
     dice = ", ".join(f"{log[0]['dice']:.2f} to {log[-1]['dice']:.2f}" for log in logs)
     print(f"{name:14} dice loss {dice:16} image AP {row.spread(report.IMAGE).mean:.1f}", end="   ")
     found = live.difference(name)
     print(f"{found.low:+.1f} to {found.high:+.1f}: {found.verdict(VARIANTS[name].claim)}" if found else "")
+visualize.plot_training({run.run.name: run.run.folder for row in live.rows.values() for run in row.runs})
 
 # %% [markdown]
-# Read it honestly: AP is near 0 for both, and the interval of two zeros is zero wide: not because we are sure, but because
-# there is nothing to draw from. The dice loss moves, yet with another seed it moves by as much. **A budget at which the full
-# model cannot do the task says nothing about its parts.** That is why the pilot looked for the difficulty first.
+# **What it shows.** The losses of both runs fall: the models learn. The curves cross and are ragged; a last value that favours
+# one of them is a batch's noise. Change *one* thing above: the row, or `seeds=2`. Do rows differ more than seeds do?
+#
+# Read it honestly. AP is near 0 for both, and an interval between zeros is narrow because there is nothing to draw from, not
+# because we are sure. **A budget at which the full model cannot do the task says nothing about its parts.**
 #
 # ## Exercises
 #
@@ -470,8 +450,8 @@ check.verdict_of(verdict_of)
 #
 # ### Exercise 2 (code): a paired bootstrap
 #
-# The figure is retention: of all queries that held an instance, the share that still holds it three frames on. It is a sum
-# over clips divided by a sum over clips, so that no ranking is needed.
+# The figure is retention: the share of queries that still hold their instance three frames on. It is a sum over clips divided
+# by a sum over clips, so no ranking is needed.
 
 
 # %% tags=["exercise"]
@@ -496,15 +476,14 @@ check.paired_interval(paired_interval)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# One sample, one seed: sum kept over the drawn clips, sum *of* likewise, divide. Subtract. Then the mean over the drawn seeds:
-# a seed drawn twice counts twice. Last the percentiles 2.5 and 97.5 over samples.
+# One sample, one seed: sum both columns over the drawn clips, divide; subtract. A seed drawn twice counts twice in the mean.
 #
 # </details>
 #
 # ### Exercise 3 (break it): what only pairs can tell
 #
-# Build results of two models, one AP for each seed, where the change surely hurts when seeds are paired, while somebody who
-# compares two tables *cannot tell*. With $\bar d$ the difference of the means, intervals of the simple kind:
+# Build AP of two models, one for each seed, where the change surely hurts when seeds are paired, and who compares two tables
+# *cannot tell*. With $\bar d$ the difference of the means, S seeds, and intervals of the simple kind:
 #
 # $$\text{paired: } \bar d \pm 1.96\,\frac{s(a - b)}{\sqrt S} \qquad
 # \text{unpaired: } \bar d \pm 1.96\,\sqrt{\frac{s(a)^2 + s(b)^2}{S}}$$
@@ -530,17 +509,15 @@ check.hidden_by_noise(hidden_by_noise)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Let seeds be lucky and unlucky by many points, but for both models alike. Further, break the paired one as well: make twenty
-# seeds of two *equal* models with random numbers, and report the three that look best. It will look significant. Draw twenty
-# others: gone. That is why every run that was started stands in the table.
+# Let seeds be lucky and unlucky by many points, both models alike. Further, fool yourself: twenty seeds of two *equal* models,
+# report the three that look best. Significant! Draw twenty others: gone. Hence every run that was started is in the table.
 #
 # </details>
 #
 # ### Exercise 4 (extend): how many seeds?
 #
-# To see a true effect four times out of five with a 95 % interval takes $n = (1.96 + 0.84)^2\,\sigma^2 / \text{effect}^2$
-# seeds, σ² the variance of paired differences between seeds. Three seeds say little of σ; so pool it over rows, each seed's
-# deviation taken from the mean of *its own* row:
+# To see a true effect four times out of five takes $n = (1.96 + 0.84)^2\,\sigma^2 / \text{effect}^2$ seeds, σ² the variance
+# of paired differences. Few seeds say little of σ; so pool it over rows r, deviations taken from each row's mean:
 #
 # $$\sigma^2 = \frac{\sum_r \sum_s (d_{rs} - \bar d_r)^2}{\sum_r (S_r - 1)}$$
 
@@ -572,43 +549,40 @@ check.seeds_for(seeds_for)
 #
 # ## Paper against ours
 #
-# What the lab's report says, as it was written from the committed metrics:
+# What the lab's report says of the committed metrics:
 
 # %%
 sections = {part.splitlines()[0]: part for part in report.markdown(lab).split("\n## ")[1:]}
 wanted = ("The paper's claims", "How many seeds?")
-Markdown("\n\n".join(f"### {sections[title]}" for title in wanted if title in sections))
+Markdown("\n\n".join(f"### {sections[title]}".split("\n\nTraining took")[0] for title in wanted if title in sections))
 
 # %% [markdown]
-# *Agrees* means: at this scale the same sign, surely. It does not mean the same size. *Cannot tell* is a result as well: it
-# says that the effect is smaller than what so many seeds and clips can show. *Disagrees* would not refute the paper: it
-# says that at our scale something else weighs more.
+# *Agrees*: at this scale the same sign, not the same size. *Cannot tell*: so many seeds and clips do not decide it.
+# *Disagrees* does not refute the paper: at our scale something else weighs more.
 #
-# - `Assumption:` the paper trains on COCO and YouTube-VIS from ImageNet weights; here it is generated clips, small frames,
-#   1,500 steps, from backbones that learned to classify for 2,500.
-# - `Assumption:` kept identity in query passing is the paper's meaning; *fresh* stands beside it as a row without a claim.
-# - `Deviation:` 16 tokens in X_G and X_L instead of 100; 20 queries instead of 100 in the full model.
+# - `Assumption:` COCO and YouTube-VIS from ImageNet weights in the paper; generated clips here, 1,500 steps, backbones that
+#   learned to classify for 2,500.
+# - `Assumption:` kept identity is the paper's query passing; *fresh* is a row without a claim.
+# - `Deviation:` 16 tokens in X_G and X_L instead of 100; 20 queries in the full model.
 # - `Deviation:` all associations but cosine, frozen X6, adaptive T and the norm on X_G are ours.
-# - Two decoder stages are compared with one at the same number of steps, not of multiply-accumulates; single images see twice
-#   as many clips in a step as pairs do. Both favour somebody.
-# - Nothing was tuned until it agreed; every run that was started is in the table. Rows that show nothing stay: they are the
-#   negative results of this lesson.
-# - The interval knows clips and seeds. It knows nothing of other data, longer training or larger models: what a toy run does
-#   not show, no statistics can add. With three seeds it is rather too narrow.
+# - Rows have equal steps, not equal MACs; single images see twice as many clips in a step as pairs. Both favour somebody.
+# - Nothing was tuned until it agreed. Rows that show nothing stay: they are this lesson's negative results.
+# - The interval knows clips and seeds, and with few seeds it is too narrow. Each backbone was pre-trained once: that luck is in
+#   no interval. Nor is other data, longer training, a larger model: what a toy run does not show, statistics cannot add.
 #
 # ## Summary
 #
-# - An ablation changes one thing; what decides is fixed before; the difference is paired; the interval speaks, not the mean.
-# - AP is drawn again by weights on clips. Pairing removes what both models share.
+# - An ablation changes one thing; what decides is fixed before; the interval speaks, not the mean.
+# - AP is drawn again by weights on clips; pairing removes what both models share.
 # - Cosine equals no association when kernels say loudest which query they are.
 #
-# **Quiz.** (1) The interval is −2.1 to +0.3, the paper says "0.4 worse". Verdict? (2) Why may one not average AP over clips
-# and bootstrap that mean? (3) Somebody ran ten seeds and shows the best of each model. What is wrong?
+# **Quiz.** (1) The interval is −2.1 to +0.3, the paper says "0.4 worse". Verdict? (2) Why not bootstrap the mean of the
+# clips' APs? (3) Somebody ran ten seeds and shows the best of each model. What is wrong?
 #
 # <details><summary>Answers</summary>
 #
-# (1) Cannot tell; even −0.4 is inside. (2) AP ranks the predictions of all clips together; the mean of single clips' AP is
-# another figure. (3) The maximum of noise is compared, not the models; the pairs are torn apart as well.
+# (1) Cannot tell; −0.4 and 0 are both inside. (2) AP ranks the predictions of all clips together; the mean of clips' APs is
+# another figure. (3) The luckiest seeds are compared, not the models; the pairs are torn apart as well.
 #
 # </details>
 #
@@ -618,10 +592,9 @@ Markdown("\n\n".join(f"### {sections[title]}" for title in wanted if title in se
 # %% [markdown] tags=["tutor"]
 # <details><summary>For tutors</summary>
 #
-# 45 minutes: 8 for claims and grid, 3 to predict (on paper, before anybody scrolls), 7 for the figure and the table, 10 for the
-# bootstrap, 7 for pairing and the slider, 5 live (start it, talk on), 5 for exercise 1 and one of 2 to 4. Short of time: skip
-# *Beyond the paper* and the associations. Ask at the big figure: "which of these would you publish?" Common mistakes: the mean
-# decides; "cannot tell" is read as "no effect"; the claim's sign turned round; mean of clips' shares instead of a share of
-# sums; seeds left out of the bootstrap; standard deviations pooled instead of variances.
+# 45 minutes: 8 for claims and grid, 3 to predict (on paper), 7 for what came out, 10 for the bootstrap, 7 for pairing and the
+# slider, 5 live (start it, talk on), 5 for exercise 1 and one other. Short of time: skip associations and *Beyond the
+# paper*. Ask at the big figure: "which of these would you publish?" Common mistakes: the mean decides; "cannot tell" read as
+# "no effect"; the claim's sign; shares averaged over clips; seeds left out.
 #
 # </details>
