@@ -12,7 +12,7 @@ import pytest
 from minst import cli
 from minst.lab.grid import VARIANTS
 from minst.lab.plots import PLOTS
-from minst.lab.report import IMAGE, VIDEO, Lab, markdown, write_report
+from minst.lab.report import IMAGE, VIDEO, Lab, markdown, milliseconds, write_report
 
 COMMITTED = Path(__file__).resolve().parent.parent / "results" / "lab"
 
@@ -101,6 +101,19 @@ def test_the_csv_holds_what_the_table_says(folder, lab, tmp_path, text):
         *((name, str(s)) for name in VARIANTS for s in (0, 1)),
         ("shapes-tiny", "0"),
     }
+
+
+def test_the_time_of_a_frame_is_the_least_disturbed_of_its_parts(tmp_path):
+    lab = fake_lab.write(tmp_path, 2, ("full",))
+    for seed, slow in ((0, 5.0), (1, 0.0)):  # the machine was busy in the first run
+        path = lab / f"full-{seed}" / "metrics.json"
+        metrics = json.loads(path.read_text())
+        for name, times in metrics["milliseconds"].items():
+            times.update(key=14.0 + slow, other=(0.0 if name.endswith(" 1") else 10.0 + slow))
+        for entry in metrics["settings"]:
+            entry.update(keys=24, frames=96)
+        path.write_text(json.dumps(metrics))
+    assert milliseconds(Lab(lab).full, "mask", 4) == pytest.approx(0.25 * 14 + 0.75 * 10)
 
 
 def test_what_was_started_and_is_not_done_is_named(folder, tmp_path):

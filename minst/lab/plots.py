@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from minst.lab.grid import SPEEDS, VARIANTS
 from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS
-from minst.lab.report import Lab, Row
+from minst.lab.report import Lab, Row, milliseconds
 from minst.lab.rivals import ASSOCIATIONS
 from minst.visualize.style import GREY, INK, RED, headline, new_figure, rgb
 
@@ -71,7 +71,7 @@ def plot_intervals(lab: Lab) -> Figure:
     axes.legend(fontsize=7.5, frameon=False, loc="lower left")
     axes = fig.add_axes((0.73, 0.15, 0.25, 0.57))
     for j, (by, _) in enumerate(rows):
-        times = [_time(full, f"{by} {t}") for t in INTERVALS]
+        times = [milliseconds(full, by, t) for t in INTERVALS]
         axes.plot(INTERVALS, [100 * t / times[0] for t in times], "o-", color=(BLUE, RED)[j], markersize=3, label=by)
     axes.set_ylim(0, 108)
     axes.set_xticks(INTERVALS)
@@ -114,7 +114,7 @@ def plot_beyond(lab: Lab) -> Figure:
     for i, speed in enumerate(SPEEDS):
         axes = fig.add_axes((0.065 + 0.315 * i, 0.16, 0.27, 0.56))
         for by, values, label, color in kinds:
-            points = [(_time(lab.full, f"{by} {v:g}"), lab.full.spread(("video", speed, by, v)).mean) for v in values]
+            points = [(milliseconds(lab.full, by, v), lab.full.spread(("video", speed, by, v)).mean) for v in values]
             axes.plot(*zip(*points), "o-", color=color, markersize=3.5, linewidth=1, label=label)
             for (x, y), value in zip(points, values):
                 name = f"{value:g}" if by == "adaptive" else f"T{value}"
@@ -140,11 +140,6 @@ def _band(axes, row: Row, keys, xs, color, label: str) -> None:
     axes.plot(xs, mean, "o-", color=color, markersize=3, label=label)
     sds = [0 if s.sd != s.sd else s.sd for s in found]
     axes.fill_between(xs, [m - s for m, s in zip(mean, sds)], [m + s for m, s in zip(mean, sds)], color=color, alpha=0.15, lw=0)
-
-
-def _time(row: Row, setting: str) -> float:
-    values = sorted(run.metrics["milliseconds"][setting]["mean"] for run in row.runs)
-    return values[len(values) // 2]
 
 
 def _titled(axes, title: str, below: str) -> None:

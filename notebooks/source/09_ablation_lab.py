@@ -313,7 +313,6 @@ plots.plot_intervals(lab)
 # **What it shows.** Left and middle: video AP over T, a line for each speed, by the paper's association and by ours. Right:
 # the time of a frame. Up to which T is a line level? There T may grow. Where it falls at once, motion outruns the kernels.
 # Where it *rises* with T, key frames do harm: each is a chance to swap identities. And what does your T save?
-# (Times come from a machine at work: a crooked line is noise.)
 #
 # ### Why plain cosine can equal no association at all
 #
@@ -332,17 +331,16 @@ plots.plot_associations(lab)
 
 
 # %%
-def associated(name: str, by: str) -> str:
+def associated(row: report.Row, by: str) -> str:
     """Share of slots that moved to another query, and video AP less that of no association, at T = 1."""
-    row = lab.rows[name]
     moved, of = (sum(s[what] for s in row.settings("medium", by, 1)) for what in ("moved", "associated"))
     keys = (("video", "medium", way, 1) for way in (by, "none"))
     found = row.against(row, *keys)
     return f"{moved / max(of, 1):.1%} | {found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
 
 
-probed = [name for name in ("full", "identity=none", "images") if name in lab.rows]
-lines = [f"| {VARIANTS[n].says} | {by} | {associated(n, by)} |" for n in probed for by in ("cosine", "centred", "mask")]
+ways = ("cosine", "centred", "mask")
+lines = [f"| {says} | {by} | {associated(row, by)} |" for says, row in lab.probed.items() for by in ways]
 Markdown("| training | association | slots moved | AP to none (interval) |\n|---|---|---|---|\n" + "\n".join(lines))
 
 # %%

@@ -1,0 +1,74 @@
+"""Reference solutions of lesson 09, ablation lab. Made by notebooks/build.py: do not edit."""
+
+# %%
+import contextlib, io, tempfile, time
+import numpy as np
+import minst, torch
+from IPython.display import Markdown
+from minst import visualize
+from minst.check import lesson09 as check
+from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, compare, run_lab
+from minst.lab import plots, report, statistics
+from minst.lab.grid import SPEEDS
+from minst.tracking import assign, cosine_similarity
+from minst.visualize.training import read_log
+
+# %%
+def verdict_of(difference: float, low: float, high: float, claim: int) -> str:
+    """What a row says of the paper's claim: "agrees", "disagrees", "cannot tell" or "no claim".
+
+    difference: the variant less the full model, mean; low, high: its 95 % interval. claim: +1, the paper says that the
+    variant is worse than the full model; -1, better; 0, it says nothing.
+    """
+    if claim == 0:
+        return "no claim"
+    if low <= 0 <= high:
+        return "cannot tell"
+    return "agrees" if difference * claim < 0 else "disagrees"
+
+# %%
+print(check.verdict_of(verdict_of))
+
+# %%
+def paired_interval(ours: np.ndarray, theirs: np.ndarray, clips: np.ndarray, seeds: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval (low, high) of the difference in retention, ours - theirs, over seeds and clips.
+
+    ours, theirs (S, V, 2): queries that kept their instance, and how many there were, for each seed and clip.
+    clips (B, V), seeds (B, S): how often each clip and each seed is in sample b. The same for ours and theirs.
+    """
+    sums = clips @ ours, clips @ theirs  # (S, B, 2) each
+    a, b = (x[..., 0] / x[..., 1] for x in sums)
+    drawn = ((a - b).T * seeds).sum(axis=1) / len(ours)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return float(low), float(high)
+
+# %%
+print(check.paired_interval(paired_interval))
+
+# %%
+def hidden_by_noise(seeds: int) -> tuple[list[float], list[float]]:
+    """AP (0..100) of the changed model and of the full model, `seeds` values each, seed by seed.
+
+    The mean difference is at most 2 points, and differs between seeds (standard deviation 0.1 or more). The paired
+    interval lies wholly below zero; the unpaired one holds zero.
+    """
+    full = [20 + 5.0 * s for s in range(seeds)]  # seeds differ a lot, for both models alike
+    changed = [ap - 1 - 0.3 * (s % 2) for s, ap in enumerate(full)]
+    return changed, full
+
+# %%
+print(check.hidden_by_noise(hidden_by_noise))
+
+# %%
+def seeds_for(differences: list[list[float]], effect: float) -> int:
+    """Seeds needed to see `effect` points, from the paired differences of several rows (a list each, a value a seed).
+
+    Rows may have different numbers of seeds; a row with one seed says nothing of the spread. A whole number, rounded
+    up; at least 2.
+    """
+    squares = sum(np.var(row) * len(row) for row in differences)
+    freedom = sum(len(row) - 1 for row in differences)
+    return max(2, int(np.ceil((1.96 + 0.84) ** 2 * squares / freedom / effect**2)))
+
+# %%
+print(check.seeds_for(seeds_for))

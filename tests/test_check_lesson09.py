@@ -1,0 +1,169 @@
+"""The checks of lesson 09: the shipped solutions pass, the stubs wait, and students' mistakes meet their hint."""
+
+from __future__ import annotations
+
+import math
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minst.check import lesson09 as check
+
+SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "09_ablation_lab.py"
+
+
+@pytest.fixture(scope="module")
+def solved() -> dict:
+    return runpy.run_path(str(SOLUTIONS))
+
+
+@pytest.mark.parametrize("name", check.__all__)
+def test_the_solution_is_correct(solved, name):
+    for _ in range(4):
+        verdict = getattr(check, name)(solved[name])
+        assert verdict.state == "correct", verdict
+
+
+@pytest.mark.parametrize("name", check.__all__)
+def test_what_is_not_an_answer(name):
+    def stub(*given):
+        raise NotImplementedError
+
+    judged = getattr(check, name)
+    assert judged(stub).state == "not attempted"
+    assert judged(3).state == "wrong" and "without brackets" in judged(3).reason
+    for answer, word in ((lambda *given: None, "None"), (lambda *given: 1 / 0, "ZeroDivisionError")):
+        verdict = judged(answer)
+        assert verdict.state == "wrong" and word in verdict.reason, verdict
+    for answer in (lambda *given: np.zeros(3), lambda *given: "agrees", lambda *given: (1, [2, 3])):
+        assert judged(answer).state == "wrong"
+
+
+# --- what students write
+
+
+def judged_by_the_mean(difference, low, high, claim):
+    if claim == 0:
+        return "no claim"
+    return "agrees" if math.copysign(1, difference) == -claim else "disagrees"
+
+
+def worded(unsure="cannot tell", silent="no claim", sign=-1, one_way=False):
+    """Reads the interval, with some slip."""
+
+    def verdict_of(difference, low, high, claim):
+        if claim == 0 and silent:
+            return silent
+        if low < 0 < high:
+            return unsure
+        wanted = sign * (1 if one_way or claim == 0 else claim)
+        return "agrees" if wanted * high > 0 and wanted * low > 0 else "disagrees"
+
+    return verdict_of
+
+
+def bootstrap(
+    ends=(2.5, 97.5), swap=False, whole=True, seeds_drawn=True, clips_drawn=True, mean=True, pair=True, pool=False
+):
+    """By loops over samples, with some slip."""
+
+    def paired_interval(ours, theirs, clips, seeds):
+        def retention(run, weights):
+            if not clips_drawn:
+                weights = np.ones_like(weights)
+            if whole:
+                return (weights * run[:, 0]).sum() / (weights * run[:, 1]).sum()
+            return np.average(run[:, 0] / run[:, 1], weights=weights)
+
+        tables = np.array([[[retention(run, w) for w in clips] for run in model] for model in (ours, theirs)])
+        if swap:
+            tables = tables[::-1]
+        shares = seeds.T if seeds_drawn else np.ones_like(seeds.T)  # (S, B)
+        if not pair:
+            (a, b), (c, d) = (np.percentile((t * shares).sum(0) / len(t), ends) for t in tables)
+            return a - d, b - c
+        each = tables[0] - tables[1]
+        if pool:
+            return np.percentile(each, ends)
+        total = (each * shares).sum(0)
+        return list(np.percentile(total / len(each) if mean else total, ends))
+
+    return paired_interval
+
+
+def results(lucky=5.0, worse=-1.0, uneven=0.3, share=True, turn=False, short=0):
+    def hidden_by_noise(seeds):
+        rng = np.random.default_rng(seeds)
+        full = 30 + lucky * np.arange(seeds - short)
+        noise = np.zeros(seeds) if share else 8 * rng.permutation(np.linspace(-1, 1, seeds))
+        changed = full + worse + uneven * (np.arange(seeds - short) % 2) + noise[: seeds - short]
+        return (full, changed) if turn else (changed, full)
+
+    return hidden_by_noise
+
+
+def power(ddof=1, variance=True, factor=2.8, pool="squares", up=True, effect_power=2):
+    def seeds_for(differences, effect):
+        rows = [np.array(row) for row in differences if len(row) > 1]
+        if pool == "squares":
+            found = sum(((row - row.mean()) ** 2).sum() for row in rows) / sum(len(row) - ddof for row in rows)
+        elif pool == "sd":
+            found = np.mean([row.std(ddof=1) for row in rows]) ** 2
+        elif pool == "var":
+            found = np.mean([row.var(ddof=1) for row in rows])
+        else:
+            found = np.concatenate([np.array(row) for row in differences]).var(ddof=1)
+        n = factor**2 * (found if variance else found**0.5) / effect**effect_power
+        return max(2, math.ceil(n) if up else math.floor(n))
+
+    return seeds_for
+
+
+WRONG = [
+    ("verdict_of", judged_by_the_mean, "whole interval"),
+    ("verdict_of", worded(sign=1), "turned round"),
+    ("verdict_of", worded(unsure="disagrees"), "refutes nothing"),
+    ("verdict_of", worded(unsure="agrees"), "confirms nothing"),
+    ("verdict_of", worded(silent=None), "says nothing"),
+    ("verdict_of", worded(one_way=True), "better"),
+    ("paired_interval", bootstrap(swap=True), "ours - theirs"),
+    ("paired_interval", bootstrap(seeds_drawn=False), "seeds are not"),
+    ("paired_interval", bootstrap(clips_drawn=False), "clips are not"),
+    ("paired_interval", bootstrap(mean=False), "divide by their number"),
+    ("paired_interval", bootstrap(ends=(5, 95)), "middle 90 %"),
+    ("paired_interval", bootstrap(pair=False), "pairing is lost"),
+    ("paired_interval", bootstrap(pool=True), "expected"),
+    ("paired_interval", bootstrap(whole=False), "one sum divided"),
+    ("hidden_by_noise", results(uneven=0), "too alike"),
+    ("hidden_by_noise", results(worse=-9), "at most 2"),
+    ("hidden_by_noise", results(turn=True), "Changed comes first"),
+    ("hidden_by_noise", results(share=False), "share the noise"),
+    ("hidden_by_noise", results(lucky=0.01), "two tables"),
+    ("hidden_by_noise", results(lucky=40), "0 to 100"),
+    ("hidden_by_noise", results(short=1), "shapes"),
+    ("hidden_by_noise", lambda seeds: results()(4), "shapes"),
+    ("seeds_for", power(ddof=0), "less one"),
+    ("seeds_for", power(variance=False), "wants the variance"),
+    ("seeds_for", power(factor=1.96), "0.84"),
+    ("seeds_for", power(pool="sd"), "deviations are averaged"),
+    ("seeds_for", power(pool="var"), "Variances of rows"),
+    ("seeds_for", power(pool="all"), "thrown together"),
+    ("seeds_for", power(up=False), "round up"),
+    ("seeds_for", power(effect_power=1), "squared too"),
+]
+
+
+@pytest.mark.parametrize(("name", "answer", "word"), WRONG)
+def test_a_wrong_answer_meets_its_hint(name, answer, word):
+    for _ in range(2 if name == "paired_interval" else 5):
+        verdict = getattr(check, name)(answer)
+        assert verdict.state == "wrong" and word in verdict.reason, verdict
+
+
+def test_another_way_to_the_same_answers():
+    assert check.verdict_of(worded()).state == "correct"
+    assert check.paired_interval(bootstrap()).state == "correct"
+    assert check.hidden_by_noise(results(lucky=3, worse=-1.5, uneven=0.4)).state == "correct"
+    assert check.seeds_for(power()).state == "correct"
