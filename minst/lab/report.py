@@ -82,7 +82,8 @@ class Lab:
     @property
     def probed(self) -> dict[str, Row]:
         """The rows of which every association was measured, by what they are called in tables and plots."""
-        found = {VARIANTS[name].says: self.rows[name] for name in PROBED if name in self.rows}
+        says = {name: "the full model" if name == "full" else VARIANTS[name].says for name in PROBED}
+        found = {says[name]: self.rows[name] for name in PROBED if name in self.rows}
         return found | {f"shipped weights: {name}": row for name, row in self.shipped.items()}
 
     @property
