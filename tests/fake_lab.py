@@ -50,7 +50,9 @@ def shipped(name: str) -> dict:
     return metrics("images", 0, 0.7) | {"variant": name}
 
 
-def write(folder: Path, seeds: int = 3, names=tuple(VARIANTS), quality=lambda name: 0.8 if name == "full" else 0.6) -> Path:
+def write(
+    folder: Path, seeds: int = 3, names=tuple(VARIANTS), quality=lambda name: 0.8 if name == "full" else 0.6
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "lab.json").write_text(json.dumps({"version": 1, "budget": SMOKE.to_dict()}))
     for name in names:

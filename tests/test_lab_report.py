@@ -10,16 +10,31 @@ import numpy as np
 import pytest
 
 from minst import cli
+from minst.lab import statistics
 from minst.lab.grid import VARIANTS
 from minst.lab.plots import PLOTS
 from minst.lab.report import IMAGE, VIDEO, Lab, markdown, milliseconds, write_report
 
+SAMPLES = statistics.SAMPLES
 COMMITTED = Path(__file__).resolve().parent.parent / "results" / "lab"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_samples():
+    """Intervals need no third digit here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "SAMPLES", 200)
+        yield
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return fake_lab.write(tmp_path_factory.mktemp("lab"), seeds=2)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return fake_lab.write(tmp_path_factory.mktemp("lab"), seeds=2, names=("full", "images", "pooling=avg"))
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +47,15 @@ def text(lab):
     return markdown(lab)
 
 
-def test_twice_the_same_bytes(folder, tmp_path):
-    first, second = (write_report(folder, tmp_path / name, plots=False).parent for name in "ab")
+def test_twice_the_same_bytes(small, tmp_path):
+    first, second = (write_report(small, tmp_path / name, plots=False).parent for name in "ab")
     for name in ("README.md", "runs.csv", "rows.csv"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
 @pytest.mark.skipif(not (COMMITTED / "report").is_dir(), reason="the grid has not been run")
-def test_the_committed_tables_are_those_of_the_committed_metrics(tmp_path):
+def test_the_committed_tables_are_those_of_the_committed_metrics(tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics, "SAMPLES", SAMPLES)
     lab = tmp_path / "lab"
     shutil.copytree(COMMITTED, lab, ignore=shutil.ignore_patterns("data", "weights", "checkpoint*", "*.png", "report"))
     pictures = sorted(path.stem for path in (COMMITTED / "report").glob("*.png"))
@@ -47,7 +63,9 @@ def test_the_committed_tables_are_those_of_the_committed_metrics(tmp_path):
     again = (written / "README.md").read_text()
     for name in pictures:  # drawn again they may differ in a pixel with another matplotlib; that they are there is text
         assert f"![{name}]({name}.png)" in (COMMITTED / "report" / "README.md").read_text()
-    plain = [line for line in (COMMITTED / "report" / "README.md").read_text().splitlines() if not line.startswith("![")]
+    plain = [
+        line for line in (COMMITTED / "report" / "README.md").read_text().splitlines() if not line.startswith("![")
+    ]
     assert [line for line in again.splitlines() if line] == [line for line in plain if line]
     for name in ("runs.csv", "rows.csv"):
         assert (written / name).read_bytes() == (COMMITTED / "report" / name).read_bytes()
@@ -116,15 +134,15 @@ def test_the_time_of_a_frame_is_the_least_disturbed_of_its_parts(tmp_path):
     assert milliseconds(Lab(lab).full, "mask", 4) == pytest.approx(0.25 * 14 + 0.75 * 10)
 
 
-def test_what_was_started_and_is_not_done_is_named(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "lab")
+def test_what_was_started_and_is_not_done_is_named(small, tmp_path):
+    shutil.copytree(small, tmp_path / "lab")
     (tmp_path / "lab" / "images-1" / "metrics.json").unlink()
     text = markdown(Lab(tmp_path / "lab"))
     assert "not here: images-1." in text and "(`images`, 1)" in text and "1 to 2 seeds" in text
 
 
-def test_a_seed_that_the_full_model_lacks_is_not_compared(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "lab")
+def test_a_seed_that_the_full_model_lacks_is_not_compared(small, tmp_path):
+    shutil.copytree(small, tmp_path / "lab")
     (tmp_path / "lab" / "full-1" / "metrics.json").unlink()
     lab = Lab(tmp_path / "lab")
     assert len(lab.difference("images").seeds) == 1
@@ -133,8 +151,8 @@ def test_a_seed_that_the_full_model_lacks_is_not_compared(folder, tmp_path):
     assert "no seed in common" in markdown(Lab(tmp_path / "lab"))
 
 
-def test_reasons_are_taken_from_their_file(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "lab")
+def test_reasons_are_taken_from_their_file(small, tmp_path):
+    shutil.copytree(small, tmp_path / "lab")
     (tmp_path / "lab" / "reasons.json").write_text(json.dumps({"pooling=avg": "Because so.", "association": "Thus."}))
     text = markdown(Lab(tmp_path / "lab"))
     assert "| Because so. |" in text and "\nThus.\n" in text

@@ -204,7 +204,9 @@ def quick(monkeypatch):
         job.folder.mkdir(parents=True, exist_ok=True)
         (job.folder / "train.json").write_text("{}")
         write = f"import pathlib, time; time.sleep({asked['seconds'] if job.name in asked['slow'] else 0}); "
-        write += "raise SystemExit(3)" if job.name in asked["fail"] else f"pathlib.Path(r'{job.result}').write_text('{{}}')"
+        write += (
+            "raise SystemExit(3)" if job.name in asked["fail"] else f"pathlib.Path(r'{job.result}').write_text('{{}}')"
+        )
         return subprocess.Popen([sys.executable, "-c", write])
 
     monkeypatch.setattr(runs, "_start", start)
@@ -250,7 +252,9 @@ def test_clips_whose_writing_was_killed_are_written_again(tmp_path):
 def test_shipped_weights_are_judged_by_shapes_of_theirs(tmp_path):
     runs._write_clips(tmp_path / "data", TINY)
     found = json.loads(measure.measure_shipped(tmp_path, "shapes-tiny-images", TINY).read_text())
-    assert {(row["by"], row["value"]) for row in found["settings"]} == {(by, t) for by in ASSOCIATIONS for t in (1, 3, 6)}
+    assert {(row["by"], row["value"]) for row in found["settings"]} == {
+        (by, t) for by in ASSOCIATIONS for t in (1, 3, 6)
+    }
     assert found["variant"] == "shapes-tiny-images" and max(row["AP"] for row in found["settings"]) > 0.2
 
 
@@ -350,12 +354,20 @@ def test_the_table_says_how_far_and_how_long(tmp_path, monkeypatch):
     terminal, now = Terminal(), [1000.0]
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    jobs = [runs.Job(f"full-{i}", tmp_path / f"full-{i}", (), 100, tmp_path / f"full-{i}" / "metrics.json") for i in (0, 1, 2)]
+    jobs = [
+        runs.Job(f"full-{i}", tmp_path / f"full-{i}", (), 100, tmp_path / f"full-{i}" / "metrics.json")
+        for i in (0, 1, 2)
+    ]
     jobs[0].folder.mkdir()
     (jobs[0].folder / "log.jsonl").write_text('{"iteration": 50, "loss": 2.5}\n')
     table = runs._Table(jobs, 1)
     table.show({jobs[0]: None}, [])
-    assert "full-0" in terminal.text and " 50%" in terminal.text and "2.500" in terminal.text and "0 of 3 done" in terminal.text
+    assert (
+        "full-0" in terminal.text
+        and " 50%" in terminal.text
+        and "2.500" in terminal.text
+        and "0 of 3 done" in terminal.text
+    )
     now[0] += 120
     jobs[0].result.write_text("{}")
     table.ended(jobs[0], False)

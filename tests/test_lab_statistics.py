@@ -118,5 +118,3 @@ def test_metrics_of_another_kind_are_refused_by_name(tmp_path, text, says):
     (lab / "full-0" / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=f"full-0.*{says}"):
         load(lab)
-
-

@@ -105,7 +105,9 @@ class Budget:
         return asdict(self)
 
 
-FULL = Budget("full", pretraining=2500, iterations=1500, pairs=6, train_clips=600, val_clips=40, frames=24, save_every=150)
+FULL = Budget(
+    "full", pretraining=2500, iterations=1500, pairs=6, train_clips=600, val_clips=40, frames=24, save_every=150
+)
 SMOKE = Budget("smoke", pretraining=10, iterations=20, pairs=2, train_clips=8, val_clips=2, frames=8, save_every=10)
 
 

@@ -71,7 +71,9 @@ class Lab:
         self.folder = Path(folder)
         runs, self.unfinished = load(folder)
         if not any(run.run.variant == "full" for run in runs):
-            raise ValueError(f"{folder}: no run of the full model is done, and all is compared with it: `minst lab run full`")
+            raise ValueError(
+                f"{folder}: no run of the full model is done, and all is compared with it: `minst lab run full`"
+            )
         self.rows = {name: Row(name, [r for r in runs if r.run.variant == name]) for name in VARIANTS}
         self.rows = {name: row for name, row in self.rows.items() if row.runs}
         self.shipped = {run.run.variant: Row(run.run.variant, [run]) for run in load_shipped(folder)}
@@ -164,7 +166,9 @@ def _claims(lab: Lab) -> str:
         each = ", ".join(_signed(x) for x in found.seeds)
         decides = COLUMNS[JUDGED[variant.judged_by]]
         why = lab.reasons.get(name, "")
-        lines.append(f"| {variant.says} | {variant.paper} | {decides}: {ours} | {each} | **{found.verdict(1)}** | {why} |")
+        lines.append(
+            f"| {variant.says} | {variant.paper} | {decides}: {ours} | {each} | **{found.verdict(1)}** | {why} |"
+        )
     if not lines:
         return ""
     head = "| changed | the paper says | ours | each seed | with the paper it | why |\n|---|---|---|---|---|---|"
@@ -206,7 +210,9 @@ def _intervals(lab: Lab) -> str:
             parts.append(f"| {by}, {speed} | {' | '.join(cells)} |")
     for by in ("cosine", "mask"):
         for speed in SPEEDS:
-            found = [lab.full.against(lab.full, ("video", speed, by, t), ("video", speed, by, 1)) for t in INTERVALS[1:]]
+            found = [
+                lab.full.against(lab.full, ("video", speed, by, t), ("video", speed, by, 1)) for t in INTERVALS[1:]
+            ]
             cells = ["", *map(_interval, found)]
             parts.append(f"| {by}, {speed}, to T = 1 | {' | '.join(cells)} |")
     for by in ("cosine", "mask"):
@@ -278,7 +284,9 @@ def _power(lab: Lab) -> str:
 
 
 def _cost(lab: Lab) -> str:
-    seconds = [run.metrics["seconds_per_iteration"] * lab.budget["iterations"] for r in lab.rows.values() for run in r.runs]
+    seconds = [
+        run.metrics["seconds_per_iteration"] * lab.budget["iterations"] for r in lab.rows.values() for run in r.runs
+    ]
     versions = sorted({run.metrics["torch"] for row in lab.rows.values() for run in row.runs})
     return (
         f"Training took {sum(seconds) / 3600:.1f} hours of one thread in all, {min(seconds) / 60:.0f} to "
@@ -326,7 +334,10 @@ def _picture(name: str, pictures: Sequence[str]) -> str:
 
 
 def _measured(row: Row, speed: str, by: str, value: float) -> bool:
-    return all(any((s["speed"], s["by"], s["value"]) == (speed, by, value) for s in run.metrics["settings"]) for run in row.runs)
+    return all(
+        any((s["speed"], s["by"], s["value"]) == (speed, by, value) for s in run.metrics["settings"])
+        for run in row.runs
+    )
 
 
 def milliseconds(row: Row, by: str, value: float) -> float:
