@@ -387,7 +387,9 @@ def test_a_real_run_from_nothing_to_a_report_by_the_command_line(tmp_path, monke
     monkeypatch.setattr("minst.lab.grid.SMOKE", TINY)
     out = tmp_path / "lab with space"
     command = ["lab", "run", "full", "images", "--smoke", "--out", str(out)]
-    program = f"import minst.lab.grid as g, dataclasses; g.SMOKE = g.Budget(**{TINY.to_dict()}); "
+    # a shell that started pytest in the background has Ctrl-C ignored, and so would this process
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += f"import minst.lab.grid as g; g.SMOKE = g.Budget(**{TINY.to_dict()}); "
     program += f"from minst.cli import main; raise SystemExit(main({command}))"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
