@@ -192,6 +192,13 @@ def test_plots_are_drawn_and_say_what_they_show(lab, name):
     assert len(figure.alt) > 20 and figure.png(50).startswith(b"\x89PNG")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", PLOTS)
+def test_plots_of_a_lab_that_found_nothing(tmp_path, name):
+    lab = Lab(fake_lab.write(tmp_path, 1, ("full", "pooling=avg"), lambda name: -1.0))
+    assert lab.full.spread(VIDEO).mean == 0 and PLOTS[name](lab).png(50)
+
+
 def test_the_plot_of_differences_draws_the_table_s_numbers(lab):
     axes = PLOTS["differences"](lab).axes[0]
     points = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_marker() == "o")

@@ -65,7 +65,7 @@ def plot_intervals(lab: Lab) -> Figure:
         axes = fig.add_axes((0.065 + 0.325 * i, 0.15, 0.27, 0.57))
         for j, speed in enumerate(SPEEDS):
             _band(axes, full, [("video", speed, by, t) for t in INTERVALS], INTERVALS, rgb(j + 1), speed)
-        axes.set_ylim(0, 1.12 * top)
+        axes.set_ylim(0, max(1.12 * top, 1))
         _titled(axes, title, "T: a key frame every T frames")
         axes.set_xticks(INTERVALS)
     axes.legend(fontsize=7.5, frameon=False, loc="lower left")
@@ -120,7 +120,7 @@ def plot_beyond(lab: Lab) -> Figure:
         ("adaptive", ADAPTIVE, "adaptive T", GREEN),
     ]
     means = [lab.full.spread(("video", s, by, v)).mean for s in SPEEDS for by, values, _, _ in kinds for v in values]
-    low, high = min(means), max(means)
+    low, high = min(means), max(*means, min(means) + 1)
     for i, speed in enumerate(SPEEDS):
         axes = fig.add_axes((0.065 + 0.315 * i, 0.16, 0.27, 0.56))
         axes.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))

@@ -115,7 +115,7 @@ def run_lab(
     runs = [Run(folder, name, seed) for seed in range(seeds) for name in chosen if name in VARIANTS]
     with _alone(folder):
         _claim(folder, budget)
-        todo = [job for job in _jobs(runs, budget) + _shipped_jobs(folder, chosen) if not job.result.is_file()]
+        todo = [job for job in _jobs(runs, budget) + _shipped_jobs(folder, chosen, budget) if not job.result.is_file()]
         if todo:
             _write_clips(folder / "data", budget)
             _work(todo, folder, jobs or (2 if device == "cpu" else 8), device)
@@ -136,9 +136,9 @@ def _jobs(runs: Sequence[Run], budget: Budget) -> list[Job]:
     return jobs
 
 
-def _shipped_jobs(folder: Path, chosen: Sequence[str]) -> list[Job]:
-    place = folder / "shipped"
-    return [Job(name, place, ("shipped", name), 1, place / f"{name}.json") for name in chosen if name in SHIPPED]
+def _shipped_jobs(folder: Path, chosen: Sequence[str], budget: Budget) -> list[Job]:
+    place, steps = folder / "shipped", budget.iterations  # measuring takes about as long as a run
+    return [Job(name, place, ("shipped", name), steps, place / f"{name}.json") for name in chosen if name in SHIPPED]
 
 
 def _device(device: str) -> str:
@@ -283,7 +283,7 @@ class _Table:
         """How long the rest takes, once a job has ended."""
         if not self.paces:
             return "time left: known when the first has ended"
-        pace = sum(self.paces) / len(self.paces)
+        pace = sum(self.paces) / len(self.paces)  # seconds a step
         spent = {job: now - self.started[job] for job in self.todo if job in self.started}
         rest = sum(max(0.0, pace * job.steps - spent.get(job, 0.0)) for job in self.todo if not job.result.is_file())
         return f"about {_clock(rest / self.jobs)} left"
