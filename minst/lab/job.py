@@ -20,8 +20,7 @@ from minst.training import train
 
 def main(device: str, what: str, name: str, seed: str = "0") -> None:
     budget = Budget(**read_json("lab.json")["budget"])
-    if device == "cpu":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     if what == "pretrain":
         pretrain(name, Path("."), budget, device)
     elif what == "shipped":

@@ -228,7 +228,7 @@ def _work(todo: Sequence[Job], lab: Path, jobs: int, device: str) -> None:
 def _start(job: Job, lab: Path, device: str) -> subprocess.Popen:
     job.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "minst.lab.job", device, *job.arguments]
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if device == "cpu" else {}
+    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # several jobs share the machine
     malloc = {name: str(value) for name, value in MALLOC.items() if name not in os.environ}
     package = str(Path(__file__).resolve().parents[2])  # of this minst, wherever the process starts
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
