@@ -106,7 +106,7 @@ def plot_associations(lab: Lab) -> Figure:
     cosine, none = (("video", "medium", by, 1) for by in ("cosine", "none"))
     gains = {says: row.against(row, cosine, none).difference for says, row in lab.probed.items()}
     said = f"{min(gains.values()):+.1f} to {max(gains.values()):+.1f}".replace("-", "−")
-    head = f"What cosine adds to no association at T = 1: {said} points, by the training"
+    head = f"Cosine against no association at T = 1: {said} points"
     headline(fig, head, "Video AP on medium clips. Thin lines: ± one standard deviation over seeds.")
     return fig
 
