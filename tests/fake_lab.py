@@ -24,6 +24,12 @@ def matches(rng: np.random.Generator, quality: float) -> Matches:
     return Matches(np.array(rows, dtype=ROW), instances)
 
 
+def pairs(rng: np.random.Generator, quality: float) -> list[list[int]]:
+    """Kept, and of how many, 1, 3 and 10 frames on."""
+    of = rng.integers(20, 40, size=(CLIPS, 3))
+    return np.stack([(of * max(quality, 0)).astype(int), of], axis=2).reshape(CLIPS, 6).tolist()
+
+
 def metrics(variant: str, seed: int, quality: float) -> dict:
     rng = np.random.default_rng([seed, *variant.encode()])
     image, rows = matches(rng, quality), []
@@ -31,14 +37,12 @@ def metrics(variant: str, seed: int, quality: float) -> dict:
         speed = {"slow": 0.05, "medium": 0.0, "fast": -0.1}[setting.speed]
         found = matches(rng, quality + speed - (0.015 * setting.value if setting.by != "adaptive" else 0.02))
         counts = {"AP": 0.1, "AP50": 0.2, "keys": 60, "frames": 96, "moved": 5, "associated": 100}
-        rows.append({**setting._asdict(), **counts, **found.to_dict()})
-    of = rng.integers(20, 40, size=(CLIPS, 3))
-    pairs = np.stack([(of * quality).astype(int), of], axis=2).reshape(CLIPS, 6)
+        rows.append({**setting._asdict(), **counts, **found.to_dict(), "pairs": pairs(rng, quality)})
     found = {
         "version": 1, "variant": variant, "seed": seed, "budget": "smoke", "torch": "2.12.1", "loss": 1.0,
         "model": {"params": 1_800_000, "macs": 72_000_000}, "seconds_per_iteration": 0.2,
         "image": {"AP": 0.1, **image.to_dict()}, "settings": rows,
-        "consistency": {"distances": [1, 3, 10], "pairs": pairs.tolist()},
+        "consistency": {"distances": [1, 3, 10], "pairs": pairs(rng, quality)},
     }  # fmt: skip
     if variant == "full":
         times = {f"{s.by} {s.value:g}": {"key": 12.0, "other": 9.0, "mean": 9 + 3 / s.value} for s in settings("full")}

@@ -12,6 +12,7 @@ import pytest
 from minst import cli
 from minst.lab import statistics
 from minst.lab.grid import VARIANTS
+from minst.lab.measure import INTERVALS
 from minst.lab.plots import PLOTS
 from minst.lab.report import IMAGE, VIDEO, Lab, markdown, milliseconds, write_report
 
@@ -84,12 +85,34 @@ def test_every_row_and_every_claim_is_there(lab, text):
     for name, variant in VARIANTS.items():
         assert f"{variant.says} (`{name}`, 2)" in text
     claims = text.split("## All rows")[0]
-    assert claims.count("**agrees**") + claims.count("**cannot tell**") + claims.count("**disagrees**") == sum(
-        v.claim != 0 for v in VARIANTS.values()
-    )
+    assert (
+        claims.count("**agrees**") + claims.count("**cannot tell**") + claims.count("**disagrees**")
+        == sum(v.claim != 0 for v in VARIANTS.values()) + 2
+    )  # Fig 2, and Tab 7 at T = 12
     assert text.count("| shipped weights: shapes-tiny | cosine |") == 1 and "shapes-tiny-images" not in text
     for title in ("Reuse interval T and speed", "Association", "Beyond the paper", "How many seeds?"):
         assert f"## {title}" in text
+
+
+def test_claims_of_fig_2_and_tab_7_by_hand(lab, text):
+    def cells(says: str) -> list[str]:
+        return next(line for line in text.splitlines() if says in line).split(" | ")
+
+    def difference(row, key, other, other_key):
+        pairs = zip(lab.rows[row].runs, lab.rows[other].runs)
+        return 100 * np.mean([a.figure(key).value - b.figure(other_key).value for a, b in pairs])
+
+    def shown(value: float) -> str:
+        return f"{value:+.1f} [".replace("-", "−")
+
+    kept = difference("identity=none", ("retention", 10), "full", ("retention", 10))
+    assert f"retention 10: {shown(kept)}" in cells("(Fig 2)")[2]
+    for t, says in ((3, "best trade"), (12, "less exact")):
+        lost = difference("full", ("video", "medium", "cosine", t), "full", ("video", "medium", "cosine", 1))
+        assert f"video AP, cosine: {shown(lost)}" in cells(says)[2]
+    assert cells("best trade")[4] == "**no claim**" and cells("less exact")[4] != "**no claim**"
+    kept = lab.full.spread(("tracks", "fast", "mask", 9, 10)).mean
+    assert f"{kept:.1f} ±" in text.split("| tracks kept 10 frames on |")[1].split("| mask, fast |")[1].split("|")[5]
 
 
 def test_figures_of_a_row_by_hand(lab):
@@ -115,6 +138,10 @@ def test_the_csv_holds_what_the_table_says(folder, lab, tmp_path, text):
     assert row["decides"] == "True" and row["verdict"] == found.verdict(1)
     assert f"{float(row['mean']):.1f} ± {float(row['sd']):.1f}" in text
     runs = list(csv.DictReader((out / "runs.csv").open()))
+    kept = next(r for r in runs if r["seed"] == "1" and r["figure"] == "track retention 3" and r["by"] == "mask")
+    assert (kept["variant"], kept["speed"], kept["value"]) == ("full", "medium", "3")
+    pairs = np.array(lab.full.runs[1].setting("medium", "mask", 3)["pairs"]).sum(axis=0)
+    assert float(kept["points"]) == pytest.approx(100 * pairs[2] / pairs[3], abs=6e-4)
     assert {(r["variant"], r["seed"]) for r in runs} == {
         *((name, str(s)) for name in VARIANTS for s in (0, 1)),
         ("shapes-tiny", "0"),
@@ -206,6 +233,14 @@ def test_the_plot_of_differences_draws_the_table_s_numbers(lab):
     hollow = [line for line in axes.lines if line.get_marker() == "o" and line.get_markerfacecolor() == "white"]
     unsure = [n for n in lab.rows if n != "full" and lab.difference(n).low <= 0 <= lab.difference(n).high]
     assert len(hollow) == len(unsure)
+
+
+def test_the_plot_of_intervals_draws_ap_above_and_tracks_below(lab):
+    above, _, _, below = PLOTS["intervals"](lab).axes[:4]
+    for axes, key in ((above, ("video", "fast", "cosine")), (below, ("tracks", "fast", "mask"))):
+        wanted = [lab.full.spread((*key, t, *(10,) * (key[0] == "tracks"))).mean for t in INTERVALS]
+        drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+        assert drawn["fast"] == pytest.approx(wanted)
 
 
 def test_pictures_stand_beside_the_tables(tmp_path):

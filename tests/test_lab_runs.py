@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,14 +21,14 @@ from minst.evaluation.ytvis import evaluate_ytvis
 from minst.lab import measure, runs
 from minst.lab import pretrain as pretraining
 from minst.lab.figures import KEPT, Matches, average_precision
-from minst.lab.grid import FULL, SMOKE, VARIANTS, backbone_of, train_config
+from minst.lab.grid import FULL, SHIPPED, SMOKE, VARIANTS, backbone_of, train_config
 from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS, PROBED, Setting, settings
 from minst.lab.pretrain import pretrain
 from minst.lab.rivals import ASSOCIATIONS
 from minst.lab.runs import Run, find_runs, run_lab
 from minst.model import MobileInst, summary
 from minst.config import MobileInstConfig
-from minst.tracking import KernelTracker
+from minst.tracking import KernelTracker, Track, VideoResult
 
 TINY = dataclasses.replace(SMOKE, name="tiny", pretraining=2, iterations=3, train_clips=4, val_clips=1, save_every=2)
 
@@ -146,6 +147,34 @@ def test_consistency_is_kept_by_clip(data, model, measured):
     for i, row in enumerate(measured["consistency"]["pairs"]):
         pairs = query_consistency(query_masks(model, clips[i]), (clips[i].masks(t) for t in range(9)))["pairs"]
         assert row == [pairs[k][what] for k in (1, 3, 10) for what in ("kept", "of")]
+
+
+@pytest.mark.parametrize("speed, association, interval", [("medium", "cosine", 3), ("fast", "mask", 2)])
+def test_consistency_of_tracks_is_that_of_their_masks_as_pixels(data, model, measured, speed, association, interval):
+    from minst.evaluation.consistency import query_consistency
+
+    row = next(r for r in measured["settings"] if (r["speed"], r["by"], r["value"]) == (speed, association, interval))
+    clips = YouTubeVIS(data / speed)
+    assert len(row["pairs"]) == len(clips)
+    for i, found in enumerate(row["pairs"]):
+        tracker = KernelTracker(model, interval, association, score_threshold=EVALUATION_THRESHOLD)
+        tracks = np.zeros((9, 40, 128, 160), dtype=bool)  # (T, K, H, W), drawn from what `step` says of each frame
+        for t, frame in enumerate(clips[i]):
+            said = tracker.step(frame)
+            tracks[t, said.ids] = said.masks()
+        pairs = query_consistency(tracks, (clips[i].masks(t) for t in range(9)))["pairs"]
+        assert found == [pairs[k][what] for k in (1, 3, 10) for what in ("kept", "of")]
+        assert found[1] > 0
+
+
+def test_an_instance_out_of_sight_need_not_be_held():
+    mask = np.zeros((8, 8), dtype=bool)
+    mask[2:6, 2:6] = True
+    code = measure.encode_mask(mask)
+    track = Track(1, [1.0], [code, code, None, None, code])
+    truths = [[code], [code], [None], [code], [code]]  # hidden in frame 2, lost by the track in frame 3
+    pairs = measure._track_pairs(VideoResult([track], 5, ("fish",)), truths)
+    assert pairs == [1, 1, 1, 2, 0, 0]  # 1 on: 0-1; 3 on: 0-3 lost, 1-4 kept
 
 
 def test_times_are_of_every_setting_and_of_its_own_key_frames(data, model):
@@ -411,6 +440,16 @@ def test_a_real_run_from_nothing_to_a_report_by_the_command_line(tmp_path, monke
     assert cli.main(["lab", "report", str(out), "--no-plots"]) == 0
     assert "(`images`, 1)" in (out / "report" / "README.md").read_text()
     assert not list((out / "report").glob("*.png"))
+
+
+@pytest.mark.skipif(not os.environ.get("MINST_LAB_SMOKE"), reason="3 minutes; CI sets MINST_LAB_SMOKE")
+def test_the_whole_grid_at_the_smoke_budget(tmp_path):
+    assert cli.main(["lab", "run", "--smoke", "--out", str(tmp_path)]) == 0
+    assert cli.main(["lab", "report", str(tmp_path)]) == 0
+    text = (tmp_path / "report" / "README.md").read_text()
+    assert all(f"(`{name}`, 1)" in text for name in VARIANTS)
+    assert all(f"shipped weights: {name} | mask" in text for name in SHIPPED)
+    assert len(list((tmp_path / "report").glob("*.png"))) == 4
 
 
 def test_a_job_that_fails_says_why_in_its_log(tmp_path, data):

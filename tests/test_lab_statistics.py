@@ -1,5 +1,7 @@
 """minst.lab.statistics: paired differences, their interval, the verdict, how many seeds are needed."""
 
+import json
+
 import fake_lab
 import numpy as np
 import pytest
@@ -107,6 +109,9 @@ def test_a_lab_is_loaded_in_the_order_of_the_grid_with_what_is_unfinished(tmp_pa
     once = done[0].figure(("retention", 3))
     assert once.sample(np.eye(fake_lab.CLIPS))[4] == pytest.approx(pairs[4, 2] / pairs[4, 3])
     assert done[0].figure(("retention", 3)) is once
+    tracks = np.array(done[0].setting("fast", "mask", 9)["pairs"])
+    value = done[0].figure(("tracks", "fast", "mask", 9, 1)).value
+    assert value == pytest.approx(tracks[:, 0].sum() / tracks[:, 1].sum())
     with pytest.raises(KeyError):
         done[2].figure(("video", "slow", "mask", 3))  # not measured of this variant
 
@@ -118,3 +123,12 @@ def test_metrics_of_another_kind_are_refused_by_name(tmp_path, text, says):
     (lab / "full-0" / "metrics.json").write_text(text)
     with pytest.raises(ValueError, match=f"full-0.*{says}"):
         load(lab)
+
+
+def test_metrics_without_the_pairs_of_tracks_are_refused_by_name(tmp_path):
+    path = fake_lab.write(tmp_path, seeds=1, names=("full",)) / "full-0" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    del metrics["settings"][3]["pairs"]
+    path.write_text(json.dumps(metrics))
+    with pytest.raises(ValueError, match="full-0.*'pairs' of a tracker is missing; remove it"):
+        load(tmp_path)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # tracking needs torch, comparing masks does not
     from minst.tracking import FrameResult, VideoResult
 
 __all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "category_names", "gather_frames",
-           "check_codes", "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
+           "check_codes", "frame_ious", "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
 
 EVENT_KINDS = ("found", "lost", "again", "back", "swap")
 HOTA_FIGURES = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA")  # means over 19 thresholds of IoU
@@ -276,8 +276,8 @@ def _overlaps(truths: list[dict], predictions: list[dict], video) -> _Overlaps:
     seen, ious = np.zeros((video.frames, len(predictions)), dtype=bool), []
     for t, ours in enumerate(codes):
         theirs, crowd = ([_code(g["masks"][t], video.size) for g in side] for side in (instances, crowds))
-        ious.append(_frame_ious(ours, theirs))
-        covers_crowd = (_frame_ious(ours, crowd) >= HOLD_IOU).any(axis=1) & (ious[t] < HOLD_IOU).all(axis=1)
+        ious.append(frame_ious(ours, theirs))
+        covers_crowd = (frame_ious(ours, crowd) >= HOLD_IOU).any(axis=1) & (ious[t] < HOLD_IOU).all(axis=1)
         visible[t] = [code is not None for code in theirs]
         seen[t] = np.array([code is not None for code in ours], dtype=bool) & ~covers_crowd
     return _Overlaps(visible, seen, np.stack(ious))
@@ -289,8 +289,8 @@ def _code(text: str | None, size: list[int]) -> dict | None:
     return code if code and rle_codec.area(code) else None
 
 
-def _frame_ious(ours: list[dict | None], theirs: list[dict | None]) -> np.ndarray:
-    """IoU (K, M) of masks in one frame, 0 where one is None."""
+def frame_ious(ours: list[dict | None], theirs: list[dict | None]) -> np.ndarray:
+    """IoU (K, M) of run-length codes {"size", "counts"} in one frame, 0 where one is None."""
     found = np.zeros((len(ours), len(theirs)))
     rows, columns = ([i for i, code in enumerate(side) if code] for side in (ours, theirs))
     if rows and columns:

@@ -1,6 +1,7 @@
 """What is measured of a trained run, from single frames up to the beyond-the-paper trackers; writes metrics.json.
 
     every run          image AP; video AP at T = 3 by cosine and by mask; consistency of the queries at 1, 3, 10 frames
+    every tracker      besides its AP, consistency of its tracks: do they stay on their instance?
     PROBED runs        video AP of every association at T = 1, 3, 6; the same for the shipped weights, on clips of theirs
     the full model     video AP at T = 1 .. 12 on slow, medium and fast clips; frozen X6; adaptive T; ms per frame
 
@@ -24,13 +25,16 @@ import torch
 from minst.data.files import replacing
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.evaluation.consistency import ConsistencyMeter
+from minst.evaluation.identity import frame_ious
 from minst.evaluation.ytvis import YTVISEval
 from minst.lab.figures import Matches, average_precision, keep
 from minst.lab.grid import SPEEDS, Budget
 from minst.lab.rivals import ASSOCIATIONS, AdaptiveRival, FrozenX6, Rival, mean_kernels
 from minst.model import Encoded, FrameOutput, MobileInst, as_frames, summary, upsample_masks
+from minst.tracking import VideoResult
 
-__all__ = ["ADAPTIVE", "INTERVALS", "PROBED", "Setting", "measure_run", "measure_shipped", "settings"]
+__all__ = ["ADAPTIVE", "DISTANCES", "FROZEN", "INTERVALS", "PROBED", "Setting", "measure_run", "measure_shipped",
+           "settings"]  # fmt: skip
 
 INTERVALS = (1, 2, 3, 4, 6, 9, 12)
 PROBED = ("full", "identity=none", "images")  # temporal training, the same frames without it, single images
@@ -126,17 +130,21 @@ def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict
         clips = YouTubeVIS(data / speed)
         trackers = {setting: setting.tracker(model, means) for setting in mine}
         results: dict[Setting, list] = {setting: [] for setting in mine}
+        kept: dict[Setting, list] = {setting: [] for setting in mine}
         seen_images: list[dict] = []
         for clip in (clips[i] for i in range(len(clips))):
             frames = list(clip)
-            seen = _Seen(model, frames)
+            seen, truths = _Seen(model, frames), _true_codes(clip)
             for setting, tracker in trackers.items():
-                results[setting] += seen.track(tracker).to_ytvis(clip.video["id"], clips.category_ids)
+                result = seen.track(tracker)
+                results[setting] += result.to_ytvis(clip.video["id"], clips.category_ids)
+                kept[setting].append(_track_pairs(result, truths))
             if speed == "medium":
                 seen_images += _image_results(clip, seen, clips.category_ids)
                 consistency.append(_pairs(clip, seen))
         for setting in mine:
-            tracked.append(_row(setting, trackers[setting], clips, results[setting]))
+            row = _row(setting, trackers[setting], clips, results[setting])
+            tracked.append({**row, "pairs": kept[setting]})  # as those of "consistency", of tracks
         if speed == "medium":
             images = _image_matches(clips, seen_images)
     return {
@@ -181,7 +189,7 @@ class _Seen:
                 self._decoded[id(encoded)] = self.model.decode(encoded)
         return self._decoded[id(encoded)]
 
-    def track(self, tracker: Rival):
+    def track(self, tracker: Rival) -> VideoResult:
         """The tracks of the clip; a tracker that encodes for itself gets the frames."""
         tracker.reset()
         if isinstance(tracker, FrozenX6):
@@ -212,6 +220,22 @@ def _pairs(clip: Clip, seen: _Seen) -> list[int]:
     meter = ConsistencyMeter(max(DISTANCES)).add_clip(
         _query_masks(seen, clip), (clip.masks(t) for t in range(len(clip)))
     )
+    return _counts(meter)
+
+
+def _true_codes(clip: Clip) -> list[list[dict | None]]:
+    """The run-length code of every instance in every frame, None where it is not visible: (T, M)."""
+    return [[encode_mask(mask) if mask.any() else None for mask in clip.masks(t)] for t in range(len(clip))]
+
+
+def _track_pairs(result: VideoResult, truths: list[list[dict | None]]) -> list[int]:
+    """`_pairs` of tracks in the place of queries: a key frame may take a track off its instance, or bring it back."""
+    ious = [frame_ious([k.segmentations[t] for k in result.tracks], codes) for t, codes in enumerate(truths)]
+    visible = np.array([[code is not None for code in codes] for codes in truths])
+    return _counts(ConsistencyMeter(max(DISTANCES)).add_ious(np.stack(ious), visible))
+
+
+def _counts(meter: ConsistencyMeter) -> list[int]:
     pairs = meter.result()["pairs"]
     return [pairs[k][what] for k in DISTANCES for what in ("kept", "of")]
 

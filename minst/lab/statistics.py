@@ -7,7 +7,8 @@ Two runs of one seed saw the same clips in the same order and are judged by the 
 first, then drawn again: seeds and clips, both with replacement, the same clips for both runs. What is common to both
 (a hard clip, a lucky seed) cancels.
 
-Key of a figure: "image", ("video", speed, by, value), ("retention", frames).
+Key of a figure: "image", ("video", speed, by, value), ("retention", frames) of queries, and of a tracker's tracks
+("tracks", speed, by, value, frames).
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -82,14 +83,15 @@ class Measured:
             matches = Matches.from_dict(self.metrics["image"])
         elif key[0] == "video":
             matches = Matches.from_dict(self.setting(*key[1:]))
+        elif key[0] == "retention":
+            return self._retention(self.metrics["consistency"]["pairs"], key[1])
         else:
-            return self._retention(key[1])
+            return self._retention(self.setting(*key[1:4])["pairs"], key[4])
         return Figure(len(matches.instances), lambda weights: average_precision(matches, weights))
 
-    def _retention(self, frames: int) -> Figure:
-        consistency = self.metrics["consistency"]
-        place = 2 * list(consistency["distances"]).index(frames)
-        pairs = np.array(consistency["pairs"], dtype=float)[:, place : place + 2]  # (V, 2) kept, of
+    def _retention(self, counts: list[list[int]], frames: int) -> Figure:
+        place = 2 * list(self.metrics["consistency"]["distances"]).index(frames)
+        pairs = np.array(counts, dtype=float)[:, place : place + 2]  # (V, 2) kept, of
 
         def share(weights: np.ndarray) -> np.ndarray:
             kept, of = (weights @ pairs).T
@@ -122,6 +124,8 @@ def _read(path: Path) -> dict:
     lacking = [key for key in ("image", "settings", "consistency", "model") if key not in metrics]
     if lacking:
         raise ValueError(f"{path}: {lacking[0]!r} is missing; remove it, and `minst lab run` measures again")
+    if any("pairs" not in row for row in metrics["settings"]):
+        raise ValueError(f"{path}: 'pairs' of a tracker is missing; remove it, and `minst lab run` measures again")
     return metrics
 
 

@@ -310,9 +310,10 @@ draw_interval(some[0], 10, 3)
 plots.plot_intervals(lab)
 
 # %% [markdown]
-# **What it shows.** Left and middle: video AP over T, a line for each speed, by the paper's association and by ours. Right:
-# the time of a frame. Up to which T is a line level? There T may grow. Where it falls at once, motion outruns the kernels.
-# Where it *rises* with T, key frames do harm: each is a chance to swap identities. And what does your T save?
+# **What it shows.** Above: video AP over T, a line for each speed, by the paper's association and by ours, and the time of a
+# frame. Below: do tracks stay on their instance? Up to which T is a line level? There T may grow. Where it falls at once,
+# motion outruns the kernels. Where it *rises* with T, key frames do harm: each is a chance to swap identities. And what does
+# your T save?
 #
 # ### Why plain cosine can equal no association at all
 #
