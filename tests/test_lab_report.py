@@ -124,6 +124,9 @@ def test_figures_of_a_row_by_hand(lab):
     assert found.difference == pytest.approx(np.mean(values) - np.mean(full))
     assert found.seeds == pytest.approx([a - b for a, b in zip(values, full)])
     assert found.low <= found.difference <= found.high
+    assert row.differences(lab.full, VIDEO) == pytest.approx(found.seeds)
+    assert lab.difference("images") is found and row.against(lab.rows["pooling=avg"], VIDEO) != found
+    assert row.against(lab.full, IMAGE) != found != row.against(lab.full, VIDEO, IMAGE)
     assert lab.difference("pooling=avg") == lab.rows["pooling=avg"].against(lab.full, IMAGE)
     assert lab.difference("full") is None
 

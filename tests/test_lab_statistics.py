@@ -6,7 +6,7 @@ import fake_lab
 import numpy as np
 import pytest
 
-from minst.lab.statistics import Comparison, Figure, compare, draw, load, seeds_needed, spread
+from minst.lab.statistics import Figure, compare, draw, load, seeds_needed, spread
 
 
 def mean_of(values):
@@ -81,17 +81,17 @@ def test_spread_by_hand():
 
 
 def test_seeds_needed_by_hand():
-    two = Comparison(0, 0, 0, (1.0, 3.0))  # variance 2
-    three = Comparison(0, 0, 0, (0.0, 3.0, 6.0))  # variance 9
+    two = (1.0, 3.0)  # variance 2
+    three = (0.0, 3.0, 6.0)  # variance 9
     pooled = (1 * 2 + 2 * 9) / 3
     assert seeds_needed([two, three], 1.0) == int(np.ceil(2.8**2 * pooled))
     assert seeds_needed([two, three], 10.0) == 2
-    assert seeds_needed([Comparison(0, 0, 0, (1.0,))], 1.0) is None
+    assert seeds_needed([(1.0,)], 1.0) is None
 
 
 def test_the_seeds_it_asks_for_are_enough_four_times_out_of_five():
     rng, sd, effect = np.random.default_rng(0), 2.0, 1.5
-    sample = Comparison(0, 0, 0, tuple(rng.normal(0, sd, 4000)))
+    sample = rng.normal(0, sd, 4000)
     count = seeds_needed([sample], effect)
     seen = rng.normal(effect, sd, (4000, count)).mean(axis=1) > 1.96 * sd / np.sqrt(count)
     assert 0.77 < seen.mean() < 0.86

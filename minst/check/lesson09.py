@@ -146,7 +146,7 @@ def seeds_for(answer: Callable) -> Verdict:
     """seeds_for(differences, effect) -> int: seeds after which `effect` is seen, from paired differences of rows."""
 
     def seeds_for(differences, effect):
-        return seeds_needed([Comparison(0.0, 0.0, 0.0, tuple(row)) for row in differences], effect)
+        return seeds_needed(differences, effect)
 
     def need(variance, effect, factor=1.96 + 0.84, whole=math.ceil):
         return max(2, whole(factor**2 * variance / effect**2))

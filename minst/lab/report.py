@@ -16,7 +16,7 @@ import csv
 import io
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minst.data.files import read_json, replacing
@@ -26,7 +26,7 @@ from minst.lab.rivals import ASSOCIATIONS
 from minst.lab.runs import Run
 from minst.lab.statistics import Comparison, Measured, Spread, compare, load, load_shipped, seeds_needed, spread
 
-__all__ = ["COLUMNS", "Lab", "Row", "milliseconds", "write_report"]
+__all__ = ["COLUMNS", "Lab", "Row", "claims_table", "milliseconds", "seeds_table", "write_report"]
 
 IMAGE, VIDEO, MASK = "image", ("video", "medium", "cosine", 3), ("video", "medium", "mask", 3)
 JUDGED = {"image": IMAGE, "video": VIDEO}
@@ -39,12 +39,13 @@ COLUMNS: dict[Hashable, str] = {
 }
 
 
-@dataclass
+@dataclass(eq=False)
 class Row:
     """A variant: its runs that are done, in the order of their seeds."""
 
     name: str
     runs: list[Measured]
+    _compared: dict = field(default_factory=dict, repr=False)  # tables and plots ask for the same
 
     def spread(self, key: Hashable) -> Spread:
         """Mean and spread over the seeds, in points (0..100)."""
@@ -52,14 +53,24 @@ class Row:
 
     def against(self, other: Row, key: Hashable, other_key: Hashable | None = None) -> Comparison | None:
         """Points by which this row is above the other, over the seeds that both have; None where there are none."""
+        asked = (other, key, other_key or key)
+        if asked not in self._compared:
+            self._compared[asked] = self._compare(*asked)
+        return self._compared[asked]
+
+    def _compare(self, other: Row, key: Hashable, other_key: Hashable) -> Comparison | None:
         theirs = {run.run.seed: run for run in other.runs}
         both = [run for run in self.runs if run.run.seed in theirs]
         if not both:
             return None
-        found = compare(
-            [run.figure(key) for run in both], [theirs[run.run.seed].figure(other_key or key) for run in both]
-        )
+        found = compare([run.figure(key) for run in both], [theirs[run.run.seed].figure(other_key) for run in both])
         return Comparison(*(100 * x for x in found[:3]), tuple(100 * x for x in found.seeds))
+
+    def differences(self, other: Row, key: Hashable) -> list[float]:
+        """The same difference of each seed, without an interval, which takes its time."""
+        theirs = {run.run.seed: run for run in other.runs}
+        both = [(run, theirs[run.run.seed]) for run in self.runs if run.run.seed in theirs]
+        return [100 * (a.figure(key).value - b.figure(key).value) for a, b in both]
 
     def settings(self, speed: str, by: str, value: float) -> list[dict]:
         return [run.setting(speed, by, value) for run in self.runs]
@@ -119,13 +130,13 @@ def write_report(folder: str | Path, out: str | Path | None = None, plots: bool 
 
 def markdown(lab: Lab, pictures: Sequence[str] = ()) -> str:
     """The tables, as Markdown."""
-    parts = [_head(lab), _claims(lab), _picture("differences", pictures), _all_rows(lab)]
+    parts = [_head(lab), claims_table(lab), _picture("differences", pictures), _all_rows(lab)]
     if _measured(lab.full, "slow", "mask", 12):
         parts += [_intervals(lab), _picture("intervals", pictures)]
     parts += [_associations(lab), _picture("associations", pictures)]
     if _measured(lab.full, "medium", "frozen", 3):
         parts += [_beyond(lab), _picture("beyond", pictures)]
-    parts += [_power(lab), _cost(lab)]
+    parts += [seeds_table(lab), _cost(lab)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -154,7 +165,8 @@ def _seeds(lab: Lab) -> str:
     return f"{counts[-1]} seed{'s' * (counts[-1] > 1)}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
-def _claims(lab: Lab) -> str:
+def claims_table(lab: Lab) -> str:
+    """The paper's claims, ours, the verdicts and why, as Markdown; empty where nothing was run that has a claim."""
     lines = []
     for name, row in lab.rows.items():
         variant = VARIANTS[name]
@@ -301,11 +313,12 @@ def _beyond(lab: Lab) -> str:
     return "\n".join(parts + (["", why] if why else []))
 
 
-def _power(lab: Lab) -> str:
+def seeds_table(lab: Lab) -> str:
+    """How many seeds it takes to see 1, 2, 4 points, as Markdown; empty without two seeds of anything."""
     lines = []
     for key, title in COLUMNS.items():
-        found = [row.against(lab.full, key) for name, row in lab.rows.items() if name != "full"]
-        needed = [seeds_needed([c for c in found if c], effect) for effect in (1.0, 2.0, 4.0)]
+        found = [row.differences(lab.full, key) for name, row in lab.rows.items() if name != "full"]
+        needed = [seeds_needed(found, effect) for effect in (1.0, 2.0, 4.0)]
         if None not in needed:
             alone = lab.full.spread(key).sd
             lines.append(f"| {title} | {alone:.1f} | {' | '.join(str(n) for n in needed)} |")

@@ -187,12 +187,13 @@ def draw(samples: int, count: int, stream: int) -> np.ndarray:
     return np.stack([np.bincount(row, minlength=count) for row in picked]).astype(float)
 
 
-def seeds_needed(comparisons: Sequence[Comparison], effect: float) -> int | None:
+def seeds_needed(differences: Sequence[Sequence[float]], effect: float) -> int | None:
     """Seeds after which a true difference of `effect` is seen four times out of five (95 % interval, paired runs).
 
-    (1.96 + 0.84)^2 sd^2 / effect^2, sd of the differences pooled over `comparisons`. None without two seeds anywhere.
+    (1.96 + 0.84)^2 sd^2 / effect^2, sd pooled over the rows of `differences`, a value a seed.
+    None without two seeds anywhere.
     """
-    known = [spread(c.seeds) for c in comparisons if len(c.seeds) > 1 and all(map(math.isfinite, c.seeds))]
+    known = [spread(row) for row in differences if len(row) > 1 and all(map(math.isfinite, row))]
     if not known:
         return None
     freedom = sum(len(s.values) - 1 for s in known)
