@@ -557,7 +557,7 @@ Markdown("\n\n".join((report.claims_table(lab), report.seeds_table(lab))).replac
 # *Agrees*: at this scale the same sign, not the same size. *Cannot tell*: so many seeds and clips do not decide it.
 # *Disagrees* does not refute the paper: at our scale something else weighs more.
 #
-# So six hours of two cores do not confirm the paper's architecture, nor do they contradict it: effects of its size lie well
+# So four hours of two cores do not confirm the paper's architecture, nor do they contradict it: effects of its size lie well
 # inside our intervals, and the last table says what it would take. What they do show: a long T costs exact masks rather than
 # identities, and too short a delta in training hurts.
 #
