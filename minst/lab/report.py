@@ -58,19 +58,21 @@ class Row:
             self._compared[asked] = self._compare(*asked)
         return self._compared[asked]
 
-    def _compare(self, other: Row, key: Hashable, other_key: Hashable) -> Comparison | None:
-        theirs = {run.run.seed: run for run in other.runs}
-        both = [run for run in self.runs if run.run.seed in theirs]
-        if not both:
-            return None
-        found = compare([run.figure(key) for run in both], [theirs[run.run.seed].figure(other_key) for run in both])
-        return Comparison(*(100 * x for x in found[:3]), tuple(100 * x for x in found.seeds))
-
     def differences(self, other: Row, key: Hashable) -> list[float]:
         """The same difference of each seed, without an interval, which takes its time."""
+        return [100 * (a.figure(key).value - b.figure(key).value) for a, b in self._partners(other)]
+
+    def _compare(self, other: Row, key: Hashable, other_key: Hashable) -> Comparison | None:
+        both = self._partners(other)
+        if not both:
+            return None
+        found = compare([ours.figure(key) for ours, _ in both], [theirs.figure(other_key) for _, theirs in both])
+        return Comparison(*(100 * x for x in found[:3]), tuple(100 * x for x in found.seeds))
+
+    def _partners(self, other: Row) -> list[tuple[Measured, Measured]]:
+        """The runs of the seeds that both rows have."""
         theirs = {run.run.seed: run for run in other.runs}
-        both = [(run, theirs[run.run.seed]) for run in self.runs if run.run.seed in theirs]
-        return [100 * (a.figure(key).value - b.figure(key).value) for a, b in both]
+        return [(run, theirs[run.run.seed]) for run in self.runs if run.run.seed in theirs]
 
     def settings(self, speed: str, by: str, value: float) -> list[dict]:
         return [run.setting(speed, by, value) for run in self.runs]
