@@ -42,6 +42,7 @@ class SemanticEnhancer(nn.Module):
         self.value = ConvNorm(global_channels, dim)
 
     def forward(self, local: Tensor, x6: Tensor) -> Tensor:  # (B, D, h, w), (B, C6, h6, w6) -> (B, D, h, w)
+        """Local tokens (B, D, h, w) and X6 (B, C6, h6, w6) -> (B, D, h, w)."""
         # computed on the few tokens and upsampled afterwards, a fraction of the cost; for the value the result is the
         # same, for the gate nearly so (h_sigmoid has corners)
         return local * resize_to(h_sigmoid(self.gate(x6)), local) + resize_to(self.value(x6), local)

@@ -35,6 +35,7 @@ class Alone:
             raise ValueError("training: --device cuda, but PyTorch sees no GPU here; choose cpu")
 
     def autocast(self):
+        """A context in which the forward pass runs in the precision asked for."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def prepare(self, module: nn.Module) -> nn.Module:
@@ -46,6 +47,7 @@ class Alone:
         return contextlib.nullcontext()
 
     def backward(self, loss: Tensor) -> None:
+        """Gradients of `loss`."""
         loss.backward()
 
     def total(self, values: Tensor) -> Tensor:
@@ -78,25 +80,31 @@ class Accelerated(Alone):
         self.rank, self.processes = self.accelerator.process_index, self.accelerator.num_processes
 
     def prepare(self, module: nn.Module) -> nn.Module:
+        """As `Alone.prepare`; on GPUs batch norms share their statistics."""
         if self.processes > 1 and self.device.type == "cuda":  # small shares make poor statistics
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         return self.accelerator.prepare_model(module)
 
     def no_sync(self, module: nn.Module):
+        """As `Alone.no_sync`: a context in which gradients are not averaged yet."""
         return self.accelerator.no_sync(module)
 
     def backward(self, loss: Tensor) -> None:
+        """Gradients of `loss`, averaged over the processes."""
         self.accelerator.backward(loss)
 
     def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
         return self.accelerator.reduce(values, "sum")
 
     def gather(self, items: list) -> list:
+        """The items of all processes."""
         from accelerate.utils import gather_object
 
         return gather_object(items)
 
     def wait(self) -> None:
+        """Until all processes are here."""
         self.accelerator.wait_for_everyone()
 
 

@@ -52,6 +52,7 @@ class AxisPosition(nn.Module):
         self.pos_embed = nn.Parameter(torch.randn(1, channels, places))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, S) -> the same
+        """(B, C, S) -> the same, with the positions of S places added."""
         # linear interpolation, written as a bilinear one of height 1: mobile runtimes know only that operator
         place = F.interpolate(self.pos_embed[:, :, None], (1, x.shape[-1]), mode="bilinear", align_corners=False)
         return x + place[:, :, 0]

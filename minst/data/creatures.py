@@ -27,10 +27,12 @@ __all__ = ["CREATURES", "Creature", "clip01", "clip_patch", "cut", "disc", "elli
 
 
 def clip01(x):
+    """x held between 0 and 1."""
     return np.minimum(np.maximum(x, 0.0), 1.0)
 
 
 def union(*distances):
+    """Where any of them is: the smallest distance."""
     return reduce(np.minimum, distances)
 
 
@@ -40,11 +42,13 @@ def cut(*distances):
 
 
 def disc(x, y, cx, cy, r):
+    """Signed distance of (x, y) to a circle of radius r about (cx, cy): negative inside."""
     x, y = x - cx, y - cy
     return np.sqrt(x * x + y * y) - r
 
 
 def ellipse(x, y, cx, cy, a, b):
+    """Signed distance, to first order, to an ellipse about (cx, cy) of half axes a and b: negative inside."""
     x, y = (x - cx) * (1 / a), (y - cy) * (1 / b)
     k = np.sqrt(x * x + y * y)
     x, y = x * (1 / a), y * (1 / b)
@@ -88,6 +92,7 @@ def angle(y, x):
 
 
 def fish(u, v, sin, cos):
+    """Seen from the side; the tail swings."""
     w = np.maximum(0.55 - u, 0.0)
     v = v - w * (w * (0.13 * sin) + 0.05 * cos)
     a = np.abs(v)
@@ -102,6 +107,7 @@ def fish(u, v, sin, cos):
 
 
 def butterfly(u, v, sin, cos):
+    """Seen from above; the wings beat."""
     beat = 0.74 + 0.26 * sin
     a0 = np.abs(v)
     a = a0 * (1 / beat)
@@ -117,6 +123,7 @@ def butterfly(u, v, sin, cos):
 
 
 def turtle(u, v, sin, cos):
+    """Seen from above; the limbs paddle, the head sways."""
     a = np.abs(v)
     shell = ellipse(u, v, 0.0, 0.0, 0.8, 0.64)
     front = limb(u, a, 0.4, 0.45, 0.62 + 0.22 * sin, 0.98, 0.2, 0.11)
@@ -135,6 +142,7 @@ def turtle(u, v, sin, cos):
 
 
 def snail(u, v, sin, cos):
+    """Seen from the side; foot and stalks stretch."""
     shell = disc(u, v, -0.14, -0.12, 0.7)
     foot = join(limb(u, v, -1.05 - 0.06 * sin, 0.66, 0.62, 0.6, 0.06, 0.2),
                  limb(u, v, 0.6, 0.56, 0.92 + 0.05 * sin, 0.12, 0.21, 0.17), 0.15)
@@ -151,6 +159,7 @@ def snail(u, v, sin, cos):
 
 
 def starfish(u, v, sin, cos):
+    """Five arms that swirl."""
     r = np.sqrt(u * u + v * v) * (0.2 * sin)
     x, y = u - r * v, np.abs(v + r * u)  # the arms swirl a little
     for _ in range(2):  # fold the plane along the line at 36 degrees: five arms become one
@@ -163,6 +172,7 @@ def starfish(u, v, sin, cos):
 
 
 def jellyfish(u, v, sin, cos):
+    """Seen from the side; the bell squeezes, the arms trail."""
     squeeze = 1 + 0.14 * sin
     w = v * squeeze
     bell = ellipse(u * (2 - squeeze), w, 0.02, 0.0, 0.88, 0.76)
@@ -180,6 +190,7 @@ def jellyfish(u, v, sin, cos):
 
 
 def leaf(u, v, sin, cos):
+    """A blade with veins, which bends."""
     v = v - (u * u - 0.3) * (0.22 * sin)
     a = np.abs(v)
     x, y = u, a + 0.8
@@ -192,6 +203,7 @@ def leaf(u, v, sin, cos):
 
 
 def ladybird(u, v, sin, cos):
+    """Seen from above; the legs step."""
     a = np.abs(v)
     wings = ellipse(u, v, -0.1, 0.0, 0.88, 0.8)
     head = ellipse(u, v, 0.72, 0.0, 0.3, 0.44)
@@ -207,6 +219,8 @@ def ladybird(u, v, sin, cos):
 
 
 class Creature(NamedTuple):
+    """How one kind of creature is drawn, and how it may move."""
+
     draw: Callable  # (u, v, sin, cos) -> signed distance, layers
     reach: tuple[float, float]  # nothing of it lies further from its origin along u, along v
     area: float  # of the silhouette, mean over its movement

@@ -101,6 +101,8 @@ class ShapesConfig:
 
 
 class ShapesFrame(NamedTuple):
+    """A frame with all that is known of it; n instances, the same in every frame of a clip."""
+
     image: np.ndarray  # (H, W, 3) uint8
     masks: np.ndarray  # (n, H, W) bool, what is visible: disjoint, all False where absent
     amodal: np.ndarray  # (n,) int64 whole area in pixels, hidden and cut-off parts too; 0 = wholly outside the frame
@@ -278,6 +280,7 @@ class ShapesClip:
 
     @property
     def num_frames(self) -> int:
+        """Frames of the clip, the same as `len`."""
         return self.config.frames
 
     def __len__(self) -> int:

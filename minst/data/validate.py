@@ -49,6 +49,8 @@ LARGEST_SIDE = 65_535  # pixels, as in JPEG; pycocotools counts the pixels of a 
 
 
 class Problem(NamedTuple):
+    """Something wrong in a dataset, and where."""
+
     kind: str  # one of ERRORS or WARNINGS
     file: str  # the annotation file, or an image
     entry: str  # "annotations[17].segmentations[3]"
@@ -56,6 +58,7 @@ class Problem(NamedTuple):
 
     @property
     def level(self) -> str:
+        """"error": it must be mended; "warning": it may be meant."""
         return "error" if self.kind in ERRORS else "warning"
 
     def __str__(self) -> str:
@@ -75,13 +78,16 @@ class Report:
 
     @property
     def errors(self) -> list[Problem]:
+        """The problems that must be mended."""
         return [problem for problem in self.problems if problem.level == "error"]
 
     @property
     def warnings(self) -> list[Problem]:
+        """The problems that may be meant."""
         return [problem for problem in self.problems if problem.level == "warning"]
 
     def add(self, kind: str, entry: str, what: str, file: str | Path | None = None) -> None:
+        """Note a problem; file: where it is, default the file that the report is about."""
         self.problems.append(Problem(kind, str(file or self.file), entry, what))
 
     def save(self, path: str | Path) -> None:

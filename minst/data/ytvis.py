@@ -61,6 +61,7 @@ class Clip:
 
     @cached_property
     def tracks(self) -> list[dict]:
+        """The annotations of the instances, checked, in the order of `masks`."""
         return self._read_tracks()
 
     @cached_property
@@ -138,6 +139,7 @@ class YouTubeVIS:
 
     @property
     def track_counts(self) -> np.ndarray:
+        """How many instances each video has: (videos,) int."""
         return np.diff(self._first)
 
     def _keep_categories(self, entries) -> None:
@@ -279,6 +281,7 @@ def picture_id(item: dict) -> int:
 
 
 def require_text(entry: dict, key: str) -> str:
+    """The text under `key`. ValueError, without a place, where there is none."""
     if not isinstance(entry.get(key), str):
         raise ValueError(f"{key} is {entry[key]!r}, no text" if key in entry else f"lacks {key!r}")
     return entry[key]

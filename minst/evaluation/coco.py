@@ -83,6 +83,7 @@ def figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
 
 
 def mean_of_known(values: np.ndarray) -> float:
+    """The mean of the values that are not -1 ("nothing to count"); -1 where all are."""
     known = values[values > -1]
     return float(known.mean()) if known.size else -1.0
 
@@ -191,6 +192,7 @@ def loaded(source):
 
 
 def read_ground_truth(source, pictures: str) -> dict:
+    """The ground truth's object, from a path or as it is. ValueError where it is none, or holds no labels."""
     gt = loaded(source)
     if not isinstance(gt, Mapping):
         raise ValueError(f"ground truth must be an object: '{pictures}', 'categories', 'annotations', got {kind(gt)}")
@@ -206,6 +208,7 @@ def read_ground_truth(source, pictures: str) -> dict:
 
 
 def read_results(source) -> list:
+    """The list of predictions, from a path or as it is. ValueError where it is no list."""
     results = loaded(source)
     if not isinstance(results, list):
         raise ValueError(f"results must be a list with one object a prediction, got {kind(results)}")
@@ -225,6 +228,7 @@ def by_id(entries: Iterable, what: str) -> dict[int, dict]:
 
 
 def check_annotation_ids(annotations: list[dict], categories: Mapping[int, dict]) -> None:
+    """ValueError for ids that repeat and categories that are not listed; a warning for the id 0."""
     by_id(annotations, "annotations")
     for i, annotation in enumerate(annotations):
         if annotation["category_id"] not in categories:
@@ -238,6 +242,7 @@ def check_annotation_ids(annotations: list[dict], categories: Mapping[int, dict]
 
 
 def warn_of_unknown_categories(detections: list[dict], categories: Mapping[int, dict]) -> None:
+    """One warning for all predictions whose category the ground truth does not list."""
     unknown = Counter(d["category_id"] for d in detections if d["category_id"] not in categories)
     if unknown:
         warnings.warn(
@@ -248,6 +253,7 @@ def warn_of_unknown_categories(detections: list[dict], categories: Mapping[int, 
 
 
 def value(entry, key: str, where: str):
+    """entry[key]. ValueError, naming the place, where it is missing or null, or `entry` no object."""
     if not isinstance(entry, Mapping):
         raise ValueError(f"{where}: must be an object, got {kind(entry)}")
     if entry.get(key) is None:
@@ -256,6 +262,7 @@ def value(entry, key: str, where: str):
 
 
 def integer(entry, key: str, where: str) -> int:
+    """entry[key] as int. ValueError, naming the place, where it is no whole number."""
     number = value(entry, key, where)
     if not is_integer(number):
         raise ValueError(f"{where}: '{key}' must be an integer, got {number!r}")
@@ -263,6 +270,7 @@ def integer(entry, key: str, where: str) -> int:
 
 
 def finite(entry, key: str, where: str) -> float:
+    """entry[key] as float. ValueError, naming the place, where it is no finite number."""
     number = value(entry, key, where)
     if not is_finite(number):
         raise ValueError(f"{where}: '{key}' must be a finite number, got {number!r}")
@@ -270,14 +278,17 @@ def finite(entry, key: str, where: str) -> float:
 
 
 def is_integer(number) -> bool:
+    """A whole number, and not true or false."""
     return isinstance(number, Integral) and not isinstance(number, bool)
 
 
 def is_finite(number) -> bool:
+    """A finite number, and not true or false."""
     return isinstance(number, Real) and not isinstance(number, (bool, np.bool_)) and math.isfinite(number)
 
 
 def kind(thing) -> str:
+    """What a value of a JSON file is, for a message."""
     return "null" if thing is None else type(thing).__name__
 
 

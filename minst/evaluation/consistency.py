@@ -167,4 +167,5 @@ def mask_ious(queries: np.ndarray, truths: np.ndarray) -> np.ndarray:
 
 
 def share(part: float, of: float) -> float:
+    """part / of; NaN where `of` is 0."""
     return part / of if of else float("nan")

@@ -54,6 +54,8 @@ INSTALL = 'HOTA and IDF1 need the package trackeval; install it with: python3 -m
 
 
 class IdentityEvent(NamedTuple):
+    """What happened to an instance in a frame."""
+
     frame: int
     instance: int  # 0..M-1
     kind: str  # one of EVENT_KINDS

@@ -92,6 +92,7 @@ class YTVISEval(COCOeval):
         self.params.areaRng = [[0, 1e5**2], [0, 128**2], [128**2, 256**2], [256**2, 1e5**2]]
 
     def run(self) -> YTVISEval:
+        """Evaluate and accumulate, silently; returns itself."""
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
             self.evaluate()
             self.accumulate()
@@ -99,10 +100,12 @@ class YTVISEval(COCOeval):
 
     @property
     def precision(self) -> np.ndarray:
+        """(IoU, recall, category, area, detections) of pycocotools, -1 where nothing is known; after `run`."""
         return self.eval["precision"]
 
     @property
     def recall(self) -> np.ndarray:
+        """(IoU, category, area, detections) of pycocotools, -1 where nothing is known; after `run`."""
         return self.eval["recall"]
 
     def category_names(self) -> list[str]:

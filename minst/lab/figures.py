@@ -38,6 +38,7 @@ class Matches(NamedTuple):
 
     @classmethod
     def from_dict(cls, values: dict) -> Matches:
+        """The inverse of `to_dict`."""
         rows = np.frombuffer(base64.b64decode(values["rows"]), ROW)
         return cls(rows, np.array(values["instances"], dtype=np.int64))
 

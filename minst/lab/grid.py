@@ -93,6 +93,7 @@ class Budget:
     save_every: int
 
     def clips(self, speed: float = 1.0) -> ShapesConfig:
+        """The clips to learn from and to be judged by, at this factor on their motion."""
         return ShapesConfig(
             width=160, height=128, frames=self.frames, min_instances=2, max_instances=4, speed=speed, category=KINDS
         )
@@ -102,6 +103,7 @@ class Budget:
         return ShapesConfig(frames=self.frames)
 
     def to_dict(self) -> dict:
+        """Plain values for lab.json."""
         return asdict(self)
 
 
@@ -112,6 +114,7 @@ SMOKE = Budget("smoke", pretraining=10, iterations=20, pairs=2, train_clips=8, v
 
 
 def backbone_of(variant: str) -> str:
+    """The name of the backbone of a variant."""
     switches = MobileInstConfig.switches(VARIANTS[variant].changes.get("switches", ""))
     return MobileInstConfig.preset("shapes-tiny", **switches).backbone
 

@@ -19,6 +19,7 @@ from minst.training import train
 
 
 def main(device: str, what: str, name: str, seed: str = "0") -> None:
+    """Do one job of the lab in the current folder; the strings are those of the command line."""
     budget = Budget(**read_json("lab.json")["budget"])
     torch.set_num_threads(1)
     if what == "pretrain":

@@ -52,6 +52,7 @@ class Setting(NamedTuple):
     value: float
 
     def tracker(self, model, means: torch.Tensor | None = None) -> Rival:
+        """A fresh tracker of this setting; means: of `mean_kernels`, for "centred" alone."""
         if self.by == "adaptive":
             return AdaptiveRival(model, self.value)
         if self.by == "frozen":

@@ -47,6 +47,7 @@ class TokenClassifier(nn.Module):
             self.register_buffer(name, torch.tensor(getattr(config, name)).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
+        """Frames (B, 3, H, W) in 0..1 -> logits of the kinds at every token of X6, (B, K, h, w)."""
         return self.classes(self.backbone((frames - self.pixel_mean) / self.pixel_std).x6)
 
 

@@ -75,6 +75,7 @@ class Row:
         return [(run, theirs[run.run.seed]) for run in self.runs if run.run.seed in theirs]
 
     def settings(self, speed: str, by: str, value: float) -> list[dict]:
+        """What each run measured of a tracker; KeyError where it was not."""
         return [run.setting(speed, by, value) for run in self.runs]
 
 
@@ -104,6 +105,7 @@ class Lab:
 
     @property
     def full(self) -> Row:
+        """The row with which all others are compared."""
         return self.rows["full"]
 
     def difference(self, name: str) -> Comparison | None:

@@ -90,6 +90,7 @@ class AdaptiveRival(Rival):
 
     @torch.inference_mode()
     def advance(self, encoded: Encoded) -> FrameResult:
+        """`KernelTracker.advance`, with a key frame wherever agreement has dropped."""
         if self._slots is not None and self._agreement(encoded) < self.agreement * self._at_key:
             self._since_key = self.reuse_interval
         result = super().advance(encoded)
@@ -109,6 +110,7 @@ class FrozenX6(Rival):
 
     @torch.inference_mode()
     def step(self, frame: Tensor | np.ndarray) -> FrameResult:
+        """`KernelTracker.step`, with X6 of the last key frame in between."""
         image = as_frames(frame)
         if self._slots is None or self._since_key >= self.reuse_interval:
             encoded = self.model.encode(image)

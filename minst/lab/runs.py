@@ -46,14 +46,17 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
+        """As its folder is called."""
         return f"{self.variant}-{self.seed}"
 
     @property
     def folder(self) -> Path:
+        """Where its files lie."""
         return self.lab / self.name
 
     @property
     def is_done(self) -> bool:
+        """Has it been trained and measured?"""
         return (self.folder / METRICS).is_file()
 
 

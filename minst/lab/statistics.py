@@ -46,9 +46,11 @@ class Figure:
 
     @cached_property
     def value(self) -> float:
+        """The figure on all clips, once each."""
         return float(self._of(np.ones((1, self.clips)))[0])
 
     def sample(self, weights: np.ndarray) -> np.ndarray:
+        """The figure on samples of the clips: weights (B, V) -> (B,)."""
         if self._kept[0] is not weights:
             self._kept = (weights, self._of(weights))
         return self._kept[1]
@@ -138,6 +140,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation (n - 1) of at least one value."""
     values = tuple(values)
     mean = math.fsum(values) / len(values)
     if len(values) < 2:

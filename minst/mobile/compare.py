@@ -138,10 +138,12 @@ class Case(NamedTuple):
 
     @property
     def weights(self) -> Path:
+        """Where the weights of this model lie."""
         return self.folder / self.model
 
     @property
     def programs(self) -> Path:
+        """Where its exported programs of this size lie."""
         return self.weights / f"{self.size}x{self.size}"
 
 

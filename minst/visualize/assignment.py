@@ -155,6 +155,7 @@ def draw_numbers(
 
 
 def ring(row: float, column: float, color: str, line: str = "-", size: tuple[float, float] = (0.9, 0.84)) -> Ellipse:
+    """An ellipse about a cell of the matrix."""
     return Ellipse((column, row), *size, fill=False, edgecolor=color, linestyle=line, linewidth=1.6)
 
 
