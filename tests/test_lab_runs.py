@@ -172,8 +172,8 @@ def test_an_instance_out_of_sight_need_not_be_held():
     mask[2:6, 2:6] = True
     code = measure.encode_mask(mask)
     track = Track(1, [1.0], [code, code, None, None, code])
-    truths = [[code], [code], [None], [code], [code]]  # hidden in frame 2, lost by the track in frame 3
-    pairs = measure._track_pairs(VideoResult([track], 5, ("fish",)), truths)
+    instance = {"segmentations": [code, code, None, code, code]}  # hidden in frame 2, lost by the track in frame 3
+    pairs = measure._track_pairs(VideoResult([track], 5, ("fish",)), [instance])
     assert pairs == [1, 1, 1, 2, 0, 0]  # 1 on: 0-1; 3 on: 0-3 lost, 1-4 kept
 
 

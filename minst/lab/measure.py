@@ -135,17 +135,16 @@ def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict
         seen_images: list[dict] = []
         for clip in (clips[i] for i in range(len(clips))):
             frames = list(clip)
-            seen, truths = _Seen(model, frames), _true_codes(clip)
+            seen = _Seen(model, frames)
             for setting, tracker in trackers.items():
                 result = seen.track(tracker)
                 results[setting] += result.to_ytvis(clip.video["id"], clips.category_ids)
-                kept[setting].append(_track_pairs(result, truths))
+                kept[setting].append(_track_pairs(result, clip.tracks))
             if speed == "medium":
                 seen_images += _image_results(clip, seen, clips.category_ids)
                 consistency.append(_pairs(clip, seen))
         for setting in mine:
-            row = _row(setting, trackers[setting], clips, results[setting])
-            tracked.append({**row, "pairs": kept[setting]})  # as those of "consistency", of tracks
+            tracked.append(_row(setting, trackers[setting], clips, results[setting], kept[setting]))
         if speed == "medium":
             images = _image_matches(clips, seen_images)
     return {
@@ -155,7 +154,7 @@ def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict
     }
 
 
-def _row(setting: Setting, tracker: Rival, clips: YouTubeVIS, results: list[dict]) -> dict:
+def _row(setting: Setting, tracker: Rival, clips: YouTubeVIS, results: list[dict], pairs: list[list[int]]) -> dict:
     entries = [clips[i] for i in range(len(clips))]
     truth = {
         "videos": [clip.video for clip in entries],
@@ -172,6 +171,7 @@ def _row(setting: Setting, tracker: Rival, clips: YouTubeVIS, results: list[dict
         "moved": tracker.moved,  # live slots that went on with another query, of
         "associated": tracker.moved + tracker.stayed,
         **matches.to_dict(),
+        "pairs": pairs,  # as those of "consistency", of tracks
     }
 
 
@@ -224,14 +224,13 @@ def _pairs(clip: Clip, seen: _Seen) -> list[int]:
     return _counts(meter)
 
 
-def _true_codes(clip: Clip) -> list[list[dict | None]]:
-    """The run-length code of every instance in every frame, None where it is not visible: (T, M)."""
-    return [[encode_mask(mask) if mask.any() else None for mask in clip.masks(t)] for t in range(len(clip))]
+def _track_pairs(result: VideoResult, instances: list[dict]) -> list[int]:
+    """`_pairs` of tracks in the place of queries: a key frame may take a track off its instance, or bring it back.
 
-
-def _track_pairs(result: VideoResult, truths: list[list[dict | None]]) -> list[int]:
-    """`_pairs` of tracks in the place of queries: a key frame may take a track off its instance, or bring it back."""
-    ious = [frame_ious([k.segmentations[t] for k in result.tracks], codes) for t, codes in enumerate(truths)]
+    instances: the annotations of the clip, with a run-length code for every frame in which they are visible.
+    """
+    truths = list(zip(*(instance["segmentations"] for instance in instances)))  # (T, M)
+    ious = [frame_ious([track.segmentations[t] for track in result.tracks], codes) for t, codes in enumerate(truths)]
     visible = np.array([[code is not None for code in codes] for codes in truths])
     return _counts(ConsistencyMeter(max(DISTANCES)).add_ious(np.stack(ious), visible))
 

@@ -174,46 +174,39 @@ def claims_table(lab: Lab) -> str:
     lines = []
     for name, row in lab.rows.items():
         variant = VARIANTS[name]
-        if not variant.claim:
-            continue
-        found = lab.difference(name)
-        if found is None:
-            lines.append(f"| {variant.says} | {variant.paper} | no seed in common | | | |")
-            continue
-        ours = _interval(found)
-        each = ", ".join(_signed(x) for x in found.seeds)
-        decides = COLUMNS[JUDGED[variant.judged_by]]
-        why = lab.reasons.get(name, "")
-        lines.append(
-            f"| {variant.says} | {variant.paper} | {decides}: {ours} | {each} | **{found.verdict(1)}** | {why} |"
-        )
-    lines += _tracking_claims(lab)
-    if not lines:
+        if variant.claim:
+            figure, why = COLUMNS[JUDGED[variant.judged_by]], lab.reasons.get(name, "")
+            lines.append(_claim(variant.says, variant.paper, figure, lab.difference(name), 1, why))
+    tracking = _tracking_claims(lab)
+    if not lines + tracking:
         return ""
-    head = "| changed | the paper says | ours | each seed | with the paper it | why |\n|---|---|---|---|---|---|"
-    note = "† Of these the pilot fixed no rule; their form was chosen when two seeds were in."
-    return "\n".join(["## The paper's claims", "", head, *lines, *(["", note] if "†" in lines[-1] else [])])
+    titles = _titles("changed", "the paper says", "ours", "each seed", "with the paper it", "why")
+    note = ["", "† Of these the pilot fixed no rule; their form was chosen when two seeds were in."] if tracking else []
+    return "\n".join(["## The paper's claims", "", *titles, *lines, *tracking, *note])
 
 
 def _tracking_claims(lab: Lab) -> list[str]:
     """What the paper says of queries over time and of T: Fig 2, Tab 7."""
-    found = []  # what, the paper says, the figure, its comparison, the claim's sign, key of the reason
+    lines, reasons = [], lab.reasons
     if "identity=none" in lab.rows:
         without = lab.rows["identity=none"].against(lab.full, ("retention", 10))
-        what = "pairs of frames, no query passing †"
-        says = "queries keep their instance over 11 frames (Fig 2)"
-        found += [(what, says, "retention 10", without, 1, "retention")] if without else []
+        what, says = "pairs of frames, no query passing †", "queries keep their instance over 11 frames (Fig 2)"
+        lines.append(_claim(what, says, "retention 10", without, 1, reasons.get("retention", "")))
     if _measured(lab.full, "medium", "cosine", 12):
         for t, says, claim in ((3, "the best trade (Tab 7)", 0), (12, "faster, less exact (Tab 7)", 1)):
             time = milliseconds(lab.full, "cosine", t) / milliseconds(lab.full, "cosine", 1)
             what = f"T = {t} in the place of 1, {time:.0%} of the time †"
-            keys = (("video", "medium", "cosine", interval) for interval in (t, 1))
-            found.append((what, says, "video AP, cosine", lab.full.against(lab.full, *keys), claim, f"T={t}"))
-    return [
-        f"| {what} | {says} | {figure}: {_interval(c)} | {', '.join(map(_signed, c.seeds))} | **{c.verdict(claim)}** | "
-        f"{lab.reasons.get(key, '')} |"
-        for what, says, figure, c, claim, key in found
-    ]
+            found = lab.full.against(lab.full, *(("video", "medium", "cosine", interval) for interval in (t, 1)))
+            lines.append(_claim(what, says, COLUMNS[VIDEO], found, claim, reasons.get(f"T={t}", "")))
+    return lines
+
+
+def _claim(what: str, says: str, figure: str, found: Comparison | None, claim: int, why: str) -> str:
+    """A line of the table of claims; found: None where variant and full model have no seed in common."""
+    if found is None:
+        return f"| {what} | {says} | no seed in common | | | |"
+    each = ", ".join(map(_signed, found.seeds))
+    return _cells(what, says, f"{figure}: {_interval(found)}", each, f"**{found.verdict(claim)}**", why)
 
 
 def _all_rows(lab: Lab) -> str:
@@ -234,8 +227,7 @@ def _all_rows(lab: Lab) -> str:
         "Image AP decides rows of architecture and size, video AP by cosine at T = 3 those of temporal training. Retention: "
         "the share of queries that still hold their instance 3 or 10 frames on. MMACs: of a 128 x 128 frame, millions."
     )
-    table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines]
-    return "\n".join(["## All rows", "", note, "", *table])
+    return "\n".join(["## All rows", "", note, "", *_titles(*head), *lines])
 
 
 def _intervals(lab: Lab) -> str:
@@ -244,30 +236,22 @@ def _intervals(lab: Lab) -> str:
         "Speeds are factors on the motion of the training clips: " + ", ".join(f"{k} {v:g}" for k, v in SPEEDS.items())
         + ". Milliseconds: one thread, a frame of 160 x 128, the least disturbed of all runs' measurements.", "",
     ]  # fmt: skip
-    parts += [f"| video AP | {' | '.join(f'T = {t}' for t in INTERVALS)} |", "|---" * (len(INTERVALS) + 1) + "|"]
-    for by in ("cosine", "mask"):
-        for speed in SPEEDS:
-            cells = [_spread(lab.full.spread(("video", speed, by, t))) for t in INTERVALS]
-            parts.append(f"| {by}, {speed} | {' | '.join(cells)} |")
-    for by in ("cosine", "mask"):
-        for speed in SPEEDS:
-            found = [
-                lab.full.against(lab.full, ("video", speed, by, t), ("video", speed, by, 1)) for t in INTERVALS[1:]
-            ]
-            cells = ["", *map(_interval, found)]
-            parts.append(f"| {by}, {speed}, to T = 1 | {' | '.join(cells)} |")
+    columns, rows = [f"T = {t}" for t in INTERVALS], [(by, speed) for by in ("cosine", "mask") for speed in SPEEDS]
+    full = lab.full
+    parts += _titles("video AP", *columns)
+    for by, speed in rows:
+        parts.append(_cells(f"{by}, {speed}", *(_spread(full.spread(("video", speed, by, t))) for t in INTERVALS)))
+    for by, speed in rows:
+        found = [full.against(full, ("video", speed, by, t), ("video", speed, by, 1)) for t in INTERVALS[1:]]
+        parts.append(_cells(f"{by}, {speed}, to T = 1", "", *map(_interval, found)))
     parts += ["", "How long tracks stay on their instance: the share of instances held by a track that the same track still holds "
-              "10 frames on, if they are visible there (the same of queries: retention, above).", "",
-              f"| tracks kept 10 frames on | {' | '.join(f'T = {t}' for t in INTERVALS)} |",
-              "|---" * (len(INTERVALS) + 1) + "|"]  # fmt: skip
+              "10 frames on, if they are visible there (the same of queries: retention, above).", ""]  # fmt: skip
+    parts += _titles("tracks kept 10 frames on", *columns)
+    for by, speed in rows:
+        parts.append(_cells(f"{by}, {speed}", *(_spread(full.spread(("tracks", speed, by, t, 10))) for t in INTERVALS)))
+    parts += ["", *_titles("time", *columns)]
     for by in ("cosine", "mask"):
-        for speed in SPEEDS:
-            cells = [_spread(lab.full.spread(("tracks", speed, by, t, 10))) for t in INTERVALS]
-            parts.append(f"| {by}, {speed} | {' | '.join(cells)} |")
-    parts += ["", f"| time | {' | '.join(f'T = {t}' for t in INTERVALS)} |", "|---" * (len(INTERVALS) + 1) + "|"]
-    for by in ("cosine", "mask"):
-        times = [f"{milliseconds(lab.full, by, t):.1f}" for t in INTERVALS]
-        parts.append(f"| ms a frame, {by} | {' | '.join(times)} |")
+        parts.append(_cells(f"ms a frame, {by}", *(f"{milliseconds(full, by, t):.1f}" for t in INTERVALS)))
     return "\n".join(parts)
 
 
@@ -406,6 +390,15 @@ def milliseconds(row: Row, by: str, value: float) -> float:
     entries = row.settings("medium", by, value)
     share = sum(e["keys"] for e in entries) / sum(e["frames"] for e in entries)
     return share * key + (1 - share) * other
+
+
+def _titles(*cells: str) -> list[str]:
+    """The head of a table."""
+    return [_cells(*cells), "|---" * len(cells) + "|"]
+
+
+def _cells(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _spread(found: Spread) -> str:

@@ -558,8 +558,8 @@ Markdown("\n\n".join((report.claims_table(lab), report.seeds_table(lab))).replac
 # *Disagrees* does not refute the paper: at our scale something else weighs more.
 #
 # So four hours of two cores do not confirm the paper's architecture, nor do they contradict it: effects of its size lie well
-# inside our intervals, and the last table says what it would take. What they do show: a long T costs exact masks rather than
-# identities, and too short a delta in training hurts.
+# inside our intervals, and the last table says what it would take. What they do show: a long T costs AP rather than
+# identities. Too short a delta hurts, or is the one false alarm.
 #
 # - `Assumption:` COCO and YouTube-VIS from ImageNet weights in the paper; generated clips here, 1,500 steps, backbones that
 #   learned to classify for 2,500.
