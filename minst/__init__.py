@@ -23,7 +23,7 @@ _HOMES = {
     "load_sample": "samples",
     "query_consistency": "evaluation.consistency",
     "sample_names": "samples",
-    "summary": "model",
+    "summary": "macs",
 }
 _MODULES = ("backbones", "check", "config", "data", "evaluation", "instance_decoder", "layers", "losses",
             "mask_decoder", "matcher", "mobile", "model", "samples", "temporal", "tracking", "training", "visualize")  # fmt: skip

@@ -410,7 +410,8 @@ def _env(arguments: argparse.Namespace) -> None:
 
 
 def _summary(arguments: argparse.Namespace) -> None:
-    from minst.model import MobileInst, MobileInstConfig, summary
+    from minst.macs import summary
+    from minst.model import MobileInst, MobileInstConfig
 
     if arguments.weights:
         model = MobileInst.from_pretrained(arguments.weights)

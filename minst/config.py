@@ -1,13 +1,14 @@
-"""What a MobileInst is made of, as one frozen dataclass: the presets, and the switches of the paper's ablations.
+"""What a MobileInst is made of, as one frozen dataclass: the presets, and switches for ablations.
 
-    MobileInstConfig.preset("topformer-base")                        the paper's scale, 100 queries
-    MobileInstConfig.preset("shapes-tiny", pooling="avg")            the shipped model with one switch thrown
+    MobileInstConfig.preset("topformer-base")               the paper's scale, 100 queries
+    MobileInstConfig.preset("shapes-tiny", pooling="avg")   the shipped model, one switch thrown
 
 Only `model.py` reads a config; every other module takes plain keyword arguments.
 
-Assumption: 100 queries, 8 heads, D = 128 channels (96 with the tiny backbones; `shapes-tiny`: 20 queries, D = 64). The
-    paper's text names none of them.
-Deviation: `token_stride` 32 for `shapes-tiny`. The paper's 64 leaves 12 tokens of a 256 x 192 frame; 32 leaves 48.
+Assumption: 100 queries, 8 heads, D = 128 channels (96 with the tiny backbones; `shapes-tiny`: 20
+    queries, D = 64). The paper's text names none of them.
+Deviation: `token_stride` 32 for `shapes-tiny`. The paper's 64 leaves 12 tokens of a 256 x 192
+    frame; 32 leaves 48.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -16,13 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 
 __all__ = ["MobileInstConfig"]
 
-@dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True)
 class MobileInstConfig:
-    """All that is needed to rebuild a model. Invalid values raise ValueError when the config is made."""
+    """All that is needed to rebuild a model. ValueError names the field whose value is bad."""
 
     backbone: str = "topformer-base"  # a name of minst.backbones.NAMES
     injection: bool = True  # TopFormer: inject X6 into X3..X5 inside the backbone
@@ -31,65 +32,46 @@ class MobileInstConfig:
     class_names: tuple[str, ...] = ()  # in the order of the class logits; empty = not named
     num_queries: int = 100
     dim: int = 128  # D: channels of queries, kernels and mask features
-    heads: int = 8
-    decoder: str = "global-local"  # | "global" | "local" | "local-local"
+    heads: int = 8  # of every attention of the instance decoder
     pooling: str = "max"  # X_mask -> X_L: "max" (paper) | "avg"
-    normalise_global: bool = False  # a LayerNorm on X_G: not in the paper, see minst.lab
+    normalise_global: bool = True  # a layer norm on X_G, not in the paper: keeps attention alive
     semantic_enhancer: bool = True  # inject X6 into the levels of the mask decoder
     bottom_up: bool = True  # iterative top-down and bottom-up (paper) | top-down only
-    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet, as in the public checkpoints
+    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet
     pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self):
-        choices = {
-            "decoder": ("global-local", "global", "local", "local-local"),
-            "pooling": ("max", "avg"),
-            "token_stride": (32, 64),
-        }
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"config: {field} is {getattr(self, field)!r}; choose one of {allowed}")
+        for field, allowed in {"pooling": ("max", "avg"), "token_stride": (32, 64)}.items():
+            value = getattr(self, field)
+            if value not in allowed:
+                raise ValueError(f"config: {field} is {value!r}; choose one of {allowed}")
         for field in ("num_classes", "num_queries", "dim", "heads"):
             value = getattr(self, field)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"config: {field} is {value!r}; it must be a positive whole number")
-        if self.dim % self.heads or self.dim % 4:
-            raise ValueError(f"config: dim {self.dim} must be a multiple of 4 and of heads ({self.heads})")
-        if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(f"config: {len(self.class_names)} class_names for num_classes {self.num_classes}")
+                raise ValueError(f"config: {field} is {value!r}, not a positive whole number")
+        # The heads share the channels evenly; the position embedding needs fours of them.
+        dim, heads, named = self.dim, self.heads, len(self.class_names)
+        if dim % heads or dim % 4:
+            raise ValueError(f"config: dim {dim} must be a multiple of 4 and of heads ({heads})")
+        if named and named != self.num_classes:
+            raise ValueError(f"config: {named} class_names for num_classes {self.num_classes}")
 
     @classmethod
     def preset(cls, name: str, **overrides) -> MobileInstConfig:
-        """A named config, with single fields replaced by `overrides`. ValueError names what exists."""
+        """A named config, with single fields replaced. ValueError names what exists."""
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **overrides})
 
     @classmethod
     def from_dict(cls, values: dict) -> MobileInstConfig:
-        """The inverse of `to_dict`; an unknown field is an error that names it."""
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(known))
+        """The inverse of `to_dict`; for an unknown field ValueError names it and the known ones."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = ", ".join(sorted(set(values) - set(known)))
         if unknown:
-            raise ValueError(f"config: unknown field(s) {', '.join(unknown)}; known: {', '.join(known)}")
+            raise ValueError(f"config: unknown field(s) {unknown}; known: {', '.join(known)}")
+        # JSON knows lists alone; a frozen config needs tuples.
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-    @classmethod
-    def switches(cls, text: str) -> dict:
-        """"decoder=local,bottom_up=off" -> {"decoder": "local", "bottom_up": False}: fields as a command line has them."""
-        known, found = {field.name: field for field in dataclasses.fields(cls)}, {}
-        for part in filter(None, text.split(",")):
-            name, said, value = part.partition("=")
-            kind = type(known[name].default) if name in known else None
-            if kind is bool and value in ("on", "off"):
-                found[name] = value == "on"
-            elif kind is int and value.isdecimal():
-                found[name] = int(value)
-            elif kind is str and said:
-                found[name] = value
-            else:
-                raise ValueError(f"config: {part!r} is no switch such as decoder=local, bottom_up=off or num_queries=50")
-        return found
 
     def to_dict(self) -> dict:
         """Plain values, as they stand in config.json."""

@@ -60,26 +60,41 @@ class MaskDecoder(nn.Module):
         self, in_channels: Sequence[int], dim: int, semantic_enhancer: bool = True, bottom_up: bool = True
     ):
         super().__init__()
-        *local_channels, global_channels = in_channels
-        self.laterals = nn.ModuleList(ConvNorm(c, dim) for c in local_channels)
-        self.enhancers = (
-            nn.ModuleList(SemanticEnhancer(global_channels, dim) for _ in local_channels) if semantic_enhancer else None
-        )
-        self.top_down = nn.ModuleList(ConvNorm(dim, dim, 3, activation=nn.ReLU()) for _ in range(3))  # P3, P4, P5
-        self.down = nn.ModuleList(ConvNorm(dim, dim, 3, 2, groups=dim) for _ in range(2)) if bottom_up else None
-        self.bottom_up = nn.ModuleList(ConvNorm(dim, dim, 3, activation=nn.ReLU()) for _ in range(2)) if bottom_up else None
+        c3, c4, c5, c6 = in_channels
+        self.lateral_x3, self.lateral_x4, self.lateral_x5 = ConvNorm(c3, dim), ConvNorm(c4, dim), ConvNorm(c5, dim)
+        # An ablation without a part must not carry its parameters: they would never learn.
+        self.semantic_enhancer, self.bottom_up = semantic_enhancer, bottom_up
+        if semantic_enhancer:
+            self.enhance_x3 = SemanticEnhancer(c6, dim)
+            self.enhance_x4 = SemanticEnhancer(c6, dim)
+            self.enhance_x5 = SemanticEnhancer(c6, dim)
+        self.fuse_p5, self.fuse_p4, self.fuse_p3 = _fuse(dim), _fuse(dim), _fuse(dim)
+        if bottom_up:
+            self.down_p3 = ConvNorm(dim, dim, 3, 2, groups=dim)  # 1/8 -> 1/16, depth-wise
+            self.down_n4 = ConvNorm(dim, dim, 3, 2, groups=dim)  # 1/16 -> 1/32
+            self.fuse_n4, self.fuse_n5 = _fuse(dim), _fuse(dim)
         self.out = ConvNorm(dim, dim, 3)
 
     def forward(self, x3: Tensor, x4: Tensor, x5: Tensor, x6: Tensor) -> Tensor:
         """(B, C3, H/8, W/8), (B, C4, H/16, W/16), (B, C5, H/32, W/32), (B, C6, ..) -> (B, D, H/8, W/8)."""
-        l3, l4, l5 = (lateral(x) for lateral, x in zip(self.laterals, (x3, x4, x5)))
-        if self.enhancers is not None:
-            l3, l4, l5 = (enhance(x, x6) for enhance, x in zip(self.enhancers, (l3, l4, l5)))
-        p5 = self.top_down[2](l5)
-        p4 = self.top_down[1](l4 + resize_to(p5, l4))
-        p3 = self.top_down[0](l3 + resize_to(p4, l3))
-        if self.bottom_up is not None:
-            n4 = self.bottom_up[0](p4 + self.down[0](p3))
-            n5 = self.bottom_up[1](p5 + self.down[1](n4))
-            p3 = p3 + resize_to(n4 + resize_to(n5, n4), p3)
-        return self.out(p3)
+        # Every level gets D channels, and learns from X6 what the scene shows.
+        l3, l4, l5 = self.lateral_x3(x3), self.lateral_x4(x4), self.lateral_x5(x5)
+        if self.semantic_enhancer:
+            l3, l4, l5 = self.enhance_x3(l3, x6), self.enhance_x4(l4, x6), self.enhance_x5(l5, x6)
+        # Top-down: what the coarse levels understand goes to the fine ones.
+        p5 = self.fuse_p5(l5)  # (B, D, H/32, W/32)
+        p4 = self.fuse_p4(l4 + resize_to(p5, l4))  # (B, D, H/16, W/16)
+        p3 = self.fuse_p3(l3 + resize_to(p4, l3))  # (B, D, H/8, W/8)
+        if not self.bottom_up:
+            return self.out(p3)
+        # Bottom-up: where edges lie exactly goes back to the coarse levels.
+        n4 = self.fuse_n4(p4 + self.down_p3(p3))  # (B, D, H/16, W/16)
+        n5 = self.fuse_n5(p5 + self.down_n4(n4))  # (B, D, H/32, W/32)
+        # Top-down again, by sums alone.
+        n3 = p3 + resize_to(n4 + resize_to(n5, n4), p3)  # (B, D, H/8, W/8)
+        return self.out(n3)
+
+
+def _fuse(dim: int) -> ConvNorm:
+    """The 3x3 convolution that mixes a sum of two levels."""
+    return ConvNorm(dim, dim, 3, activation=nn.ReLU())

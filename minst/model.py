@@ -6,7 +6,10 @@
       -> instance decoder  class logits (B, N, K), objectness (B, N), kernels K (B, N, D)
       -> M = K . X_mask    mask logits (B, N, H/8, W/8)                       no NMS, no box
 
-`encode` is what a frame between key frames pays for; `decode` is what only a key frame adds.
+`encode` is what a frame between key frames pays for; `decode` is what only a key frame adds. A `Frame` lies between the
+two: it decodes itself when it is asked for the first time.
+
+Symbols: B batch, N queries, K classes, D channels, H W frame size, Hp Wp the same padded, h w = ceil(H/8), ceil(W/8).
 
 Assumption: score = sqrt(class probability * objectness), as in SparseInst.
 Deviation: frames need not be multiples of 64. Padded tokens are masked in the decoder's attention, but the backbone's
@@ -21,57 +24,82 @@ Lesson: notebooks/04_dual_decoder.ipynb
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from minst import backbones
+from minst import backbones, weights
 from minst.config import MobileInstConfig
 from minst.instance_decoder import DualInstanceDecoder
 from minst.layers import fold_batch_norms
 from minst.mask_decoder import MaskDecoder
 
-__all__ = ["Encoded", "FrameOutput", "MobileInst", "as_frames", "pad_batch", "summary"]
+__all__ = ["Frame", "FrameOutput", "MobileInst", "apply_kernels", "image_to_batch", "pad_batch", "upsample_masks"]
 
 PAD_MULTIPLE = 64
 MASK_STRIDE = 8
 
 
-class Encoded(NamedTuple):
-    """What backbone and mask decoder know of a frame: all that kernel reuse needs."""
-
-    x6: Tensor  # (B, C6, h, w) tokens of the padded frame
-    mask_features: Tensor  # (B, D, ceil(Hp/8), ceil(Wp/8)), still padded
-    token_padding: Tensor | None  # (B, h*w) bool, True = the token lies in padding
-    size: tuple[int, int]  # (H, W) of the frames as given
-
-    def masks(self, kernels: Tensor) -> Tensor:
-        """Kernels (B, N, D), perhaps those of an earlier frame, on this frame: mask logits (B, N, H/8, W/8)."""
-        return apply_kernels(kernels, crop(self))
-
-
 class FrameOutput(NamedTuple):
-    """What MobileInst says of a batch of frames. Masks are cropped to the frame: ceil(H/8) x ceil(W/8)."""
+    """What MobileInst says of a batch of frames. Masks are cropped to the frame: h = ceil(H/8), w = ceil(W/8)."""
 
-    class_logits: Tensor  # (B, N, K), sigmoid each, no "no object" column
+    class_logits: Tensor  # (B, N, K), a sigmoid each, no "no object" column
     objectness: Tensor  # (B, N) logits: the predicted IoU of the mask
     kernels: Tensor  # (B, N, D)
-    mask_features: Tensor  # (B, D, H/8, W/8)
-    mask_logits: Tensor  # (B, N, H/8, W/8) = kernels . mask_features
-    global_queries: Tensor  # (B, N, D) what query passing passes on
+    mask_features: Tensor  # (B, D, h, w)
+    mask_logits: Tensor  # (B, N, h, w) = kernels . mask_features
+    global_queries: Tensor  # (B, N, D), what query passing passes on
 
     def scores(self) -> Tensor:
         """sqrt(class probability * objectness): (B, N, K) in [0, 1]."""
         return (self.class_logits.sigmoid() * self.objectness.sigmoid()[..., None]).sqrt()
+
+
+class Frame:
+    """A frame, or a batch of them, that has been encoded: all that kernel reuse needs.
+
+    Attributes:
+        x6: (B, C6, tokens high, tokens wide), of the padded frame.
+        padded_x_mask: X_mask (B, D, Hp/8, Wp/8), of the padded frame.
+        token_padding: (B, tokens) bool, True = the token lies in padding; None = none does.
+        size: (H, W) of the frames as given.
+    """
+
+    def __init__(
+        self, model: MobileInst, x6: Tensor, x_mask: Tensor, padding: Tensor | None, size: tuple[int, int]
+    ):
+        self.model, self.x6, self.padded_x_mask, self.token_padding, self.size = model, x6, x_mask, padding, size
+
+    @property
+    def x_mask(self) -> Tensor:
+        """X_mask without the padding: (B, D, ceil(H/8), ceil(W/8))."""
+        h, w = (-(-side // MASK_STRIDE) for side in self.size)
+        return self.padded_x_mask[..., :h, :w]
+
+    @cached_property
+    def out(self) -> FrameOutput:
+        """What the instance decoder says. It is computed once, when it is first asked for."""
+        return self.model.decode(self)
+
+    def forget_masks(self) -> Frame:
+        """Decode, and keep all but the mask logits of all queries, which are large. Returns self."""
+        self.out = self.out._replace(mask_logits=None)
+        return self
+
+    def masks(self, kernels: Tensor) -> Tensor:
+        """Kernels (B, N, D), perhaps those of an earlier frame, on this frame: mask logits (B, N, h, w)."""
+        return apply_kernels(kernels, self.x_mask)
+
+    def select(self, which: slice) -> Frame:
+        """Some frames of the batch."""
+        padding = None if self.token_padding is None else self.token_padding[which]
+        return Frame(self.model, self.x6[which], self.padded_x_mask[which], padding, self.size)
 
 
 class MobileInst(nn.Module):
@@ -81,7 +109,7 @@ class MobileInst(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = backbones.build(config.backbone, injection=config.injection, token_stride=config.token_stride)
-        channels = self.backbone.out_channels
+        channels = self.backbone.out_channels  # C3, C4, C5, C6
         self.mask_decoder = MaskDecoder(channels, config.dim, config.semantic_enhancer, config.bottom_up)
         self.instance_decoder = DualInstanceDecoder(
             channels[-1],
@@ -89,7 +117,6 @@ class MobileInst(nn.Module):
             config.num_queries,
             config.num_classes,
             heads=config.heads,
-            decoder=config.decoder,
             pooling=config.pooling,
             pool_size=config.token_stride // MASK_STRIDE,
             normalise_global=config.normalise_global,
@@ -105,41 +132,53 @@ class MobileInst(nn.Module):
         """
         return self.decode(self.encode(frames, padding_mask))
 
-    def encode(self, frames: Tensor, padding_mask: Tensor | None = None) -> Encoded:
+    def encode(self, frames: Tensor, padding_mask: Tensor | None = None) -> Frame:
         """Backbone and mask decoder alone: the price of a frame between key frames."""
         _check_frames(frames)
-        height, width = frames.shape[-2:]
+        H, W = frames.shape[-2:]
         x = (frames.to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std
+        # Padding is the mean colour, as far from any edge as a colour can be.
         if padding_mask is not None:
             x = x.masked_fill(padding_mask[:, None], 0.0)
         x, token_padding = self._pad(x, padding_mask)
+        # The pyramid: local features at 1/8, 1/16, 1/32, and one global feature.
         x3, x4, x5, x6 = self.backbone(x)
-        return Encoded(x6, self.mask_decoder(x3, x4, x5, x6), token_padding, (height, width))
+        # One mask feature for all instances of the frame.
+        x_mask = self.mask_decoder(x3, x4, x5, x6)  # (B, D, Hp/8, Wp/8)
+        return Frame(self, x6, x_mask, token_padding, (H, W))
 
-    def decode(self, encoded: Encoded) -> FrameOutput:
+    def decode(self, frame: Frame) -> FrameOutput:
         """Queries, heads and masks from what `encode` gave: what only a key frame pays for."""
-        x6, x_mask, padding, _ = encoded
-        global_queries, queries = self.instance_decoder(x6, x_mask, padding)
-        class_logits, objectness, kernels = self.instance_decoder.heads(queries)
-        x_mask = crop(encoded)
-        return FrameOutput(class_logits, objectness, kernels, x_mask, apply_kernels(kernels, x_mask), global_queries)
+        # The decoder attends to the padded frame, whose padding is masked.
+        said, q_g = self.instance_decoder(frame.x6, frame.padded_x_mask, frame.token_padding)
+        # M = K . X_mask
+        mask_logits = frame.masks(said.kernels)  # (B, N, h, w)
+        return FrameOutput(*said, frame.x_mask, mask_logits, q_g)
 
-    def pass_queries(self, global_queries: Tensor, encoded: Encoded) -> Tensor:
-        """Another frame's Q_G (B, N, D) through this frame's last decoder stage -> mask logits (B, N, H/8, W/8)."""
-        queries = self.instance_decoder.last_stage(global_queries, *encoded[:3])
-        _, _, kernels = self.instance_decoder.heads(queries)
-        return encoded.masks(kernels)
+    def pass_queries(self, global_queries: Tensor, frame: Frame) -> Tensor:
+        """Another frame's Q_G (B, N, D) through this frame's local decoder -> mask logits M~ (B, N, h, w)."""
+        # Fig 4: the queries are of frame t, X_L and X_mask of frame t+delta.
+        said = self.instance_decoder.local(global_queries, frame.padded_x_mask, frame.token_padding)
+        return frame.masks(said.kernels)
 
     def _pad(self, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        batch, _, height, width = x.shape
-        right, bottom = -width % PAD_MULTIPLE, -height % PAD_MULTIPLE
-        if padding_mask is None and not right and not bottom:
+        """Pad at the right and the bottom to multiples of 64, and say which tokens see padding alone.
+
+        x (B, 3, H, W) -> (B, 3, Hp, Wp); padding_mask (B, H, W) bool or None -> (B, tokens) bool, or None: none does.
+        """
+        B, _, H, W = x.shape
+        right, bottom = -W % PAD_MULTIPLE, -H % PAD_MULTIPLE
+        if padding_mask is None and right == bottom == 0:
             return x, None
-        inside = x.new_ones(batch, 1, height, width) if padding_mask is None else (~padding_mask[:, None]).to(x.dtype)
-        inside = F.pad(inside, (0, right, 0, bottom))
-        # a token counts as padding only when no pixel of its cell lies inside the frame
-        tokens_inside = F.max_pool2d(inside, self.config.token_stride, stride=self.config.token_stride)
-        return F.pad(x, (0, right, 0, bottom)), tokens_inside.flatten(1) == 0
+        # 1 where a pixel belongs to the frame; what we add is outside.
+        inside = x.new_ones(B, 1, H, W)
+        if padding_mask is not None:
+            inside = inside.masked_fill(padding_mask[:, None], 0.0)
+        inside = F.pad(inside, (0, right, 0, bottom))  # (B, 1, Hp, Wp)
+        # A token is a cell of stride x stride pixels. It may be attended to if any of them is inside.
+        stride = self.config.token_stride
+        token_inside = F.max_pool2d(inside, stride, stride=stride)  # (B, 1, tokens high, tokens wide)
+        return F.pad(x, (0, right, 0, bottom)), token_inside.flatten(1) == 0
 
     def fuse(self) -> MobileInst:
         """Fold every batch norm into its convolution, in place, for inference; sets eval mode. Returns self."""
@@ -147,13 +186,7 @@ class MobileInst(nn.Module):
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
         """Write model.safetensors (floats as `dtype`) and config.json into `folder`; an unfused model only."""
-        if any(isinstance(m, nn.Identity) and name.endswith(".bn") for name, m in self.named_modules()):
-            raise ValueError("save_pretrained: this model is fused; save the one before fuse()")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in self.state_dict().items()}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, str(folder / "model.safetensors"), {"format": "pt"})
-        (folder / "config.json").write_text(json.dumps(self.config.to_dict(), indent=1) + "\n")
+        weights.save(self, folder, dtype)
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str | Path, class_names: Sequence[str] | None = None) -> MobileInst:
@@ -163,57 +196,37 @@ class MobileInst(nn.Module):
         was learned of them, the others start as in a new model (`torch.manual_seed` decides).
         Raises FileNotFoundError (what was looked for, what is shipped) or ValueError (the key or field at fault).
         """
-        folder = _weights_folder(name_or_folder)
-        try:
-            config = MobileInstConfig.from_dict(json.loads((folder / "config.json").read_text()))
-        except (json.JSONDecodeError, TypeError, ValueError) as error:
-            raise ValueError(f"{folder / 'config.json'} is no MobileInst config: {error}") from None
-        model = cls(config)
-        try:
-            state = load_file(str(folder / "model.safetensors"))
-        except SafetensorError as error:
-            raise ValueError(f"{folder / 'model.safetensors'} is no safetensors file, or cut short: {error}") from None
-        _check_state(state, model.state_dict(), folder)
-        if class_names is not None and tuple(class_names) != config.class_names:
-            model = cls(replace(config, class_names=tuple(class_names), num_classes=len(class_names)))
-            state |= _same_classes(state, config.class_names, model)
-        model.load_state_dict(state)
-        return model.eval()
-
-
-def as_frames(image: Tensor | np.ndarray) -> Tensor:
-    """One image, (H, W, 3) bytes or (3, H, W) floats in [0, 1] -> (1, 3, H, W) floats; ValueError for another shape."""
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"arrays must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
-        image = (
-            torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1).float().div(255)
-        )  # a copy: it may be read-only
-    if image.ndim != 3:
-        raise ValueError(f"must be (3, H, W), got {tuple(image.shape)}: one frame at a time")
-    return image[None]
-
-
-def crop(encoded: Encoded) -> Tensor:
-    """X_mask without the padding: (B, D, ceil(H/8), ceil(W/8))."""
-    height, width = encoded.size
-    return encoded.mask_features[..., : -(-height // MASK_STRIDE), : -(-width // MASK_STRIDE)]
+        return weights.load(cls, name_or_folder, class_names)
 
 
 def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
     """M = K . X_mask (paper, eq. of kernel reuse): (B, N, D), (B, D, h, w) -> (B, N, h, w)."""
-    batch, dim, height, width = mask_features.shape
-    return (kernels @ mask_features.reshape(batch, dim, height * width)).view(batch, kernels.shape[1], height, width)
+    B, D, h, w = mask_features.shape
+    # A 1x1 convolution whose weights the frame itself has chosen, written as a product of matrices.
+    return (kernels @ mask_features.reshape(B, D, h * w)).view(B, kernels.shape[1], h, w)
 
 
 def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Mask logits (B, N, h, w) at 1/8 -> (B, N, H, W), bilinear; `size` is (H, W) of the frame."""
-    batch, count, height, width = mask_logits.shape
-    if not count:  # interpolation refuses what is empty; a frame without instances has no masks
-        return mask_logits.new_zeros(batch, 0, *size)
-    full = (height * MASK_STRIDE, width * MASK_STRIDE)
+    B, N, h, w = mask_logits.shape
+    if not N:  # interpolation refuses what is empty; a frame without instances has no masks
+        return mask_logits.new_zeros(B, 0, *size)
+    full = (h * MASK_STRIDE, w * MASK_STRIDE)
     upsampled = F.interpolate(mask_logits, size=full, mode="bilinear", align_corners=False)
     return upsampled[..., : size[0], : size[1]]
+
+
+def image_to_batch(image: Tensor | np.ndarray) -> Tensor:
+    """One image, (H, W, 3) bytes or (3, H, W) floats in [0, 1] -> (1, 3, H, W) floats; ValueError for another shape."""
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"arrays must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
+        # A copy, since torch warns of arrays that are read-only.
+        image = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)
+        image = image.float().div(255)
+    if image.ndim != 3:
+        raise ValueError(f"must be (3, H, W), got {tuple(image.shape)}: one frame at a time")
+    return image[None]
 
 
 def pad_batch(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -221,44 +234,17 @@ def pad_batch(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
     The mask is None when all have one size, so that such a batch is computed as without padding.
     """
-    height, width = (max(f.shape[d] for f in frames) for d in (-2, -1))
-    if all(f.shape[-2:] == (height, width) for f in frames):
+    H, W = (max(frame.shape[d] for frame in frames) for d in (-2, -1))
+    if all(frame.shape[-2:] == (H, W) for frame in frames):
         return torch.stack(list(frames)), None
-    batch = frames[0].new_zeros(len(frames), 3, height, width)
-    mask = torch.ones(len(frames), height, width, dtype=torch.bool)
+    # Everything is padding until a frame is laid over it.
+    batch = frames[0].new_zeros(len(frames), 3, H, W)
+    padding_mask = torch.ones(len(frames), H, W, dtype=torch.bool)
     for i, frame in enumerate(frames):
         h, w = frame.shape[-2:]
         batch[i, :, :h, :w] = frame
-        mask[i, :h, :w] = False
-    return batch, mask.to(batch.device)
-
-
-def summary(model: MobileInst, size: tuple[int, int] = (640, 640)) -> dict[str, dict[str, float]]:
-    """Parameters and multiply-accumulates (MACs) of one frame of `size` (H, W), part by part.
-
-    Returns {part: {"params": int, "macs": int}} for backbone, mask_decoder, instance_decoder, masks and total.
-    """
-    from torch.utils.flop_counter import FlopCounterMode  # brings 70 MB that only counting needs
-
-    frames = torch.zeros(1, 3, *size, device=model.pixel_mean.device)
-    training = model.training
-    counter = FlopCounterMode(display=False)
-    # whatever the caller's mode: the counter hooks on gradients
-    with torch.inference_mode(False), torch.enable_grad(), counter:
-        model.eval()(frames)
-    model.train(training)
-    flops = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    table = {}
-    for part in ("backbone", "mask_decoder", "instance_decoder"):
-        params = sum(p.numel() for p in getattr(model, part).parameters())
-        # `decode` calls the heads itself, so that the counter does not see them within the instance decoder
-        table[part] = {
-            "params": params,
-            "macs": sum(flops.get(f"MobileInst.{n}", 0) for n in (part, f"{part}.heads")) // 2,
-        }
-    whole = {"params": sum(p.numel() for p in model.parameters()), "macs": flops["Global"] // 2}
-    table["masks"] = {"params": 0, "macs": whole["macs"] - sum(row["macs"] for row in table.values())}
-    return {**table, "total": whole}
+        padding_mask[i, :h, :w] = False
+    return batch, padding_mask.to(batch.device)
 
 
 def _check_frames(frames: Tensor) -> None:
@@ -270,43 +256,3 @@ def _check_frames(frames: Tensor) -> None:
         raise ValueError(f"frames must be floats in [0, 1], got {frames.dtype}; divide bytes by 255")
     if min(frames.shape[-2:]) < PAD_MULTIPLE:
         raise ValueError(f"frames must be at least 64 x 64, got {tuple(frames.shape[-2:])}; resize or pad them")
-
-
-def _weights_folder(name_or_folder: str | Path) -> Path:
-    from minst.samples import weights_folder  # samples is above the model; only a name needs it
-
-    folder = Path(name_or_folder)
-    if not folder.is_dir():
-        folder = weights_folder(str(name_or_folder))
-    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"{folder} is no MobileInst folder: {' and '.join(missing)} missing")
-    return folder
-
-
-CLASS_HEAD = "instance_decoder.heads.classes."
-
-
-def _same_classes(state: dict[str, Tensor], known: Sequence[str], model: MobileInst) -> dict[str, Tensor]:
-    """The class head of `model`, with the rows of categories that stand in `known` taken from `state` by name."""
-    head = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith(CLASS_HEAD)}
-    for row, name in enumerate(model.config.class_names):
-        if name in known:
-            for key, tensor in head.items():
-                tensor[row] = state[key][known.index(name)]
-    return head
-
-
-def _check_state(state: dict[str, Tensor], expected: dict[str, Tensor], folder: Path) -> None:
-    """Refuse weights of another model, naming the first key at fault."""
-    for key in expected:
-        if key not in state:
-            raise ValueError(f"{folder}: the weights lack {key!r}; config.json describes another model")
-        if state[key].shape != expected[key].shape:
-            shapes = f"{tuple(state[key].shape)} in the file, {tuple(expected[key].shape)} by config.json"
-            raise ValueError(f"{folder}: {key!r} has shape {shapes}")
-    extra = [key for key in state if key not in expected]
-    if extra:
-        raise ValueError(
-            f"{folder}: the weights hold {extra[0]!r} ({len(extra)} such keys), unknown to config.json's model"
-        )

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from minst.data.coco import COCO, open_folder
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
-from minst.model import MobileInst, as_frames, upsample_masks
+from minst.model import MobileInst, image_to_batch, upsample_masks
 from minst.processes import Alone
 from minst.tracking import KernelTracker
 
@@ -117,7 +117,7 @@ def _of_video(tracker: KernelTracker, clip: Clip, ids: list[int], size: int | No
 def _of_image(model: MobileInst, clip: Clip, ids: list[int], size: int | None, threshold: float) -> Iterator[dict]:
     """The detections of highest score: each query in each class, no suppression."""
     image = resized(clip.image(0), size, LARGEST_IMAGE)
-    out = model(as_frames(image))
+    out = model(image_to_batch(image))
     scores, places = out.scores()[0].flatten().sort(descending=True)  # (N * K,)
     queries, classes = places // len(ids), places % len(ids)
     count = min(DETECTIONS, int((scores >= threshold).sum()))

@@ -30,12 +30,12 @@ __all__ = ["RECIPES", "recipe"]
 _PAPER = {
     "preset": "topformer-base",
     "pairs": 8,
-    "jitter": 0.0,
+    "jitter_probability": 0.0,
     "token_weight": 0.0,  # the backbone comes with what ImageNet taught it
     "backbone_lr": 0.5,
     "weight_decay": 0.05,
     "warmup": 1000,
-    "decay": 0.22,
+    "cosine_share": 0.22,
     "short_min": 416,
     "short_max": 640,
     "long_max": 864,
@@ -43,7 +43,7 @@ _PAPER = {
     "save_every": 5000,
     "precision": "bf16",
 }
-_IMAGES = {**_PAPER, "iterations": 270_000, "lr": 1e-4, "passing_weight": 0.0}
+_IMAGES = {**_PAPER, "iterations": 270_000, "lr": 1e-4, "train_on": "images"}
 _VIDEO = {**_PAPER, "iterations": 12_000, "lr": 5e-5, "image_share": 0.0, "short_min": 360, "short_max": 480}
 _VIDEO |= {"warmup": 500, "save_every": 1000}
 
@@ -65,7 +65,7 @@ RECIPES = {
         "token_weight": 0.0,
         "min_scale": 0.4,
         "warmup": 10,
-        "decay": 0.7,
+        "cosine_share": 0.7,
         "max_gap": 2,
     },
     "ovis": {**_VIDEO, "out": "runs/ovis", "split": "train", "iterations": 20_000},

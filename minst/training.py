@@ -27,7 +27,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
@@ -37,19 +37,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
+from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
 from minst import processes
 from minst.backbones import load_backbone_weights
-from minst.backbones.base import DropPath
 from minst.config import MobileInstConfig
 from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining
 from minst.data.coco import open_folder
 from minst.data.shapes import CATEGORIES
 from minst.losses import LOSS_WEIGHTS, set_losses
-from minst.matcher import Instances
-from minst.model import MobileInst
-from minst.temporal import query_passing_losses
+from minst.matcher import Instances, hungarian_match
+from minst.model import Frame, MobileInst
+from minst.temporal import Match, kept_pairs, match_pairs, query_passing_losses
 
 __all__ = ["ClipBatches", "ShapesTraining", "TrainConfig", "learning_rate", "train", "training_losses"]
 
@@ -60,7 +60,7 @@ class TrainConfig:
 
     out: str = field(default="runs/shapes-tiny", metadata={"help": "folder of log, checkpoint and weights"})
     preset: str = field(default="shapes-tiny", metadata={"help": "model preset"})
-    switches: str = field(default="", metadata={"help": "fields of the model to change: decoder=local,bottom_up=off"})
+    switches: str = field(default="", metadata={"help": "fields of the model to change: pooling=avg,bottom_up=off"})
     init: str = field(
         default="", metadata={"help": "weights to start from, and their model (a folder or shipped name)"}
     )
@@ -80,18 +80,24 @@ class TrainConfig:
     small_until: int = field(default=0, metadata={"help": "iterations at the start at some 3/4 of that size"})
     image_share: float = field(default=0.1, metadata={"help": "share of image batches, without query passing"})
     max_gap: int = field(default=5, metadata={"help": "largest distance delta of the frames of a pair"})
-    passing_weight: float = field(default=1.0, metadata={"help": "weight of query passing; 0 trains on images only"})
+    train_on: str = field(default="pairs", metadata={"help": "pairs of frames of a clip | images, single ones"})
+    query_passing: str = field(
+        default="shared", metadata={"help": "what a passed query is held to: shared | kept | fresh; off: pairs alone"}
+    )
+    match_together: bool = field(default=True, metadata={"help": "one matching for both frames of a pair"})
+    passing_weight: float = field(default=1.0, metadata={"help": "weight of the losses of query passing"})
+    global_weight: float = field(default=1.0, metadata={"help": "weight of the losses of what the heads say of Q_G; 0 = without"})
+    target_stride: int = field(default=2, metadata={"help": "pixels along a cell of the targets of masks: 1, 2, 4, 8"})
     token_weight: float = field(default=1.0, metadata={"help": "weight of the token classifier on X6; 0 = without"})
-    identity: str = field(default="kept", metadata={"help": "kept | fresh: targets of passed queries; none: pairs alone"})
     min_scale: float = field(default=0.6, metadata={"help": "smallest share of the area that a random crop keeps"})
-    jitter: float = field(default=0.5, metadata={"help": "how often colours are changed, 0 to 1"})
+    jitter_probability: float = field(default=0.5, metadata={"help": "how often colours are changed, 0 to 1"})
     lr: float = field(default=1.5e-3, metadata={"help": "peak learning rate"})
     backbone_lr: float = field(default=1.0, metadata={"help": "factor on the learning rate of the backbone"})
     weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, not on norms, biases and queries"})
     warmup: int = field(default=300, metadata={"help": "iterations of linear warm-up"})
-    decay: float = field(default=0.5, metadata={"help": "share of the run, at its end, in which the rate decays"})
+    cosine_share: float = field(default=0.5, metadata={"help": "share of the run, at its end, in which the rate falls"})
     final_lr: float = field(default=0.01, metadata={"help": "learning rate at the end, as a share of the peak"})
-    clip: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
     freeze_norms: bool = field(default=False, metadata={"help": "batch norms keep their statistics; no drop path"})
     checkpointing: bool = field(
         default=False, metadata={"help": "keep fewer activations, compute them again: less memory"}
@@ -114,10 +120,16 @@ class TrainConfig:
                 raise ValueError(f"training: {name} is {getattr(self, name)}; it must be at least 1")
         if self.pairs % self.processes:
             raise ValueError(f"training: {self.processes} processes cannot share {self.pairs} pairs evenly")
-        choices = {"identity": ("kept", "fresh", "none"), "precision": ("fp32", "bf16"), "device": ("auto", "cpu", "cuda")}
+        choices = {
+            "train_on": ("pairs", "images"),
+            "query_passing": ("shared", "kept", "fresh", "off"),
+            "target_stride": (1, 2, 4, 8),
+            "precision": ("fp32", "bf16"),
+            "device": ("auto", "cpu", "cuda"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"training: {name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+                raise ValueError(f"training: {name} is {getattr(self, name)!r}; choose one of {', '.join(map(str, allowed))}")
         if self.short_max and not 64 <= self.short_min <= self.short_max <= self.long_max:
             sides = f"{self.short_min} to {self.short_max}, at most {self.long_max}"
             raise ValueError(f"training: shorter sides of {sides}; they must rise, from at least 64 pixels")
@@ -125,13 +137,30 @@ class TrainConfig:
             raise ValueError(f"training: frames of {self.height} x {self.width}; at least 64 x 64")
 
 
+def switches(text: str) -> dict:
+    """"pooling=avg,bottom_up=off" -> {"pooling": "avg", "bottom_up": False}: fields as a command line has them."""
+    known, found = {field.name: field for field in fields(MobileInstConfig)}, {}
+    for part in filter(None, text.split(",")):
+        name, said, value = part.partition("=")
+        kind = type(known[name].default) if name in known else None
+        if kind is bool and value in ("on", "off"):
+            found[name] = value == "on"
+        elif kind is int and value.isdecimal():
+            found[name] = int(value)
+        elif kind is str and said:
+            found[name] = value
+        else:
+            raise ValueError(f"config: {part!r} is no switch such as pooling=avg, bottom_up=off or num_queries=50")
+    return found
+
+
 def learning_rate(iteration: int, config: TrainConfig) -> float:
-    """The share of the peak: linear warm-up, then constant, then a cosine down to `final_lr` in the last `decay`.
+    """The share of the peak: linear warm-up, then constant, then a cosine down to `final_lr` in the last `cosine_share`.
 
     While it is constant, a run does not depend on where it will end: `iterations` may still be changed.
     """
     warm = min(1.0, (iteration + 1) / max(1, config.warmup))
-    start = (1 - config.decay) * config.iterations
+    start = (1 - config.cosine_share) * config.iterations
     done = max(0.0, iteration - start) / max(1.0, config.iterations - start)
     return warm * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
 
@@ -148,35 +177,65 @@ def training_losses(
     counts: what losses are divided by, (instances, instances seen in both frames of a pair); None = those of `batch`.
     """
     frames, instances, is_pairs, padding = batch
-    seen, kept = counts or [max(1.0, n) for n in instance_counts([batch], config)]
-    encoded = model.encode(frames, padding)
-    out = model.decode(encoded)
-    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen)
-    if is_pairs and config.identity != "none":
-        half = len(frames) // 2
-        now = type(out)(*(x[:half] for x in out))
-        later = encoded._replace(
-            x6=encoded.x6[half:],
-            mask_features=encoded.mask_features[half:],
-            token_padding=None if encoded.token_padding is None else encoded.token_padding[half:],
-        )
-        logits, sides = out.class_logits[half:], (matches[:half], instances[:half], instances[half:])
-        passed = query_passing_losses(model, now, later, *sides, logits, config.identity, kept)
-        losses.update({f"pass_{name}": value for name, value in passed.items()})
+    seen, passed_on = counts or [max(1.0, n) for n in instance_counts([batch], config)]
+    frame = model.encode(frames, padding)
+    out = model.decode(frame)
+    together = is_pairs and config.match_together
+    matches = match_pairs(out.class_logits, out.mask_logits, instances) if together else None
+    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen, matches)
+    if config.global_weight:
+        losses |= _prefixed("global", global_losses(model, frame, out.global_queries, instances, matches, seen))
+    if is_pairs and config.query_passing != "off":
+        half = len(frames) // 2  # the first half are the frames t, the second the frames t+delta
+        later = frame.select(slice(half, None))
+        passed = model.pass_queries(out.global_queries[:half], later)  # (P, N, h, w)
+        held = _passed_matches(config, out.class_logits[half:], passed, matches, instances)
+        losses |= _prefixed("pass", query_passing_losses(passed, held, instances[half:], passed_on))
     if token_classifier is not None:
-        losses["token"] = token_loss(token_classifier(encoded.x6), instances)
+        losses["token"] = token_loss(token_classifier(frame.x6), instances)
     return losses
 
 
+def _prefixed(name: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{name}_{key}": value for key, value in losses.items()}
+
+
+def global_losses(
+    model: MobileInst,
+    frame: Frame,
+    global_queries: Tensor,
+    instances: Sequence[Instances],
+    matches: Sequence[Match],
+    num_instances: float,
+) -> dict[str, Tensor]:
+    """The same losses of what the heads say of Q_G already, which is to answer for the same instances."""
+    said = model.instance_decoder.predict(global_queries)
+    return set_losses(
+        said.class_logits, said.objectness, frame.masks(said.kernels), instances, num_instances, matches
+    )[0]
+
+
+def _passed_matches(config: TrainConfig, class_logits: Tensor, passed: Tensor, matches: list, instances: list) -> list:
+    """Which instance of frame t+delta each passed query is held to, pair by pair (see minst/temporal.py)."""
+    half = len(passed)
+    if config.query_passing == "shared":
+        return matches[half:]
+    if config.query_passing == "fresh":
+        return hungarian_match(class_logits, passed, instances[half:])
+    return [kept_pairs(*of) for of in zip(matches[:half], instances[:half], instances[half:], strict=True)]
+
+
 def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float, float]:
-    """Instances in all frames of a batch cut into `parts`, and those that a passed query is to find again."""
+    """Instances in all frames of a batch cut into `parts`, and those that a passed query is held to."""
     seen = sum(len(target.labels) for part in parts for target in part.instances)
-    kept = 0
+    passed_on = 0
     for part in parts:
         half = len(part.instances) // 2 if part.is_pairs else 0
         for now, later in zip(part.instances[:half], part.instances[half:]):
-            kept += len(later.ids) if config.identity == "fresh" else int(torch.isin(later.ids, now.ids).sum())
-    return float(seen), float(kept)
+            # "kept" leaves out what frame t does not show
+            kept = torch.isin(later.ids, now.ids) if config.query_passing == "kept" else torch.ones_like(later.ids)
+            passed_on += int(kept.sum())
+    return float(seen), float(passed_on)
 
 
 def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
@@ -193,35 +252,40 @@ def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
 
 
 def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
-    """2 L_cls + 2 L_mask + L_obj, and the mask losses of query passing with the same weights."""
-    weights = {**LOSS_WEIGHTS, **{f"pass_{k}": config.passing_weight * LOSS_WEIGHTS[k] for k in ("dice", "pixel")}}
-    weights["token"] = config.token_weight
+    """2 L_cls + 2 L_mask + L_obj, and the mask losses of query passing and of Q_G with the same weights."""
+    weights = {**LOSS_WEIGHTS, "token": config.token_weight}
+    for name, weight in LOSS_WEIGHTS.items():
+        weights[f"pass_{name}"] = config.passing_weight * weight
+        weights[f"global_{name}"] = config.global_weight * weight
     return sum(weights[name] * value for name, value in losses.items())
 
 
-def train(config: TrainConfig, resume: bool = True, clip: Callable | None = None) -> Path:
+def train(
+    config: TrainConfig, resume: bool = True, clips: Callable | None = None, model: MobileInst | None = None
+) -> Path:
     """Train, and write into `config.out`: log.jsonl, checkpoint.pt, and the averaged weights in weights/.
 
     With `resume` a run that was interrupted goes on from its last checkpoint; without, it starts anew.
+    clips, model: in the place of those that the config names; what `ClipBatches` takes, and a model to be changed.
     Raises FloatingPointError when a loss is not finite (iteration, which losses), ValueError when the folder holds
     a run of another config, what the readers raise for `config.data`. Returns the folder of the weights.
     """
     if config.processes == 1:
-        _run(config, resume, clip)
+        _run(config, resume, clips, model)
     else:
-        processes.spawn(_run, config.processes, config, resume, clip)
+        processes.spawn(_run, config.processes, config, resume, clips, model)
     return Path(config.out) / "weights"
 
 
-def _run(config: TrainConfig, resume: bool, clip: Callable | None) -> None:
+def _run(config: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None) -> None:
     """The loop of one process; rank 0 writes."""
     engine, out = processes.join(config.device, config.precision), Path(config.out)
-    clip = clip or _clips(config)
-    batches = ClipBatches(config, clip, engine.rank, engine.processes)
+    clips = clips or _clips(config)
+    batches = ClipBatches(config, clips, engine.rank, engine.processes)
     out.mkdir(parents=True, exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    state = _start(config, engine, getattr(clip, "categories", CATEGORIES))
+    state = _start(config, engine, getattr(clips, "categories", CATEGORIES), model)
     if not resume and not engine.rank:
         (out / "checkpoint.pt").unlink(missing_ok=True)  # or a new run, killed early, would go on from the old one
     first = _resume(state, out, config) if resume else 0
@@ -338,7 +402,7 @@ class _State:
 def freeze_norms(model: nn.Module) -> None:
     """Batch norms use the statistics they have and drop path is off: for small batches, and to compare processes."""
     for module in model.modules():
-        if isinstance(module, (nn.BatchNorm2d, DropPath)):
+        if isinstance(module, (nn.BatchNorm2d, StochasticDepth)):
             module.eval()
 
 
@@ -389,18 +453,27 @@ def _without_momentum(norms: Sequence[_BatchNorm]):
 
 
 def _start(
-    config: TrainConfig, engine: processes.Alone | None = None, categories: Sequence[str] = CATEGORIES
+    config: TrainConfig,
+    engine: processes.Alone | None = None,
+    categories: Sequence[str] = CATEGORIES,
+    model: MobileInst | None = None,
 ) -> _State:
     torch.manual_seed(config.seed)
+    model = model or initial_model(config, categories)
+    # channels_last makes CPU training about 1.7 times as fast
+    return _State(model.to(memory_format=torch.channels_last), config, engine)
+
+
+def initial_model(config: TrainConfig, categories: Sequence[str] = CATEGORIES) -> MobileInst:
+    """The model that a config starts from; random weights are those of torch's generator as it stands."""
     if config.init:
         model = MobileInst.from_pretrained(config.init, categories)
     else:
         named = {"class_names": tuple(categories), "num_classes": len(categories)}
-        model = MobileInst(MobileInstConfig.preset(config.preset, **named | MobileInstConfig.switches(config.switches)))
+        model = MobileInst(MobileInstConfig.preset(config.preset, **named | switches(config.switches)))
     if config.backbone_weights:
         load_backbone_weights(model.backbone, config.backbone_weights)
-    # channels_last makes CPU training about 1.7 times as fast
-    return _State(model.to(memory_format=torch.channels_last), config, engine)
+    return model
 
 
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
@@ -422,24 +495,28 @@ def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
 def _step(state: _State, parts: list[Batch], iteration: int, config: TrainConfig) -> dict[str, Tensor]:
     """One step of the optimiser on a batch, which this process sees its own `parts` of; its mean losses."""
     engine = state.engine
-    # what drop path draws: a function of the iteration, so that resume is exact, and not the same in every process
+    # What drop path draws is a function of the iteration, so that resume is exact, and of the process.
     torch.manual_seed(config.seed * 1_000_003 + iteration + 7_919 * engine.rank)
+    for group, base in zip(state.optimizer.param_groups, state.base_rates):
+        group["lr"] = base * learning_rate(iteration, config)
+    # Losses are divided by the counts of the whole batch, however it is shared and cut.
     counts = engine.total(torch.tensor(instance_counts(parts, config), device=engine.device))
     counts = (counts.clamp(min=1) / (engine.processes * len(parts))).tolist()
+    # Gradients of all parts add up; processes exchange them with the last part alone.
     state.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for number, part in enumerate(parts, start=1):
-        more = number < len(parts)
-        with engine.no_sync(state.wrapped) if more else contextlib.nullcontext():
+        last = number == len(parts)
+        with contextlib.nullcontext() if last else engine.no_sync(state.wrapped):
             losses = _losses(state, part, counts, iteration, config)
             engine.backward(losses["loss"] / len(parts))
         for name, value in losses.items():
             sums[name] = sums.get(name, 0) + value.detach() / len(parts)
-    if not torch.isfinite(nn.utils.clip_grad_norm_(state.parameters, config.clip)):
-        raise _not_finite(iteration, "gradient")  # before it reaches the weights and, through them, a checkpoint
-    for group, base in zip(state.optimizer.param_groups, state.base_rates):
-        group["lr"] = base * learning_rate(iteration, config)
+    # A gradient that is not finite must not reach the weights and, through them, a checkpoint.
+    if not torch.isfinite(nn.utils.clip_grad_norm_(state.parameters, config.max_grad_norm)):
+        raise _not_finite(iteration, "gradient")
     state.optimizer.step()
+    # What is measured and shipped is the moving average of the weights.
     state.average.update_parameters(state.model)
     return sums
 
@@ -466,7 +543,7 @@ def _to(batch: Batch, device: torch.device) -> Batch:
 def _not_finite(iteration: int, what: str) -> FloatingPointError:
     return FloatingPointError(
         f"training: loss is not finite at iteration {iteration + 1} ({what}); "
-        "the last checkpoint is good: lower --lr or --clip and resume"
+        "the last checkpoint is good: lower --lr or --max-grad-norm and resume"
     )
 
 
@@ -513,5 +590,5 @@ def _resume(state: _State, out: Path, config: TrainConfig) -> int:
 
 def _free_length(before: dict, config: TrainConfig, iteration: int) -> set[str]:
     """`iterations` may change as long as neither the old nor the new schedule has begun to decay."""
-    begin = min((1 - run["decay"]) * run["iterations"] for run in (before, asdict(config)))
-    return {"iterations", "decay"} if iteration <= begin else set()
+    begin = min((1 - run["cosine_share"]) * run["iterations"] for run in (before, asdict(config)))
+    return {"iterations", "cosine_share"} if iteration <= begin else set()

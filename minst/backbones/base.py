@@ -1,14 +1,13 @@
 """The blocks that TopFormer and SeaFormer share.
 
     Conv2dBN          convolution + batch norm under the checkpoints' names `c` and `bn`
-    InvertedResidual  1x1 expand -> k x k depth-wise -> 1x1 project (+ input): a convolution at a mobile price
+    InvertedResidual  1x1 expand -> k x k depth-wise -> 1x1 project (+ input): mobile convolution
     ConvStage         [stem] -> layer1 -> layer2 -> ..., one inverted residual a row of a table
-    TransformerBlock  x + attention(x), then x + MLP(x), on maps (B, C, H, W): "tokens" stay where they lie
-    DropPath          in training, skips a branch for some samples
+    TransformerBlock  x + attention(x), then x + MLP(x), on maps: tokens stay where they lie
 
 Symbols: B batch, C channels, H W height and width, k kernel size.
 
-Attribute names such as `c`, `conv`, `fc1` are those of the official checkpoints, which load with no renaming.
+Names such as `c`, `conv`, `fc1` are those of the official checkpoints, which load as they are.
 
 Lesson: notebooks/02_backbone.ipynb
 """
@@ -16,18 +15,17 @@ Lesson: notebooks/02_backbone.ipynb
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from ..layers import ConvNorm
+from minst.layers import ConvNorm
 
-__all__ = ["BackboneFeatures", "Conv2dBN", "ConvStage", "DropPath", "InvertedResidual", "MLP", "Transformer"]
+__all__ = ["MLP", "BackboneFeatures", "Conv2dBN", "ConvStage", "InvertedResidual", "Transformer"]
 
-Row = tuple[int, float, int, int]  # kernel size, expansion, output channels, stride
+# One row a layer: (kernel size, expansion, output channels, stride).
+Rows = list[tuple[int, float, int, int]]
 
 
 class BackboneFeatures(NamedTuple):
@@ -40,40 +38,27 @@ class BackboneFeatures(NamedTuple):
 
 
 class Conv2dBN(ConvNorm):
-    """`ConvNorm` whose convolution is called `c`, as in the checkpoints of both mobile transformers."""
+    """`ConvNorm` whose convolution is called `c`."""
 
     conv_name = "c"
 
 
-class DropPath(nn.Module):
-    """In training, zero the whole branch of a sample with probability `p`; the mean stays. In eval mode, nothing."""
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same."""
-        if not self.training or self.p == 0.0:
-            return x
-        kept = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(1.0 - self.p)
-        return x * (kept / (1.0 - self.p))
-
-
 class InvertedResidual(nn.Module):
-    """Narrow -> wide -> narrow: the costly spatial convolution sees each wide channel alone (depth-wise).
+    """Narrow -> wide -> narrow: the costly k x k convolution sees each wide channel alone."""
 
-    No activation after the projection, for on a narrow map ReLU would destroy what the next block needs.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: float):
+    def __init__(self, c_in: int, c_out: int, kernel_size: int, stride: int, expansion: float):
         super().__init__()
-        hidden = round(in_channels * expansion)
-        self.residual = stride == 1 and in_channels == out_channels
-        # in place: the maps at 1/2 and 1/4 are the biggest of the network, and memory traffic is what they cost
-        expand = [Conv2dBN(in_channels, hidden), nn.ReLU(inplace=True)] if expansion != 1 else []
-        depthwise = [Conv2dBN(hidden, hidden, kernel_size, stride, groups=hidden), nn.ReLU(inplace=True)]
-        self.conv = nn.Sequential(*expand, *depthwise, Conv2dBN(hidden, out_channels))
+        self.out_channels = c_out
+        self.residual = stride == 1 and c_in == c_out
+        hidden = round(c_in * expansion)
+        # The activations are in place: the maps at 1/2 and 1/4 are the largest of the network, and
+        # what they cost is memory traffic.
+        expand = [Conv2dBN(c_in, hidden), nn.ReLU(inplace=True)] if expansion != 1 else []
+        depthwise = Conv2dBN(hidden, hidden, kernel_size, stride, groups=hidden)
+        # The projection has no activation: a ReLU on so few channels would destroy what the next
+        # block needs.
+        project = Conv2dBN(hidden, c_out)
+        self.conv = nn.Sequential(*expand, depthwise, nn.ReLU(inplace=True), project)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H/stride, W/stride)."""
@@ -81,32 +66,34 @@ class InvertedResidual(nn.Module):
 
 
 class ConvStage(nn.Sequential):
-    """Inverted residuals `layer1`, `layer2`, ..., after a stride-2 convolution if `stem` names one.
+    """Inverted residuals `layer1`, `layer2`, ..., one a row; a stride-2 convolution may come first.
 
-    Args:
-        rows: (kernel size, expansion, channels, stride) of each layer. in_channels: of `layer1`.
-        stem: attribute name of the stem, on which the two official code bases do not agree.
+    in_channels: of `layer1`. stem: the name of that convolution, on which the official code bases
+    do not agree, or None for none.
     """
 
-    def __init__(self, rows: Sequence[Row], in_channels: int = 16, stem: str | None = None):
-        layers: dict[str, nn.Module] = {}
+    def __init__(self, rows: Rows, in_channels: int = 16, stem: str | None = None):
+        super().__init__()
         if stem is not None:
-            layers[stem] = nn.Sequential(Conv2dBN(3, in_channels, 3, stride=2), nn.ReLU(inplace=True))
-        for i, (kernel_size, expansion, channels, stride) in enumerate(rows, start=1):
-            layers[f"layer{i}"] = InvertedResidual(in_channels, channels, kernel_size, stride, expansion)
-            in_channels = channels
-        super().__init__(OrderedDict(layers))
+            convolution = Conv2dBN(3, in_channels, 3, stride=2)
+            self.add_module(stem, nn.Sequential(convolution, nn.ReLU(inplace=True)))
+        for i, (kernel_size, expansion, out_channels, stride) in enumerate(rows, start=1):
+            layer = InvertedResidual(in_channels, out_channels, kernel_size, stride, expansion)
+            self.add_module(f"layer{i}", layer)
+            in_channels = out_channels
         self.out_channels = in_channels
 
 
 class MLP(nn.Module):
-    """1x1 widen -> 3x3 depth-wise -> ReLU6 -> 1x1 narrow. The 3x3 tells neighbours apart: it is the position code."""
+    """1x1 widen -> 3x3 depth-wise -> ReLU6 -> 1x1 narrow."""
 
     def __init__(self, dim: int, ratio: int):
         super().__init__()
         hidden = dim * ratio
         self.fc1 = Conv2dBN(dim, hidden)
-        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)  # no norm, hence a bias
+        # The 3x3 tells neighbours apart: it is the transformer's only position code. It has no norm
+        # behind it, hence a bias.
+        self.dwconv = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
         self.act = nn.ReLU6()
         self.fc2 = Conv2dBN(hidden, dim)
         nn.init.normal_(self.dwconv.weight, std=math.sqrt(2.0 / 9.0))
@@ -118,36 +105,37 @@ class MLP(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """x + attention(x), then x + MLP(x). No layer norm: each convolution carries a batch norm, which folds away."""
+    """x + attention(x), then x + MLP(x). No layer norm: every convolution has a batch norm.
 
-    def __init__(self, attention: nn.Module, dim: int, mlp_ratio: int, drop_path: float):
+    drop_path: probability with which, in training, a branch is left out for a sample.
+    """
+
+    def __init__(self, attention: nn.Module, mlp: nn.Module, drop_path: float):
+        # torchvision takes over a second to import: only who builds a transformer waits for it.
+        from torchvision.ops import StochasticDepth
+
         super().__init__()
         self.attn = attention
-        self.drop_path = DropPath(drop_path)
-        self.mlp = MLP(dim, mlp_ratio)
+        self.drop_path = StochasticDepth(drop_path, "row")
+        self.mlp = mlp
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
+        # Each cell learns from the others what the scene shows, ...
         x = x + self.drop_path(self.attn(x))
+        # ... and mixes the channels of what it has learned.
         return x + self.drop_path(self.mlp(x))
 
 
-class Transformer(nn.Module):
-    """`depth` blocks; the drop path's probability grows from 0 at the first to `drop_path` at the last.
+class Transformer(nn.Sequential):
+    """`depth` blocks, under the name that they have in the checkpoints.
 
-    Args:
-        attention: the class of the attention. attention_args: what it is built with, the dimension first.
+    attention: makes the attention of one block. dim: channels of the map.
     """
 
-    def __init__(
-        self, attention: type[nn.Module], attention_args: tuple[int, ...], depth: int, mlp_ratio: int, drop_path=0.1
-    ):
+    def __init__(self, attention: Callable[[], nn.Module], dim: int, depth: int, mlp_ratio: int):
         super().__init__()
-        rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-        dim = attention_args[0]
-        blocks = [TransformerBlock(attention(*attention_args), dim, mlp_ratio, rate) for rate in rates]
+        # Drop path grows from 0 to 0.1: what the first blocks compute, all others build on.
+        rates = [0.1 * i / max(depth - 1, 1) for i in range(depth)]
+        blocks = [TransformerBlock(attention(), MLP(dim, mlp_ratio), rate) for rate in rates]
         self.transformer_blocks = nn.Sequential(*blocks)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> the same."""
-        return self.transformer_blocks(x)

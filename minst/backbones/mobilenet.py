@@ -4,13 +4,14 @@
                      |                  |               |               |
                      X3 (32)            X4 (96)         X5 (320)        X6 (320)
 
-No part of it sees the whole frame at once: what that costs is what the comparison with the transformers shows.
+No part of it sees the whole frame at once: what that costs is what the comparison shows.
 
-Assumption: X6 is one more inverted residual of the same width, expansion 2 (expansion 6 on 320 channels would cost
-as much as a tenth of the whole backbone). X5 is the last map before torchvision's 1280-channel convolution, which
-serves the classifier and is left out. Deviation: nothing is injected, `injection` changes nothing.
+Assumption: X6 is one more inverted residual of the same width, expansion 2 (expansion 6 on 320
+    channels would cost as much as a tenth of the whole backbone). X5 is the last map before
+    torchvision's 1280-channel convolution, which serves the classifier and is left out.
+Deviation: nothing is injected, `injection` changes nothing.
 
-The keys are torchvision's (`features.0.0.weight`, ...), so that its ImageNet checkpoint loads as it is.
+The keys are torchvision's (`features.0.0.weight`, ...), whose ImageNet checkpoint loads as it is.
 
 Lesson: notebooks/02_backbone.ipynb
 """
@@ -19,40 +20,46 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .base import BackboneFeatures
+from minst.backbones.base import BackboneFeatures
 
-__all__ = ["MobileNetV2"]
+__all__ = ["MOBILENET_WIDTHS", "MobileNetV2"]
 
+# The width of 0.6 has as many MACs as the tiny transformers, for a fair comparison (minst.lab).
+MOBILENET_WIDTHS = {"mobilenetv2": 1.0, "mobilenetv2-0.6": 0.6}
 LAST_LAYERS = (6, 13, 17)  # of the resolutions 1/8, 1/16, 1/32
 
 
 class MobileNetV2(nn.Module):
-    """Args:
-        token_stride: 64, or 32: the block of X6 at stride 1.
-        width: factor on all channels, rounded to multiples of 8 (the same paper's "width multiplier").
+    """width: factor on all channels, rounded to multiples of 8 (Sandler et al., 2018).
+
+    token_stride: 64, or 32: the block of X6 at stride 1.
     """
 
-    optional_keys = "x6."  # no ImageNet checkpoint has our additional block
+    # No ImageNet checkpoint has our additional block.
+    optional_keys = ("x6.",)
 
     def __init__(self, token_stride: int = 64, width: float = 1.0):
-        # torchvision.models takes a second or two to import: only who builds this backbone waits for it
+        # torchvision takes over a second to import: only who builds this backbone waits for it.
         from torchvision.models import mobilenet_v2
         from torchvision.models.mobilenetv2 import InvertedResidual
 
         super().__init__()
         self.features = mobilenet_v2(weights=None, width_mult=width).features[:18]
         c3, c4, c5 = (self.features[last].out_channels for last in LAST_LAYERS)
-        self.x6 = InvertedResidual(c5, c5, stride=2 if token_stride == 64 else 1, expand_ratio=2)
+        self.x6 = InvertedResidual(c5, c5, stride=token_stride // 32, expand_ratio=2)
+        # torchvision initialises a whole network from outside; a block alone is left to us.
         for conv in self.x6.modules():
-            if isinstance(conv, nn.Conv2d):  # torchvision initialises its own blocks only from outside
+            if isinstance(conv, nn.Conv2d):
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out")
         self.out_channels: tuple[int, int, int, int] = (c3, c4, c5, c5)
 
     def forward(self, x: Tensor) -> BackboneFeatures:
-        """(B, 3, H, W), normalised."""
+        """(B, 3, H, W), normalised -> X3, X4, X5 and X6."""
+        # One row of layers, in which each resolution's last output is its richest.
         outputs = []
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in LAST_LAYERS:
                 outputs.append(x)
-        return BackboneFeatures(*outputs, self.x6(x))
+        x3, x4, x5 = outputs
+        return BackboneFeatures(x3, x4, x5, self.x6(x5))

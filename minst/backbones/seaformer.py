@@ -1,46 +1,39 @@
 """SeaFormer: attention squeezed to one row and one column, so that it stays cheap at 1/32 too.
 
-    frame -> smb1 (1/4) -> smb2 (1/8) -> smb3 (1/16) -> smb4 (1/32) -> trans1 -> smb5 (1/64) -> trans2
-                              |              |                           |                        |
-                              X3             X4                          X5                       X6
+    frame -> smb1 -> smb2 -> smb3 -> smb4 -> trans1 -> smb5 -> trans2
+             1/4     1/8     1/16    1/32              1/64
+                     X3      X4              X5                X6
 
-Squeeze: averaged over its width, a map (H, W) has H tokens, and attention among them costs H^2 instead of (H W)^2;
-the same over its height. The sum of the two is spread back over the map. Detail that averaging loses comes from a
-depth-wise convolution of q, k and v beside it, gated by the attention's output.
-
-Deviation: the official fusion of local and global features belongs to its segmentation head, not to the backbone.
-MobileInst's mask decoder does that work here; so `injection` changes nothing (see `minst.backbones.build`).
+Deviation: the official fusion of local and global features belongs to its segmentation head, not
+    to the backbone. MobileInst's mask decoder does that work here; so `injection` changes nothing.
 
 Lesson: notebooks/02_backbone.ipynb
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import h_sigmoid
-from .base import BackboneFeatures, Conv2dBN, ConvStage, Row, Transformer
+from minst.backbones.base import BackboneFeatures, Conv2dBN, ConvStage, Rows, Transformer
+from minst.layers import h_sigmoid
 
 __all__ = ["SEAFORMER_SIZES", "SeaFormer"]
 
-# of each stage the table of layers (kernel size, expansion, channels, stride); heads and depth of both transformers
+# stages: the layers of smb1 to smb5, each (kernel size, expansion, channels, stride)
 SEAFORMER_SIZES = {
-    "tiny": dict(
-        stages=[[(3, 1, 16, 1), (3, 4, 16, 2), (3, 3, 16, 1)], [(5, 3, 32, 2), (5, 3, 32, 1)],
-                [(3, 3, 64, 2), (3, 3, 64, 1)], [(5, 3, 128, 2)], [(3, 6, 160, 2)]],
-        heads=4, depth=2),
-    "small": dict(
-        stages=[[(3, 1, 16, 1), (3, 4, 24, 2), (3, 3, 24, 1)], [(5, 3, 48, 2), (5, 3, 48, 1)],
-                [(3, 3, 96, 2), (3, 3, 96, 1)], [(5, 4, 160, 2)], [(3, 6, 192, 2)]],
-        heads=6, depth=3),
-    "base": dict(
-        stages=[[(3, 1, 16, 1), (3, 4, 32, 2), (3, 3, 32, 1)], [(5, 3, 64, 2), (5, 3, 64, 1)],
-                [(3, 3, 128, 2), (3, 3, 128, 1)], [(5, 4, 192, 2)], [(3, 6, 256, 2)]],
-        heads=8, depth=4),
+    "seaformer-tiny": {"heads": 4, "depth": 2, "stages": [
+        [(3, 1, 16, 1), (3, 4, 16, 2), (3, 3, 16, 1)], [(5, 3, 32, 2), (5, 3, 32, 1)],
+        [(3, 3, 64, 2), (3, 3, 64, 1)], [(5, 3, 128, 2)], [(3, 6, 160, 2)]]},
+    "seaformer-small": {"heads": 6, "depth": 3, "stages": [
+        [(3, 1, 16, 1), (3, 4, 24, 2), (3, 3, 24, 1)], [(5, 3, 48, 2), (5, 3, 48, 1)],
+        [(3, 3, 96, 2), (3, 3, 96, 1)], [(5, 4, 160, 2)], [(3, 6, 192, 2)]]},
+    "seaformer-base": {"heads": 8, "depth": 4, "stages": [
+        [(3, 1, 16, 1), (3, 4, 32, 2), (3, 3, 32, 1)], [(5, 3, 64, 2), (5, 3, 64, 1)],
+        [(3, 3, 128, 2), (3, 3, 128, 1)], [(5, 4, 192, 2)], [(3, 6, 256, 2)]]},
 }  # fmt: skip
 
 
@@ -51,15 +44,21 @@ class AxisPosition(nn.Module):
         super().__init__()
         self.pos_embed = nn.Parameter(torch.randn(1, channels, places))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, S) -> the same
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, S) -> the same, with the positions of S places added."""
-        # linear interpolation, written as a bilinear one of height 1: mobile runtimes know only that operator
-        place = F.interpolate(self.pos_embed[:, :, None], (1, x.shape[-1]), mode="bilinear", align_corners=False)
-        return x + place[:, :, 0]
+        # This is linear interpolation, written as a bilinear one of height 1: mobile runtimes know
+        # no other.
+        size = (1, x.shape[-1])
+        places = self.pos_embed[:, :, None]  # (1, C, 1, 16)
+        places = F.interpolate(places, size, mode="bilinear", align_corners=False)  # (1, C, 1, S)
+        return x + places[:, :, 0]
 
 
 class SqueezeAxialAttention(nn.Module):
-    """h_sigmoid(proj(relu6(v + rows + columns))) * detail(q, k, v)."""
+    """Attention over H rows and W columns instead of H*W cells: H^2 + W^2 pairs, not (H*W)^2.
+
+    key_dim: channels of q and of k in each of the heads; v has `value_ratio` times as many.
+    """
 
     def __init__(self, dim: int, key_dim: int, heads: int, value_ratio: int):
         super().__init__()
@@ -67,7 +66,8 @@ class SqueezeAxialAttention(nn.Module):
         self.scale = key_dim**-0.5
         qk_dim = key_dim * heads
         v_dim = qk_dim * value_ratio
-        self.to_q, self.to_k, self.to_v = Conv2dBN(dim, qk_dim), Conv2dBN(dim, qk_dim), Conv2dBN(dim, v_dim)
+        self.to_q, self.to_k = Conv2dBN(dim, qk_dim), Conv2dBN(dim, qk_dim)
+        self.to_v = Conv2dBN(dim, v_dim)
         self.pos_emb_rowq, self.pos_emb_rowk = AxisPosition(qk_dim), AxisPosition(qk_dim)
         self.pos_emb_columnq, self.pos_emb_columnk = AxisPosition(qk_dim), AxisPosition(qk_dim)
         self.proj_encode_row = nn.Sequential(nn.ReLU6(), Conv2dBN(v_dim, v_dim))
@@ -79,48 +79,63 @@ class SqueezeAxialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
-        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)
-        detail = self.pwconv(F.relu6(self.dwconv(torch.cat([q, k, v], dim=1))))
-        # averaged over W: one token a row; over H: one token a column
-        rows = self.attend(self.pos_emb_rowq(q.mean(3)), self.pos_emb_rowk(k.mean(3)), v.mean(3))  # (B, C_v, H)
-        columns = self.attend(self.pos_emb_columnq(q.mean(2)), self.pos_emb_columnk(k.mean(2)), v.mean(2))
-        rows = self.proj_encode_row(rows[:, :, :, None])  # (B, C_v, H, 1), spreads over the width below
+        # y = h_sigmoid(proj(relu6(v + A_row + A_col))) * detail(q, k, v)
+        # A_row = softmax(q_r^T k_r / sqrt(d)) v_r, with q, k, v averaged over the width; A_col the
+        # same over the height.
+        q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)  # (B, C_qk, H, W) twice, (B, C_v, H, W)
+        # Squeeze the width: one token a row. S = H.
+        q_row, k_row, v_row = q.mean(3), k.mean(3), v.mean(3)  # (B, C_qk, H) twice, (B, C_v, H)
+        rows = self.attend(self.pos_emb_rowq(q_row), self.pos_emb_rowk(k_row), v_row)  # (B, C_v, H)
+        rows = self.proj_encode_row(rows[:, :, :, None])  # (B, C_v, H, 1)
+        # Squeeze the height: one token a column. S = W.
+        q_col, k_col, v_col = q.mean(2), k.mean(2), v.mean(2)  # (B, C_qk, W) twice, (B, C_v, W)
+        columns = self.attend(self.pos_emb_columnq(q_col), self.pos_emb_columnk(k_col), v_col)
         columns = self.proj_encode_column(columns[:, :, None, :])  # (B, C_v, 1, W)
+        # Fine structure, which squeezing loses, comes from a convolution over q, k and v.
+        detail = self.pwconv(F.relu6(self.dwconv(torch.cat([q, k, v], dim=1))))  # (B, C, H, W)
+        # Expand: the cell (i, j) gets row i and column j, by broadcasting (H, 1) + (1, W). What
+        # the scene shows is the gate of the detail.
         return h_sigmoid(self.proj(v + rows + columns)) * detail
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q^T k / sqrt(d)) v among the S tokens of one axis: (B, C_q, S), (B, C_q, S), (B, C_v, S)."""
-        q, k, v = (t.unflatten(1, (self.heads, -1)) for t in (q, k, v))  # (B, heads, d, S)
+        """Among the S tokens of an axis: (B, C_qk, S), (B, C_qk, S), (B, C_v, S) -> (B, C_v, S)."""
+        q, k, v = (x.unflatten(1, (self.heads, -1)) for x in (q, k, v))  # (B, heads, d, S)
+        # A = softmax(q^T k / sqrt(d)): row s says how much token s looks at each token.
         weights = (q.transpose(-2, -1) @ k * self.scale).softmax(-1)  # (B, heads, S, S)
+        # v A^T, and the heads side by side again.
         return (v @ weights.transpose(-2, -1)).flatten(1, 2)  # (B, C_v, S)
 
 
 class SeaFormer(nn.Module):
-    """Args:
-        stages, heads, depth: one size of `SEAFORMER_SIZES`. token_stride: 64 (official), or 32: smb5 at stride 1.
-    """
+    """stages, heads, depth: one of `SEAFORMER_SIZES`. token_stride: 64 (official), or 32."""
 
-    optional_keys = None
+    # The whole backbone is in an ImageNet checkpoint.
+    optional_keys = ()
 
-    def __init__(self, stages: Sequence[Sequence[Row]], heads: int, depth: int, token_stride: int = 64):
+    def __init__(self, stages: list[Rows], heads: int, depth: int, token_stride: int = 64):
         super().__init__()
+        *stages, last = stages
         if token_stride == 32:
-            kernel_size, expansion, channels, _ = stages[4][0]
-            stages = [*stages[:4], [(kernel_size, expansion, channels, 1), *stages[4][1:]]]
+            # The first layer of smb5 does not halve its map.
+            kernel_size, expansion, channels, _ = last[0]
+            last = [(kernel_size, expansion, channels, 1), *last[1:]]
         self.smb1 = ConvStage(stages[0], stem="stem_block")
         self.smb2 = ConvStage(stages[1], self.smb1.out_channels)
         self.smb3 = ConvStage(stages[2], self.smb2.out_channels)
         self.smb4 = ConvStage(stages[3], self.smb3.out_channels)
-        self.smb5 = ConvStage(stages[4], self.smb4.out_channels)
-        c3, c4, c5, c6 = (stage.out_channels for stage in (self.smb2, self.smb3, self.smb4, self.smb5))
-        self.trans1 = Transformer(SqueezeAxialAttention, (c5, 16, heads, 2), depth, mlp_ratio=2)
-        self.trans2 = Transformer(SqueezeAxialAttention, (c6, 24, heads, 2), depth, mlp_ratio=4)
+        self.smb5 = ConvStage(last, self.smb4.out_channels)
+        c3, c4, c5, c6 = (s.out_channels for s in (self.smb2, self.smb3, self.smb4, self.smb5))
+        attention = partial(SqueezeAxialAttention, heads=heads, value_ratio=2)
+        self.trans1 = Transformer(partial(attention, c5, key_dim=16), c5, depth, mlp_ratio=2)
+        self.trans2 = Transformer(partial(attention, c6, key_dim=24), c6, depth, mlp_ratio=4)
         self.out_channels: tuple[int, int, int, int] = (c3, c4, c5, c6)
 
     def forward(self, x: Tensor) -> BackboneFeatures:
-        """(B, 3, H, W), normalised."""
-        x3 = self.smb2(self.smb1(x))
-        x4 = self.smb3(x3)
-        x5 = self.trans1(self.smb4(x4))
-        x6 = self.trans2(self.smb5(x5))
+        """(B, 3, H, W), normalised -> X3, X4, X5 and X6."""
+        # Down to 1/16 convolutions alone, ...
+        x3 = self.smb2(self.smb1(x))  # (B, C3, H/8, W/8)
+        x4 = self.smb3(x3)  # (B, C4, H/16, W/16)
+        # ... then attention too, twice: unlike TopFormer's X5, this one has seen the whole scene.
+        x5 = self.trans1(self.smb4(x4))  # (B, C5, H/32, W/32)
+        x6 = self.trans2(self.smb5(x5))  # (B, C6, H/64, W/64)
         return BackboneFeatures(x3, x4, x5, x6)

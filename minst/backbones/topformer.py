@@ -1,80 +1,74 @@
-"""TopFormer: a pyramid of convolutions, and one small transformer that looks at all its levels at once.
+"""TopFormer: a pyramid of convolutions, and one small transformer that looks at all its levels.
 
-    frame (B, 3, H, W)
-      |  tpm: stem, inverted residuals
-      v
-    tokens at 1/4, 1/8, 1/16, 1/32 --average-pool each to 1/64, concatenate--> (B, C6, H/64, W/64)
-      |                                                                          | trans: 4 blocks
-      |  1/8, 1/16, 1/32                                                         v
-      +--------------------> SIM: semantic injection <---- its slice of ---- X6, the global feature
-                                     |
-                             X3, X4, X5: local detail that knows what the whole scene shows
+    frame -- tpm --> tokens at 1/4, 1/8, 1/16, 1/32 -- pool, join --> (B, C6, H/64, W/64)
+                          | 1/8, 1/16, 1/32                              | trans: 4 blocks
+                          v                                              v
+                     SIM: semantic injection <------- slices of ------- X6, the global feature
+                          '--> X3, X4, X5: local detail that knows what the whole scene shows
 
-PAPER.md, point 1. Attention over (H/64 * W/64) tokens instead of all pixels is what makes it mobile: at 640 pixels
-these are 100. `token_stride = 32` keeps four times as many, for small inputs (`Deviation:` from the paper's 64).
+(paper: "Overall Architecture".) Attention over (H/64 * W/64) tokens instead of all pixels is what
+makes it mobile: at 640 pixels these are 100.
 
-Assumption: semantic injection is on, as in the official backbone; `injection=False` gives the plain tokens.
+Deviation: `token_stride = 32`, for small frames, keeps four times as many as the paper's 64.
+Assumption: injection is on, as in the official backbone; `injection=False` gives plain tokens.
 
 Lesson: notebooks/02_backbone.ipynb
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import ConvNorm, h_sigmoid
-from .base import BackboneFeatures, Conv2dBN, ConvStage, Row, Transformer
+from minst.backbones.base import BackboneFeatures, Conv2dBN, ConvStage, Rows, Transformer
+from minst.layers import ConvNorm, h_sigmoid
 
 __all__ = ["TOPFORMER_SIZES", "TopFormer"]
 
-# rows: (kernel size, expansion, channels, stride) of each layer; token_layers: those that give tokens, from 0
+# levels: the layers of 1/4, 1/8, 1/16 and 1/32, each (kernel size, expansion, channels, stride)
 TOPFORMER_SIZES = {
-    "tiny": dict(
-        rows=[(3, 1, 16, 1), (3, 4, 16, 2), (3, 3, 16, 1), (5, 3, 32, 2), (5, 3, 32, 1), (3, 3, 64, 2), (3, 3, 64, 1),
-              (5, 6, 96, 2), (5, 6, 96, 1)],
-        token_layers=(2, 4, 6, 8), heads=4, injected_channels=128),
-    "small": dict(
-        rows=[(3, 1, 16, 1), (3, 4, 24, 2), (3, 3, 24, 1), (5, 3, 48, 2), (5, 3, 48, 1), (3, 3, 96, 2), (3, 3, 96, 1),
-              (5, 6, 128, 2), (5, 6, 128, 1), (3, 6, 128, 1)],
-        token_layers=(2, 4, 6, 9), heads=6, injected_channels=192),
-    "base": dict(
-        rows=[(3, 1, 16, 1), (3, 4, 32, 2), (3, 3, 32, 1), (5, 3, 64, 2), (5, 3, 64, 1), (3, 3, 128, 2), (3, 3, 128, 1),
-              (5, 6, 160, 2), (5, 6, 160, 1), (3, 6, 160, 1)],
-        token_layers=(2, 4, 6, 9), heads=8, injected_channels=256),
+    "topformer-tiny": {"heads": 4, "local_channels": 128, "levels": [
+        [(3, 1, 16, 1), (3, 4, 16, 2), (3, 3, 16, 1)], [(5, 3, 32, 2), (5, 3, 32, 1)],
+        [(3, 3, 64, 2), (3, 3, 64, 1)], [(5, 6, 96, 2), (5, 6, 96, 1)]]},
+    "topformer-small": {"heads": 6, "local_channels": 192, "levels": [
+        [(3, 1, 16, 1), (3, 4, 24, 2), (3, 3, 24, 1)], [(5, 3, 48, 2), (5, 3, 48, 1)],
+        [(3, 3, 96, 2), (3, 3, 96, 1)], [(5, 6, 128, 2), (5, 6, 128, 1), (3, 6, 128, 1)]]},
+    "topformer-base": {"heads": 8, "local_channels": 256, "levels": [
+        [(3, 1, 16, 1), (3, 4, 32, 2), (3, 3, 32, 1)], [(5, 3, 64, 2), (5, 3, 64, 1)],
+        [(3, 3, 128, 2), (3, 3, 128, 1)], [(5, 6, 160, 2), (5, 6, 160, 1), (3, 6, 160, 1)]]},
 }  # fmt: skip
 
 
 class TokenPyramid(ConvStage):
-    """Local features at four scales: the outputs of the layers `token_layers`."""
+    """Local features at four scales: what the last layer of each level puts out."""
 
-    def __init__(self, rows: Sequence[Row], token_layers: Sequence[int]):
-        super().__init__(rows, stem="stem")
-        self.token_layers = tuple(token_layers)
-        self.channels = tuple(rows[i][2] for i in token_layers)
+    def __init__(self, levels: list[Rows]):
+        super().__init__([row for level in levels for row in level], stem="stem")
+        # Numbers count from the stem, which is 0.
+        self.token_layers = tuple(itertools.accumulate(len(level) for level in levels))
+        self.channels = tuple(self[i].out_channels for i in self.token_layers)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> 4 x (B, C_i, H/2^i, W/2^i), i = 2..5."""
-        outputs = []
-        for layer in self:
+        tokens = []
+        for i, layer in enumerate(self):
             x = layer(x)
-            outputs.append(x)
-        return [outputs[1 + i] for i in self.token_layers]  # the stem comes first
+            if i in self.token_layers:
+                tokens.append(x)
+        return tokens
 
 
 class Attention(nn.Module):
-    """Every cell looks at every cell; 1x1 convolutions with batch norm give q, k and v.
-
-    q and k have few channels, v twice as many. The scores are *not* divided by sqrt(d): the batch norms of q and k
-    learn the scale, and the official checkpoints rely on it.
-    """
+    """Every cell looks at every cell; key_dim: channels of q and of k in each of the heads."""
 
     def __init__(self, dim: int, key_dim: int, heads: int, value_ratio: int):
         super().__init__()
         self.heads = heads
+        # v has `value_ratio` times as many: what is found is more than what it is found by.
         value_dim = key_dim * heads * value_ratio
         self.to_q = Conv2dBN(dim, key_dim * heads)
         self.to_k = Conv2dBN(dim, key_dim * heads)
@@ -83,16 +77,22 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
-        batch, _, height, width = x.shape
-        q, k, v = (f(x).view(batch, self.heads, -1, height * width) for f in (self.to_q, self.to_k, self.to_v))
-        # A = softmax(q^T k), out = v A^T
-        weights = (q.transpose(-2, -1) @ k).softmax(-1)  # (B, heads, H*W, H*W)
-        mixed = v @ weights.transpose(-2, -1)  # (B, heads, d, H*W)
-        return self.proj(mixed.reshape(batch, -1, height, width))
+        B, _, H, W = x.shape
+        # Each cell of the map is a token. S = H * W.
+        q = self.to_q(x).view(B, self.heads, -1, H * W)  # (B, heads, d, S)
+        k = self.to_k(x).view(B, self.heads, -1, H * W)  # (B, heads, d, S)
+        v = self.to_v(x).view(B, self.heads, -1, H * W)  # (B, heads, d_v, S)
+        # A = softmax(q^T k), not divided by sqrt(d): the batch norms of q and k learn the scale,
+        # and the official checkpoints rely on it.
+        weights = (q.transpose(-2, -1) @ k).softmax(-1)  # (B, heads, S, S)
+        # v A^T: cell s becomes the values of all cells, weighed by row s of A.
+        mixed = v @ weights.transpose(-2, -1)  # (B, heads, d_v, S)
+        # The heads lie side by side, and the tokens are a map again.
+        return self.proj(mixed.reshape(B, -1, H, W))  # (B, C, H, W)
 
 
 class SemanticInjection(nn.Module):
-    """local * gate(global) + value(global): what the scene shows decides which local detail counts."""
+    """local * gate(global) + value(global): the scene decides which local detail counts."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -102,51 +102,62 @@ class SemanticInjection(nn.Module):
 
     def forward(self, local: Tensor, semantics: Tensor) -> Tensor:
         """(B, C, h, w), (B, C, H6, W6) -> (B, C_out, h, w)."""
-        size = local.shape[-2:]
-        # the gate is squashed before it is upsampled, as officially: cheap, and still within [0, 1]
-        gate = F.interpolate(h_sigmoid(self.global_act(semantics)), size=size, mode="bilinear", align_corners=False)
-        value = F.interpolate(self.global_embedding(semantics), size=size, mode="bilinear", align_corners=False)
-        return self.local_embedding(local) * gate + value
+        # Both are computed on the few cells of X6 and enlarged afterwards, as officially: it is
+        # cheap, and the gate stays within [0, 1], since interpolation only takes means.
+        gate = h_sigmoid(self.global_act(semantics))  # (B, C_out, H6, W6)
+        value = self.global_embedding(semantics)  # (B, C_out, H6, W6)
+        gate = F.interpolate(gate, local.shape[-2:], mode="bilinear", align_corners=False)
+        value = F.interpolate(value, local.shape[-2:], mode="bilinear", align_corners=False)
+        return self.local_embedding(local) * gate + value  # (B, C_out, h, w)
 
 
 class TopFormer(nn.Module):
-    """Args:
-        rows, token_layers, heads, injected_channels: one size of `TOPFORMER_SIZES`.
-        injection: inject X6 into X3..X5. token_stride: 64 (official) or 32.
+    """levels, heads, local_channels (C3 = C4 = C5): one of `TOPFORMER_SIZES`.
+
+    injection: of X6 into X3..X5; without it they have the channels of their levels.
+    token_stride: 64 (official) or 32.
     """
 
-    optional_keys = "SIM."  # an ImageNet checkpoint was trained without the injection
+    # No ImageNet checkpoint has the injection, since a classifier does without it.
+    optional_keys = ("SIM.",)
 
     def __init__(
-        self, rows: Sequence[Row], token_layers: Sequence[int], heads: int, injected_channels: int,
-        injection: bool = True, token_stride: int = 64,
-    ):  # fmt: skip
+        self, levels: list[Rows], heads: int, local_channels: int, injection=True, token_stride=64
+    ):
         super().__init__()
         self.token_stride = token_stride
-        self.tpm = TokenPyramid(rows, token_layers)
+        self.tpm = TokenPyramid(levels)
         channels = self.tpm.channels
-        self.trans = Transformer(Attention, (sum(channels), 16, heads, 2), depth=4, mlp_ratio=2)
+        dim = sum(channels)  # C6
+        attention = partial(Attention, dim, key_dim=16, heads=heads, value_ratio=2)
+        self.trans = Transformer(attention, dim, depth=4, mlp_ratio=2)
         self.SIM = None
         if injection:
-            # the finest token is not injected, but keeps its place in the checkpoint's numbering
-            injections = [SemanticInjection(c, injected_channels) for c in channels[1:]]
+            # The finest level is not injected, but keeps its place in the checkpoints' numbering.
+            injections = [SemanticInjection(c, local_channels) for c in channels[1:]]
             self.SIM = nn.ModuleList([nn.Identity(), *injections])
-        local = (injected_channels,) * 3 if injection else channels[1:]
-        self.out_channels: tuple[int, int, int, int] = (*local, sum(channels))
+        local = (local_channels,) * 3 if injection else channels[1:]
+        self.out_channels: tuple[int, int, int, int] = (*local, dim)
 
     def forward(self, x: Tensor) -> BackboneFeatures:
-        """(B, 3, H, W), normalised."""
-        tokens = self.tpm(x)
-        x6 = self.trans(self.pool(tokens))
+        """(B, 3, H, W), normalised -> X3, X4, X5 and X6."""
+        # Convolutions make the local features: there are too many cells for attention.
+        tokens = self.tpm(x)  # 4 x (B, C_i, H/2^i, W/2^i)
+        # All levels on one coarse grid, and attention among its few cells: X6 has seen the scene.
+        x6 = self.trans(self.pool(tokens))  # (B, C6, H6, W6)
         if self.SIM is None:
             return BackboneFeatures(*tokens[1:], x6)
-        semantics = x6.split(self.tpm.channels, dim=1)  # each level takes back the channels that it gave
-        local = [self.SIM[i](tokens[i], semantics[i]) for i in (1, 2, 3)]
-        return BackboneFeatures(*local, x6)
+        # Each level takes back the channels that it gave.
+        semantics = x6.split(self.tpm.channels, dim=1)  # 4 x (B, C_i, H6, W6)
+        # What it has learned of the scene decides which local detail counts. The level of 1/4 has
+        # done its part: masks start at 1/8.
+        x3, x4, x5 = (self.SIM[i](tokens[i], semantics[i]) for i in (1, 2, 3))
+        return BackboneFeatures(x3, x4, x5, x6)
 
     def pool(self, tokens: list[Tensor]) -> Tensor:
-        """Average every level to the size of X6 and concatenate, fine to coarse: (B, C6, H6, W6)."""
-        height, width = tokens[-1].shape[-2:]
+        """Average every level to the size of X6 and join them, fine to coarse: (B, C6, H6, W6)."""
+        H, W = tokens[-1].shape[-2:]
         if self.token_stride == 64:
-            height, width = (height - 1) // 2 + 1, (width - 1) // 2 + 1  # rounded up, as a stride-2 convolution does
-        return torch.cat([F.adaptive_avg_pool2d(token, (height, width)) for token in tokens], dim=1)
+            # Half of 1/32, rounded up as by a convolution of stride 2.
+            H, W = (H - 1) // 2 + 1, (W - 1) // 2 + 1
+        return torch.cat([F.adaptive_avg_pool2d(token, (H, W)) for token in tokens], dim=1)

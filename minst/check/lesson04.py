@@ -23,11 +23,12 @@ def attention_shapes(answer: Callable) -> Verdict:
     def attention_shapes(height, width, queries, heads, token_stride):
         decoder = DualInstanceDecoder(8, heads * 4, queries, 2, heads, pool_size=token_stride // 8)
         q, x6 = decoder.queries[None], torch.zeros(1, 8, height // token_stride, width // token_stride)
-        x_mask, shapes = torch.zeros(1, heads * 4, height // 8, width // 8), []
-        for source, stage in zip(decoder.sources, decoder.stages):
-            tokens, _ = decoder.tokens(source, x6, x_mask)
-            shapes.append(tuple(stage.cross_attention(q, tokens, tokens, return_weights=True)[1].shape))
-        return [*shapes, tuple(stage.self_attention(q, q, q, return_weights=True)[1].shape)]
+        x_mask = torch.zeros(1, heads * 4, height // 8, width // 8)
+        x_g, x_l = decoder.global_tokens(x6)[0], decoder.local_tokens(x_mask)[0]
+        _, a_global = decoder.global_decoder.cross_attention(q, x_g, x_g, return_weights=True)
+        _, a_local = decoder.local_decoder.cross_attention(q, x_l, x_l, return_weights=True)
+        _, among = decoder.local_decoder.self_attention(q, q, q, return_weights=True)
+        return [tuple(weights.shape) for weights in (a_global, a_local, among)]
 
     def unpooled(h, w, n, heads, s):
         return [(1, heads, n, (h // s) * (w // s)), (1, heads, n, (h // 8) * (w // 8)), (1, heads, n, n)]
@@ -43,7 +44,7 @@ def attention_shapes(answer: Callable) -> Verdict:
         return height, width, int(rng.integers(30, 40)), int(rng.integers(2, 9)), int(rng.choice([32, 64]))
 
     mistakes = [
-        Mistake(unpooled, "The local stage does not look at all of X_mask at 1/8: X_L is X_mask after pooling."),
+        Mistake(unpooled, "The local decoder does not look at all of X_mask at 1/8: X_L is X_mask after pooling."),
         Mistake(
             each(lambda s: (s[0], s[1], s[3], s[2])), "A row for each query that asks, a column for each that is asked."
         ),
@@ -190,7 +191,7 @@ def one_voice(answer: Callable) -> Verdict:
         if problem := _malformed(got, given):
             return wrong("one_voice", problem)
         decoder.queries.copy_(got)
-        kernels = decoder.heads(decoder(x6, x_mask)[1])[2][0]  # (N, D)
+        kernels = decoder(x6, x_mask)[0].kernels[0]  # (N, D)
         differ = ~torch.isclose(kernels, kernels[:1], rtol=1e-3, atol=1e-4).all(1)
         if differ.any():
             row = int(differ.nonzero()[0])

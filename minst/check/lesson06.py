@@ -17,8 +17,8 @@ from minst.model import apply_kernels
 
 __all__ = ["kept_pairs", "needed_later", "pass_queries", "retention", "sample_pair"]
 
-NEEDED = ("backbone", "mask decoder", "local stage", "kernel head", "mask losses")
-PARTS = (*NEEDED, "global stage", "class head", "objectness head", "class loss", "objectness loss")
+NEEDED = ("backbone", "mask decoder", "local decoder", "kernel head", "mask losses")
+PARTS = (*NEEDED, "global decoder", "class head", "objectness head", "class loss", "objectness loss")
 
 
 def needed_later(answer: Callable) -> Verdict:
@@ -33,9 +33,13 @@ def needed_later(answer: Callable) -> Verdict:
         lambda rng: (rng.permutation(PARTS)[: int(rng.integers(6, 11))].tolist(),),
         [
             Mistake(
-                those(*NEEDED, PARTS[5]), "The global stage ran at frame t: Q_G is its output, and enters behind it."
+                those(*NEEDED, PARTS[5]), "The global decoder ran at frame t: Q_G is its output, and enters behind it."
             ),
-            Mistake(those(*PARTS), "The queries skip one stage, and their classes are not judged at t+delta."),
+            Mistake(those(*PARTS), "The queries skip one decoder, and their classes are not judged at t+delta."),
+            Mistake(
+                those(*(part for part in NEEDED if part != "local decoder")),
+                "Q_G has seen frame t alone: the local decoder lets it look at frame t+delta.",
+            ),
             Mistake(
                 those(*NEEDED[2:]), "X_L and X_mask are those of frame t+delta: what computes them from its pixels?"
             ),
@@ -155,15 +159,15 @@ class _Decoder(DualInstanceDecoder):
 def pass_queries(answer: Callable) -> Verdict:
     """pass_queries(decoder, global_queries (B, N, D), x_mask (B, D, h, w)) -> mask logits (B, N, h, w)."""
 
-    def pass_queries(decoder, global_queries, x_mask, stage=1, pool=None, learned=False, head=True):
+    def pass_queries(decoder, global_queries, x_mask, stage="local_decoder", pool=None, learned=False, head=True):
         queries = decoder.queries.expand_as(global_queries) if learned else global_queries
         pooled = (pool or decoder.pool)(x_mask, decoder.pool_size)
         tokens = pooled.flatten(2).transpose(1, 2)
-        queries = decoder.stages[stage](queries, tokens, decoder.position(*pooled.shape[-2:]))
-        return apply_kernels(decoder.heads(queries)[2] if head else queries, x_mask)
+        queries = getattr(decoder, stage)(queries, tokens, decoder.position(*pooled.shape[-2:]))
+        return apply_kernels(decoder.heads(queries).kernels if head else queries, x_mask)
 
-    def reference(decoder, global_queries, x_mask):  # a local stage does not look at X6
-        return apply_kernels(decoder.heads(decoder.last_stage(global_queries, None, x_mask))[2], x_mask)
+    def reference(decoder, global_queries, x_mask):
+        return apply_kernels(decoder.local(global_queries, x_mask).kernels, x_mask)
 
     def draw(rng):
         with torch.random.fork_rng(devices=[]):
@@ -175,20 +179,24 @@ def pass_queries(answer: Callable) -> Verdict:
         return lambda *given: pass_queries(*given, **changes)
 
     def no_look(decoder, queries, x_mask):
-        return apply_kernels(decoder.heads(queries)[2], x_mask)
+        return apply_kernels(decoder.heads(queries).kernels, x_mask)
 
     return judge(
         answer,
         reference,
         draw,
         [
-            Mistake(but(stage=0), "stages[0] is the global stage; passed queries enter the local one, stages[1]."),
+            Mistake(
+                but(stage="global_decoder"),
+                "That is the global decoder, which ran at frame t; passed queries enter the local one, local_decoder.",
+            ),
             Mistake(but(learned=True), "The learned queries stand for nobody yet; start from global_queries."),
             Mistake(but(pool=F.avg_pool2d), "X_L is pooled by the maximum (decoder.pool), not by the mean."),
             Mistake(
-                but(head=False), "The query is used as a kernel; the heads make the kernel: decoder.heads(queries)[2]."
+                but(head=False),
+                "The query is used as a kernel; the heads make the kernel: decoder.heads(queries).kernels.",
             ),
-            Mistake(no_look, "The queries never look at frame t+delta: the local stage is left out."),
+            Mistake(no_look, "The queries never look at frame t+delta: the local decoder is left out."),
         ],
         exercise="pass_queries",
         rounds=3,

@@ -12,9 +12,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from minst.check.verdict import Mistake, Verdict, correct, judge, not_attempted, wrong
-from minst.model import MobileInst, apply_kernels, as_frames, crop, upsample_masks
+from minst.model import Frame, FrameOutput, MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.samples import load_sample, sample_names
-from minst.tracking import KernelTracker, _Slots, assign, cosine_similarity
+from minst.tracking import KernelTracker, Slots, assign, cosine_similarity
 
 __all__ = ["cosine_association", "fool_cosine", "modules_run", "running_class_scores", "track"]
 
@@ -110,8 +110,9 @@ def cosine_association(answer: Callable) -> Verdict:
 def track(answer: Callable) -> Verdict:
     """track(model, frames, reuse_interval, threshold) -> [{identity: mask (H, W) bool}] of every frame.
 
-    Held against `KernelTracker(model, reuse_interval, "cosine", threshold, min_area=0)` on a shipped clip. The
-    decoder numbers its queries anew on every frame, so that only association keeps identities.
+    Held against `KernelTracker(model, reuse_interval, "cosine", threshold, min_area=0)` on a shipped clip, whose
+    association is cosine times both scores. The decoder numbers its queries anew on every frame, so that only
+    association keeps identities.
     """
 
     def track(model, frames, reuse_interval, threshold):
@@ -140,6 +141,10 @@ def track(answer: Callable) -> Verdict:
             slip("first"), "Association always looks back to frame 0; it compares with the last key frame's kernels."
         ),
         Mistake(slip("scores"), "Kernels are put in the order of the slots, but their scores are not."),
+        Mistake(
+            slip("silent"),
+            "The cosine alone lets silent duplicates compete: multiply it by the score of the slot and of the new query.",
+        ),
         Mistake(
             slip("slot"), "Identities are 1, 2, 3, ... in the order in which slots are first live, not slot numbers."
         ),
@@ -183,7 +188,7 @@ def running_class_scores(answer: Callable) -> Verdict:
     """running_class_scores(scores (T, K), reuse_interval, threshold) -> (T, K): what is known after every frame."""
 
     def running_class_scores(scores, reuse_interval, threshold, every=False, unseen=False):
-        slot, known = _Slots(torch.zeros(1, 1), scores[:1]), []
+        slot, known = Slots(torch.zeros(1, 1), scores[:1]), []
         for t, now in enumerate(scores):
             if every or t % reuse_interval == 0:
                 slot.take(torch.zeros(1, 1), now[None], torch.zeros(1), t, -1.0 if unseen else threshold)
@@ -233,26 +238,23 @@ class _Renumbering:
     """A model whose decoder numbers its queries anew on every frame; each frame is computed once."""
 
     def __init__(self, model: MobileInst, frames: list[np.ndarray], rng: np.random.Generator):
-        self.model, self.config = model, model.config
-        self._encoded, self._decoded = {}, {}
-        for image in map(as_frames, frames):
+        self.model, self.config, self._frames = model, model.config, {}
+        for image in map(image_to_batch, frames):
             with torch.no_grad():
-                encoded = model.encode(image)
-                out = model.decode(encoded)
-            order = torch.from_numpy(rng.permutation(out.kernels.shape[1]))
-            moved = {name: getattr(out, name)[:, order] for name in out._fields if name != "mask_features"}
-            self._encoded[image.numpy().tobytes()], self._decoded[id(encoded)] = encoded, out._replace(**moved)
+                frame = model.encode(image)
+                order = torch.from_numpy(rng.permutation(frame.out.kernels.shape[1]))
+                frame.out = _renumbered(frame.out, order)  # in the place of what the frame would decode
+            self._frames[_key(image)] = frame
 
-    def encode(self, frames: Tensor, padding_mask: Tensor | None = None):
-        known = self._encoded.get(frames.detach().numpy().tobytes())
+    def encode(self, frames: Tensor, padding_mask: Tensor | None = None) -> Frame:
+        known = self._frames.get(_key(frames))
         return self.model.encode(frames, padding_mask) if known is None else known
 
-    def decode(self, encoded):
-        known = self._decoded.get(id(encoded))
-        return self.model.decode(encoded) if known is None else known
+    def decode(self, frame: Frame) -> FrameOutput:
+        return frame.out
 
-    def __call__(self, frames: Tensor):
-        return self.decode(self.encode(frames))
+    def __call__(self, frames: Tensor) -> FrameOutput:
+        return self.encode(frames).out
 
     def eval(self) -> _Renumbering:
         return self
@@ -261,24 +263,34 @@ class _Renumbering:
         return self
 
 
+def _renumbered(out: FrameOutput, order: Tensor) -> FrameOutput:
+    """All that belongs to the queries in another order; X_mask belongs to none of them."""
+    moved = {name: getattr(out, name)[:, order] for name in out._fields if name != "mask_features"}
+    return out._replace(**moved)
+
+
+def _key(frames: Tensor) -> bytes:
+    return frames.detach().numpy().tobytes()
+
+
 @torch.no_grad()
 def _track(model, frames, reuse_interval, threshold, slip=""):
     """The exercise's tracker, with one slip of a student's."""
-    ids, result, first = {}, [], None
+    ids, result, kernels, scores, first = {}, [], None, None, None
     for t, image in enumerate(frames):
-        encoded = model.encode(as_frames(image))
+        frame = model.encode(image_to_batch(image))
         if t % reuse_interval == 0 or slip == "every":
-            out = model.decode(encoded)
-            new, unordered = out.kernels[0], out.scores()[0].amax(-1)
+            new, unordered = frame.out.kernels[0], frame.out.scores()[0].amax(-1)
             order = torch.arange(len(new))
             if t and slip != "none":
-                order = assign(cosine_similarity(first if slip == "first" else kernels, new))  # noqa: F821 (set on frame 0)
+                similarity = cosine_similarity(first if slip == "first" else kernels, new)
+                order = assign(similarity if slip == "silent" else similarity * scores[:, None] * unordered)
                 order = order.argsort() if slip == "inverse" else order
-            kernels, scores, seen = new[order], unordered[order], encoded
+            kernels, scores, seen = new[order], unordered if slip == "scores" else unordered[order], frame
             first = kernels if first is None else first
-        live = ((unordered if slip == "scores" else scores) >= threshold).nonzero().flatten().tolist()
-        logits = apply_kernels(kernels[live][None], crop(seen if slip == "still" else encoded))
-        masks = upsample_masks(logits, encoded.size)[0] >= 0
+        live = (scores >= threshold).nonzero().flatten().tolist()
+        logits = (seen if slip == "still" else frame).masks(kernels[live][None])
+        masks = upsample_masks(logits, frame.size)[0] >= 0
         for slot in live:
             ids.setdefault(slot, slot + 1 if slip == "slot" else len(ids) + 1)
         result.append({ids[slot]: mask.numpy() for slot, mask in zip(live, masks)})

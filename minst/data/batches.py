@@ -26,14 +26,13 @@ from torch.utils.data import Dataset
 
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
 from minst.data.transforms import augmentation, frame_instances, multi_scale, transform_clip
-from minst.matcher import Instances
+from minst.matcher import MASK_STRIDE, Instances
 
 if TYPE_CHECKING:
     from minst.training import TrainConfig
 
 __all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining"]
 
-STRIDE = 8  # of the masks that a loss compares
 SMALLEST = 64  # the network takes nothing smaller
 
 
@@ -41,7 +40,7 @@ class Batch(NamedTuple):
     """What one forward pass sees. With pairs every second half is t+delta of the first."""
 
     frames: Tensor  # (F, 3, H, W) uint8
-    instances: list[Instances]  # F of them, masks at 1/8
+    instances: list[Instances]  # F of them, masks at 1/target_stride
     is_pairs: bool
     padding: Tensor | None  # (F, H, W) bool, True beyond a frame that is smaller than the batch; None = nowhere
 
@@ -65,28 +64,37 @@ class ClipBatches(Dataset):
     def __getitem__(self, item: int) -> Batch:
         c = self.config
         iteration, part = divmod(item, c.accumulate)
-        is_pairs = bool(c.passing_weight) and np.random.default_rng([c.seed, iteration]).random() >= c.image_share
+        is_pairs = c.train_on == "pairs" and np.random.default_rng([c.seed, iteration]).random() >= c.image_share
         frames_each = 2 if is_pairs else 1
         share = 2 * c.pairs // frames_each // (self.processes * c.accumulate)
         first = (part * self.processes + self.rank) * share
         transform = self._transform(iteration)
-        return stack([self._sample(iteration, first + i, frames_each, transform) for i in range(share)], is_pairs)
+        samples = [self._sample(iteration, first + i, frames_each, transform) for i in range(share)]
+        return stack(samples, is_pairs, c.target_stride)
 
     def _transform(self, iteration: int):
         c = self.config
         if c.short_max:
-            return multi_scale(range(c.short_min, c.short_max + 1, 32), c.long_max, c.jitter)
+            return multi_scale(range(c.short_min, c.short_max + 1, 32), c.long_max, c.jitter_probability)
         # three quarters of the size, down to a multiple of 64: more would be padding
         size = [n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n for n in (c.height, c.width)]
-        return augmentation(tuple(size), c.min_scale, jitter=c.jitter)
+        return augmentation(tuple(size), c.min_scale, jitter=c.jitter_probability)
+
+    def _first_index(self, iteration: int) -> int:
+        """The clip of the first sample of a batch, such that no batch meets the clip of another one.
+
+        A batch of pairs needs `pairs` clips, a batch of images twice as many. Where both occur each gets room for both.
+        """
+        c = self.config
+        only_pairs = c.train_on == "pairs" and not c.image_share
+        return iteration * (c.pairs if only_pairs else 2 * c.pairs)
 
     def _sample(self, iteration: int, position: int, frames_each: int, transform) -> tuple[Tensor, list[Instances]]:
         """One or two frames (T, 3, H, W) of a clip, augmented alike, and their instances."""
         c = self.config
         rng = np.random.default_rng([c.seed, iteration, position + 1])  # numpy takes [a, b] and [a, b, 0] for the same
         torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
-        # images use every index, and pairs do where there are no image batches between them
-        clip = self.clip(iteration * c.pairs * (2 if c.image_share or not c.passing_weight else 1) + position)
+        clip = self.clip(self._first_index(iteration) + position)
         farthest = min(c.max_gap, len(clip) - 1) if frames_each == 2 else 0
         gap = int(rng.integers(1, farthest + 1)) if farthest else 0
         t = int(rng.integers(len(clip) - gap))
@@ -100,10 +108,10 @@ class ClipBatches(Dataset):
             transform, frames, torch.stack([torch.from_numpy(r.masks[kept]) for r in rendered])
         )
         labels = torch.as_tensor(clip.labels[kept], dtype=torch.long)
-        return frames, [frame_instances(m, labels) for m in masks]
+        return frames, [frame_instances(m, labels, c.target_stride) for m in masks]
 
 
-def stack(samples: list[tuple[Tensor, list[Instances]]], is_pairs: bool) -> Batch:
+def stack(samples: list[tuple[Tensor, list[Instances]]], is_pairs: bool, stride: int) -> Batch:
     """First all frames t, then all frames t+delta; smaller ones get zeros at the right and the bottom."""
     order = [(sample, k) for k in range(2 if is_pairs else 1) for sample in samples]
     sizes = [tuple(frames.shape[-2:]) for (frames, _), _ in order]
@@ -113,7 +121,9 @@ def stack(samples: list[tuple[Tensor, list[Instances]]], is_pairs: bool) -> Batc
     for i, ((frames, found), k) in enumerate(order):
         h, w = sizes[i]
         batch[i, :, :h, :w], padding[i, :h, :w] = frames[k], False
-        more = (0, -(-width // STRIDE) - found[k].masks.shape[2], 0, -(-height // STRIDE) - found[k].masks.shape[1])
+        # cells of the targets that lie in the padding: empty ones
+        high, wide = (-(-side // MASK_STRIDE) * MASK_STRIDE // stride for side in (height, width))
+        more = (0, wide - found[k].masks.shape[2], 0, high - found[k].masks.shape[1])
         instances.append(found[k]._replace(masks=F.pad(found[k].masks, more)))
     return Batch(batch, instances, is_pairs, padding if padding.any() else None)
 

@@ -1,7 +1,7 @@
 """Augmentation of clips, the same for every frame of a pair, by torchvision's transforms v2 on tv_tensors.
 
     frames (T, 3, H, W) uint8, masks (T, M, H, W) bool --augmentation(size)--> the same, cropped, flipped, resized
-      --frame_instances--> Instances of each frame: what is still to be seen of it, at mask resolution
+      --frame_instances--> Instances of each frame: what is still to be seen of it, at the resolution of the targets
 
 One draw of random numbers serves all leading dimensions, so that both frames of a pair move together.
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from minst.matcher import Instances, resize_masks
+from minst.matcher import TARGET_STRIDE, Instances, resize_masks
 
 __all__ = ["augmentation", "frame_instances", "multi_scale", "transform_clip"]
 
@@ -61,12 +61,10 @@ def transform_clip(transform: v2.Transform, frames: Tensor, masks: Tensor) -> tu
     return image, flat.view(count, instances, *flat.shape[-2:]).bool()
 
 
-def frame_instances(masks: Tensor, labels: Tensor, stride: int = 8) -> Instances:
-    """The instances of one frame with at least 12 visible pixels: masks (M, H, W) -> soft (m, H/stride, W/stride).
+def frame_instances(masks: Tensor, labels: Tensor, stride: int = TARGET_STRIDE) -> Instances:
+    """The instances of one frame with at least 12 visible pixels, masks (M, H, W) by `resize_masks(…, stride)`.
 
     The id of an instance is its index in `labels` (M,), the same in all frames of a clip.
     """
-    height, width = masks.shape[-2:]
     ids = (masks.flatten(1).sum(1) >= MIN_VISIBLE).nonzero().squeeze(1)
-    soft = resize_masks(masks[ids], (-(-height // stride), -(-width // stride)), stride)
-    return Instances(labels[ids], soft, ids)
+    return Instances(labels[ids], resize_masks(masks[ids], stride), ids)

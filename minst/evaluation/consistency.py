@@ -1,14 +1,19 @@
 """Does a query stay on its object? The number behind the paper's Fig 2, for all instances and for easy and hard ones.
 
-    query masks (T, N, H, W) bool ┐                      ┌ who holds whom: one-to-one, IoU >= 0.5 ┐
-                                  ├-> IoU (T, N, M) -----┤                                        ├-> retention[k]
-    true masks  (T, M, H, W) bool ┤                      └ the same query's IoU k frames later    ┘
+    query masks (T, N, H, W) bool ┐                   ┌ who holds whom: IoU >= 0.5, best score ┐
+                                  ├-> IoU (T, N, M) --┤                                        ├-> retention[k]
+    true masks  (T, M, H, W) bool ┤                   └ the same query's IoU k frames later    ┘
                                   └-> occlusion, speed, size of an instance (difficulty.py)
 
-A query *holds* an instance in frame t when the one-to-one assignment by mask IoU pairs the two with IoU >= 0.5.
+Among the queries whose mask has IoU >= 0.5 with an instance, the one with the best matching score *holds* it: the score
+dice^0.8 * p^0.2 of minst/matcher.py, where dice = 2 IoU / (1 + IoU) and p is the query's probability of the class. So a
+silent duplicate with a slightly better outline does not count as the holder. (Two instances never have one holder, for
+a mask cannot have IoU > 0.5 with both of two disjoint masks.)
+
 *Retention* at distance k is the share of held pairs, the instance visible at t + k, in which the same query still has
-IoU >= 0.5 with it at t + k: the plain IoU, not the assignment. (To count who segments an instance best would mislead:
-two or three queries often hold it, and take turns at being best.)
+IoU >= 0.5 with it at t + k: the plain IoU, whoever holds it then. Retention alone can be gamed, by masks that hold
+anything. So `held_share` (how many instances are held at all) and `chance` (the retention of a query drawn by lot)
+belong beside it. `holders` counts the duplicates: queries with IoU >= 0.5 per held instance.
 
 Symbols: T frames, N queries, M instances of a clip (a row a track; all False where it is not visible).
 
@@ -21,13 +26,20 @@ from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from minst.evaluation.difficulty import GroupedCounts, clip_measures, difficulty_levels, frame_measures
 
-__all__ = ["ConsistencyMeter", "assign_queries", "mask_ious", "query_consistency"]
+__all__ = [
+    "ConsistencyMeter",
+    "FrameShare",
+    "assign_queries",
+    "frame_share",
+    "mask_ious",
+    "query_consistency",
+]
 
 HOLD_IOU = 0.5
+SURE = 0.3  # a query of this score is one that a tracker might report
 
 
 def query_consistency(
@@ -46,15 +58,22 @@ class ConsistencyMeter:
         self.distances = range(1, max_distance + 1)
         self.clips = self.used_in_clips = 0
         self.queries: set[int] = set()
-        self.counts = GroupedCounts(3 + 2 * max_distance)  # instances, held, visible, kept[k], of[k]
+        # instances, held, visible, holders, sure holders, kept[k], of[k], fitting[k], drawn[k]
+        self.counts = GroupedCounts(5 + 4 * max_distance)
 
     def add_clip(
-        self, query_masks: Iterable, gt_masks: Iterable, categories: Sequence[str] | None = None
+        self,
+        query_masks: Iterable,
+        gt_masks: Iterable,
+        categories: Sequence[str] | None = None,
+        probabilities: Sequence[np.ndarray] | None = None,
+        scores: Sequence[np.ndarray] | None = None,
     ) -> ConsistencyMeter:
         """Two sequences or iterators over the T frames of a clip: bool (N, H, W) and bool (M, H, W), N and M constant.
 
         query_masks holds the binarised mask of every query; only one frame of each is looked at at a time.
         categories: names of the M instances, for the figures per category. The masks tell how hard an instance is.
+        probabilities, scores: see `add_ious`.
         """
         ious, measures = [], []
         for t, (queries, truths) in enumerate(zip_longest(query_masks, gt_masks)):
@@ -73,7 +92,7 @@ class ConsistencyMeter:
             raise ValueError("a clip needs at least one frame")
         frames = np.stack(measures)  # (T, M, 7), areas first
         levels = difficulty_levels(clip_measures(frames))
-        return self.add_ious(np.stack(ious), frames[..., 0] > 0, categories, levels)
+        return self.add_ious(np.stack(ious), frames[..., 0] > 0, categories, levels, probabilities, scores)
 
     def add_ious(
         self,
@@ -81,27 +100,43 @@ class ConsistencyMeter:
         visible: np.ndarray,
         categories: Sequence[str] | None = None,
         levels: Sequence[dict] | None = None,
+        probabilities: Sequence[np.ndarray] | None = None,
+        scores: Sequence[np.ndarray] | None = None,
     ) -> ConsistencyMeter:
         """The same from IoU (T, N, M) between queries and instances, and visible (T, M) bool.
 
         levels: `difficulty_levels` of the M instances, for the figures per difficulty.
+        probabilities: (T, N, M), of the class of each instance by each query; None = all 1, the best outline holds.
+        scores: (T, N), of each query, in [0, 1]; those of at least 0.3 are "sure". None = all are.
         """
-        if ious.ndim != 3 or visible.shape != (ious.shape[0], ious.shape[2]):
+        T, N, M = ious.shape if ious.ndim == 3 else (0, 0, 0)
+        if ious.ndim != 3 or visible.shape != (T, M):
             raise ValueError(f"ious must be (T, N, M) and visible (T, M), got {ious.shape} and {visible.shape}")
-        instances, count = ious.shape[2], len(self.distances)
-        held, kept, of = np.zeros(instances, int), np.zeros((instances, count), int), np.zeros((instances, count), int)
+        probabilities = np.ones(ious.shape) if probabilities is None else np.asarray(probabilities)
+        sure = np.ones((T, N), bool) if scores is None else np.asarray(scores) >= SURE
+        if probabilities.shape != (T, N, M) or sure.shape != (T, N):
+            shapes = f"{probabilities.shape} and {sure.shape}"
+            raise ValueError(f"probabilities must be {(T, N, M)} and scores {(T, N)}, got {shapes}")
+        fits = ious >= HOLD_IOU  # (T, N, M)
+        count = len(self.distances)
+        held, holders, surely = (np.zeros(M, int) for _ in range(3))
+        kept, of, fitting = (np.zeros((M, count), int) for _ in range(3))
         clip_queries: set[int] = set()
-        for t, frame in enumerate(ious):
-            pairs = [(q, m) for q, m in assign_queries(frame) if visible[t, m]]
+        for t in range(T):
+            pairs = [(q, m) for q, m in assign_queries(ious[t], probabilities[t]) if visible[t, m]]
             clip_queries.update(q for q, _ in pairs)
             for q, m in pairs:
                 held[m] += 1
+                holders[m] += fits[t, :, m].sum()
+                surely[m] += (fits[t, :, m] & sure[t]).sum()
                 later = slice(t + 1, t + 1 + count)
-                there = visible[later, m]  # fewer than `count` at the end of the clip
+                there = visible[later, m]  # (k,), fewer than `count` at the end of the clip
                 of[m, : len(there)] += there
-                kept[m, : len(there)] += there & (ious[later, q, m] >= HOLD_IOU)
+                kept[m, : len(there)] += there & fits[later, q, m]
+                # of all N queries, so many would do: what a query drawn by lot has as a chance
+                fitting[m, : len(there)] += there * fits[later, :, m].sum(axis=1)
         seen = visible.sum(axis=0)
-        counts = np.column_stack([seen > 0, held, seen, kept, of])
+        counts = np.column_stack([seen > 0, held, seen, holders, surely, kept, of, fitting, N * of])
         self.counts.add(counts, categories, levels)
         self.clips += 1
         self.used_in_clips += len(clip_queries)
@@ -116,6 +151,9 @@ class ConsistencyMeter:
         instances         how many were visible at all
         held, visible     pairs of query and instance, and instances to hold, summed over frames
         held_share        held / visible
+        chance            {k: share}, the retention of a query drawn by lot
+        holders           queries of IoU >= 0.5 per held pair, its holder included
+        sure_holders      those of them with a score of at least 0.3
         per_category      {name: the above}; empty where no categories were given
         per_difficulty    {"occlusion" | "speed" | "size": {"low" | "medium" | "high": the above}}
         queries_used      how many different queries (by their index) ever hold an instance
@@ -129,25 +167,73 @@ class ConsistencyMeter:
         }
 
     def _figures(self, counts: np.ndarray) -> dict:
-        instances, held, visible, *pairs = counts.tolist()
-        kept, of = pairs[: len(self.distances)], pairs[len(self.distances) :]
+        instances, held, visible, holders, surely = counts[:5].tolist()
+        kept, of, fitting, drawn = counts[5:].reshape(4, -1).tolist()
         return {
             "retention": {k: share(a, b) for k, a, b in zip(self.distances, kept, of, strict=True)},
+            "chance": {k: share(a, b) for k, a, b in zip(self.distances, fitting, drawn, strict=True)},
             "pairs": {k: {"kept": a, "of": b} for k, a, b in zip(self.distances, kept, of, strict=True)},
             "instances": instances,
             "held": held,
             "visible": visible,
             "held_share": share(held, visible),
+            "holders": share(holders, held),
+            "sure_holders": share(surely, held),
         }
 
 
-def assign_queries(mask_ious: np.ndarray) -> list[tuple[int, int]]:
-    """IoU (N, M) -> pairs (query, instance): the one-to-one assignment of largest total IoU, less pairs below 0.5."""
+class FrameShare:
+    """How much of what a query is depends on the frame? 0: the same in every frame; 1: nothing but the frame counts.
+
+    share = mean over queries of (variance over frames) / (variance over frames and queries), summed over channels
+
+    Where the share of Q_G is near 0 the global decoder ignores the image, and query passing passes a constant.
+    """
+
+    def __init__(self):
+        self.kept: dict[str, list[np.ndarray]] = {"global_queries": [], "kernels": []}
+
+    def add(self, frame) -> FrameShare:
+        """One frame that has been encoded (`minst.model.Frame`): better of another clip each than neighbours."""
+        for name, found in self.kept.items():
+            value = getattr(frame.out, name)
+            if value is not None:  # exported programs have no Q_G
+                found.append(value[0].cpu().numpy())
+        return self
+
+    def result(self) -> dict[str, float]:
+        """{"global_queries", "kernels"}: shares in [0, 1], of Q_G and of K; NaN for fewer than two frames."""
+        return {name: frame_share(np.stack(found)) if found else float("nan") for name, found in self.kept.items()}
+
+
+def frame_share(queries: np.ndarray) -> float:
+    """Queries (F, N, D) of F frames -> the share of their variance that depends on the frame; NaN for F < 2."""
+    if len(queries) < 2:
+        return float("nan")
+    over_frames = queries.var(axis=0).mean(axis=0).sum()  # (N, D) -> (D,) -> a number
+    over_all = queries.var(axis=(0, 1)).sum()
+    return share(float(over_frames), float(over_all))
+
+
+def assign_queries(mask_ious: np.ndarray, probabilities: np.ndarray | None = None) -> list[tuple[int, int]]:
+    """Which query holds which instance of a frame: pairs (query, instance), in the order of the instances.
+
+    mask_ious (N, M); probabilities (N, M) of each instance's class by each query, None = all 1. An instance that no
+    query segments with IoU >= 0.5 has no holder. ValueError for other shapes and for values that are not finite.
+    """
     ious = np.asarray(mask_ious)
     if ious.ndim != 2 or not np.isfinite(ious).all():
         raise ValueError(f"mask_ious must be a finite (N, M) array, got shape {ious.shape}")
-    rows, columns = linear_sum_assignment(ious, maximize=True)
-    return [(int(q), int(m)) for q, m in zip(rows, columns, strict=True) if ious[q, m] >= HOLD_IOU]
+    p = np.ones(ious.shape) if probabilities is None else np.asarray(probabilities)
+    if p.shape != ious.shape or not np.isfinite(p).all():
+        raise ValueError(f"probabilities must be finite and {ious.shape}, got shape {p.shape}")
+    # score = dice^0.8 p^0.2, below 0 where the mask does not fit
+    dice = 2 * ious / (1 + ious)
+    scores = np.where(ious >= HOLD_IOU, dice**0.8 * p**0.2, -1.0)  # (N, M)
+    if not len(scores):
+        return []
+    best = scores.argmax(axis=0)  # (M,)
+    return [(int(q), m) for m, q in enumerate(best) if ious[q, m] >= HOLD_IOU]
 
 
 def mask_ious(queries: np.ndarray, truths: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +25,12 @@ from minst.data.coco import COCO, open_folder
 from minst.data.files import read_json
 from minst.data.ytvis import Clip, YouTubeVIS
 from minst.evaluation.coco import evaluate_coco
-from minst.evaluation.consistency import ConsistencyMeter, mask_ious
+from minst.evaluation.consistency import ConsistencyMeter, FrameShare, mask_ious
 from minst.evaluation.identity import IdentityMeter, category_names, gather_frames
 from minst.evaluation.ytvis import evaluate_ytvis
-from minst.model import Encoded, FrameOutput, MobileInst, as_frames, upsample_masks
+from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
 from minst.prediction import predict_folder
+from minst.results import FrameResult
 from minst.tracking import KernelTracker
 
 __all__ = ["EVALUATION_THRESHOLD", "evaluate_folder", "evaluate_model", "query_masks", "write_figures"]
@@ -82,6 +83,7 @@ def evaluate_model(
     """The dict of `evaluate_ytvis` (figures in 0..1, per category, per video) and
 
     "consistency"  what `ConsistencyMeter.result` says of the queries, each frame a key frame of its own
+    "frame_share"  what `FrameShare.result` says of the queries after each stage and of the kernels
     "identity"     what `IdentityMeter.result` says of the tracks of score "score_threshold" and more
     "setting"      videos, reuse_interval, association
     """
@@ -91,16 +93,16 @@ def evaluate_model(
     # the model's classes may stand in another order than the file's categories
     ids = [dataset.category_ids[dataset.categories.index(n)] for n in names] if names else dataset.category_ids
     clips = [dataset[i] for i in range(min(videos or len(dataset), len(dataset)))]
-    once = _FrameOnce(model)
-    ranked = KernelTracker(once, reuse_interval, association, score_threshold=EVALUATION_THRESHOLD)
-    shown = KernelTracker(once, reuse_interval, association)
-    queries, identities, results = ConsistencyMeter(), IdentityMeter(), []
+    ranked = KernelTracker(model, reuse_interval, association, score_threshold=EVALUATION_THRESHOLD)
+    shown = KernelTracker(model, reuse_interval, association)
+    queries, identities, shares, results = ConsistencyMeter(), IdentityMeter(), FrameShare(), []
     for clip in tqdm(clips, desc="evaluating", disable=None):
-        shown.reset()
-        frames, ious = [], []  # what the other two found, filled while `ranked` asks for images
-        results += ranked.track(_watched(clip, once, shown, frames, ious)).to_ytvis(clip.video["id"], ids)
-        found = identities.add_clip(gather_frames(frames), clip)
-        queries.add_ious(np.stack(ious), found.visible, category_names(clip), found.levels)
+        watched = _Watched(clip, shown, [names.index(n) for n in category_names(clip)] if names else clip.labels)
+        results += ranked.gather(map(ranked.advance, watched.frames(ranked))).to_ytvis(clip.video["id"], ids)
+        found = identities.add_clip(gather_frames(watched.results), clip)
+        of_queries = (np.stack(x) for x in (watched.probabilities, watched.scores))
+        queries.add_ious(np.stack(watched.ious), found.visible, category_names(clip), found.levels, *of_queries)
+        shares.add(watched.first)
     truth = {
         "videos": [clip.video for clip in clips],
         "categories": dataset.category_entries,
@@ -108,6 +110,7 @@ def evaluate_model(
     }
     figures = evaluate_ytvis(truth, results)
     figures["consistency"] = queries.result()
+    figures["frame_share"] = shares.result()
     figures["identity"] = {"score_threshold": shown.score_threshold, **identities.result()}
     figures["setting"] = {"videos": len(clips), "reuse_interval": reuse_interval, "association": association}
     return figures
@@ -126,42 +129,43 @@ def write_figures(figures: dict, path: str | Path) -> None:
     Path(path).write_text(json.dumps(known(figures), indent=1, allow_nan=False) + "\n")
 
 
-def _watched(clip: Clip, model: _FrameOnce, shown: KernelTracker, frames: list, ious: list) -> Iterator[np.ndarray]:
-    """The images of a clip; before one is handed on, `shown` tracks it and the queries are compared with the truth."""
-    for t, image in enumerate(clip):
-        frames.append(shown.step(image))
-        ious.append(mask_ious(_masks_of_queries(model, image), clip.masks(t)))
-        yield image
+class _Watched:
+    """A clip that several look at together: the network sees each frame once."""
+
+    def __init__(self, clip: Clip, shown: KernelTracker, labels: Sequence[int]):
+        self.clip, self.shown, self.labels = clip, shown, list(labels)
+        self.results: list[FrameResult] = []  # of `shown`
+        self.ious: list[np.ndarray] = []  # (N, M) each
+        self.probabilities: list[np.ndarray] = []  # (N, M) each, of the class of each instance
+        self.scores: list[np.ndarray] = []  # (N,) each
+        self.first: Frame | None = None
+
+    def frames(self, ranked: KernelTracker) -> Iterator[Frame]:
+        """The frames, for `ranked`; before one is handed on, `shown` tracks it and the queries meet the truth."""
+        ranked.reset()
+        self.shown.reset()
+        for t, image in enumerate(self.clip):
+            frame = encode(ranked.model, image)
+            self.first = self.first or frame
+            self.results.append(self.shown.advance(frame))
+            self.ious.append(mask_ious(masks_of_queries(frame), self.clip.masks(t)))
+            self.probabilities.append(frame.out.class_logits[0].sigmoid()[:, self.labels].cpu().numpy())
+            self.scores.append(frame.out.scores()[0].amax(-1).cpu().numpy())
+            yield frame
 
 
-class _FrameOnce:
-    """A model that remembers the last frame: whoever asks for it next gets what was computed for the first."""
+@torch.inference_mode()
+def encode(model: MobileInst, image: np.ndarray) -> Frame:
+    """One image (H, W, 3) bytes as the network sees it."""
+    return model.encode(image_to_batch(image))
 
-    def __init__(self, model: MobileInst):
-        self.model, self.config, self.image = model.eval(), model.config, None
 
-    def eval(self) -> _FrameOnce:
-        return self
-
-    def encode(self, image: torch.Tensor) -> Encoded:
-        if self.image is None or not torch.equal(self.image, image):
-            self.encoded, self.decoded = self.model.encode(image), None
-            self.image = image
-        return self.encoded
-
-    def decode(self, encoded: Encoded) -> FrameOutput:
-        if encoded is not self.encoded:
-            raise RuntimeError("only the last frame can be decoded")
-        if self.decoded is None:
-            self.decoded = self.model.decode(encoded)
-        return self.decoded
+@torch.inference_mode()
+def masks_of_queries(frame: Frame) -> np.ndarray:
+    """The mask of every query of a key frame: (N, H, W) bool."""
+    return (upsample_masks(frame.out.mask_logits, frame.size)[0] > 0).cpu().numpy()
 
 
 def query_masks(model: MobileInst, clip: Clip) -> Iterator[np.ndarray]:
     """The mask of every query in every frame, each computed as a key frame: T arrays (N, H, W) bool."""
-    return (_masks_of_queries(model, image) for image in clip)
-
-
-@torch.inference_mode()
-def _masks_of_queries(model: MobileInst | _FrameOnce, image: np.ndarray) -> np.ndarray:
-    return (upsample_masks(model.decode(model.encode(as_frames(image))).mask_logits, image.shape[:2])[0] > 0).numpy()
+    return (masks_of_queries(encode(model, image)) for image in clip)

@@ -1,7 +1,9 @@
 """The ablation lab: the paper's claims, shown again at a scale that a laptop can repeat.
 
-    minst lab run          grid.py (what is trained) -> runs.py, pretrain.py (the trainings) -> measure.py, rivals.py
-    minst lab report       metrics.json of every run -> statistics.py, figures.py -> report.py: Markdown, CSV, plots
+    minst lab run       grid.py, decoders.py (what is trained) -> runs.py, pretrain.py (trainings)
+                        -> measure.py, rivals.py
+    minst lab report    metrics.json of every run -> statistics.py, figures.py
+                        -> report.py: Markdown, CSV, plots
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from minst.data.files import read_json
-from minst.lab.grid import Budget, train_config
+from minst.lab import decoders
+from minst.lab.grid import VARIANTS, Budget, train_config
 from minst.lab.measure import measure_run, measure_shipped
 from minst.lab.pretrain import pretrain
 from minst.training import train
@@ -27,7 +28,8 @@ def main(device: str, what: str, name: str, seed: str = "0") -> None:
     elif what == "shipped":
         measure_shipped(Path("."), name, budget)
     else:
-        train(train_config(name, int(seed), budget, device=device))
+        config, order = train_config(name, int(seed), budget, device=device), VARIANTS[name].decoder
+        train(config, model=decoders.build(order, config) if order else None)
         measure_run(Path("."), name, int(seed), budget)
 
 

@@ -1,12 +1,15 @@
-"""What is measured of a trained run, from single frames up to the beyond-the-paper trackers; writes metrics.json.
+"""What is measured of a trained run, from single frames up to the trackers; writes metrics.json.
 
-    every run          image AP; video AP at T = 3 by cosine and by mask; consistency of the queries at 1, 3, 10 frames
+    every run          image AP; video AP at T = 3 by cosine and by mask; consistency of queries at
+                       1, 3, 10 frames
     every tracker      besides its AP, consistency of its tracks: do they stay on their instance?
-    PROBED runs        video AP of every association at T = 1, 3, 6; the same for the shipped weights, on clips of theirs
-    the full model     video AP at T = 1 .. 12 on slow, medium and fast clips; frozen X6; adaptive T; ms per frame
+    PROBED runs        video AP of every association at T = 1, 3, 6; the same for the shipped
+                       weights, on clips of theirs
+    the full model     video AP at T = 1 .. 12 on slow, medium and fast clips; frozen X6;
+                       adaptive T; ms per frame
 
-The network looks at a frame once; all settings share what it saw. What is kept allows to draw samples of the clips
-again (figures.py).
+The network looks at a frame once; all settings share what it saw. What is kept allows to draw
+samples of the clips again (figures.py).
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -15,7 +18,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,18 +28,22 @@ from minst.data.files import replacing
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.evaluation.identity import frame_ious
+from minst.evaluation.run import EVALUATION_THRESHOLD, encode, masks_of_queries
 from minst.evaluation.ytvis import YTVISEval
+from minst.lab import decoders
 from minst.lab.figures import Matches, average_precision, keep
-from minst.lab.grid import SPEEDS, Budget
-from minst.lab.rivals import ASSOCIATIONS, AdaptiveRival, FrozenX6, Rival, mean_kernels
-from minst.model import Encoded, FrameOutput, MobileInst, as_frames, summary, upsample_masks
-from minst.tracking import VideoResult
+from minst.lab.grid import SPEEDS, VARIANTS, Budget
+from minst.lab.rivals import ASSOCIATIONS, AdaptiveRival, FrozenX6, Moves, association, mean_kernels
+from minst.macs import summary
+from minst.model import Frame, MobileInst
+from minst.results import VideoResult
+from minst.tracking import KernelTracker
 
-__all__ = ["ADAPTIVE", "DISTANCES", "FROZEN", "INTERVALS", "PROBED", "Setting", "measure_run", "measure_shipped",
-           "settings"]  # fmt: skip
+__all__ = ["ADAPTIVE", "DISTANCES", "FROZEN", "INTERVALS", "PROBED", "Setting", "measure_run",
+           "measure_shipped", "settings"]  # fmt: skip
 
 INTERVALS = (1, 2, 3, 4, 6, 9, 12)
-PROBED = ("full", "identity=none", "images")  # temporal training, the same frames without it, single images
+PROBED = ("full", "passing=off", "images")  # temporal training, the same frames without it, images
 ADAPTIVE = (0.9, 0.95, 0.98, 0.99)  # agreement below which a key frame is taken
 FROZEN = (2, 3, 6)
 EVERY = 6  # image AP looks at every sixth frame: neighbours are nearly the same picture
@@ -45,19 +51,20 @@ DISTANCES = (1, 3, 10)  # of consistency, in frames
 
 
 class Setting(NamedTuple):
-    """A tracker on clips of one speed. by: an association, "frozen" or "adaptive"; value: T, or the agreement."""
+    """A tracker on clips of one speed. by: an association, "frozen" or "adaptive"; value: T, or
+    the agreement."""
 
     speed: str
     by: str
     value: float
 
-    def tracker(self, model, means: torch.Tensor | None = None) -> Rival:
+    def tracker(self, model: MobileInst, means: torch.Tensor | None = None) -> KernelTracker:
         """A fresh tracker of this setting; means: of `mean_kernels`, for "centred" alone."""
         if self.by == "adaptive":
             return AdaptiveRival(model, self.value)
-        if self.by == "frozen":
-            return FrozenX6(model, int(self.value), "mask")
-        return Rival(model, int(self.value), self.by, means)
+        kind, by = (FrozenX6, "mask") if self.by == "frozen" else (KernelTracker, self.by)
+        chosen = association(by, means)
+        return kind(model, int(self.value), chosen, score_threshold=EVALUATION_THRESHOLD)
 
 
 def settings(variant: str) -> list[Setting]:
@@ -66,173 +73,147 @@ def settings(variant: str) -> list[Setting]:
     if variant in PROBED:
         found += [Setting("medium", by, interval) for by in ASSOCIATIONS for interval in (1, 3, 6)]
     if variant == "full":
-        found += [Setting(s, by, interval) for s in SPEEDS for by in ("cosine", "mask") for interval in INTERVALS]
+        found += [Setting(s, by, t) for s in SPEEDS for by in ("cosine", "mask") for t in INTERVALS]
         found += [Setting(s, "frozen", interval) for s in SPEEDS for interval in FROZEN]
         found += [Setting(s, "adaptive", agreement) for s in SPEEDS for agreement in ADAPTIVE]
     return list(dict.fromkeys(found))
 
 
 def measure_run(lab: Path, variant: str, seed: int, budget: Budget) -> Path:
-    """Measure the weights of a run that has been trained; returns its metrics.json, which is written last."""
+    """Measure a run that has been trained; returns its metrics.json, which is written last."""
     folder = lab / f"{variant}-{seed}"
-    model = MobileInst.from_pretrained(folder / "weights")
-    size = summary(model, (128, 128))["total"]
-    model.fuse()
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    found = {
-        "version": 1,
-        "variant": variant,
-        "seed": seed,
-        "budget": budget.name,
-        "torch": torch.__version__,
-        "model": {"params": size["params"], "macs": size["macs"]},
-        "loss": log[-1]["loss"],
-        "seconds_per_iteration": log[-1]["seconds_per_iteration"],
-        **_measure_clips(model, lab / "data", settings(variant)),
-    }
+    model = decoders.load(folder / "weights", VARIANTS[variant].decoder)
+    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+    found = _measure(model, (128, 128), lab / "data", settings(variant))
+    found |= {"variant": variant, "seed": seed, "budget": budget.name}
+    found |= {key: last[key] for key in ("loss", "seconds_per_iteration")}
     if variant == "full":
         found["milliseconds"] = frame_times(model, YouTubeVIS(lab / "data" / "medium"))
-    with replacing(folder / "metrics.json") as beside:
-        beside.write_text(json.dumps(found, allow_nan=False) + "\n")
-    return folder / "metrics.json"
+    return _write(found, folder / "metrics.json")
 
 
 def measure_shipped(lab: Path, name: str, budget: Budget) -> Path:
-    """Image AP, consistency and every association of shipped weights; returns the file, which is written last."""
-    model = MobileInst.from_pretrained(name)
-    size = summary(model, (192, 256))["total"]
-    model.fuse()
+    """Image AP, consistency and every association of shipped weights; returns the file."""
     wanted = [Setting("medium", by, interval) for by in ASSOCIATIONS for interval in (1, 3, 6)]
-    found = {
-        "version": 1,
-        "variant": name,
-        "seed": 0,
-        "budget": budget.name,
-        "torch": torch.__version__,
-        "model": {"params": size["params"], "macs": size["macs"]},
-        **_measure_clips(model, lab / "data" / "shipped", wanted),
-    }
-    path = lab / "shipped" / f"{name}.json"
+    model, data = MobileInst.from_pretrained(name), lab / "data" / "shipped"
+    found = _measure(model, (192, 256), data, wanted)
+    found |= {"variant": name, "seed": 0, "budget": budget.name}
+    return _write(found, lab / "shipped" / f"{name}.json")
+
+
+def _measure(model: MobileInst, size: tuple[int, int], data: Path, wanted: list[Setting]) -> dict:
+    """Costs at `size` (H, W), and what `_measure_clips` finds; fuses the model."""
+    cost = summary(model, size)["total"]
+    found = _measure_clips(model.fuse(), data, wanted)
+    return {"version": 1, "torch": torch.__version__, "model": cost, **found}
+
+
+def _write(found: dict, path: Path) -> Path:
     with replacing(path) as beside:
         beside.write_text(json.dumps(found, allow_nan=False) + "\n")
     return path
 
 
 def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict:
-    means = None
+    """What all settings find on the clips of their speeds; queries are measured on medium clips."""
+    means, tracked, queries = None, [], None
     if any(setting.by == "centred" for setting in wanted):
         train = YouTubeVIS(data / "train")
         means = mean_kernels(model, (train[i].image(0) for i in range(min(len(train), 200))))
-    tracked, images, consistency = [], None, []
-    for speed in SPEEDS:
-        mine = [setting for setting in wanted if setting.speed == speed]
-        if not mine:
-            continue
+    for speed in dict.fromkeys(setting.speed for setting in wanted):
         clips = YouTubeVIS(data / speed)
-        trackers = {setting: setting.tracker(model, means) for setting in mine}
-        results: dict[Setting, list] = {setting: [] for setting in mine}
-        kept: dict[Setting, list] = {setting: [] for setting in mine}
-        seen_images: list[dict] = []
-        for clip in (clips[i] for i in range(len(clips))):
-            frames = list(clip)
-            seen = _Seen(model, frames)
-            for setting, tracker in trackers.items():
-                result = seen.track(tracker)
-                results[setting] += result.to_ytvis(clip.video["id"], clips.category_ids)
-                kept[setting].append(_track_pairs(result, clip.tracks))
-            if speed == "medium":
-                seen_images += _image_results(clip, seen, clips.category_ids)
-                consistency.append(_pairs(clip, seen))
-        for setting in mine:
-            tracked.append(_row(setting, trackers[setting], clips, results[setting], kept[setting]))
+        found = [_Tracking(setting, model, means) for setting in wanted if setting.speed == speed]
         if speed == "medium":
-            images = _image_matches(clips, seen_images)
-    return {
-        "image": {"AP": _share(average_precision(images)), **images.to_dict()},
-        "consistency": {"distances": DISTANCES, "pairs": consistency},
-        "settings": tracked,
-    }
+            queries = _Queries(clips)
+        for clip in (clips[i] for i in range(len(clips))):
+            images = list(clip)
+            frames = [encode(model, image) for image in images]  # each decodes itself once
+            for tracking in found:
+                tracking.add_clip(clip, images, frames, clips.category_ids)
+            if speed == "medium":
+                queries.add_clip(clip, frames)
+        tracked += [tracking.row(clips) for tracking in found]
+    return {**queries.figures(), "settings": tracked}
 
 
-def _row(setting: Setting, tracker: Rival, clips: YouTubeVIS, results: list[dict], pairs: list[list[int]]) -> dict:
-    entries = [clips[i] for i in range(len(clips))]
-    truth = {
-        "videos": [clip.video for clip in entries],
-        "categories": clips.category_entries,
-        "annotations": [track for clip in entries for track in clip.tracks],
-    }
-    matches = keep(YTVISEval(truth, results).run(), list(range(len(clips))))
-    return {
-        **setting._asdict(),
-        "AP": _share(average_precision(matches)),
-        "AP50": _share(average_precision(matches, threshold=0)),
-        "keys": tracker.keys,  # key frames, of all frames of the clips
-        "frames": sum(len(clip) for clip in entries),
-        "moved": tracker.moved,  # live slots that went on with another query, of
-        "associated": tracker.moved + tracker.stayed,
-        **matches.to_dict(),
-        "pairs": pairs,  # as those of "consistency", of tracks
-    }
+class _Tracking:
+    """One setting on all clips of its speed."""
 
+    def __init__(self, setting: Setting, model: MobileInst, means: torch.Tensor | None):
+        self.setting, self.tracker, self.moves = setting, setting.tracker(model, means), Moves()
+        self.results: list[dict] = []
+        self.pairs: list[list[int]] = []
 
-class _Seen:
-    """A clip as the network sees it: every frame encoded, and decoded where somebody asks for it, once."""
-
-    def __init__(self, model: MobileInst, frames: list[np.ndarray]):
-        self.model, self.frames = model, frames
-        self._decoded: dict[int, FrameOutput] = {}
-        with torch.inference_mode():
-            self.encoded = [model.encode(as_frames(frame)) for frame in frames]
-
-    def decode(self, encoded: Encoded) -> FrameOutput:
-        if id(encoded) not in self._decoded:
-            with torch.inference_mode():
-                self._decoded[id(encoded)] = self.model.decode(encoded)
-        return self._decoded[id(encoded)]
-
-    def track(self, tracker: Rival) -> VideoResult:
-        """The tracks of the clip; a tracker that encodes for itself gets the frames."""
+    def add_clip(self, clip: Clip, images: list, frames: list[Frame], category_ids: list) -> None:
+        tracker = self.tracker
         tracker.reset()
-        if isinstance(tracker, FrozenX6):
-            return tracker.gather(tracker.step(frame) for frame in self.frames)
-        tracker.model = _Remembering(self.model, self.decode)
-        return tracker.gather(tracker.advance(encoded) for encoded in self.encoded)
+        # Frozen X6 changes what the network sees, so that it has to look for itself.
+        frozen = isinstance(tracker, FrozenX6)
+        results = map(tracker.step, images) if frozen else map(tracker.advance, frames)
+        video = tracker.gather(self.moves.watch(tracker, results))
+        self.results += video.to_ytvis(clip.video["id"], category_ids)
+        self.pairs.append(_track_pairs(video, clip.tracks))
+
+    def row(self, clips: YouTubeVIS) -> dict:
+        entries, moves = [clips[i] for i in range(len(clips))], self.moves
+        truth = {
+            "videos": [clip.video for clip in entries],
+            "categories": clips.category_entries,
+            "annotations": [track for clip in entries for track in clip.tracks],
+        }
+        matches = keep(YTVISEval(truth, self.results).run(), list(range(len(clips))))
+        return {
+            **self.setting._asdict(),
+            "AP": _share(average_precision(matches)),
+            "AP50": _share(average_precision(matches, threshold=0)),
+            "keys": moves.keys,  # key frames, of all frames of the clips
+            "frames": sum(len(clip) for clip in entries),
+            "moved": moves.moved,  # live slots that went on with another query, of
+            "associated": moves.moved + moves.stayed,
+            **matches.to_dict(),
+            "pairs": self.pairs,  # as those of "consistency", of tracks
+        }
 
 
-class _Remembering(NamedTuple):
-    """What a tracker needs of a model whose frames have been seen."""
+class _Queries:
+    """What single frames and the queries over time are worth, on clips of medium speed."""
 
-    model: MobileInst
-    decode: Callable[[Encoded], FrameOutput]
+    def __init__(self, clips: YouTubeVIS):
+        self.clips = clips
+        self.results: list[dict] = []
+        self.pairs: list[list[int]] = []
 
-    @property
-    def config(self):
-        return self.model.config
+    @torch.inference_mode()
+    def add_clip(self, clip: Clip, frames: list[Frame]) -> None:
+        self.results += _image_results(clip, frames, self.clips.category_ids)
+        self.pairs.append(_pairs(clip, frames))
+
+    def figures(self) -> dict:
+        images = _image_matches(self.clips, self.results)
+        return {
+            "image": {"AP": _share(average_precision(images)), **images.to_dict()},
+            "consistency": {"distances": DISTANCES, "pairs": self.pairs},
+        }
 
 
-def _query_masks(seen: _Seen, clip: Clip) -> Iterator[np.ndarray]:
-    for encoded in seen.encoded:
-        logits = upsample_masks(seen.decode(encoded).mask_logits, (clip.height, clip.width))
-        yield (logits[0] > 0).numpy()
-
-
-def _pairs(clip: Clip, seen: _Seen) -> list[int]:
+def _pairs(clip: Clip, frames: list[Frame]) -> list[int]:
     """Kept, and of how many, at each of `DISTANCES`: six numbers of a clip."""
-    meter = ConsistencyMeter(max(DISTANCES)).add_clip(
-        _query_masks(seen, clip), (clip.masks(t) for t in range(len(clip)))
-    )
-    return _counts(meter)
+    probabilities = [f.out.class_logits[0].sigmoid()[:, clip.labels].numpy() for f in frames]
+    masks, truths = map(masks_of_queries, frames), (clip.masks(t) for t in range(len(clip)))
+    meter = ConsistencyMeter(max(DISTANCES))
+    return _counts(meter.add_clip(masks, truths, probabilities=probabilities))
 
 
 def _track_pairs(result: VideoResult, instances: list[dict]) -> list[int]:
-    """`_pairs` of tracks in the place of queries: a key frame may take a track off its instance, or bring it back.
+    """`_pairs` of tracks in the place of queries: a key frame may take one off its instance.
 
-    instances: the annotations of the clip, with a run-length code for every frame in which they are visible.
+    instances: the annotations of the clip, with a code for every frame in which they are visible.
     """
     truths = list(zip(*(instance["segmentations"] for instance in instances)))  # (T, M)
-    ious = [frame_ious([track.segmentations[t] for track in result.tracks], codes) for t, codes in enumerate(truths)]
+    tracks = list(zip(*(track.segmentations for track in result.tracks))) or [()] * len(truths)
+    ious = np.stack([frame_ious(*codes) for codes in zip(tracks, truths, strict=True)])
     visible = np.array([[code is not None for code in codes] for codes in truths])
-    return _counts(ConsistencyMeter(max(DISTANCES)).add_ious(np.stack(ious), visible))
+    return _counts(ConsistencyMeter(max(DISTANCES)).add_ious(ious, visible))
 
 
 def _counts(meter: ConsistencyMeter) -> list[int]:
@@ -244,15 +225,13 @@ def _image_frames(clip: Clip) -> range:
     return range(min(EVERY // 2, len(clip) - 1), len(clip), EVERY)
 
 
-def _image_results(clip: Clip, seen: _Seen, category_ids: list[int]) -> list[dict]:
+def _image_results(clip: Clip, frames: list[Frame], category_ids: list[int]) -> list[dict]:
     """The best predictions of every `EVERY`-th frame, each frame a video of its own."""
     found = []
     for t in _image_frames(clip):
-        out = seen.decode(seen.encoded[t])
-        scores = out.scores()[0]  # (N, K)
+        scores, masks = frames[t].out.scores()[0], masks_of_queries(frames[t])  # (N, K), (N, H, W)
         best = scores.flatten().topk(min(20, scores.numel())).indices
-        masks = (upsample_masks(out.mask_logits, (clip.height, clip.width))[0] > 0).numpy()
-        for query, label in zip(*(x.tolist() for x in (best // scores.shape[1], best % scores.shape[1]))):
+        for query, label in (divmod(place, scores.shape[1]) for place in best.tolist()):
             found.append({
                 "video_id": _frame_id(clip, t),
                 "category_id": category_ids[label],
@@ -267,7 +246,8 @@ def _image_matches(clips: YouTubeVIS, results: list[dict]) -> Matches:
     for i in range(len(clips)):
         clip = clips[i]
         for t in _image_frames(clip):
-            videos.append({"id": _frame_id(clip, t), "height": clip.height, "width": clip.width, "length": 1})
+            size = {"height": clip.height, "width": clip.width, "length": 1}
+            videos.append({"id": _frame_id(clip, t), **size})
             of_clip.append(i)
             for track in clip.tracks:
                 if track["segmentations"][t] is not None:
@@ -290,13 +270,15 @@ def _share(value: np.ndarray) -> float:
     return round(float(value[0]), 6)
 
 
-def frame_times(model: MobileInst, clips: YouTubeVIS, count: int = 4) -> dict[str, dict[str, float]]:
-    """Milliseconds of a key frame and of the others, and their mean by the share of each, of every setting.
+def frame_times(model: MobileInst, clips: YouTubeVIS, count: int = 4) -> dict[str, dict]:
+    """Milliseconds of a key frame and of the others, and their mean, of every setting.
 
-    All settings take turns, clip by clip, so that whatever else the machine does falls on all of them; of each kind of
-    frame the fastest fifth ends at what is said, since the slow ones were interrupted.
+    All settings take turns, clip by clip, so that whatever else the machine does falls on all of
+    them; of each kind of frame the fastest fifth ends at what is said, since the slow ones were
+    interrupted.
     """
-    medium = [s for s in settings("full") if s.speed == "medium" and s.by in ("mask", "cosine", "frozen", "adaptive")]
+    kinds = ("mask", "cosine", "frozen", "adaptive")
+    medium = [s for s in settings("full") if s.speed == "medium" and s.by in kinds]
     trackers = {setting: setting.tracker(model) for setting in medium}
     times: dict[Setting, tuple[list, list]] = {setting: ([], []) for setting in medium}
     for clip in (clips[i] for i in range(min(count, len(clips)))):
@@ -307,10 +289,11 @@ def frame_times(model: MobileInst, clips: YouTubeVIS, count: int = 4) -> dict[st
                 start = time.perf_counter()
                 is_key = tracker.step(frame).is_key
                 times[setting][is_key].append(1000 * (time.perf_counter() - start))
-    return {f"{setting.by} {setting.value:g}": _summary(*both) for setting, both in times.items()}
+    return {f"{setting.by} {setting.value:g}": _mean_time(*of) for setting, of in times.items()}
 
 
-def _summary(others: list[float], keys: list[float]) -> dict[str, float]:
-    key, other = (round(float(np.percentile(values, 20)), 3) if values else 0.0 for values in (keys, others))
+def _mean_time(others: list[float], keys: list[float]) -> dict[str, float]:
+    fastest = [float(np.percentile(times, 20)) if times else 0.0 for times in (keys, others)]
+    key, other = (round(time, 3) for time in fastest)
     mean = (key * len(keys) + other * len(others)) / (len(keys) + len(others))
     return {"key": key, "other": other, "mean": round(mean, 3)}

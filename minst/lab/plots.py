@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from minst.lab.grid import SPEEDS, VARIANTS
+from minst.lab.grid import SPEEDS
 from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS
 from minst.lab.report import Lab, Row, milliseconds
-from minst.lab.rivals import ASSOCIATIONS
 from minst.visualize.style import GREY, INK, RED, headline, new_figure, rgb
 
 __all__ = ["PLOTS", "has_data", "plot_associations", "plot_beyond", "plot_differences", "plot_intervals"]
@@ -42,7 +41,7 @@ def plot_differences(lab: Lab) -> Figure:
         axes.plot([found.low, found.high], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
         axes.plot(found.seeds, [y] * len(found.seeds), "|", color=color, markersize=9, markeredgewidth=1.2)
         axes.plot(found.difference, y, "o", color=color, markersize=5.5, markerfacecolor=color if sure else "white")
-    labels = [f"{VARIANTS[n].says}{'  *' if VARIANTS[n].claim else ''}" for n in reversed(names)]
+    labels = [f"{v.says}{'  *' if v.claim else ''}" for v in map(lab.variants.get, reversed(names))]
     axes.set_yticks(range(len(names)), labels, fontsize=7.5)
     axes.set_ylim(-0.7, len(names) - 0.3)
     axes.set_xlabel("points of AP more (right) or fewer (left) than the full model", fontsize=8)
@@ -104,13 +103,14 @@ def plot_associations(lab: Lab) -> Figure:
     for i, (says, row) in enumerate(lab.probed.items()):
         left, bottom = 0.06 + 0.31 * (i % across), 1 - (0.95 + 1.4 + 2.2 * (i // across)) * inch
         axes = fig.add_axes((left, bottom, 0.27, 1.4 * inch))
+        names = row.associations
         for k, t in enumerate((1, 3, 6)):
-            found = [row.spread(("video", "medium", by, t)) for by in ASSOCIATIONS]
-            places = [x + 0.27 * (k - 1) for x in range(len(ASSOCIATIONS))]
+            found = [row.spread(("video", "medium", by, t)) for by in names]
+            places = [x + 0.27 * (k - 1) for x in range(len(names))]
             heights, errors = [s.mean for s in found], [0 if s.sd != s.sd else s.sd for s in found]
             error = {"yerr": errors, "error_kw": {"elinewidth": 0.8, "ecolor": INK}} if any(errors) else {}
             axes.bar(places, heights, 0.26, color=(BLUE, "#6ea6e0", "#bcd7f3")[k], label=f"T = {t}", **error)
-        axes.set_xticks(range(len(ASSOCIATIONS)), ASSOCIATIONS, rotation=35, ha="right", fontsize=7)
+        axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=7)
         _titled(axes, says, "")
     fig.legend(*axes.get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="upper right", ncols=3)
     cosine, none = (("video", "medium", by, 1) for by in ("cosine", "none"))

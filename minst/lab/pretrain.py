@@ -59,8 +59,8 @@ def pretrain(backbone: str, lab: Path, budget: Budget, device: str = "cpu") -> P
     out = lab / PRETRAINED.format(backbone)
     out.parent.mkdir(parents=True, exist_ok=True)
     config = TrainConfig(
-        iterations=budget.pretraining, pairs=8, height=128, width=128, passing_weight=0.0, seed=1000, lr=2e-3, decay=0.6,
-        warmup=min(200, budget.pretraining // 5), ema=0.998,
+        iterations=budget.pretraining, pairs=8, height=128, width=128, train_on="images", seed=1000,
+        lr=2e-3, cosine_share=0.6, warmup=min(200, budget.pretraining // 5), ema=0.998,
     )  # fmt: skip
     clips = FolderClips(YouTubeVIS(lab / "data" / "train"), config.seed)
     batches = ClipBatches(config, clips)
@@ -94,7 +94,7 @@ def _step(model: nn.Module, optimizer, batch: Batch, iteration: int, config: Tra
     loss = token_loss(model(frames), instances)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+    nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
     for group in optimizer.param_groups:
         group["lr"] = config.lr * learning_rate(iteration, config)
     optimizer.step()

@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from minst.data.files import read_json, replacing
-from minst.lab.grid import SPEEDS, VARIANTS
-from minst.lab.measure import ADAPTIVE, DISTANCES, FROZEN, INTERVALS, PROBED
-from minst.lab.rivals import ASSOCIATIONS
-from minst.lab.runs import Run
+from minst.lab.grid import SPEEDS
+from minst.lab.measure import ADAPTIVE, DISTANCES, FROZEN, INTERVALS
+from minst.lab.runs import Run, read_lab
 from minst.lab.statistics import Comparison, Measured, Spread, compare, load, load_shipped, seeds_needed, spread
 
 __all__ = ["COLUMNS", "Lab", "Row", "claims_table", "milliseconds", "seeds_table", "write_report"]
@@ -74,13 +73,22 @@ class Row:
         theirs = {run.run.seed: run for run in other.runs}
         return [(run, theirs[run.run.seed]) for run in self.runs if run.run.seed in theirs]
 
+    @property
+    def associations(self) -> list[str]:
+        """Those that were measured of it at T = 1, 3 and 6; none of most rows."""
+        measured = self.runs[0].metrics["settings"]
+        return [s["by"] for s in measured if (s["speed"], s["value"]) == ("medium", 1)]
+
     def settings(self, speed: str, by: str, value: float) -> list[dict]:
         """What each run measured of a tracker; KeyError where it was not."""
         return [run.setting(speed, by, value) for run in self.runs]
 
 
 class Lab:
-    """What stands in the folder of a lab. ValueError or FileNotFoundError when there is nothing to report."""
+    """What stands in the folder of a lab. ValueError or FileNotFoundError when there is nothing.
+
+    `variants` are the rows as they were when the lab was run; the report begins with `note`.
+    """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -89,18 +97,19 @@ class Lab:
             raise ValueError(
                 f"{folder}: no run of the full model is done, and all is compared with it: `minst lab run full`"
             )
-        self.rows = {name: Row(name, [r for r in runs if r.run.variant == name]) for name in VARIANTS}
-        self.rows = {name: row for name, row in self.rows.items() if row.runs}
+        self.budget, self.variants, self.note = read_lab(self.folder)
+        rows = [Row(name, [r for r in runs if r.run.variant == name]) for name in self.variants]
+        self.rows = {row.name: row for row in rows if row.runs}
         self.shipped = {run.run.variant: Row(run.run.variant, [run]) for run in load_shipped(folder)}
-        self.budget = read_json(self.folder / "lab.json")["budget"]
         reasons = self.folder / "reasons.json"
         self.reasons = read_json(reasons) if reasons.is_file() else {}
 
     @property
     def probed(self) -> dict[str, Row]:
         """The rows of which every association was measured, by what they are called in tables and plots."""
-        says = {name: "the full model" if name == "full" else VARIANTS[name].says for name in PROBED}
-        found = {says[name]: self.rows[name] for name in PROBED if name in self.rows}
+        says = {name: variant.says for name, variant in self.variants.items()}
+        says["full"] = "the full model"
+        found = {says[name]: row for name, row in self.rows.items() if row.associations}
         return found | {f"shipped weights: {name}": row for name, row in self.shipped.items()}
 
     @property
@@ -110,7 +119,8 @@ class Lab:
 
     def difference(self, name: str) -> Comparison | None:
         """Of the figure that decides this variant, to the full model; None for the full model itself."""
-        return None if name == "full" else self.rows[name].against(self.full, JUDGED[VARIANTS[name].judged_by])
+        key = JUDGED[self.variants[name].judged_by]
+        return None if name == "full" else self.rows[name].against(self.full, key)
 
 
 def write_report(folder: str | Path, out: str | Path | None = None, plots: bool = True) -> Path:
@@ -146,9 +156,10 @@ def markdown(lab: Lab, pictures: Sequence[str] = ()) -> str:
 
 def _head(lab: Lab) -> str:
     b, done = lab.budget, sum(len(row.runs) for row in lab.rows.values())
+    start = f"**{lab.note}**\n\nWritten" if lab.note else "Written"
     return f"""# The ablation lab: results of the budget "{b["name"]}"
 
-Written by `minst lab report` from the metrics of {done} runs; nothing here is typed by hand but the sentences
+{start} by `minst lab report` from the metrics of {done} runs; nothing here is typed by hand but the sentences
 "why", which are our reading and no measurement.
 {_unfinished(lab.unfinished)}
 Each run: {b["iterations"]:,} steps of {b["pairs"]} pairs of 128 x 128 crops, from a backbone that learned to classify for
@@ -172,8 +183,8 @@ def _seeds(lab: Lab) -> str:
 def claims_table(lab: Lab) -> str:
     """The paper's claims, ours, the verdicts and why, as Markdown; empty where nothing was run that has a claim."""
     lines = []
-    for name, row in lab.rows.items():
-        variant = VARIANTS[name]
+    for name in lab.rows:
+        variant = lab.variants[name]
         if variant.claim:
             figure, why = COLUMNS[JUDGED[variant.judged_by]], lab.reasons.get(name, "")
             lines.append(_claim(variant.says, variant.paper, figure, lab.difference(name), 1, why))
@@ -188,10 +199,11 @@ def claims_table(lab: Lab) -> str:
 def _tracking_claims(lab: Lab) -> list[str]:
     """What the paper says of queries over time and of T: Fig 2, Tab 7."""
     lines, reasons = [], lab.reasons
-    if "identity=none" in lab.rows:
-        without = lab.rows["identity=none"].against(lab.full, ("retention", 10))
-        what, says = "pairs of frames, no query passing †", "queries keep their instance over 11 frames (Fig 2)"
-        lines.append(_claim(what, says, "retention 10", without, 1, reasons.get("retention", "")))
+    for variant in (lab.variants[name] for name in lab.rows):
+        if variant.retention:
+            found = lab.rows[variant.name].against(lab.full, ("retention", 10))
+            what, says, why = f"{variant.says} †", variant.retention, reasons.get("retention", "")
+            lines.append(_claim(what, says, "retention 10", found, 1, why))
     if _measured(lab.full, "medium", "cosine", 12):
         for t, says, claim in ((3, "the best trade (Tab 7)", 0), (12, "faster, less exact (Tab 7)", 1)):
             time = milliseconds(lab.full, "cosine", t) / milliseconds(lab.full, "cosine", 1)
@@ -212,7 +224,7 @@ def _claim(what: str, says: str, figure: str, found: Comparison | None, claim: i
 def _all_rows(lab: Lab) -> str:
     lines, group = [], None
     for name, row in lab.rows.items():
-        variant = VARIANTS[name]
+        variant = lab.variants[name]
         if variant.group != group:
             group = variant.group
             lines.append(f"| **{group}** |" + " |" * (len(COLUMNS) + 3))
@@ -266,7 +278,7 @@ def _associations(lab: Lab) -> str:
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for says, row in lab.probed.items():
-        for by in ASSOCIATIONS:
+        for by in row.associations:
             cells = []
             for t in (1, 3, 6):
                 entries = row.settings("medium", by, t)
@@ -352,7 +364,7 @@ def _runs_csv(lab: Lab) -> str:
 def _rows_csv(lab: Lab) -> str:
     rows = [("variant", "seeds", "figure", "mean", "sd", "difference", "low", "high", "decides", "verdict")]
     for name, row in lab.rows.items():
-        variant = VARIANTS[name]
+        variant = lab.variants[name]
         for key, title in COLUMNS.items():
             mean, sd, values = row.spread(key)
             found = None if name == "full" else row.against(lab.full, key)

@@ -1,15 +1,20 @@
-"""Other ways to associate, and two that go beyond the paper, as trackers that change one step of `KernelTracker`.
+"""Other ways to associate, and two trackers that go beyond the paper.
 
-    Rival(model, T, association)     "none", "cosine", "greedy", "scores", "centred", "dot", "mask"
-    AdaptiveRival(model, agreement)  a key frame when the old kernels no longer fit (beyond the paper)
+    association(name, means)         one of ASSOCIATIONS, as `KernelTracker` takes it
+    AdaptiveRival(model, agreement)  a key frame when old kernels no longer fit (beyond the paper)
     FrozenX6(model, T)               X6 of the key frame on the frames after it (beyond the paper)
 
-All associations but greedy end in the same Hungarian assignment, of
+All associations end in the same Hungarian assignment, of
 
-    none      1 where slot and query are the same: whoever segments it now is who segmented it before
-    cosine    cos(K_old, K_new), the paper's             greedy    the same, largest first, without looking back
-    scores    cos * s_old * s_new                        centred   cos(K_old - mean of its query, K_new - mean of its)
-    dot       K_old . K_new                              mask      ours: dice of the masks * s_old * s_new
+    none         1 where slot and query are the same: who segments it now did so before
+    cosine-all   cos(K_old, K_new) of all kernels, live or not
+    cosine       cos * s_old * s_new, the tracker's: the paper's in its fair reading
+    cosine-live  cos, first among slots and queries of score 0.3 and more, then among the rest
+    greedy       cos, largest first, without looking back
+    centred      cos(K_old - mean of its query, K_new - mean of its query)
+    dot          K_old . K_new
+    mask-alone   dice of the masks
+    mask         dice * s_old * s_new, the tracker's: ours
 
 Deviation: everything here but "cosine"; the paper compares none of them.
 
@@ -18,119 +23,27 @@ Lesson: notebooks/09_ablation_lab.ipynb
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from minst import tracking
 from minst.evaluation.run import EVALUATION_THRESHOLD
-from minst.model import Encoded, FrameOutput, MobileInst, as_frames
-from minst.tracking import FrameResult, KernelTracker, cosine_similarity, mask_similarity
+from minst.model import Frame, MobileInst, image_to_batch
+from minst.results import FrameResult
+from minst.tracking import Candidates, KernelTracker, cosine_similarity, mask_similarity
 
-__all__ = ["ASSOCIATIONS", "AdaptiveRival", "FrozenX6", "Rival", "greedy", "mean_kernels"]
+__all__ = ["ASSOCIATIONS", "AdaptiveRival", "FrozenX6", "Moves", "association", "mean_kernels"]
 
-ASSOCIATIONS = ("none", "cosine", "greedy", "scores", "centred", "dot", "mask")
-
-
-class Rival(KernelTracker):
-    """`KernelTracker` with another similarity; counts how often a live slot goes on with another query.
-
-    means (N, D): what `mean_kernels` says of the queries, for "centred" alone. Shows tracks of score 0.1 and more, as
-    AP wants them.
-    """
-
-    def __init__(
-        self, model: MobileInst, reuse_interval: int = 3, association: str = "cosine", means: Tensor | None = None
-    ):
-        if association not in ASSOCIATIONS:
-            raise ValueError(f"association is {association!r}; choose one of {', '.join(ASSOCIATIONS)}")
-        if association == "centred" and means is None:
-            raise ValueError("association centred needs the mean kernel of every query: mean_kernels(model, frames)")
-        super().__init__(model, reuse_interval, score_threshold=EVALUATION_THRESHOLD)
-        self.rival, self.means = association, means
-        self.moved = self.stayed = self.keys = 0  # summed over videos
-
-    def _similarity(self, out: FrameOutput, new_scores: Tensor) -> Tensor:
-        slots, new = self._slots, out.kernels[0]
-        old = slots.kernels
-        if self.rival == "none":
-            return (slots.queries[:, None] == torch.arange(len(new), device=new.device)).float()
-        if self.rival == "dot":
-            return old @ new.T
-        if self.rival == "mask":
-            return mask_similarity(old, new, out.mask_features[0], slots.scores, new_scores)
-        if self.rival == "centred":
-            old, new = old - self.means[slots.queries], new - self.means
-        similarity = cosine_similarity(old, new)
-        if self.rival == "scores":
-            return similarity * slots.scores[:, None] * new_scores
-        return greedy(similarity) if self.rival == "greedy" else similarity
-
-    def _key_frame(self, encoded: Encoded) -> None:
-        before = self._slots.queries if self._slots else None
-        super()._key_frame(encoded)
-        self.keys += 1
-        if before is not None:
-            live = self._slots.scores >= self.score_threshold
-            moved = int((self._slots.queries != before)[live].sum())
-            self.moved, self.stayed = self.moved + moved, self.stayed + int(live.sum()) - moved
-
-
-class AdaptiveRival(Rival):
-    """A key frame when agreement falls below `agreement` times what it was on the last one, or after 12 frames.
-
-    Agreement: dice of the soft masks of the old kernels with the same masks made hard, mean over the slots by their
-    scores. A kernel that fits draws sharp masks. It cannot see an instance that enters: nobody draws it yet.
-    """
-
-    def __init__(self, model: MobileInst, agreement: float, association: str = "mask", longest: int = 12):
-        super().__init__(model, longest, association)
-        self.agreement = agreement
-
-    @torch.inference_mode()
-    def advance(self, encoded: Encoded) -> FrameResult:
-        """`KernelTracker.advance`, with a key frame wherever agreement has dropped."""
-        if self._slots is not None and self._agreement(encoded) < self.agreement * self._at_key:
-            self._since_key = self.reuse_interval
-        result = super().advance(encoded)
-        if result.is_key:
-            self._at_key = self._agreement(encoded)
-        return result
-
-    def _agreement(self, encoded: Encoded) -> float:
-        soft = encoded.masks(self._slots.kernels[None])[0].sigmoid().flatten(1)  # (N, h * w)
-        hard = (soft > 0.5).float()
-        sharp = 2 * (soft * hard).sum(1) / (soft.sum(1) + hard.sum(1))  # (N,)
-        return float((sharp * self._slots.scores).sum() / self._slots.scores.sum())
-
-
-class FrozenX6(Rival):
-    """On frames between key frames the transformer blocks are skipped: X6 is that of the key frame. TopFormer alone."""
-
-    @torch.inference_mode()
-    def step(self, frame: Tensor | np.ndarray) -> FrameResult:
-        """`KernelTracker.step`, with X6 of the last key frame in between."""
-        image = as_frames(frame)
-        if self._slots is None or self._since_key >= self.reuse_interval:
-            encoded = self.model.encode(image)
-            self._x6 = encoded.x6
-        else:
-            encoded = encode_with(self.model, image, self._x6)
-        return self.advance(encoded)
-
-
-def encode_with(model: MobileInst, frames: Tensor, x6: Tensor) -> Encoded:
-    """`model.encode` with X6 (B, C6, h, w) of another frame: token pyramid, injection and mask decoder alone."""
-    backbone = model.backbone
-    x, token_padding = model._pad((frames - model.pixel_mean) / model.pixel_std, None)
-    tokens, semantics = backbone.tpm(x), x6.split(backbone.tpm.channels, dim=1)
-    local = [backbone.SIM[i](tokens[i], semantics[i]) for i in (1, 2, 3)]
-    return Encoded(x6, model.mask_decoder(*local, x6), token_padding, tuple(frames.shape[-2:]))
+LIVE = 0.3
 
 
 def greedy(similarity: Tensor) -> Tensor:
-    """The one-to-one assignment that always takes the largest similarity left, (N, N), as ones among zeros."""
+    """The assignment that always takes the largest similarity left, (N, N), as ones among zeros."""
     left, chosen = similarity.clone(), torch.zeros_like(similarity)
     for _ in range(len(left)):
         row, column = divmod(int(left.argmax()), left.shape[1])
@@ -139,8 +52,138 @@ def greedy(similarity: Tensor) -> Tensor:
     return chosen
 
 
+def live_first(similarity: Tensor, old: Candidates, new: Candidates) -> Tensor:
+    """The same similarities (N, N), where live ones have chosen before the others may."""
+    slots, queries = (torch.nonzero(of.scores >= LIVE).flatten().cpu() for of in (old, new))
+    pairs = linear_sum_assignment(similarity[slots][:, queries].cpu().numpy(), maximize=True)
+    rows, columns = map(torch.as_tensor, pairs)
+    # Such a pair is worth more than all cosines together.
+    similarity[slots[rows], queries[columns]] = 4.0 * len(similarity)
+    return similarity
+
+
+def by_centred(means: Tensor, old: Candidates, new: Candidates, x_mask: Tensor) -> Tensor:
+    """Cosine less the means (N, D) of the queries whose kernels these are."""
+    return cosine_similarity(old.kernels - means[old.queries], new.kernels - means[new.queries])
+
+
+def by_all(old: Candidates, new: Candidates, x_mask: Tensor) -> Tensor:
+    """Cosine of all kernels."""
+    return cosine_similarity(old.kernels, new.kernels)
+
+
+ASSOCIATIONS = {
+    "none": lambda old, new, x_mask: (old.queries[:, None] == new.queries).float(),
+    "cosine-all": by_all,
+    "cosine": tracking.by_cosine,
+    "cosine-live": lambda old, new, x_mask: live_first(by_all(old, new, x_mask), old, new),
+    "greedy": lambda old, new, x_mask: greedy(by_all(old, new, x_mask)),
+    "centred": by_centred,
+    "dot": lambda old, new, x_mask: old.kernels @ new.kernels.T,
+    "mask-alone": lambda old, new, x_mask: mask_similarity(old.kernels, new.kernels, x_mask),
+    "mask": tracking.by_masks,
+}
+
+
+def association(name: str, means: Tensor | None = None) -> tracking.Association:
+    """One of `ASSOCIATIONS`; means (N, D): what `mean_kernels` says, for "centred" alone."""
+    if name not in ASSOCIATIONS:
+        raise ValueError(f"association is {name!r}; choose one of {', '.join(ASSOCIATIONS)}")
+    if name != "centred":
+        return ASSOCIATIONS[name]
+    if means is None:
+        raise ValueError("centred needs the mean kernel of each query: mean_kernels(model, images)")
+    return partial(by_centred, means)
+
+
 @torch.inference_mode()
-def mean_kernels(model: MobileInst, frames: Iterable[np.ndarray]) -> Tensor:
-    """The mean kernel of every query over images (H, W, 3): (N, D). What all its kernels share says nothing of instances."""
-    kernels = [model.decode(model.encode(as_frames(frame))).kernels[0] for frame in frames]
+def mean_kernels(model: MobileInst, images: Iterable[np.ndarray]) -> Tensor:
+    """The mean kernel of every query over images (H, W, 3): (N, D).
+
+    What all kernels of a query share says nothing of instances.
+    """
+    kernels = [model.encode(image_to_batch(image)).out.kernels[0] for image in images]
     return torch.stack(kernels).mean(0)
+
+
+class Moves:
+    """How often a live slot goes on with another query (`moved`) or its own (`stayed`); `keys`.
+
+    Summed over the videos that were watched.
+    """
+
+    def __init__(self):
+        self.keys = self.moved = self.stayed = 0
+
+    def watch(self, tracker: KernelTracker, results: Iterable) -> Iterator[FrameResult]:
+        """Hand on what `tracker` says of the frames of a video, counting."""
+        before = None  # (N,) the queries of the slots at the last key frame
+        for result in results:
+            if result.is_key:
+                now, live = tracker.slots.queries, tracker.slots.scores >= tracker.score_threshold
+                if before is not None:
+                    changed = (now != before)[live]
+                    self.moved += int(changed.sum())
+                    self.stayed += int((~changed).sum())
+                self.keys, before = self.keys + 1, now
+            yield result
+
+
+class AdaptiveRival(KernelTracker):
+    """A key frame when agreement falls below `agreement` times what it was on the last one.
+
+    Agreement: dice of the soft masks of the old kernels with the same masks made hard, mean over
+    the slots by their scores. A kernel that fits draws sharp masks. It cannot see an instance that
+    enters: nobody draws it yet. So after `longest` frames there is a key frame in any case.
+    """
+
+    def __init__(self, model: MobileInst, agreement: float, longest: int = 12):
+        super().__init__(model, longest, "mask", score_threshold=EVALUATION_THRESHOLD)
+        self.agreement, self.longest = agreement, longest
+
+    @torch.inference_mode()
+    def advance(self, frame: Frame) -> FrameResult:
+        """`KernelTracker.advance`, with a key frame wherever agreement has dropped."""
+        stale = self.slots is not None
+        stale = stale and self.agreement_with(frame) < self.agreement * self.at_key_frame
+        # At an interval of 1 this frame is a key frame.
+        self.reuse_interval = 1 if stale else self.longest
+        result = super().advance(frame)
+        if result.is_key:
+            self.at_key_frame = self.agreement_with(frame)
+        return result
+
+    def agreement_with(self, frame: Frame) -> float:
+        """How sharp are the masks that the slots' kernels draw on this frame? In [0, 1]."""
+        soft = frame.masks(self.slots.kernels[None])[0].sigmoid().flatten(1)  # (N, h * w)
+        hard = (soft > 0.5).float()
+        sharp = 2 * (soft * hard).sum(1) / (soft.sum(1) + hard.sum(1))  # (N,)
+        return float((sharp * self.slots.scores).sum() / self.slots.scores.sum())
+
+
+class FrozenX6(KernelTracker):
+    """On frames between key frames the transformer blocks are skipped: X6 is the key frame's.
+
+    For TopFormer, and for videos of one resolution.
+    """
+
+    @torch.inference_mode()
+    def step(self, frame: Tensor | np.ndarray) -> FrameResult:
+        """`KernelTracker.step`, with X6 of the last key frame in between."""
+        image = image_to_batch(frame)
+        if self.frame % self.reuse_interval == 0:
+            encoded = self.model.encode(image)
+            self.x6 = encoded.x6
+        else:
+            encoded = encode_with(self.model, image, self.x6)
+        return self.advance(encoded)
+
+
+def encode_with(model: MobileInst, frames: Tensor, x6: Tensor) -> Frame:
+    """`model.encode` with X6 (B, C6, h, w) of another frame: the backbone's convolutions alone."""
+    backbone = model.backbone
+    x, token_padding = model._pad((frames - model.pixel_mean) / model.pixel_std, None)
+    tokens, semantics = backbone.tpm(x), x6.split(backbone.tpm.channels, dim=1)
+    local = [backbone.SIM[i](tokens[i], semantics[i]) for i in (1, 2, 3)]
+    x_mask = model.mask_decoder(*local, x6)
+    return Frame(model, x6, x_mask, token_padding, tuple(frames.shape[-2:]))

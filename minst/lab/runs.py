@@ -1,6 +1,6 @@
 """Runs of the grid: several at a time, each a process of its own; interrupted, they go on; done, they are not repeated.
 
-    <folder>/lab.json               the budget; a folder holds one budget only
+    <folder>/lab.json               budget and grid; a folder holds one of each only
              data/{train,slow,medium,fast}/      clips in YouTube-VIS form, written first (the same for every run)
              backbones/<name>/backbone.safetensors, log.jsonl      what the runs start from (pretrain.py)
              <variant>-<seed>/train.json, log.jsonl      the training, as `minst train` writes it
@@ -22,15 +22,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 from minst.data.files import read_json, replacing
 from minst.data.shapes import write_shapes_dataset
-from minst.lab.grid import FULL, PRETRAINED, SHIPPED, SPEEDS, VARIANTS, Budget, backbone_of
+from minst.lab.grid import FULL, PRETRAINED, SHIPPED, SPEEDS, VARIANTS, Budget, Variant, backbone_of
 
-__all__ = ["Run", "find_runs", "run_lab"]
+__all__ = ["Run", "find_runs", "read_lab", "run_lab"]
 
 METRICS = "metrics.json"
 # what PyTorch's allocator gives back and takes again in every step costs a third of the time of small frames
@@ -70,24 +73,38 @@ class Job(NamedTuple):
     result: Path  # is there when it is done
     needs: Path | None = None  # must be there before it can start
 
-    def last_line(self) -> dict:
-        """The last whole line of its log; {} before there is one."""
+    def steps_done(self) -> int:
+        """How far its log says that it is."""
+        if self.result.is_file():
+            return self.steps
         with contextlib.suppress(OSError, ValueError, IndexError):
-            return json.loads((self.folder / "log.jsonl").read_text().splitlines()[-1])
-        return {}
+            return json.loads((self.folder / "log.jsonl").read_text().splitlines()[-1])["iteration"]
+        return 0
+
+
+def read_lab(folder: str | Path) -> tuple[dict, dict[str, Variant], str]:
+    """The budget of a lab, the rows of its grid, which may be an older one, and a note on it or "".
+
+    FileNotFoundError where there is no lab, ValueError where lab.json says too little.
+    """
+    path = Path(folder) / "lab.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no lab (lab.json is missing); `minst lab run --out {folder}` makes one")
+    held = read_json(path)
+    if not isinstance(held, dict) or not {"budget", "grid"} <= set(held):
+        raise ValueError(f"{path} lacks a budget or a grid: of an older minst; choose another one")
+    grid = {row["name"]: Variant(**row) for row in held["grid"]}
+    return held["budget"], grid, held.get("note", "")
 
 
 def find_runs(folder: str | Path) -> list[Run]:
-    """All runs that were ever started in `folder`, in the order of the grid. FileNotFoundError where there is no lab."""
-    folder = Path(folder)
-    if not (folder / "lab.json").is_file():
-        raise FileNotFoundError(f"{folder} is no lab (lab.json is missing); `minst lab run --out {folder}` makes one")
-    found = []
+    """All runs ever started in `folder`, in the order of its grid; raises as `read_lab` does."""
+    folder, found = Path(folder), []
+    order = list(read_lab(folder)[1])
     for path in folder.glob("*-*/train.json"):
         variant, _, seed = path.parent.name.rpartition("-")
-        if variant in VARIANTS and seed.isdecimal():
+        if variant in order and seed.isdecimal():
             found.append(Run(folder, variant, int(seed)))
-    order = list(VARIANTS)
     return sorted(found, key=lambda run: (order.index(run.variant), run.seed))
 
 
@@ -172,16 +189,21 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _claim(folder: Path, budget: Budget) -> None:
+    """Write lab.json, or see that it holds this budget and this grid."""
+    grid = [asdict(row) for row in VARIANTS.values()]
+    ours = {"version": 1, "budget": budget.to_dict(), "grid": grid}
     path = folder / "lab.json"
     if not path.is_file():
         with replacing(path) as beside:
-            beside.write_text(json.dumps({"version": 1, "budget": budget.to_dict()}, indent=1) + "\n")
-    held = read_json(path).get("budget")
-    if held != budget.to_dict():
+            beside.write_text(json.dumps(ours, indent=1) + "\n")
+    held, held_grid, _ = read_lab(folder)
+    if held != ours["budget"]:
         raise ValueError(
-            f"{folder} holds runs of another budget ({held.get('name') if isinstance(held, dict) else held}), "
-            f"not of {budget.name!r}; choose another --out"
+            f"{folder} holds runs of another budget ({held.get('name')}), not of {budget.name!r}; "
+            "choose another --out"
         )
+    if held_grid != VARIANTS:
+        raise ValueError(f"{folder} holds runs of another grid; choose another --out")
 
 
 def _write_clips(folder: Path, budget: Budget) -> None:
@@ -202,7 +224,7 @@ def _write_clips(folder: Path, budget: Budget) -> None:
 def _work(todo: Sequence[Job], lab: Path, jobs: int, device: str) -> None:
     """Keep `jobs` processes busy until all have ended; on the way out none is left behind."""
     waiting, working, failed = list(todo), {}, []
-    table = _Table(todo, jobs)
+    progress = _Progress(todo)
     try:
         while True:
             ready = [job for job in waiting if job.needs is None or job.needs.is_file()]
@@ -211,13 +233,14 @@ def _work(todo: Sequence[Job], lab: Path, jobs: int, device: str) -> None:
                 working[job] = _start(job, lab, device)
             if not working:
                 break
-            table.show(working, failed)
+            progress.show(working)
             time.sleep(0.5)
             for job in [job for job, process in working.items() if process.poll() is not None]:
                 if working.pop(job).returncode or not job.result.is_file():
                     failed.append(job)
-                table.ended(job, job in failed)
+                progress.ended(job, job in failed)
     finally:
+        progress.bar.close()
         for process in working.values():
             process.terminate()
         for process in working.values():
@@ -241,57 +264,23 @@ def _start(job: Job, lab: Path, device: str) -> subprocess.Popen:
         )
 
 
-class _Table:
-    """How far everything is: drawn anew in a terminal, a line for every job that has ended elsewhere."""
+class _Progress:
+    """A bar over the steps of all jobs, in a terminal, and a line for every job that has ended."""
 
-    def __init__(self, todo: Sequence[Job], jobs: int):
-        self.todo, self.jobs, self.done = list(todo), jobs, 0
-        self.started, self.paces = {}, []  # of each job; seconds a step of those that have ended, measuring and all
-        self.is_terminal, self.drawn = sys.stderr.isatty(), 0
+    def __init__(self, todo: Sequence[Job]):
+        self.todo, self.started, self.done = list(todo), {}, 0
+        total = sum(job.steps for job in todo)
+        self.bar = tqdm(total=total, desc="lab", unit="step", disable=None, file=sys.stderr)
 
-    def show(self, working: dict, failed: Sequence[Job]) -> None:
-        now = time.monotonic()
+    def show(self, working: Iterable[Job]) -> None:
         for job in working:
-            self.started.setdefault(job, now)
-        if not self.is_terminal:
-            return
-        lines = [self._line(job, now - self.started[job]) for job in working]
-        lines += [f"{self.done} of {len(self.todo)} done, {len(failed)} failed, {self._left(now)}"]
-        self._clear()
-        sys.stderr.write("\n".join(lines) + "\n")
-        sys.stderr.flush()
-        self.drawn = len(lines)
+            self.started.setdefault(job, time.monotonic())
+        self.bar.n = sum(job.steps_done() for job in self.todo)
+        self.bar.set_postfix_str(", ".join(job.name for job in working))
 
     def ended(self, job: Job, has_failed: bool) -> None:
-        seconds = time.monotonic() - self.started[job]
         self.done += not has_failed
-        self.paces.append(seconds / job.steps)
-        self._clear()
         what = "FAILED after" if has_failed else "done in"
-        left = "" if self.is_terminal else f"   {self.done} of {len(self.todo)}, {self._left(time.monotonic())}"
-        print(f"{job.name:<24} {what} {_clock(seconds)}{left}", file=sys.stderr, flush=True)
-
-    def _clear(self) -> None:
-        if self.drawn:
-            sys.stderr.write(f"\x1b[{self.drawn}A\x1b[J")
-        self.drawn = 0
-
-    def _line(self, job: Job, seconds: float) -> str:
-        line = job.last_line()
-        share = line.get("iteration", 0) / job.steps
-        what = "measuring" if share >= 1 else f"training {share:4.0%}  loss {line.get('loss', float('nan')):6.3f}"
-        return f"{job.name:<24} {what:<28} {_clock(seconds)}"
-
-    def _left(self, now: float) -> str:
-        """How long the rest takes, once a job has ended."""
-        if not self.paces:
-            return "time left: known when the first has ended"
-        pace = sum(self.paces) / len(self.paces)  # seconds a step
-        spent = {job: now - self.started[job] for job in self.todo if job in self.started}
-        rest = sum(max(0.0, pace * job.steps - spent.get(job, 0.0)) for job in self.todo if not job.result.is_file())
-        return f"about {_clock(rest / self.jobs)} left"
-
-
-def _clock(seconds: float) -> str:
-    hours, rest = divmod(int(seconds), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+        seconds = tqdm.format_interval(time.monotonic() - self.started[job])
+        line = f"{job.name:<24} {what} {seconds}   {self.done} of {len(self.todo)}"
+        tqdm.write(line, file=sys.stderr)

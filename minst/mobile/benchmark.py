@@ -38,8 +38,8 @@ import torch
 from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.environment import environment
-from minst.model import Encoded, MobileInst, apply_kernels, as_frames, crop, upsample_masks
-from minst.tracking import KernelTracker, assign, encode_mask, mask_similarity
+from minst.model import Frame, FrameOutput, MobileInst, image_to_batch, upsample_masks
+from minst.tracking import ASSOCIATIONS, Candidates, KernelTracker, assign, encode_mask
 from minst.training import ClipBatches, ShapesTraining, TrainConfig, _start, _step
 from minst.visualize.masks import draw_frame
 
@@ -159,18 +159,19 @@ def _staged_frame(model: MobileInst, image: np.ndarray, threshold: float, times:
         last = now
         return value
 
-    frames = as_frames(image)
-    x, padding = lap("input", model._pad((frames - model.pixel_mean) / model.pixel_std, None))
-    *local, x6 = lap("backbone", model.backbone(x))
-    encoded = lap("mask decoder", Encoded(x6, model.mask_decoder(*local, x6), padding, image.shape[:2]))
-    _, queries = model.instance_decoder(*encoded[:3])
-    class_logits, objectness, kernels = lap("instance decoder", model.instance_decoder.heads(queries))
-    x_mask = crop(encoded)
-    masks = lap("masks K.X_mask", apply_kernels(kernels, x_mask))  # (1, N, h, w)
-    scores = (class_logits.sigmoid() * objectness.sigmoid()[..., None]).sqrt()[0].amax(-1)  # (N,)
-    lap("association", assign(mask_similarity(kernels[0], kernels[0], x_mask[0], scores, scores)))
+    pixels = image_to_batch(image)
+    x, padding = lap("input", model._pad((pixels - model.pixel_mean) / model.pixel_std, None))
+    x3, x4, x5, x6 = lap("backbone", model.backbone(x))
+    x_mask = lap("mask decoder", model.mask_decoder(x3, x4, x5, x6))
+    said, q_g = lap("instance decoder", model.instance_decoder(x6, x_mask, padding))
+    frame = Frame(model, x6, x_mask, padding, image.shape[:2])
+    masks = lap("masks K.X_mask", frame.masks(said.kernels))  # (1, N, h, w)
+    scores = FrameOutput(*said, frame.x_mask, masks, q_g).scores()[0].amax(-1)  # (N,)
+    # The frame is still, so the kernels of the last key frame are those of this one.
+    same = Candidates(said.kernels[0], scores, torch.arange(len(scores)))
+    lap("association", assign(ASSOCIATIONS["mask"](same, same, frame.x_mask[0])))
     live = scores >= threshold
-    found = lap("upsampling", upsample_masks(masks[:, live], encoded.size)[0].ge(0).numpy())
+    found = lap("upsampling", upsample_masks(masks[:, live], frame.size)[0].ge(0).numpy())
     lap("run-length codes", [encode_mask(mask) for mask in found])
     lap("drawing", draw_frame(image, list(found), list(range(1, len(found) + 1))))
     times["whole frame"].append(1e3 * (last - first))
@@ -185,7 +186,7 @@ def _tracked_frame(tracker: KernelTracker, image: np.ndarray, times: list[tuple[
 @torch.inference_mode()
 def _threshold(model: MobileInst, image: np.ndarray) -> float:
     """A score that `LIVE` queries reach and the next best does not."""
-    best = model(as_frames(image)).scores()[0].amax(-1).sort(descending=True).values
+    best = model(image_to_batch(image)).scores()[0].amax(-1).sort(descending=True).values
     return float(best[LIVE - 1 : LIVE + 1].mean())
 
 

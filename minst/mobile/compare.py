@@ -49,13 +49,14 @@ from tqdm.auto import tqdm
 import minst
 from minst.config import PRESETS
 from minst.environment import environment
+from minst.macs import summary
 from minst.mobile.benchmark import INTERVALS, LIVE, _check, _row, _setting, allocator
 from minst.mobile.export import _quiet, metadata, parity, write_program
 from minst.mobile.optimize import check_xnnpack
 from minst.mobile.programs import KeyFrame, Program, make_programs, real_frames, settled_model
 from minst.mobile.roofline import core_peak, peak_fraction
 from minst.mobile.runtime import SUFFIXES, load_program
-from minst.model import MobileInst, summary, upsample_masks
+from minst.model import MobileInst, upsample_masks
 from minst.visualize.masks import draw_frame
 
 __all__ = ["RUNTIMES", "bench_mobile"]

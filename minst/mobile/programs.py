@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minst.config import MobileInstConfig
-from minst.model import PAD_MULTIPLE, MobileInst, apply_kernels, as_frames, crop
+from minst.model import PAD_MULTIPLE, MobileInst, apply_kernels, image_to_batch
 from minst.samples import load_sample
 
 __all__ = ["PARTS", "Program", "largest_difference", "make_programs", "real_frames", "settled_model"]
@@ -75,7 +75,7 @@ class Features(nn.Module):
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """(1, 3, H, W) -> (1, C6, tokens high, tokens wide), (1, D, h, w)."""
         encoded = self.model.encode(frame)
-        return encoded.x6, crop(encoded)
+        return encoded.x6, encoded.x_mask
 
 
 class Masks(nn.Module):
@@ -126,7 +126,7 @@ def make_programs(model: MobileInst, size: tuple[int, int], part: str = "full", 
         key = model(images[:1])
         encoded = [model.encode(image[None]) for image in images]
     # tensors of inference mode cannot be traced; a clone made outside of it can
-    kernels, features = key.kernels.clone(), [crop(e).clone() for e in encoded]
+    kernels, features = key.kernels.clone(), [e.x_mask.clone() for e in encoded]
     frame = [{"frame": image[None]} for image in images]
     made = {
         "key": lambda: Program("key", KeyFrame(model).eval(), frame),
@@ -156,7 +156,7 @@ def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> 
     images = [image for image, _ in zip(clip, range(count))]
     if images[0].shape[:2] != (height, width):
         images = [_resized(image, (width, height)) for image in images]
-    return torch.cat([as_frames(image) for image in images])
+    return torch.cat([image_to_batch(image) for image in images])
 
 
 def settled_model(preset: str, seed: int = 0, size: tuple[int, int] = (256, 256), **overrides) -> MobileInst:

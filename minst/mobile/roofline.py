@@ -218,7 +218,7 @@ def _part_times(model: MobileInst, frame: Tensor) -> list[float]:
     with ExitStack() as hooks:
         for part in parts:
             hooks.enter_context(part.register_forward_pre_hook(lap))
-        hooks.enter_context(model.instance_decoder.heads.register_forward_hook(lap))
+        hooks.enter_context(model.instance_decoder.register_forward_hook(lap))
         lap()
         model(frame)
         lap()

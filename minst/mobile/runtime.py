@@ -2,7 +2,7 @@
 
     key.*    frame          -> class_logits, objectness, kernels, mask_features, mask_logits
     reuse.*  frame, kernels -> mask_logits
-                       ExportedModel("DIR")  --encode, decode-->  KernelTracker
+                       ExportedModel("DIR")  --encode-->  ExportedFrame  -->  KernelTracker
 
 The suffix says the runtime: .ptl lite interpreter, .pt TorchScript, .pte ExecuTorch, .onnx ONNX Runtime.
 
@@ -18,6 +18,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from minst.model import FrameOutput, apply_kernels
 
-__all__ = ["ExportedModel", "LoadedProgram", "SUFFIXES", "load_program", "sealed"]
+__all__ = ["ExportedFrame", "ExportedModel", "LoadedProgram", "SUFFIXES", "load_program", "sealed"]
 
 FORMAT_VERSION = 1
 METADATA = "minst.json"  # the name of the metadata inside every file
@@ -62,21 +63,34 @@ class LoadedProgram(NamedTuple):
         return tuple(self.run(*inputs))
 
 
-class Pending:
-    """A frame that has been taken in but not computed: which program runs is for the tracker to say."""
+class ExportedFrame:
+    """A frame that has been taken in but not computed: who asks for `out` runs the key program.
 
-    def __init__(self, frame: Tensor, reuse: LoadedProgram):
-        self.frame, self.reuse = frame, reuse
-        self.size = tuple(frame.shape[-2:])
-        self.mask_features: Tensor | None = None  # known once the key program ran
+    A `minst.model.Frame` has been encoded already. Here encoding is a part of both programs, so the
+    first question decides which of them runs.
+
+    Attributes:
+        size: (H, W) of the frame.
+    """
+
+    def __init__(self, image: Tensor, key: LoadedProgram, reuse: LoadedProgram):
+        self.image, self.key, self.reuse = image, key, reuse  # image (1, 3, H, W)
+        self.size = tuple(image.shape[-2:])
+
+    @cached_property
+    def out(self) -> FrameOutput:
+        """What the key program says; it runs once. Without Q_G, which is for training alone."""
+        return FrameOutput(*self.key(self.image), global_queries=None)
 
     def masks(self, kernels: Tensor) -> Tensor:
-        """Kernels (1, n, D) on this frame -> (1, n, h, w): by the reuse program, if no key program ran on it."""
-        if self.mask_features is not None:
-            return apply_kernels(kernels, self.mask_features)
-        count, most = kernels.shape[1], self.reuse.metadata["inputs"]["kernels"][1]
-        padded = F.pad(kernels, (0, 0, 0, most - count))  # the program's N is fixed
-        return self.reuse(self.frame, padded)[0][:, :count]
+        """Kernels (1, n, D), perhaps those of an earlier frame, on this frame -> (1, n, h, w)."""
+        # On a key frame the mask features are there: `out` lies in the object once it is computed.
+        if "out" in vars(self):
+            return apply_kernels(kernels, self.out.mask_features)
+        # The reuse program takes N kernels, no more and no fewer: the others are zeros.
+        n, N = kernels.shape[1], self.reuse.metadata["inputs"]["kernels"][1]
+        padded = F.pad(kernels, (0, 0, 0, N - n))  # (1, N, D)
+        return self.reuse(self.image, padded)[0][:, :n]
 
 
 class ExportedModel:
@@ -104,20 +118,14 @@ class ExportedModel:
         """Nothing to do: exported programs know no training."""
         return self
 
-    def encode(self, frames: Tensor) -> Pending:
-        """One frame (1, 3, H, W) of the programs' size, floats in [0, 1]; ValueError for another size."""
-        if tuple(frames.shape) != (1, 3, *self.size):
-            high, wide = self.size
+    def encode(self, image: Tensor) -> ExportedFrame:
+        """A frame (1, 3, H, W) of the programs' size, floats in [0, 1]; ValueError for another."""
+        if tuple(image.shape) != (1, 3, *self.size):
             raise ValueError(
-                f"is {tuple(frames.shape[-2:])} (H, W), the programs are for {high, wide}: `minst export --size`"
+                f"is {tuple(image.shape[-2:])} (H, W), the programs are for {self.size}: "
+                "`minst export --size`"
             )
-        return Pending(frames, self.reuse)
-
-    def decode(self, pending: Pending) -> FrameOutput:
-        """The key program. Without Q_G: query passing is for training."""
-        class_logits, objectness, kernels, mask_features, mask_logits = self.key(pending.frame)
-        pending.mask_features = mask_features
-        return FrameOutput(class_logits, objectness, kernels, mask_features, mask_logits, None)
+        return ExportedFrame(image, self.key, self.reuse)
 
 
 class _Classes(NamedTuple):

@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from minst.macs import summary
 from minst.mobile.runtime import SEAL_KEY, ExportedModel, sealed
-from minst.model import MobileInst, summary
+from minst.model import MobileInst
 
 __all__ = ["VARIANTS", "int8_programs", "linear_share", "make_variant"]
 

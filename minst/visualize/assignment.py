@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from minst.matcher import Instances, hungarian_match, matching_scores, resize_masks
-from minst.model import MobileInst, as_frames, upsample_masks
+from minst.model import MobileInst, image_to_batch, upsample_masks
 from minst.visualize.masks import class_name, draw_frame
 from minst.visualize.style import INK, RED, WIDTH, headline, new_figure, rgb
 
@@ -45,9 +45,9 @@ def plot_matching(model: MobileInst, video, frame: int = 0) -> Figure:
     image, masks = shown.image, shown.masks
     seen = np.flatnonzero(masks.any((1, 2)))  # as in training: what is not visible is no target
     with torch.inference_mode():
-        out = model.eval()(as_frames(image))
+        out = model.eval()(image_to_batch(image))
     labels = torch.as_tensor(np.asarray(video.labels)[seen], dtype=torch.long)
-    small = resize_masks(torch.from_numpy(masks[seen]), out.mask_logits.shape[-2:])
+    small = resize_masks(torch.from_numpy(masks[seen]))
     target = Instances(*(part.to(out.kernels.device) for part in (labels, small, torch.arange(len(seen)))))
     scores = matching_scores(out.class_logits[0], out.mask_logits[0], target).cpu()  # (N, M)
     pairs = dict(zip(*(i.tolist() for i in hungarian_match(out.class_logits, out.mask_logits, [target])[0])))
@@ -150,8 +150,13 @@ def draw_numbers(
     shade = (gain - gain.min()) / max(float(np.ptp(gain)), 1e-12)
     axes.imshow(0.45 * shade, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     for (i, j), value in np.ndenumerate(matrix):
-        text = f"{value:.2f}" if leading_zero else f"{value:.2f}".replace("0.", ".")
+        text = f"{value:.2f}" if leading_zero else short(value)
         axes.text(j, i, text, fontsize=fontsize, color=INK, ha="center", va="center")
+
+
+def short(number: float) -> str:
+    """A number between -1 and 1 with two decimals, and no zero before them: ".87"."""
+    return f"{float(number):z.2f}".replace("0.", ".")  # z: no -.00
 
 
 def ring(row: float, column: float, color: str, line: str = "-", size: tuple[float, float] = (0.9, 0.84)) -> Ellipse:

@@ -1,6 +1,6 @@
-"""Where a query looks: the cross-attention of every stage of the instance decoder, over the frame.
+"""Where a query looks: the cross-attention of the global and of the local decoder, over the frame.
 
-    frame ─ encode ─> X6, X_mask ─ tokens(source) ─> X_G or X_L, (B, S, D)
+    frame ─ encode ─> X6 ─ global_tokens ─> X_G (B, S, D);  X_mask ─ local_tokens ─> X_L (B, S, D)
     queries (B, N, D) ─ cross_attention(queries, X + pos, X) ─> (B, heads, N, S) ─ crop padding ─> (B, heads, N, h, w)
 
 "x chance": the share of attention inside the query's own mask over the mask's share of the frame; 1 if spread evenly.
@@ -26,104 +26,107 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minst.model import Encoded, MobileInst, as_frames, upsample_masks
+from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
 from minst.visualize.features import evaluating, frame_at
 from minst.visualize.masks import class_name
 from minst.visualize.style import INK, WIDTH, caption, headline, new_figure, rgb
 
 __all__ = ["AttentionMaps", "attention_maps", "plot_attention"]
 
-MAP, TOKENS = colormaps["inferno"], {"global": "X_G", "local": "X_L"}
+MAP = colormaps["inferno"]
+DECODERS, TOKENS = ("global decoder", "local decoder"), ("X_G", "X_L")
 LEFT, RIGHT, TOP, BOTTOM, GAP, TITLE = 1.22, 0.12, 0.66, 0.42, 0.06, 0.17  # inches
 
 
 class AttentionMaps(NamedTuple):
-    """Cross-attention of all queries in B frames of one size, stage by stage."""
+    """Cross-attention of all queries in B frames of a size. Decoder 0 is the global one, 1 local."""
 
-    sources: tuple[str, ...]  # what each stage looks at: "global" (X_G) or "local" (X_L)
-    weights: tuple[Tensor, ...]  # a stage each: (B, heads, N, h, w), of sum 1 over h, w
+    weights: tuple[Tensor, Tensor]  # to X_G and to X_L: (B, heads, N, h, w), of sum 1 over h, w
     stride: int  # a token's cell has stride x stride pixels; the last row and column may overhang the frame
     size: tuple[int, int]  # (H, W) of the frames
 
-    def on_frame(self, stage: int, query: int, image: int = 0) -> np.ndarray:
+    def on_frame(self, decoder: int, query: int, image: int = 0) -> np.ndarray:
         """The maps of one query, smooth, over exactly the frame: (heads, H, W), 1 = even attention."""
-        weights, blur = self.weights[stage][image, :, query].float().cpu(), self.stride // 4  # (heads, h, w)
+        weights = self.weights[decoder][image, :, query].float().cpu()  # (heads, h, w)
+        blur = self.stride // 4
         # bilinear, its creases rounded: row by row, column by column (bicubic shows attention where there is none)
         ramps = [F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear") for n in weights.shape[1:]]
         ramps = [F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps]  # (1, h, pixels), (1, w, pixels)
         rows, columns = (F.avg_pool1d(ramp, 2 * blur + 1, 1)[0] for ramp in ramps)
         return (rows.T[: self.size[0]] @ (weights * weights[0].numel()) @ columns[:, : self.size[1]]).numpy()
 
-    def inside(self, stage: int, query: int, mask: np.ndarray, image: int = 0) -> np.ndarray:
+    def inside(self, decoder: int, query: int, mask: np.ndarray, image: int = 0) -> np.ndarray:
         """The share of a query's attention that falls inside a mask (H, W) bool: (heads,) in [0, 1]."""
         mask = torch.from_numpy(np.asarray(mask, dtype=np.float32))
         overhang = (0, -self.size[1] % self.stride, 0, -self.size[0] % self.stride)
         pixels = F.pad(torch.stack([mask, torch.ones_like(mask)]), overhang)
         covered, whole = F.avg_pool2d(pixels, self.stride)  # of a cell: by the mask, by the frame
-        return (self.weights[stage][image, :, query].cpu() * covered / whole).sum((-2, -1)).numpy()
+        weights = self.weights[decoder][image, :, query].cpu()
+        return (weights * covered / whole).sum((-2, -1)).numpy()
 
 
-def attention_maps(model: MobileInst, frames: Encoded | Tensor | np.ndarray) -> AttentionMaps:
-    """Cross-attention weights of every stage of the instance decoder, without padded tokens.
+def attention_maps(model: MobileInst, frames: Frame | Tensor | np.ndarray) -> AttentionMaps:
+    """Cross-attention weights of both decoders, without padded tokens.
 
     frames: what `model.encode` gave (nothing is encoded twice), a tensor (B, 3, H, W) in [0, 1], or one image
     (H, W, 3) in bytes. A token that is padding of its frame only (see `pad_batch`) has weight 0.
     """
     with evaluating(model):
-        if not isinstance(frames, Encoded):
-            frames = model.encode(frames if isinstance(frames, Tensor) else as_frames(frames))
-        x6, x_mask, padding, size = frames
-        decoder, stride = model.instance_decoder, model.config.token_stride
-        queries, weights = decoder.queries.expand(x6.shape[0], -1, -1), []  # (B, N, D)
-        for source, stage in zip(decoder.sources, decoder.stages):
-            tokens, position = decoder.tokens(source, x6, x_mask)
-            _, seen = stage.cross_attention(queries, tokens + position, tokens, padding, return_weights=True)
-            seen = seen.unflatten(-1, x6.shape[-2:])  # (B, heads, N, h, w), still padded
-            weights.append(seen[..., : math.ceil(size[0] / stride), : math.ceil(size[1] / stride)])
-            queries = stage(queries, tokens, position, padding)
-    return AttentionMaps(tuple(decoder.sources), tuple(weights), stride, tuple(size))
+        if not isinstance(frames, Frame):
+            frames = model.encode(frames if isinstance(frames, Tensor) else image_to_batch(frames))
+        dual, stride = model.instance_decoder, model.config.token_stride
+        height, width = (math.ceil(n / stride) for n in frames.size)
+        scene, details = dual.global_tokens(frames.x6), dual.local_tokens(frames.padded_x_mask)
+        queries, weights = dual.queries.expand(len(frames.x6), -1, -1), []  # (B, N, D)
+        for decoder, (x, pos) in ((dual.global_decoder, scene), (dual.local_decoder, details)):
+            attend = decoder.cross_attention
+            _, seen = attend(queries, x + pos, x, frames.token_padding, return_weights=True)
+            seen = seen.unflatten(-1, frames.x6.shape[-2:])  # (B, heads, N, h, w), still padded
+            weights.append(seen[..., :height, :width])
+            queries = decoder(queries, x, pos, frames.token_padding)
+    return AttentionMaps(tuple(weights), stride, tuple(frames.size))
 
 
 def plot_attention(model: MobileInst, video, frame: int = 0, query: int | Sequence[int] | None = None) -> Figure:
-    """Where a query looks in X_G (global stage) and X_L (local stage), per head and on average, over the frame.
+    """Where a query looks in X_G (global decoder) and X_L (local decoder), per head and on average.
 
     video: a clip with `render(t)`, whose instances then give the masks their colours, or any iterable of frames.
     query: one, or up to 3; default the one of the best score. ValueError for a frame or a query that is not there.
     """
     image = frame_at(video, frame)
     with evaluating(model):
-        encoded = model.encode(as_frames(image))
-        out, maps = model.decode(encoded), attention_maps(model, encoded)
+        seen = model.encode(image_to_batch(image))
+        out, maps = seen.out, attention_maps(model, seen)
         scores = out.scores()[0].cpu()  # (N, K)
         soft = upsample_masks(out.mask_logits, image.shape[:2])[0].sigmoid().cpu().numpy()  # (N, H, W)
     queries = [int(scores.amax(-1).argmax())] if query is None else np.atleast_1d(query).tolist()
     if not 0 < len(queries) <= 3 or any(type(q) is not int or q not in range(len(scores)) for q in queries):
         raise ValueError(f"query {query}: give one to 3 of 0..{len(scores) - 1}")
     truth = video.render(frame).masks if hasattr(video, "render") else None
-    rows = [(q, stage) for q in queries for stage in range(len(maps.sources))]
-    drawn = [maps.on_frame(stage, q) for q, stage in rows]
+    rows = [(q, decoder) for q in queries for decoder in (0, 1)]
+    drawn = [maps.on_frame(decoder, q) for q, decoder in rows]
     fig, panels, bar = _layout(image.shape[1] / image.shape[0], len(rows), len(drawn[0]), len(queries) > 1)
     norm = _scale(fig, bar, max(2.0, *(float(heads.mean(0).max()) for heads in drawn)))
-    ratios: list[list[float]] = [[] for _ in maps.sources]  # of a stage, query by query
-    for (q, stage), heads, axes in zip(rows, drawn, panels):
+    ratios: tuple[list[float], list[float]] = ([], [])  # of a decoder, query by query
+    for (q, decoder), heads, axes in zip(rows, drawn, panels):
         mask, color = soft[q] >= 0.5, _color(soft[q] >= 0.5, truth, queries.index(q))
-        share, area = maps.inside(stage, q, mask), mask.mean()
+        share, area = maps.inside(decoder, q, mask), mask.mean()
         titles = [f"mean of {len(heads)} heads", *(f"head {i + 1}" for i in range(len(heads)))]
         if area:  # of an empty mask there is nothing to compare with
             titles = [f"{title}: {part / area:.1f} x" for title, part in zip(titles, [share.mean(), *share])]
-            ratios[stage].append(share.mean() / area)
+            ratios[decoder].append(share.mean() / area)
         for ax, title, values in zip(axes, titles, [heads.mean(0), *heads]):
             _panel(ax, image, norm(values), soft[q], color)
             ax.set_title(title, fontsize=6.5, color=INK, pad=2.5, loc="left")
-        label, source, weights = int(scores[q].argmax()), maps.sources[stage], maps.weights[stage][0, :, q]
+        label, weights = int(scores[q].argmax()), maps.weights[decoder][0, :, q]
         words = (
             f"query {q}\n{class_name(model.config.class_names, label)} {float(scores[q, label]):.2f}",
-            f"stage {stage + 1}, {source}:\n{TOKENS[source]}, {weights[0].numel()} tokens",
+            f"{DECODERS[decoder]}:\n{TOKENS[decoder]}, {weights[0].numel()} tokens",
             f"mask: {100 * area:.0f} % of area,\n{100 * share.mean():.0f} % of attention",
             f"a head's top token:\n{100 * float(weights.amax((-2, -1)).mean()):.0f} % of attention",
         )
         caption(axes[0], ("\n" if len(queries) > 1 else "\n\n").join(words), pad=5)
-    found = [f"{np.mean(r):.1f} x chance in {TOKENS[source]}" for r, source in zip(ratios, maps.sources) if r]
+    found = [f"{np.mean(r):.1f} x chance in {tokens}" for r, tokens in zip(ratios, TOKENS) if r]
     who, whose, mean = ("queries", "their masks", " Mean of queries.") if queries[1:] else ("query", "its own mask", "")
     head = f"Attention of {who} {', '.join(map(str, queries))} on {whose}: {', '.join(found) or 'the mask is empty'}"
     headline(fig, head, f"x chance: attention inside the query's mask (the line) over the mask's share of area.{mean}")
@@ -161,7 +164,7 @@ def _panel(axes, image: np.ndarray, light: np.ndarray, soft: np.ndarray, color: 
 
 
 def _color(mask: np.ndarray, truth: np.ndarray | None, place: int) -> tuple | str:
-    """The colour of the annotated instance (of M, H, W) that a mask holds; without annotations, of its place here."""
+    """The colour of the instance (of M, H, W) that a mask covers; without annotations, of its place."""
     if truth is None:
         return rgb(place + 1)
     ious = (mask & truth).sum((1, 2)) / np.maximum((mask | truth).sum((1, 2)), 1)

@@ -27,7 +27,7 @@ from minst.model import MobileInst
 from minst.visualize import diagram
 from minst.visualize.attention import attention_maps
 from minst.visualize.masks import class_name, color_of, draw_frame
-from minst.visualize.recording import MAX_FRAMES, MAX_SIDE, Frames, Recording, Settings, read_frames
+from minst.visualize.recording import MAX_FRAMES, MAX_SIDE, Recording, Settings, Shots, read_frames
 from minst.visualize.style import Picture
 
 try:
@@ -92,18 +92,19 @@ class Explorer:
 
     def compute(self, models: Mapping[str, MobileInst | str], video, max_frames: int, max_side: int) -> None:
         """Run every model over the video; then the controls come alive."""
-        frames = read_frames(video, max_frames, max_side)
+        shots = read_frames(video, max_frames, max_side)
         for label, model in models.items():
             model = MobileInst.from_pretrained(model).fuse() if isinstance(model, str) else model
-            self.recordings[label] = Recording(model, frames, self._progress(label, len(frames.images)))
+            counted = self._progress(label, len(shots.images))
+            self.recordings[label] = Recording(model, shots, counted)
         self._replay = lru_cache(64)(lambda label, settings: self.recordings[label].replay(settings))
         self._picture = lru_cache(512)(self._draw_picture)
         self.recording = next(iter(self.recordings.values()))
         self.replay = self._replay(self.label, self.settings)
-        for t in range(len(frames.images)):
+        for t in range(len(shots.images)):
             self._picture(self.label, self.settings, t)
         self.query = self.replay.best_query(self.recording)
-        self._open_controls(frames)
+        self._open_controls(shots)
 
     def compute_safely(self, *args) -> None:
         """`compute` in a thread: an error is shown on the page, which would otherwise wait for ever."""
@@ -166,11 +167,11 @@ class Explorer:
         self.widget = widgets.VBox([widgets.HTML(TITLE), self.status, self.bar, self.panels])
         self.widget.layout.max_width = "860px"
 
-    def _open_controls(self, frames: Frames) -> None:
-        self.frame.max = self.play.max = len(frames.images)
+    def _open_controls(self, shots: Shots) -> None:
+        self.frame.max = self.play.max = len(shots.images)
         self.weights.options = list(self.recordings)
         self.switch.layout.display = None if len(self.recordings) > 1 else "none"
-        self.status.value = _subsampled(frames)
+        self.status.value = _subsampled(shots)
         self.bar.layout.display = "none"
         for control in (self.interval, self.association, self.score, self.mask, self.weights):
             control.observe(self._on_settings, "value")
@@ -258,12 +259,12 @@ class Explorer:
     def _tiles(self, t: int) -> tuple[bytes, str]:
         """Soft mask and attention of the selected query, one above the other, and their captions."""
         recording, key = self.recording, self.replay.keys[t]
-        maps = attention_maps(recording.model, recording.encoded[key])
+        maps = attention_maps(recording.model, recording.frames[key])
         pictures = [_soft(recording.soft_mask(self.query, key, t), self._color())]
         captions = [f"soft mask of query {self.query}"]
-        for stage, source in enumerate(maps.sources):
-            pictures.append(_heat(recording.images[key], maps.on_frame(stage, self.query).mean(0)))
-            captions.append(f"it looks at {'X_G, the scene' if source == 'global' else 'X_L, the details'}")
+        for i, tokens in enumerate(("X_G, the scene", "X_L, the details")):
+            pictures.append(_heat(recording.images[key], maps.on_frame(i, self.query).mean(0)))
+            captions.append(f"it looks at {tokens}")
         width, height = (round(n / 3) for n in self._size())
         column = np.concatenate([np.asarray(Image.fromarray(p).resize((2 * width, 2 * height))) for p in pictures])
         return _jpeg(column), diagram.captions(captions, width, height)
@@ -296,8 +297,10 @@ class Explorer:
             if parts
             else "serves no identity with these settings"
         )
+        score = float(self.recording.scores[self.replay.keys[self.frame.value - 1], self.query])
         color = "rgb({},{},{})".format(*self._color())
-        return f"<span style='border-left:8px solid {color};padding-left:6px'><b>query {self.query}</b> {what}</span>"
+        said = f"<b>query {self.query}</b> {what} · score {score:.2f} in this key frame"
+        return f"<span style='border-left:8px solid {color};padding-left:6px'>{said}</span>"
 
     # ------------------------------------------------------------------------------------------ without a kernel
 
@@ -342,7 +345,7 @@ def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     )
 
 
-def _subsampled(frames: Frames) -> str:
-    if frames.step == 1:
+def _subsampled(shots: Shots) -> str:
+    if shots.step == 1:
         return ""
-    return f"The video has {frames.total} frames; shown is every {frames.step}th ({len(frames.images)} of them)."
+    return f"Of {shots.total} frames every {shots.step}th is shown, {len(shots.images)} in all."

@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from minst.model import MobileInst, as_frames
+from minst.model import MobileInst, image_to_batch
 from minst.visualize.masks import frames_of
 from minst.visualize.style import INK, WIDTH, headline, new_figure
 
@@ -44,31 +44,32 @@ class FrameFeatures(NamedTuple):
 
 def frame_features(model: MobileInst, image: np.ndarray) -> FrameFeatures:
     """The feature maps of one image (H, W, 3) in bytes, caught on their way through `model.encode`."""
-    caught: dict[str, list] = {}
+    caught: dict[str, tuple] = {}  # name -> what went in, what came out
 
     def catch(name):
-        return lambda module, inputs, output: caught.setdefault(name, []).append((inputs, output))
+        return lambda module, inputs, output: caught.__setitem__(name, (inputs, output))
 
     decoder = model.mask_decoder
-    watched = [("backbone", model.backbone), ("X_mask", decoder)] + [("enhancer", e) for e in decoder.enhancers or ()]
+    watched = {"backbone": model.backbone, "X_mask": decoder}
+    if decoder.semantic_enhancer:
+        watched |= {"X3": decoder.enhance_x3, "X4": decoder.enhance_x4, "X5": decoder.enhance_x5}
     with evaluating(model), ExitStack() as hooks:
-        for name, module in watched:
+        for name, module in watched.items():
             hooks.callback(module.register_forward_hook(catch(name)).remove)
-        model.encode(as_frames(image))
-    (padded,), levels = caught["backbone"][0]
-    maps = dict(zip(LEVELS, levels)) | {"X_mask": caught["X_mask"][0][1]}
+        model.encode(image_to_batch(image))
+    (padded,), levels = caught.pop("backbone")
+    maps = dict(zip(LEVELS, levels)) | {"X_mask": caught.pop("X_mask")[1]}
     strides = {name: padded.shape[-1] // x.shape[-1] for name, x in maps.items()}
 
     def cropped(name, x):
         rows, columns = (math.ceil(n / strides[name]) for n in image.shape[:2])
         return x[0, :, :rows, :columns].cpu()
 
-    pairs = dict(zip(LEVELS, caught.get("enhancer", ())))
     return FrameFeatures(
         {name: cropped(name, x) for name, x in maps.items()},
         strides,
-        {name: cropped(name, inputs[0]) for name, (inputs, _) in pairs.items()},
-        {name: cropped(name, output) for name, (_, output) in pairs.items()},
+        {name: cropped(name, inputs[0]) for name, (inputs, _) in caught.items()},
+        {name: cropped(name, output) for name, (_, output) in caught.items()},
     )
 
 

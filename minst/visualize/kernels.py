@@ -2,15 +2,17 @@
 
     T key frames ─ model ─> kernels (T, N, D) ─ PCA ─> (T, N, 2)                                    plot_kernels
                                               └ less the mean of each query ─ PCA ─> (T, N, 2)
-    kernels of two frames ─ cosine | cosine, centred per query | dice of masks ─> (N, N) ─ assign   plot_similarity
+    kernels of two frames ─ cosine | cosine, centred per query | dice of masks ┐
+    scores of two frames ─────────────────────────────────────── s_old * s_new ┴─> (N, N)           plot_similarity
 
     sum |K_t^q - mean|^2  =  sum |mean^q - mean|^2  +  sum |K_t^q - mean^q|^2
          all variance           between queries            within a query, over time
 
 Symbols: T frames, N queries, M instances, D channels. Instance m = 0, 1, .. has the colour m + 1 in every figure.
 
-Assumption: a query holds the instance that `assign_queries` gives it (one to one, IoU >= 0.5). Two or three queries
-    often segment one instance: an association is right if the new query has IoU >= 0.5 with what the old one held.
+Assumption: a query holds the instance that `assign_queries` gives it: of those with IoU >= 0.5 it
+    has the best matching score. Several queries may segment one instance: an association is right
+    if the new query has IoU >= 0.5 with what the old one held.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -25,9 +27,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minst.evaluation.consistency import HOLD_IOU, assign_queries, mask_ious
-from minst.model import MobileInst, as_frames, crop, upsample_masks
-from minst.tracking import KernelTracker, assign, cosine_similarity, mask_similarity
-from minst.visualize.assignment import BLUE, draw_numbers, faded, instance_names, ring
+from minst.model import MobileInst, image_to_batch, upsample_masks
+from minst.tracking import Candidates, KernelTracker, assign, by_cosine, by_masks
+from minst.visualize.assignment import BLUE, draw_numbers, faded, instance_names, ring, short
 from minst.visualize.masks import class_name, draw_frame, place_labels
 from minst.visualize.queries import QueryStates, choose_queries, query_states
 from minst.visualize.style import GREY, INK, RED, WIDTH, headline, new_figure, rgb
@@ -78,11 +80,13 @@ def plot_kernels(model: MobileInst, video, num_frames: int | None = None, start:
 def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3, mean: Tensor | None = None) -> Figure:
     """Three ways to associate the queries of two key frames, each with its assignment and, where annotated, the truth.
 
-    cosine of the kernels (the paper's); the same less each query's `mean` kernel (N, D); dice of masks times scores
-    (ours). mean: default over all frames of the video, at most 100. It then holds much of the very instances, and
-    two frames may lie on opposite sides of it; a mean over other clips says better what is the query's own.
-    Assigned are all N queries, as in the tracker; shown are the live ones (an instance held or score >= 0.3, in either
-    frame), by the instance that they hold: at most 10, and other ones of best score if fewer than 4.
+    cosine of the kernels (the paper's); the same less each query's `mean` kernel (N, D); dice of
+    masks (ours). Each is multiplied with both scores, as the tracker does. mean: default over all
+    frames of the video, at most 100. It then holds much of the very instances, and two frames may
+    lie on opposite sides of it; a mean over other clips says better what is the query's own.
+    Assigned are all N queries; shown, with their scores, are the live ones (an instance held or
+    score >= 0.3, in either frame), by the instance that they hold: at most 10, and other ones of
+    best score if fewer than 4.
     Raises ValueError unless 0 <= first < second and the video has a frame `second`.
     """
     if not 0 <= first < second:
@@ -95,7 +99,8 @@ def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3, m
         raise ValueError(f"mean is {tuple(mean.shape)}; a mean kernel a query is {tuple(states.kernels.shape[1:])}")
     pair, names = (first, second), instance_names(model, video)
     ious = [_ious(states, video, t, t) for t in pair]  # (N, M) each
-    held = [dict(assign_queries(iou)) for iou in ious]  # query -> instance
+    said = states.of_instances(video, len(names), model.config.class_names)[list(pair)]
+    held = [dict(assign_queries(iou, p)) for iou, p in zip(ious, said)]  # query -> instance
     true = {q: np.flatnonzero(ious[1][:, m] >= HOLD_IOU).tolist() for q, m in held[0].items()}
     true = {q: columns for q, columns in true.items() if columns}
     live = _live(states.scores.amax(-1)[list(pair)].amax(0), held)
@@ -103,9 +108,9 @@ def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3, m
     chosen = [assign(matrix).tolist() for matrix in matrices]
     found = [sum(new[q] in columns for q, columns in true.items()) for new in chosen]
 
-    side, left, gap, top = 2.42, 1.06, 0.35, 0.82
+    side, left, gap, top, bottom = 2.34, 1.28, 0.35, 0.82, 1.25  # inches
     picture = side * min(states.images[0].shape[0] / states.images[0].shape[1], 1.0)
-    total = top + picture + 0.36 + side + 1.1
+    total = top + picture + 0.36 + side + bottom
     fig = new_figure(total)
     head = f"Which query of frame {second} goes on with which of frame {first}?"
     if names:
@@ -117,11 +122,11 @@ def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3, m
     headline(fig, head, f"{note}stays itself. Shown: {len(live)} of {len(mean)}, the live ones first.")
     places = [(left + i * (side + gap)) / WIDTH for i in range(3)]
     upper = [fig.add_axes((x, 1 - (top + picture) / total, side / WIDTH, picture / total)) for x in places]
-    lower = [fig.add_axes((x, 1.1 / total, side / WIDTH, side / total)) for x in places]
+    lower = [fig.add_axes((x, bottom / total, side / WIDTH, side / total)) for x in places]
     for axes, t, iou, holds in zip(upper, pair, ious, held):
         _picture(axes, states, t, iou, holds, live)
     _legend(upper[2], side, picture, bool(true))
-    titles = ("cosine (the paper's)", "cosine, centred per query", "masks (ours)")
+    titles = ("cosine x scores (the paper's)", "centred cosine x scores", "masks x scores (ours)")
     for i, (axes, matrix, new) in enumerate(zip(lower, matrices, chosen)):
         title = f"{titles[i]}: {found[i]} of {len(true)}" if true else titles[i]
         axes.set_title(title, fontsize=8.5, color=INK, loc="left", pad=4)
@@ -144,8 +149,9 @@ def _owners(model: MobileInst, video, states: QueryStates, start: int) -> tuple[
     names = instance_names(model, video)
     owner = np.full(states.scores.shape[:2], -1)
     if names:
+        said = states.of_instances(video, len(names), model.config.class_names)
         for t in range(len(owner)):
-            for query, instance in assign_queries(_ious(states, video, t, start + t)):
+            for query, instance in assign_queries(_ious(states, video, t, start + t), said[t]):
                 owner[t, query] = instance
         return owner, names, "the instance that the query holds"
     tracker, labels = KernelTracker(model, reuse_interval=1, association="mask"), {}
@@ -228,11 +234,12 @@ def _live(scores: Tensor, held: list[dict[int, int]]) -> list[int]:
 
 @torch.inference_mode()
 def _similarities(model: MobileInst, states: QueryStates, first: int, second: int, mean: Tensor) -> list[Tensor]:
-    """Old queries x new queries, (N, N) each: cosine, cosine less each query's mean (N, D), masks."""
-    x_mask = crop(model.encode(as_frames(states.images[second])))[0]
-    old, new, scores = states.kernels[first], states.kernels[second], states.scores.amax(-1)
-    masks = mask_similarity(old, new, x_mask, scores[first], scores[second])
-    return [cosine_similarity(old, new), cosine_similarity(old - mean, new - mean), masks]
+    """Old x new queries, (N, N) each: cosine, less each query's mean (N, D), masks; x scores."""
+    x_mask = model.encode(image_to_batch(states.images[second])).x_mask[0]
+    scores, every = states.scores.amax(-1), torch.arange(len(mean))
+    old, new = (Candidates(states.kernels[t], scores[t], every) for t in (first, second))
+    centred = (side._replace(kernels=side.kernels - mean) for side in (old, new))
+    return [by_cosine(old, new, x_mask), by_cosine(*centred, x_mask), by_masks(old, new, x_mask)]
 
 
 def _picture(axes, states: QueryStates, t: int, iou: np.ndarray, holds: dict[int, int], live: list[int]) -> None:
@@ -257,9 +264,11 @@ def _picture(axes, states: QueryStates, t: int, iou: np.ndarray, holds: dict[int
 
 
 def _row_names(model: MobileInst, states: QueryStates, t: int, live, holds: dict[int, int], names) -> list[str]:
-    """Query and the instance that it holds; in brackets the class that it says while it holds none."""
+    """Query, the instance that it holds (in brackets the class it says if none), and its score."""
+    scores = states.scores[t].amax(-1).tolist()
     said = [class_name(model.config.class_names, int(label)) for label in states.scores[t].argmax(-1)]
-    return [f"q{q} {names[holds[q]]}" if q in holds else f"q{q} ({said[q]})" for q in live]
+    what = [names[holds[q]] if q in holds else f"({said[q]})" for q in live]
+    return [f"q{q} {thing}  {short(scores[q])}" for q, thing in zip(live, what)]
 
 
 def _bar(corner: tuple[float, float], width: float, height: float, color, axes) -> Rectangle:
@@ -295,6 +304,6 @@ def _legend(axes, width: float, height: float, truth: bool) -> None:
         if shape != "box":
             axes.add_patch(ring(y, 0.16, color, "--" if color == RED else "-", (0.16, 0.16)))
         axes.text(0.35, y, words, fontsize=7.5, color=INK, va="center")
-    words = "\u2192 q7: assigned to a query not shown\nq3 (fish): holds no instance for itself"
+    words = "\u2192 q7: assigned to a query not shown\nq3 (fish)  .12: holds nothing; its score"
     axes.text(0.05, 0.05 + 0.27 * len(lines), words, fontsize=7.5, color=INK, va="top", linespacing=1.5)
     axes.axis("off")

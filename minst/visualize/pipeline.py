@@ -2,8 +2,9 @@
 
     frame -> backbone -> X3, X4, X5 -> mask decoder -> X_mask ------> M = K . X_mask -> tracker
                          X6 -----------^                 | pool            ^ K
-                          '-> queries -> global stage -> local stage -> heads -> matching, losses     (training)
-                                               '-> local stage of frame t + delta --------^            (training)
+                          '-> queries -> global decoder -> local decoder -> heads
+          training:                            |                              '-> matching, losses
+                                               '-> local decoder of frame t + delta ---^
 
 Nothing is typed in: the model runs once on tensors without data (device "meta"); shapes, the share of each block in
 the multiply-accumulates (MACs) and the switches of an ablation are read from that run and from the config.
@@ -21,7 +22,8 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon,
 from matplotlib.path import Path
 
 from minst.config import MobileInstConfig
-from minst.model import MobileInst, summary
+from minst.macs import summary
+from minst.model import MobileInst
 from minst.visualize.style import INK, WIDTH, headline, new_figure, rgb
 
 __all__ = ["BLOCKS", "plot_pipeline"]
@@ -78,8 +80,8 @@ def _read(model: MobileInst, size: tuple[int, int]) -> tuple[dict[str, str], dic
     table = summary(meta, size)
     tensors = {**seen["backbone"][1]._asdict(), "x_mask": seen["mask_decoder"][1], "masks": seen[""][1].mask_logits}
     tensors |= dict(zip(("classes", "objectness", "kernels"), seen["instance_decoder.heads"][1]))
-    for i, source in enumerate(model.instance_decoder.sources):
-        tensors["queries"], tensors[source] = seen[f"instance_decoder.stages.{i}"][0][:2]
+    for tokens in ("global", "local"):
+        tensors["queries"], tensors[tokens] = seen[f"instance_decoder.{tokens}_decoder"][0][:2]
     return {name: f" {TIMES} ".join(str(n) for n in tensor.shape[1:]) for name, tensor in tensors.items()}, table
 
 
@@ -162,39 +164,35 @@ def _draw(m: _Map, config: MobileInstConfig, shapes: dict[str, str], shares: dic
 
 
 def _instance_decoder(m: _Map, config: MobileInstConfig, shapes: dict[str, str], share: str) -> None:
-    """The middle lane: queries, one or two stages, heads; and the lower one, what happens in training alone."""
-    block, sources = "instance_decoder", config.decoder.split("-")
+    """The middle lane: queries, decoders, heads; and the lower one, what only training does."""
+    block = "instance_decoder"
     m.box(block, 1.35, 0.62, 6.2, 0.76)
     for i, line in enumerate(("instance decoder", f"queries Q  {shapes['queries']}", share)):
         m.words(block, 1.43, 1.21 - 0.16 * i, line, ha="left", **({} if i else {"size": 8.5, "weight": "bold"}))
-    places = (2.75, 4.95)[-len(sources) :]
-    m.arrow(block, (2.5, 1.0), (places[0], 1.0))
-    for x, source in zip(places, sources):
-        giver, x0, y0, name = ("backbone", 3.25, 1.69, X_G) if source == "global" else ("mask_decoder", 5.45, 2.02, X_L)
-        m.arrow(giver, (x0, y0), (x0, 1.46), (x + 0.5, 1.46), (x + 0.5, 1.29))
-        m.box(block, x, 0.71, 1.0, 0.58, f"{source} stage", f"{name}  {shapes[source]}", inner=True)
-    if "local" in sources:
-        m.words(block, 5.51, 1.46, f"{config.pooling} pool", ha="left")
-    m.arrow(block, (places[-1] + 1, 1.0), (6.3, 1.0))
+    m.arrow(block, (2.5, 1.0), (2.75, 1.0))
+    m.arrow("backbone", (3.25, 1.69), (3.25, 1.29))
+    m.box(block, 2.75, 0.71, 1.0, 0.58, "global decoder", f"{X_G}  {shapes['global']}", inner=True)
+    m.arrow(block, (3.75, 1.0), (4.95, 1.0))
+    m.words(block, 4.35, 1.12, Q_G, size=8)
+    m.arrow("mask_decoder", (5.45, 2.02), (5.45, 1.29))
+    m.box(block, 4.95, 0.71, 1.0, 0.58, "local decoder", f"{X_L}  {shapes['local']}", inner=True)
+    m.words(block, 5.51, 1.46, f"{config.pooling} pool", ha="left")
+    m.arrow(block, (5.95, 1.0), (6.3, 1.0))
     heads = (f"class  {shapes['classes']}", f"objectness  {shapes['objectness']}", f"kernels K  {shapes['kernels']}")
     m.box(block, 6.3, 0.67, 1.15, 0.66, "heads", *heads, inner=True)
     m.arrow(block, (6.87, 1.33), (6.87, 1.57))
     m.words(block, 6.97, 1.46, "K", size=7.5, weight="bold")
     m.arrow(block, (7.45, 1.0), (7.72, 1.0), (7.72, 2.02), (7.95, 2.02))
     m.arrow(block, (7.55, 2.02), (7.95, 2.02))
-    # training: matching and losses on all outputs, query passing through the last stage of another frame
+    # training: matching and losses on all outputs, query passing through another frame's decoder
     m.arrow("losses", (7.72, 1.0), (7.72, 0.72), (7.95, 0.72), dashed=True)
     lines = ("matching, losses", "class, objectness, masks", "against the annotation")
     m.box("losses", 7.95, 0.08, 1.33, 0.92, *lines, dashed=True)
-    x, ghost = (4.35, 4.95) if len(sources) == 2 else (6.12, 6.3)  # Q_G leaves behind the first stage
-    m.arrow("temporal", (x, 1.0), (x, 0.27), (ghost, 0.27), dashed=True)
-    m.box("temporal", ghost, 0.08, 1.0, 0.38, f"{sources[-1]} stage", f"frame t + {DELTA}", dashed=True)
-    m.arrow("temporal", (ghost + 1, 0.27), (7.95, 0.27), dashed=True)
-    if len(sources) == 2:
-        m.arrow(block, (3.75, 1.0), (4.95, 1.0))
-        m.words(block, 4.35, 1.12, Q_G, size=8)
-        m.words("temporal", 6.95, 0.36, f"masks of frame t + {DELTA}")
-    m.words("temporal", x - 0.1, 0.35, "query passing", size=8.5, ha="right", weight="bold")
-    m.words("temporal", x - 0.1, 0.19, f"{Q_G} of frame t, used in frame t + {DELTA}", ha="right")
+    m.arrow("temporal", (4.35, 1.0), (4.35, 0.27), (4.88, 0.27), dashed=True)
+    m.box("temporal", 4.88, 0.08, 1.14, 0.38, "local decoder", f"frame t + {DELTA}", dashed=True)
+    m.arrow("temporal", (6.02, 0.27), (7.95, 0.27), dashed=True)
+    m.words("temporal", 6.95, 0.36, f"masks of frame t + {DELTA}")
+    m.words("temporal", 4.25, 0.35, "query passing", size=8.5, ha="right", weight="bold")
+    m.words("temporal", 4.25, 0.19, f"{Q_G} of frame t, used in frame t + {DELTA}", ha="right")
     m.axes.plot((0.14, 0.44), (0.27, 0.27), color=ARROW, linewidth=1, linestyle=DASH)
     m.axes.text(0.52, 0.27, "training only", fontsize=6.8, color="#555555", va="center")

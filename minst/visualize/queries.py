@@ -4,16 +4,19 @@
 
      frames    masks coloured by query: same query, same colour; one strip for each model        what is seen
      query a   its mask in every frame, red where it does not hold its       cos(K_t^a, K_u^a)   why it works
-     query b   instance; two models: one row below the other                 (T, T)
+     query b   instance, its score below; two models: one row below the other      (T, T)
      below     in which frames it holds its instance, and their share                            how well
 
 Nothing is tracked or passed on between the frames: that a row shows one object is the model's own doing.
 
 Symbols: T frames, N queries, M instances, K classes, D channels, h w = H/8, W/8.
 
-Assumption: a query is chosen, and its instance fixed, when it first holds one (the one-to-one assignment of
-    `minst.evaluation.consistency`), so that the frames after it can go wrong: the best in hindsight would flatter.
-    What is less than a tenth of the instance, as when it just comes into view, does not choose: a sliver fits anything.
+Who holds an instance, `minst.evaluation.consistency` says: of the queries with IoU >= 0.5 the one
+of the best matching score.
+
+Assumption: a query is chosen, and its instance fixed, when it first holds one, so that the frames
+    after it can go wrong: the best in hindsight would flatter. What is less than a tenth of the
+    instance, as when it just comes into view, does not choose: a sliver fits anything.
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -37,7 +40,7 @@ from torch import Tensor
 
 from minst.evaluation.consistency import HOLD_IOU, assign_queries, mask_ious
 from minst.matcher import pairwise_dice
-from minst.model import MobileInst, as_frames, upsample_masks
+from minst.model import MobileInst, image_to_batch, upsample_masks
 from minst.tracking import cosine_similarity
 from minst.visualize.masks import class_name, draw_frame, frames_of
 from minst.visualize.style import GREY, INK, RED, WIDTH, caption, headline, new_figure, rgb
@@ -59,6 +62,7 @@ class QueryStates(NamedTuple):
     scores: Tensor  # (T, N, K) in [0, 1]
     kernels: Tensor  # (T, N, D)
     mask_logits: Tensor  # (T, N, h, w)
+    probabilities: Tensor  # (T, N, K) of the classes, without objectness
 
     def soft_masks(self, query: int) -> np.ndarray:
         """The mask of a query as probabilities at the size of the frames: (T, H, W) in [0, 1]."""
@@ -70,6 +74,21 @@ class QueryStates(NamedTuple):
         other = query if other is None else other
         return cosine_similarity(self.kernels[:, query], self.kernels[:, other]).cpu().numpy()
 
+    def of_instances(self, video, count: int, class_names: Sequence[str]) -> np.ndarray:
+        """Probability of the class of each of `count` annotated instances: (T, N, M); not known: 1.
+
+        class_names: the model's, whose order may not be that of the video's categories.
+        """
+        found = np.ones((*self.scores.shape[:2], count))
+        theirs = getattr(video, "categories", None)
+        for m, label in enumerate(getattr(video, "labels", ())):
+            if class_names and theirs:
+                known = theirs[label] in class_names
+                label = class_names.index(theirs[label]) if known else -1
+            if 0 <= label < self.probabilities.shape[-1]:
+                found[:, :, m] = self.probabilities[:, :, label].cpu()
+        return found
+
 
 class _Row(NamedTuple):
     """A query of one model, and the instance that it is to hold, if one is known."""
@@ -78,6 +97,7 @@ class _Row(NamedTuple):
     color: tuple[float, float, float]
     label: str  # class and mean score
     soft: np.ndarray  # (T, H, W) in [0, 1]
+    scores: list[float]  # T, of the best class
     similarity: np.ndarray  # (T, T)
     others: list[float]  # mean cosine with the kernels of each other row of the model
     outline: np.ndarray | None  # (T, H, W) bool, the instance
@@ -100,8 +120,9 @@ def query_states(model: MobileInst, video, num_frames: int = 11, start: int = 0)
     for t, image in enumerate(images):
         if image.shape != images[0].shape or image.shape[2:] != (3,) or image.dtype != np.uint8:
             raise ValueError(f"frame {start + t} is {image.dtype} {image.shape}: give bytes (H, W, 3), all of one size")
-        out = model.eval()(as_frames(image))
-        outs.append((out.scores()[0], out.kernels[0], out.mask_logits[0]))
+        out = model.eval()(image_to_batch(image))
+        parts = out.scores(), out.kernels, out.mask_logits, out.class_logits.sigmoid()
+        outs.append([part[0] for part in parts])
     return QueryStates(images, *(torch.stack(parts) for parts in zip(*outs)))
 
 
@@ -146,7 +167,9 @@ def plot_query_consistency(
             raise ValueError(f"queries {list(queries)}: {words}")
         queries = [int(q) for q in queries]
     truth = np.stack([video.render(start + t).masks for t in range(count)]) if hasattr(video, "render") else None
-    instances, picks, identities = _choose(states, truth, queries)
+    nets = zip(states, models.values()) if truth is not None else ()
+    said = [s.of_instances(video, truth.shape[1], net.config.class_names) for s, net in nets]
+    instances, picks, identities = _choose(states, truth, said, queries)
     names = [name if len(name) <= 25 else name[:24] + "…" for name in map(str, models)]
     rows = [
         [_row(s, q, chosen, m, ids[q], net.config.class_names, truth) for q, m in zip(chosen, instances)]
@@ -165,14 +188,19 @@ def plot_query_consistency(
     _similarity_matrices(page, [row for same in zip(*rows) for row in same])
     step = ceil(count / page.room)  # so that the numbers do not touch
     words = [f"frame {start}", *(f"+{t}" for t in range(step, count, step))]
-    [*page.masks, *page.tracks][-1].set_xticks(range(0, count, step), words, fontsize=7)
+    last = [*page.masks, *page.tracks][-1]
+    last.set_xticks(range(0, count, step), words, fontsize=7)
+    if not page.tracks:  # below the scores
+        last.tick_params(length=0, pad=15)
     return page.fig
 
 
-def _choose(states: list[QueryStates], truth: np.ndarray | None, queries: list[int] | None) -> tuple:
+def _choose(states: list[QueryStates], truth, said: list[np.ndarray], queries) -> tuple:
     """The instance of each row (None: unknown), the queries of each model for them, each model's {query: identity}.
 
-    truth: (T, M, H, W) or None. An identity is a colour: instance + 1 for the queries that hold or are to hold it.
+    truth: (T, M, H, W) or None. said: of each model the probabilities (T, N, M) of the instances'
+    classes. queries: of the first model, or None. An identity is a colour: instance + 1 for the
+    queries that hold or are to hold it.
     """
     limit = min(MAX_ROWS if len(states) == 1 else MAX_PAIRS, states[0].scores.shape[1])
     if truth is None or not truth.any():
@@ -181,9 +209,9 @@ def _choose(states: list[QueryStates], truth: np.ndarray | None, queries: list[i
         return [None] * len(chosen), picks, [{q: i + 1 for i, q in enumerate(pick)} for pick in picks]
     area = truth.sum((2, 3))  # (T, M)
     ious = [_ious(s, truth) * (area >= SLIVER * area.max(0))[:, None] for s in states]  # each (T, N, M)
-    holders = [_first_holders(iou) for iou in ious]
+    holders = [_first_holders(iou, p) for iou, p in zip(ious, said)]
     if queries is not None:
-        owners = {i: m for m, i in _first_holders(ious[0][:, queries]).items()}
+        owners = {i: m for m, i in _first_holders(ious[0][:, queries], said[0][:, queries]).items()}
         instances, picks = [owners.get(i) for i in range(len(queries))], [queries]
     else:
         seen = (area > 0).sum(0)
@@ -204,11 +232,11 @@ def _ious(states: QueryStates, truth: np.ndarray) -> np.ndarray:
     return np.stack([mask_ious(found.cpu().numpy(), true) for found, true in zip(masks, truth)])
 
 
-def _first_holders(ious: np.ndarray) -> dict[int, int]:
-    """IoU (T, N, M) -> {instance: the query that is the first to hold it and held no other before}."""
+def _first_holders(ious: np.ndarray, said: np.ndarray) -> dict[int, int]:
+    """IoU and p(class) (T, N, M) -> {instance: the first to hold it that held none before}."""
     holders: dict[int, int] = {}
-    for frame in ious:
-        for query, instance in assign_queries(frame):
+    for frame, probabilities in zip(ious, said):
+        for query, instance in assign_queries(frame, probabilities):
             if instance not in holders and query not in holders.values():
                 holders[instance] = query
     return holders
@@ -231,7 +259,9 @@ def _row(states: QueryStates, query: int, chosen, instance: int | None, identity
         outline, found = truth[:, instance], soft >= 0.5
         iou = (found & outline).sum((1, 2)) / np.maximum((found | outline).sum((1, 2)), 1)
         held = [bool(i >= HOLD_IOU) if seen else None for i, seen in zip(iou, outline.any((1, 2)))]
-    return _Row(query, rgb(identity), label, soft, states.similarity(query), others, outline, held)
+    scores = states.scores[:, query].amax(-1).tolist()
+    own = states.similarity(query)
+    return _Row(query, rgb(identity), label, soft, scores, own, others, outline, held)
 
 
 def _layout(states: QueryStates, rows: int, models: int, annotated: bool) -> SimpleNamespace:
@@ -240,9 +270,9 @@ def _layout(states: QueryStates, rows: int, models: int, annotated: bool) -> Sim
     left, right = 1.2 if models == 1 else 1.65, 1.24
     cell = min((WIDTH - left - right) / len(states.images) * height / width, 5 / (rows + 1) / models)  # its height
     strip = cell * width / height * len(states.images)
-    place, gap = max(cell, 0.4), 0.1 if models == 1 else 0.06  # three lines of words need 0.4
+    place, gap = max(cell, 0.4), 0.18  # three lines of words need 0.4, scores 0.12
     tops = [0.72 + i * (place + gap) + 0.12 * (models - 1) * (i // models) for i in range((rows + 1) * models)]
-    end = tops[-1] + place + 0.1  # below it stands the scale of the matrices
+    end = tops[-1] + place + 0.18  # below it stands the scale of the matrices
     track = 0.17 * rows
     tracks = [end + 0.28 + i * (track + 0.12) for i in range(models if annotated else 0)]
     total = (tracks[-1] + track if tracks else end) + 0.32
@@ -269,7 +299,7 @@ def _title(fig: Figure, names: list[str], states: list[QueryStates], rows: list[
     count, shares = len(rows[0][0].held), [_share(r) for r in rows]
     frames = f"{count} frame{'s' * (count > 1)}"
     head = f"One query, one instance? {frames}, a colour for each query"
-    note = "Every frame is computed by itself: no tracking, nothing is passed on between frames."
+    note = "Every frame is computed by itself, nothing is passed on.  Below a mask: its score."
     if shares[0][1]:
         both = ", ".join(f"{share[2]} {name}" for name, share in zip(names, shares))
         head = "One query, one instance: " + (both if len(rows) > 1 else "held {} of {} times ({})".format(*shares[0]))
@@ -317,6 +347,9 @@ def _mask_row(axes, row: _Row, words: str) -> None:
     width = cells[0].shape[1]
     share = width / (width + 2 * max(1, round(GAP * width)))  # of a cell's place, without its gaps
     room = axes.get_position().width * WIDTH / len(cells)  # inches of a cell
+    for t in range(0, len(cells), ceil(0.25 / room)):  # so that the numbers do not touch
+        place = {"xytext": (0, -3.5), "textcoords": "offset points", "ha": "center", "va": "top"}
+        axes.annotate(f"{row.scores[t]:.2f}", (t, 1), **place, fontsize=6, color=INK)
     for t, holds in enumerate(row.held):
         if row.outline is not None and row.outline[t][window].any():
             place = {"extent": (t - share / 2, t + share / 2, 0, 1), "origin": "lower"}

@@ -1,9 +1,9 @@
 """A clip computed once and then looked at from all sides: the network sees each frame once, trackers only replay it.
 
-    video ─ read_frames ─> at most `max_frames` images ─ model.encode, decode ─> Recording ─ replay(Settings) ─> Replay
+    video ─ read_frames ─> at most `max_frames` images ─ encode ─> Recording ─ replay ─> Replay
 
-A Recording answers where a tracker asks its model (`config`, `eval`, `decode`), so that a KernelTracker with another T,
-association or threshold runs over 30 frames in some 50 ms on one core.
+A Recording has a Frame for each, which is decoded once and remembers it: a KernelTracker with
+another T, association or threshold runs over 30 frames in some 50 ms on one core.
 
 Memory is bounded: of a longer video every k-th frame is kept (k = 2, 4, 8, ... grows while it is read), and large
 frames are made smaller.
@@ -14,7 +14,7 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from minst.evaluation.identity import IdentityEvents, gather_frames, identity_events
-from minst.model import Encoded, FrameOutput, MobileInst, apply_kernels, as_frames, crop, upsample_masks
+from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
 from minst.tracking import FrameResult, KernelTracker, cosine_similarity
 from minst.visualize.masks import frames_of
 
@@ -41,8 +41,8 @@ class Settings(NamedTuple):
     mask_threshold: float = 0.5
 
 
-class Frames(NamedTuple):
-    """Frames to record: every `step`-th of a video of `total` frames."""
+class Shots(NamedTuple):
+    """Images to record: every `step`-th frame of a video of `total` frames."""
 
     images: list[np.ndarray]  # (H, W, 3) bytes
     truth: list[np.ndarray] | None  # (M, H, W) bool each
@@ -50,7 +50,7 @@ class Frames(NamedTuple):
     total: int
 
 
-def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -> Frames:
+def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -> Shots:
     """Images (and annotations, if the video has `render`) of a clip or iterable of frames, in bounded memory.
 
     Larger frames are scaled to a longer side of `max_side` pixels. Raises ValueError for a video without frames.
@@ -70,43 +70,32 @@ def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -
     if not kept:
         raise ValueError("the video has no frames")
     images, truth = zip(*kept)
-    return Frames(list(images), None if truth[0] is None else list(truth), step, total)
+    return Shots(list(images), None if truth[0] is None else list(truth), step, total)
 
 
 class Recording:
     """What a model says of every frame of a video, each computed as a key frame.
 
-    Attributes: images, truth, step, total (see `Frames`); scores (T, N), kernels (T, N, D).
+    Attributes: images, truth, step, total (see `Shots`); frames (T Frames, without the mask logits
+    of all queries, which are never looked at together); scores (T, N), kernels (T, N, D).
     progress: called with the list of images, yields them; a progress bar.
     """
 
-    def __init__(self, model: MobileInst, frames: Frames, progress: Callable[[Iterable], Iterable] = iter):
-        self.images, self.truth, self.step, self.total = frames
+    def __init__(self, model: MobileInst, shots: Shots, progress: Callable = iter):
+        self.images, self.truth, self.step, self.total = shots
         self.model, self.config = model.eval(), model.config
-        self.encoded: list[Encoded] = []
-        self.outputs: list[FrameOutput] = []
+        self.frames: list[Frame] = []
         with torch.inference_mode():
             for t, image in enumerate(progress(self.images)):
                 try:
-                    self.encoded.append(model.encode(as_frames(image)))
+                    self.frames.append(model.encode(image_to_batch(image)).forget_masks())
                 except ValueError as error:
                     raise ValueError(f"frame {t * self.step}: {error}") from None
-                # the masks of all queries are large and never looked at together
-                self.outputs.append(model.decode(self.encoded[-1])._replace(mask_logits=None))
-            self.scores = torch.stack([out.scores()[0].amax(-1) for out in self.outputs])
-            self.kernels = torch.stack([out.kernels[0] for out in self.outputs])
-        self._decoded = {id(e): out for e, out in zip(self.encoded, self.outputs)}
+            self.scores = torch.stack([frame.out.scores()[0].amax(-1) for frame in self.frames])
+            self.kernels = torch.stack([frame.out.kernels[0] for frame in self.frames])
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def eval(self) -> Recording:
-        """A tracker sets its model to eval mode: nothing to do."""
-        return self
-
-    def decode(self, encoded: Encoded) -> FrameOutput:
-        """What `model.decode` gave for this very frame."""
-        return self._decoded[id(encoded)]
 
     def masks(self, t: int) -> np.ndarray:
         """The annotation of frame `t`: (M, H, W) bool."""
@@ -114,13 +103,13 @@ class Recording:
 
     def replay(self, settings: Settings) -> Replay:
         """Track all frames with these settings. Raises ValueError for settings that a tracker refuses."""
-        tracker = KernelTracker(self, *settings)
-        return Replay(self, settings, [tracker.advance(encoded) for encoded in self.encoded])
+        tracker = KernelTracker(self.model, *settings)
+        return Replay(self, settings, [tracker.advance(frame) for frame in self.frames])
 
     @torch.inference_mode()
     def soft_mask(self, query: int, key: int, t: int) -> np.ndarray:
         """The mask in frame `t` by the kernel that the query had in frame `key`: (H, W) in [0, 1]."""
-        logits = apply_kernels(self.kernels[key, query][None, None], crop(self.encoded[t]))
+        logits = self.frames[t].masks(self.kernels[key, query][None, None])
         return upsample_masks(logits, self.images[t].shape[:2])[0, 0].sigmoid().cpu().numpy()
 
     def similarity(self, query: int, key: int) -> tuple[np.ndarray, np.ndarray]:

@@ -139,10 +139,10 @@ def _totals(rows: list[dict]) -> tuple[int, float]:
 
 
 def _blocks(rows: list[dict]) -> list[tuple[tuple[str, str], list[dict]]]:
-    """((part, label), its rows): three names deep in backbone and mask decoder, the other parts whole."""
+    """((part, label), its rows): by layer or stage in backbone and mask decoder, the other parts whole."""
     blocks: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
-        inner = ".".join(row["name"].split(".")[1:3])
+        inner = ".".join(row["name"].split(".")[1 : 2 if row["part"] == "mask decoder" else 3])
         label = re.sub(r"^tpm\.|\.(conv|transformer_blocks)$", "", inner) or "in between"
         key = (row["part"], label if row["part"] in ("backbone", "mask decoder") else row["part"])
         # what lies between stands at the end of its part

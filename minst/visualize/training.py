@@ -22,8 +22,9 @@ from minst.visualize.style import GREY, INK, WIDTH, headline, new_figure, rgb
 __all__ = ["plot_training", "read_log"]
 
 TITLES = {"loss": "total loss", "cls": "class (focal)", "dice": "mask: dice", "pixel": "mask: BCE", "obj": "objectness",
-          "pass_dice": "passed: dice", "pass_pixel": "passed: BCE", "token": "token classifier",
-          "lr": "learning rate", "seconds_per_iteration": "seconds a step"}  # fmt: skip
+          "pass_dice": "passed: dice", "pass_pixel": "passed: BCE",
+          "global_dice": "masks of Q_G: dice", "global_pixel": "masks of Q_G: BCE",
+          "token": "token classifier", "lr": "learning rate", "seconds_per_iteration": "seconds a step"}  # fmt: skip
 EXACT = ("lr", "seconds_per_iteration")  # not of a single batch: no points, no smoothing
 SMOOTH = 0.035  # sigma of the smoothing, as a share of the points of a part
 

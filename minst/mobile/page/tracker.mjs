@@ -61,12 +61,14 @@ export class KernelTracker {
     });
   }
 
-  /* Slots x new queries (N, N). */
+  /* Slots x new queries (N, N): how alike two kernels are, times both scores, so that only live ones compete. */
   #similarity(out, best) {
     const { N, D, kernels } = this;
-    if (this.setting.association === "cosine") return cosineSimilarity(kernels, out.kernels, N, D);
-    const scores = this.slots.map((slot) => slot.score);
-    return maskSimilarity(applyKernels(kernels, out.mask_features, N, D), out.mask_logits, scores, best);
+    const alike =
+      this.setting.association === "cosine"
+        ? cosineSimilarity(kernels, out.kernels, N, D)
+        : maskSimilarity(applyKernels(kernels, out.mask_features, N, D), out.mask_logits, N);
+    return table(N, (i, j) => alike[i * N + j] * this.slots[i].score * best[j]);
   }
 
   /* Masks of the live slots alone. After a key frame row n of the mask logits is query n, after a reuse frame slot n. */
@@ -100,12 +102,11 @@ export function cosineSimilarity(older, newer, N, D) {
   return table(N, (i, j) => dot(a[i], b[j]));
 }
 
-/* Dice of what old and new kernels segment in the new frame, times both scores: logits (N, h * w) twice -> (N, N). */
-export function maskSimilarity(olderLogits, newerLogits, olderScores, newerScores) {
-  const N = olderScores.length;
+/* Dice of what every old and every new kernel segments in the new frame: logits (N, h * w) twice -> (N, N). */
+export function maskSimilarity(olderLogits, newerLogits, N) {
   const [a, b] = [olderLogits, newerLogits].map((logits) => rows(logits.map(sigmoid), N, logits.length / N));
   const [aa, bb] = [a, b].map((masks) => masks.map((mask) => dot(mask, mask)));
-  return table(N, (i, j) => ((2 * dot(a[i], b[j])) / (aa[i] + bb[j] + 1e-4)) * olderScores[i] * newerScores[j]);
+  return table(N, (i, j) => (2 * dot(a[i], b[j])) / (aa[i] + bb[j] + 1e-4));
 }
 
 /* M = K . X_mask: (N, D), (D, h * w) -> (N, h * w). */

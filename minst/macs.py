@@ -1,0 +1,55 @@
+"""What a frame costs before any clock is read: parameters and multiply-accumulates (MACs), part by part.
+
+    summary(model, (192, 256))  -> {"backbone": {"params", "macs"}, "mask_decoder": .., "instance_decoder": ..,
+                                    "masks": .., "total": ..}
+
+A multiply-accumulate is one step a * b + c of a convolution or a product of matrices. ReLUs, sums, norms and resizes
+have none and are not counted, though they take time: minst.mobile.roofline says how much.
+
+Lesson: notebooks/00_start_here.ipynb
+"""
+
+from __future__ import annotations
+
+import torch
+
+from minst.model import MobileInst
+
+__all__ = ["summary"]
+
+PARTS = ("backbone", "mask_decoder", "instance_decoder")
+
+
+def summary(model: MobileInst, size: tuple[int, int] = (640, 640)) -> dict[str, dict[str, float]]:
+    """Parameters and multiply-accumulates (MACs) of one frame of `size` (H, W), part by part.
+
+    Returns {part: {"params": int, "macs": int}} for backbone, mask_decoder, instance_decoder, masks and total.
+    """
+    macs = _macs(model, size)
+    table = {
+        part: {"params": _count_parameters(getattr(model, part)), "macs": macs.get(f"MobileInst.{part}", 0)}
+        for part in PARTS
+    }
+    total = {"params": _count_parameters(model), "macs": macs["Global"]}
+    # M = K . X_mask is computed by the model itself: what no part has done.
+    table["masks"] = {"params": 0, "macs": total["macs"] - sum(row["macs"] for row in table.values())}
+    return {**table, "total": total}
+
+
+def _macs(model: MobileInst, size: tuple[int, int]) -> dict[str, int]:
+    """MACs of one frame by the name of the module that has them; "Global" is all of them."""
+    from torch.utils.flop_counter import FlopCounterMode  # brings 70 MB that only counting needs
+
+    frames = torch.zeros(1, 3, *size, device=model.pixel_mean.device)
+    training = model.training
+    counter = FlopCounterMode(display=False)
+    # The counter hooks on gradients, so they are on whatever the caller's mode.
+    with torch.inference_mode(False), torch.enable_grad(), counter:
+        model.eval()(frames)
+    model.train(training)
+    # A multiplication and an addition are two floating-point operations, and one MAC.
+    return {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
+
+
+def _count_parameters(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
