@@ -19,7 +19,7 @@ _HOMES = {
     "MobileInstConfig": "config",
     "evaluate_coco": "evaluation",
     "evaluate_ytvis": "evaluation",
-    "load_backbone_weights": "backbones",
+    "load_backbone_weights": "weights",
     "load_sample": "samples",
     "query_consistency": "evaluation.consistency",
     "sample_names": "samples",

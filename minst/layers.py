@@ -1,7 +1,5 @@
 """The bricks of every part: ConvNorm, MultiHeadAttention and SinePositionEmbedding.
 
-Symbols: B batch, N queries, S tokens, C channels, D channels of a query, H W height and width.
-
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
@@ -14,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ConvNorm", "MultiHeadAttention", "SinePositionEmbedding"]
-__all__ += ["fold_batch_norms", "h_sigmoid"]
+__all__ = ["ConvNorm", "MultiHeadAttention", "SinePositionEmbedding", "fold_batch_norms"]
 
 
 def h_sigmoid(x: Tensor) -> Tensor:
@@ -62,18 +59,16 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 
 class MultiHeadAttention(nn.Module):
-    """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d channels; dim: D = heads * d.
+    """softmax(q k^T / sqrt(d)) v in each of `heads` slices of d channels; dim: D = heads * d."""
 
-    Raises ValueError if the heads do not divide D.
-    Deviation: `torch.nn.MultiheadAttention` is not used, since its fused inference path does not
-        export to mobile runtimes. tests/test_layers.py proves that ours computes the same.
-    """
+    # Deviation: `torch.nn.MultiheadAttention` is not used, since its fused inference path does not
+    # export to mobile runtimes. tests/test_layers.py proves that ours computes the same.
 
     def __init__(self, dim: int, heads: int = 8):
         super().__init__()
         if dim % heads:
             raise ValueError(f"{heads} heads do not divide {dim} channels; choose a divisor")
-        self.heads = heads
+        self.heads, self.d = heads, dim // heads
         self.q, self.k, self.v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
         for linear in (self.q, self.k, self.v, self.out):
@@ -89,13 +84,14 @@ class MultiHeadAttention(nn.Module):
         return_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """(B, N, D), and with `return_weights` the attention (B, heads, N, S); rows sum to 1."""
+        B, N, _ = query.shape
         # Each head gets d of the D channels, and so can look at something else than the others.
-        q = self.q(query).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, d)
-        k = self.k(key).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, S, d)
-        v = self.v(value).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, S, d)
+        q = self.q(query).view(B, N, self.heads, self.d).transpose(1, 2)  # (B, heads, N, d)
+        k = self.k(key).view(B, -1, self.heads, self.d).transpose(1, 2)  # (B, heads, S, d)
+        v = self.v(value).view(B, -1, self.heads, self.d).transpose(1, 2)  # (B, heads, S, d)
         # A = softmax(q k^T / sqrt(d)): how much each query looks at each token. A sum of d products
         # grows like sqrt(d); divided by it, the softmax stays soft however wide the heads are.
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (B, heads, N, S)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(self.d)  # (B, heads, N, S)
         if padding_mask is not None:
             # exp(-inf) = 0, so that padding gets no share at all.
             scores = scores.masked_fill(padding_mask[:, None, None, :], float("-inf"))
@@ -109,9 +105,9 @@ class SinePositionEmbedding(nn.Module):
     """Where a token lies: waves of its row (first half of the D channels), then of its column.
 
     dim: D, ValueError unless a multiple of 4. temperature: the longest wave over the shortest.
-    Assumption: 100 (DETR: 10000), since on a dozen of cells a longer wave is a constant.
     """
 
+    # Assumption: 100 (DETR: 10000), since on a dozen of cells a longer wave is a constant.
     def __init__(self, dim: int, temperature: float = 100.0):
         super().__init__()
         if dim % 4:

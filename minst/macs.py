@@ -1,10 +1,11 @@
-"""What a frame costs before any clock is read: parameters and multiply-accumulates (MACs), part by part.
+"""What a frame costs before any clock is read: parameters and multiply-accumulates (MACs).
 
-    summary(model, (192, 256))  -> {"backbone": {"params", "macs"}, "mask_decoder": .., "instance_decoder": ..,
-                                    "masks": .., "total": ..}
+    summary(model, (192, 256))  ->  {"backbone": {"params": .., "macs": ..}, "mask_decoder": {..},
+                                     "instance_decoder": {..}, "masks": {..}, "total": {..}}
 
-A multiply-accumulate is one step a * b + c of a convolution or a product of matrices. ReLUs, sums, norms and resizes
-have none and are not counted, though they take time: minst.mobile.roofline says how much.
+A multiply-accumulate is one step a * b + c of a convolution or a product of matrices. ReLUs, sums,
+norms and resizes have none and are not counted, though they take time: minst.mobile.roofline says
+how much.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -23,17 +24,18 @@ PARTS = ("backbone", "mask_decoder", "instance_decoder")
 def summary(model: MobileInst, size: tuple[int, int] = (640, 640)) -> dict[str, dict[str, float]]:
     """Parameters and multiply-accumulates (MACs) of one frame of `size` (H, W), part by part.
 
-    Returns {part: {"params": int, "macs": int}} for backbone, mask_decoder, instance_decoder, masks and total.
+    Returns {part: {"params": int, "macs": int}} for backbone, mask_decoder, instance_decoder,
+    masks and total.
     """
     macs = _macs(model, size)
-    table = {
-        part: {"params": _count_parameters(getattr(model, part)), "macs": macs.get(f"MobileInst.{part}", 0)}
-        for part in PARTS
-    }
+    table = {}
+    for part in PARTS:
+        parameters = _count_parameters(getattr(model, part))
+        table[part] = {"params": parameters, "macs": macs.get(f"MobileInst.{part}", 0)}
     total = {"params": _count_parameters(model), "macs": macs["Global"]}
     # M = K . X_mask is computed by the model itself: what no part has done.
-    table["masks"] = {"params": 0, "macs": total["macs"] - sum(row["macs"] for row in table.values())}
-    return {**table, "total": total}
+    rest = total["macs"] - sum(row["macs"] for row in table.values())
+    return {**table, "masks": {"params": 0, "macs": rest}, "total": total}
 
 
 def _macs(model: MobileInst, size: tuple[int, int]) -> dict[str, int]:
@@ -48,7 +50,8 @@ def _macs(model: MobileInst, size: tuple[int, int]) -> dict[str, int]:
         model.eval()(frames)
     model.train(training)
     # A multiplication and an addition are two floating-point operations, and one MAC.
-    return {name: sum(operations.values()) // 2 for name, operations in counter.get_flop_counts().items()}
+    counts = counter.get_flop_counts()
+    return {name: sum(flops.values()) // 2 for name, flops in counts.items()}
 
 
 def _count_parameters(module: torch.nn.Module) -> int:

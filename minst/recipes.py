@@ -9,9 +9,11 @@ Another `pairs` (frames in a step / 2) scales the learning rate linearly, and th
 that as many images are seen; what is given by name is taken as it is. `accumulate` and processes change none of this:
 they only cut the same batch.
 
-From the paper (nothing more of its training is public): AdamW; COCO with shorter sides 416 to
-640 and longer ones up to 864; video with 360 to 480; 270,000 steps of 16; 100 queries; a backbone that knows ImageNet.
+From the paper (nothing more of its training is public): AdamW; COCO with shorter sides 416 to 640 and longer ones up to
+864; video with 360 to 480; a backbone that knows ImageNet; image batches first, temporal training on videos afterwards.
 
+Assumption: 270,000 steps of 16 images, which is SparseInst's schedule, and 100 queries. (A public reproduction on images
+    alone takes batches of 64, a learning rate of 5e-5 and weighs the pixel loss with 5.)
 Assumption: learning rate 1e-4 for 16 images, half of it in the backbone, weight decay 0.05, 1,000 steps of warm-up, a
     cosine over the last 22 % in the place of steps (SparseInst, whose losses the paper follows, cuts its rate at 78 %
     and 93 %); no colour jitter; gradients clipped at 1; no moving average to speak of (0.999).

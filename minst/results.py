@@ -8,12 +8,13 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as rle_codec
 
-__all__ = ["FrameResult", "Track", "VideoResult"]
+__all__ = ["FrameResult", "Track", "VideoResult", "gather_frames"]
 
 
 class FrameResult(NamedTuple):
@@ -79,3 +80,24 @@ class VideoResult(NamedTuple):
             for label, score in enumerate(track.class_scores)
             if score >= min_score
         ]
+
+
+def gather_frames(
+    frames: Iterable[FrameResult],
+    class_names: Sequence[str] = (),
+    class_scores: Mapping[int, list[float]] | None = None,
+) -> VideoResult:
+    """What `KernelTracker.step` said of every frame of a video -> a `VideoResult`.
+
+    class_scores: of every identity, (K,), as `KernelTracker.track` knows them. Without them a track has the last score
+    that `step` gave, for its best class alone.
+    """
+    frames, last, seen = list(frames), {}, {}
+    for t, frame in enumerate(frames):
+        for identity, label, score, code in zip(*frame[2:6], strict=True):
+            last[identity] = [score * (k == label) for k in range(max(len(class_names), label + 1))]
+            seen.setdefault(identity, {})[t] = code
+    scores = last if class_scores is None else class_scores
+    tracks = [Track(i, scores[i], [codes.get(t) for t in range(len(frames))]) for i, codes in seen.items()]
+    tracks.sort(key=lambda track: -track.score)
+    return VideoResult(tracks, len(frames), tuple(class_names))

@@ -41,15 +41,15 @@ from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
 from minst import processes
-from minst.backbones import load_backbone_weights
 from minst.config import MobileInstConfig
 from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining
 from minst.data.coco import open_folder
 from minst.data.shapes import CATEGORIES
 from minst.losses import LOSS_WEIGHTS, set_losses
-from minst.matcher import Instances, hungarian_match
+from minst.matcher import Instances, Match, hungarian_match
 from minst.model import Frame, MobileInst
-from minst.temporal import Match, kept_pairs, match_pairs, query_passing_losses
+from minst.temporal import kept_pairs, query_passing_losses
+from minst.weights import load_backbone_weights
 
 __all__ = ["ClipBatches", "ShapesTraining", "TrainConfig", "learning_rate", "train", "training_losses"]
 
@@ -84,7 +84,6 @@ class TrainConfig:
     query_passing: str = field(
         default="shared", metadata={"help": "what a passed query is held to: shared | kept | fresh; off: pairs alone"}
     )
-    match_together: bool = field(default=True, metadata={"help": "one matching for both frames of a pair"})
     passing_weight: float = field(default=1.0, metadata={"help": "weight of the losses of query passing"})
     global_weight: float = field(default=1.0, metadata={"help": "weight of the losses of what the heads say of Q_G; 0 = without"})
     target_stride: int = field(default=2, metadata={"help": "pixels along a cell of the targets of masks: 1, 2, 4, 8"})
@@ -180,9 +179,7 @@ def training_losses(
     seen, passed_on = counts or [max(1.0, n) for n in instance_counts([batch], config)]
     frame = model.encode(frames, padding)
     out = model.decode(frame)
-    together = is_pairs and config.match_together
-    matches = match_pairs(out.class_logits, out.mask_logits, instances) if together else None
-    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen, matches)
+    losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen)
     if config.global_weight:
         losses |= _prefixed("global", global_losses(model, frame, out.global_queries, instances, matches, seen))
     if is_pairs and config.query_passing != "off":
@@ -590,5 +587,7 @@ def _resume(state: _State, out: Path, config: TrainConfig) -> int:
 
 def _free_length(before: dict, config: TrainConfig, iteration: int) -> set[str]:
     """`iterations` may change as long as neither the old nor the new schedule has begun to decay."""
+    if "cosine_share" not in before:  # of an earlier release
+        return set()
     begin = min((1 - run["cosine_share"]) * run["iterations"] for run in (before, asdict(config)))
     return {"iterations", "cosine_share"} if iteration <= begin else set()

@@ -1,14 +1,19 @@
-"""Weights of a whole model as files: a folder with config.json and model.safetensors, which never runs code.
+"""Weights as files, which never run code: a whole model as a folder with config.json and model.safetensors, or the public
+checkpoint of a backbone.
 
     save(model, folder, dtype)          what `MobileInst.save_pretrained` does
-    load(name_or_folder, class_names)   what `MobileInst.from_pretrained` does; class_names: for other categories
+    load(cls, name_or_folder, …)        what `MobileInst.from_pretrained` does; class_names: for other categories
+
+    load_backbone_weights(backbone, f)  a backbone alone, from .safetensors, .pth or .pt
 
 Lesson: notebooks/10_capstone.ipynb
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +30,7 @@ from minst.samples import weights_folder
 if TYPE_CHECKING:
     from minst.model import MobileInst
 
-__all__ = ["load", "save"]
+__all__ = ["load", "load_backbone_weights", "save"]
 
 CLASS_HEAD = "instance_decoder.heads.classes."
 # The decoders' names, and a field of the config, that only earlier weights have.
@@ -38,25 +43,37 @@ EARLIER_FIELD = "decoder"
 
 
 def save(model: MobileInst, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
-    """Write model.safetensors (floats as `dtype`) and config.json into `folder`. ValueError for a fused model."""
-    if any(isinstance(m, nn.Identity) and name.endswith(".bn") for name, m in model.named_modules()):
+    """Write model.safetensors (floats as `dtype`) and config.json; ValueError if it is fused."""
+    if any(
+        isinstance(m, nn.Identity) and name.endswith(".bn") for name, m in model.named_modules()
+    ):
         raise ValueError("save_pretrained: this model is fused; save the one before fuse()")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    save_file({k: v.contiguous() for k, v in tensors.items()}, str(folder / "model.safetensors"), {"format": "pt"})
+    tensors = {
+        k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()
+    }
+    save_file(
+        {k: v.contiguous() for k, v in tensors.items()},
+        str(folder / "model.safetensors"),
+        {"format": "pt"},
+    )
     (folder / "config.json").write_text(json.dumps(model.config.to_dict(), indent=1) + "\n")
 
 
-def load(cls: type[MobileInst], name_or_folder: str | Path, class_names: Sequence[str] | None = None) -> MobileInst:
-    """A model of class `cls` in eval mode, float32. `MobileInst.from_pretrained` says what is raised."""
+def load(
+    cls: type[MobileInst], name_or_folder: str | Path, class_names: Sequence[str] | None = None
+) -> MobileInst:
+    """A model in eval mode, float32. `MobileInst.from_pretrained` says what is raised."""
     folder = _folder(name_or_folder)
     config = _config(folder)
     model = cls(config)
     try:
         state = load_file(str(folder / "model.safetensors"))
     except SafetensorError as error:
-        raise ValueError(f"{folder / 'model.safetensors'} is no safetensors file, or cut short: {error}") from None
+        raise ValueError(
+            f"{folder / 'model.safetensors'} is no safetensors file, or cut short: {error}"
+        ) from None
     _check_state(state, model.state_dict(), folder)
     if class_names is not None and tuple(class_names) != config.class_names:
         model = cls(replace(config, class_names=tuple(class_names), num_classes=len(class_names)))
@@ -69,9 +86,13 @@ def _folder(name_or_folder: str | Path) -> Path:
     folder = Path(name_or_folder)
     if not folder.is_dir():
         folder = weights_folder(str(name_or_folder))
-    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+    missing = [
+        name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()
+    ]
     if missing:
-        raise FileNotFoundError(f"{folder} is no MobileInst folder: {' and '.join(missing)} missing")
+        raise FileNotFoundError(
+            f"{folder} is no MobileInst folder: {' and '.join(missing)} missing"
+        )
     return folder
 
 
@@ -87,9 +108,15 @@ def _config(folder: Path) -> MobileInstConfig:
     raise _of_an_earlier_release(folder)
 
 
-def _same_classes(state: dict[str, Tensor], known: Sequence[str], model: MobileInst) -> dict[str, Tensor]:
-    """The class head of `model`, with the rows of categories that stand in `known` taken from `state` by name."""
-    head = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.startswith(CLASS_HEAD)}
+def _same_classes(
+    state: dict[str, Tensor], known: Sequence[str], model: MobileInst
+) -> dict[str, Tensor]:
+    """The class head of `model`; the rows of `known` categories are taken from `state` by name."""
+    head = {
+        name: tensor.clone()
+        for name, tensor in model.state_dict().items()
+        if name.startswith(CLASS_HEAD)
+    }
     for row, name in enumerate(model.config.class_names):
         if name in known:
             for key, tensor in head.items():
@@ -98,7 +125,7 @@ def _same_classes(state: dict[str, Tensor], known: Sequence[str], model: MobileI
 
 
 def _of_an_earlier_release(folder: Path) -> ValueError:
-    """The error for weights that were written before the decoders got the names that they have now."""
+    """The error for weights that were written before the decoders had their present names."""
     return ValueError(
         f"{folder}: these weights are of an earlier minst whose decoder had other names; "
         "train again, or use the release that wrote them"
@@ -111,12 +138,55 @@ def _check_state(state: dict[str, Tensor], expected: dict[str, Tensor], folder: 
         raise _of_an_earlier_release(folder)
     for key in expected:
         if key not in state:
-            raise ValueError(f"{folder}: the weights lack {key!r}; config.json describes another model")
+            raise ValueError(
+                f"{folder}: the weights lack {key!r}; config.json describes another model"
+            )
         if state[key].shape != expected[key].shape:
-            shapes = f"{tuple(state[key].shape)} in the file, {tuple(expected[key].shape)} by config.json"
-            raise ValueError(f"{folder}: {key!r} has shape {shapes}")
+            there, wanted = tuple(state[key].shape), tuple(expected[key].shape)
+            raise ValueError(
+                f"{folder}: {key!r} has shape {there} in the file, {wanted} by config.json"
+            )
     extra = [key for key in state if key not in expected]
     if extra:
         raise ValueError(
-            f"{folder}: the weights hold {extra[0]!r} ({len(extra)} such keys), unknown to config.json's model"
+            f"{folder}: the weights hold {extra[0]!r} ({len(extra)} such keys), "
+            "unknown to config.json's model"
         )
+
+
+def load_backbone_weights(backbone: nn.Module, path: str | Path) -> tuple[list[str], list[str]]:
+    """Fill a backbone of `build` from a checkpoint: .safetensors, or tensors that torch has saved.
+
+    Returns as `load_state_dict` does missing_keys, which keep their values, and unexpected_keys.
+    Raises FileNotFoundError, or ValueError that names the first key at fault; nothing is changed.
+    """
+    state = _read_backbone(Path(path))
+    # A part that no ImageNet checkpoint has may be missing, but only as a whole.
+    absent = not any(key.startswith(backbone.optional_keys) for key in state)
+    for key, value in backbone.state_dict().items():
+        found = tuple(state[key].shape) if key in state else "missing"
+        if found != tuple(value.shape) and not (absent and key.startswith(backbone.optional_keys)):
+            wrong = f"{key} is {found} in the file, {tuple(value.shape)} in the backbone"
+            raise ValueError(f"{path}: {wrong}; is it a checkpoint of another backbone or size?")
+    return backbone.load_state_dict(state, strict=False)
+
+
+def _read_backbone(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, without what training scripts put around them and before the keys."""
+    path.stat()  # A file that is not there says so itself.
+    try:
+        # Code is never run. A Namespace, such as the arguments of a training, only holds values.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            safe = path.suffix == ".safetensors"
+            found = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
+        for wrapping in ("model", "state_dict_ema", "state_dict"):
+            if isinstance(found.get(wrapping), dict):
+                found = found[wrapping]
+        tensors = {key: value for key, value in found.items() if isinstance(value, Tensor)}
+        state = {re.sub(r"^((module|backbone)\.)+", "", key): tensors[key] for key in tensors}
+    except Exception as error:  # What a damaged file raises depends on the byte that is wrong.
+        what = "damaged, or not tensors alone; convert it to .safetensors where you trust it"
+        raise ValueError(f"{path} is not readable as weights: {what}") from error
+    if len(state) < len(tensors):
+        raise ValueError(f"{path} holds a key twice, with and without a prefix; keep one of them")
+    return state

@@ -22,7 +22,7 @@ EQUATIONS = [
     ("matching", "max  dice^0.8 · p^0.2", "one query for one instance (Hungarian)"),
     (
         "query passing",
-        "Q_G of frame t  ->  local stage of frame t + delta",
+        "Q_G of frame t  ->  local decoder of frame t + delta",
         "training only: same instance, other frame",
     ),
     (

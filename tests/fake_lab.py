@@ -1,5 +1,6 @@
 """A lab that nobody ran: metrics of every variant, drawn at random around a quality, to test what reads them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def write(
     folder: Path, seeds: int = 3, names=tuple(VARIANTS), quality=lambda name: 0.8 if name == "full" else 0.6
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "lab.json").write_text(json.dumps({"version": 1, "budget": SMOKE.to_dict()}))
+    grid = [dataclasses.asdict(variant) for variant in VARIANTS.values()]
+    held = {"version": 1, "budget": SMOKE.to_dict(), "grid": grid}
+    (folder / "lab.json").write_text(json.dumps(held))
     for name in names:
         for seed in range(seeds):
             run = folder / f"{name}-{seed}"

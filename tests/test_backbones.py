@@ -4,6 +4,8 @@ import argparse
 import copy
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,11 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minst import backbones
-from minst.backbones.base import DropPath, InvertedResidual, Transformer
+from minst.backbones.base import BackboneFeatures, InvertedResidual, Transformer, TransformerBlock
 from minst.backbones.seaformer import AxisPosition, SqueezeAxialAttention
 from minst.backbones.topformer import Attention
 from minst.layers import fold_batch_norms
+from minst.weights import load_backbone_weights
 
 GOLDEN = Path(__file__).parents[1].parent / "shared" / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"no reference outputs of the official code at {GOLDEN}")
@@ -127,9 +130,9 @@ def test_parameters_and_multiply_additions(name):
 @pytest.mark.parametrize("injection", [True, False])
 def test_strides_and_channels(name, token_stride, injection):
     backbone = backbones.build(name, injection=injection, token_stride=token_stride).eval().to("meta")
-    for height, width in ((128, 192), (97, 225)):
+    for height, width in ((128, 192), (129, 331)):  # the second is odd at 1/32 as well: 5 x 11
         out = run(backbone, torch.empty(2, 3, height, width, device="meta"))
-        assert isinstance(out, backbones.BackboneFeatures)
+        assert isinstance(out, BackboneFeatures)
         for feature, channels, stride in zip(out, backbone.out_channels, (8, 16, 32, token_stride), strict=True):
             assert feature.shape == (2, channels, -(-height // stride), -(-width // stride))
 
@@ -230,16 +233,38 @@ def test_inverted_residual_adds_its_input_only_where_it_can():
         assert torch.equal(block(x), x) if residual else not block(x).any()
 
 
-def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+def test_a_block_skips_each_branch_for_whole_samples_and_keeps_the_mean():
+    """Two branches of constants: x + 1 and then + 10, each in training with probability 3/4, as 4/3 of it."""
+
+    class Constant(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, x):
+            return torch.full_like(x, self.value)
+
     torch.manual_seed(0)
-    drop, x = DropPath(0.25), torch.ones(4000, 2, 1, 3)
-    assert torch.equal(drop.eval()(x), x)
-    out = drop.train()(x)
-    assert out.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    block, x = TransformerBlock(Constant(1.0), Constant(10.0), 0.25), torch.zeros(4000, 2, 1, 3)
+    assert torch.equal(block.eval()(x), x + 11)
+    out = block.train()(x)
+    assert out.unique().tolist() == pytest.approx([0.0, 4 / 3, 40 / 3, 44 / 3])  # the branches are drawn apart
     assert torch.equal(out, out[:, :1, :, :1].expand_as(out))
-    assert out.mean().item() == pytest.approx(1.0, abs=0.03)
-    rates = [block.drop_path.p for block in Transformer(Attention, (8, 4, 2, 2), 5, 2).transformer_blocks]
-    assert rates == pytest.approx([0.0, 0.025, 0.05, 0.075, 0.1])
+    assert out.mean().item() == pytest.approx(11.0, abs=0.3)
+
+
+@pytest.mark.parametrize("depth, rates", [(1, [0.0]), (3, [0.0, 0.05, 0.1]), (5, [0.0, 0.025, 0.05, 0.075, 0.1])])
+def test_drop_path_grows_with_depth_and_every_block_has_its_own_attention(depth, rates):
+    blocks = Transformer(lambda: Attention(8, key_dim=4, heads=2, value_ratio=2), 8, depth, 2).transformer_blocks
+    assert [block.drop_path.p for block in blocks] == pytest.approx(rates)
+    assert all(block.drop_path.mode == "row" for block in blocks)
+    assert len({id(p) for p in blocks.parameters()}) == depth * len(list(blocks[0].parameters()))
+
+
+def test_models_import_without_torchvision():
+    """Importing it takes over a second; only who builds a backbone waits for it."""
+    code = "import sys, minst.model, minst.backbones; assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_initialisation():
@@ -292,18 +317,20 @@ def test_load_finds_the_weights(tmp_path, suffix, wrap):
     save = save_file if suffix == ".safetensors" else torch.save
     save(wrap(weights | {"head.fc.weight": torch.ones(2)}), path)
     backbone = backbones.build("topformer-tiny")
-    report = backbones.load_backbone_weights(backbone, path)
-    assert same(backbone, weights) and not report.missing
-    assert report.unexpected == ("head.fc.weight",)
+    report = load_backbone_weights(backbone, path)
+    assert same(backbone, weights) and not report.missing_keys
+    assert report.unexpected_keys == ["head.fc.weight"]
 
 
 def test_load_imagenet_checkpoint_without_injection(tmp_path):
     torch.save(state(injection=False), tmp_path / "w.pth")
-    report = backbones.load_backbone_weights(backbones.build("topformer-tiny"), tmp_path / "w.pth")
-    assert report.missing and all(key.startswith("SIM.") for key in report.missing) and not report.unexpected
+    report = load_backbone_weights(backbones.build("topformer-tiny"), tmp_path / "w.pth")
+    assert report.missing_keys and all(key.startswith("SIM.") for key in report.missing_keys)
+    assert not report.unexpected_keys
     torch.save(state(), tmp_path / "w.pth")  # the other way round
-    report = backbones.load_backbone_weights(backbones.build("topformer-tiny", injection=False), tmp_path / "w.pth")
-    assert not report.missing and all(key.startswith("SIM.") for key in report.unexpected)
+    report = load_backbone_weights(backbones.build("topformer-tiny", injection=False), tmp_path / "w.pth")
+    assert not report.missing_keys
+    assert report.unexpected_keys and all(key.startswith("SIM.") for key in report.unexpected_keys)
 
 
 def test_load_torchvision_mobilenet(tmp_path):
@@ -313,9 +340,10 @@ def test_load_torchvision_mobilenet(tmp_path):
     theirs = calibrate(mobilenet_v2(weights=None))
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     backbone = backbones.build("mobilenetv2").eval()
-    report = backbones.load_backbone_weights(backbone, tmp_path / "w.pth")
-    assert all(key.startswith("x6.") for key in report.missing)
-    assert {key.rsplit(".", 1)[0] for key in report.unexpected} == {"features.18.0", "features.18.1", "classifier.1"}
+    report = load_backbone_weights(backbone, tmp_path / "w.pth")
+    assert report.missing_keys and all(key.startswith("x6.") for key in report.missing_keys)
+    unexpected = {key.rsplit(".", 1)[0] for key in report.unexpected_keys}
+    assert unexpected == {"features.18.0", "features.18.1", "classifier.1"}
     x = torch.randn(1, 3, 96, 96)
     with torch.no_grad():
         out = run(backbone, x)
@@ -328,7 +356,7 @@ def test_half_precision_checkpoint(tmp_path):
     weights = {k: v.half() if v.is_floating_point() else v for k, v in state().items()}
     save_file(weights, tmp_path / "w.safetensors")
     backbone = backbones.build("topformer-tiny")
-    backbones.load_backbone_weights(backbone, tmp_path / "w.safetensors")
+    load_backbone_weights(backbone, tmp_path / "w.safetensors")
     assert all(p.dtype == torch.float32 for p in backbone.parameters())
 
 
@@ -338,21 +366,27 @@ def test_half_precision_checkpoint(tmp_path):
         (lambda s: s | {"tpm.stem.0.c.weight": torch.zeros(8, 3, 3, 3)},
          r"tpm\.stem\.0\.c\.weight is \(8, 3, 3, 3\) in the file, \(16, 3, 3, 3\) in the backbone"),
         (lambda s: {k: v for k, v in s.items() if k != "tpm.layer1.conv.0.c.weight"},
-         r"missing .*tpm\.layer1\.conv\.0\.c\.weight"),
-        (lambda s: {k: v for k, v in s.items() if k != "SIM.1.global_act.bn.weight"}, r"missing .*SIM\.1\.global_act"),
-        (lambda s: {"features.0.0.weight": torch.zeros(2)}, r"missing .*tpm\.stem.* the file has features\.0\.0"),
-        (lambda s: {"state_dict": {}}, "no dictionary of tensors"),
-        (lambda s: [1, 2], "no dictionary of tensors in it, but list"),
-        (lambda s: s | {"backbone.tpm.stem.0.c.weight": torch.ones(16, 3, 3, 3)}, r"tpm\.stem\.0\.c\.weight .*twice"),
+         r"tpm\.layer1\.conv\.0\.c\.weight is missing"),
+        (lambda s: {k: v for k, v in s.items() if k != "SIM.1.global_act.bn.weight"},
+         r"SIM\.1\.global_act\.bn\.weight is missing"),
+        (lambda s: {"features.0.0.weight": torch.zeros(2)},
+         r"tpm\.stem.* is missing in the file, .*another backbone or size"),
+        (lambda s: {"state_dict": {}}, r"tpm\.stem.* is missing"),
+        (lambda s: {"state_dict": "weights"}, r"tpm\.stem.* is missing"),
+        (lambda s: [1, 2], "not readable as weights.*not tensors alone"),
+        (lambda s: torch.ones(3), "not readable as weights.*not tensors alone"),
+        (lambda s: {5: torch.ones(3)}, "not readable as weights.*not tensors alone"),
+        (lambda s: s | {"backbone.tpm.stem.0.c.weight": torch.ones(16, 3, 3, 3)}, "twice, with and without a prefix"),
     ],
-    ids=["shape", "key", "part of the injection", "other network", "empty", "list", "twice"],
+    ids=["shape", "key", "part of the injection", "other network", "empty", "word", "list", "tensor", "number", "twice"],
 )  # fmt: skip
 def test_wrong_checkpoints_are_refused_by_name_and_change_nothing(tmp_path, change, message):
     backbone = backbones.build("topformer-tiny")
     before = copy.deepcopy(backbone.state_dict())
     torch.save(change(state()), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=message):
-        backbones.load_backbone_weights(backbone, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_backbone_weights(backbone, tmp_path / "w.pth")
+    assert str(tmp_path / "w.pth") in str(caught.value)
     assert same(backbone, before)
 
 
@@ -365,18 +399,25 @@ class Trap:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_unreadable_files(tmp_path, suffix):
     backbone, path = backbones.build("topformer-tiny"), tmp_path / f"w{suffix}"
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        backbones.load_backbone_weights(backbone, path)
+    with pytest.raises(FileNotFoundError, match=rf"No such file.*w\{suffix}"):
+        load_backbone_weights(backbone, path)
     for content in (b"", b"<html>404</html>", pickle.dumps({"state_dict": Trap()}), b"PK\x03\x04" + bytes(64)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="not readable as weights"):
-            backbones.load_backbone_weights(backbone, path)
+        with pytest.raises(ValueError, match=rf"w\{suffix} is not readable as weights: .* convert it to \.safetensors"):
+            load_backbone_weights(backbone, path)
     torch.save({"state_dict": Trap()}, path)
-    with pytest.raises(ValueError, match=r"_Fail was not .*never run" if suffix == ".pth" else "not readable"):
-        backbones.load_backbone_weights(backbone, path)
+    with pytest.raises(ValueError, match="not readable as weights") as caught:
+        load_backbone_weights(backbone, path)
+    if suffix == ".pth":  # the cause names what was not run
+        assert "_Fail was not an allowed global" in str(caught.value.__cause__)
 
 
-def test_unknown_suffix(tmp_path):
-    (tmp_path / "w.bin").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"not from \.bin"):
-        backbones.load_backbone_weights(backbones.build("topformer-tiny"), tmp_path / "w.bin")
+def test_any_other_suffix_is_read_as_a_file_of_torch(tmp_path):
+    path, weights = tmp_path / "w.bin", state()
+    path.write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"w\.bin is not readable as weights"):
+        load_backbone_weights(backbones.build("topformer-tiny"), path)
+    torch.save(weights, path)
+    backbone = backbones.build("topformer-tiny")
+    load_backbone_weights(backbone, path)
+    assert same(backbone, weights)

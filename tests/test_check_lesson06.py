@@ -46,11 +46,15 @@ def all_but_classes(parts):
 
 
 def features_come_along(parts):
-    return [p for p in parts if p in ("local stage", "kernel head", "mask losses")]
+    return [p for p in parts if p in ("local decoder", "kernel head", "mask losses")]
 
 
 def every_loss(parts):
-    return [p for p in parts if p != "global stage"]
+    return [p for p in parts if p != "global decoder"]
+
+
+def no_second_look(parts):
+    return [p for p in parts if p in ("backbone", "mask decoder", "kernel head", "mask losses")]
 
 
 def everything(parts):
@@ -108,19 +112,19 @@ def next_frame(held, visible, k):
     return count(held, visible, 1, lambda t, m: m >= 0 and visible[t + 1, m], lambda t, n, m: held[t + 1, n] == m)
 
 
-def through(decoder, queries, x_mask, stage=1):
+def through(decoder, queries, x_mask, stage="local_decoder"):
     pooled = torch.nn.functional.max_pool2d(x_mask, decoder.pool_size)
     position = decoder.position(pooled.shape[2], pooled.shape[3])
-    return decoder.stages[stage](queries, pooled.flatten(2).permute(0, 2, 1), position)
+    return getattr(decoder, stage)(queries, decoder.queries, pooled.flatten(2).permute(0, 2, 1), position)
 
 
 def global_again(decoder, queries, x_mask):
-    return apply_kernels(decoder.heads(through(decoder, queries, x_mask, 0))[2], x_mask)
+    return apply_kernels(decoder.predict(through(decoder, queries, x_mask, "global_decoder"))[2], x_mask)
 
 
 def from_the_start(decoder, queries, x_mask):
     return apply_kernels(
-        decoder.heads(through(decoder, decoder.queries.expand(len(x_mask), -1, -1), x_mask))[2], x_mask
+        decoder.predict(through(decoder, decoder.queries.expand(len(x_mask), -1, -1), x_mask))[2], x_mask
     )
 
 
@@ -128,8 +132,12 @@ def no_heads(decoder, queries, x_mask):
     return apply_kernels(through(decoder, queries, x_mask), x_mask)
 
 
+def nobody_speaks(decoder, queries, x_mask):
+    return apply_kernels(decoder.heads(through(decoder, queries, x_mask))[2], x_mask)
+
+
 def no_look(decoder, queries, x_mask):
-    return apply_kernels(decoder.heads(queries)[2], x_mask)
+    return apply_kernels(decoder.predict(queries)[2], x_mask)
 
 
 def turn(pair, rng):
@@ -174,7 +182,8 @@ WRONG = [
     ("needed_later", all_but_classes, "ran at frame t"),
     ("needed_later", features_come_along, "pixels"),
     ("needed_later", every_loss, "Only masks are judged"),
-    ("needed_later", everything, "skip one stage"),
+    ("needed_later", everything, "skip one decoder"),
+    ("needed_later", no_second_look, "look at frame t+delta"),
     ("kept_pairs", same_place, "not an identity"),
     ("kept_pairs", gone_is_kept, "left out with its query"),
     ("kept_pairs", index_of_now, "counts in frame t"),
@@ -184,9 +193,10 @@ WRONG = [
     ("retention", all_the_way, "in between do not matter"),
     ("retention", nothing_counts, "-1 counts"),
     ("retention", next_frame, "one frame ahead"),
-    ("pass_queries", global_again, "stages[0]"),
+    ("pass_queries", global_again, "ran at frame t"),
     ("pass_queries", from_the_start, "learned queries"),
     ("pass_queries", no_heads, "is used as a kernel"),
+    ("pass_queries", nobody_speaks, "who speaks"),
     ("pass_queries", no_look, "never look"),
     ("sample_pair", with_zero, "sometimes 0"),
     ("sample_pair", beyond, "last frame is"),
@@ -209,7 +219,7 @@ def test_a_decoder_that_is_an_argument_is_no_change_of_arguments():
 
     def keeps(decoder, queries, x_mask):
         seen.append(decoder)
-        return apply_kernels(decoder.heads(decoder.last_stage(queries, None, x_mask))[2], x_mask)
+        return apply_kernels(decoder.local(queries, x_mask).kernels, x_mask)
 
     assert check.pass_queries(keeps) and len({id(d) for d in seen}) == 3
     assert not np.allclose(seen[0].queries, seen[1].queries)

@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from minst.check import lesson07 as check
-from minst.model import apply_kernels, as_frames, crop, upsample_masks
+from minst.model import apply_kernels, image_to_batch, upsample_masks
 
 SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "07_kernel_reuse_and_association.py"
 
@@ -88,25 +88,26 @@ def tracker(**slips):
     """A student's tracker, written without minst.tracking, with some slip."""
 
     def track(model, frames, T, threshold):
-        result, names, memory = [], {}, None
+        result, names, memory, old_scores = [], {}, None, None
         for t, frame in enumerate(frames):
-            encoded = model.encode(as_frames(frame))
+            encoded = model.encode(image_to_batch(frame))
             if t % T == 0 or slips.get("every"):
                 output = model.decode(encoded)
                 kernels, scores = output.kernels[0], output.scores()[0].max(-1).values
                 order = np.arange(len(kernels))
                 if memory is not None and not slips.get("lazy"):
                     cosine = torch.nn.functional.cosine_similarity(memory[:, None], kernels[None], dim=-1)
-                    order = linear_sum_assignment(-cosine)[1]
+                    both = 1 if slips.get("silent") else old_scores[:, None] * scores
+                    order = linear_sum_assignment(-cosine * both)[1]
                 kernels = kernels[order]
                 scores = scores if slips.get("scores") else scores[order]
                 memory = memory if slips.get("first") and memory is not None else kernels
-                key = encoded
+                key, old_scores = encoded, scores
             result.append({})
             for slot in range(len(kernels)):
                 if scores[slot] >= threshold:
                     names.setdefault(slot, slot + 1 if slips.get("slot") else len(names) + 1)
-                    used = crop(key if slips.get("still") else encoded)
+                    used = (key if slips.get("still") else encoded).x_mask
                     mask = upsample_masks(apply_kernels(kernels[None, slot : slot + 1], used), encoded.size)[0, 0] >= 0
                     result[-1][names[slot]] = mask if not slips.get("small") else mask[::8, ::8]
         return result[1:] if slips.get("short") else result
@@ -170,6 +171,7 @@ WRONG = [
     ("track", tracker(still=True), "stand still"),
     ("track", tracker(first=True), "last key frame"),
     ("track", tracker(scores=True), "their scores are not"),
+    ("track", tracker(silent=True), "silent duplicates"),
     ("track", tracker(slot=True), "not slot numbers"),
     ("track", tracker(small=True), "shape"),
     ("track", tracker(short=True), "expected"),
@@ -216,8 +218,8 @@ def test_running_scores_are_those_of_the_tracker(solved):
     online = KernelTracker(model, reuse_interval=3, association="cosine")
     for _, image in zip(range(10), load_sample("occlusion")):
         online.step(image)
-        scores.append(model(as_frames(image)).scores()[0][online._slots.queries])  # (N, K), in the order of the slots
-        known.append(online._slots.means().clone())
+        scores.append(model(image_to_batch(image)).scores()[0][online.slots.queries])  # (N, K), in the order of the slots
+        known.append(online.slots.means().clone())
     for slot, expected in enumerate(torch.stack(known, dim=1)):
         found = solved["running_class_scores"](torch.stack(scores)[:, slot], 3, 0.5)
         torch.testing.assert_close(found, expected)

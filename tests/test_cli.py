@@ -308,7 +308,8 @@ def _said(name, value):
 
 
 def _other(field):
-    chosen = {"identity": "fresh", "precision": "bf16", "device": "cpu", "short_max": 900}
+    chosen = {"train_on": "images", "query_passing": "fresh", "precision": "bf16", "device": "cpu",
+              "short_max": 900}  # fmt: skip
     if field.name in chosen:
         return chosen[field.name]
     if isinstance(field.default, (bool, str)):
@@ -340,7 +341,8 @@ def test_an_interrupted_training_says_how_to_go_on(monkeypatch):
 
 
 def test_summary_prints_what_the_function_counts(weights):
-    from minst.model import MobileInst, summary
+    from minst.macs import summary
+    from minst.model import MobileInst
 
     status, out, _ = run("summary", "--weights", weights, "--size", "256x128")
     counted = summary(MobileInst.from_pretrained(weights), (128, 256))

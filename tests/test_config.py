@@ -27,7 +27,7 @@ def test_presets_cover_every_backbone_at_paper_scale_and_one_small_model():
 
 
 @given(st.fixed_dictionaries({}, optional={
-    "decoder": st.sampled_from(["global-local", "global", "local", "local-local"]),
+    "normalise_global": st.booleans(),
     "pooling": st.sampled_from(["max", "avg"]),
     "token_stride": st.sampled_from([32, 64]),
     "semantic_enhancer": st.booleans(),
@@ -44,7 +44,7 @@ def test_overrides_replace_single_fields_and_round_trip(fields):
 
 
 @pytest.mark.parametrize("field, value", [
-    ("decoder", "global-global"), ("pooling", "median"), ("token_stride", 16), ("num_classes", 0), ("num_queries", -1),
+    ("decoder", "local"), ("pooling", "median"), ("token_stride", 16), ("num_classes", 0), ("num_queries", -1),
     ("num_queries", 2.0), ("dim", "64"), ("heads", 0), ("heads", 7), ("dim", 66), ("class_names", ("cat", "dog")),
 ])  # fmt: skip
 def test_a_bad_value_is_refused_by_the_name_of_its_field(field, value):

@@ -1,15 +1,16 @@
 """Query consistency: hand-made clips, an oracle by brute force, input that must be refused."""
 
-import itertools
 import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minst.evaluation import ConsistencyMeter, assign_queries, query_consistency
-from minst.evaluation.consistency import mask_ious
+from minst.evaluation.consistency import frame_share, mask_ious
+from minst.matcher import Instances, matching_scores
 
 
 def boxes(*columns, size=(4, 12), count=None):
@@ -21,28 +22,43 @@ def boxes(*columns, size=(4, 12), count=None):
     return masks
 
 
-def test_assignment_takes_the_largest_total_not_the_largest_pair():
-    # greedy would take 0.9 and leave 0.1; together 0.8 + 0.7 is more
-    assert sorted(assign_queries(np.array([[0.9, 0.8], [0.7, 0.1]]))) == [(0, 1), (1, 0)]
+def test_the_holder_is_sure_of_the_class_not_the_best_outline():
+    # query 0 draws a little better, query 1 knows what it is; query 2 knows it too, but draws something else
+    ious, probabilities = np.array([[0.8], [0.7], [0.4]]), np.array([[0.05], [0.9], [0.99]])
+    assert assign_queries(ious, probabilities) == [(1, 0)]
+    assert assign_queries(ious) == [(0, 0)]  # where nobody says anything of classes, the outline decides
 
 
-def test_assignment_keeps_pairs_of_half_and_more():
+def test_a_holder_needs_half_and_more():
     assert assign_queries(np.array([[0.5, 0.0], [0.0, 0.4999]])) == [(0, 0)]
     assert assign_queries(np.zeros((3, 0))) == [] and assign_queries(np.zeros((0, 2))) == []
     with pytest.raises(ValueError, match=r"\(N, M\)"):
         assign_queries(np.zeros(3))
+    with pytest.raises(ValueError, match=r"probabilities must be finite and \(2, 1\)"):
+        assign_queries(np.zeros((2, 1)), np.zeros((1, 2)))
+    with pytest.raises(ValueError, match="probabilities must be finite"):
+        assign_queries(np.zeros((2, 1)), np.full((2, 1), np.nan))
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 10**6))
-def test_assignment_is_the_best_of_all_permutations(n, m, seed):
-    ious = np.random.default_rng(seed).random((n, m))
-    wide = ious if n >= m else ious.T
-    best = max(
-        (sum(wide[r, c] for c, r in enumerate(rows)), rows)
-        for rows in itertools.permutations(range(wide.shape[0]), wide.shape[1])
-    )[1]
-    expected = {(r, c) if n >= m else (c, r) for c, r in enumerate(best) if wide[r, c] >= 0.5}
-    assert set(assign_queries(ious)) == expected
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 10**6))
+def test_the_holder_is_who_the_matcher_would_take(n, m, seed):
+    """Against the matcher's own score, computed from masks; instances are disjoint, as the truth is."""
+    rng = np.random.default_rng(seed)
+    owner = rng.integers(0, m + 1, 40)  # whose pixel it is; m = nobody's
+    truths = (owner == np.arange(m)[:, None])[:, None]  # (M, 1, 40)
+    queries = (truths[rng.integers(0, m, n)] ^ (rng.random((n, 1, 40)) < 0.1)).astype(bool)
+    logits = rng.normal(size=(n, m)).astype(np.float32)
+    ious = mask_ious(queries, truths)
+    instances = Instances(torch.arange(m), torch.from_numpy(truths), torch.arange(m))
+    masks = torch.from_numpy(np.where(queries, 40.0, -40.0))
+    scores = matching_scores(torch.from_numpy(logits), masks, instances).numpy()
+    expected = []
+    for k in range(m):
+        fits = [q for q in range(n) if ious[q, k] >= 0.5]
+        if fits:
+            expected.append((max(fits, key=lambda q: round(float(scores[q, k]), 4)), k))
+    probabilities = 1 / (1 + np.exp(-logits))
+    assert assign_queries(ious, probabilities) == expected
 
 
 def test_iou_of_masks():
@@ -121,16 +137,48 @@ def test_against_brute_force(frames, n, m, seed):
         a, b = queries[t, q], truths[t, g]
         return (a & b).sum() / max((a | b).sum(), 1)
 
-    held = [
-        (t, q, g)
-        for t in range(frames)
-        for q, g in assign_queries(np.array([[iou(t, q, g) for g in range(m)] for q in range(n)]).reshape(n, m))
-    ]
+    held = []
+    for t in range(frames):
+        for g in range(m):
+            q = max(range(n), key=lambda q: iou(t, q, g))
+            if iou(t, q, g) >= 0.5:
+                held.append((t, q, g))
     assert result["held"] == len(held) and result["queries_used"] == len({q for _, q, _ in held})
+    fitting = sum(iou(t, q, g) >= 0.5 for t, _, g in held for q in range(n))
+    each = fitting / len(held) if held else np.nan
+    assert [result["holders"], result["sure_holders"]] == pytest.approx([each, each], nan_ok=True)
     for k in (1, 2, 3):
         of = [(t, q, g) for t, q, g in held if t + k < frames and truths[t + k, g].any()]
         kept = sum(iou(t + k, q, g) >= 0.5 for t, q, g in of)
         assert result["pairs"][k] == {"kept": kept, "of": len(of)}
+        drawn = [iou(t + k, q, g) >= 0.5 for t, _, g in of for q in range(n)]
+        assert result["chance"][k] == pytest.approx(np.mean(drawn) if drawn else np.nan, nan_ok=True)
+
+
+def test_only_sure_queries_are_sure_holders_and_the_sure_one_holds():
+    """Three queries on one instance; the silent one draws best, and lets go in frame 1."""
+    truth = [boxes((0, 8))] * 2
+    queries = [boxes((0, 8), (0, 7), (0, 6)), boxes((8, 12), (0, 7), (0, 6))]
+    probabilities, scores = [[[0.1], [0.8], [0.2]]] * 2, [[0.1, 0.8, 0.31]] * 2
+    said = query_consistency(queries, truth, 1)
+    assert said["retention"] == {1: 0.0} and said["holders"] == said["sure_holders"] == 2.5
+    said = ConsistencyMeter(1).add_clip(queries, truth, None, probabilities, scores).result()
+    assert said["retention"] == {1: 1.0} and said["holders"] == 2.5 and said["sure_holders"] == 2.0
+    assert said["chance"] == {1: pytest.approx(2 / 3)}
+    with pytest.raises(ValueError, match="probabilities must be"):
+        ConsistencyMeter(1).add_clip(queries, truth, None, probabilities[:1])
+
+
+def test_the_frame_share_of_queries():
+    rng = np.random.default_rng(0)
+    who, when = rng.normal(size=(1, 5, 3)), rng.normal(size=(4, 1, 3))
+    assert frame_share(np.repeat(who, 4, axis=0)) == pytest.approx(0)  # the same in every frame
+    assert frame_share(np.repeat(when, 5, axis=1)) == pytest.approx(1)  # all that counts is the frame
+    values = who + 0.7 * when
+    over_frames = np.mean([values[:, n, d].var() for n in range(5) for d in range(3)])
+    over_all = np.mean([values[:, :, d].var() for d in range(3)])
+    assert frame_share(values) == pytest.approx(over_frames / over_all) and 0.1 < frame_share(values) < 0.9
+    assert math.isnan(frame_share(values[:1]))
 
 
 @pytest.mark.parametrize(

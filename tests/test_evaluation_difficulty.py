@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from minst.data.shapes import shapes_clip
-from minst.evaluation.difficulty import (ASPECTS, LEVELS, GroupedCounts, difficulty_levels, frame_measures,
-                                         instance_measures)  # fmt: skip
+from minst.evaluation.difficulty import (
+    ASPECTS,
+    LEVELS,
+    GroupedCounts,
+    difficulty_levels,
+    frame_measures,
+    instance_measures,  # fmt: skip
+)
 
 
 def block(top, left, height, width, size=(40, 60)):

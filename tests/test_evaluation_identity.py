@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minst.evaluation import IdentityMeter, gather_frames, identity_events, tracking_figures, tracking_scores
+from minst.evaluation import IdentityMeter, identity_events, tracking_figures, tracking_scores
 from minst.evaluation.difficulty import difficulty_levels, instance_measures
 from minst.evaluation.identity import EVENT_KINDS, HOTA_FIGURES, ID_FIGURES, IdentityEvents, _cover, _scores
-from minst.tracking import FrameResult, Track, VideoResult, encode_mask
+from minst.results import FrameResult, Track, VideoResult, gather_frames
+from minst.tracking import encode_mask
 
 SIZE = (4, 40)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
-from minst.evaluation import IdentityMeter, evaluate_ytvis, query_consistency
-from minst.evaluation.run import EVALUATION_THRESHOLD, _FrameOnce, evaluate_folder, evaluate_model, query_masks
-from minst.model import MobileInst, upsample_masks
+from minst.evaluation import ConsistencyMeter, IdentityMeter, evaluate_ytvis
+from minst.evaluation.consistency import frame_share
+from minst.evaluation.run import EVALUATION_THRESHOLD, evaluate_folder, evaluate_model, query_masks
+from minst.model import MobileInst, image_to_batch, upsample_masks
 from minst.tracking import KernelTracker
 
 
@@ -55,7 +55,16 @@ def test_consistency_is_that_of_the_queries(model, dataset, figures):
     parts = []
     for clip in (dataset[0], dataset[1]):
         names = [clip.categories[label] for label in clip.labels]
-        parts.append(query_consistency(query_masks(model, clip), [clip.masks(t) for t in range(7)], categories=names))
+        with torch.inference_mode():
+            outs = [model(image_to_batch(image)) for image in clip]
+        classes = [model.config.class_names.index(name) for name in names]
+        probabilities = [out.class_logits[0].sigmoid().numpy()[:, classes] for out in outs]
+        scores = [out.scores()[0].amax(-1).numpy() for out in outs]
+        truths = [clip.masks(t) for t in range(7)]
+        meter = ConsistencyMeter().add_clip(query_masks(model, clip), truths, names, probabilities, scores)
+        parts.append(meter.result())
+    assert said["holders"] == pytest.approx(sum(p["holders"] * p["held"] for p in parts) / said["held"])
+    assert said["sure_holders"] == pytest.approx(sum(p["sure_holders"] * p["held"] for p in parts) / said["held"])
     for k in (1, 5, 10):
         assert said["pairs"][k] == {key: sum(p["pairs"][k][key] for p in parts) for key in ("kept", "of")}
     assert said["held"] == sum(p["held"] for p in parts) and said["visible"] == sum(p["visible"] for p in parts)
@@ -78,19 +87,14 @@ def test_every_frame_is_computed_once(model, dataset, monkeypatch):
     assert calls == {"encode": 7, "decode": 7}
 
 
-def test_a_frame_remembered_is_no_other_frame():
-    made = _FrameOnce(MobileInst(MobileInstConfig.preset("topformer-tiny")))
-    a, b = torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)
+def test_the_frame_share_is_that_of_the_first_frame_of_each_clip(model, dataset, figures):
     with torch.inference_mode():
-        first = made.encode(a)
-        assert made.encode(a.clone()) is first and made.decode(first) is made.decode(first)
-        out = made.decode(first)
-        other = made.encode(b)
-        assert other is not first and made.decode(other) is not out
-        assert not torch.equal(made.decode(other).kernels, out.kernels)
-        with pytest.raises(RuntimeError, match="last frame"):
-            made.decode(first)
-        assert made.encode(torch.zeros(1, 3, 64, 128)).size == (64, 128)
+        outs = [model(image_to_batch(dataset[i].image(0))) for i in (0, 1)]
+    queries = np.stack([out.global_queries[0].numpy() for out in outs])
+    kernels = np.stack([out.kernels[0].numpy() for out in outs])
+    assert figures["frame_share"] == pytest.approx(
+        {"global_queries": frame_share(queries), "kernels": frame_share(kernels)}, rel=1e-4
+    )
 
 
 def test_without_trackeval_the_rest_is_there(model, dataset, figures, monkeypatch):

@@ -8,9 +8,19 @@ import torch
 
 from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.evaluation.run import EVALUATION_THRESHOLD
-from minst.lab.rivals import ASSOCIATIONS, AdaptiveRival, FrozenX6, Rival, encode_with, greedy, mean_kernels
-from minst.model import MobileInst, as_frames
-from minst.tracking import KernelTracker, assign
+from minst.lab.rivals import (
+    ASSOCIATIONS,
+    LIVE,
+    AdaptiveRival,
+    FrozenX6,
+    Moves,
+    association,
+    encode_with,
+    greedy,
+    mean_kernels,
+)
+from minst.model import MobileInst, image_to_batch
+from minst.tracking import Candidates, KernelTracker, assign
 
 
 @pytest.fixture(scope="module")
@@ -28,35 +38,45 @@ def same(a, b):
     return a.tracks == b.tracks
 
 
-@pytest.mark.parametrize("association", ["cosine", "mask"])
+def rival(model, interval, name, means=None):
+    return KernelTracker(model, interval, association(name, means), score_threshold=EVALUATION_THRESHOLD)
+
+
+def follow(tracker, clip):
+    """The results of all frames, and what was counted meanwhile."""
+    moves = Moves()
+    return list(moves.watch(tracker, map(tracker.step, clip))), moves
+
+
+@pytest.mark.parametrize("name", ["cosine", "mask"])
 @pytest.mark.parametrize("interval", [1, 3])
-def test_the_two_that_ship_are_the_tracker_itself(model, clip, association, interval):
-    shipped = KernelTracker(model, interval, association, score_threshold=EVALUATION_THRESHOLD)
-    assert same(Rival(model, interval, association).track(clip), shipped.track(clip))
+def test_the_two_that_ship_are_the_tracker_s_own(model, clip, name, interval):
+    shipped = KernelTracker(model, interval, name, score_threshold=EVALUATION_THRESHOLD)
+    assert same(rival(model, interval, name).track(clip), shipped.track(clip))
 
 
 def test_none_never_moves_a_slot_and_says_so(model, clip):
-    tracker = Rival(model, 1, "none")
-    results = [tracker.step(frame) for frame in clip]
+    results, moves = follow(rival(model, 1, "none"), clip)
     owner = {}
     for result in results:
         for identity, query in zip(result.ids, result.queries):
             assert owner.setdefault(identity, query) == query
-    assert tracker.moved == 0 and tracker.stayed > 0 and tracker.keys == len(clip)
+    assert moves.moved == 0 and moves.stayed > 0 and moves.keys == len(clip)
 
 
 def test_moved_and_stayed_are_counted_over_key_frames_after_the_first(model, clip):
-    tracker, moved, stayed = Rival(model, 2, "mask"), 0, 0
+    tracker, moved, stayed = rival(model, 2, "mask"), 0, 0
+    _, moves = follow(rival(model, 2, "mask"), clip)
     before = None
     for frame in clip:
         is_key = tracker.step(frame).is_key
-        slots = tracker._slots
+        slots = tracker.slots
         if is_key and before is not None:
             live = slots.scores >= tracker.score_threshold
             moved += int((slots.queries[live] != before[live]).sum())
             stayed += int((slots.queries[live] == before[live]).sum())
         before = slots.queries.clone()
-    assert (tracker.moved, tracker.stayed, tracker.keys) == (moved, stayed, 7)
+    assert (moves.moved, moves.stayed, moves.keys) == (moved, stayed, 7)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -76,78 +96,115 @@ def test_greedy_may_be_worse_than_the_best_of_all():
     assert assign(greedy(similarity)).tolist() == [0, 1] and assign(similarity).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("association", ASSOCIATIONS)
-def test_every_association_is_one_to_one_on_a_real_clip(model, clip, association):
-    means = mean_kernels(model, clip[:3])
-    tracker = Rival(model, 1, association, means)
+@pytest.mark.parametrize("name", ASSOCIATIONS)
+def test_every_association_is_one_to_one_on_a_real_clip(model, clip, name):
+    tracker = rival(model, 1, name, mean_kernels(model, clip[:3]))
     for frame in clip[:4]:
         tracker.step(frame)
-    assert sorted(tracker._slots.queries.tolist()) == list(range(model.config.num_queries))
+    assert sorted(tracker.slots.queries.tolist()) == list(range(model.config.num_queries))
     assert len(tracker.track(clip[:4]).tracks) > 0
 
 
-def similarity_of(model, clip, association, means=None, change=lambda out: out):
-    tracker = Rival(model, 1, association, means)
+@pytest.fixture(scope="module")
+def met(model, clip):
+    """The slots after a frame, what the next one offers, and its X_mask."""
+    tracker = rival(model, 1, "none")
     tracker.step(clip[0])
     with torch.inference_mode():
-        out = change(model.decode(model.encode(as_frames(clip[1]))))
-        return tracker, out, tracker._similarity(out, out.scores()[0].amax(-1))
+        out = model.encode(image_to_batch(clip[1])).out
+        queries = torch.arange(model.config.num_queries)
+        new = Candidates(out.kernels[0], out.scores()[0].amax(-1), queries)
+    return tracker.slots.candidates(), new, out.mask_features[0]
 
 
-def test_similarities_by_hand(model, clip):
-    tracker, out, dot = similarity_of(model, clip, "dot")
-    old, new, n = tracker._slots.kernels, out.kernels[0], model.config.num_queries
-    scores, new_scores = tracker._slots.scores, out.scores()[0].amax(-1)
-    _, _, cosine = similarity_of(model, clip, "cosine")
-    _, _, weighted = similarity_of(model, clip, "scores")
-    for i, j in [(0, 0), (1, 4), (n - 1, 2)]:
-        angle = float(old[i] @ new[j] / (old[i].norm() * new[j].norm()))
-        assert float(dot[i, j]) == pytest.approx(float((old[i] * new[j]).sum()), rel=1e-4)
-        assert float(cosine[i, j]) == pytest.approx(angle, abs=1e-5)
-        assert float(weighted[i, j]) == pytest.approx(angle * float(scores[i] * new_scores[j]), abs=1e-5)
+def test_similarities_by_hand(met):
+    old, new, x_mask = met
+    said = {name: association(name)(*met) for name in ASSOCIATIONS if name != "centred"}
+    for i, j in [(0, 0), (1, 4), (len(new.scores) - 1, 2)]:
+        a, b, scores = old.kernels[i], new.kernels[j], float(old.scores[i] * new.scores[j])
+        angle = float(a @ b / (a.norm() * b.norm()))
+        first, second = ((kernel[:, None, None] * x_mask).sum(0).sigmoid() for kernel in (a, b))
+        dice = float(2 * (first * second).sum() / ((first**2).sum() + (second**2).sum()))
+        assert float(said["dot"][i, j]) == pytest.approx(float((a * b).sum()), rel=1e-4)
+        assert float(said["cosine-all"][i, j]) == pytest.approx(angle, abs=1e-5)
+        assert float(said["cosine"][i, j]) == pytest.approx(angle * scores, abs=1e-5)
+        assert float(said["mask-alone"][i, j]) == pytest.approx(dice, abs=1e-3)
+        assert float(said["mask"][i, j]) == pytest.approx(dice * scores, abs=1e-3)
+        assert float(said["none"][i, j]) == (i == j)
 
 
-def test_centred_does_not_see_what_a_query_always_adds(model, clip):
+@pytest.mark.parametrize("seed", range(6))
+def test_the_live_choose_first_and_the_silent_share_what_is_left(seed):
+    """Against brute force: the best pairs of live ones, whatever the others would like."""
+    random = torch.Generator().manual_seed(seed)
+    kernels, scores = torch.randn(2, 5, 4, generator=random), torch.rand(2, 5, generator=random)
+    scores[:, 0] = 0.9  # at least one is live
+    old, new = (Candidates(k, s, torch.arange(5)) for k, s in zip(kernels, scores))
+    found = dict(enumerate(assign(association("cosine-live")(old, new, None)).tolist()))
+    cosine = torch.nn.functional.cosine_similarity(kernels[0][:, None], kernels[1][None], dim=-1)
+    slots, queries = ([i for i in range(5) if s[i] >= LIVE] for s in scores)
+
+    def total(pairs):
+        return sum(float(cosine[i, j]) for i, j in pairs)
+
+    def best(rows, columns):
+        if len(rows) <= len(columns):
+            return max((list(zip(rows, p)) for p in permutations(columns, len(rows))), key=total)
+        return max((list(zip(p, columns)) for p in permutations(rows, len(columns))), key=total)
+
+    first = best(slots, queries)
+    rows, columns = ([i for i in range(5) if i not in taken] for taken in zip(*first))
+    assert found == dict(first + best(rows, columns))
+
+
+def test_where_nobody_is_live_all_choose(met):
+    old, new, x_mask = met
+    silent = [of._replace(scores=torch.zeros_like(of.scores)) for of in (old, new)]
+    torch.testing.assert_close(association("cosine-live")(*silent, x_mask), association("cosine-all")(*met))
+
+
+def test_centred_does_not_see_what_a_query_always_adds(model, clip, met):
     """A constant of each query's own, in its kernels and their mean alike, changes the cosine and not the centred one."""
-    means = mean_kernels(model, clip)
-    tracker, out, before = similarity_of(model, clip, "centred", means)
+    means, (old, new, x_mask) = mean_kernels(model, clip), met
     own = torch.randn(means.shape, generator=torch.Generator().manual_seed(0)) * 3
-    tracker.means = means + own
-    tracker._slots.kernels = tracker._slots.kernels + own
-    moved = out._replace(kernels=out.kernels + own)
-    torch.testing.assert_close(tracker._similarity(moved, None), before, atol=1e-4, rtol=1e-4)
-    tracker.rival = "cosine"
-    assert (tracker._similarity(moved, None) - before).abs().max() > 0.1
+    moved = [of._replace(kernels=of.kernels + own) for of in (old, new)]
+    before, after = association("centred", means)(*met), association("centred", means + own)(*moved, x_mask)
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
+    plain = association("cosine-all")
+    assert (plain(*moved, x_mask) - plain(*met)).abs().max() > 0.1
 
 
-def test_centred_takes_the_mean_of_the_query_that_a_slot_has_now(model, clip):
-    means = mean_kernels(model, clip)
-    tracker, out, before = similarity_of(model, clip, "centred", means)
-    order = torch.randperm(len(means), generator=torch.Generator().manual_seed(1))
-    tracker._slots.kernels, tracker._slots.queries = tracker._slots.kernels[order], tracker._slots.queries[order]
-    torch.testing.assert_close(tracker._similarity(out, None), before[order])
+def test_centred_takes_the_mean_of_the_query_that_a_slot_has_now(model, clip, met):
+    centred, (old, new, x_mask) = association("centred", mean_kernels(model, clip)), met
+    order = torch.randperm(len(old.scores), generator=torch.Generator().manual_seed(1))
+    turned = Candidates(*(values[order] for values in old))
+    torch.testing.assert_close(centred(turned, new, x_mask), centred(*met)[order])
 
 
 def test_mean_kernels_is_the_mean(model, clip):
-    kernels = [model(as_frames(frame)).kernels[0] for frame in clip[:3]]
+    kernels = [model(image_to_batch(frame)).kernels[0] for frame in clip[:3]]
     torch.testing.assert_close(mean_kernels(model, clip[:3]), sum(kernels) / 3)
 
 
-def test_what_is_missing_or_unknown_is_said(model):
+def test_what_is_missing_or_unknown_is_said():
     with pytest.raises(ValueError, match="centred needs the mean kernel"):
-        Rival(model, 1, "centred")
+        association("centred")
     with pytest.raises(ValueError, match="'iou'.*none, cosine"):
-        Rival(model, 1, "iou")
+        association("iou")
 
 
 def test_agreement_that_nothing_reaches_makes_every_frame_a_key_frame(model, clip):
     tracker = AdaptiveRival(model, 1e9)
-    assert same(tracker.track(clip), Rival(model, 1, "mask").track(clip)) and tracker.keys == len(clip)
+    assert same(tracker.track(clip), rival(model, 1, "mask").track(clip))
+    tracker.reset()
+    assert follow(tracker, clip)[1].keys == len(clip)
 
 
 def test_agreement_that_all_reach_leaves_one_in_twelve(model, clip):
     tracker = AdaptiveRival(model, 0.0)
-    assert same(tracker.track(clip), Rival(model, 12, "mask").track(clip)) and tracker.keys == 2
+    assert same(tracker.track(clip), rival(model, 12, "mask").track(clip))
+    tracker.reset()
+    assert follow(tracker, clip)[1].keys == 2
 
 
 def test_a_still_picture_needs_no_key_frame_and_one_without_instances_does(model, clip):
@@ -160,32 +217,32 @@ def test_a_still_picture_needs_no_key_frame_and_one_without_instances_does(model
 def test_agreement_by_hand(model, clip):
     tracker = AdaptiveRival(model, 0.9)
     tracker.step(clip[0])
-    encoded, total = model.encode(as_frames(clip[4])), 0.0
-    for kernel, score in zip(tracker._slots.kernels, tracker._slots.scores):
+    encoded, total = model.encode(image_to_batch(clip[4])), 0.0
+    for kernel, score in zip(tracker.slots.kernels, tracker.slots.scores):
         soft = encoded.masks(kernel[None, None])[0, 0].sigmoid()
         inside = float(soft[soft > 0.5].sum())
         total += float(score) * 2 * inside / (float(soft.sum()) + int((soft > 0.5).sum()))
-    assert tracker._agreement(encoded) == pytest.approx(total / float(tracker._slots.scores.sum()), abs=1e-5)
+    assert tracker.agreement_with(encoded) == pytest.approx(total / float(tracker.slots.scores.sum()), abs=1e-5)
 
 
 def test_frozen_x6_of_the_same_picture_changes_nothing(model, clip):
-    frame = as_frames(clip[0])
+    frame = image_to_batch(clip[0])
     encoded = model.encode(frame)
     again = encode_with(model, frame, encoded.x6)
-    torch.testing.assert_close(again.mask_features, encoded.mask_features)
+    torch.testing.assert_close(again.x_mask, encoded.x_mask)
     assert again.size == encoded.size
     torch.testing.assert_close(again.token_padding, encoded.token_padding)
 
 
 def test_frozen_x6_enters_wherever_x6_does(model, clip, monkeypatch):
     """The same as the whole network with a transformer that answers what it said of the key frame."""
-    x6, frame = model.encode(as_frames(clip[0])).x6, as_frames(clip[5])
+    x6, frame = model.encode(image_to_batch(clip[0])).x6, image_to_batch(clip[5])
     frozen = encode_with(model, frame, x6)
     with monkeypatch.context() as patch:
         patch.setattr(model.backbone.trans, "forward", lambda pooled: x6)
         whole = model.encode(frame)
-    torch.testing.assert_close(frozen.mask_features, whole.mask_features)
-    assert (frozen.mask_features - model.encode(frame).mask_features).abs().max() > 0.01
+    torch.testing.assert_close(frozen.x_mask, whole.x_mask)
+    assert (frozen.x_mask - model.encode(frame).x_mask).abs().max() > 0.01
 
 
 def test_frozen_x6_is_the_key_frames_own_and_no_other(model, clip):
@@ -195,9 +252,9 @@ def test_frozen_x6_is_the_key_frames_own_and_no_other(model, clip):
     for frame in clip[:6]:
         tracker.step(frame)
     for t in range(6):
-        torch.testing.assert_close(seen[t], model.encode(as_frames(clip[t - t % 3])).x6)
+        torch.testing.assert_close(seen[t], model.encode(image_to_batch(clip[t - t % 3])).x6)
     assert not torch.equal(seen[0], seen[3])
-    assert same(FrozenX6(model, 1, "mask").track(clip), Rival(model, 1, "mask").track(clip))
+    assert same(FrozenX6(model, 1, "mask").track(clip), KernelTracker(model, 1, "mask").track(clip))
 
 
 def test_assign_is_the_best_of_all_permutations():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from minst import backbones, cli
+from minst.config import MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
 from minst.evaluation.run import EVALUATION_THRESHOLD
@@ -26,9 +28,12 @@ from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS, PROBED, Setting, sett
 from minst.lab.pretrain import pretrain
 from minst.lab.rivals import ASSOCIATIONS
 from minst.lab.runs import Run, find_runs, run_lab
-from minst.model import MobileInst, summary
-from minst.config import MobileInstConfig
-from minst.tracking import KernelTracker, Track, VideoResult
+from minst.macs import summary
+from minst.model import MobileInst, image_to_batch
+from minst.results import Track, VideoResult
+from minst.tracking import KernelTracker
+from minst.training import switches
+from minst.weights import load_backbone_weights
 
 TINY = dataclasses.replace(SMOKE, name="tiny", pretraining=2, iterations=3, train_clips=4, val_clips=1, save_every=2)
 
@@ -41,8 +46,11 @@ def test_every_variant_is_the_full_model_with_one_thing_changed():
     for name, variant in VARIANTS.items():
         other = dataclasses.asdict(train_config(name, 0, FULL))
         changed = {k for k in full if full[k] != other[k]} - {"out", "backbone_weights"}
-        assert len(changed) == (name != "full"), f"{name}: {changed}"
-        assert len(MobileInstConfig.switches(other["switches"])) <= 1
+        if variant.decoder:  # the one thing; where there is one decoder alone the losses of Q_G go with it
+            assert changed == (set() if "-" in variant.decoder else {"global_weight"}), name
+        else:
+            assert len(changed) == (name != "full"), f"{name}: {changed}"
+        assert len(switches(other["switches"])) <= 1
         assert variant.judged_by in ("image", "video") and (not variant.claim or variant.paper)
 
 
@@ -54,8 +62,8 @@ def test_seeds_and_budgets_change_nothing_else():
 def test_backbones_are_compared_at_equal_macs():
     macs = {}
     for name in ("full", "seaformer-tiny", "mobilenetv2-0.6"):
-        switches = MobileInstConfig.switches(VARIANTS[name].changes.get("switches", ""))
-        model = MobileInst(MobileInstConfig.preset("shapes-tiny", num_classes=4, **switches))
+        changed = switches(VARIANTS[name].changes.get("switches", ""))
+        model = MobileInst(MobileInstConfig.preset("shapes-tiny", num_classes=4, **changed))
         macs[name] = summary(model, (128, 128))["total"]["macs"]
         assert model.config.backbone == backbone_of(name)
     assert max(macs.values()) < 1.12 * min(macs.values()), macs
@@ -140,12 +148,17 @@ def test_image_ap_is_that_of_frames_alone(data, model, measured):
 
 
 def test_consistency_is_kept_by_clip(data, model, measured):
-    from minst.evaluation.consistency import query_consistency
+    from minst.evaluation.consistency import ConsistencyMeter
     from minst.evaluation.run import query_masks
 
     clips = YouTubeVIS(data / "medium")
     for i, row in enumerate(measured["consistency"]["pairs"]):
-        pairs = query_consistency(query_masks(model, clips[i]), (clips[i].masks(t) for t in range(9)))["pairs"]
+        with torch.inference_mode():
+            logits = [model(image_to_batch(image)).class_logits[0] for image in clips[i]]
+        probabilities = [frame.sigmoid()[:, clips[i].labels].numpy() for frame in logits]
+        truths = (clips[i].masks(t) for t in range(9))
+        meter = ConsistencyMeter(10).add_clip(query_masks(model, clips[i]), truths, probabilities=probabilities)
+        pairs = meter.result()["pairs"]
         assert row == [pairs[k][what] for k in (1, 3, 10) for what in ("kept", "of")]
 
 
@@ -217,7 +230,7 @@ def test_pretraining_goes_on_where_it_stopped_and_gives_weights_that_load(tmp_pa
     path = tmp_path / "straight/backbones/topformer-tiny/backbone.safetensors"
     average = torch.load(path.with_name("checkpoint.pt"), weights_only=True)["average"]
     assert all(torch.equal(value, average[f"module.backbone.{key}"]) for key, value in straight.items())
-    assert not backbones.load_backbone_weights(backbones.build("topformer-tiny", token_stride=32), path).missing
+    assert not load_backbone_weights(backbones.build("topformer-tiny", token_stride=32), path).missing_keys
 
 
 # ------------------------------------------------------------------------------------------------ the runner
@@ -324,20 +337,20 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, quick, monkeypatch):
     real, processes = runs._start, []
     monkeypatch.setattr(runs, "_start", lambda *a: processes.append(real(*a)) or processes[-1])
 
-    real_show = runs._Table.show
+    real_show = runs._Progress.show
 
-    def show(table, working, failed):
-        real_show(table, working, failed)
+    def show(progress, working):
+        real_show(progress, working)
         if len(working) == 2 and len(processes) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs._Table, "show", show)
+    monkeypatch.setattr(runs._Progress, "show", show)
     with pytest.raises(KeyboardInterrupt):
         run_lab(["full", "images"], 1, tmp_path, TINY, jobs=2, device="cpu")
     assert [process.poll() for process in processes] == [0, -signal.SIGTERM, -signal.SIGTERM]
 
 
-def test_wrong_arguments_are_said(tmp_path, quick):
+def test_wrong_arguments_are_said(tmp_path, quick, monkeypatch):
     with pytest.raises(ValueError, match="no run decoder=both; there are: full, decoder=global"):
         run_lab(["full", "decoder=both"], 1, tmp_path, TINY)
     with pytest.raises(ValueError, match="0 seeds"):
@@ -347,6 +360,12 @@ def test_wrong_arguments_are_said(tmp_path, quick):
     run_lab(["full"], 1, tmp_path, TINY, device="cpu")
     with pytest.raises(ValueError, match="holds runs of another budget \\(tiny\\), not of 'full'"):
         run_lab(["full"], 1, tmp_path, FULL, device="cpu")
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="holds runs of another grid"):
+        patch.setattr(runs, "VARIANTS", {"full": VARIANTS["full"]})
+        run_lab(["full"], 1, tmp_path, TINY, device="cpu")
+    (tmp_path / "lab.json").write_text('{"version": 1}')
+    with pytest.raises(ValueError, match="lab.json lacks a budget or a grid"):
+        run_lab(["full"], 1, tmp_path, TINY, device="cpu")
     (tmp_path / "lab.json").write_text('{"version": 1, "bud')
     with pytest.raises(ValueError, match="lab.json: broken JSON"):
         run_lab(["full"], 1, tmp_path, TINY, device="cpu")
@@ -366,7 +385,7 @@ def test_a_folder_without_a_lab_is_said(tmp_path):
         find_runs(tmp_path)
 
 
-def test_the_table_says_how_far_and_how_long(tmp_path, monkeypatch):
+def test_progress_says_how_far_and_how_long(tmp_path, monkeypatch):
     class Terminal:
         def __init__(self):
             self.text = ""
@@ -389,23 +408,19 @@ def test_the_table_says_how_far_and_how_long(tmp_path, monkeypatch):
     ]
     jobs[0].folder.mkdir()
     (jobs[0].folder / "log.jsonl").write_text('{"iteration": 50, "loss": 2.5}\n')
-    table = runs._Table(jobs, 1)
-    table.show({jobs[0]: None}, [])
-    assert (
-        "full-0" in terminal.text
-        and " 50%" in terminal.text
-        and "2.500" in terminal.text
-        and "0 of 3 done" in terminal.text
-    )
+    progress = runs._Progress(jobs)
+    progress.show([jobs[0]])
+    assert "full-0" in terminal.text and "50/300" in terminal.text
     now[0] += 120
     jobs[0].result.write_text("{}")
-    table.ended(jobs[0], False)
     terminal.text = ""
-    table.show({jobs[1]: None}, [])
-    assert "1 of 3 done" in terminal.text and "about 4:00 left" in terminal.text
-    now[0] += 30
-    table.show({jobs[1]: None}, [])
-    assert "about 3:30 left" in terminal.text
+    progress.ended(jobs[0], False)
+    assert re.search(r"full-0 +done in 02:00   1 of 3", terminal.text)
+    progress.show([jobs[1]])
+    assert "full-1" in terminal.text and "100/300" in terminal.text
+    progress.ended(jobs[1], True)
+    assert re.search(r"full-1 +FAILED after 00:00   1 of 3", terminal.text)
+    progress.bar.close()
 
 
 # ------------------------------------------------------------------------------------------------ all of it
@@ -435,7 +450,7 @@ def test_a_real_run_from_nothing_to_a_report_by_the_command_line(tmp_path, monke
     metrics = json.loads((out / "images-0" / "metrics.json").read_text())
     assert metrics["variant"] == "images" and len(metrics["settings"]) == len(settings("images"))
     train = json.loads((out / "images-0" / "train.json").read_text())
-    assert train["passing_weight"] == 0 and train["out"] == "images-0" and train["data"] == "data/train"
+    assert train["train_on"] == "images" and train["out"] == "images-0" and train["data"] == "data/train"
     assert Run(out, "full", 0).is_done
     assert cli.main(["lab", "report", str(out), "--no-plots"]) == 0
     assert "(`images`, 1)" in (out / "report" / "README.md").read_text()

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,20 +15,18 @@ from minst.layers import ConvNorm, MultiHeadAttention, SinePositionEmbedding, fo
 
 def torch_attention(ours: MultiHeadAttention) -> nn.MultiheadAttention:
     """torch's attention with our weights."""
-    dim, key_dim = ours.q.in_features, ours.k.in_features
-    theirs = nn.MultiheadAttention(dim, ours.heads, kdim=key_dim, vdim=key_dim, batch_first=True)
-    state = {"in_proj_bias": torch.cat([ours.q.bias, ours.k.bias, ours.v.bias]),
-             "out_proj.weight": ours.out.weight, "out_proj.bias": ours.out.bias}  # fmt: skip
-    if key_dim == dim:
-        state["in_proj_weight"] = torch.cat([ours.q.weight, ours.k.weight, ours.v.weight])
-    else:
-        state |= {f"{name}_proj_weight": getattr(ours, name).weight for name in "qkv"}
-    theirs.load_state_dict(state)
+    theirs = nn.MultiheadAttention(ours.q.in_features, ours.heads, batch_first=True)
+    theirs.load_state_dict({
+        "in_proj_weight": torch.cat([ours.q.weight, ours.k.weight, ours.v.weight]),
+        "in_proj_bias": torch.cat([ours.q.bias, ours.k.bias, ours.v.bias]),
+        "out_proj.weight": ours.out.weight,
+        "out_proj.bias": ours.out.bias,
+    })  # fmt: skip
     return theirs
 
 
-def make_attention(dim=8, heads=2, key_dim=None) -> MultiHeadAttention:
-    attention = MultiHeadAttention(dim, heads, key_dim)
+def make_attention(dim=8, heads=2) -> MultiHeadAttention:
+    attention = MultiHeadAttention(dim, heads)
     for linear in (attention.q, attention.k, attention.v, attention.out):
         nn.init.normal_(linear.bias)  # a fresh bias is zero and would hide a mistake
     return attention
@@ -35,12 +34,12 @@ def make_attention(dim=8, heads=2, key_dim=None) -> MultiHeadAttention:
 
 @settings(max_examples=25)
 @given(batch=st.integers(1, 3), queries=st.integers(1, 6), tokens=st.integers(1, 7), heads=st.sampled_from([1, 2, 4]),
-       key_dim=st.sampled_from([None, 4, 12]), padded=st.booleans(), seed=st.integers(0, 2**31))  # fmt: skip
-def test_attention_is_torchs(batch, queries, tokens, heads, key_dim, padded, seed):
+       padded=st.booleans(), seed=st.integers(0, 2**31))  # fmt: skip
+def test_attention_is_torchs(batch, queries, tokens, heads, padded, seed):
     torch.manual_seed(seed)
-    ours = make_attention(8, heads, key_dim)
+    ours = make_attention(8, heads)
     query = torch.randn(batch, queries, 8)
-    key, value = torch.randn(2, batch, tokens, key_dim or 8)
+    key, value = torch.randn(2, batch, tokens, 8)
     mask = None
     if padded:
         mask = torch.rand(batch, tokens) < 0.5
@@ -116,6 +115,17 @@ def test_h_sigmoid():
     torch.testing.assert_close(h_sigmoid(x), F.hardsigmoid(x))
 
 
+def test_waves_are_the_formula_in_double_precision():
+    """PE(p) = [sin(a_p w_i), cos(a_p w_i)], a_p = 2 pi (p + 1/2) / L, w_i = tau^(-4i / D), with numpy alone."""
+    for length, dim, tau in ((1, 8, 100.0), (7, 64, 100.0), (32, 20, 10000.0)):
+        a = 2 * np.pi * (np.arange(length) + 0.5) / length
+        w = tau ** (-4 * np.arange(dim // 4) / dim)
+        expected = np.concatenate([np.sin(np.outer(a, w)), np.cos(np.outer(a, w))], axis=1)
+        waves = SinePositionEmbedding(dim, tau)._waves(length)
+        assert waves.dtype == torch.float32
+        np.testing.assert_allclose(waves.numpy(), expected, atol=2e-6)
+
+
 def lived_in(network: nn.Module) -> nn.Module:
     """Batch norms as after training: none of their four tensors at its initial value."""
     for norm in network.modules():
@@ -135,7 +145,8 @@ class Renamed(ConvNorm):
     ConvNorm(4, 8, 3, stride=2, groups=2, activation=nn.ReLU()),
     Renamed(4, 6),
     nn.Sequential(Renamed(4, 8, 5), nn.Sequential(nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU6())),
-], ids=["ConvNorm", "renamed", "nested"])  # fmt: skip
+    nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)),
+], ids=["ConvNorm", "renamed", "nested", "two in a row, with biases"])  # fmt: skip
 def test_folding_changes_no_output(network):
     lived_in(network)
     x = torch.randn(2, 4, 9, 11)
@@ -155,7 +166,33 @@ def test_conv_norm_keeps_sizes_and_names():
     assert "conv.bias" not in ConvNorm(3, 5).state_dict()
 
 
+def test_only_a_norm_directly_behind_its_convolution_is_folded():
+    """Not one behind an activation, nor the one of another row, where the outputs would change."""
+    network = lived_in(
+        nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4), nn.Sequential(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4))
+    )
+    x = torch.randn(2, 4, 5, 5)
+    before = network(x)
+    fold_batch_norms(network)
+    assert torch.equal(network(x), before)
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in network.modules()) == 2
+
+
 @pytest.mark.parametrize("network", [ConvNorm(2, 2), nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2))])
-def test_folding_while_training_is_refused(network):
+def test_folding_while_training_is_refused_and_changes_nothing(network):
+    before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(RuntimeError, match="eval mode"):
         fold_batch_norms(network.train())
+    after = network.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_conv_norm_is_convolution_norm_and_activation_in_this_order():
+    layer = lived_in(ConvNorm(4, 6, 3, stride=2, groups=2, activation=nn.ReLU()))
+    x = torch.randn(2, 4, 9, 10)
+    y = F.conv2d(x, layer.conv.weight, stride=2, padding=1, groups=2)
+    y = F.batch_norm(y, layer.bn.running_mean, layer.bn.running_var, layer.bn.weight, layer.bn.bias)
+    torch.testing.assert_close(layer(x), y.clamp(min=0))
+    torch.manual_seed(0)
+    weight = ConvNorm(64, 128, 3, groups=4).conv.weight  # 32 channels fan out of a group
+    assert weight.std().item() == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.02)

@@ -1,4 +1,5 @@
-"""Mask decoder: its drawing, written a second time, must give the same X_mask; what each switch takes away."""
+"""Mask decoder: its drawing, written a second time, must give the same X_mask; what each switch
+takes away."""
 
 import pytest
 import torch
@@ -24,24 +25,34 @@ def drawing(decoder: MaskDecoder, x3, x4, x5, x6):
     """The diagram of the module's docstring, step by step, in eval mode."""
 
     def norm(block, x, stride=1, groups=1):
-        x = F.conv2d(x, block.conv.weight, stride=stride, padding=block.conv.weight.shape[-1] // 2, groups=groups)
+        x = F.conv2d(
+            x,
+            block.conv.weight,
+            stride=stride,
+            padding=block.conv.weight.shape[-1] // 2,
+            groups=groups,
+        )
         bn = block.bn
         return F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias)
 
-    levels = []
-    for i, x in enumerate((x3, x4, x5)):
-        x = norm(decoder.laterals[i], x)
-        if decoder.enhancers is not None:
-            gate, value = (norm(part, x6) for part in (decoder.enhancers[i].gate, decoder.enhancers[i].value))
-            x = x * up(((gate + 3) / 6).clamp(0, 1), x.shape[2:]) + up(value, x.shape[2:])
-        levels.append(x)
-    p5 = norm(decoder.top_down[2], levels[2]).relu()
-    p4 = norm(decoder.top_down[1], levels[1] + up(p5, levels[1].shape[2:])).relu()
-    p3 = norm(decoder.top_down[0], levels[0] + up(p4, levels[0].shape[2:])).relu()
-    if decoder.down is None:
+    def level(x, lateral, name):
+        x = norm(lateral, x)
+        if not decoder.semantic_enhancer:
+            return x
+        enhancer = getattr(decoder, f"enhance_{name}")
+        gate, value = norm(enhancer.gate, x6), norm(enhancer.value, x6)
+        return x * up(((gate + 3) / 6).clamp(0, 1), x.shape[2:]) + up(value, x.shape[2:])
+
+    l3 = level(x3, decoder.lateral_x3, "x3")
+    l4 = level(x4, decoder.lateral_x4, "x4")
+    l5 = level(x5, decoder.lateral_x5, "x5")
+    p5 = norm(decoder.fuse_p5, l5).relu()
+    p4 = norm(decoder.fuse_p4, l4 + up(p5, l4.shape[2:])).relu()
+    p3 = norm(decoder.fuse_p3, l3 + up(p4, l3.shape[2:])).relu()
+    if not decoder.bottom_up:
         return norm(decoder.out, p3)
-    n4 = norm(decoder.bottom_up[0], p4 + norm(decoder.down[0], p3, 2, DIM)).relu()
-    n5 = norm(decoder.bottom_up[1], p5 + norm(decoder.down[1], n4, 2, DIM)).relu()
+    n4 = norm(decoder.fuse_n4, p4 + norm(decoder.down_p3, p3, 2, DIM)).relu()
+    n5 = norm(decoder.fuse_n5, p5 + norm(decoder.down_n4, n4, 2, DIM)).relu()
     return norm(decoder.out, p3 + up(n4 + up(n5, n4.shape[2:]), p3.shape[2:]))
 
 
@@ -81,11 +92,22 @@ def test_switches_take_away_exactly_their_parts():
     def parameters(**switches):
         return sum(p.numel() for p in MaskDecoder(CHANNELS, DIM, **switches).parameters())
 
-    enhancer = 3 * 2 * (CHANNELS[3] * DIM + 2 * DIM)  # a gate and a value a level: 1x1 convolution, norm
-    bottom_up = 2 * (9 * DIM + 2 * DIM) + 2 * (9 * DIM * DIM + 2 * DIM)  # two depth-wise down, two full 3x3
+    enhancer = (
+        3 * 2 * (CHANNELS[3] * DIM + 2 * DIM)
+    )  # a gate and a value a level: 1x1 convolution, norm
+    bottom_up = 2 * (9 * DIM + 2 * DIM) + 2 * (
+        9 * DIM * DIM + 2 * DIM
+    )  # two depth-wise down, two full 3x3
     whole = parameters()
     assert parameters(semantic_enhancer=False) == whole - enhancer
     assert parameters(bottom_up=False) == whole - bottom_up
+    plain = {
+        name.split(".")[0]
+        for name, _ in MaskDecoder(CHANNELS, DIM, False, False).named_parameters()
+    }
+    assert plain == {f"lateral_x{i}" for i in (3, 4, 5)} | {f"fuse_p{i}" for i in (3, 4, 5)} | {
+        "out"
+    }
 
 
 def test_an_open_gate_passes_local_features_and_a_closed_one_none():

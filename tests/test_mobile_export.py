@@ -393,6 +393,27 @@ def test_a_folder_of_several_formats_and_frames_of_another_size(tiny, tmp_path):
     assert tracker.step(torch.rand(3, 64, 128)).frame == 1  # the state was left as it was
 
 
+def test_a_frame_runs_the_key_program_once_and_reuse_only_without_it(tiny, tmp_path):
+    export(tiny, "torchscript", tmp_path, (64, 128))
+    model, ran = ExportedModel(tmp_path), []
+
+    def counted(name: str, run):
+        return lambda *inputs: (ran.append(name), run(*inputs))[1]
+
+    for name in ("key", "reuse"):
+        program = getattr(model, name)
+        setattr(model, name, program._replace(run=counted(name, program.run)))
+    image, kernels = torch.rand(1, 3, 64, 128), torch.randn(1, 3, tiny.config.dim)
+    want = tiny.encode(image)
+    frame = model.encode(image)
+    assert frame.size == (64, 128) and ran == []  # nothing yet: who asks decides
+    assert close(frame.masks(kernels), want.masks(kernels).detach()) and ran == ["reuse"]
+    assert close(frame.out.kernels, want.out.kernels.detach()) and frame.out.global_queries is None
+    assert close(frame.out.scores(), want.out.scores().detach()) and ran == ["reuse", "key"]
+    # now the mask features are known, and no program is needed
+    assert close(frame.masks(kernels), want.masks(kernels).detach()) and ran == ["reuse", "key"]
+
+
 def test_programs_take_their_own_shapes_alone(masks):
     program = load_program(masks("torchscript"))
     with pytest.raises(ValueError, match=r"takes kernels \[1, 8, 64\], mask_features .*got \[\[1, 8, 64\]\]"):

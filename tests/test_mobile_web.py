@@ -27,7 +27,7 @@ from scipy.optimize import linear_sum_assignment
 
 from minst.matcher import pairwise_dice
 from minst.mobile import serve as web
-from minst.model import MobileInst, upsample_masks
+from minst.model import FrameOutput, MobileInst, apply_kernels, upsample_masks
 from minst.samples import load_sample
 from minst.tracking import KernelTracker, cosine_similarity, encode_mask
 from minst.visualize.masks import color_of
@@ -490,18 +490,19 @@ def test_equal_similarities_leave_queries_where_they_are_and_nan_is_refused():
 def test_similarities_and_scores_are_pythons():
     torch.manual_seed(0)
     old, new = torch.randn(5, 7), torch.randn(5, 7)
-    a, b, scores = torch.randn(5, 12), torch.randn(5, 12), torch.rand(2, 5)
+    a, b = torch.randn(5, 12), torch.randn(5, 12)
     classes, objectness = torch.randn(5, 3), torch.randn(5)
     features = torch.randn(7, 12)
-    given = {"old": old, "new": new, "a": a, "b": b, "s": scores, "c": classes, "o": objectness, "f": features}
+    given = {"old": old, "new": new, "a": a, "b": b, "c": classes, "o": objectness, "f": features}
     cosine, mask, score, applied = in_node(
-        """const { old, a, b, s, c, o, f } = given;
-        result = [tracker.cosineSimilarity(f32(old), f32(given.new), 5, 7), tracker.maskSimilarity(f32(a), f32(b), ...s),
-          tracker.classScores(f32(c), f32(o), 5, 3), tracker.applyKernels(f32(old), f32(f), 5, 7)].map((x) => [...x]);""",
+        """const { old, a, b, c, o, f } = given;
+        result = [tracker.cosineSimilarity(f32(old), f32(given.new), 5, 7),
+          tracker.maskSimilarity(f32(a), f32(b), 5), tracker.classScores(f32(c), f32(o), 5, 3),
+          tracker.applyKernels(f32(old), f32(f), 5, 7)].map((x) => [...x]);""",
         **{name: value.tolist() for name, value in given.items()},
     )
     assert cosine == pytest.approx(cosine_similarity(old, new).flatten().tolist(), abs=1e-6)
-    dice = pairwise_dice(a.sigmoid(), b.sigmoid()) * scores[0][:, None] * scores[1][None]
+    dice = pairwise_dice(a.sigmoid(), b.sigmoid())
     assert mask == pytest.approx(dice.flatten().tolist(), abs=1e-6)
     assert score == pytest.approx(
         (classes.sigmoid() * objectness.sigmoid()[:, None]).sqrt().flatten().tolist(), abs=1e-6
@@ -569,23 +570,23 @@ def test_lost_and_small_and_ended_instances_are_treated_as_in_python():
 
 
 def _python_tracks(frames, setting):
-    from minst.model import Encoded, FrameOutput, apply_kernels
-
     class Stand:
         def eval(self):
             return self
 
-        def decode(self, encoded):
-            out = frames[encoded.x6]
-            return FrameOutput(*(out[name] for name in FrameOutput._fields if name in out), None)
+    class StandFrame:
+        size = (64, 64)
 
-        def masks(self, kernels, encoded):
-            return apply_kernels(kernels, frames[encoded.x6]["mask_features"])
+        def __init__(self, out):
+            self.out = FrameOutput(**out, global_queries=None)
+
+        def masks(self, kernels):
+            return apply_kernels(kernels, self.out.mask_features)
 
     tracker = KernelTracker(Stand(), **setting)
     said = []
-    for t in range(len(frames)):
-        result = tracker.advance(Encoded(t, frames[t]["mask_features"], None, (64, 64)))
+    for out in frames:
+        result = tracker.advance(StandFrame(out))
         said.append(
             [
                 result.is_key,

@@ -253,16 +253,13 @@ def known_shapes() -> list[dict[str, tuple[int, ...]]]:
             model = minst.MobileInst(minst.MobileInstConfig.preset(preset)).eval()
             features = model.backbone(torch.zeros(1, 3, *size))
             x_mask = model.mask_decoder(*features)
-            x_l, _ = model.instance_decoder.tokens("local", features.x6, x_mask)
-            passed, last = model.instance_decoder(features.x6, x_mask)
-            _, _, kernels = model.instance_decoder.heads(last)
-        shapes = dict(zip(("X3", "X4", "X5", "X6"), features)) | {
-            "X_mask": x_mask,
-            "X_L": x_l,
-            "X_G": x_l,
-            "Q_G": passed,
-        }
-        shapes |= {"Q_L": last, "K": kernels, "Q": last[0], "P3": x_mask, "M": x_mask[:, : kernels.shape[1]]}
+            x_g, _ = model.instance_decoder.global_tokens(features.x6)
+            x_l, _ = model.instance_decoder.local_tokens(x_mask)
+            said, q_g = model.instance_decoder(features.x6, x_mask)
+        kernels, q = said.kernels, model.instance_decoder.queries
+        shapes = dict(zip(("X3", "X4", "X5", "X6"), features)) | {"X_mask": x_mask, "X_L": x_l, "X_G": x_g}
+        shapes |= {"Q_G": q_g, "Q_L": q_g, "C": q_g, "K": kernels, "Q": q, "P3": x_mask}
+        shapes["M"] = x_mask[:, : kernels.shape[1]]
         (n, d), (height, width) = kernels.shape[1:], size
         dims = {"B": 1, "N": n, "D": d, "S": x_l.shape[1], "C6": features.x6.shape[1], "H": height, "W": width,
                 "h": height // 8, "w": width // 8}  # fmt: skip
@@ -302,8 +299,9 @@ def test_the_table_of_the_shipped_pair_is_what_was_measured():
         json.loads((minst.samples.weights_folder(name) / "metrics.json").read_text(encoding="utf-8"))
         for name in ("shapes-tiny", "shapes-tiny-images")
     ]
-    text = "\n".join(prose(nbformat.read(path_of(6), 4)))
-    written = [row for row in rows(text) if row[0] in ("masks (ours)", "cosine (the paper's)")]
+    outputs = [output for cell in code(nbformat.read(path_of(6), 4)) for output in cell.outputs]
+    tables = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+    written = [row for row in rows("\n".join(tables)) if row[0] in ("masks (ours)", "cosine (the paper's)")]
     assert len(written) == 4
     for association, interval, *figures in written:
         key = ("mask" if "masks" in association else "cosine", int(interval))

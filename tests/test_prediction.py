@@ -10,7 +10,7 @@ from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import decode_mask
 from minst.evaluation import evaluate_results
 from minst.evaluation.run import evaluate_folder
-from minst.model import MobileInst, as_frames, upsample_masks
+from minst.model import MobileInst, image_to_batch, upsample_masks
 from minst.prediction import gathered, predict_folder
 from minst.processes import Alone
 
@@ -47,7 +47,7 @@ def test_detections_of_images(images, weights):
         from minst.data.files import read_image
 
         with torch.inference_mode():
-            out = model(as_frames(read_image(images / "images" / image["file_name"])))
+            out = model(image_to_batch(read_image(images / "images" / image["file_name"])))
             masks = upsample_masks(out.mask_logits, (96, 128))[0] > 0
         expected = {}
         for query in range(8):

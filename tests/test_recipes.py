@@ -1,4 +1,5 @@
-"""The paper's recipes: what is fixed, what scales with the batch, and that a scaled-down one really trains."""
+"""The paper's recipes: what is fixed, what scales with the batch, and that a scaled-down one really
+trains."""
 
 import json
 import socket
@@ -15,8 +16,21 @@ from minst.training import TrainConfig, train
 
 SMALL = ShapesConfig(width=96, height=80, frames=4)
 # what makes a recipe small enough for a test, by arguments alone
-TINY = {"preset": "topformer-tiny", "pairs": 1, "iterations": 3, "warmup": 1, "save_every": 3, "log_every": 1, "workers": 0,
-        "threads": 1, "short_min": 64, "short_max": 128, "long_max": 160, "device": "cpu", "precision": "fp32"}  # fmt: skip
+TINY = {
+    "preset": "topformer-tiny",
+    "pairs": 1,
+    "iterations": 3,
+    "warmup": 1,
+    "save_every": 3,
+    "log_every": 1,
+    "workers": 0,
+    "threads": 1,
+    "short_min": 64,
+    "short_max": 128,
+    "long_max": 160,
+    "device": "cpu",
+    "precision": "fp32",
+}
 
 
 def test_what_the_paper_says():
@@ -24,7 +38,8 @@ def test_what_the_paper_says():
     assert (2 * coco.pairs, coco.iterations) == (16, 270_000)
     assert (coco.short_min, coco.short_max, coco.long_max) == (416, 640, 864)
     assert (video.short_min, video.short_max) == (360, 480)
-    assert coco.passing_weight == 0 and video.passing_weight == 1 and video.image_share == 0
+    assert coco.train_on == "images" and video.train_on == "pairs" and video.image_share == 0
+    assert video.query_passing == "shared" and video.passing_weight == 1
     assert recipe("shapes") == TrainConfig()
 
 
@@ -37,7 +52,10 @@ def test_the_linear_rule(name, factor):
     assert scaled.iterations * scaled.pairs == base.iterations * base.pairs
     assert scaled.warmup * scaled.pairs == base.warmup * base.pairs
     cut = recipe(name, data="d", pairs=int(8 * factor), accumulate=2)
-    assert (cut.lr, cut.iterations) == (scaled.lr, scaled.iterations)  # parts of a batch are no other batch
+    assert (cut.lr, cut.iterations) == (
+        scaled.lr,
+        scaled.iterations,
+    )  # parts of a batch are no other batch
     said = recipe(name, data="d", pairs=int(8 * factor), lr=0.5, iterations=7, warmup=2)
     assert (said.lr, said.iterations, said.warmup) == (0.5, 7, 2)
 
@@ -57,7 +75,8 @@ def test_what_is_refused(name, changes, message):
 
 
 def test_images_first_then_videos(tmp_path):
-    """The two stages on folders made by `minst data shapes`: COCO form, then pairs of frames from its weights."""
+    """The two stages on folders made by `minst data shapes`: COCO form, then pairs of frames from
+    its weights."""
     write_shapes_dataset(tmp_path / "coco", 4, SMALL, seed=1, split="train", images=True)
     write_shapes_dataset(tmp_path / "vis", 3, SMALL, seed=2, split="train")
     first = recipe("coco", data=str(tmp_path / "coco"), split="", out=str(tmp_path / "a"), **TINY)
@@ -72,7 +91,12 @@ def test_images_first_then_videos(tmp_path):
     categories["categories"].reverse()  # another order, as YouTube-VIS 2019 and 2021 have
     (tmp_path / "vis" / "annotations.json").write_text(json.dumps(categories))
     second = recipe(
-        "youtubevis-2019", data=str(tmp_path / "vis"), split="", init=str(weights), out=str(tmp_path / "b"), **TINY
+        "youtubevis-2019",
+        data=str(tmp_path / "vis"),
+        split="",
+        init=str(weights),
+        out=str(tmp_path / "b"),
+        **TINY,
     )
     later = MobileInst.from_pretrained(train(second))
     lines = [json.loads(line) for line in (tmp_path / "b" / "log.jsonl").read_text().splitlines()]
@@ -80,14 +104,18 @@ def test_images_first_then_videos(tmp_path):
     assert later.config.class_names == model.config.class_names[::-1]
     head = "instance_decoder.heads.classes.weight"
     near = (later.state_dict()[head] - model.state_dict()[head].flip(0)).abs().max()
-    assert near < 1e-2 < (later.state_dict()[head] - model.state_dict()[head]).abs().max()  # rows follow their names
+    assert (
+        near < 1e-2 < (later.state_dict()[head] - model.state_dict()[head]).abs().max()
+    )  # rows follow their names
 
 
 def test_a_folder_without_labels_cannot_teach(tmp_path):
     path = write_shapes_dataset(tmp_path / "vis", 1, SMALL)
     path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": None}))
     with pytest.raises(ValueError, match="no annotations to learn from"):
-        train(recipe("ovis", data=str(tmp_path / "vis"), split="", out=str(tmp_path / "run"), **TINY))
+        train(
+            recipe("ovis", data=str(tmp_path / "vis"), split="", out=str(tmp_path / "run"), **TINY)
+        )
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -96,8 +124,18 @@ def test_a_broken_image_is_named(tmp_path, workers):
     folder = write_shapes_dataset(tmp_path / "vis", 1, SMALL).parent
     for image in folder.glob("JPEGImages/*/*.jpg"):
         image.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"^\S+\.jpg: not a readable image .*`minst data check` finds all such") as raised:
-        train(recipe("ovis", data=str(folder), split="", out=str(tmp_path / "run"), **TINY | {"workers": workers}))
+    with pytest.raises(
+        ValueError, match=r"^\S+\.jpg: not a readable image .*`minst data check` finds all such"
+    ) as raised:
+        train(
+            recipe(
+                "ovis",
+                data=str(folder),
+                split="",
+                out=str(tmp_path / "run"),
+                **TINY | {"workers": workers},
+            )
+        )
     assert "\n" not in str(raised.value)
 
 
@@ -108,9 +146,17 @@ def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
 
 
 def test_accelerate_launches_two_processes_that_agree_with_one(tmp_path):
-    """The command line of several machines, on this one's CPU (gloo); batch norms frozen, as shares see less."""
+    """The command line of several machines, on this one's CPU (gloo); batch norms frozen, as shares
+    see less."""
     write_shapes_dataset(tmp_path / "vis", 3, SMALL, seed=2, split="train")
-    small = {**TINY, "pairs": 2, "iterations": 3, "short_min": 96, "short_max": 96, "init": "shapes-tiny"}
+    small = {
+        **TINY,
+        "pairs": 2,
+        "iterations": 3,
+        "short_min": 96,
+        "short_max": 96,
+        "init": "shapes-tiny",
+    }
     changes = {**small, "data": str(tmp_path / "vis"), "split": "", "freeze_norms": True}
     train(recipe("youtubevis-2019", **changes, out=str(tmp_path / "one")))
     launch = [
@@ -123,7 +169,12 @@ def test_accelerate_launches_two_processes_that_agree_with_one(tmp_path):
         "--num_machines",
         "1",
     ]
-    said = [part for name, value in changes.items() if name != "freeze_norms" for part in (_flag(name), str(value))]
+    said = [
+        part
+        for name, value in changes.items()
+        if name != "freeze_norms"
+        for part in (_flag(name), str(value))
+    ]
     command = [
         "-m",
         "minst",
@@ -135,11 +186,19 @@ def test_accelerate_launches_two_processes_that_agree_with_one(tmp_path):
         "--out",
         str(tmp_path / "two"),
     ]
-    port = ["--main_process_port", str(free_port()), "--mixed_precision", "no", "--dynamo_backend", "no"]
+    port = [
+        "--main_process_port",
+        str(free_port()),
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+    ]
     done = subprocess.run([*launch, *port, *command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = [
-        [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()] for out in ("one", "two")
+        [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
+        for out in ("one", "two")
     ]
     assert len(one) == len(two) == 3
     for ours, theirs in zip(two, one):

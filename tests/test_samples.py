@@ -1,4 +1,5 @@
-"""What ships: found from a clone and from a wheel, complete, unchanged, and showing what it is said to show."""
+"""What ships: found from a clone and from a wheel, complete, unchanged, and showing what it is said
+to show."""
 
 import hashlib
 import json
@@ -21,14 +22,17 @@ FOLDER = Path(__file__).resolve().parent.parent / "data_samples"
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """A package in a folder of its own: `elsewhere("…/data_samples")` puts one clip and two models there."""
+    """A package in a folder of its own: `elsewhere("…/data_samples")` puts one clip and two models
+    there."""
     package = tmp_path / "site" / "minst"
     package.mkdir(parents=True)
     monkeypatch.setattr(samples, "__file__", str(package / "samples.py"))
 
     def fill(place):
         folder = package / place
-        write_shapes_dataset(folder / "clips", 1, ShapesConfig(width=64, height=48, frames=2), seed=1)
+        write_shapes_dataset(
+            folder / "clips", 1, ShapesConfig(width=64, height=48, frames=2), seed=1
+        )
         for name in ("tiny", "large"):
             (folder / "weights" / name).mkdir(parents=True)
             (folder / "weights" / name / "config.json").write_text("{}")
@@ -49,7 +53,9 @@ def test_samples_are_found_in_a_wheel_and_beside_a_clone(elsewhere, place):
 
 
 def test_what_is_not_there_is_an_error_that_lists_what_is(elsewhere):
-    with pytest.raises(FileNotFoundError, match="data_samples is neither at .*minst.* nor at .*site"):
+    with pytest.raises(
+        FileNotFoundError, match="data_samples is neither at .*minst.* nor at .*site"
+    ):
         samples.data_folder()
     elsewhere("data_samples")
     with pytest.raises(ValueError, match="no shipped clip 'none'; there are: 00000"):
@@ -75,7 +81,10 @@ def test_the_six_clips():
 def test_the_twelve_images():
     truth = COCO(str(FOLDER / "images" / "annotations.json"))
     assert len(truth.imgs) == 12 and len(truth.anns) >= 24
-    assert all((FOLDER / "images" / "images" / image["file_name"]).is_file() for image in truth.imgs.values())
+    assert all(
+        (FOLDER / "images" / "images" / image["file_name"]).is_file()
+        for image in truth.imgs.values()
+    )
     for annotation in truth.anns.values():
         assert truth.annToMask(annotation).sum() == annotation["area"]
 
@@ -84,11 +93,19 @@ def test_checksums_cover_every_file():
     lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
     listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     there = {
-        p.relative_to(FOLDER).as_posix() for p in FOLDER.rglob("*") if p.is_file() and "__pycache__" not in p.parts
+        p.relative_to(FOLDER).as_posix()
+        for p in FOLDER.rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
     }
     assert set(listed) == there - {"SHA256SUMS"}
-    changed = [n for n, digest in listed.items() if hashlib.sha256((FOLDER / n).read_bytes()).hexdigest() != digest]
-    assert not changed, f"run `python data_samples/make_samples.py --sums` if these are meant to change: {changed}"
+    changed = [
+        n
+        for n, digest in listed.items()
+        if hashlib.sha256((FOLDER / n).read_bytes()).hexdigest() != digest
+    ]
+    assert not changed, (
+        f"run `python data_samples/make_samples.py --sums` if these are meant to change: {changed}"
+    )
 
 
 def test_at_most_fifteen_megabytes():
@@ -103,30 +120,49 @@ def test_shipped_weights_load_and_stay_below_twelve_megabytes():
 
 
 def test_clips_are_what_their_commands_make():
-    """README of the folder states one command a clip; the generator still gives these very pictures and masks."""
+    """README of the folder states one command a clip; the generator still gives these very pictures
+    and masks."""
     text = (FOLDER / "README.md").read_text()
-    commands = {c.split()[-1]: c.split()[1:] for c in re.findall(r"^minst data shapes .*$", text, re.MULTILINE)}
+    commands = {
+        c.split()[-1]: c.split()[1:]
+        for c in re.findall(r"^minst data shapes .*$", text, re.MULTILINE)
+    }
     assert set(commands) == {*NAMES, "images"}
     for name in NAMES:
         said = build_parser().parse_args(commands[name])
         assert said.split == "test" and said.videos == 1
-        knobs = {knob: getattr(said, knob) for knob in ("speed", "occlusion", "crowding", "clutter")}
+        knobs = {
+            knob: getattr(said, knob) for knob in ("speed", "occlusion", "crowding", "clutter")
+        }
         width, height = said.size
-        made = shapes_clip("test", 0, ShapesConfig(width=width, height=height, frames=said.frames, **knobs), said.seed)
+        made = shapes_clip(
+            "test",
+            0,
+            ShapesConfig(width=width, height=height, frames=said.frames, **knobs),
+            said.seed,
+        )
         shipped = minst.load_sample(name)
         assert len(made) == len(shipped)
         for t in (0, len(made) - 1):
             frame = made.render(t)
             assert np.abs(frame.image.astype(int) - shipped.image(t)).mean() < 5  # JPEG
-            seen = [i for i in range(len(made.labels)) if any(made.render(s).masks[i].any() for s in range(len(made)))]
+            seen = [
+                i
+                for i in range(len(made.labels))
+                if any(made.render(s).masks[i].any() for s in range(len(made)))
+            ]
             assert made.labels[seen].tolist() == shipped.labels.tolist()
             assert np.array_equal(frame.masks[seen], shipped.masks(t))
     images = json.loads((FOLDER / "images" / "annotations.json").read_text())
     said = build_parser().parse_args(commands["images"])
-    assert said.images and said.videos == len(images["images"]) and f"seed {said.seed}" in images["info"]["description"]
+    assert (
+        said.images
+        and said.videos == len(images["images"])
+        and f"seed {said.seed}" in images["info"]["description"]
+    )
 
 
-# ---------------------------------------------------------------------------- they show what they are said to
+# ------------------------------------------------------------------ they show what they are said to
 
 
 def areas(name):
@@ -136,11 +172,16 @@ def areas(name):
 
 
 def steps(name):
-    """Moves of the boxes' centres between frames in which an instance is seen, as shares of the width."""
+    """Moves of the boxes' centres between frames in which an instance is seen, as shares of the
+    width."""
     found = []
     for track in minst.load_sample(name).tracks:
         centres = [b and np.array([b[0] + b[2] / 2, b[1] + b[3] / 2]) for b in track["bboxes"]]
-        found += [np.linalg.norm(b - a) / 256 for a, b in zip(centres, centres[1:]) if a is not None and b is not None]
+        found += [
+            np.linalg.norm(b - a) / 256
+            for a, b in zip(centres, centres[1:])
+            if a is not None and b is not None
+        ]
     return np.array(found)
 
 
@@ -162,7 +203,9 @@ def test_twins_share_a_category_and_their_boxes_cross():
     for i, a in enumerate(clip.tracks):
         for b in clip.tracks[:i]:
             if a["category_id"] == b["category_id"]:
-                best = max([best, *(overlap(p, q) for p, q in zip(a["bboxes"], b["bboxes"]) if p and q)])
+                best = max(
+                    [best, *(overlap(p, q) for p, q in zip(a["bboxes"], b["bboxes"]) if p and q)]
+                )
     assert best > 0.4
 
 
@@ -174,11 +217,16 @@ def overlap(p, q):
 
 def test_in_and_out_leaves_and_comes_back():
     seen, _ = areas("in-and-out")
-    assert any((column[:4].min() > 0 and column[-4:].min() > 0 and (column == 0).sum() >= 3) for column in seen.T)
+    assert any(
+        (column[:4].min() > 0 and column[-4:].min() > 0 and (column == 0).sum() >= 3)
+        for column in seen.T
+    )
 
 
 def test_fast_is_at_least_twice_as_fast_as_easy():
-    assert np.median(steps("fast")) > 2 * np.median(steps("easy")) and np.median(steps("fast")) > 0.03
+    assert (
+        np.median(steps("fast")) > 2 * np.median(steps("easy")) and np.median(steps("fast")) > 0.03
+    )
 
 
 def test_crowd_shows_six():

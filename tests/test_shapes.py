@@ -14,8 +14,15 @@ from pycocotools.coco import COCO
 
 from minst.data import shapes
 from minst.data.creatures import CREATURES, angle, clip_patch, disc, ellipse, limb, wave
-from minst.data.shapes import (CATEGORIES, SPLITS, ShapesClip, ShapesConfig, clip_statistics, shapes_clip,
-                               write_shapes_dataset)
+from minst.data.shapes import (
+    CATEGORIES,
+    SPLITS,
+    ShapesClip,
+    ShapesConfig,
+    clip_statistics,
+    shapes_clip,
+    write_shapes_dataset,
+)
 
 SMALL = ShapesConfig(width=96, height=72, frames=6)
 

@@ -1,5 +1,5 @@
-"""Tracking: kernel reuse against the formula, association against brute force, identities in scripted scenes where the
-right answer is known, and a state that neither grows nor breaks."""
+"""Tracking: kernel reuse against the formula, association against brute force, identities in
+scripted scenes where the right answer is known, and a state that neither grows nor breaks."""
 
 import copy
 import itertools
@@ -13,16 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle_codec
 
+from minst import results, tracking
 from minst.evaluation import evaluate_ytvis
-from minst.model import Encoded, FrameOutput, apply_kernels
-from minst.tracking import KernelTracker, assign, cosine_similarity, mask_similarity
+from minst.model import FrameOutput, MobileInst, apply_kernels, image_to_batch
+from minst.samples import load_sample, sample_names
+from minst.tracking import (
+    ASSOCIATIONS,
+    Candidates,
+    KernelTracker,
+    assign,
+    cosine_similarity,
+    mask_similarity,
+)
 
 
 def make_tracker(*args, **options) -> KernelTracker:
     return KernelTracker(*args, **{"score_threshold": 0.3, **options})
 
 
-# ------------------------------------------------------------------------------------------------ similarity
+# --------------------------------------------------------------------------------------- similarity
 
 
 def test_cosine_by_hand():
@@ -32,17 +41,35 @@ def test_cosine_by_hand():
     torch.testing.assert_close(cosine_similarity(old, new), expected)
 
 
-def test_mask_similarity_by_hand():
-    torch.manual_seed(0)
-    old, new, x_mask = torch.randn(3, 4), torch.randn(3, 4), torch.randn(4, 5, 6)
-    old_scores, new_scores = torch.rand(3), torch.rand(3)
-    found = mask_similarity(old, new, x_mask, old_scores, new_scores)
-    for i in range(3):
-        for j in range(3):
-            a, b = (sum(k[d] * x_mask[d] for d in range(4)).sigmoid() for k in (old[i], new[j]))
-            dice = 2 * (a * b).sum() / ((a * a).sum() + (b * b).sum() + 1e-4)
-            torch.testing.assert_close(found[i, j], dice * old_scores[i] * new_scores[j])
-    assert found.amin() >= 0 and found.amax() <= 1
+def some_candidates(count, channels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    queries = torch.randperm(count, generator=generator)
+    kernels = torch.randn(count, channels, generator=generator)
+    return Candidates(kernels, torch.rand(count, generator=generator), queries)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@settings(max_examples=25)
+@given(count=st.integers(1, 4), seed=st.integers(0, 2**31))
+def test_associations_in_numpy(count, seed):
+    """cosine and dice, pair by pair; both times the two scores."""
+    old, new = (some_candidates(count, 5, seed + i) for i in (0, 1))
+    x_mask = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(seed))
+    cosine, dice = np.zeros((2, count, count))
+    for i, a in enumerate(old.kernels.double().numpy()):
+        for j, b in enumerate(new.kernels.double().numpy()):
+            cosine[i, j] = a @ b / (np.sqrt(a @ a) * np.sqrt(b @ b))
+            x, y = (sigmoid(np.einsum("d,dhw->hw", k, x_mask.double().numpy())) for k in (a, b))
+            dice[i, j] = 2 * (x * y).sum() / ((x * x).sum() + (y * y).sum() + 1e-4)
+    live = np.outer(old.scores.numpy(), new.scores.numpy())
+    np.testing.assert_allclose(cosine_similarity(old.kernels, new.kernels), cosine, atol=1e-5)
+    np.testing.assert_allclose(mask_similarity(old.kernels, new.kernels, x_mask), dice, atol=1e-5)
+    np.testing.assert_allclose(ASSOCIATIONS["cosine"](old, new, x_mask), cosine * live, atol=1e-5)
+    np.testing.assert_allclose(ASSOCIATIONS["mask"](old, new, x_mask), dice * live, atol=1e-5)
+    assert set(ASSOCIATIONS) == {"cosine", "mask"} and dice.min() >= 0 and dice.max() <= 1
 
 
 @settings(max_examples=50)
@@ -51,8 +78,53 @@ def test_assignment_is_the_best_of_all(count, seed):
     similarity = torch.rand(count, count, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     found = assign(similarity)
     assert sorted(found.tolist()) == list(range(count)) and found.dtype == torch.long
-    best = max(sum(similarity[i, j] for i, j in enumerate(p)) for p in itertools.permutations(range(count)))
+    best = max(
+        sum(similarity[i, j] for i, j in enumerate(p)) for p in itertools.permutations(range(count))
+    )
     assert float(similarity[range(count), found].sum()) == pytest.approx(float(best), abs=1e-4)
+
+
+@settings(max_examples=50)
+@given(instances=st.integers(1, 4), seed=st.integers(0, 2**31))
+@pytest.mark.parametrize("association", ["cosine", "mask"])
+def test_a_silent_duplicate_inherits_nothing(association, instances, seed):
+    """Every instance has a live kernel and a silent one that is equal to it; queries change places,
+    scores shake.
+
+    For "cosine" that is a theorem: with u = score * kernel of length 1, the largest sum of u.v is
+    the smallest sum of |u - v|^2, and a live slot that goes on in a silent kernel costs at least
+    the gap between their scores.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kernels = torch.randn(instances, 6, generator=generator).repeat(2, 1)
+    live = torch.arange(2 * instances) < instances
+    scores = torch.rand(2 * instances, generator=generator) * 0.4
+    scores = torch.where(live, 0.5 + scores, scores / 4)
+
+    def candidates():
+        order = torch.randperm(2 * instances, generator=generator)
+        shaken = scores + 0.02 * torch.rand(len(scores), generator=generator)
+        return Candidates(kernels[order], shaken[order], order), live[order]
+
+    (old, old_live), (new, new_live) = candidates(), candidates()
+    x_mask = torch.randn(6, 4, 5, generator=generator)
+    found = assign(ASSOCIATIONS[association](old, new, x_mask))
+    assert torch.equal(new_live[found], old_live)
+
+
+def plain_cosine(old, new, x_mask):
+    """The cosine of all kernels, whatever their scores: what the lab compares with."""
+    return cosine_similarity(old.kernels, new.kernels)
+
+
+def test_the_plain_cosine_lets_a_silent_duplicate_inherit():
+    """Why "cosine" weighs by scores: live and silent kernel of one instance are alike, and have
+    changed places."""
+    live, silent = (0, 0.9, 0), (0, 0.1, 0)
+    for association, follows in (("cosine", True), ("mask", True), (plain_cosine, False)):
+        tracker = make_tracker(Scripted([[live, silent], [silent, live]]), 1, association)
+        first, second = (where(tracker.step(numbered(t))) for t in range(2))
+        assert first == {0: 1} and second == ({0: 1} if follows else {0: 2})
 
 
 def test_equal_similarities_leave_queries_where_they_are():
@@ -62,12 +134,14 @@ def test_equal_similarities_leave_queries_where_they_are():
     assert assign(tied).tolist() == [2, 1, 0, 3]
 
 
-# ------------------------------------------------------------------------------------------------ reuse, real model
+# -------------------------------------------------------------------------------- reuse, real model
 
 
 def video(count, height=64, width=64, seed=0):
     torch.manual_seed(seed)
-    start = F.interpolate(torch.rand(1, 3, 8, 8), size=(height, width + count), mode="bicubic").clamp(0, 1)[0]
+    start = F.interpolate(
+        torch.rand(1, 3, 8, 8), size=(height, width + count), mode="bicubic"
+    ).clamp(0, 1)[0]
     return [start[:, :, t : t + width].contiguous() for t in range(count)]  # a camera that pans
 
 
@@ -111,7 +185,9 @@ def test_track_is_the_loop_over_step(tiny):
             by_id.setdefault(identity, [None] * 6)[result.frame] = segmentation
     assert {track.id: track.segmentations for track in found.tracks} == by_id
     for track in found.tracks:
-        assert track.label == int(np.argmax(track.class_scores)) and track.score == max(track.class_scores)
+        assert track.label == int(np.argmax(track.class_scores)) and track.score == max(
+            track.class_scores
+        )
         assert len(track.class_scores) == 8
     # after the last frame, running scores are those of the whole video
     last = {track.id: track.score for track in found.tracks}
@@ -141,59 +217,237 @@ def test_queries_have_no_order(tiny):
             ours, theirs = (dict(zip(r.queries, zip(r.ids, r.scores, r.masks()))) for r in (a, b))
             for query, (identity, score, mask) in theirs.items():
                 other, other_score, other_mask = ours[int(order[query])]
-                assert numbers.setdefault(identity, other) == other  # one and the same, under another number
-                assert score == pytest.approx(other_score, abs=1e-4) and (mask != other_mask).mean() < 1e-3
+                assert (
+                    numbers.setdefault(identity, other) == other
+                )  # one and the same, under another number
+                assert (
+                    score == pytest.approx(other_score, abs=1e-4)
+                    and (mask != other_mask).mean() < 1e-3
+                )
 
 
-# ------------------------------------------------------------------------------------------------ scripted scenes
+def frames_of(name, count, step):
+    """The first frames of a shipped clip, every `step`-th pixel of them, so that a test does not
+    take long."""
+    clip = load_sample(name)
+    return [
+        np.ascontiguousarray(clip.image(t)[::step, ::step]) for t in range(min(count, len(clip)))
+    ]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return MobileInst.from_pretrained("shapes-tiny")
+
+
+@pytest.mark.parametrize("name", sample_names())
+def test_encoded_frames_can_be_played_again_and_again(shipped, name, monkeypatch):
+    """`advance` over frames that are kept says what `track` says of the pictures, and decodes none
+    of them twice."""
+    decoded, decode = [], shipped.decode
+    pictures = frames_of(name, 6, 2)
+    runs = [(1, "cosine"), (1, "mask"), (2, "mask"), (4, "cosine")]
+    expected = [KernelTracker(shipped, *run, score_threshold=0.1).track(pictures) for run in runs]
+    monkeypatch.setattr(shipped, "decode", lambda frame: (decoded.append(frame), decode(frame))[1])
+    with torch.inference_mode():
+        kept = [shipped.encode(image_to_batch(picture)) for picture in pictures]
+    for run, tracks in list(zip(runs, expected, strict=True))[::-1]:
+        tracker = KernelTracker(shipped, *run, score_threshold=0.1)
+        assert tracker.gather(tracker.advance(frame) for frame in kept) == tracks
+        if run == (4, "cosine"):  # the first to be played again: its key frames alone
+            assert [kept.index(frame) for frame in decoded] == [0, 4]
+    assert len(expected[0].tracks) and len(decoded) == len({id(frame) for frame in decoded}) == len(
+        kept
+    )
+
+
+def test_the_mean_of_a_track_is_over_all_key_frames_that_saw_it(shipped):
+    """Clip "fast", T = 5, threshold 0.1: from what the key frames say, one by one.
+
+    Whether the mask of a key frame was large enough to be reported is not asked, nor whether others
+    follow.
+    """
+    tracker = KernelTracker(shipped, 5, "mask", score_threshold=0.1)
+    said, slot_of = [], {}  # of every key frame (slots, classes); identity -> slot
+
+    def results():
+        for t, picture in enumerate(frames_of("fast", 99, 1)):
+            result = tracker.step(picture)
+            if t % 5 == 0:
+                with torch.inference_mode():
+                    scores = shipped(image_to_batch(picture)).scores()[0]
+                said.append(scores[tracker.slots.queries])
+            slots = {int(query): slot for slot, query in enumerate(tracker.slots.queries)}
+            slot_of.update(
+                {identity: slots[query] for identity, query in zip(result.ids, result.queries)}
+            )
+            yield result
+
+    found = tracker.gather(results())
+    assert {track.id for track in found.tracks} == set(slot_of) and len(found.tracks) >= 3
+    for track in found.tracks:
+        counted = [
+            scores[slot_of[track.id]] for scores in said if scores[slot_of[track.id]].max() >= 0.1
+        ]
+        assert track.class_scores == pytest.approx(torch.stack(counted).mean(0).tolist(), abs=1e-5)
+
+
+# ------------------------------------------------------------------------------------ what plugs in
+
+
+class Colours:
+    """A model of three queries, which are red, green and blue: all that a tracker asks of one."""
+
+    config = types.SimpleNamespace(class_names=("red", "green", "blue"))
+
+    def eval(self):
+        return self
+
+    def encode(self, image):
+        features = F.avg_pool2d(image, 8) * 20 - 10  # (1, 3, h, w)
+        scores = 0.9 * torch.eye(3)[None] * (features.amax((2, 3)) > 0)[:, :, None]
+        out = types.SimpleNamespace(
+            kernels=torch.eye(3)[None], mask_features=features, scores=lambda: scores
+        )
+        masks = lambda kernels: apply_kernels(kernels, features)  # noqa: E731
+        return types.SimpleNamespace(size=tuple(image.shape[-2:]), out=out, masks=masks)
+
+
+@pytest.mark.parametrize("association", ["cosine", "mask", plain_cosine])
+def test_another_model_can_be_tracked(association):
+    pictures = torch.zeros(6, 3, 64, 96)
+    for t, picture in enumerate(pictures):
+        picture[0, 8:40, 8 * t : 8 * t + 32] = 1.0  # red walks to the right
+        if t >= 2:
+            picture[2, 40:64, 64:96] = 1.0  # blue comes and stays
+    found = KernelTracker(Colours(), 2, association).track(pictures)
+    assert sorted(track.label for track in found.tracks) == [0, 2] and found.class_names == (
+        "red",
+        "green",
+        "blue",
+    )
+    for track in found.tracks:
+        seen = [t for t, code in enumerate(track.segmentations) if code]
+        assert seen == list(range(0 if track.label == 0 else 2, 6))
+        for t in seen:
+            mask, truth = (
+                rle_codec.decode(track.segmentations[t]),
+                pictures[t, track.label].numpy() > 0,
+            )
+            assert (mask & truth).sum() / (mask | truth).sum() > 0.75
+    assert sorted(entry["category_id"] for entry in found.to_ytvis(1)) == [1, 3]
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+def test_an_association_is_given_both_key_frames(tiny, interval):
+    """Slots as the last key frame left them, queries and mask feature of this one; what it says is
+    what counts."""
+    calls, pictures, previous = [], video(7, 64, 96), None
+
+    def reverse(old, new, x_mask):
+        calls.append((old, new, x_mask))
+        return torch.eye(len(old.scores)).flip(0)
+
+    tracker = make_tracker(tiny, interval, reverse)
+    for t, picture in enumerate(pictures):
+        tracker.step(picture)
+        if t % interval:
+            continue
+        with torch.inference_mode():
+            out = tiny(picture[None])
+        if previous is not None:
+            (old, new, x_mask), (kernels, scores, queries) = calls.pop(), previous
+            assert isinstance(old, Candidates) and isinstance(new, Candidates)
+            for ours, theirs in zip(old, (kernels, scores, queries), strict=True):
+                torch.testing.assert_close(ours, theirs)
+            torch.testing.assert_close(new.kernels, out.kernels[0])
+            torch.testing.assert_close(new.scores, out.scores()[0].amax(-1))
+            assert new.queries.tolist() == list(range(8))
+            torch.testing.assert_close(x_mask, out.mask_features[0])
+            assert tracker.assignment.tolist() == list(range(8))[::-1]
+            assert torch.equal(tracker.similarity, torch.eye(8).flip(0))
+        assert not calls  # once for every key frame but the first
+        slots = tracker.slots
+        torch.testing.assert_close(slots.kernels, out.kernels[0][slots.queries])
+        torch.testing.assert_close(slots.scores, out.scores()[0].amax(-1)[slots.queries])
+        previous = slots.kernels.clone(), slots.scores.clone(), slots.queries.clone()
+
+
+def test_results_are_found_where_they_were():
+    for name in ("FrameResult", "Track", "VideoResult"):
+        assert getattr(tracking, name) is getattr(results, name)
+
+
+# ---------------------------------------------------------------------------------- scripted scenes
 
 
 REGIONS = 4
 
 
 def region(d, height=64, width=64):
-    """Channel d of X_mask is the d-th of four stripes of the frame: kernel e_d segments exactly that."""
+    """Channel d of X_mask is the d-th of four stripes of the frame: kernel e_d segments exactly
+    that."""
     mask = np.zeros((height, width), dtype=bool)
     mask[:, d * width // 4 : (d + 1) * width // 4] = True
     return mask
 
 
 class Scripted(torch.nn.Module):
-    """A model that says what a script says: `script[t]` has one (region, score, class) a query, or None for nothing.
+    """A model that says what a script says: `script[t]` has one (region, score, class) a query, or
+    None for nothing.
 
-    The number of the frame is written into its first pixel. Kernels carry, `carry` times, a channel of their query that
-    no mask shows.
+    The number of the frame is written into its first pixel. Kernels carry, `carry` times, a channel
+    of their query that no mask shows. A region of None is a query that is sure of something and
+    draws nothing.
     """
 
     def __init__(self, script, classes=3, carry=0.0):
         super().__init__()
         self.script, self.classes, self.decoded, self.carry = script, classes, [], carry
         names = ("a", "b", "c")
-        self.config = types.SimpleNamespace(class_names=names, num_queries=len(script[0]), num_classes=classes)
+        self.config = types.SimpleNamespace(
+            class_names=names, num_queries=len(script[0]), num_classes=classes
+        )
 
-    def encode(self, frames, padding_mask=None):
+    def encode(self, frames):
         height, width = frames.shape[-2:]
         x_mask = torch.full((1, REGIONS, height // 8, width // 8), -10.0)
         blank = torch.zeros(1, len(self.script[0]), height // 8, width // 8)
         for d in range(REGIONS):
             x_mask[0, d][torch.from_numpy(region(d, height // 8, width // 8))] = 10.0
-        return Encoded(frames[:, :1, :1, :1], torch.cat([x_mask, blank], 1), None, (height, width))
+        t = round(float(frames[0, 0, 0, 0]) * 1000)
+        return ScriptedFrame(self, t, torch.cat([x_mask, blank], 1), (height, width))
 
-    def decode(self, encoded):
-        t = round(float(encoded.x6) * 1000)
+    def decode(self, t, x_mask):
         self.decoded.append(t)
         queries = self.script[min(t, len(self.script) - 1)]
         logits = torch.full((1, len(queries), self.classes), 1e-4).logit()
-        kernels = torch.full((1, len(queries), REGIONS), -0.25)  # says no everywhere
+        kernels = torch.full((1, len(queries), REGIONS), 0.25)  # says no everywhere: 2.5 - 3 * 2.5
         for n, query in enumerate(queries):
             if query is not None:
                 d, score, label = query
-                kernels[0, n] = F.one_hot(torch.tensor(d), REGIONS).float()
+                if d is not None:
+                    kernels[0, n] = F.one_hot(torch.tensor(d), REGIONS).float()
                 logits[0, n, label] = torch.tensor(score**2).clamp(max=1 - 1e-6).logit()
         objectness = torch.full((1, len(queries)), 30.0)
         kernels = torch.cat([kernels, self.carry * torch.eye(len(queries))[None]], -1)
-        masks = apply_kernels(kernels, encoded.mask_features)
-        return FrameOutput(logits, objectness, kernels, encoded.mask_features, masks, kernels)
+        return FrameOutput(
+            logits, objectness, kernels, x_mask, apply_kernels(kernels, x_mask), kernels
+        )
+
+
+class ScriptedFrame:
+    """What a tracker needs of an encoded frame, and no more."""
+
+    def __init__(self, model, t, x_mask, size):
+        self.model, self.t, self.x_mask, self.size = model, t, x_mask, size
+
+    @property
+    def out(self):
+        return self.model.decode(self.t, self.x_mask)
+
+    def masks(self, kernels):
+        return apply_kernels(kernels, self.x_mask)
 
 
 def numbered(t, height=64, width=64):
@@ -225,8 +479,15 @@ def test_identities_follow_instances_that_change_their_query(association, interv
     assert all(where(result) == where(results[0]) and len(where(result)) == 4 for result in results)
     for t, result in enumerate(results):
         key = t - t % interval
-        assert [script[key][q][0] for q in result.queries] == [0, 1, 2, 3]  # best score first; the query is named
-        assert result.labels == [0, 1, 2, 0] and result.scores == pytest.approx([0.9, 0.8, 0.7, 0.6], abs=1e-3)
+        assert [script[key][q][0] for q in result.queries] == [
+            0,
+            1,
+            2,
+            3,
+        ]  # best score first; the query is named
+        assert result.labels == [0, 1, 2, 0] and result.scores == pytest.approx(
+            [0.9, 0.8, 0.7, 0.6], abs=1e-3
+        )
 
 
 def test_kernels_that_carry_their_query_mislead_the_cosine_but_not_the_masks():
@@ -271,6 +532,19 @@ def test_an_identity_ends_after_its_longest_absence(association):
 
 
 @both
+def test_an_identity_that_ended_keeps_its_mean_and_leaves_none_behind(association):
+    """The next one of the same slot starts afresh."""
+    script = [[(0, 0.9, 0)]] * 2 + [[None]] * 4 + [[(0, 0.6, 1)]]
+    tracker = make_tracker(Scripted(script), 1, association, max_absence=2)
+    found = tracker.track(numbered(t) for t in range(len(script)))
+    means = {track.id: track.class_scores for track in found.tracks}
+    assert set(means) == {1, 2}
+    assert means[1] == pytest.approx([0.9, 0.01, 0.01], abs=2e-3)
+    assert means[2] == pytest.approx([0.01, 0.6, 0.01], abs=2e-3)
+    assert tracker.slots.class_scores() == {2: means[2]}  # of those that live
+
+
+@both
 def test_scores_are_means_over_the_key_frames_that_saw_it(association):
     script = [[(0, 0.8, 0), None], [(0, 0.6, 1), None], [None, None], [(0, 0.5, 1), None]]
     tracker = make_tracker(Scripted(script), 1, association)
@@ -279,16 +553,58 @@ def test_scores_are_means_over_the_key_frames_that_saw_it(association):
     means = [[0.8, floor, floor], [0.7 - 0.3 + floor / 2, 0.3 + floor / 2, floor],
              [(0.8 + 2 * floor) / 3, (1.1 + floor) / 3, floor]]  # fmt: skip
     for result, mean in zip((results[0], results[1], results[3]), means):
-        assert result.scores == pytest.approx([max(mean)], abs=2e-3) and result.labels == [int(np.argmax(mean))]
+        assert result.scores == pytest.approx([max(mean)], abs=2e-3) and result.labels == [
+            int(np.argmax(mean))
+        ]
     assert results[2].ids == [] and results[2].masks().shape[0] == 0
     (track,) = tracker.track(numbered(t) for t in range(4)).tracks
-    assert track.class_scores == pytest.approx(means[-1], abs=2e-3) and track.segmentations[2] is None
+    assert (
+        track.class_scores == pytest.approx(means[-1], abs=2e-3) and track.segmentations[2] is None
+    )
+
+
+# A stripe that is seen, one that is sure of itself and draws nothing, one that is unsure; (score,
+# class).
+SEEN, HIDDEN, UNSURE = (0, 0.9, 0), (None, 0.5, 1), (0, 0.2, 2)
+
+
+@pytest.mark.parametrize("association", ["cosine", "mask"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        [HIDDEN, SEEN, SEEN],
+        [SEEN, HIDDEN, SEEN],
+        [SEEN, SEEN, HIDDEN],
+        [HIDDEN, SEEN, HIDDEN, SEEN, UNSURE, HIDDEN],
+        [UNSURE, SEEN, UNSURE],
+        [SEEN, UNSURE, HIDDEN, HIDDEN],
+    ],
+    ids=["before", "between", "after", "all", "unsure", "at the end"],
+)
+def test_a_key_frame_counts_if_its_score_is_high_though_its_mask_is_not_reported(
+    script, association
+):
+    """Before the identity is there, between the frames that report it, and after the last of
+    them."""
+    tracker = make_tracker(Scripted([[query] for query in script]), 1, association)
+    (track,) = tracker.track(numbered(t) for t in range(len(script))).tracks
+    reported = [t for t, query in enumerate(script) if query is SEEN]
+    assert [t for t, code in enumerate(track.segmentations) if code] == reported
+    counted = [query for query in script if query[1] >= 0.3]
+    mean = [
+        sum(score if label == k else 0.01 for _, score, label in counted) / len(counted)
+        for k in range(3)
+    ]
+    assert track.class_scores == pytest.approx(mean, abs=2e-3)
 
 
 def test_thresholds():
     script = [[(0, 0.65, 0), (1, 0.35, 1)]]
     for threshold, expected in ((0.5, {0}), (0.3, {0, 1}), (0.7, set())):
-        assert set(where(make_tracker(Scripted(script), score_threshold=threshold).step(numbered(0)))) == expected
+        assert (
+            set(where(make_tracker(Scripted(script), score_threshold=threshold).step(numbered(0))))
+            == expected
+        )
     for area, count in ((64 * 16, 2), (64 * 16 + 1, 0)):
         assert len(make_tracker(Scripted(script), min_area=area).step(numbered(0)).ids) == count
     # a pixel needs its probability: edges between -10 and 10 move inwards
@@ -330,7 +646,10 @@ def state(tracker):
 def test_the_state_does_not_grow(association):
     """An unending stream in which some instance enters or leaves at nearly every frame."""
     rng = np.random.default_rng(0)
-    script = [[(d, 0.8, 0) if rng.random() < 0.5 else None for d in rng.permutation(REGIONS)] for _ in range(600)]
+    script = [
+        [(d, 0.8, 0) if rng.random() < 0.5 else None for d in rng.permutation(REGIONS)]
+        for _ in range(600)
+    ]
     tracker = make_tracker(Scripted(script), 2, association, max_absence=1)
     sizes = []
     for t in range(600):
@@ -384,19 +703,29 @@ def test_reset_forgets(tiny):
 
 
 def test_the_similarity_is_kept_for_those_who_look():
-    tracker = make_tracker(Scripted([[(0, 0.9, 0), (1, 0.8, 1)], [(1, 0.8, 1), (0, 0.9, 0)]]), 1, "cosine")
+    tracker = make_tracker(
+        Scripted([[(0, 0.9, 0), (1, 0.8, 1)], [(1, 0.8, 1), (0, 0.9, 0)]]), 1, "cosine"
+    )
     tracker.step(numbered(0))
     assert tracker.similarity is None
     tracker.step(numbered(1))
     assert tracker.assignment.tolist() == [1, 0]
-    torch.testing.assert_close(tracker.similarity, torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
+    expected = torch.tensor(
+        [[0.0, 0.9 * 0.9], [0.8 * 0.8, 0.0]]
+    )  # cosine 1 or 0, times both scores
+    torch.testing.assert_close(tracker.similarity, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"reuse_interval": 0}, "reuse_interval is 0"), ({"reuse_interval": 1.5}, "reuse_interval is 1.5"),
-    ({"association": "iou"}, "'iou'; choose"), ({"score_threshold": 1.2}, "thresholds 1.2"),
-    ({"mask_threshold": 0.0}, "thresholds"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"reuse_interval": 0}, "reuse_interval is 0"),
+        ({"reuse_interval": 1.5}, "reuse_interval is 1.5"),
+        ({"association": "iou"}, "'iou'; choose"),
+        ({"score_threshold": 1.2}, "thresholds 1.2"),
+        ({"mask_threshold": 0.0}, "thresholds"),
+    ],
+)
 def test_bad_arguments_are_refused(tiny, arguments, message):
     with pytest.raises(ValueError, match=message):
         KernelTracker(tiny, **arguments)
@@ -407,7 +736,7 @@ def test_an_empty_video_is_refused(tiny):
         make_tracker(tiny).track([])
 
 
-# ------------------------------------------------------------------------------------------------ results
+# ------------------------------------------------------------------------------------------ results
 
 
 def annotations(script, frames):
@@ -436,9 +765,14 @@ def test_results_are_what_the_evaluation_reads(association):
     results = found.to_ytvis(7, category_ids=[0, 10, 20])
     figures = evaluate_ytvis(annotations(script, 4), results)
     assert figures["AP"] == pytest.approx(1.0) or figures["AP"] == pytest.approx(100.0)
-    assert {r["video_id"] for r in results} == {7} and all(len(r["segmentations"]) == 4 for r in results)
+    assert {r["video_id"] for r in results} == {7} and all(
+        len(r["segmentations"]) == 4 for r in results
+    )
     assert {r["category_id"] for r in found.to_ytvis(7)} <= {1, 2, 3}
-    assert len(found.to_ytvis(7, min_score=0.0)) == 3 * len(found.tracks) and found.to_ytvis(7, min_score=1.0) == []
+    assert (
+        len(found.to_ytvis(7, min_score=0.0)) == 3 * len(found.tracks)
+        and found.to_ytvis(7, min_score=1.0) == []
+    )
 
 
 def test_nothing_found_is_an_empty_result():

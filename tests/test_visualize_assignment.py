@@ -9,7 +9,8 @@ import torch
 from matplotlib.patches import Ellipse, Rectangle
 
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
-from minst.matcher import Instances, hungarian_match, matching_scores, resize_masks
+from minst.data.transforms import resize_masks
+from minst.matcher import Instances, hungarian_match, matching_scores
 from minst.visualize.assignment import plot_assignment, plot_matching
 from minst.visualize.style import save
 
@@ -125,7 +126,7 @@ def test_matching_is_that_of_the_matcher(model, frame):
     seen = np.flatnonzero(masks.any((1, 2)))
     with torch.no_grad():
         out = model(torch.from_numpy(image).permute(2, 0, 1).float()[None] / 255)
-    small = resize_masks(torch.from_numpy(masks[seen]), (12, 16))
+    small = resize_masks(torch.from_numpy(masks[seen]))
     target = Instances(torch.from_numpy(CLIP.labels[seen]), small, torch.arange(len(seen)))
     rows, columns = hungarian_match(out.class_logits, out.mask_logits, [target])[0]
     scores = matching_scores(out.class_logits[0], out.mask_logits[0], target)

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch.nn.functional import layer_norm
 
 from minst import load_sample
+from minst.data.batches import pad_batch
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
-from minst.model import pad_batch
 from minst.visualize.attention import AttentionMaps, attention_maps, plot_attention
 from minst.visualize.style import INK, rgb, save
 
@@ -21,10 +21,11 @@ def frames(height, width, count=2, seed=0):
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-def update(stage, queries, weights, values):
-    """A stage's output from attention weights (heads, N, S) and values (S, D), by loops over heads, in float64."""
-    cross, own = stage.cross_attention, stage.self_attention
-    state = {name: p.detach().double() for name, p in stage.named_parameters()}
+def update(decoder, content, who, weights, values):
+    """A decoder's output from content and learned queries (N, D), attention weights (heads, N, S)
+    and values (S, D), by loops over heads, in float64."""
+    cross, own = decoder.cross_attention, decoder.self_attention
+    state = {name: p.detach().double() for name, p in decoder.named_parameters()}
 
     def linear(x, name):
         return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]
@@ -36,35 +37,37 @@ def update(stage, queries, weights, values):
         parts = linear(values, f"{name}.v").chunk(attention.heads, dim=-1)
         return linear(torch.cat([w @ part for w, part in zip(weights, parts)], dim=-1), f"{name}.out")
 
-    queries = norm(queries + mix("cross_attention", cross, weights.double(), values.double()), "norm1")
-    q, k = (linear(queries, f"self_attention.{n}").chunk(own.heads, dim=-1) for n in "qk")
+    content = norm(content + mix("cross_attention", cross, weights.double(), values.double()), "norm1")
+    q, k = (linear(content + who, f"self_attention.{n}").chunk(own.heads, dim=-1) for n in "qk")
     among = [(a @ b.T / math.sqrt(a.shape[-1])).softmax(-1) for a, b in zip(q, k)]
-    return norm(queries + mix("self_attention", own, among, queries), "norm2")
+    return norm(content + mix("self_attention", own, among, content), "norm2")
 
 
-@pytest.mark.parametrize("decoder", ["global-local", "global", "local", "local-local"])
+@pytest.mark.parametrize("normalise_global", [True, False])
 @pytest.mark.parametrize("size", [(128, 192), (96, 160), (70, 131)])
-def test_the_maps_are_the_weights_that_the_model_uses(make_model, decoder, size):
-    model = make_model(decoder=decoder)
+def test_the_maps_are_the_weights_that_the_model_uses(make_model, normalise_global, size):
+    model = make_model(normalise_global=normalise_global)
     maps = attention_maps(model, frames(*size))
     rows, columns = (-(-n // 32) for n in size)
-    assert maps.sources == tuple(decoder.split("-")) and maps.stride == 32 and maps.size == size
+    assert maps.stride == 32 and maps.size == size
+    dual = model.instance_decoder
     with torch.inference_mode():
-        x6, x_mask, _, _ = encoded = model.encode(frames(*size))
-        expected = model.instance_decoder(*encoded[:3])
-    whole, first = x6.shape[-2:], None
+        frame = model.encode(frames(*size))
+        q_g = frame.out.global_queries  # of the global decoder
+        tokens = dual.global_tokens(frame.x6)[0], dual.local_tokens(frame.padded_x_mask)[0]
+        _, pos = dual.local_tokens(frame.padded_x_mask)
+        q_l = dual.local_decoder(q_g, dual.queries, tokens[1], pos, frame.token_padding)
     for image in range(2):
-        queries = model.instance_decoder.queries.detach().double()
-        for stage, source, weights in zip(model.instance_decoder.stages, maps.sources, maps.weights, strict=True):
+        who = dual.queries.detach().double()
+        content = torch.zeros_like(who)
+        steps = zip((dual.global_decoder, dual.local_decoder), tokens, maps.weights, (q_g, q_l))
+        for decoder, x, weights, theirs in steps:
             assert weights.shape == (2, model.config.heads, 8, rows, columns)
             torch.testing.assert_close(weights.sum((-2, -1)), torch.ones(2, model.config.heads, 8))
-            with torch.inference_mode():
-                tokens, _ = model.instance_decoder.tokens(source, x6, x_mask)
-            inside = tokens[image].unflatten(0, whole)[:rows, :columns].flatten(0, 1)  # by hand: no padded token
-            queries = update(stage, queries, weights[image].flatten(-2), inside)
-            first = queries if stage is model.instance_decoder.stages[0] else first
-        for ours, theirs in zip((first, queries), expected):
-            torch.testing.assert_close(ours, theirs[image].double(), rtol=1e-4, atol=1e-4)
+            # by hand: no padded token
+            inside = x[image].unflatten(0, frame.x6.shape[-2:])[:rows, :columns].flatten(0, 1)
+            content = update(decoder, content, who, weights[image].flatten(-2), inside)
+            torch.testing.assert_close(content, theirs[image].double(), rtol=1e-4, atol=1e-4)
 
 
 def test_batched_encoded_single_and_fused_are_the_same(make_model):
@@ -73,12 +76,12 @@ def test_batched_encoded_single_and_fused_are_the_same(make_model):
     image = (batch[1] * 255).round().byte().permute(1, 2, 0).numpy()
     together, encoded, alone = (attention_maps(model, x) for x in (batch, model.encode(batch), image))
     torch.testing.assert_close(together.weights, encoded.weights)
-    for stage in range(2):
-        assert not together.weights[stage].requires_grad and alone.weights[stage].shape[0] == 1
+    for decoder in range(2):
+        assert not together.weights[decoder].requires_grad and alone.weights[decoder].shape[0] == 1
         # random weights amplify rounding, which depends on the number of threads; other frames differ by far more
-        torch.testing.assert_close(together.weights[stage][1:2], alone.weights[stage], rtol=0.05, atol=5e-3)
-        assert (together.weights[stage][0] - alone.weights[stage][0]).abs().max() > 0.02
-        np.testing.assert_allclose(together.on_frame(stage, 3, 1), alone.on_frame(stage, 3), rtol=0.05, atol=0.1)
+        torch.testing.assert_close(together.weights[decoder][1:2], alone.weights[decoder], rtol=0.05, atol=5e-3)
+        assert (together.weights[decoder][0] - alone.weights[decoder][0]).abs().max() > 0.02
+        np.testing.assert_allclose(together.on_frame(decoder, 3, 1), alone.on_frame(decoder, 3), rtol=0.05, atol=0.1)
     fused = attention_maps(copy.deepcopy(model).fuse(), image)
     for ours, theirs in zip(fused.weights, alone.weights, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=5e-3)  # a softmax enlarges the rounding
@@ -106,7 +109,7 @@ def test_a_map_lies_over_its_cells_and_even_attention_is_one():
     weights = torch.zeros(1, 2, 3, 3, 4)
     weights[0, 0, 1] = 1 / 12
     weights[0, 1, 1, 2, 3] = 1.0
-    maps = AttentionMaps(("local",), (weights,), 32, (70, 101))  # 3 x 4 cells, of which the last overhang
+    maps = AttentionMaps((weights,), 32, (70, 101))  # 3 x 4 cells, of which the last overhang
     even, corner = maps.on_frame(0, 1)
     assert even.shape == (70, 101)
     np.testing.assert_allclose(even, 1, rtol=1e-5)
@@ -118,7 +121,7 @@ def test_a_map_lies_over_its_cells_and_even_attention_is_one():
 def test_the_share_inside_a_mask_counts_pixels():
     rng = np.random.default_rng(0)
     weights = torch.from_numpy(rng.dirichlet(np.ones(12), (1, 2, 3)).reshape(1, 2, 3, 3, 4)).float()
-    maps = AttentionMaps(("local",), (weights,), 32, (70, 101))
+    maps = AttentionMaps((weights,), 32, (70, 101))
     mask = rng.random((70, 101)) < 0.3
     mask[20:, 70:] = True
     expected = np.zeros(2)
@@ -146,7 +149,7 @@ def test_the_figure_says_what_it_measures():
     best = int(out.scores()[0].amax(-1).argmax())
     full = torch.nn.functional.interpolate(out.mask_logits[:, best : best + 1], scale_factor=8.0, mode="bilinear")[0, 0]
     mask = (full >= 0).numpy()
-    ratios = [maps.inside(stage, best, mask) / mask.mean() for stage in range(2)]
+    ratios = [maps.inside(decoder, best, mask) / mask.mean() for decoder in range(2)]
     head = fig.texts[0].get_text()
     assert f"query {best} " in head
     assert head.endswith(f"{ratios[0].mean():.1f} x chance in X_G, {ratios[1].mean():.1f} x chance in X_L")
@@ -154,7 +157,8 @@ def test_the_figure_says_what_it_measures():
     assert titles[0] == f"mean of 8 heads: {ratios[1].mean():.1f} x"
     assert titles[1:] == [f"head {i + 1}: {ratio:.1f} x" for i, ratio in enumerate(ratios[1])]
     words = panels(fig)[9].get_ylabel()
-    assert CATEGORIES[int(out.class_logits[0, best].argmax())] in words and "X_L, 48 tokens" in words
+    assert CATEGORIES[int(out.class_logits[0, best].argmax())] in words and "local decoder:\nX_L, 48 tokens" in words
+    assert "global decoder:\nX_G, 48 tokens" in panels(fig)[0].get_ylabel()
     assert f"{100 * mask.mean():.0f} % of area" in words
     # the line has the colour of the instance that the mask holds
     truth = clip.render(4).masks
@@ -177,10 +181,10 @@ def test_own_videos_of_other_sizes_and_several_queries(make_model, tmp_path):
     assert len(panels(fig)) == 3 * 2 * 9 and "queries 5, 2, 0" in fig.texts[0].get_text()
     assert all(axes.images[0].get_array().shape == (131, 70, 3) for axes in panels(fig))
     save(fig, tmp_path / "portrait.png", dpi=40)
-    single = make_model(decoder="local-local", heads=1)
+    single = make_model(heads=1)
     assert len(panels(plot_attention(single, portrait, query=np.int64(3)))) == 2 * 2
-    wide = plot_attention(make_model(decoder="global", heads=16), [np.zeros((64, 200, 3), np.uint8)])
-    assert len(panels(wide)) == 17 and wide.texts[0].get_text().count("chance in") <= 1
+    wide = plot_attention(make_model(heads=16), [np.zeros((64, 200, 3), np.uint8)])
+    assert len(panels(wide)) == 2 * 17 and wide.texts[0].get_text().count("chance in") <= 2
 
 
 def test_masks_without_an_instance_or_a_pixel(make_model, monkeypatch):

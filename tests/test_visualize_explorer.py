@@ -11,7 +11,10 @@ pytest.importorskip("anywidget", reason="the explorer's extra is missing: pip in
 
 import io
 
+import torch
+
 from minst import MobileInst
+from minst.model import image_to_batch
 from minst.visualize import explorer as module
 from minst.visualize.explorer import explore
 from minst.visualize.recording import Settings
@@ -48,15 +51,22 @@ def test_it_starts_with_controls_open_and_the_first_frame(explorer):
     assert f"soft mask of query {explorer.query}" in explorer.tiles.overlay
 
 
+def who_serves(explorer) -> list[set]:
+    """{(identity, query)} of every frame: what the timeline shows."""
+    return [{*zip(frame.ids, frame.queries)} for frame in explorer.replay.frames]
+
+
 @pytest.mark.parametrize(
     "control, value", [("frame", 7), ("interval", 6), ("association", "cosine"), ("score", 0.7), ("mask", 0.7)]
 )
 def test_every_control_is_followed(explorer, control, value):
     explorer.frame.value = 11
-    chart = explorer.chart.overlay
+    chart, served = explorer.chart.overlay, who_serves(explorer)
     image, caption = explorer.picture.image, explorer.caption.value
     getattr(explorer, control).value = value
-    if control != "mask":  # which moves contours alone
+    if control == "association":  # which may find the same
+        assert (explorer.chart.overlay != chart) == (who_serves(explorer) != served)
+    elif control != "mask":  # which moves contours alone
         assert explorer.chart.overlay != chart
     if control in ("frame", "interval"):
         assert explorer.caption.value != caption
@@ -74,6 +84,9 @@ def test_a_click_on_an_object_selects_its_query_and_one_beside_it_changes_nothin
         y, x = np.argwhere(mask & (masks.sum(0) == 1))[20]
         explorer.picture.click = {"x": (x + 0.5) / 256, "y": (y + 0.5) / 192, "pick": "", "count": query}
         assert explorer.query == query and f"query {query}</b> serves" in explorer.caption.value
+        with torch.inference_mode():
+            scores = explorer.recording.model(image_to_batch(explorer.recording.images[0])).scores()
+        assert f"score {scores[0, query].max():.2f} in this key frame" in explorer.caption.value
     y, x = np.argwhere(~masks.any(0))[0]
     explorer.picture.click = {"x": (x + 0.5) / 256, "y": (y + 0.5) / 192, "pick": "", "count": 99}
     assert explorer.query == query

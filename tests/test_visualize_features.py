@@ -21,10 +21,11 @@ def by_hand(model, image):
         x = (x - model.pixel_mean) / model.pixel_std
         x = torch.nn.functional.pad(x, (0, -width % 64, 0, -height % 64))
         levels = model.backbone(x)
-        before = [lateral(x) for lateral, x in zip(model.mask_decoder.laterals, levels)]
-        enhancers = model.mask_decoder.enhancers
-        after = [enhance(x, levels[3]) for enhance, x in zip(enhancers, before)] if enhancers is not None else []
-        return [*levels, model.mask_decoder(*levels)], before, after
+        decoder, (x3, x4, x5, x6) = model.mask_decoder, levels
+        before = [decoder.lateral_x3(x3), decoder.lateral_x4(x4), decoder.lateral_x5(x5)]
+        enhancers = decoder.enhance_x3, decoder.enhance_x4, decoder.enhance_x5
+        after = [enhance(x, x6) for enhance, x in zip(enhancers, before)]
+        return [*levels, decoder(*levels)], before, after
 
 
 @pytest.mark.parametrize("preset", ["shapes-tiny", "seaformer-tiny", "mobilenetv2"])

@@ -7,7 +7,7 @@ import torch
 from matplotlib.patches import FancyBboxPatch
 
 from minst import MobileInst, MobileInstConfig
-from minst.model import summary
+from minst.macs import summary
 from minst.visualize import pipeline
 from minst.visualize.pipeline import BLOCKS, QUIET, plot_pipeline
 from minst.visualize.style import rgb, save
@@ -37,7 +37,7 @@ def test_every_shape_on_the_map_is_that_of_a_real_run(preset, size):
     said = words(plot_pipeline(model, size))
     for name, level in zip(("X3", "X4", "X5", "X6"), levels, strict=True):
         assert f"{name}  {times(*level.shape[1:])}" in said
-    assert times(*encoded.mask_features.shape[1:]) in said and times(*out.mask_logits.shape[1:]) in said
+    assert times(*encoded.padded_x_mask.shape[1:]) in said and times(*out.mask_logits.shape[1:]) in said
     assert f"class  {times(*out.class_logits.shape[1:])}" in said
     assert f"objectness  {out.objectness.shape[1]}" in said
     assert f"kernels K  {times(*out.kernels.shape[1:])}" in said
@@ -89,15 +89,15 @@ def test_the_switches_of_an_ablation_are_seen():
         return words(plot_pipeline(model, (64, 64)))
 
     paper = of()
-    assert paper.count("global stage") == 1 and paper.count("local stage") == 2  # of frames t and t + delta
-    assert {"max pool", "X6 enhances X3..X5", "down, up, down"} <= set(paper) and "no injection" not in paper
-    alone = of(decoder="global", semantic_enhancer=False, injection=False)
-    assert alone.count("global stage") == 2 and "local stage" not in alone and "max pool" not in alone
-    assert {"no semantic enhancer", "down, up, down", "no injection"} <= set(alone)
-    double = of(decoder="local-local", pooling="avg", bottom_up=False)
-    assert double.count("local stage") == 3 and "global stage" not in double and double.count("avg pool") == 1
-    assert {"X6 enhances X3..X5", "top-down only"} <= set(double)
-    assert of(decoder="local").count("local stage") == 2
+    assert paper.count("global decoder") == 1
+    assert paper.count("local decoder") == 2  # of frames t and t + delta
+    assert {"max pool", "X6 enhances X3..X5", "down, up, down"} <= set(paper)
+    assert "no injection" not in paper
+    plain = of(semantic_enhancer=False, injection=False)
+    assert {"no semantic enhancer", "down, up, down", "no injection"} <= set(plain)
+    other = of(pooling="avg", bottom_up=False)
+    assert other.count("avg pool") == 1 and "max pool" not in other
+    assert {"X6 enhances X3..X5", "top-down only"} <= set(other)
 
 
 def test_the_map_leaves_model_and_random_numbers_as_they_are(tmp_path):

@@ -101,6 +101,7 @@ def test_query_states_are_those_of_single_key_frames(model):
         out = model(frame)
     assert torch.equal(states.kernels[1], out.kernels[0]) and torch.equal(states.mask_logits[1], out.mask_logits[0])
     assert torch.equal(states.scores[1], out.scores()[0])
+    assert torch.equal(states.probabilities[1], out.class_logits[0].sigmoid())
     assert states.soft_masks(5).shape == (3, 96, 128)
     assert len(query_states(model, CLIP, num_frames=11, start=4).images) == 2  # the video ends
     for bad in ({"start": 6}, {"start": -1}, {"num_frames": 0}):
@@ -122,7 +123,7 @@ def test_chosen_queries_are_strong_and_of_different_objects():
         logits[:, query, row : row + 2] = 9.0
     scores = torch.zeros(3, 5, 2)
     scores[:, :, 1] = torch.tensor([0.5, 0.9, 0.6, 0.1, 0.8])
-    states = fig2.QueryStates([], scores, torch.zeros(3, 5, 4), logits)
+    states = fig2.QueryStates([], scores, torch.zeros(3, 5, 4), logits, scores)
     assert choose_queries(states) == [1, 2, 0]  # not 4, a copy, nor 3, weak
     assert choose_queries(states, count=2) == [1, 2]
 
@@ -194,7 +195,57 @@ def test_first_holders_are_one_to_one_and_keep_what_they_have():
     ious[2, 0, 0] = 0.6  # ... which query 0 then holds
     ious[2, 3, 1] = 1.0
     ious[:, 1, 2] = 0.49
-    assert fig2._first_holders(ious) == {1: 2, 0: 0}
+    assert fig2._first_holders(ious, np.ones(ious.shape)) == {1: 2, 0: 0}
+    ious[0, 1, 1] = 0.8  # a rougher mask of instance 1, whose query knows its class
+    said = np.full(ious.shape, 0.01)
+    said[0, 1, 1] = 0.9
+    assert fig2._first_holders(ious, said)[1] == 1
+
+
+def test_the_probabilities_are_those_of_the_instances_classes():
+    said = torch.rand(2, 5, 3)  # T, N, K
+    states = fig2.QueryStates([], said.sqrt(), torch.zeros(2, 5, 4), torch.zeros(2, 5, 1, 1), said)
+    of = states.of_instances
+    clip = SimpleNamespace(labels=np.array([2, 0, 1]))
+    for names in (("a", "b", "c"), ()):
+        np.testing.assert_array_equal(of(clip, 3, names), said[:, :, [2, 0, 1]])
+    clip.categories = ["c", "a", "d"]  # in another order, and "d" is unknown: decides nothing
+    found = of(clip, 3, ("a", "b", "c"))
+    np.testing.assert_array_equal(found[:, :, 1:], said[:, :, [2, 0]])
+    assert (found[:, :, 0] == 1).all()
+    assert (of(SimpleNamespace(), 2, ("a",)) == np.ones((2, 5, 2))).all()  # no labels
+
+
+class Doubled(Scripted):
+    """As Scripted, and query 6 segments what query 3 does, without a flaw, but is silent."""
+
+    def __call__(self, frame):
+        out = super().__call__(frame)
+        exact = out.mask_logits[0, 3].clone()
+        out.mask_logits[0, 3] = exact.roll(1, -1).maximum(exact)  # rougher, and still IoU >= 0.5
+        out.mask_logits[0, 6] = exact
+        return out
+
+
+def test_the_silent_duplicate_of_a_better_outline_is_not_the_holder():
+    assert set(rows_of(plot_query_consistency(Doubled(), CLIP))) == {4, 3}
+    # without labels p is unknown: the outline decides
+    nameless = type("Clip", (), {"render": lambda _, t: CLIP.render(t), "__len__": lambda _: 6})()
+    assert set(rows_of(plot_query_consistency(Doubled(), nameless))) == {4, 6}
+
+
+def scores_below(axes):
+    """{frame: the number below its mask}"""
+    return {int(t.xy[0]): float(t.get_text()) for t in axes.texts if hasattr(t, "xy")}
+
+
+def test_the_score_of_the_query_stands_below_each_mask(model):
+    fig = plot_query_consistency(model, CLIP, num_frames=5, queries=[6, 2], start=1)
+    states = query_states(model, CLIP, 5, 1)
+    for query, axes in rows_of(fig).items():
+        expected = dict(enumerate(states.scores[:, query].amax(-1).tolist()))
+        assert scores_below(axes) == pytest.approx(expected, abs=0.0051)
+    assert "Below a mask: its score" in fig.texts[1].get_text()
 
 
 def test_a_sliver_of_an_instance_chooses_no_query():
@@ -202,13 +253,15 @@ def test_a_sliver_of_an_instance_chooses_no_query():
     truth[0, 0, 10:16, :2] = truth[1:, 0, 8:24, :16] = True  # it comes in: 12, 256 pixels
     logits = torch.full((3, 3, 4, 6), -9.0)
     logits[1:, 2, 1:3, :2] = 9.0
-    states = fig2.QueryStates([np.zeros((32, 48, 3), np.uint8)] * 3, torch.ones(3, 3, 1), torch.ones(3, 3, 4), logits)
+    images, ones = [np.zeros((32, 48, 3), np.uint8)] * 3, torch.ones(3, 3, 1)
+    states = fig2.QueryStates(images, ones, torch.ones(3, 3, 4), logits, ones)
+    said = [np.ones((3, 3, 1))]
     exact = fig2._ious
     try:
         fig2._ious = lambda *_: np.array([[[1.0], [0], [0]], [[0.0], [0], [1]], [[0.0], [0], [1]]])
-        assert fig2._choose([states], truth, None) == ([0], [[2]], [{2: 1}])
+        assert fig2._choose([states], truth, said, None) == ([0], [[2]], [{2: 1}])
         truth[0, 0, :8, :4] = True  # 44 pixels: more than a tenth
-        assert fig2._choose([states], truth, None) == ([0], [[0]], [{0: 1}])
+        assert fig2._choose([states], truth, said, None) == ([0], [[0]], [{0: 1}])
     finally:
         fig2._ious = exact
     np.testing.assert_allclose(exact(states, truth)[1:, :, 0], [[0, 0, 1], [0, 0, 1]], atol=0.5)
@@ -285,7 +338,8 @@ def test_an_instance_that_is_not_visible_is_neither_held_nor_lost():
     truth[[0, 1, 3], 1, :8] = True
     logits = torch.full((4, 3, 2, 2), -9.0)
     logits[[0, 1, 2], 1, 0] = 9.0  # in frame 2 as well, where nothing is
-    states = fig2.QueryStates([np.zeros((16, 16, 3), np.uint8)] * 4, torch.ones(4, 3, 1), torch.ones(4, 3, 4), logits)
+    images, ones = [np.zeros((16, 16, 3), np.uint8)] * 4, torch.ones(4, 3, 1)
+    states = fig2.QueryStates(images, ones, torch.ones(4, 3, 4), logits, ones)
     row = fig2._row(states, 1, [1], 1, 2, ("fish",), truth)
     assert row.held == [True, True, None, False] and row.label == "fish 1.00" and row.others == []
     assert (row.outline == truth[:, 1]).all()
@@ -339,6 +393,9 @@ def test_the_words_of_fig2_stay_on_the_page(model):
         for axes in fig.axes:
             numbers = [t.get_window_extent() for t in axes.get_xticklabels()]
             assert all(a.x1 < b.x0 for a, b in pairwise(numbers))
+            below = [t.get_window_extent() for t in axes.texts if hasattr(t, "xy")]
+            below = below if axes in rows_of(fig).values() else []
+            assert all(a.x1 < b.x0 for a, b in pairwise(below))
 
 
 def test_save_writes_three_formats_and_replaces(model, tmp_path):
@@ -361,7 +418,7 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     logits[0, 5, 5:7, 6:10] = logits[1, 5, 1:4, 6:10] = 9.0  # another object
     scores = torch.zeros(2, 9, 1)
     scores[:, [2, 5, 7], 0] = torch.tensor([0.9, 0.8, 0.5])
-    states = fig2.QueryStates([image, image], scores, torch.zeros(2, 9, 4), logits)
+    states = fig2.QueryStates([image, image], scores, torch.zeros(2, 9, 4), logits, scores)
 
     def tint(picture, y, x):  # of a pixel: what the opaque part of its colour must have been
         return (picture[y, x] - 0.35 * 166) / 0.65

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from minst.data.shapes import ShapesConfig, shapes_clip
-from minst.model import MobileInst
+from minst.model import MobileInst, image_to_batch
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
 from minst.visualize.recording import Recording, Settings, read_frames
@@ -87,6 +87,20 @@ def test_a_replay_does_not_run_the_network(recording, monkeypatch):
     monkeypatch.setattr(recording.model, "encode", None)
     monkeypatch.setattr(recording.model, "decode", None)
     assert recording.replay(Settings(2)).frames
+
+
+def test_a_recording_keeps_no_masks_of_all_queries_and_decodes_once(shipped, monkeypatch):
+    decode, asked = type(shipped).decode, []
+    monkeypatch.setattr(type(shipped), "decode", lambda *args: asked.append(args) or decode(*args))
+    recording = Recording(shipped, read_frames(CLIP))
+    assert len(asked) == len(recording.frames) == 6
+    for frame, image in zip(recording.frames, recording.images):
+        assert frame.out.mask_logits is None and frame.forget_masks() is frame
+        with torch.inference_mode():
+            out = shipped(image_to_batch(image))
+        torch.testing.assert_close(frame.out.kernels, out.kernels)
+        torch.testing.assert_close(frame.masks(out.kernels), out.mask_logits)
+    assert len(asked) == 2 * 6  # by this test's own calls alone
 
 
 def test_soft_masks_are_those_that_the_tracker_cuts(recording):

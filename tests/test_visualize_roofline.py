@@ -64,14 +64,15 @@ def test_bars_are_the_shares_of_macs_and_of_time(rows):
         "layer9",
         "trans",
         "SIM.1",
-        "laterals.0",
-        "top_down.2",
-        "top_down.0",
-        "bottom_up.1",
+        "lateral_x3",
+        "enhance_x4",
+        "fuse_p5",
+        "fuse_p3",
+        "fuse_n5",
         "out",
     ]
     assert [name for name in names if name in order] == order
-    assert names[names.index("laterals.0") - 1] == names[-3] == "in between"  # at the end of their parts
+    assert names[names.index("lateral_x3") - 1] == names[-3] == "in between"  # at the end of their parts
     for up in (True, False):  # what is drawn over each other adds up without gaps, from 0 on
         stacked = [
             b for b in axes.patches if round(b.get_x() + 0.4) == names.index("trans") and (b.get_height() > 0) == up

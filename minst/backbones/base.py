@@ -5,8 +5,6 @@
     ConvStage         [stem] -> layer1 -> layer2 -> ..., one inverted residual a row of a table
     TransformerBlock  x + attention(x), then x + MLP(x), on maps: tokens stay where they lie
 
-Symbols: B batch, C channels, H W height and width, k kernel size.
-
 Names such as `c`, `conv`, `fc1` are those of the official checkpoints, which load as they are.
 
 Lesson: notebooks/02_backbone.ipynb
@@ -66,12 +64,9 @@ class InvertedResidual(nn.Module):
 
 
 class ConvStage(nn.Sequential):
-    """Inverted residuals `layer1`, `layer2`, ..., one a row; a stride-2 convolution may come first.
+    """Inverted residuals `layer1`, ..., one a row; a stride-2 convolution may come first."""
 
-    in_channels: of `layer1`. stem: the name of that convolution, on which the official code bases
-    do not agree, or None for none.
-    """
-
+    # `stem` is that convolution's name, on which the official code bases do not agree.
     def __init__(self, rows: Rows, in_channels: int = 16, stem: str | None = None):
         super().__init__()
         if stem is not None:
@@ -105,10 +100,7 @@ class MLP(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """x + attention(x), then x + MLP(x). No layer norm: every convolution has a batch norm.
-
-    drop_path: probability with which, in training, a branch is left out for a sample.
-    """
+    """x + attention(x), then x + MLP(x). No layer norm: every convolution has a batch norm."""
 
     def __init__(self, attention: nn.Module, mlp: nn.Module, drop_path: float):
         # torchvision takes over a second to import: only who builds a transformer waits for it.
@@ -116,6 +108,7 @@ class TransformerBlock(nn.Module):
 
         super().__init__()
         self.attn = attention
+        # In training a branch is left out with this probability, sample by sample.
         self.drop_path = StochasticDepth(drop_path, "row")
         self.mlp = mlp
 
@@ -128,10 +121,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Sequential):
-    """`depth` blocks, under the name that they have in the checkpoints.
-
-    attention: makes the attention of one block. dim: channels of the map.
-    """
+    """`depth` blocks on maps of `dim` channels; `attention` makes the attention of one of them."""
 
     def __init__(self, attention: Callable[[], nn.Module], dim: int, depth: int, mlp_ratio: int):
         super().__init__()

@@ -5,13 +5,7 @@
                      X3 (32)            X4 (96)         X5 (320)        X6 (320)
 
 No part of it sees the whole frame at once: what that costs is what the comparison shows.
-
-Assumption: X6 is one more inverted residual of the same width, expansion 2 (expansion 6 on 320
-    channels would cost as much as a tenth of the whole backbone). X5 is the last map before
-    torchvision's 1280-channel convolution, which serves the classifier and is left out.
-Deviation: nothing is injected, `injection` changes nothing.
-
-The keys are torchvision's (`features.0.0.weight`, ...), whose ImageNet checkpoint loads as it is.
+Nothing is injected. The keys are torchvision's, whose ImageNet checkpoint loads as it is.
 
 Lesson: notebooks/02_backbone.ipynb
 """
@@ -46,6 +40,8 @@ class MobileNetV2(nn.Module):
         super().__init__()
         self.features = mobilenet_v2(weights=None, width_mult=width).features[:18]
         c3, c4, c5 = (self.features[last].out_channels for last in LAST_LAYERS)
+        # Assumption: X6 is one more inverted residual of the same width, of expansion 2 (6 would
+        # cost a tenth of the backbone). X5 is the last map before the classifier's convolution.
         self.x6 = InvertedResidual(c5, c5, stride=token_stride // 32, expand_ratio=2)
         # torchvision initialises a whole network from outside; a block alone is left to us.
         for conv in self.x6.modules():

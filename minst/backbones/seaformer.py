@@ -4,9 +4,6 @@
              1/4     1/8     1/16    1/32              1/64
                      X3      X4              X5                X6
 
-Deviation: the official fusion of local and global features belongs to its segmentation head, not
-    to the backbone. MobileInst's mask decoder does that work here; so `injection` changes nothing.
-
 Lesson: notebooks/02_backbone.ipynb
 """
 
@@ -55,11 +52,9 @@ class AxisPosition(nn.Module):
 
 
 class SqueezeAxialAttention(nn.Module):
-    """Attention over H rows and W columns instead of H*W cells: H^2 + W^2 pairs, not (H*W)^2.
+    """Attention over H rows and W columns instead of H*W cells: H^2 + W^2 pairs, not (H*W)^2."""
 
-    key_dim: channels of q and of k in each of the heads; v has `value_ratio` times as many.
-    """
-
+    # key_dim: channels of q and of k in each of the heads; v has `value_ratio` times as many.
     def __init__(self, dim: int, key_dim: int, heads: int, value_ratio: int):
         super().__init__()
         self.heads = heads
@@ -80,8 +75,8 @@ class SqueezeAxialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same."""
         # y = h_sigmoid(proj(relu6(v + A_row + A_col))) * detail(q, k, v)
-        # A_row = softmax(q_r^T k_r / sqrt(d)) v_r, with q, k, v averaged over the width; A_col the
-        # same over the height.
+        # A_row = encode(softmax(q_r^T k_r / sqrt(d)) v_r), where q_r, k_r, v_r are q, k, v averaged
+        # over the width; A_col is the same over the height.
         q, k, v = self.to_q(x), self.to_k(x), self.to_v(x)  # (B, C_qk, H, W) twice, (B, C_v, H, W)
         # Squeeze the width: one token a row. S = H.
         q_row, k_row, v_row = q.mean(3), k.mean(3), v.mean(3)  # (B, C_qk, H) twice, (B, C_v, H)
@@ -106,6 +101,8 @@ class SqueezeAxialAttention(nn.Module):
         return (v @ weights.transpose(-2, -1)).flatten(1, 2)  # (B, C_v, S)
 
 
+# Deviation: nothing is injected. The official fusion of local and global features belongs to its
+# segmentation head; MobileInst's mask decoder does that work here.
 class SeaFormer(nn.Module):
     """stages, heads, depth: one of `SEAFORMER_SIZES`. token_stride: 64 (official), or 32."""
 

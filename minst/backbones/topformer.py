@@ -6,11 +6,8 @@
                      SIM: semantic injection <------- slices of ------- X6, the global feature
                           '--> X3, X4, X5: local detail that knows what the whole scene shows
 
-(paper: "Overall Architecture".) Attention over (H/64 * W/64) tokens instead of all pixels is what
-makes it mobile: at 640 pixels these are 100.
-
-Deviation: `token_stride = 32`, for small frames, keeps four times as many as the paper's 64.
-Assumption: injection is on, as in the official backbone; `injection=False` gives plain tokens.
+Attention over (H/64 * W/64) tokens instead of all pixels is what makes it mobile: at 640 pixels
+these are 100 (paper: "Overall Architecture").
 
 Lesson: notebooks/02_backbone.ipynb
 """
@@ -111,12 +108,11 @@ class SemanticInjection(nn.Module):
         return self.local_embedding(local) * gate + value  # (B, C_out, h, w)
 
 
+# Deviation: `token_stride` 32, for small frames, keeps four times as many tokens as the paper's 64.
+# Assumption: X6 is injected into X3..X5, as in the official backbone; without injection they are
+# the plain levels.
 class TopFormer(nn.Module):
-    """levels, heads, local_channels (C3 = C4 = C5): one of `TOPFORMER_SIZES`.
-
-    injection: of X6 into X3..X5; without it they have the channels of their levels.
-    token_stride: 64 (official) or 32.
-    """
+    """levels, heads, local_channels (C3 = C4 = C5): one of `TOPFORMER_SIZES`."""
 
     # No ImageNet checkpoint has the injection, since a classifier does without it.
     optional_keys = ("SIM.",)

@@ -160,11 +160,12 @@ def pass_queries(answer: Callable) -> Verdict:
     """pass_queries(decoder, global_queries (B, N, D), x_mask (B, D, h, w)) -> mask logits (B, N, h, w)."""
 
     def pass_queries(decoder, global_queries, x_mask, stage="local_decoder", pool=None, learned=False, head=True):
-        queries = decoder.queries.expand_as(global_queries) if learned else global_queries
+        content = decoder.queries.expand_as(global_queries) if learned else global_queries
         pooled = (pool or decoder.pool)(x_mask, decoder.pool_size)
         tokens = pooled.flatten(2).transpose(1, 2)
-        queries = getattr(decoder, stage)(queries, tokens, decoder.position(*pooled.shape[-2:]))
-        return apply_kernels(decoder.heads(queries).kernels if head else queries, x_mask)
+        place = decoder.position(*pooled.shape[-2:])
+        content = getattr(decoder, stage)(content, decoder.queries, tokens, place)
+        return apply_kernels(decoder.predict(content).kernels if head else content, x_mask)
 
     def reference(decoder, global_queries, x_mask):
         return apply_kernels(decoder.local(global_queries, x_mask).kernels, x_mask)
@@ -178,8 +179,13 @@ def pass_queries(answer: Callable) -> Verdict:
     def but(**changes):
         return lambda *given: pass_queries(*given, **changes)
 
-    def no_look(decoder, queries, x_mask):
-        return apply_kernels(decoder.heads(queries).kernels, x_mask)
+    def no_look(decoder, content, x_mask):
+        return apply_kernels(decoder.predict(content).kernels, x_mask)
+
+    def anonymous(decoder, content, x_mask):
+        tokens, place = decoder.local_tokens(x_mask)
+        content = decoder.local_decoder(content, decoder.queries, tokens, place)
+        return apply_kernels(decoder.heads(content).kernels, x_mask)
 
     return judge(
         answer,
@@ -190,11 +196,14 @@ def pass_queries(answer: Callable) -> Verdict:
                 but(stage="global_decoder"),
                 "That is the global decoder, which ran at frame t; passed queries enter the local one, local_decoder.",
             ),
-            Mistake(but(learned=True), "The learned queries stand for nobody yet; start from global_queries."),
+            Mistake(but(learned=True), "The learned queries have seen nothing; the content starts from global_queries."),
             Mistake(but(pool=F.avg_pool2d), "X_L is pooled by the maximum (decoder.pool), not by the mean."),
             Mistake(
                 but(head=False),
-                "The query is used as a kernel; the heads make the kernel: decoder.heads(queries).kernels.",
+                "The content is used as a kernel; the heads make the kernel: decoder.predict(content).kernels.",
+            ),
+            Mistake(
+                anonymous, "The heads do not know who speaks: decoder.predict adds the learned queries before them."
             ),
             Mistake(no_look, "The queries never look at frame t+delta: the local decoder is left out."),
         ],

@@ -7,6 +7,8 @@
 Sample number p of batch i is a function of (seed, i, p) alone. So is a batch then, whoever makes it, however many
 processes share it and in however many parts it is computed.
 
+Assumption: delta, the distance of the frames of a pair, is drawn uniformly from 1..max_gap, and half of the pairs are
+    played backwards.
 Assumption: crowd regions and instances with fewer than 12 visible pixels teach nothing; an image without any
     annotation is left out (one whose instances a crop has removed is not).
 
@@ -15,7 +17,7 @@ Lesson: notebooks/06_temporal_training.ipynb
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,13 +27,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
-from minst.data.transforms import augmentation, frame_instances, multi_scale, transform_clip
-from minst.matcher import MASK_STRIDE, Instances
+from minst.data.transforms import MASK_STRIDE, augmentation, frame_instances, multi_scale, transform_clip
+from minst.matcher import Instances
 
 if TYPE_CHECKING:
     from minst.training import TrainConfig
 
-__all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining"]
+__all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining", "pad_batch"]
 
 SMALLEST = 64  # the network takes nothing smaller
 
@@ -114,18 +116,34 @@ class ClipBatches(Dataset):
 def stack(samples: list[tuple[Tensor, list[Instances]]], is_pairs: bool, stride: int) -> Batch:
     """First all frames t, then all frames t+delta; smaller ones get zeros at the right and the bottom."""
     order = [(sample, k) for k in range(2 if is_pairs else 1) for sample in samples]
-    sizes = [tuple(frames.shape[-2:]) for (frames, _), _ in order]
-    height, width = (max(SMALLEST, *(size[d] for size in sizes)) for d in (0, 1))
-    batch = torch.zeros(len(order), 3, height, width, dtype=torch.uint8)
-    padding, instances = torch.ones(len(order), height, width, dtype=torch.bool), []
-    for i, ((frames, found), k) in enumerate(order):
-        h, w = sizes[i]
-        batch[i, :, :h, :w], padding[i, :h, :w] = frames[k], False
-        # cells of the targets that lie in the padding: empty ones
-        high, wide = (-(-side // MASK_STRIDE) * MASK_STRIDE // stride for side in (height, width))
-        more = (0, wide - found[k].masks.shape[2], 0, high - found[k].masks.shape[1])
-        instances.append(found[k]._replace(masks=F.pad(found[k].masks, more)))
-    return Batch(batch, instances, is_pairs, padding if padding.any() else None)
+    batch, padding = pad_batch([frames[k] for (frames, _), k in order], SMALLEST)
+    # cells of the targets that lie in the padding are empty
+    high, wide = (-(-side // MASK_STRIDE) * MASK_STRIDE // stride for side in batch.shape[-2:])
+    instances = []
+    for (_, found), k in order:
+        masks = found[k].masks
+        more = (0, wide - masks.shape[2], 0, high - masks.shape[1])
+        instances.append(found[k]._replace(masks=F.pad(masks, more)))
+    return Batch(batch, instances, is_pairs, padding)
+
+
+def pad_batch(frames: Sequence[Tensor], smallest: int = 0) -> tuple[Tensor, Tensor | None]:
+    """Frames (3, H_i, W_i) of any sizes -> one batch (B, 3, H, W) and its padding mask (B, H, W).
+
+    The mask is True where there is no frame; None when that is nowhere, so that such a batch is computed as without
+    padding. smallest: H and W are at least this.
+    """
+    H, W = (max(smallest, *(frame.shape[d] for frame in frames)) for d in (-2, -1))
+    if all(frame.shape[-2:] == (H, W) for frame in frames):
+        return torch.stack(list(frames)), None
+    # everything is padding until a frame is laid over it
+    batch = frames[0].new_zeros(len(frames), 3, H, W)
+    padding_mask = torch.ones(len(frames), H, W, dtype=torch.bool, device=batch.device)
+    for i, frame in enumerate(frames):
+        h, w = frame.shape[-2:]
+        batch[i, :, :h, :w] = frame
+        padding_mask[i, :h, :w] = False
+    return batch, padding_mask
 
 
 class ShapesTraining:

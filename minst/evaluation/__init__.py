@@ -11,7 +11,6 @@ from minst.evaluation.identity import (
     IdentityEvent,
     IdentityEvents,
     IdentityMeter,
-    gather_frames,
     identity_events,
     tracking_figures,
     tracking_scores,  # fmt: skip
@@ -31,7 +30,6 @@ __all__ = [
     "evaluate_coco",
     "evaluate_results",
     "evaluate_ytvis",
-    "gather_frames",
     "identity_events",
     "instance_measures",
     "query_consistency",

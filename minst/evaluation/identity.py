@@ -41,9 +41,9 @@ from minst.evaluation.difficulty import GroupedCounts, clip_measures, difficulty
 from minst.evaluation.ytvis import YTVISEval
 
 if TYPE_CHECKING:  # tracking needs torch, comparing masks does not
-    from minst.tracking import FrameResult, VideoResult
+    from minst.results import VideoResult
 
-__all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "category_names", "gather_frames",
+__all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "category_names",
            "check_codes", "frame_ious", "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
 
 EVENT_KINDS = ("found", "lost", "again", "back", "swap")
@@ -187,23 +187,6 @@ def category_names(clip) -> list[str] | None:
     """The category of every instance by name, "class 3" where the clip has only labels, None where it has none."""
     labels, names = getattr(clip, "labels", None), getattr(clip, "categories", None)
     return None if labels is None else [names[i] if names else f"class {i}" for i in labels]
-
-
-def gather_frames(frames: Iterable[FrameResult], class_names: Sequence[str] = ()) -> VideoResult:
-    """What `KernelTracker.step` said of every frame of a video -> a `VideoResult`.
-
-    `KernelTracker.track` knows more: here a track has the last score that `step` gave, for its best class alone.
-    """
-    from minst.tracking import Track, VideoResult
-
-    frames, tracks = list(frames), {}
-    for t, frame in enumerate(frames):
-        for identity, label, score, mask in zip(*frame[2:6], strict=True):
-            scores = [score * (c == label) for c in range(max(len(class_names), label + 1))]
-            masks = tracks[identity].segmentations if identity in tracks else [None] * len(frames)
-            masks[t] = mask
-            tracks[identity] = Track(identity, scores, masks)
-    return VideoResult(sorted(tracks.values(), key=lambda track: -track.score), len(frames), tuple(class_names))
 
 
 def tracking_scores(results: Iterable[VideoResult], clips: Iterable) -> dict[str, float]:

@@ -26,11 +26,11 @@ from minst.data.files import read_json
 from minst.data.ytvis import Clip, YouTubeVIS
 from minst.evaluation.coco import evaluate_coco
 from minst.evaluation.consistency import ConsistencyMeter, FrameShare, mask_ious
-from minst.evaluation.identity import IdentityMeter, category_names, gather_frames
+from minst.evaluation.identity import IdentityMeter, category_names
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
 from minst.prediction import predict_folder
-from minst.results import FrameResult
+from minst.results import FrameResult, gather_frames
 from minst.tracking import KernelTracker
 
 __all__ = ["EVALUATION_THRESHOLD", "evaluate_folder", "evaluate_model", "query_masks", "write_figures"]

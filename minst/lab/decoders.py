@@ -34,34 +34,38 @@ ORDERS = ("global", "local", "local-local")
 
 
 class ReorderedDecoder(DualInstanceDecoder):
-    """The parts of a dual decoder in another order; those that would never learn are left out."""
+    """The parts of a dual decoder in another order; those that would never learn are left out.
+
+    The first decoder keeps the name `global_decoder`, whatever it looks at.
+    """
 
     def __init__(self, dual: DualInstanceDecoder, order: str):
         nn.Module.__init__(self)
-        self.sources = order.split("-")  # what each decoder looks at
-        names = ["pool", "pool_size", "queries", "position", "heads"]
-        names += ["global_projection", "global_norm"] if "global" in self.sources else []
+        self.is_global, self.is_alone = order == "global", order != "local-local"
+        names = ["pool", "pool_size", "queries", "position", "heads", "global_decoder"]
+        names += ["global_projection", "global_norm"] if self.is_global else []
+        names += [] if self.is_alone else ["local_decoder"]
         for name in names:
             setattr(self, name, getattr(dual, name))
-        both = dual.global_decoder, dual.local_decoder  # of one shape
-        self.decoders = nn.ModuleList(both[: len(self.sources)])
 
     def forward(self, x6: Tensor, x_mask: Tensor, padding: Tensor | None = None):
-        """As `DualInstanceDecoder.forward`; the queries to pass on are the first decoder's."""
-        first = self.look(0, self.queries.expand(len(x6), -1, -1), x6, x_mask, padding)
-        last = first if len(self.decoders) == 1 else self.look(1, first, x6, x_mask, padding)
-        return self.heads(last), first
+        """As `DualInstanceDecoder.forward`, but that the first decoder may look at X_mask."""
+        return super().forward(x6 if self.is_global else x_mask, x_mask, padding)
 
-    def look(self, number: int, q: Tensor, x6: Tensor, x_mask: Tensor, padding) -> Tensor:
-        """Queries (B, N, D) -> the same after decoder `number`."""
-        is_global = self.sources[number] == "global"
-        tokens, pos = self.global_tokens(x6) if is_global else self.local_tokens(x_mask)
-        return self.decoders[number](q, tokens, pos, padding)
+    def global_tokens(self, x6: Tensor) -> tuple[Tensor, Tensor]:
+        """What the first decoder looks at."""
+        return super().global_tokens(x6) if self.is_global else self.local_tokens(x6)
 
-    def passed(self, q_g: Tensor, frame: Frame) -> Predictions:
+    def local(self, q_g: Tensor, x_mask: Tensor, padding: Tensor | None = None) -> Predictions:
+        """The second half, if there is one."""
+        return self.predict(q_g) if self.is_alone else super().local(q_g, x_mask, padding)
+
+    def pass_on(self, q_g: Tensor, frame: Frame) -> Predictions:
         """Another frame's queries (B, N, D) on this frame: the last decoder, and the heads."""
-        of_frame = frame.x6, frame.padded_x_mask, frame.token_padding
-        return self.heads(self.look(-1, q_g, *of_frame))
+        if not self.is_alone:
+            return self.local(q_g, frame.padded_x_mask, frame.token_padding)
+        tokens = self.global_tokens(frame.x6 if self.is_global else frame.padded_x_mask)
+        return self.predict(self.global_decoder(q_g, self.queries, *tokens, frame.token_padding))
 
 
 class Reordered(MobileInst):
@@ -73,7 +77,7 @@ class Reordered(MobileInst):
 
     def pass_queries(self, global_queries: Tensor, frame: Frame) -> Tensor:
         """As `MobileInst.pass_queries`."""
-        return frame.masks(self.instance_decoder.passed(global_queries, frame).kernels)
+        return frame.masks(self.instance_decoder.pass_on(global_queries, frame).kernels)
 
 
 def build(order: str, config: TrainConfig) -> Reordered:

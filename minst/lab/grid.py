@@ -12,7 +12,7 @@ Assumption: the paper trains on COCO and YouTube-VIS from ImageNet weights; here
     nothing, small frames and few steps. So a row shows what a component does at this scale, and no
     more.
 Assumption: a decoder that stands alone has no Q_G before its last queries, and so no losses of
-    Q_G: with them its mask losses would count twice.
+    Q_G: with them all its losses would count twice.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -89,7 +89,7 @@ def _grid() -> dict[str, Variant]:
         Variant("mobilenetv2-0.6", "size", "MobileNetV2, 0.6 wide",
                 _switch("backbone=mobilenetv2-0.6"), "worse", claim=1),
         Variant("global_norm=off", ours, "no LayerNorm on X_G", _switch("normalise_global=off")),
-        Variant("global_loss=off", ours, "no mask losses of Q_G", {"global_weight": 0.0}),
+        Variant("global_loss=off", ours, "no losses of Q_G", {"global_weight": 0.0}),
         Variant("targets=8", ours, "masks learn at 1/8 (full: 1/2)", {"target_stride": 8}),
     ]  # fmt: skip
     return {row.name: row for row in rows}

@@ -176,7 +176,7 @@ class _Clock(TorchFunctionMode):
 
 def _describe(model: MobileInst, frame: Tensor) -> list[dict]:
     """The rows of all calls, without times."""
-    rows, inside = [], [""]
+    rows, inside, counted = [], [""], set()
 
     def note(function: str, inputs: list, out: Tensor) -> None:
         tensors = [t for x in inputs for t in (x if isinstance(x, (list, tuple)) else [x]) if isinstance(t, Tensor)]
@@ -184,9 +184,12 @@ def _describe(model: MobileInst, frame: Tensor) -> list[dict]:
         # outside of all modules lies what comes before the backbone and what comes last
         name = inside[-1] or ("masks" if rows and rows[-1]["part"] != "input" else "input")
         kind = "mask product" if (name, function) == ("masks", "matmul") else kind
+        # the learned queries are added in several places, and are parameters once
+        new = {id(t): t.numel() for t in tensors if isinstance(t, nn.Parameter) and id(t) not in counted}
+        counted.update(new)
         rows.append({"name": name, "kind": kind, "part": name.partition(".")[0].replace("_", " "),
                      "shape": list(out.shape), "macs": macs,
-                     "params": sum(t.numel() for t in tensors if isinstance(t, nn.Parameter)),
+                     "params": sum(new.values()),
                      "bytes": sum(t.numel() * t.element_size() for t in [*tensors, out])})  # fmt: skip
 
     with ExitStack() as hooks, _Clock(note):

@@ -121,9 +121,9 @@ class ExportedModel:
     def encode(self, image: Tensor) -> ExportedFrame:
         """A frame (1, 3, H, W) of the programs' size, floats in [0, 1]; ValueError for another."""
         if tuple(image.shape) != (1, 3, *self.size):
+            given = tuple(image.shape[-2:])
             raise ValueError(
-                f"is {tuple(image.shape[-2:])} (H, W), the programs are for {self.size}: "
-                "`minst export --size`"
+                f"is {given} (H, W), the programs are for {self.size}: `minst export --size`"
             )
         return ExportedFrame(image, self.key, self.reuse)
 

@@ -19,7 +19,8 @@ from matplotlib.patches import Ellipse, Rectangle
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from minst.matcher import Instances, hungarian_match, matching_scores, resize_masks
+from minst.data.transforms import resize_masks
+from minst.matcher import Instances, hungarian_match, matching_scores
 from minst.model import MobileInst, image_to_batch, upsample_masks
 from minst.visualize.masks import class_name, draw_frame
 from minst.visualize.style import INK, RED, WIDTH, headline, new_figure, rgb

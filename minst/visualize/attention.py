@@ -77,13 +77,14 @@ def attention_maps(model: MobileInst, frames: Frame | Tensor | np.ndarray) -> At
         dual, stride = model.instance_decoder, model.config.token_stride
         height, width = (math.ceil(n / stride) for n in frames.size)
         scene, details = dual.global_tokens(frames.x6), dual.local_tokens(frames.padded_x_mask)
-        queries, weights = dual.queries.expand(len(frames.x6), -1, -1), []  # (B, N, D)
+        who, weights = dual.queries, []
+        content = who.new_zeros(len(frames.x6), *who.shape)  # (B, N, D), nothing has been seen yet
         for decoder, (x, pos) in ((dual.global_decoder, scene), (dual.local_decoder, details)):
             attend = decoder.cross_attention
-            _, seen = attend(queries, x + pos, x, frames.token_padding, return_weights=True)
+            _, seen = attend(content + who, x + pos, x, frames.token_padding, return_weights=True)
             seen = seen.unflatten(-1, frames.x6.shape[-2:])  # (B, heads, N, h, w), still padded
             weights.append(seen[..., :height, :width])
-            queries = decoder(queries, x, pos, frames.token_padding)
+            content = decoder(content, who, x, pos, frames.token_padding)
     return AttentionMaps(tuple(weights), stride, tuple(frames.size))
 
 

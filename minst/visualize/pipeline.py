@@ -81,7 +81,8 @@ def _read(model: MobileInst, size: tuple[int, int]) -> tuple[dict[str, str], dic
     tensors = {**seen["backbone"][1]._asdict(), "x_mask": seen["mask_decoder"][1], "masks": seen[""][1].mask_logits}
     tensors |= dict(zip(("classes", "objectness", "kernels"), seen["instance_decoder.heads"][1]))
     for tokens in ("global", "local"):
-        tensors["queries"], tensors[tokens] = seen[f"instance_decoder.{tokens}_decoder"][0][:2]
+        content, _, tensors[tokens], *_ = seen[f"instance_decoder.{tokens}_decoder"][0]
+        tensors["queries"] = content  # of the shape of the queries
     return {name: f" {TIMES} ".join(str(n) for n in tensor.shape[1:]) for name, tensor in tensors.items()}, table
 
 

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from minst.evaluation.identity import IdentityEvents, gather_frames, identity_events
+from minst.evaluation.identity import IdentityEvents, identity_events
 from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
-from minst.tracking import FrameResult, KernelTracker, cosine_similarity
+from minst.results import FrameResult, gather_frames
+from minst.tracking import KernelTracker, cosine_similarity
 from minst.visualize.masks import frames_of
 
 __all__ = ["Recording", "Replay", "Settings", "read_frames"]

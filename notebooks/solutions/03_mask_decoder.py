@@ -10,7 +10,7 @@ import minst
 from minst import visualize
 from minst.check import lesson03 as check
 from minst.layers import h_sigmoid
-from minst.model import as_frames
+from minst.model import image_to_batch
 
 # %%
 def level_shapes(height: int, width: int, dim: int) -> dict[str, tuple[int, int, int]]:

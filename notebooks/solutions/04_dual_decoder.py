@@ -3,6 +3,7 @@
 # %%
 import copy
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,12 +11,12 @@ from torch import Tensor
 import minst
 from minst import visualize
 from minst.check import lesson04 as check
-from minst.evaluation.consistency import assign_queries, mask_ious
-from minst.model import apply_kernels, as_frames, upsample_masks
+from minst.evaluation.consistency import assign_queries, frame_share, mask_ious
+from minst.model import Frame, apply_kernels, image_to_batch, upsample_masks
 
 # %%
 def attention_shapes(height: int, width: int, queries: int, heads: int, token_stride: int) -> list[tuple]:
-    """Shapes of the attention weights A of one frame (B = 1): [global stage, local stage, among queries].
+    """Shapes of the attention weights A of one frame (B = 1): [global decoder, local decoder, among queries].
 
     height, width: of the frame, multiples of 64. token_stride: from token to token of X6 and X_L, 32 or 64.
     """

@@ -2,15 +2,13 @@
 
 # %%
 import itertools
-
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-
 import minst
 from minst import losses, matcher, visualize
 from minst.check import lesson05 as check
-from minst.model import as_frames
+from minst.model import image_to_batch
 
 # %%
 def target_counts(num_queries: int, num_instances: int, num_classes: int) -> tuple[int, int, int, int]:

@@ -6,21 +6,23 @@ import tempfile
 
 import numpy as np
 import torch
+from IPython.display import Markdown
 from torch import Tensor
 
 import minst
 from minst import losses, matcher, temporal, training, visualize
 from minst.check import lesson06 as check
-from minst.model import Encoded, apply_kernels, as_frames, upsample_masks
+from minst.evaluation.consistency import ConsistencyMeter, frame_share
+from minst.model import apply_kernels, image_to_batch, upsample_masks
 
 # %%
 def needed_later(parts: list[str]) -> list[str]:
     """Those of `parts` that passed queries need for frame t+delta, in the order given; Q_G^t is there already.
 
-    parts: some of "backbone", "mask decoder", "global stage", "local stage", "class head", "objectness head",
+    parts: some of "backbone", "mask decoder", "global decoder", "local decoder", "class head", "objectness head",
     "kernel head", "class loss", "objectness loss", "mask losses".
     """
-    needed = {"backbone", "mask decoder", "local stage", "kernel head", "mask losses"}
+    needed = {"backbone", "mask decoder", "local decoder", "kernel head", "mask losses"}
     return [part for part in parts if part in needed]
 
 # %%
@@ -62,13 +64,14 @@ print(check.retention(retention))
 def pass_queries(decoder: torch.nn.Module, global_queries: Tensor, x_mask: Tensor) -> Tensor:
     """Q_G of frame t (B, N, D) and X_mask of frame t+delta (B, D, h, w) -> mask logits (B, N, h, w).
 
-    decoder: a DualInstanceDecoder; its parts are pool(x_mask, pool_size), position(height, width),
-    stages = [global, local], stage(queries, tokens, position), and heads(queries) -> classes, objectness, kernels.
+    decoder: a DualInstanceDecoder; its parts are pool(x_mask, pool_size), position(height, width), learned `queries`,
+    global_decoder and local_decoder, both (content, queries, tokens, position), and predict(content), with `.kernels`.
     """
     pooled = decoder.pool(x_mask, decoder.pool_size)
     tokens = pooled.flatten(2).transpose(1, 2)
-    queries = decoder.stages[1](global_queries, tokens, decoder.position(*pooled.shape[-2:]))
-    return apply_kernels(decoder.heads(queries)[2], x_mask)
+    place = decoder.position(*pooled.shape[-2:])
+    content = decoder.local_decoder(global_queries, decoder.queries, tokens, place)
+    return apply_kernels(decoder.predict(content).kernels, x_mask)
 
 # %%
 print(check.pass_queries(pass_queries))

@@ -9,8 +9,8 @@ import minst
 from minst import visualize
 from minst.check import lesson07 as check
 from minst.evaluation.consistency import assign_queries, mask_ious
-from minst.model import apply_kernels, as_frames, crop, upsample_masks
-from minst.tracking import assign, cosine_similarity, mask_similarity
+from minst.model import apply_kernels, image_to_batch, upsample_masks
+from minst.tracking import Candidates, assign, by_masks, cosine_similarity, mask_similarity
 
 # %%
 def modules_run(frame: int, reuse_interval: int) -> list[str]:
@@ -47,20 +47,21 @@ def track(model: minst.MobileInst, frames: list, reuse_interval: int, threshold:
     """Online tracking by kernels: for every frame {identity: mask (H, W) bool}.
 
     frames: images (H, W, 3) bytes. A slot is live, and reported, when its score on the last key frame (the largest over
-    the classes) is at least `threshold`. A slot gets the next identity 1, 2, ... when it is first live; several at once
-    in the order of the slots, which is the order of the queries on frame 0.
+    the classes) is at least `threshold`. Association: cosine * score of the slot * score of the new query. A slot gets
+    the next identity 1, 2, ... when it is first live; several at once in the order of the slots, which is that of the
+    queries on frame 0.
     """
-    slots, ids, result = None, {}, []
+    slots, scores, ids, result = None, None, {}, []
     for t, image in enumerate(frames):
-        encoded = model.encode(as_frames(image))
+        frame = model.encode(image_to_batch(image))
         if t % reuse_interval == 0:
-            out = model.decode(encoded)
-            new, new_scores = out.kernels[0], out.scores()[0].amax(-1)
-            order = torch.arange(len(new)) if slots is None else assign(cosine_similarity(slots, new))
+            new, new_scores = frame.out.kernels[0], frame.out.scores()[0].amax(-1)
+            order = torch.arange(len(new))
+            if slots is not None:
+                order = assign(cosine_similarity(slots, new) * scores[:, None] * new_scores)
             slots, scores = new[order], new_scores[order]
         live = (scores >= threshold).nonzero().flatten().tolist()
-        logits = apply_kernels(slots[live][None], crop(encoded))
-        masks = upsample_masks(logits, encoded.size)[0] >= 0
+        masks = upsample_masks(frame.masks(slots[live][None]), frame.size)[0] >= 0
         for slot in live:
             ids.setdefault(slot, len(ids) + 1)
         result.append({ids[slot]: mask for slot, mask in zip(live, masks)})

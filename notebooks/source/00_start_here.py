@@ -46,20 +46,22 @@ print(report(findings).splitlines()[-1])
 # ## See the problem
 #
 # Here is the whole thing at work: a small network that ships with this package watches a clip that it has never seen. It
-# outlines every creature to the pixel, names it, and knows it again in the next frame.
+# outlines every creature, names it, and knows it again in the next frame.
 
 # %%
 model = minst.MobileInst.from_pretrained("shapes-tiny")
 clip = minst.load_sample("easy")
 tracker = minst.KernelTracker(model, reuse_interval=3, association="mask")
 result = tracker.track(clip)
+print(f"{len(result.tracks)} tracks for {len(clip.labels)} creatures")
 drawn = list(visualize.draw_tracks(clip, result, scale=1))
 visualize.animate(drawn)
 
 # %% [markdown]
 # **What it shows.** A film of 24 frames. Butterfly, leaf and jellyfish are covered by one colour each, with number, name and
-# score on a tag, and keep their number while they move. There is one flaw to spot: from frame 9 to 14 the leaf is found a
-# second time, under a number of its own. Lesson 05 explains why such duplicates are rare, lesson 07 what a tracker does.
+# score on a tag, and keep their number while they move. The line above the film counts tracks: more of them than creatures
+# would mean that a creature was found twice for a while, under a number of its own. Lesson 04 counts how often two queries
+# claim one creature, lesson 05 explains what training does against such duplicates, lesson 07 what a tracker does.
 #
 # The words *instance*, *mask*, *track* and *identity* will be with us to the end:
 #
@@ -88,7 +90,7 @@ visualize.plot_images(
         "frame 12: and who is who?\n(video instance segmentation)",
     ],
     head="Each task asks one more question",
-    note="Left to right: a frame; all creatures as one white area; one colour a creature; the same, later.",
+    note="Left to right: a frame; all creatures as one white area; one colour per creature; the same, later.",
 )
 
 # %% [markdown]
@@ -147,8 +149,8 @@ visualize.interact(show, frame=((0, 23), 12))
 show(12)
 
 # %% [markdown]
-# **What it shows.** On the left the bare frame 12, on the right the same frame with the tracked masks; the leaf has two tags,
-# 2 and 5: the flaw named above. The slider moves both pictures through the clip.
+# **What it shows.** On the left the bare frame 12, on the right the same frame with the tracked masks. The slider moves both
+# pictures through the clip.
 
 # %% [markdown]
 # ## The map
@@ -289,7 +291,7 @@ check.swap_identities(swap_identities)
 #   be shipped. Ours are drawn creatures, eight kinds, and the shipped model knows nothing else: on a photograph it finds
 #   nothing of use. The method is the same, line by line.
 # - `Deviation:` the film above associates by masks, which is ours; the paper's association is the cosine of kernels. Both are
-#   in the tracker, and lesson 07 shows where they differ.
+#   in the tracker, and lesson 07 shows where they differ and what the scores add to either.
 # - The paper reports its speed on a phone. Your laptop's figures are your laptop's: `minst bench latency`.
 
 # %% [markdown]

@@ -10,7 +10,7 @@
 # - carry coarse features down to fine ones: the top-down pass of a feature pyramid (exercise 2)
 # - let the whole scene speak to every cell: the semantic enhancer (exercise 3)
 # - read all masks from one map with one product (exercise 4)
-# - say why that map must have both signs, and what a ReLU would take away (exercise 5)
+# - test whether that map needs both signs, and say what a ReLU would take away (exercise 5)
 #
 # You need convolutions and from lesson 02 the features: X3, X4, X5 at three scales, and X6, the scene.
 
@@ -24,7 +24,7 @@ import minst
 from minst import visualize
 from minst.check import lesson03 as check
 from minst.layers import h_sigmoid
-from minst.model import as_frames
+from minst.model import image_to_batch
 
 # %% [markdown]
 # ## The map
@@ -67,7 +67,7 @@ def iou(inside, true):
 
 def best_masks(network, image, true):
     """For each of the true masks (M, H, W) the query that fits it best: IoU (M,), query (M,), logits (M, h, w)."""
-    logits = network(as_frames(image)).mask_logits[0]  # (N, h, w)
+    logits = network(image_to_batch(image)).mask_logits[0]  # (N, h, w)
     scores, queries = iou(enlarge(logits)[:, None], true).max(0)
     return scores, queries, logits[queries]
 
@@ -77,13 +77,14 @@ clip = minst.load_sample("crowd")
 image, masks = clip.render(0)
 truth = torch.from_numpy(masks)  # (M, H, W)
 names = [clip.categories[label] for label in clip.labels]
-out = model(as_frames(image))
+out = model(image_to_batch(image))
 x_mask = out.mask_features[0]  # (D, h, w)
 scores, queries, logits = best_masks(model, image, truth)
 (colours,), _ = visualize.features.pca_rgb(x_mask)
 visualize.plot_images(
     [image, (255 * colours).astype("uint8"), *logits.sigmoid()],
-    ["the frame", "X_mask, 64 channels\nas three colours"] + [f"{name}: query {q}" for name, q in zip(names, queries)],
+    ["the frame", "X_mask, 64 channels\nas three colours"]
+    + [f"{name}: query {q}\nIoU {s:.2f}" for name, q, s in zip(names, queries, scores)],
     head="One map for the whole frame, and every mask is read from it",
     note="Masks are probabilities at 1/8: bright is inside. The butterfly is nearly hidden behind the snail.",
     columns=4, limits=(0, 1),
@@ -91,8 +92,8 @@ visualize.plot_images(
 
 # %% [markdown]
 # **What it shows.** The frame; X_mask, its 64 channels squeezed into three colours; six masks. In X_mask nearly every creature
-# has a colour of its own, and a kernel says *which colour is mine*. Five masks show their creature; the butterfly, of which
-# the snail leaves little, is missed.
+# has a colour of its own, and a kernel says *which colour is mine*. The titles name the query that comes nearest to each
+# creature, and its IoU. The butterfly is the hardest: the snail leaves little of it.
 #
 # ## Predict
 #
@@ -101,7 +102,7 @@ visualize.plot_images(
 # <details><summary>Answer, after you have thought</summary>
 #
 # Nothing more. It does not know that there are instances. Kernels are computed for all N queries anyway, and 20 masks cost
-# about 1 % of what X_mask costs: one multiplication a channel and a cell. We shall count it below.
+# about 1 % of what X_mask costs: one multiplication per channel and cell. We shall count it below.
 #
 # </details>
 #
@@ -114,9 +115,10 @@ visualize.plot_images(
 #
 # ### Step 1: one width
 #
-# The levels come with as many channels as the backbone likes. A 1x1 convolution each, the *lateral*, gives all D channels. In
-# use, batch norm is a fixed scale and shift a channel, so it folds into the convolution before it: `w' = w gamma / sigma`,
-# `b' = beta - mean gamma / sigma`. That is `ConvNorm` in `minst.layers`.
+# The levels come with as many channels as the backbone likes. A 1x1 convolution per level, the *lateral*, gives all of them D
+# channels. At inference, batch norm is one fixed scale and shift per channel, so it folds into the convolution before it:
+# `w' = w gamma / sigma`, `b' = beta - mean gamma / sigma`. That is `ConvNorm` in `minst.layers`. `minst.mask_decoder` names
+# each part after the level that it serves: `lateral_x3` belongs to X3, `enhance_x4` to level 4, `fuse_p5` makes P5.
 
 
 # %%
@@ -130,9 +132,9 @@ def conv(block, x):
 
 
 decoder = model.mask_decoder
-x3, x4, x5, x6 = model.backbone((as_frames(image) - model.pixel_mean) / model.pixel_std)
-l3, l4, l5 = (conv(lateral, x) for lateral, x in zip(decoder.laterals, (x3, x4, x5)))
-torch.testing.assert_close(l3, decoder.laterals[0](x3), atol=1e-3, rtol=1e-3)
+x3, x4, x5, x6 = model.backbone((image_to_batch(image) - model.pixel_mean) / model.pixel_std)
+l3, l4, l5 = conv(decoder.lateral_x3, x3), conv(decoder.lateral_x4, x4), conv(decoder.lateral_x5, x5)
+torch.testing.assert_close(l3, decoder.lateral_x3(x3), atol=1e-3, rtol=1e-3)
 for name, x in {"x3": x3, "x4": x4, "x5": x5, "x6": x6, "l3": l3, "l4": l4, "l5": l5}.items():
     print(name, tuple(x.shape))
 
@@ -164,10 +166,10 @@ def enhance(enhancer, local):
     return local * up(gate, local) + up(value, local)
 
 
-e3, e4, e5 = (enhance(enhancer, local) for enhancer, local in zip(decoder.enhancers, (l3, l4, l5)))
-torch.testing.assert_close(e3, decoder.enhancers[0](l3, x6), atol=1e-3, rtol=1e-3)
+e3, e4, e5 = enhance(decoder.enhance_x3, l3), enhance(decoder.enhance_x4, l4), enhance(decoder.enhance_x5, l5)
+torch.testing.assert_close(e3, decoder.enhance_x3(l3, x6), atol=1e-3, rtol=1e-3)
 
-large, gate, value = up(x6, l3), decoder.enhancers[0].gate, decoder.enhancers[0].value
+large, gate, value = up(x6, l3), decoder.enhance_x3.gate, decoder.enhance_x3.value
 torch.testing.assert_close(conv(value, large), up(conv(value, x6), l3), atol=1e-3, rtol=1e-3)
 assert (h_sigmoid(conv(gate, large)) - up(h_sigmoid(conv(gate, x6)), l3)).abs().mean() < 0.01
 macs = [2 * 208 * 64 * cells for cells in (3 * 6 * 8, 24 * 32 + 12 * 16 + 6 * 8)]
@@ -191,11 +193,11 @@ print(f"gates and values on the tokens: {macs[0]:,} MACs; on every cell: {macs[1
 
 # %%
 # NBVAL_CHECK_OUTPUT
-p5 = conv(decoder.top_down[2], e5)
-p4 = conv(decoder.top_down[1], e4 + up(p5, e4))
-p3 = conv(decoder.top_down[0], e3 + up(p4, e3))
-n4 = conv(decoder.bottom_up[0], p4 + conv(decoder.down[0], p3))
-n5 = conv(decoder.bottom_up[1], p5 + conv(decoder.down[1], n4))
+p5 = conv(decoder.fuse_p5, e5)
+p4 = conv(decoder.fuse_p4, e4 + up(p5, e4))
+p3 = conv(decoder.fuse_p3, e3 + up(p4, e3))
+n4 = conv(decoder.fuse_n4, p4 + conv(decoder.down_p3, p3))
+n5 = conv(decoder.fuse_n5, p5 + conv(decoder.down_n4, n4))
 by_hand = conv(decoder.out, p3 + up(n4 + up(n5, n4), p3))
 
 torch.testing.assert_close(by_hand, decoder(x3, x4, x5, x6), atol=1e-3, rtol=1e-3)  # minst's own
@@ -213,7 +215,7 @@ def reach(decoder):
 
 # %%
 top_down_only = copy.deepcopy(decoder)
-top_down_only.down = top_down_only.bottom_up = None  # what the switch bottom_up=False does
+top_down_only.bottom_up = False  # what the switch of this name does
 reached = [reach(d) for d in (top_down_only, decoder)]
 counts = [int((r > 0).sum()) for r in reached]
 visualize.plot_images(
@@ -257,7 +259,7 @@ visualize.plot_images(
 # `M[n] = K[n, 0] X_mask[0] + … + K[n, 63] X_mask[63]`. As a loop, as one product, as minst has it.
 #
 # Then try it yourself, with two channels alone: choose weights so that `w_a X_a + w_b X_b > 0` is the fish and nothing else.
-# (We searched all 2,016 pairs for one that can do it.)
+# (The cell searches all 2,016 pairs for the one that can do it best.)
 
 # %%
 assert out.kernels.shape == (1, 20, 64) and out.mask_logits.shape == (1, 20, 24, 32)
@@ -270,9 +272,12 @@ package = minst.model.apply_kernels(out.kernels, out.mask_features)[0]
 torch.testing.assert_close(product, package, atol=1e-3, rtol=1e-3)
 
 # %%
-FISH, A, B = names.index("fish"), 9, 31
-pair = x_mask[[A, B]] / x_mask[[A, B]].abs().amax((1, 2), keepdim=True)  # (2, h, w)
-fish = F.avg_pool2d(truth[FISH][None].float(), 8)[0] > 0.5  # (h, w)
+fish = F.avg_pool2d(truth[names.index("fish")][None].float(), 8)[0] > 0.5  # (h, w)
+unit, both = x_mask / x_mask.abs().amax((1, 2), keepdim=True), torch.combinations(torch.arange(64))  # (2016, 2)
+turns = torch.linspace(-torch.pi, torch.pi, 65)[:-1]  # the directions of (w_a, w_b)
+fits = torch.stack([iou(a.cos() * unit[both[:, 0]] + a.sin() * unit[both[:, 1]] > 0, fish) for a in turns])
+turn, which = divmod(int(fits.argmax()), len(both))
+pair, best = unit[both[which]], (float(turns[turn].cos()), float(turns[turn].sin()))  # (2, h, w)
 w = torch.linspace(-1, 1, 41)
 landscape = iou(w[:, None, None, None] * pair[1] + w[:, None, None] * pair[0] > 0, fish)  # (w_b, w_a)
 
@@ -297,12 +302,12 @@ def two_channels(w_a, w_b):
 visualize.interact(two_channels, w_a=((-1, 1, 0.05), 0.5), w_b=((-1, 1, 0.05), 0.5))
 
 # %%
-two_channels(0.8, -0.55)
+two_channels(*best)
 
 # %% [markdown]
-# **What it shows.** X_a is reddest on the fish, and red on others too. X_b is red everywhere, least on the fish. X_a *minus*
-# some X_b is above 0 on the fish alone. At the right good choices form a narrow bright wedge: only the direction of the weights
-# moves this mask, for a sum twice as large has the same sign. Neither channel alone can do it, nor two weights of one sign.
+# **What it shows.** Two channels, neither of which is the fish, and their best weighted sum, which is above 0 nearly on the fish
+# alone. At the right good choices form a bright wedge: only the direction of the weights moves this mask, for a sum twice as
+# large has the same sign. On the axes of that square one channel stands alone: compare its IoU with that of the wedge.
 # `Assumption:` X_mask is linear, with no ReLU at its end, so that one channel can say both yes and no.
 #
 # ### What could a kernel say, at best?
@@ -324,7 +329,7 @@ def fit(features, true):
 
 def fitted_masks(network, pictures, true):
     """Kernels fitted to `true` in the first of two pictures, and applied in both: two times masks (M, H, W)."""
-    features = [network.encode(as_frames(picture)).mask_features[0] for picture in pictures]
+    features = [network.encode(image_to_batch(picture)).x_mask[0] for picture in pictures]
     kernels = fit(features[0], true)
     return [enlarge(torch.einsum("md,dhw->mhw", kernels, x)) for x in features]
 
@@ -357,9 +362,9 @@ visualize.plot_images(
 
 # %% [markdown]
 # **What it shows.** Left the truth of frame 3. In the middle the kernels of frame 0 on the trained X_mask still give their
-# creatures, except the hidden butterfly. Right, on the untrained one, masks crumble and mix. The means over all clips, printed
-# above it, agree: the control loses about half, the trained one keeps most. Fitting is easy; what the decoder has *learned* is
-# that a creature keeps its combination of channels while it moves. Lesson 07 lives on that.
+# creatures, the hidden butterfly least. Right, on the untrained one, masks crumble and mix. The means over all clips, printed
+# above it, agree: three frames later the control has lost far more than the trained one. Fitting is easy; what the decoder has
+# *learned* is that a creature keeps its combination of channels while it moves. Lesson 07 lives on that.
 #
 # ### The enhancers, switched off
 #
@@ -370,7 +375,8 @@ visualize.plot_images(
 def without(gate=False, value=False):
     """The trained model with all gates set to 1, or all values to 0, or both."""
     changed = copy.deepcopy(model)
-    for enhancer in changed.mask_decoder.enhancers:
+    fusion = changed.mask_decoder
+    for enhancer in (fusion.enhance_x3, fusion.enhance_x4, fusion.enhance_x5):
         for part, shift, switched in ((enhancer.gate, 3.0, gate), (enhancer.value, 0.0, value)):
             if switched:
                 part.bn.weight.fill_(0.0), part.bn.bias.fill_(shift)
@@ -380,7 +386,7 @@ def without(gate=False, value=False):
 # %%
 settings = {"as trained": model, "no value": without(value=True), "no gate": without(gate=True)}
 settings["neither"] = without(gate=True, value=True)
-torch.testing.assert_close(settings["neither"].mask_decoder.enhancers[0](l3, x6), l3)  # nothing is enhanced
+torch.testing.assert_close(settings["neither"].mask_decoder.enhance_x3(l3, x6), l3)  # nothing is enhanced
 for words, network in settings.items():
     frames = [some.render(t) for some in clips for t in range(0, len(some), 6)]
     found = [best_masks(network, x, torch.from_numpy(m[m.any((1, 2))]))[0] for x, m in frames]
@@ -394,17 +400,16 @@ visualize.plot_images(
 )  # fmt: skip
 
 # %% [markdown]
-# **What it shows.** True outlines, then the best masks with and without enhancers: without them the small jellyfish crumbles,
-# snail and butterfly run together, others change little. Over all clips IoU falls by about 0.06. Without the value alone it
-# falls most: a gate that turns down does harm without a value that refills. Without the gate alone hardly anything is lost.
+# **What it shows.** True outlines, then the best masks with and without enhancers. The four lines above say what that costs over
+# all clips. Compare *no value* with *neither*: a gate that turns features down does harm when no value refills them.
 #
 # Mind what this is. The weights were trained *with* enhancers. That they lean on them does not show that a network trained
 # without them would be worse. The paper's ablation trains without; lesson 09 will.
 #
 # ### Resolution against cost
 #
-# Why 1/8? Count the decoder by hand: a convolution costs `k k C_in C_out / groups` a cell. Then the gain: let a true mask keep
-# only how much of each cell is covered, enlarge that again, and compare. No network is involved.
+# Why 1/8? Count the decoder by hand: a convolution costs `k k C_in C_out / groups` per cell. Then the gain: reduce each true
+# mask to the covered share of every cell, upsample it, and compute the IoU with the original. No network is involved.
 
 
 # %%
@@ -452,7 +457,8 @@ fig
 # **What it shows.** Left: IoU kept against size, a line for each scale. Small instances and coarse cells lose most; what counts
 # is how many cells lie across a creature. Right: IoU kept against cost, on a logarithmic axis. Each finer step costs about four
 # times as much, and the second buys less than the first. At 1/4 the decoder alone outweighs the backbone. So 1/8 is a trade, not
-# a law; nor is it a strict ceiling: better logits than coverage may exist.
+# a law; nor is it a strict ceiling: better logits than coverage exist. That is why the losses of lesson 05 enlarge the logits and
+# compare them with targets at 1/2: a target at 1/8 would teach the network nothing finer than a stored mask at 1/8.
 #
 # ## Exercises
 #
@@ -601,7 +607,7 @@ check.unreachable(unreachable)
 # - X_mask is computed once a frame; a mask is a weighted sum of its channels, and a kernel holds the weights.
 # - Coarse levels bring *what*, fine ones *where*; the way up spreads details over the frame.
 # - The enhancer lets the scene gate and refill local features, computed on the few tokens.
-# - 1/8 is a trade: four times the cost a step, and less and less to gain.
+# - 1/8 is a trade: each finer step costs four times as much, and there is less and less to gain.
 #
 # **Quiz.** (1) What changes in the mask decoder when there are more instances? (2) Why is the enhancer's gate cheap? (3) What
 # is the mask of the kernel -K? (4) Who suffers first from a coarser X_mask?

@@ -197,13 +197,13 @@ visualize.plot_roofline(rows, peak)
 #
 # | format | file | runtime |
 # |---|---|---|
-# | lite | .ptl | PyTorch Mobile's lite interpreter, on XNNPACK; the paper's way, no longer developed |
+# | lite | .ptl | PyTorch Mobile's lite interpreter, on XNNPACK; no longer developed |
 # | torchscript | .pt | libtorch; the step before lite |
 # | executorch | .pte | ExecuTorch, PyTorch's road on; XNNPACK is its *delegate*: it takes over whole parts of the graph |
 # | onnx | .onnx | ONNX Runtime: phones, desktops, browsers |
 #
-# Exports go wrong silently. So `export` keeps a file only if its outputs on real frames equal PyTorch's within 1e-4 of the
-# largest: *parity*. (In a shell: `minst export --format onnx`.)
+# Which of them the paper used it does not say. Exports go wrong silently. So `export` keeps a file only if its outputs on real
+# frames equal PyTorch's within 1e-4 of the largest: *parity*. (In a shell: `minst export --format onnx`.)
 
 # %%
 model = minst.MobileInst.from_pretrained("shapes-tiny")
@@ -332,7 +332,7 @@ visualize.plot_latency(table)
 #
 # > **Efficient Tracking with Kernel Reuse** (paper): frames between key frames skip the instance decoder.
 #
-# If a key frame takes 1, and the decoder s of it, the mean frame takes 1 - s + s / T: never below 1 - s, were T endless
+# If a key frame takes 1, and the decoder s of it, the mean frame takes 1 - s + s / T: even as T grows it stays above 1 - s
 # (*Amdahl's law*). By MACs s is 1 % at 640 x 640 (the map). And by time?
 
 # %%
@@ -367,7 +367,7 @@ saving(0.3, 3)
 
 # %% [markdown]
 # **What it shows.** Were the decoder 30 % of a frame, T = 3 would save a fifth, and no T more than 30 %. Move the slider to
-# *your* share: the curve is nearly flat. A decoder of two stages leaves little to save, most of it calls; on a phone the
+# *your* share: the curve is nearly flat. An instance decoder of two parts leaves little to save, most of it calls; on a phone the
 # share may be another.
 #
 # ## On a phone
@@ -573,8 +573,7 @@ check.least_ms(least_ms)
 # - `Deviation:` we fold batch norms ourselves, since the optimiser's pass loses a bias.
 # - Ranks of runtimes do not travel from chip to chip: XNNPACK is made for phones.
 # - PyTorch Mobile is at its end: no development, no Android script, and from torch 2.13 on wheels without XNNPACK, where
-#   `optimize_for_mobile` stops. The paper's road can still be walked, with torch 2.12 and an old tag; a new project takes
-#   ExecuTorch.
+#   `optimize_for_mobile` stops. It can still be used, with torch 2.12 and an old tag; a new project takes ExecuTorch.
 #
 # ## Summary
 #

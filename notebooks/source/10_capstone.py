@@ -267,7 +267,7 @@ print("missing:", record["missing"])
 # %%
 config = TrainConfig(
     out=str(OUT / "run"), init="shapes-tiny", data=str(OUT / "mine"),
-    iterations=ITERATIONS, pairs=4, max_gap=2, warmup=10, decay=0.7, log_every=5,
+    iterations=ITERATIONS, pairs=4, max_gap=2, warmup=10, cosine_share=0.7, log_every=5,
     lr=5e-4, backbone_lr=0.1, ema=0.95, freeze_norms=True, token_weight=0.0, min_scale=0.4, workers=0,
 )  # fmt: skip
 weights = train(config)
@@ -275,8 +275,8 @@ after = minst.MobileInst.from_pretrained(weights).fuse()
 visualize.plot_training(OUT / "run")
 
 # %% [markdown]
-# **What it shows.** Nine curves over 100 steps. The class loss falls to about a tenth. The mask losses begin low and stay,
-# up and down with the crops: masks were good already, what was missing was a name.
+# **What it shows.** One panel per loss, over 100 steps. The class loss falls steeply. The mask losses begin low and stay, up
+# and down with the crops: masks were good already, what was missing was a name.
 #
 # ## Track the clip
 

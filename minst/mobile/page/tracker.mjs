@@ -61,7 +61,7 @@ export class KernelTracker {
     });
   }
 
-  /* Slots x new queries (N, N): how alike two kernels are, times both scores, so that only live ones compete. */
+  /* Slots x new queries (N, N): how alike two kernels are, times both scores: only live ones compete. */
   #similarity(out, best) {
     const { N, D, kernels } = this;
     const alike =
@@ -102,7 +102,8 @@ export function cosineSimilarity(older, newer, N, D) {
   return table(N, (i, j) => dot(a[i], b[j]));
 }
 
-/* Dice of what every old and every new kernel segments in the new frame: logits (N, h * w) twice -> (N, N). */
+/* Dice of what every old and every new kernel segments in the new frame: logits (N, h * w) twice
+   -> (N, N). */
 export function maskSimilarity(olderLogits, newerLogits, N) {
   const [a, b] = [olderLogits, newerLogits].map((logits) => rows(logits.map(sigmoid), N, logits.length / N));
   const [aa, bb] = [a, b].map((masks) => masks.map((mask) => dot(mask, mask)));
