@@ -183,7 +183,8 @@ class KernelTracker:
         else:
             # Which of the new queries goes on with which slot?
             new = Candidates(kernels, class_scores.amax(-1), order)
-            associate = ASSOCIATIONS.get(self.association, self.association)
+            named = not callable(self.association)
+            associate = ASSOCIATIONS[self.association] if named else self.association
             self.similarity = associate(self.slots.candidates(), new, out.mask_features[0])
             self.assignment = order = assign(self.similarity)  # (N,)
         seen = self.score_threshold

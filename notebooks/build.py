@@ -39,6 +39,7 @@ README, TUTOR = HERE.parent / "README.md", HERE / "TUTOR.md"
 STUB = 'raise NotImplementedError("your turn: replace this line")'
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MAX_PNG = 25_000  # bytes; larger pictures are reduced to 256 colours
+LARGE_PNG = 75_000  # bytes; pictures that are larger even then, to 64
 
 
 class Lesson(NamedTuple):
@@ -236,6 +237,9 @@ def compress(data: dict, metadata: dict) -> None:
         return
     image, png, jpeg = Image.open(io.BytesIO(raw)).convert("RGB"), io.BytesIO(), io.BytesIO()
     image.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(png, "PNG", optimize=True)
+    if len(png.getvalue()) > LARGE_PNG:  # dithering costs most where there is most
+        png = io.BytesIO()
+        image.quantize(64, dither=Image.Dither.NONE).save(png, "PNG", optimize=True)
     image.save(jpeg, "JPEG", quality=82, subsampling=0, optimize=True)
     if len(jpeg.getvalue()) < 0.75 * min(len(png.getvalue()), len(raw)):
         data["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode() + "\n"

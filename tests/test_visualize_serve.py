@@ -160,11 +160,16 @@ def test_thresholds_change_what_is_found(page):
 
 
 def test_association_is_switched(page):
+    slide(page, "reuse interval T", 6, 1, 12)  # at T = 3 both give this clip the same tracks
+    page.wait_for_timeout(500)
     before = timeline(page)
     page.get_by_role("button", name="cosine (the paper's)").click()
     changed(page, timeline, before)
+    cosine = timeline(page)
     page.get_by_role("button", name="masks (ours)").click()
-    changed(page, timeline, "")
+    changed(page, timeline, cosine)
+    slide(page, "reuse interval T", 3, 1, 12)
+    page.wait_for_timeout(500)
 
 
 def test_a_click_selects_the_query_behind_an_object(page, screenshots):

@@ -32,8 +32,8 @@ from minst.model import apply_kernels, image_to_batch, upsample_masks
 # %% [markdown]
 # ## The map
 #
-# Two models ship with this package. They had the same time to learn and differ in one thing: `shapes-tiny` was trained with
-# query passing, `shapes-tiny-images` was not.
+# Two models ship with this package. They had the same start and the same time to learn, and differ in one thing: the second part
+# of `shapes-tiny`'s training had query passing, that of `shapes-tiny-images` had not.
 
 # %%
 model = minst.MobileInst.from_pretrained("shapes-tiny").requires_grad_(False)
@@ -319,9 +319,10 @@ three_clips = torch.cat([out.global_queries for _, out, _ in seen.values()])
 print(f"{100 * frame_share(three_clips.numpy()):.1f} % of the variance of Q_G depends on the frame")
 
 # %% [markdown]
-# The third line is the control. If a Q_G of another clip did as well as the one of three frames before, then nothing of the
-# video would be carried along, and passing Q_G would be the same as asking that query again. The last line is lesson 04's
-# figure for these three clips: where it is near 0, there is nothing that could be carried.
+# The third line is the control, and it is sobering: a Q_G of another clip does nearly as well as the one of three frames before.
+# For masks, passing Q_G is little more than asking that query again; X_mask and the learned query do the work. It is not that
+# Q_G carries nothing: the last line is lesson 04's figure for these clips. But what it carries is *what* a query saw rather than
+# *where*.
 #
 # Whatever is carried, the **target** teaches a habit: this query shall have that instance again. That is why training shows
 # at inference, where nothing is passed.
@@ -412,8 +413,8 @@ fig
 # And as the picture that the paper is known for:
 
 # %%
-twins = minst.load_sample("twins")
-visualize.plot_query_consistency({"with temporal training": model, "without": images_only}, twins)
+pair = {"with temporal training": model, "without": images_only}
+visualize.plot_query_consistency(pair, minst.load_sample("occlusion"), num_frames=5)
 
 # %% [markdown]
 # **What it shows.** Rows in pairs: one instance and the query that first held it, above with temporal training, below without.

@@ -181,7 +181,7 @@ axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsi
 fig
 
 # %% [markdown]
-# **What it shows.** The copied mask falls at once. The reused kernel *finds the instance again*: in "easy" it hardly falls over
+# **What it shows.** The copied mask falls at once. The reused kernel *finds the instance again*: in "easy" it falls slowly over
 # twelve frames, in "fast" it lasts for some frames only.
 #
 # The dashed curve is the surprise: it runs close to the thick one. As long as *the same query* is asked, a new kernel gains

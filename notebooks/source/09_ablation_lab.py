@@ -564,13 +564,11 @@ Markdown("\n\n".join((report.claims_table(lab), report.seeds_table(lab))).replac
 #
 # - `Assumption:` COCO and YouTube-VIS from ImageNet weights in the paper; generated clips here, 1,500 steps, backbones that
 #   learned to classify for 2,500.
-# - These runs are of an older model, as the note above says. Its full model held a passed query to the instance of frame t
-#   ("kept"); the paper's reading is "shared" (lesson 06). *Fresh* is a row without a claim.
+# - These runs are of an older model (see the note above), which took "kept" for the paper's query passing (lesson 06).
 # - `Deviation:` 16 tokens in X_G and X_L instead of 100; 20 queries in the full model.
-# - `Deviation:` all associations but cosine, frozen X6, adaptive T and the norm on X_G are ours. "Cosine" was that of all
-#   kernels in these runs, without the scores.
+# - `Deviation:` all associations but cosine, frozen X6, adaptive T and the norm on X_G are ours. "Cosine" has no scores here.
 # - Rows have equal steps, not equal MACs; single images see twice as many clips in a step as pairs. Both favour somebody.
-# - Nothing was tuned until it agreed. Rows that show nothing stay: they are this lesson's negative results.
+# - Nothing was tuned until it agreed. Rows that show nothing stay.
 # - The interval knows clips and seeds, and with few seeds it is too narrow. Each backbone was pre-trained once: that luck is in
 #   no interval. Nor is other data, longer training, a larger model: what a toy run does not show, statistics cannot add.
 #
