@@ -8,7 +8,6 @@ from scipy.optimize import linear_sum_assignment
 import minst
 from minst import losses, matcher, visualize
 from minst.check import lesson05 as check
-from minst.data import transforms
 from minst.model import image_to_batch
 
 # %%

@@ -21,7 +21,6 @@ from scipy.optimize import linear_sum_assignment
 import minst
 from minst import losses, matcher, visualize
 from minst.check import lesson05 as check
-from minst.data import transforms
 from minst.model import image_to_batch
 
 # %% [markdown]
@@ -56,7 +55,7 @@ image, masks = clip.render(0)
 with torch.no_grad():
     encoded = model.encode(image_to_batch(image))
     out = encoded.out
-soft = transforms.resize_masks(torch.from_numpy(masks))  # at 1/2: a section below says how and why
+soft = minst.data.transforms.resize_masks(torch.from_numpy(masks))  # at 1/2: a section below says how and why
 target = matcher.Instances(torch.as_tensor(clip.labels), soft, torch.arange(3))
 assert out.class_logits.shape == (1, 20, 8) and out.objectness.shape == (1, 20)
 assert out.mask_logits.shape == (1, 20, 24, 32) and target.masks.shape == (3, 96, 128)
@@ -140,7 +139,7 @@ assert dict(zip(columns, rows)) == dict(zip(instances.tolist(), queries.tolist()
 
 # %%
 for stride in (8, 4, 2):
-    coverage = transforms.resize_masks(torch.from_numpy(masks), stride)  # (M, H', W')
+    coverage = minst.data.transforms.resize_masks(torch.from_numpy(masks), stride)  # (M, H', W')
     again = torch.nn.functional.interpolate(coverage[None], size=(192, 256), mode="bilinear")[0] > 0.5
     both, either = (again.numpy() & masks).sum(), (again.numpy() | masks).sum()
     print(f"targets at 1/{stride}: {tuple(coverage.shape[1:])} cells hold an IoU of {both / either:.3f} with the truth")

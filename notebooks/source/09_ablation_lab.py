@@ -68,7 +68,7 @@ visualize.plot_pipeline(size=(128, 128))
 # declares it:
 
 # %%
-lines = [f"| `{v.name}` | {v.group} | {v.says} | {v.paper} | {v.judged_by} AP |" for v in VARIANTS.values()]  # of today's grid
+lines = [f"| `{v.name}` | {v.group} | {v.says} | {v.paper} | {v.judged_by} AP |" for v in VARIANTS.values()]
 head = "| row | question | what is changed | the paper says | decided by |\n|---|---|---|---|---|\n"
 Markdown(head + "\n".join(lines))
 
