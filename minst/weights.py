@@ -1,9 +1,8 @@
-"""Weights as files, which never run code: a whole model as a folder with config.json and model.safetensors, or the public
-checkpoint of a backbone.
+"""Weights as files, which never run code: a whole model as a folder with config.json and
+model.safetensors, or the public checkpoint of a backbone.
 
     save(model, folder, dtype)          what `MobileInst.save_pretrained` does
-    load(cls, name_or_folder, …)        what `MobileInst.from_pretrained` does; class_names: for other categories
-
+    load(cls, name_or_folder, …)        what `MobileInst.from_pretrained` does
     load_backbone_weights(backbone, f)  a backbone alone, from .safetensors, .pth or .pt
 
 Lesson: notebooks/10_capstone.ipynb
@@ -17,7 +16,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -26,9 +24,6 @@ from torch import Tensor, nn
 
 from minst.config import MobileInstConfig
 from minst.samples import weights_folder
-
-if TYPE_CHECKING:
-    from minst.model import MobileInst
 
 __all__ = ["load", "load_backbone_weights", "save"]
 
@@ -42,7 +37,7 @@ EARLIER_KEYS = (
 EARLIER_FIELD = "decoder"
 
 
-def save(model: MobileInst, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+def save(model: nn.Module, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write model.safetensors (floats as `dtype`) and config.json; ValueError if it is fused."""
     if any(
         isinstance(m, nn.Identity) and name.endswith(".bn") for name, m in model.named_modules()
@@ -62,8 +57,8 @@ def save(model: MobileInst, folder: str | Path, dtype: torch.dtype = torch.float
 
 
 def load(
-    cls: type[MobileInst], name_or_folder: str | Path, class_names: Sequence[str] | None = None
-) -> MobileInst:
+    cls: type[nn.Module], name_or_folder: str | Path, class_names: Sequence[str] | None = None
+) -> nn.Module:
     """A model in eval mode, float32. `MobileInst.from_pretrained` says what is raised."""
     folder = _folder(name_or_folder)
     config = _config(folder)
@@ -109,7 +104,7 @@ def _config(folder: Path) -> MobileInstConfig:
 
 
 def _same_classes(
-    state: dict[str, Tensor], known: Sequence[str], model: MobileInst
+    state: dict[str, Tensor], known: Sequence[str], model: nn.Module
 ) -> dict[str, Tensor]:
     """The class head of `model`; the rows of `known` categories are taken from `state` by name."""
     head = {
