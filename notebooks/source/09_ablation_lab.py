@@ -196,7 +196,8 @@ low, high = np.percentile(differences, [2.5, 97.5])
 
 found = compare([ours for ours, _ in pairs], [full for _, full in pairs])
 torch.testing.assert_close((low, high), (found.low, found.high))
-print(f"{lab.variants[name].says}: {100 * found.difference:+.1f}, interval {100 * low:+.1f} to {100 * high:+.1f} points")
+says = lab.variants[name].says
+print(f"{says}: {100 * found.difference:+.1f}, interval {100 * low:+.1f} to {100 * high:+.1f} points")
 
 # %% [markdown]
 # ## Look inside
@@ -275,7 +276,7 @@ def draw_interval(row: str, clips: int, seeds: int):
     fig, (drawn, low, high) = visualize.new_figure(2.6), interval(row, clips, seeds)
     said = "it holds zero, we cannot tell" if low <= 0 <= high else "on one side of zero"
     visualize.headline(fig, f"{clips} clips, {seeds} seeds: {low:+.1f} to {high:+.1f} points, {said}".replace("-", "−"),
-                       f"{lab.variants[row].says}, less the full model. Seeds that were run: {samples[row][40].shape[1]}.")
+                       f"{lab.variants[row].says}, less the full model. Seeds run: {samples[row][40].shape[1]}.")
     left, right = fig.add_axes((0.02, 0.18, 0.53, 0.56)), fig.add_axes((0.66, 0.18, 0.32, 0.56))
     far = max(np.abs(samples[row][5]).max(), 1)  # the same scale for all settings of a row
     left.hist(drawn, bins=np.linspace(-far, far, 61), color=visualize.GREY)
