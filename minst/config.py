@@ -13,7 +13,9 @@ from __future__ import annotations
 import dataclasses
 import json
 
-__all__ = ["MobileInstConfig"]
+__all__ = ["MASK_STRIDE", "MobileInstConfig"]
+
+MASK_STRIDE = 8  # pixels along a cell of X_mask and of the mask logits
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,21 +70,17 @@ def hungarian_match(
     """Of every image of the batch the matched queries and their instances, min(N, M) of them.
 
     class_logits (B, N, K), mask_logits (B, N, h, w), and one `Instances` per image.
+    FloatingPointError for scores that are not finite, as of a model that has diverged.
     """
     matches = []
     for classes, masks, target in zip(class_logits, mask_logits, instances, strict=True):
         # Three digits of bf16 are too few to compare scores.
         with torch.autocast(masks.device.type, enabled=False):
-            matches.append(best_match(matching_scores(classes, masks, target)))
+            scores = matching_scores(classes, masks, target)  # (N, M)
+        if not torch.isfinite(scores).all():
+            raise FloatingPointError("matching: scores are not finite; look for NaN in the logits")
+        pair = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
+        matches.append(
+            tuple(torch.as_tensor(i, dtype=torch.long, device=scores.device) for i in pair)
+        )
     return matches
-
-
-def best_match(scores: Tensor) -> Match:
-    """The one-to-one assignment of largest total score (N, M): min(N, M) rows and columns.
-
-    FloatingPointError for scores that are not finite, as of a model that has diverged.
-    """
-    if not torch.isfinite(scores).all():
-        raise FloatingPointError("matching: scores are not finite; look for NaN in the logits")
-    pair = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
-    return tuple(torch.as_tensor(i, dtype=torch.long, device=scores.device) for i in pair)

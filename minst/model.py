@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minst import backbones, weights
-from minst.config import MobileInstConfig
+from minst.config import MASK_STRIDE, MobileInstConfig
 from minst.instance_decoder import DualInstanceDecoder
 from minst.layers import fold_batch_norms
 from minst.mask_decoder import MaskDecoder
@@ -36,7 +36,6 @@ from minst.mask_decoder import MaskDecoder
 __all__ = ["Frame", "FrameOutput", "MobileInst", "apply_kernels", "upsample_masks"]
 
 PAD_MULTIPLE = 64
-MASK_STRIDE = 8
 
 
 class FrameOutput(NamedTuple):

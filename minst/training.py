@@ -171,9 +171,10 @@ def training_losses(
     token_classifier: nn.Module | None = None,
     counts: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of one batch (frames as floats in [0, 1]), unweighted, by name; query passing's: "pass_dice", "pass_pixel".
+    """All losses of one batch (frames as floats in [0, 1]), unweighted, by name: those of `set_losses`, the same of Q_G
+    ("global_cls", …), those of query passing ("pass_dice", "pass_pixel") and "token".
 
-    counts: what losses are divided by, (instances, instances seen in both frames of a pair); None = those of `batch`.
+    counts: what losses are divided by, (instances, instances that a passed query is held to); None = those of `batch`.
     """
     frames, instances, is_pairs, padding = batch
     seen, passed_on = counts or [max(1.0, n) for n in instance_counts([batch], config)]

@@ -26,8 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from minst.config import MASK_STRIDE
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
-from minst.data.transforms import MASK_STRIDE, augmentation, frame_instances, multi_scale, transform_clip
+from minst.data.transforms import augmentation, frame_instances, multi_scale, transform_clip
 from minst.matcher import Instances
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from minst.config import MASK_STRIDE
 from minst.matcher import Instances
 
 __all__ = ["augmentation", "frame_instances", "multi_scale", "resize_masks", "transform_clip"]
 
 # Assumption: targets at 1/2 (SparseInst: 1/4). At 1/8 they hold an IoU of 0.85 with the truth at most.
-MASK_STRIDE = 8  # of the mask logits
 TARGET_STRIDE = 2  # of the masks that a loss compares them with
 MIN_VISIBLE = 12  # pixels of a mask below which an instance is not to be learned
 

@@ -23,15 +23,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from minst.data.convert.common import (
-    Found,
-    Track,
-    Video,
-    box_mask,
-    ellipse_mask,
-    image_files,
-    only_file,
-    polygon_mask,
-    read_text,
+    Found, Track, Video, box_mask, ellipse_mask, image_files, only_file, polygon_mask, read_text,
 )  # fmt: skip
 from minst.data.files import inside, read_image
 from minst.data.video import read_video, video_info

@@ -23,15 +23,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from minst.data.convert.common import (
-    Found,
-    Track,
-    Video,
-    box_mask,
-    ellipse_mask,
-    field,
-    image_files,
-    polygon_mask,
-    subfolders,
+    Found, Track, Video, box_mask, ellipse_mask, field, image_files, polygon_mask, subfolders,
 )  # fmt: skip
 from minst.data.files import inside, natural, read_image, read_json
 from minst.data.ytvis import encode_mask
