@@ -49,8 +49,7 @@ def test_every_form_of_a_mask_is_read_as_pycocotools_reads_it(mask):
     for form in (code, rle.encode(mask), {"size": list(mask.shape), "counts": runs(mask)}):
         decoded = rle.decode(form, *mask.shape)
         assert decoded.dtype == bool and np.array_equal(decoded, mask)
-        text = rle.compress(form, *mask.shape)
-        assert text in (code["counts"], code["counts"].decode())
+        assert rle.compress(form, *mask.shape) == code["counts"].decode()
 
 
 @given(st.lists(masks, max_size=6))
@@ -136,7 +135,7 @@ def test_ious_are_those_of_the_pixels(seed, ours, theirs):
 def test_text_that_is_no_rle_is_refused_or_read_as_pycocotools_reads_it(text, size):
     try:
         mask = rle.decode({"size": [size, 1], "counts": text}, size, 1)
-    except rle.RLEError as error:
+    except rle.MaskError as error:
         assert "not a valid RLE" in str(error) and error.mask == 0
     else:
         assert np.array_equal(
@@ -162,7 +161,7 @@ def test_text_that_is_no_rle_is_refused_or_read_as_pycocotools_reads_it(text, si
 def test_broken_text_is_refused_and_counted_among_many(counts, message):
     good = rle.encode(np.eye(8, 10) > 0)["counts"]
     for texts in ([counts], [good, counts], [good, good, counts, good]):
-        with pytest.raises(rle.RLEError, match=f"not a valid RLE: .*{message}") as refused:
+        with pytest.raises(rle.MaskError, match=f"not a valid RLE: .*{message}") as refused:
             rle.unpack(texts, 80)
         assert refused.value.mask == texts.index(counts)
 
@@ -170,7 +169,7 @@ def test_broken_text_is_refused_and_counted_among_many(counts, message):
 def test_each_code_against_its_own_frame():
     texts = [rle.encode(np.ones(size))["counts"] for size in ((3, 4), (5, 6))]
     rle.unpack(texts, np.array([12, 30]))
-    with pytest.raises(rle.RLEError, match="covers 30 pixels of 31") as refused:
+    with pytest.raises(rle.MaskError, match="covers 30 pixels of 31") as refused:
         rle.unpack(texts, np.array([12, 31]))
     assert refused.value.mask == 1
 
@@ -203,6 +202,33 @@ def test_each_code_against_its_own_frame():
 def test_a_mask_that_is_none_is_refused(segmentation, message):
     with pytest.raises(ValueError, match=message):
         rle.decode(segmentation, 4, 6)
+
+
+def test_checked_codes_and_their_areas():
+    mask, other = np.eye(4, 6) > 0, np.ones((4, 6), dtype=bool)
+    square = [[0, 0, 2, 0, 2, 2, 0, 2]]
+    forms = [
+        None,
+        rle.encode(mask),
+        [],
+        {"size": [4, 6], "counts": [0, 24]},
+        square,
+        rle.encode(~other),
+    ]
+    codes, areas = rle.check(forms, 4, 6)
+    assert areas.tolist() == [0, 4, 0, 24, 4, 0] and [
+        i for i, c in enumerate(codes) if c is None
+    ] == [0, 2]
+    for code, wanted in ((codes[1], mask), (codes[3], other), (codes[5], ~other)):
+        assert np.array_equal(rle_codec.decode(code), wanted)
+    for broken, message in (("08", "covers 8 pixels of 24"), ([1], "covers 1 pixels of 24")):
+        with pytest.raises(rle.MaskError, match=message) as refused:
+            rle.check([None, forms[1], {"size": [4, 6], "counts": broken}, None], 4, 6)
+        assert refused.value.mask == 2
+    with pytest.raises(rle.MaskError, match="must be null or RLE") as refused:
+        rle.check(forms, 4, 6, polygons=False)
+    assert refused.value.mask == 2  # no polygon is a list of polygons, too
+    assert rle.check([], 4, 6)[1].shape == (0,)
 
 
 def test_polygons_may_be_refused():

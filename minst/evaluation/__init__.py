@@ -1,5 +1,6 @@
-"""How good is it? Video AP (`ytvis`), AP of frames (`coco`), whether a query stays on its object (`consistency`) and an
-identity on its instance (`identity`), both for easy and for hard instances (`difficulty`); results files (`submission`).
+"""How good is it? Video AP (`ytvis`), AP of frames (`coco`), whether a query stays on its object
+(`consistency`) and an identity on its instance (`identity`), both for easy and for hard instances
+(`difficulty`); results files (`submission`).
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
