@@ -198,7 +198,7 @@ def test_malformed_boxes_types_and_files(tmp_path):
         evaluate_coco(gt, [results[0] | {"bbox": [0, 0, 1]}], "bbox")
     sizes_unknown = gt | {"images": [{"id": image["id"]} for image in gt["images"]]}
     assert evaluate_coco(sizes_unknown, results, "bbox") == evaluate_coco(gt, results, "bbox")
-    with pytest.raises(ValueError, match=r"annotations\[0\]: its image, 1\d, lacks 'height'"):
+    with pytest.raises(ValueError, match=r"annotations\[0\]: its image_id 1\d lacks a size"):
         evaluate_coco(sizes_unknown, results)
     with pytest.raises(ValueError, match="iou_type"):
         evaluate_coco(gt, results, "keypoints")

@@ -18,7 +18,7 @@ import math
 import os
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -32,11 +32,10 @@ __all__ = ["FIGURES", "Evaluation", "evaluate_coco", "figures"]
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
-KEYS = {"segm": "segmentation", "bbox": "bbox"}  # what is compared -> where it stands in a file
-
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Area = Annotated[float, msgspec.Meta(ge=0, le=1e10)]  # COCOeval's widest range ends at 1e10
 Place = Annotated[float, msgspec.Meta(ge=-1e10, le=1e10)]
+Box = tuple[Place, Place, Area, Area]  # x, y, width, height
 
 
 class Category(msgspec.Struct):
@@ -62,7 +61,7 @@ class Annotation(msgspec.Struct):
     category_id: int
     area: Area
     segmentation: Any = None  # run-length code or polygons; `rle` checks it
-    bbox: tuple[Place, Place, Area, Area] | None = None  # x, y, width, height
+    bbox: Box | None = None
     iscrowd: bool | int | None = 0  # a group that need not be found, and may be found many times
 
 
@@ -90,14 +89,13 @@ class Detection(Scored):
 
     image_id: int
     segmentation: Any = None
-    bbox: tuple[Place, Place, Area, Area] | None = None
+    bbox: Box | None = None
 
 
 def evaluate_coco(
     gt: str | os.PathLike | dict, results: str | os.PathLike | list, iou_type: str = "segm"
 ) -> dict:
-    """The 12 COCO figures of detections in single images, as pycocotools computes them (-1: nothing
-    to measure).
+    """The 12 COCO figures of detections in images, as pycocotools computes them; -1 = unknown.
 
     gt: COCO annotations, a path or a dict. results: a path or a list of {image_id, category_id,
     score, and segmentation (RLE) or bbox [x, y, width, height]}. iou_type: "segm" or "bbox".
@@ -105,52 +103,66 @@ def evaluate_coco(
     Small, medium and large are told by the area of what is compared: masks for "segm", even where
     boxes stand beside.
     """
-    if iou_type not in KEYS:
+    if iou_type not in ("segm", "bbox"):
         raise ValueError(f'iou_type must be "segm" or "bbox", got {iou_type!r}')
-    truth = read_ground_truth(gt, Images)
-    detections = read_results(results, Detection)
-    images = {image.id: image for image in truth.images}
-    annotations = _entries(truth.annotations, "ground truth annotations", images, iou_type)
-    detections = _entries(detections, "results", images, iou_type)
-    evaluation = Evaluation(list(images), truth.categories, annotations, detections, iou_type).run()
+    truth, detections = read_ground_truth(gt, Images), read(results, list[Detection], "results")
+    images, key = {i.id: i for i in truth.images}, "bbox" if iou_type == "bbox" else "segmentation"
+    sides = [
+        read_entries(truth.annotations, "ground truth annotations", images, "image_id", key),
+        read_entries(detections, "results", images, "image_id", key),
+    ]
+    for entry in (entry for side in sides for entry in side):
+        if iou_type == "segm":
+            entry["segmentation"], area = entry["codes"][0], float(entry["pixels"][0])
+        else:
+            entry["bbox"] = list(entry["bbox"])
+            area = entry["bbox"][2] * entry["bbox"][3]
+        if entry[key] is None:
+            raise ValueError(f"{entry['where']}: '{key}' has no polygon")
+        entry.setdefault("area", area)  # of annotations the file says it
+    evaluation = Evaluation(images, truth.categories, *sides, iou_type).run()
     return figures(evaluation.precision, evaluation.recall)
 
 
 class Evaluation(COCOeval):
-    """pycocotools' COCOeval on entries that are checked already; pictures are images, or videos.
+    """pycocotools' COCOeval on entries that `read_entries` has checked.
 
-    truths, detections: dicts with what COCOeval reads: id, image_id, category_id, area, iscrowd or
-    score, and "segmentation" or "bbox". After `run`: `precision`, `recall`, `ious`, `evalImgs`.
+    pictures: images, or videos, by id. picture_id: where an entry names its own. After `run()`:
+    `precision` (10, 101, K, 4, 3) and `recall` (10, K, 4, 3), -1 where nothing is known, `ious`
+    {(picture, category): (D, G)}, D in falling order of score, and `evalImgs`. K: the categories in
+    order of id; 4: all, small, medium, large; 3: at most 1, 10, 100 detections.
     """
+
+    picture_id = "image_id"
 
     def __init__(
         self,
-        pictures: list[int],
+        pictures: Mapping[int, Any],
         categories: list[Category],
         truths: list[dict],
-        detections: list[dict],
+        predictions: list[dict],
         iou_type: str = "segm",
     ):
         super().__init__(iouType=iou_type)
         self.categories = {c.id: c for c in categories}
-        self.truths, self.predictions = truths, detections
+        self.truths, self.predictions = truths, predictions
         self.params.imgIds, self.params.catIds = sorted(pictures), sorted(self.categories)
-        for track in truths:
-            if track["category_id"] not in self.categories:
-                raise ValueError(f"{track['where']}: unknown category_id {track['category_id']}")
-            if track["id"] == 0:
+        for truth in truths:
+            if truth["category_id"] not in self.categories:
+                raise ValueError(f"{truth['where']}: unknown category_id {truth['category_id']}")
+            if truth["id"] == 0:
                 warnings.warn(
-                    f"{track['where']} has id 0, which the official protocol takes for 'not "
+                    f"{truth['where']} has id 0, which the official protocol takes for 'not "
                     "matched': it can never be found. Number annotations from 1.",
                     stacklevel=4,
                 )
-        unknown = Counter(
-            d["category_id"] for d in detections if d["category_id"] not in self.categories
-        )
+        unknown = Counter(p["category_id"] for p in predictions)
+        for category in self.categories:
+            unknown.pop(category, None)
         if unknown:
             warnings.warn(
-                f"results: {sum(unknown.values())} predictions of categories that the ground truth "
-                f"does not list are left out (category_id {', '.join(map(str, sorted(unknown)))})",
+                f"results: {unknown.total()} predictions of categories that the ground truth does "
+                f"not list are left out (category_id {', '.join(map(str, sorted(unknown)))})",
                 stacklevel=4,
             )
 
@@ -159,27 +171,18 @@ class Evaluation(COCOeval):
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
             self.evaluate()
             self.accumulate()
+        self.precision, self.recall = self.eval["precision"], self.eval["recall"]
         return self
-
-    @property
-    def precision(self) -> np.ndarray:
-        """(IoU, recall, category, area, detections) of pycocotools, -1 where nothing is known;
-        after `run`."""
-        return self.eval["precision"]
-
-    @property
-    def recall(self) -> np.ndarray:
-        """(IoU, category, area, detections) of pycocotools, -1 where nothing is known; after
-        `run`."""
-        return self.eval["recall"]
 
     def _prepare(self) -> None:
         """A step of `evaluate`: entries by picture and category, best score first."""
         self._gts, self._dts = defaultdict(list), defaultdict(list)
         for g in self.truths:
-            self._gts[g["image_id"], g["category_id"]].append(g | {"ignore": g["iscrowd"]})
+            crowd = int(bool(g["iscrowd"]))
+            entry = g | {"iscrowd": crowd, "ignore": crowd}
+            self._gts[g[self.picture_id], g["category_id"]].append(entry)
         for d in sorted(self.predictions, key=lambda d: -d["score"]):  # stable
-            self._dts[d["image_id"], d["category_id"]].append(d)
+            self._dts[d[self.picture_id], d["category_id"]].append(d)
 
 
 def figures(precision: np.ndarray, recall: np.ndarray) -> dict[str, float]:
@@ -204,12 +207,25 @@ def mean_of_known(values: np.ndarray) -> float:
 # ----------------------------------------------------------------------------- reading, checking
 
 
-def read_ground_truth(source, kind: type):
-    """A ground truth file, from a path or as it is, as `kind`: a struct of lists whose entries have
-    ids.
+def read(source, kind: Any, name: str):
+    """A JSON file, by its path or as it is, as msgspec types; NumPy's numbers count as Python's.
 
-    ValueError names the place where it is none, where an id repeats, or says that it holds no
-    labels.
+    ValueError names the place by its path in the file, which begins with `name`.
+    """
+    values = read_json(source) if isinstance(source, (str, os.PathLike)) else source
+    try:
+        plain = msgspec.to_builtins(values, builtin_types=(bytes,), enc_hook=lambda v: v.tolist())
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$")
+        place = (name + path.removeprefix(".")).rstrip(" `")
+        raise ValueError(f"{place}: {what}") from None
+
+
+def read_ground_truth(source, kind: type):
+    """A ground truth file, by its path or as it is, as `kind`: lists of entries that have ids.
+
+    ValueError names what is wrong or stands there twice, or says that the file holds no labels.
     """
     gt = read_json(source) if isinstance(source, (str, os.PathLike)) else source
     if (
@@ -222,99 +238,57 @@ def read_ground_truth(source, kind: type):
             "sets are withheld; evaluate on a split whose labels you hold, such as a part of the "
             "training set kept aside"
         )
-    truth = typed(gt, kind, "ground truth ")
+    truth = read(gt, kind, "ground truth ")
     for name in kind.__struct_fields__:
-        count = Counter()
+        ids = set()
         for i, entry in enumerate(getattr(truth, name)):
-            count[entry.id] += 1
-            if count[entry.id] > 1:
+            if entry.id in ids:
                 raise ValueError(f"ground truth {name}[{i}]: id {entry.id} stands there twice")
+            ids.add(entry.id)
     return truth
 
 
-def read_results(source, kind: type) -> list:
-    """The list of predictions, from a path or as it is, each as `kind`. ValueError names the
-    place."""
-    return typed(
-        read_json(source) if isinstance(source, (str, os.PathLike)) else source,
-        list[kind],
-        "results",
-    )
+def read_entries(
+    entries: list, name: str, pictures: Mapping[int, Any], picture_id: str, compared: str
+) -> list[dict]:
+    """Annotations or predictions as dicts, with their masks checked.
 
+    name: of their list in the file. picture_id: the field that names a picture. compared: the field
+    "segmentation", "segmentations" (one a frame) or "bbox".
 
-def typed(values, kind: type, name: str):
-    """Values of a JSON file as msgspec types; NumPy's numbers and arrays count as Python's.
-
-    ValueError names the place by its path in the file, which begins with `name`.
+    To their own fields come "where" (the place in the file), for predictions "id" (from 1), and
+    unless boxes are compared "codes" and "pixels": of each mask what `rle.check` returns.
     """
-    try:
-        plain = msgspec.to_builtins(
-            values, builtin_types=(bytes,), enc_hook=lambda value: value.tolist()
-        )
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$")
-        raise ValueError(f"{(name + path.lstrip('.')).rstrip('` ')}: {what}") from None
-
-
-def check_masks(masks: list[list], pictures: list, polygons: bool, place: Callable) -> list[tuple]:
-    """The masks of n entries, checked: of each entry (codes, areas), as `rle.check` returns them.
-
-    masks: of each entry a list, one a frame. pictures: of each entry its image or video. polygons:
-    whether a mask may be one. place(i, t) names the mask of entry i in frame t in a ValueError.
-    """
-    of_picture: dict[int, list[int]] = defaultdict(list)
-    for i, picture in enumerate(pictures):
-        of_picture[picture.id].append(i)
-    found: dict[int, tuple] = {}
-    for entries in of_picture.values():  # one entry at a time would take three times as long
-        height, width = pictures[entries[0]].height, pictures[entries[0]].width
-        places = [(i, t) for i in entries for t in range(len(masks[i]))]
-        try:
-            codes, areas = rle.check([masks[i][t] for i, t in places], height, width, polygons)
-        except rle.MaskError as error:
-            raise ValueError(f"{place(*places[error.mask])}: {error}") from None
-        end = 0
-        for i in entries:
-            start, end = end, end + len(masks[i])
-            found[i] = codes[start:end], areas[start:end]
-    return [found[i] for i in range(len(masks))]
-
-
-def _entries(entries: list, name: str, images: dict[int, Image], iou_type: str) -> list[dict]:
-    """Annotations or detections as COCOeval reads them, checked; name: of their list in the
-    file."""
-    found = []
+    found, of_picture = [], defaultdict(list)
     for i, entry in enumerate(entries):
-        where = f"{name}[{i}]"
-        image = images.get(entry.image_id)
-        if image is None:
-            raise ValueError(f"{where}: unknown image_id {entry.image_id}")
-        if getattr(entry, KEYS[iou_type]) is None:
-            raise ValueError(f"{where}: '{KEYS[iou_type]}' is missing")
-        if iou_type == "segm" and None in (image.height, image.width):
-            raise ValueError(f"{where}: its image, {image.id}, lacks 'height' or 'width'")
-        read = {"where": where, "image_id": image.id, "category_id": entry.category_id}
-        if isinstance(entry, Annotation):
-            read |= {"id": entry.id, "area": entry.area, "iscrowd": int(bool(entry.iscrowd))}
-        else:
-            read |= {"id": i + 1, "score": entry.score}
-        found.append(read)
-
-    if iou_type == "bbox":
-        for read, entry in zip(found, entries, strict=True):
-            read["bbox"] = list(entry.bbox)
-            read.setdefault("area", entry.bbox[2] * entry.bbox[3])
+        made = {"id": i + 1, "where": f"{name}[{i}]", **msgspec.structs.asdict(entry)}
+        if made[picture_id] not in pictures:
+            raise ValueError(f"{made['where']}: unknown {picture_id} {made[picture_id]}")
+        if made[compared] is None:
+            raise ValueError(f"{made['where']}: '{compared}' is missing")
+        found.append(made)
+        of_picture[made[picture_id]].append(made)
+    if compared == "bbox":
         return found
-    checked = check_masks(
-        [[entry.segmentation] for entry in entries],
-        [images[entry.image_id] for entry in entries],
-        polygons=bool(entries) and isinstance(entries[0], Annotation),
-        place=lambda i, _: f"{name}[{i}].segmentation",
-    )
-    for read, ([code], [area]) in zip(found, checked, strict=True):
-        if code is None:
-            raise ValueError(f"{read['where']}: 'segmentation' has no polygon")
-        read["segmentation"] = code
-        read.setdefault("area", float(area))
+
+    # the masks of a picture are checked together: one by one would take three times as long
+    for number, of_one in of_picture.items():
+        picture, masks = pictures[number], []
+        if picture.height is None or picture.width is None:
+            raise ValueError(f"{of_one[0]['where']}: its {picture_id} {number} lacks a size")
+        for entry in of_one:
+            entry["codes"], entry["pixels"] = [], []
+            if compared == "segmentation":
+                masks.append((entry, compared, entry[compared]))
+            else:
+                masks += [(entry, f"{compared}[{t}]", m) for t, m in enumerate(entry[compared])]
+        labels = "score" not in of_one[0]  # they alone may be polygons
+        try:
+            checked = rle.check([mask for *_, mask in masks], picture.height, picture.width, labels)
+        except rle.MaskError as error:
+            entry, place, _ = masks[error.mask]
+            raise ValueError(f"{entry['where']}.{place}: {error}") from None
+        for (entry, *_), code, pixels in zip(masks, *checked, strict=True):
+            entry["codes"].append(code)
+            entry["pixels"].append(int(pixels))
     return found

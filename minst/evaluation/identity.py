@@ -271,7 +271,7 @@ def tracking_figures(
     for side, tracks in enumerate((checked.truths, sure)):
         for track in tracks:
             if track["category_id"] in groups:
-                of_video = groups[track["category_id"]].setdefault(track["image_id"], ([], []))
+                of_video = groups[track["category_id"]].setdefault(track["video_id"], ([], []))
                 of_video[side].append(track)
     clips = [
         [_overlaps(*tracks, checked.videos[video].length) for video, tracks in of_category.items()]
@@ -308,7 +308,7 @@ def _overlaps(truths: list[dict], tracks: list[dict], frames: int) -> _Overlaps:
     visible, seen = (np.zeros((frames, len(side)), bool) for side in (instances, tracks))
     for side, there in ((instances, visible), (tracks, seen)):
         for i, track in enumerate(side):
-            there[:, i] = track["pixels"] > 0
+            there[:, i] = np.array(track["pixels"]) > 0
     ious = track_ious(tracks, instances, frames)  # (T, K, M)
     on_crowd = (track_ious(tracks, crowds, frames) >= HOLD_IOU).any(axis=2)
     on_instance = (ious >= HOLD_IOU).any(axis=2)

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from minst.data.files import read_json, replacing
-from minst.evaluation.coco import Category, evaluate_coco, read_results, typed
+from minst.evaluation.coco import Category, evaluate_coco, read
 from minst.evaluation.identity import tracking_figures
 from minst.evaluation.ytvis import Prediction, YTVISEval, evaluate_ytvis
 
@@ -54,7 +54,7 @@ def write_submission(
     evaluation = read_predictions(results, annotations)
     per_video: dict[int, list[dict]] = {v: [] for v in evaluation.videos}
     for track in evaluation.predictions:
-        per_video[track["image_id"]].append(track)
+        per_video[track["video_id"]].append(track)
     best = {
         v: sorted(tracks, key=lambda t: -t["score"])[:top] for v, tracks in per_video.items()
     }  # stable
@@ -105,8 +105,8 @@ def read_predictions(
         if not isinstance(file, Mapping) or not isinstance(file.get(key), list):
             where = annotations if isinstance(annotations, (str, os.PathLike)) else "annotations"
             raise ValueError(f"{where}: no list {key!r}; is this a YouTube-VIS annotation file?")
-    known = {entry.id for entry in typed(file["categories"], list[Category], "categories")}
-    for i, track in enumerate(read_results(results, Prediction)):
+    known = {entry.id for entry in read(file["categories"], list[Category], "categories")}
+    for i, track in enumerate(read(results, list[Prediction], "results")):
         if track.category_id not in known:
             ids = reprlib.repr(sorted(known))  # the first of them
             raise ValueError(

@@ -35,11 +35,11 @@ from minst.evaluation.coco import (
     Count,
     Evaluation,
     Scored,
-    check_masks,
     figures,
     mean_of_known,
+    read,
+    read_entries,
     read_ground_truth,
-    read_results,
 )
 
 __all__ = ["YTVISEval", "evaluate_ytvis", "track_ious"]
@@ -112,53 +112,39 @@ def evaluate_ytvis(gt: str | os.PathLike | dict, results: str | os.PathLike | li
 
 
 class YTVISEval(Evaluation):
-    """pycocotools' COCOeval with videos as its images and tracks as its masks.
+    """COCOeval with videos as its pictures and tracks as its masks.
 
-    truths, predictions: dicts with "where" (their place in the file), "image_id" (the video's),
-    "category_id", "area" (the mean over its frames), "iscrowd" or "score", and of each frame
-    "codes" (None where there is no mask) and "pixels" (T,). After `run()`: `precision` (10, 101, K,
-    4, 3), `recall` (10, K, 4, 3), `ious` {(video, category): (D, G)}, D in falling order of score.
-    K: the categories in order of id; 4: all, small, medium, large; 3: at most 1, 10, 100.
+    truths, predictions: the entries of the files as dicts, with "where" (the place in the file), "area"
+    (the mean over the frames with a mask), and of each frame "codes" (None: no mask) and "pixels".
     """
 
+    picture_id = "video_id"
+
     def __init__(self, gt: str | os.PathLike | dict, results: str | os.PathLike | list):
-        truth, predictions = read_ground_truth(gt, Videos), read_results(results, Prediction)
+        truth = read_ground_truth(gt, Videos)
+        predictions = read(results, list[Prediction], "results")
         self.videos = {video.id: video for video in truth.videos}
-        truths = self._tracks(truth.annotations, "ground truth annotations")
-        tracks = self._tracks(predictions, "results")
-        super().__init__(list(self.videos), truth.categories, truths, tracks)
+        sides = []
+        for name, entries in (
+            ("ground truth annotations", truth.annotations),
+            ("results", predictions),
+        ):
+            sides.append(read_entries(entries, name, self.videos, "video_id", "segmentations"))
+            for track in sides[-1]:
+                self._measure(track)
+        super().__init__(self.videos, truth.categories, *sides)
         self.params.areaRng = [[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]]
 
-    def _tracks(self, entries: list[Annotation] | list[Prediction], name: str) -> list[dict]:
-        """What evaluation reads of tracks, checked; name: of their list in the file."""
-        found = []
-        for i, entry in enumerate(entries):
-            where, video = f"{name}[{i}]", self.videos.get(entry.video_id)
-            if video is None:
-                raise ValueError(f"{where}: unknown video_id {entry.video_id}")
-            for key in ("segmentations", "areas"):
-                count = len(getattr(entry, key, video.length * [None]))
-                if count != video.length:
-                    frames = f"video {video.id} has {video.length} frames"
-                    raise ValueError(f"{where}: {key} has {count} entries, {frames}")
-            track = {"where": where, "image_id": video.id, "category_id": entry.category_id}
-            if isinstance(entry, Annotation):
-                track |= {"id": entry.id, "iscrowd": int(bool(entry.iscrowd))}
-                track["area"] = _mean_where_present(entry.areas)
-            else:
-                track |= {"id": i + 1, "score": entry.score}
-            found.append(track)
-
-        checked = check_masks(
-            [entry.segmentations for entry in entries],
-            [self.videos[entry.video_id] for entry in entries],
-            polygons=bool(entries) and isinstance(entries[0], Annotation),
-            place=lambda i, t: f"{name}[{i}].segmentations[{t}]",
-        )
-        for track, (codes, pixels) in zip(found, checked, strict=True):
-            track |= {"codes": codes, "pixels": pixels}
-            track.setdefault("area", _mean_where_present(pixels))
-        return found
+    def _measure(self, track: dict) -> None:
+        """Add the mean area over the frames in which a track is present: of labels, the file's own."""
+        video = self.videos[track["video_id"]]
+        for key in ("segmentations", "areas"):
+            count = len(track.get(key, track["segmentations"]))
+            if count != video.length:
+                frames = f"video {video.id} has {video.length} frames"
+                raise ValueError(f"{track['where']}: {key} has {count} entries, {frames}")
+        present = [area for area in track.get("areas", track["pixels"]) if area]
+        track["area"] = float(np.mean(present)) if present else 0.0
 
     def category_names(self) -> list[str]:
         """Names in the order of K; two categories of one name, or one without, are told apart by
@@ -191,7 +177,7 @@ class YTVISEval(Evaluation):
             return np.zeros((0, 0))
         ious = track_ious(ours, theirs, self.videos[imgId].length)  # (T, D, G)
         # of one frame: IoU = both / either, and |p| + |g| = both + either
-        p, g = (np.stack([track["pixels"] for track in side], axis=1) for side in (ours, theirs))
+        p, g = (np.array([track["pixels"] for track in side]).T for side in (ours, theirs))
         sizes = p[:, :, None] + g[:, None, :]
         # a count of pixels is a whole number: rounded it is exact
         both = np.rint(sizes * ious / (1 + ious))
@@ -205,9 +191,3 @@ def track_ious(ours: list[dict], theirs: list[dict], frames: int) -> np.ndarray:
         [[track["codes"][t] for track in side] for side in (ours, theirs)] for t in range(frames)
     ]
     return np.stack([rle.ious(*side) for side in sides])
-
-
-def _mean_where_present(areas) -> float:
-    """The mean area over the frames in which there is one; 0 where there is none."""
-    present = [area for area in areas if area]
-    return float(np.mean(present)) if present else 0.0
