@@ -253,6 +253,79 @@ def test_area_ranges_against_the_oracle(seed):
         assert figures[f"AR{letter}"] == pytest.approx(mean_of(answer, 1), abs=1e-9)
 
 
+# ---------------------------------------------------------------------------------------------- a second oracle
+
+
+def track_map(gt, results):
+    """The 12 figures by TrackEval's TrackMAP, which owes nothing to pycocotools' COCOeval.
+
+    It knows one limit of detections at a time and one category; crowds it lets match only once.
+    """
+    from trackeval.metrics import TrackMAP
+
+    def in_frames(track):
+        codes = enumerate(track["segmentations"])
+        return {t: {**s, "counts": s["counts"].encode()} for t, s in codes if s}
+
+    def mean(values):
+        return float(np.mean(values)) if len(values) else 0.0
+
+    def sequence(video, category):
+        truths, tracks = (
+            [e for e in side if (e["video_id"], e["category_id"]) == (video, category)]
+            for side in (gt["annotations"], results)
+        )
+        tracks = sorted(tracks, key=lambda r: -r["score"])
+        sizes = [[mask_utils.area(s) for s in in_frames(r).values()] for r in tracks]
+        return {
+            "gt_track_ids": [a["id"] for a in truths],
+            "dt_track_ids": list(range(1, len(tracks) + 1)),
+            "gt_tracks": [in_frames(a) for a in truths],
+            "dt_tracks": [in_frames(r) for r in tracks],
+            "gt_track_areas": [mean([x for x in a["areas"] if x]) for a in truths],
+            "dt_track_areas": [mean([x for x in areas if x]) for areas in sizes],
+            "gt_track_iscrowd": [a["iscrowd"] for a in truths],
+            "dt_track_scores": np.array([r["score"] for r in tracks]),
+            "iou_type": "mask",
+        }
+
+    figures = {}
+    for most in (1, 10, 100):
+        areas = [[0, 128**2], [128**2, 256**2], [256**2, 1e10]]
+        metric = TrackMAP({"PRINT_CONFIG": False, "USE_TIME_RANGES": False, "MAX_DETECTIONS": most,
+                           "AREA_RANGES": areas})  # fmt: skip
+        found = []
+        for category in sorted(c["id"] for c in gt["categories"]):
+            videos = sorted(v["id"] for v in gt["videos"])
+            parts = {v: metric.eval_sequence(sequence(v, category)) for v in videos}
+            found.append(metric.combine_sequences(parts))
+
+        def over_categories(name, thresholds=slice(None)):
+            values = np.array([of_one[name] for of_one in found])[:, thresholds]  # noqa: B023
+            return float(values[values > -1].mean()) if (values > -1).any() else -1.0
+
+        figures[f"AR{most}"] = over_categories("AR_all")
+    figures |= {"AP": over_categories("AP_all"), "AP50": over_categories("AP_all", [0])}
+    figures["AP75"] = over_categories("AP_all", [5])
+    for letter in "sml":
+        figures[f"AP{letter}"] = over_categories(f"AP_area_{letter}")
+        figures[f"AR{letter}"] = over_categories(f"AR_area_{letter}")
+    return figures
+
+
+@pytest.mark.filterwarnings("ignore:results")
+@pytest.mark.parametrize("seed, scale", [(0, 1), (1, 32), (7, 32), (8, 64), (13, 32)])
+def test_against_trackeval(seed, scale):
+    """Of equal overlaps TrackMAP takes the last, and of equal scores the first, as COCOeval does."""
+    pytest.importorskip("trackeval")
+    gt, results = random_case(seed, videos=4, frames=2, crowd=0, scale=scale)
+    figures = evaluate_ytvis(gt, results)
+    assert {name: figures[name] for name in FIGURES} == pytest.approx(
+        track_map(gt, results), abs=1e-9
+    )
+    assert 0 < figures["AP"] < 1
+
+
 # ------------------------------------------------------------------------------------------------------ properties
 
 

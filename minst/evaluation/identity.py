@@ -38,7 +38,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from minst import rle
-from minst.evaluation.consistency import HOLD_IOU, mask_ious, share
+from minst.evaluation.consistency import HOLD_IOU, share
 from minst.evaluation.difficulty import (
     GroupedCounts,
     clip_measures,
@@ -54,23 +54,11 @@ __all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "c
            "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
 
 EVENT_KINDS = ("found", "lost", "again", "back", "swap")
-HOTA_FIGURES = (
-    "HOTA",
-    "DetA",
-    "AssA",
-    "DetRe",
-    "DetPr",
-    "AssRe",
-    "AssPr",
-    "LocA",
-)  # means over 19 thresholds of IoU
+# means over 19 thresholds of IoU
+HOTA_FIGURES = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA")
 ID_FIGURES = ("IDF1", "IDP", "IDR")
-CLEAR_FIGURES = (
-    "MOTA",
-    "MOTP",
-    "IDSW",
-    "Frag",
-)  # at IoU >= 0.5; counts: switches, gaps while others are tracked
+# at IoU >= 0.5; the last two are counts: switches, gaps while others are tracked
+CLEAR_FIGURES = ("MOTA", "MOTP", "IDSW", "Frag")
 INSTALL = 'HOTA and IDF1 need trackeval; install it with: python3 -m pip install "minst[track]"'
 
 
@@ -85,8 +73,7 @@ class IdentityEvent(NamedTuple):
 
 
 class IdentityEvents(NamedTuple):
-    """Which track covers which instance in every frame of a clip, and what happened to the
-    instances."""
+    """Which track covers which instance in every frame, and what happened to the instances."""
 
     ids: np.ndarray  # (K,) int, in the order of the result's tracks
     seen: np.ndarray  # (T, K) bool, the track has a mask
@@ -109,39 +96,29 @@ def identity_events(result: VideoResult, clip) -> IdentityEvents:
     if lengths != {frames} or not frames:
         counts = f"the result has {sorted(lengths)} frames, the clip {frames}"
         raise ValueError(f"{counts}: give the result of this clip")
-    seen = np.array(
-        [[track.segmentations[t] is not None for track in tracks] for t in range(frames)],
-        dtype=bool,
-    )
-    ious, measures = [], []
+    seen, ious, measures = [], [], []
     for t in range(frames):
         truths = np.asarray(clip.masks(t) if hasattr(clip, "masks") else clip.render(t).masks)
-        ious.append(np.zeros((len(tracks), len(truths))))
         try:
-            masks = [
-                rle.decode(tracks[k].segmentations[t], *truths.shape[1:])
-                for k in np.flatnonzero(seen[t])
-            ]
+            codes, _ = rle.check([track.segmentations[t] for track in tracks], *truths.shape[1:])
         except ValueError as error:
             raise ValueError(f"frame {t}: {error}") from None
-        if masks:
-            ious[t][seen[t]] = mask_ious(np.stack(masks), truths)
+        seen.append([code is not None for code in codes])
+        ious.append(rle.ious(codes, [rle.encode(mask) for mask in truths]))
         measures.append(frame_measures(truths))
-    overlaps, measured = np.stack(ious), np.stack(measures)  # (T, K, M), (T, M, 7), areas first
-    visible, ids, covers = (
-        measured[..., 0] > 0,
-        np.array([track.id for track in tracks], dtype=int),
-        _cover(overlaps),
-    )
+    seen, ious, measures = np.array(seen, dtype=bool), np.stack(ious), np.stack(measures)
+    visible = measures[..., 0] > 0  # (T, M) of (T, M, 7): the areas
+    covers = _cover(ious)
+    ids = np.array([track.id for track in tracks], dtype=int)
     held_by = np.zeros(visible.shape, dtype=int)
     at, track = np.nonzero(covers >= 0)
     held_by[at, covers[at, track]] = ids[track]
-    events = [
-        e for m in range(visible.shape[1]) for e in _events_of(m, visible[:, m], held_by[:, m])
-    ]
+
+    instances = range(visible.shape[1])
+    events = [e for m in instances for e in _events_of(m, visible[:, m], held_by[:, m])]
     events.sort(key=lambda e: e.frame)  # stable: by instance within a frame, "again" before "swap"
-    levels = difficulty_levels(clip_measures(measured))
-    return IdentityEvents(ids, seen, covers, visible, held_by, overlaps, events, levels)
+    levels = difficulty_levels(clip_measures(measures))
+    return IdentityEvents(ids, seen, covers, visible, held_by, ious, events, levels)
 
 
 def _cover(ious: np.ndarray) -> np.ndarray:
@@ -161,11 +138,8 @@ def _cover(ious: np.ndarray) -> np.ndarray:
 
 def _events_of(instance: int, visible: np.ndarray, held_by: np.ndarray) -> Iterable[IdentityEvent]:
     """The events of one instance from visible (T,) and the id that covers it (T,)."""
-    last, lost, away = (
-        0,
-        False,
-        False,
-    )  # the id that covered it last; since then not covered, out of sight
+    # the id that covered it last; whether it was not covered, or out of sight, since then
+    last, lost, away = 0, False, False
     for t, (there, now) in enumerate(zip(visible.tolist(), held_by.tolist(), strict=True)):
         if not there:
             away = True
@@ -177,23 +151,21 @@ def _events_of(instance: int, visible: np.ndarray, held_by: np.ndarray) -> Itera
             "back": now and now == last and away and not lost,
             "swap": now and last and now != last,
         }
-        yield from (
-            IdentityEvent(t, instance, kind, last, now) for kind in EVENT_KINDS if happened[kind]
-        )
+        for kind in EVENT_KINDS:
+            if happened[kind]:
+                yield IdentityEvent(t, instance, kind, last, now)
         last, lost, away = now or last, bool(last and not now), away and not now
 
 
 class IdentityMeter:
-    """Counts fragmentations and swaps over the clips of a split, in all, per category and per
-    difficulty."""
+    """Counts fragmentations and swaps over clips: in all, per category, per difficulty."""
 
     def __init__(self):
         self.clips: list[IdentityEvents] = []
         self.counts = GroupedCounts(5)  # instances, visible, covered, fragmentations, swaps
 
     def add_clip(self, result: VideoResult, clip) -> IdentityEvents:
-        """`identity_events` of one clip, counted and returned; `category_names` of the clip says
-        what is what."""
+        """`identity_events` of one clip, counted and returned."""
         found = identity_events(result, clip)
         visible, covered = found.visible.sum(axis=0), (found.held_by > 0).sum(axis=0)  # (M,)
         errors = np.zeros((len(visible), 2), dtype=int)  # fragmentations, swaps
@@ -227,29 +199,25 @@ def _figures(counts: np.ndarray) -> dict:
 
 
 def category_names(clip) -> list[str] | None:
-    """The category of every instance by name, "class 3" where the clip has only labels, None where
-    it has none."""
+    """The category of every instance, "class 3" where a clip has labels alone, None where not."""
     labels, names = getattr(clip, "labels", None), getattr(clip, "categories", None)
     return None if labels is None else [names[i] if names else f"class {i}" for i in labels]
 
 
 def tracking_scores(results: Iterable[VideoResult], clips: Iterable) -> dict[str, float]:
-    """HOTA_FIGURES and ID_FIGURES by trackeval: fractions 0..1 over all clips, as it combines
-    sequences.
+    """HOTA_FIGURES and ID_FIGURES by trackeval: fractions over all clips, as it combines them.
 
     NaN where there is neither an instance nor a track. Without trackeval: ImportError with the
     command to install it.
     """
-    return _scores(
-        [identity_events(result, clip) for result, clip in zip(results, clips, strict=True)]
-    )
+    pairs = zip(results, clips, strict=True)
+    return _scores([identity_events(result, clip) for result, clip in pairs])
 
 
 def tracking_figures(
     gt: str | os.PathLike | dict, results: str | os.PathLike | list, score_threshold: float = 0.5
 ) -> dict:
-    """HOTA, IDF1 and CLEAR of YouTube-VIS results: the tracks of at least `score_threshold`, by
-    trackeval.
+    """HOTA, IDF1 and CLEAR by trackeval of a results file's tracks from `score_threshold` on.
 
     gt, results: as for `evaluate_ytvis`. A track counts in its own category alone, where it
     competes with no other.
@@ -280,12 +248,10 @@ def tracking_figures(
     scores = [_scores(found, names) for found in clips]
     known = [of_one for of_one, found in zip(scores, clips) if any(c.visible.any() for c in found)]
     fractions = HOTA_FIGURES + ID_FIGURES + CLEAR_FIGURES[:2]
+    nothing = [dict.fromkeys(fractions, float("nan"))]
     return {
         **_scores([clip for found in clips for clip in found], names),
-        "mean": {
-            f: float(np.mean([one[f] for one in known])) if known else float("nan")
-            for f in fractions
-        },
+        "mean": {f: float(np.mean([of_one[f] for of_one in known or nothing])) for f in fractions},
         "per_category": dict(zip(checked.category_names(), scores, strict=True)),
         "score_threshold": score_threshold,
     }
@@ -300,15 +266,13 @@ class _Overlaps(NamedTuple):
 
 
 def _overlaps(truths: list[dict], tracks: list[dict], frames: int) -> _Overlaps:
-    """The tracks of one video and category, as `YTVISEval` holds them; crowds hide what covers
-    nothing else."""
-    instances, crowds = (
-        [g for g in truths if bool(g["iscrowd"]) == crowd] for crowd in (False, True)
+    """The tracks of one video and category; what covers a crowd and nothing else is hidden."""
+    instances = [truth for truth in truths if not truth["iscrowd"]]
+    crowds = [truth for truth in truths if truth["iscrowd"]]
+    visible, seen = (
+        np.array([entry["pixels"] for entry in side]).reshape(-1, frames).T > 0  # (T, ...)
+        for side in (instances, tracks)
     )
-    visible, seen = (np.zeros((frames, len(side)), bool) for side in (instances, tracks))
-    for side, there in ((instances, visible), (tracks, seen)):
-        for i, track in enumerate(side):
-            there[:, i] = np.array(track["pixels"]) > 0
     ious = track_ious(tracks, instances, frames)  # (T, K, M)
     on_crowd = (track_ious(tracks, crowds, frames) >= HOLD_IOU).any(axis=2)
     on_instance = (ious >= HOLD_IOU).any(axis=2)
@@ -330,23 +294,20 @@ def _scores(
     scores: dict[str, float] = {}
     quiet = {"PRINT_CONFIG": False}
     for metric, names in zip((HOTA(), Identity(quiet), CLEAR(quiet)), figures):
-        found = metric.combine_sequences(
-            {i: metric.eval_sequence(data) for i, data in tables.items()}
-        )
+        parts = {i: metric.eval_sequence(data) for i, data in tables.items()}
+        found = metric.combine_sequences(parts)
         scores |= {name: float(np.mean(found[name])) for name in names}
     return scores
 
 
 def _trackeval_data(clip: IdentityEvents | _Overlaps) -> dict:
-    """A clip as trackeval's metrics read it: who is there in every frame, numbered without gaps,
-    and their IoU."""
+    """A clip as trackeval reads it: who is there in a frame, numbered without gaps, and their IoU."""
     data: dict = {"num_timesteps": len(clip.visible)}
     for name, there in (("gt", clip.visible), ("tracker", clip.seen)):
         ever = there.any(axis=0)
         number = ever.cumsum() - 1
         data |= {f"num_{name}_ids": int(ever.sum()), f"num_{name}_dets": int(there.sum())}
         data[f"{name}_ids"] = [number[row] for row in there]
-    data["similarity_scores"] = [
-        i[k][:, m].T for i, k, m in zip(clip.ious, clip.seen, clip.visible, strict=True)
-    ]
+    rows = zip(clip.ious, clip.seen, clip.visible, strict=True)
+    data["similarity_scores"] = [ious[seen][:, visible].T for ious, seen, visible in rows]
     return data

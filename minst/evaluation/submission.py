@@ -19,14 +19,15 @@ import io
 import json
 import os
 import reprlib
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from minst.data.files import read_json, replacing
-from minst.evaluation.coco import Category, evaluate_coco, read
+from minst.evaluation.coco import evaluate_coco
 from minst.evaluation.identity import tracking_figures
-from minst.evaluation.ytvis import Prediction, YTVISEval, evaluate_ytvis
+from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
 
 __all__ = ["TOP", "evaluate_results", "read_predictions", "write_results", "write_submission"]
 
@@ -40,46 +41,28 @@ def write_submission(
     out: str | Path,
     top: int = TOP,
 ) -> dict:
-    """Check results against the videos and categories of an annotation file and write `out`, a zip
-    of results.json.
+    """Check results against an annotation file, and write `out`: a zip of results.json.
 
     Of each video the `top` tracks of highest score are kept (of equals the earlier), in the order
-    of the file's videos, without keys that the format does not know. ValueError names the first
-    entry that is wrong; see `read_predictions`.
+    of the file's videos, without keys that the format does not know. ValueError names an entry that
+    is wrong; see `read_predictions`.
 
     Returns {"videos", "videos_without_tracks", "kept", "dropped", "bytes": int, "file": Path}.
     """
     if top < 1:
         raise ValueError(f"top is {top}; it must be at least 1")
     evaluation = read_predictions(results, annotations)
-    per_video: dict[int, list[dict]] = {v: [] for v in evaluation.videos}
-    for track in evaluation.predictions:
-        per_video[track["video_id"]].append(track)
-    best = {
-        v: sorted(tracks, key=lambda t: -t["score"])[:top] for v, tracks in per_video.items()
-    }  # stable
-    kept = [
-        {
-            "video_id": video,
-            "category_id": track["category_id"],
-            "score": track["score"],
-            "segmentations": track["codes"],
-        }
-        for video, tracks in best.items()
-        for track in tracks
-    ]
-    with replacing(out) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
-        info = zipfile.ZipInfo("results.json", EPOCH)
-        info.compress_type, info.external_attr, info.create_system = (
-            zipfile.ZIP_DEFLATED,
-            0o644 << 16,
-            3,
-        )
-        with (
-            archive.open(info, "w", force_zip64=True) as file,
-            io.TextIOWrapper(file, encoding="utf-8") as text,
-        ):
-            _write_entries(kept, text)
+    best: dict[int, list[dict]] = {video: [] for video in evaluation.videos}
+    for track in sorted(evaluation.predictions, key=lambda track: -track["score"]):  # stable
+        if len(best[track["video_id"]]) < top:
+            entry = {key: track[key] for key in ("video_id", "category_id", "score")}
+            best[track["video_id"]].append({**entry, "segmentations": track["codes"]})
+    kept, text = [entry for tracks in best.values() for entry in tracks], io.StringIO()
+    _write_entries(kept, text)
+    info = zipfile.ZipInfo("results.json", EPOCH)
+    info.external_attr, info.create_system = 0o644 << 16, 3  # as Unix writes it, on every system
+    with replacing(out) as beside, zipfile.ZipFile(beside, "w") as archive:
+        archive.writestr(info, text.getvalue(), zipfile.ZIP_DEFLATED)
     return {
         "videos": len(best),
         "videos_without_tracks": sum(not tracks for tracks in best.values()),
@@ -93,8 +76,7 @@ def write_submission(
 def read_predictions(
     results: str | os.PathLike | list, annotations: str | os.PathLike | dict
 ) -> YTVISEval:
-    """Results and the videos they are about, checked; nothing is judged, the file's labels may be
-    withheld.
+    """Results and the videos they are about, checked; nothing is judged, labels may be withheld.
 
     ValueError names the entry whose video_id or category_id is unknown, whose segmentations are not
     one a frame, whose run-length code has another size than the video or does not cover it, or
@@ -105,16 +87,17 @@ def read_predictions(
         if not isinstance(file, Mapping) or not isinstance(file.get(key), list):
             where = annotations if isinstance(annotations, (str, os.PathLike)) else "annotations"
             raise ValueError(f"{where}: no list {key!r}; is this a YouTube-VIS annotation file?")
-    known = {entry.id for entry in read(file["categories"], list[Category], "categories")}
-    for i, track in enumerate(read(results, list[Prediction], "results")):
-        if track.category_id not in known:
-            ids = reprlib.repr(sorted(known))  # the first of them
-            raise ValueError(
-                f"results[{i}]: unknown category_id {track.category_id}; the file's: {ids}"
-            )
-        if not 0 <= track.score <= 1:
-            raise ValueError(f"results[{i}]: score {track.score} is not within 0 and 1")
-    return YTVISEval({**file, "annotations": []}, results)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an unknown category is an error here
+        evaluation = YTVISEval({**file, "annotations": []}, results)
+    known = sorted(evaluation.categories)
+    for track in evaluation.predictions:
+        if track["category_id"] not in known:
+            wrong = f"{track['where']}: unknown category_id {track['category_id']}"
+            raise ValueError(f"{wrong}; the file's: {reprlib.repr(known)}")
+        if not 0 <= track["score"] <= 1:
+            raise ValueError(f"{track['where']}: score {track['score']} is not within 0 and 1")
+    return evaluation
 
 
 def write_results(entries: Iterable[dict], path: str | Path) -> int:
@@ -124,10 +107,10 @@ def write_results(entries: Iterable[dict], path: str | Path) -> int:
 
 
 def evaluate_results(gt: str | os.PathLike | dict, results: str | os.PathLike | list) -> dict:
-    """The dict of `evaluate_ytvis`, and "tracking": that of `tracking_figures`, or {"note"} without
-    trackeval.
+    """The dict of `evaluate_ytvis`, and "tracking": that of `tracking_figures`.
 
-    For ground truth and results in COCO form: the dict of `evaluate_coco`.
+    Without trackeval "tracking" is {"note": how to get it}. For files in COCO form: the dict of
+    `evaluate_coco`.
     """
     gt = read_json(gt) if isinstance(gt, (str, os.PathLike)) else gt
     if isinstance(gt, Mapping) and "images" in gt and "videos" not in gt:
