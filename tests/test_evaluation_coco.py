@@ -52,7 +52,11 @@ def scene(seed=0, images=6, size=(120, 160)):
             )
             for _ in range(3):
                 moved = np.roll(mask, rng.integers(-3, 4, 2) * rng.integers(0, 4), axis=(0, 1))
-                entry = {"image_id": image["id"], "category_id": category, "score": float(rng.integers(1, 9)) / 8}
+                entry = {
+                    "image_id": image["id"],
+                    "category_id": category,
+                    "score": float(rng.integers(1, 9)) / 8,
+                }
                 entry["segmentation"] = rle(moved)
                 results.append(entry)
     return gt, results
@@ -139,7 +143,9 @@ def test_hundreds_of_masks():
 def test_unknown_categories_warn():
     gt, results = scene(0)
     with pytest.warns(UserWarning, match="1 predictions .*42"):
-        assert evaluate_coco(gt, results + [results[0] | {"category_id": 42}]) == evaluate_coco(gt, results)
+        assert evaluate_coco(gt, results + [results[0] | {"category_id": 42}]) == evaluate_coco(
+            gt, results
+        )
 
 
 @pytest.mark.parametrize(
@@ -147,13 +153,29 @@ def test_unknown_categories_warn():
     [
         ("results", {"image_id": 7}, r"results\[1\]: unknown image_id 7"),
         ("results", {"score": float("inf")}, r"results\[1\]: 'score'"),
-        ("results", {"segmentation": None}, r"results\[1\]: 'segmentation' is null"),
-        ("results", {"segmentation": [[0, 0, 5, 0, 5, 5]]}, r"results\[1\]: a mask must be RLE"),
-        ("results", {"segmentation": {"size": [4, 4], "counts": "04"}}, r"results\[1\]: the mask's size is \[4, 4\]"),
-        ("results", {"segmentation": {"size": [120, 160], "counts": "04"}}, r"results\[1\]: .*covers 4 pixels"),
+        ("results", {"segmentation": None}, r"results\[1\]: 'segmentation' is missing"),
+        (
+            "results",
+            {"segmentation": [[0, 0, 5, 0, 5, 5]]},
+            r"results\[1\].segmentation: a mask must be null or RLE.*got list",
+        ),
+        (
+            "results",
+            {"segmentation": {"size": [4, 4], "counts": "04"}},
+            r"results\[1\].segmentation: a mask of 4 x 4 in a frame of 120 x 160",
+        ),
+        (
+            "results",
+            {"segmentation": {"size": [120, 160], "counts": "04"}},
+            r"results\[1\].segmentation: .*covers 4 pixels",
+        ),
         ("annotations", {"segmentation": []}, r"annotations\[1\]: 'segmentation' has no polygon"),
-        ("annotations", {"segmentation": 5}, r"annotations\[1\]: a mask must be RLE or a list of polygons"),
-        ("annotations", {"area": None}, r"annotations\[1\]: 'area' is null"),
+        (
+            "annotations",
+            {"segmentation": 5},
+            r"annotations\[1\].segmentation: a mask must be null, polygons, or RLE",
+        ),
+        ("annotations", {"area": None}, r"annotations\[1\].area: Expected `float`, got `null`"),
         ("annotations", {"id": 1}, r"annotations\[1\]: id 1 stands there twice"),
         ("annotations", {"category_id": 2}, r"annotations\[1\]: unknown category_id 2"),
     ],
@@ -168,8 +190,16 @@ def test_malformed_entries_are_named(side, change, message):
 def test_malformed_boxes_types_and_files(tmp_path):
     gt, results = scene(0)
     results = with_boxes(results)
-    with pytest.raises(ValueError, match=r"results\[0\]: 'bbox' must be"):
+    with pytest.raises(ValueError, match=r"results\[0\].bbox\[2\]: Expected `float` >= 0"):
         evaluate_coco(gt, [results[0] | {"bbox": [0, 0, -1, 5]}], "bbox")
+    with pytest.raises(ValueError, match=r"results\[0\]: 'bbox' is missing"):
+        evaluate_coco(gt, [{k: v for k, v in results[0].items() if k != "bbox"}], "bbox")
+    with pytest.raises(ValueError, match=r"results\[0\].bbox: Expected `array` of length 4, got 3"):
+        evaluate_coco(gt, [results[0] | {"bbox": [0, 0, 1]}], "bbox")
+    sizes_unknown = gt | {"images": [{"id": image["id"]} for image in gt["images"]]}
+    assert evaluate_coco(sizes_unknown, results, "bbox") == evaluate_coco(gt, results, "bbox")
+    with pytest.raises(ValueError, match=r"annotations\[0\]: its image_id 1\d lacks a size"):
+        evaluate_coco(sizes_unknown, results)
     with pytest.raises(ValueError, match="iou_type"):
         evaluate_coco(gt, results, "keypoints")
     with pytest.raises(ValueError, match="withheld"):

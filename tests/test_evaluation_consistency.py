@@ -26,7 +26,9 @@ def test_the_holder_is_sure_of_the_class_not_the_best_outline():
     # query 0 draws a little better, query 1 knows what it is; query 2 knows it too, but draws something else
     ious, probabilities = np.array([[0.8], [0.7], [0.4]]), np.array([[0.05], [0.9], [0.99]])
     assert assign_queries(ious, probabilities) == [(1, 0)]
-    assert assign_queries(ious) == [(0, 0)]  # where nobody says anything of classes, the outline decides
+    assert assign_queries(ious) == [
+        (0, 0)
+    ]  # where nobody says anything of classes, the outline decides
 
 
 def test_a_holder_needs_half_and_more():
@@ -68,10 +70,19 @@ def test_iou_of_masks():
 
 def test_a_query_that_lets_go():
     truth = [boxes((0, 4))] * 4
-    queries = [boxes((0, 4), (8, 12)), boxes((0, 4), (8, 12)), boxes((8, 12), (0, 4)), boxes((8, 12), (0, 4))]
+    queries = [
+        boxes((0, 4), (8, 12)),
+        boxes((0, 4), (8, 12)),
+        boxes((8, 12), (0, 4)),
+        boxes((8, 12), (0, 4)),
+    ]
     result = query_consistency(queries, truth, max_distance=4)
     # held: query 0 in frames 0 and 1, query 1 in frames 2 and 3; of the pairs one frame apart only 1 -> 2 is lost
-    assert result["held"] == result["visible"] == 4 and result["held_share"] == 1 and result["queries_used"] == 2
+    assert (
+        result["held"] == result["visible"] == 4
+        and result["held_share"] == 1
+        and result["queries_used"] == 2
+    )
     assert result["pairs"] == {
         1: {"kept": 2, "of": 3},
         2: {"kept": 0, "of": 2},
@@ -84,7 +95,9 @@ def test_a_query_that_lets_go():
 def test_plain_iou_later_not_the_assignment():
     """Two queries on one instance: the one not assigned any more still has it."""
     truth = [boxes((0, 4))] * 2
-    result = query_consistency([boxes((0, 4), (0, 3)), boxes((0, 3), (0, 4))], truth, max_distance=1)
+    result = query_consistency(
+        [boxes((0, 4), (0, 3)), boxes((0, 3), (0, 4))], truth, max_distance=1
+    )
     assert result["retention"] == {1: 1.0} and result["queries_used"] == 2
 
 
@@ -97,30 +110,43 @@ def test_invisible_instances_are_no_loss():
 
 def test_a_lost_query_counts_against():
     truth = [boxes((0, 4))] * 2
-    assert query_consistency([boxes((0, 4)), boxes(None)], truth, max_distance=1)["retention"] == {1: 0.0}
+    assert query_consistency([boxes((0, 4)), boxes(None)], truth, max_distance=1)["retention"] == {
+        1: 0.0
+    }
 
 
 def test_half_is_enough_to_stay():
     truth = [boxes((0, 4))] * 2
-    assert query_consistency([boxes((0, 4)), boxes((0, 2))], truth, max_distance=1)["retention"] == {1: 1.0}
+    assert query_consistency([boxes((0, 4)), boxes((0, 2))], truth, max_distance=1)[
+        "retention"
+    ] == {1: 1.0}
 
 
 def test_queries_are_counted_once_in_all_and_once_a_clip():
     meter = ConsistencyMeter()
-    for queries in (boxes((0, 4), None, None), boxes(None, (0, 4), None), boxes((0, 4), None, None)):
+    for queries in (
+        boxes((0, 4), None, None),
+        boxes(None, (0, 4), None),
+        boxes((0, 4), None, None),
+    ):
         meter.add_clip([queries] * 2, [boxes((0, 4))] * 2)
     assert meter.result()["queries_used"] == 2 and meter.result()["queries_per_clip"] == 1
 
 
 def test_clips_add_up_and_iterators_do():
     rng = np.random.default_rng(0)
-    clips = [(rng.random((t, 5, 4, 4)) > 0.3, rng.random((t, m, 4, 4)) > 0.3) for t, m in ((6, 2), (9, 3), (4, 0))]
+    clips = [
+        (rng.random((t, 5, 4, 4)) > 0.3, rng.random((t, m, 4, 4)) > 0.3)
+        for t, m in ((6, 2), (9, 3), (4, 0))
+    ]
     meter = ConsistencyMeter(max_distance=3)
     for queries, truths in clips:
         meter.add_clip(iter(queries), (g for g in truths))
     whole, parts = meter.result(), [query_consistency(q, g, max_distance=3) for q, g in clips]
     for k in (1, 2, 3):
-        assert whole["pairs"][k] == {key: sum(p["pairs"][k][key] for p in parts) for key in ("kept", "of")}
+        assert whole["pairs"][k] == {
+            key: sum(p["pairs"][k][key] for p in parts) for key in ("kept", "of")
+        }
     assert whole["held"] == sum(p["held"] for p in parts) and whole["clips"] == 3
     assert whole["queries_per_clip"] == pytest.approx(sum(p["queries_used"] for p in parts) / 3)
 
@@ -152,7 +178,9 @@ def test_against_brute_force(frames, n, m, seed):
         kept = sum(iou(t + k, q, g) >= 0.5 for t, q, g in of)
         assert result["pairs"][k] == {"kept": kept, "of": len(of)}
         drawn = [iou(t + k, q, g) >= 0.5 for t, _, g in of for q in range(n)]
-        assert result["chance"][k] == pytest.approx(np.mean(drawn) if drawn else np.nan, nan_ok=True)
+        assert result["chance"][k] == pytest.approx(
+            np.mean(drawn) if drawn else np.nan, nan_ok=True
+        )
 
 
 def test_only_sure_queries_are_sure_holders_and_the_sure_one_holds():
@@ -173,22 +201,39 @@ def test_the_frame_share_of_queries():
     rng = np.random.default_rng(0)
     who, when = rng.normal(size=(1, 5, 3)), rng.normal(size=(4, 1, 3))
     assert frame_share(np.repeat(who, 4, axis=0)) == pytest.approx(0)  # the same in every frame
-    assert frame_share(np.repeat(when, 5, axis=1)) == pytest.approx(1)  # all that counts is the frame
+    assert frame_share(np.repeat(when, 5, axis=1)) == pytest.approx(
+        1
+    )  # all that counts is the frame
     values = who + 0.7 * when
     over_frames = np.mean([values[:, n, d].var() for n in range(5) for d in range(3)])
     over_all = np.mean([values[:, :, d].var() for d in range(3)])
-    assert frame_share(values) == pytest.approx(over_frames / over_all) and 0.1 < frame_share(values) < 0.9
+    assert (
+        frame_share(values) == pytest.approx(over_frames / over_all)
+        and 0.1 < frame_share(values) < 0.9
+    )
     assert math.isnan(frame_share(values[:1]))
 
 
 @pytest.mark.parametrize(
     "queries, truths, message",
     [
-        (np.zeros((2, 1, 4, 4), bool), np.zeros((3, 1, 4, 4), bool), "query_masks ends after 2 frames"),
-        (np.zeros((3, 1, 4, 4), bool), np.zeros((2, 1, 4, 4), bool), "gt_masks ends after 2 frames"),
+        (
+            np.zeros((2, 1, 4, 4), bool),
+            np.zeros((3, 1, 4, 4), bool),
+            "query_masks ends after 2 frames",
+        ),
+        (
+            np.zeros((3, 1, 4, 4), bool),
+            np.zeros((2, 1, 4, 4), bool),
+            "gt_masks ends after 2 frames",
+        ),
         (np.zeros((2, 1, 4, 4)), np.zeros((2, 1, 4, 4), bool), "frame 0: query masks must be bool"),
         (np.zeros((2, 1, 4, 4), bool), np.zeros((2, 1, 8, 8), bool), "resize"),
-        ([np.zeros((1, 4, 4), bool), np.zeros((2, 4, 4), bool)], np.zeros((2, 1, 4, 4), bool), "frame 1"),
+        (
+            [np.zeros((1, 4, 4), bool), np.zeros((2, 4, 4), bool)],
+            np.zeros((2, 1, 4, 4), bool),
+            "frame 1",
+        ),
         ([], [], "at least one frame"),
     ],
 )
@@ -206,7 +251,10 @@ def test_distance_and_shapes_are_checked():
 
 def test_figures_per_category_and_difficulty_add_up():
     rng = np.random.default_rng(1)
-    meter, alone = ConsistencyMeter(max_distance=2), {name: ConsistencyMeter(max_distance=2) for name in "ab"}
+    meter, alone = (
+        ConsistencyMeter(max_distance=2),
+        {name: ConsistencyMeter(max_distance=2) for name in "ab"},
+    )
     for names in ("ab", "bb", "b"):
         # instances that do not overlap, so that each can be looked at alone
         truths = np.zeros((12, len(names), 4, 12), bool)
@@ -235,16 +283,35 @@ def test_difficulty_comes_from_the_masks_or_as_given():
     small, large = boxes((0, 1)), boxes((0, 12))
     for truth, level in ((small, "high"), (large, "high")):
         per = query_consistency([truth] * 2, [truth] * 2)["per_difficulty"]
-        assert per["size"][level]["held"] == 2 and per["speed"]["low"]["held"] == per["occlusion"]["low"]["held"] == 2
+        assert (
+            per["size"][level]["held"] == 2
+            and per["speed"]["low"]["held"] == per["occlusion"]["low"]["held"] == 2
+        )
     tiny = boxes((0, 1), size=(4, 100))
     per = query_consistency([tiny] * 2, [tiny] * 2)["per_difficulty"]["size"]
-    assert per["low"]["held"] == 2 and per["low"]["retention"][1] == 1 and math.isnan(per["high"]["held_share"])
+    assert (
+        per["low"]["held"] == 2
+        and per["low"]["retention"][1] == 1
+        and math.isnan(per["high"]["held_share"])
+    )
     given = {"occlusion": "high", "speed": "medium", "size": None}
-    said = ConsistencyMeter().add_ious(np.ones((2, 1, 1)), np.ones((2, 1), bool), ["x"], [given]).result()
+    said = (
+        ConsistencyMeter()
+        .add_ious(np.ones((2, 1, 1)), np.ones((2, 1), bool), ["x"], [given])
+        .result()
+    )
     per = said["per_difficulty"]
     assert per["occlusion"]["high"]["held"] == per["speed"]["medium"]["held"] == 2
-    assert all(figures["held"] == 0 for figures in per["size"].values()) and said["per_category"]["x"]["held_share"] == 1
-    assert ConsistencyMeter().add_ious(np.ones((2, 1, 1)), np.ones((2, 1), bool)).result()["per_category"] == {}
+    assert (
+        all(figures["held"] == 0 for figures in per["size"].values())
+        and said["per_category"]["x"]["held_share"] == 1
+    )
+    assert (
+        ConsistencyMeter()
+        .add_ious(np.ones((2, 1, 1)), np.ones((2, 1), bool))
+        .result()["per_category"]
+        == {}
+    )
 
 
 def test_names_must_match_the_instances():
@@ -258,11 +325,23 @@ def test_names_must_match_the_instances():
 
 
 def test_a_clip_without_instances_counts_as_a_clip():
-    said = query_consistency(np.zeros((3, 2, 4, 4), bool), np.zeros((3, 0, 4, 4), bool), categories=[])
-    assert said["clips"] == 1 and said["visible"] == 0 and math.isnan(said["held_share"]) and said["queries_per_clip"] == 0
+    said = query_consistency(
+        np.zeros((3, 2, 4, 4), bool), np.zeros((3, 0, 4, 4), bool), categories=[]
+    )
+    assert (
+        said["clips"] == 1
+        and said["visible"] == 0
+        and math.isnan(said["held_share"])
+        and said["queries_per_clip"] == 0
+    )
 
 
 def test_what_is_out_of_sight_does_not_count_whatever_its_iou():
     visible = np.array([[True, False], [False, False]])
-    said = ConsistencyMeter(max_distance=1).add_ious(np.ones((2, 2, 2)) * np.eye(2), visible).result()
-    assert said["pairs"] == {1: {"kept": 0, "of": 0}} and said["instances"] == said["visible"] == said["held"] == 1
+    said = (
+        ConsistencyMeter(max_distance=1).add_ious(np.ones((2, 2, 2)) * np.eye(2), visible).result()
+    )
+    assert (
+        said["pairs"] == {1: {"kept": 0, "of": 0}}
+        and said["instances"] == said["visible"] == said["held"] == 1
+    )

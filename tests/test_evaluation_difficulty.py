@@ -34,7 +34,15 @@ GONE = block(0, 0, 0, 0)
 
 
 def test_size_and_speed_by_hand():
-    masks = clip([block(0, 0, 10, 10), GONE, block(0, 30, 10, 10), block(3, 34, 10, 10), block(3, 34, 20, 10)])
+    masks = clip(
+        [
+            block(0, 0, 10, 10),
+            GONE,
+            block(0, 30, 10, 10),
+            block(3, 34, 10, 10),
+            block(3, 34, 20, 10),
+        ]
+    )
     said = instance_measures(masks)
     mean = (3 * 100 + 200) / 4
     assert said["size"] == pytest.approx(mean / 2400)
@@ -58,11 +66,15 @@ def hidden(shrink, cover, gap=1):
 
 
 def test_occlusion_needs_a_shrunk_mask_and_a_neighbour():
-    assert hidden(shrink=4, cover=5) == 0.5  # 16 of 20 columns are left; the other's box covers a quarter of its box
+    assert (
+        hidden(shrink=4, cover=5) == 0.5
+    )  # 16 of 20 columns are left; the other's box covers a quarter of its box
     assert hidden(shrink=4, cover=4) == 0  # a fifth is not more than a fifth
     assert hidden(shrink=4, cover=0) == 0  # the border, or a tree
     assert hidden(shrink=3, cover=5) == 0  # 17 of 20: not below 0.85
-    assert hidden(shrink=4, cover=5, gap=5) == pytest.approx(1 / 6) and hidden(shrink=4, cover=5, gap=6) == pytest.approx(1 / 7)
+    assert hidden(shrink=4, cover=5, gap=5) == pytest.approx(1 / 6) and hidden(
+        shrink=4, cover=5, gap=6
+    ) == pytest.approx(1 / 7)
 
 
 def test_occlusion_looks_five_frames_both_ways():
@@ -73,15 +85,28 @@ def test_occlusion_looks_five_frames_both_ways():
 
 def test_one_neighbour_must_cover_a_fifth_of_the_box():
     """Two that cover a sixth each do not add up."""
-    me, left, right = [block(0, 20, 20, 20), block(0, 22, 20, 15)], block(0, 12, 20, 12), block(0, 35, 20, 12)
+    me, left, right = (
+        [block(0, 20, 20, 20), block(0, 22, 20, 15)],
+        block(0, 12, 20, 12),
+        block(0, 35, 20, 12),
+    )
     assert instance_measures(clip(me, [left] * 2, [right] * 2))["occlusion"][0] == 0
-    assert instance_measures(clip(me, [block(0, 12, 20, 14)] * 2, [right] * 2))["occlusion"][0] == 0.5
+    assert (
+        instance_measures(clip(me, [block(0, 12, 20, 14)] * 2, [right] * 2))["occlusion"][0] == 0.5
+    )
 
 
 def test_nothing_to_measure():
     said = instance_measures(clip([GONE] * 3, [GONE, block(0, 0, 5, 5), GONE]))
-    assert [np.isnan(said[a]).tolist() for a in ASPECTS] == [[True, False], [True, True], [True, False]]
-    assert difficulty_levels(said) == [dict.fromkeys(ASPECTS), {"occlusion": "low", "speed": None, "size": "low"}]
+    assert [np.isnan(said[a]).tolist() for a in ASPECTS] == [
+        [True, False],
+        [True, True],
+        [True, False],
+    ]
+    assert difficulty_levels(said) == [
+        dict.fromkeys(ASPECTS),
+        {"occlusion": "low", "speed": None, "size": "low"},
+    ]
     none = instance_measures(np.zeros((3, 0, 4, 4), bool))
     assert all(v.shape == (0,) for v in none.values()) and difficulty_levels(none) == []
     assert math.isnan(instance_measures([block(0, 0, 5, 5)[None]])["speed"][0])
@@ -101,7 +126,10 @@ def test_levels_begin_at_their_thresholds():
 @given(st.integers(0, 10**6), st.integers(1, 3))
 def test_twice_the_resolution_the_same_measures(seed, instances):
     masks = np.random.default_rng(seed).random((4, instances, 5, 7)) > 0.6
-    small, large = instance_measures(masks), instance_measures(masks.repeat(2, axis=2).repeat(2, axis=3))
+    small, large = (
+        instance_measures(masks),
+        instance_measures(masks.repeat(2, axis=2).repeat(2, axis=3)),
+    )
     for aspect in ASPECTS:
         np.testing.assert_allclose(large[aspect], small[aspect], rtol=1e-12)
 
@@ -152,4 +180,4 @@ def test_counts_of_groups():
         counts.add(np.ones((1, 2), int), ["a", "b"], None)
     with pytest.raises(ValueError, match="0 levels for 1 instances"):
         counts.add(np.ones((1, 2), int), None, [])
-    assert counts.total.tolist() == [111, 222]
+    assert counts.result(lambda row: {"sums": row.tolist()})["sums"] == [111, 222]

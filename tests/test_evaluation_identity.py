@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from minst.evaluation import IdentityMeter, identity_events, tracking_figures, tracking_scores
 from minst.evaluation.difficulty import difficulty_levels, instance_measures
-from minst.evaluation.identity import EVENT_KINDS, HOTA_FIGURES, ID_FIGURES, IdentityEvents, _cover, _scores
+from minst.evaluation.identity import (
+    EVENT_KINDS,
+    HOTA_FIGURES,
+    ID_FIGURES,
+    IdentityEvents,
+    _cover,
+    _scores,
+)
 from minst.results import FrameResult, Track, VideoResult, gather_frames
 from minst.tracking import encode_mask
 
@@ -46,14 +53,19 @@ def bar(start, stop=None, size=SIZE):
 
 def scene(*rows, **about):
     """Each row an instance: its cell in every frame, None where it is out of sight."""
-    return Scene(np.array([[bar(cell) for cell in frame] for frame in zip(*rows, strict=True)]), **about)
+    return Scene(
+        np.array([[bar(cell) for cell in frame] for frame in zip(*rows, strict=True)]), **about
+    )
 
 
 def result(frames, *tracks):
     """Each track (id, cells): where its mask is in every frame, a cell, (start, stop) or None."""
     made = []
     for identity, cells in tracks:
-        masks = [None if c is None else encode_mask(bar(*c) if isinstance(c, tuple) else bar(c)) for c in cells]
+        masks = [
+            None if c is None else encode_mask(bar(*c) if isinstance(c, tuple) else bar(c))
+            for c in cells
+        ]
         made.append(Track(identity, [0.9], masks))
     return VideoResult(made, frames, ("thing",))
 
@@ -69,14 +81,21 @@ def test_perfect_tracks_are_found_and_nothing_else():
     truth = scene([0, 0, 0], [2, 2, 1])
     found = identity_events(result(3, (7, [2, 2, 1]), (4, [0, 0, 0])), truth)
     assert [tuple(e) for e in found.events] == [(0, 0, "found", 0, 4), (0, 1, "found", 0, 7)]
-    assert found.ids.tolist() == [7, 4] and found.covers.tolist() == [[1, 0]] * 3 and found.held_by.tolist() == [[4, 7]] * 3
+    assert (
+        found.ids.tolist() == [7, 4]
+        and found.covers.tolist() == [[1, 0]] * 3
+        and found.held_by.tolist() == [[4, 7]] * 3
+    )
     assert found.seen.all() and found.visible.all() and found.ious.shape == (3, 2, 2)
     assert found.ious[0].tolist() == [[0, 1], [1, 0]]
 
 
 def test_two_identities_change_places():
     truth = scene([0] * 4, [2] * 4)
-    assert events_of(truth, (1, [0, 0, 2, 2]), (2, [2, 2, 0, 0]))[2:] == [(2, 0, "swap", 1, 2), (2, 1, "swap", 2, 1)]
+    assert events_of(truth, (1, [0, 0, 2, 2]), (2, [2, 2, 0, 0]))[2:] == [
+        (2, 0, "swap", 1, 2),
+        (2, 1, "swap", 2, 1),
+    ]
 
 
 def test_lost_while_visible_and_covered_again_is_a_fragmentation():
@@ -90,16 +109,29 @@ def test_lost_while_visible_and_covered_again_is_a_fragmentation():
 def test_out_of_sight_nothing_is_lost():
     truth = scene([0, None, 0, 0])
     assert events_of(truth, (1, [0, None, 0, 0])) == [(0, 0, "found", 0, 1), (2, 0, "back", 1, 1)]
-    assert events_of(truth, (1, [0] + [None] * 3), (2, [None, None, 0, 0])) == [(0, 0, "found", 0, 1), (2, 0, "swap", 1, 2)]
+    assert events_of(truth, (1, [0] + [None] * 3), (2, [None, None, 0, 0])) == [
+        (0, 0, "found", 0, 1),
+        (2, 0, "swap", 1, 2),
+    ]
     # out of sight, then visible and missed: lost when it could be seen again
-    assert events_of(truth, (1, [0, None, None, 0])) == [(0, 0, "found", 0, 1), (2, 0, "lost", 1, 0), (3, 0, "again", 1, 1)]
+    assert events_of(truth, (1, [0, None, None, 0])) == [
+        (0, 0, "found", 0, 1),
+        (2, 0, "lost", 1, 0),
+        (3, 0, "again", 1, 1),
+    ]
     # missed, out of sight, covered: one fragmentation, not "back"
     truth = scene([0, 0, None, 0])
-    assert events_of(truth, (1, [0, None, None, 0]))[1:] == [(1, 0, "lost", 1, 0), (3, 0, "again", 1, 1)]
+    assert events_of(truth, (1, [0, None, None, 0]))[1:] == [
+        (1, 0, "lost", 1, 0),
+        (3, 0, "again", 1, 1),
+    ]
 
 
 def test_never_covered_makes_no_events():
-    assert events_of(scene([0, None, 0])) == [] and events_of(scene([0, None, 0]), (1, [2, 2, 2])) == []
+    assert (
+        events_of(scene([0, None, 0])) == []
+        and events_of(scene([0, None, 0]), (1, [2, 2, 2])) == []
+    )
 
 
 def test_half_covers_and_less_does_not():
@@ -113,7 +145,9 @@ def test_two_tracks_that_take_turns_at_being_best_swap_nothing():
     found = identity_events(result(4, *tracks), truth)
     assert [e.kind for e in found.events] == ["found"] and found.covers.tolist() == [[0, -1]] * 4
     # but not for ever: once the first lets go the other has it
-    assert events_of(truth, (1, [0, 0, (0, 4), (0, 4)]), (2, [(0, 6)] * 4))[1:] == [(2, 0, "swap", 1, 2)]
+    assert events_of(truth, (1, [0, 0, (0, 4), (0, 4)]), (2, [(0, 6)] * 4))[1:] == [
+        (2, 0, "swap", 1, 2)
+    ]
 
 
 def test_a_pair_goes_on_whatever_the_rest_may_gain():
@@ -135,7 +169,11 @@ def random_events(seed, frames=8, tracks=4, instances=3, full=True):
     rng = np.random.default_rng(seed)
     seen = np.ones((frames, tracks), bool) if full else rng.random((frames, tracks)) < 0.7
     visible = np.ones((frames, instances), bool) if full else rng.random((frames, instances)) < 0.8
-    ious = rng.choice([0.0, 0.2, 0.5, 0.55, 0.7, 0.9], (frames, tracks, instances), p=[0.4, 0.1, 0.1, 0.1, 0.15, 0.15])
+    ious = rng.choice(
+        [0.0, 0.2, 0.5, 0.55, 0.7, 0.9],
+        (frames, tracks, instances),
+        p=[0.4, 0.1, 0.1, 0.1, 0.15, 0.15],
+    )
     ious = ious + rng.random(ious.shape) * 0.01 * (ious > 0)  # no ties
     ious *= seen[:, :, None] & visible[:, None]
     return IdentityEvents(np.arange(1, tracks + 1), seen, None, visible, None, ious, [], [])
@@ -153,7 +191,9 @@ def test_swaps_and_fragmentations_are_those_of_clear_mot(seed, tracks, instances
     held = np.zeros(made.visible.shape, int)
     for t, k in zip(*np.nonzero(covers >= 0)):
         held[t, covers[t, k]] = k + 1
-    kinds = [e.kind for m in range(instances) for e in _events_of(m, made.visible[:, m], held[:, m])]
+    kinds = [
+        e.kind for m in range(instances) for e in _events_of(m, made.visible[:, m], held[:, m])
+    ]
     theirs = clear.eval_sequence(_trackeval_data(made))
     assert (kinds.count("swap"), kinds.count("again")) == (theirs["IDSW"], theirs["Frag"])
     assert (covers >= 0).sum() == theirs["CLR_TP"]
@@ -165,16 +205,38 @@ def test_swaps_and_fragmentations_are_those_of_clear_mot(seed, tracks, instances
 def test_counts_per_category_and_difficulty():
     truth = scene([0] * 5, [2] * 5, [None] * 5, labels=[1, 0, 0], categories=("cat", "dog"))
     meter = IdentityMeter()
-    meter.add_clip(result(5, (1, [0, None, 0, None, 0]), (2, [2, 2, None, 2, None])), truth)  # lost at the end
+    meter.add_clip(
+        result(5, (1, [0, None, 0, None, 0]), (2, [2, 2, None, 2, None])), truth
+    )  # lost at the end
     meter.add_clip(result(5, (1, [0, 0, 2, 2, 2]), (2, [2, 2, 0, 0, 0])), truth)
     said = meter.result()
-    counts = {"instances": 4, "visible": 20, "covered_share": 16 / 20, "fragmentations": 3, "swaps": 2}
+    counts = {
+        "instances": 4,
+        "visible": 20,
+        "covered_share": 16 / 20,
+        "fragmentations": 3,
+        "swaps": 2,
+    }
     assert {k: said[k] for k in counts} == counts
     assert said["per_category"] == {
-        "cat": {"instances": 2, "visible": 10, "covered_share": 0.8, "fragmentations": 1, "swaps": 1},
-        "dog": {"instances": 2, "visible": 10, "covered_share": 0.8, "fragmentations": 2, "swaps": 1},
+        "cat": {
+            "instances": 2,
+            "visible": 10,
+            "covered_share": 0.8,
+            "fragmentations": 1,
+            "swaps": 1,
+        },
+        "dog": {
+            "instances": 2,
+            "visible": 10,
+            "covered_share": 0.8,
+            "fragmentations": 2,
+            "swaps": 1,
+        },
     }
-    for levels in said["per_difficulty"].values():  # the instance that is never visible belongs to no level
+    for levels in said[
+        "per_difficulty"
+    ].values():  # the instance that is never visible belongs to no level
         assert sum(figures["instances"] for figures in levels.values()) == 4
         assert sum(figures["swaps"] for figures in levels.values()) == 2
     assert said["per_difficulty"]["size"]["high"]["instances"] == 4  # a quarter of the frame
@@ -204,7 +266,9 @@ def test_perfect_tracking_is_one():
     pytest.importorskip("trackeval")
     truth, tracks = scene([0] * 4, [2, 2, None, 3]), [(5, [0] * 4), (9, [2, 2, None, 3])]
     scores = tracking_scores([result(4, *tracks)] * 2, [truth] * 2)
-    assert tuple(scores) == HOTA_FIGURES + ID_FIGURES and all(type(v) is float for v in scores.values())
+    assert tuple(scores) == HOTA_FIGURES + ID_FIGURES and all(
+        type(v) is float for v in scores.values()
+    )
     assert scores == pytest.approx(dict.fromkeys(scores, 1.0))
     # an instance that is never visible and a track without a mask are nothing to be missed
     truth = scene([None] * 4, [0] * 4, [2, 2, None, 3])
@@ -217,7 +281,9 @@ def test_halves_that_change_places():
     truth = scene([0] * 8, [2] * 8)
     scores = tracking_scores([result(8, (1, [0] * 4 + [2] * 4), (2, [2] * 4 + [0] * 4))], [truth])
     assert scores["DetA"] == pytest.approx(1) and scores["AssA"] == pytest.approx(1 / 3)
-    assert scores["HOTA"] == pytest.approx(math.sqrt(1 / 3)) and scores["AssRe"] == pytest.approx(0.5)
+    assert scores["HOTA"] == pytest.approx(math.sqrt(1 / 3)) and scores["AssRe"] == pytest.approx(
+        0.5
+    )
     assert scores["IDF1"] == scores["IDP"] == scores["IDR"] == pytest.approx(0.5)
 
 
@@ -225,9 +291,15 @@ def test_clips_are_combined_by_their_counts():
     """Two frames perfect, six frames missed: IDTP 2, IDFN 6; AssA is that of what was matched."""
     pytest.importorskip("trackeval")
     scores = tracking_scores([result(2, (1, [0, 0])), result(6)], [scene([0] * 2), scene([0] * 6)])
-    assert scores["IDR"] == pytest.approx(1 / 4) and scores["IDP"] == 1 and scores["IDF1"] == pytest.approx(2 / 5)
+    assert (
+        scores["IDR"] == pytest.approx(1 / 4)
+        and scores["IDP"] == 1
+        and scores["IDF1"] == pytest.approx(2 / 5)
+    )
     assert scores["DetA"] == pytest.approx(1 / 4) and scores["AssA"] == pytest.approx(1)
-    assert scores["HOTA"] == pytest.approx(1 / 2)  # sqrt of the combined parts, not a mean over clips
+    assert scores["HOTA"] == pytest.approx(
+        1 / 2
+    )  # sqrt of the combined parts, not a mean over clips
 
 
 def brute_identity(made):
@@ -235,9 +307,16 @@ def brute_identity(made):
     agree = (made.ious >= 0.5).sum(axis=0)  # (K, M)
     tracks, instances = agree.shape
     padded = np.vstack([agree, np.zeros((instances, instances), int)])  # an instance may stay alone
-    best = max(sum(padded[k, m] for m, k in enumerate(map_)) for map_ in itertools.permutations(range(len(padded)), instances))
+    best = max(
+        sum(padded[k, m] for m, k in enumerate(map_))
+        for map_ in itertools.permutations(range(len(padded)), instances)
+    )
     said, true = made.seen.sum(), made.visible.sum()
-    return {"IDP": best / max(said, 1), "IDR": best / max(true, 1), "IDF1": 2 * best / max(said + true, 1)}
+    return {
+        "IDP": best / max(said, 1),
+        "IDR": best / max(true, 1),
+        "IDF1": 2 * best / max(said + true, 1),
+    }
 
 
 def brute_hota(made):
@@ -306,7 +385,12 @@ def test_nothing_there():
     pytest.importorskip("trackeval")
     empty = Scene(np.zeros((3, 0, *SIZE), bool))
     found = identity_events(result(3), empty)
-    assert found.events == [] and found.covers.shape == (3, 0) and found.held_by.shape == (3, 0) and found.levels == []
+    assert (
+        found.events == []
+        and found.covers.shape == (3, 0)
+        and found.held_by.shape == (3, 0)
+        and found.levels == []
+    )
     assert all(math.isnan(v) for v in tracking_scores([result(3)], [empty]).values())
     assert all(math.isnan(v) for v in tracking_scores([], []).values())
     meter = IdentityMeter()
@@ -353,7 +437,9 @@ def test_gathered_frames():
         FrameResult(2, True, [1, 2], [0, 0], [0.9, 0.7], [b, a], [4, 5]),
     ]
     made = gather_frames(iter(frames), ("x", "y"))
-    assert made == VideoResult([Track(1, [0.9, 0.0], [None, None, b]), Track(2, [0.7, 0.0], [a, None, a])], 3, ("x", "y"))
+    assert made == VideoResult(
+        [Track(1, [0.9, 0.0], [None, None, b]), Track(2, [0.7, 0.0], [a, None, a])], 3, ("x", "y")
+    )
     assert gather_frames([]) == VideoResult([], 0, ())
 
 
@@ -362,24 +448,43 @@ def test_gathered_frames():
 
 def file_of(*videos):
     """Ground truth: each video a list of instances (category, cells) or (category, cells, crowd)."""
-    made = {"videos": [], "categories": [{"id": 4, "name": "fish"}, {"id": 2, "name": "cat"}], "annotations": []}
+    made = {
+        "videos": [],
+        "categories": [{"id": 4, "name": "fish"}, {"id": 2, "name": "cat"}],
+        "annotations": [],
+    }
     for v, instances in enumerate(videos, start=1):
         frames = len(instances[0][1])
         made["videos"].append({"id": v, "height": SIZE[0], "width": SIZE[1], "length": frames})
         for category, cells, *crowd in instances:
             masks = codes(cells)
             areas = [None if mask is None else 40 for mask in masks]
-            entry = {"id": len(made["annotations"]) + 1, "video_id": v, "category_id": category, "areas": areas}
-            made["annotations"].append({**entry, "iscrowd": int(bool(crowd)), "segmentations": masks})
+            entry = {
+                "id": len(made["annotations"]) + 1,
+                "video_id": v,
+                "category_id": category,
+                "areas": areas,
+            }
+            made["annotations"].append(
+                {**entry, "iscrowd": int(bool(crowd)), "segmentations": masks}
+            )
     return made
 
 
 def codes(cells):
-    return [None if c is None else encode_mask(bar(*c) if isinstance(c, tuple) else bar(c)) for c in cells]
+    return [
+        None if c is None else encode_mask(bar(*c) if isinstance(c, tuple) else bar(c))
+        for c in cells
+    ]
 
 
 def entry(video, category, cells, score=0.9):
-    return {"video_id": video, "category_id": category, "score": score, "segmentations": codes(cells)}
+    return {
+        "video_id": video,
+        "category_id": category,
+        "score": score,
+        "segmentations": codes(cells),
+    }
 
 
 def test_figures_of_a_results_file_by_hand():
@@ -394,9 +499,13 @@ def test_figures_of_a_results_file_by_hand():
     said = tracking_figures(gt, results)
     fish, cat = said["per_category"]["fish"], said["per_category"]["cat"]
     # fish: 6 instances-in-frames, 4 found, 2 missed, 2 wrong, one switch; the longest track keeps 2 of 6 its id
-    assert (fish["MOTA"], fish["MOTP"], fish["IDSW"], fish["Frag"]) == pytest.approx(((4 - 2 - 1) / 6, 1, 1, 0))
+    assert (fish["MOTA"], fish["MOTP"], fish["IDSW"], fish["Frag"]) == pytest.approx(
+        ((4 - 2 - 1) / 6, 1, 1, 0)
+    )
     assert (fish["IDF1"], fish["IDP"], fish["IDR"]) == pytest.approx((4 / 12, 2 / 6, 2 / 6))
-    assert (cat["MOTA"], cat["IDSW"], cat["Frag"], cat["IDF1"]) == pytest.approx((2 / 4, 0, 0, 4 / 6))
+    assert (cat["MOTA"], cat["IDSW"], cat["Frag"], cat["IDF1"]) == pytest.approx(
+        (2 / 4, 0, 0, 4 / 6)
+    )
     # HOTA, all thresholds alike: DetA = TP / (TP + FN + FP); AssA = mean over TP of shared / either
     assert (cat["DetA"], cat["AssA"], cat["HOTA"]) == pytest.approx((2 / 4, 2 / 4, 0.5))
     assert (fish["DetA"], fish["AssA"]) == pytest.approx((4 / 8, 2 / 4))
@@ -405,7 +514,9 @@ def test_figures_of_a_results_file_by_hand():
     assert said["mean"]["MOTA"] == pytest.approx((1 / 6 + 1 / 2) / 2) and "IDSW" not in said["mean"]
     assert said["mean"]["HOTA"] == pytest.approx((fish["HOTA"] + cat["HOTA"]) / 2)
     assert said["score_threshold"] == 0.5 and list(said["per_category"]) == ["cat", "fish"]  # by id
-    assert tracking_figures(gt, results, 0.4)["per_category"]["fish"]["MOTA"] == pytest.approx((6 - 2 - 1) / 6)
+    assert tracking_figures(gt, results, 0.4)["per_category"]["fish"]["MOTA"] == pytest.approx(
+        (6 - 2 - 1) / 6
+    )
     assert tracking_figures(gt, results, 0.4)["score_threshold"] == 0.4
 
 
@@ -419,7 +530,9 @@ def test_a_gap_while_others_are_tracked_is_a_fragmentation():
 
 def test_the_right_masks_under_another_category_find_nothing():
     said = tracking_figures(file_of([(4, [0, 0])]), [entry(1, 2, [0, 0])])
-    assert said["HOTA"] == 0 and said["MOTA"] == -1 and said["mean"]["MOTA"] == 0  # cats: no instances, not in the mean
+    assert (
+        said["HOTA"] == 0 and said["MOTA"] == -1 and said["mean"]["MOTA"] == 0
+    )  # cats: no instances, not in the mean
     assert said["per_category"]["cat"]["HOTA"] == 0 and said["per_category"]["fish"]["DetRe"] == 0
 
 
@@ -429,10 +542,14 @@ def test_a_crowd_hides_what_covers_nothing_else():
     assert perfect["MOTA"] == 1 and perfect["DetRe"] == 1  # the crowd need not be found
     hidden = tracking_figures(gt, [entry(1, 4, [0, 0]), entry(1, 4, [2, (20, 26)])])
     assert hidden["per_category"]["fish"] == perfect["per_category"]["fish"] and hidden["MOTA"] == 1
-    half = tracking_figures(gt, [entry(1, 4, [0, 0]), entry(1, 4, [2, (16, 24)])])  # frame 1: covers the crowd by 4/14
+    half = tracking_figures(
+        gt, [entry(1, 4, [0, 0]), entry(1, 4, [2, (16, 24)])]
+    )  # frame 1: covers the crowd by 4/14
     assert half["MOTA"] == pytest.approx((2 - 1) / 2)
     both = file_of([(4, [0, 0]), (4, [0, 0], True)])
-    assert tracking_figures(both, [entry(1, 4, [0, 0])])["MOTA"] == 1  # an instance within a crowd still counts
+    assert (
+        tracking_figures(both, [entry(1, 4, [0, 0])])["MOTA"] == 1
+    )  # an instance within a crowd still counts
 
 
 def test_without_instances_or_tracks_figures_are_unknown():
@@ -444,7 +561,9 @@ def test_without_instances_or_tracks_figures_are_unknown():
     assert (missed["HOTA"], missed["MOTA"], missed["IDF1"]) == (0, 0, 0)
     empty = np.zeros(SIZE, bool)
     nothing = {**entry(1, 4, [0, 0]), "segmentations": [encode_mask(empty)] * 2}
-    assert tracking_figures(file_of([(4, [0, 0])]), [nothing])["MOTA"] == 0  # an empty mask is no mask
+    assert (
+        tracking_figures(file_of([(4, [0, 0])]), [nothing])["MOTA"] == 0
+    )  # an empty mask is no mask
 
 
 cells = st.lists(st.sampled_from([None, 0, 1, 2, 3, (3, 12), (8, 22)]), min_size=3, max_size=3)
@@ -454,8 +573,12 @@ cells = st.lists(st.sampled_from([None, 0, 1, 2, 3, (3, 12), (8, 22)]), min_size
 @given(st.lists(cells, min_size=1, max_size=3), st.lists(cells, max_size=3))
 def test_one_category_gives_what_tracking_scores_gives(truths, tracks):
     """The other way to the same figures: masks decoded, compared by numpy, classes left out."""
-    said = tracking_figures(file_of([(4, row) for row in truths]), [entry(1, 4, row) for row in tracks])
-    masks = np.array([[bar(*c) if isinstance(c, tuple) else bar(c) for c in frame] for frame in zip(*truths)])
+    said = tracking_figures(
+        file_of([(4, row) for row in truths]), [entry(1, 4, row) for row in tracks]
+    )
+    masks = np.array(
+        [[bar(*c) if isinstance(c, tuple) else bar(c) for c in frame] for frame in zip(*truths)]
+    )
     wanted = tracking_scores([result(3, *enumerate(tracks, start=1))], [Scene(masks)])
     assert {name: said[name] for name in wanted} == pytest.approx(wanted, nan_ok=True)
 
@@ -463,10 +586,10 @@ def test_one_category_gives_what_tracking_scores_gives(truths, tracks):
 def test_bad_results_are_refused():
     gt = file_of([(4, [0, 0])])
     short = {**entry(1, 4, [0, 0]), "segmentations": [None, {"size": list(SIZE), "counts": "08"}]}
-    with pytest.raises(ValueError, match=r"results\[1\]: segmentations\[1\]: .*covers 8"):
+    with pytest.raises(ValueError, match=r"results\[1\].segmentations\[1\]: .*covers 8"):
         tracking_figures(gt, [entry(1, 4, [0, 0]), short])
     gt["annotations"][0]["segmentations"][0] = {"size": list(SIZE), "counts": "0~"}
-    with pytest.raises(ValueError, match=r"ground truth annotations\[0\]: segmentations\[0\]"):
+    with pytest.raises(ValueError, match=r"ground truth annotations\[0\].segmentations\[0\]"):
         tracking_figures(gt, [])
     with pytest.raises(ValueError, match="score_threshold is 1.5"):
         tracking_figures(gt, [], 1.5)

@@ -32,10 +32,20 @@ def run(*argv):
 def annotations(labels=False):
     """Two videos of 3 and 2 frames, 4 x 6 pixels; without labels unless asked for."""
     videos = [
-        {"id": 7, "height": 4, "width": 6, "length": 3, "file_names": ["a/0.jpg", "a/1.jpg", "a/2.jpg"]},
+        {
+            "id": 7,
+            "height": 4,
+            "width": 6,
+            "length": 3,
+            "file_names": ["a/0.jpg", "a/1.jpg", "a/2.jpg"],
+        },
         {"id": 3, "height": 4, "width": 6, "length": 2, "file_names": ["b/0.jpg", "b/1.jpg"]},
     ]
-    file = {"info": {}, "videos": videos, "categories": [{"id": 5, "name": "fish"}, {"id": 9, "name": "cät"}]}
+    file = {
+        "info": {},
+        "videos": videos,
+        "categories": [{"id": 5, "name": "fish"}, {"id": 9, "name": "cät"}],
+    }
     if labels:
         tracks = [(1, 7, 5, [0, 1, None]), (2, 3, 9, [2, 2])]
         file["annotations"] = [
@@ -57,7 +67,13 @@ def code(cell):
 
 def track(video=7, category=5, score=0.5, cells=(0, 1, None), **more):
     masks = [None if cell is None else code(cell) for cell in cells]
-    return {"video_id": video, "category_id": category, "score": score, "segmentations": masks, **more}
+    return {
+        "video_id": video,
+        "category_id": category,
+        "score": score,
+        "segmentations": masks,
+        **more,
+    }
 
 
 def packed(path):
@@ -70,12 +86,18 @@ def packed(path):
 
 
 def test_a_submission_by_hand(tmp_path):
-    counts = {"size": [4, 6], "counts": [8, 8, 8]}  # not compressed: columns 2 and 3, that is cell 1
+    counts = {
+        "size": [4, 6],
+        "counts": [8, 8, 8],
+    }  # not compressed: columns 2 and 3, that is cell 1
     results = [
         track(score=0.25),
         track(3, 9, 0.5, (2, None), id=4, name="cät", bbox=[0, 0, 1, 1]),
         track(score=1, category=9),
-        {**track(score=0.75), "segmentations": [None, counts, {"size": [4, 6], "counts": code(2)["counts"].encode()}]},
+        {
+            **track(score=0.75),
+            "segmentations": [None, counts, {"size": [4, 6], "counts": code(2)["counts"].encode()}],
+        },
     ]
     given = copy.deepcopy(results)
     said = write_submission(results, annotations(), tmp_path / "new" / "a.zip", top=2)
@@ -98,7 +120,9 @@ def test_ten_are_kept_by_default_and_of_equals_the_earlier(tmp_path):
     assert packed(said["file"]) == results[:10]
 
 
-@given(st.lists(st.tuples(st.sampled_from([7, 3]), st.floats(0, 1)), max_size=30), st.integers(1, 5))
+@given(
+    st.lists(st.tuples(st.sampled_from([7, 3]), st.floats(0, 1)), max_size=30), st.integers(1, 5)
+)
 def test_the_best_of_each_video_are_kept(tmp_path_factory, drawn, top):
     results = [track(v, score=s, cells=(0, 0, 0)[: 3 if v == 7 else 2]) for v, s in drawn]
     said = write_submission(results, annotations(), tmp_path_factory.getbasetemp() / "a.zip", top)
@@ -113,7 +137,9 @@ def test_the_same_results_give_the_same_bytes(tmp_path, monkeypatch):
     results = [track(), track(3, cells=(1, 1))]
     first = write_submission(results, annotations(), tmp_path / "a.zip")["file"].read_bytes()
     monkeypatch.setattr("time.time", lambda: 2e9)
-    assert write_submission(results, annotations(), tmp_path / "b.zip")["file"].read_bytes() == first
+    assert (
+        write_submission(results, annotations(), tmp_path / "b.zip")["file"].read_bytes() == first
+    )
     (entry,) = zipfile.ZipFile(tmp_path / "a.zip").infolist()
     assert entry.date_time == (1980, 1, 1, 0, 0, 0) and entry.compress_type == zipfile.ZIP_DEFLATED
 
@@ -145,22 +171,22 @@ def test_results_written_one_at_a_time_are_read_back(tmp_path):
     "change, said",
     [
         ({"video_id": 8}, r"results\[1\]: unknown video_id 8"),
-        ({"video_id": "7"}, r"results\[1\]: 'video_id' must be an integer"),
-        ({"category_id": 0}, r"results\[1\]: unknown category_id 0; the file's: 5, 9"),
-        ({"category_id": None}, r"results\[1\]: 'category_id' is null"),
+        ({"video_id": "7"}, r"results\[1\].video_id: Expected `int`, got `str`"),
+        ({"category_id": 0}, r"results\[1\]: unknown category_id 0; the file's: \[5, 9\]"),
+        ({"category_id": None}, r"results\[1\].category_id: Expected `int`, got `null`"),
         ({"score": 1.01}, r"results\[1\]: score 1.01 is not within 0 and 1"),
         ({"score": -0.1}, r"results\[1\]: score -0.1"),
         ({"score": float("nan")}, r"results\[1\]: 'score' must be a finite number"),
-        ({"score": None}, r"results\[1\]: 'score' is null"),
+        ({"score": None}, r"results\[1\].score: Expected `float`, got `null`"),
         ({"segmentations": [None, None]}, r"results\[1\]: segmentations has 2 entries, video 7 has 3 frames"),
-        ({"segmentations": None}, r"results\[1\]: 'segmentations' is null"),
-        ({"segmentations": {"size": [4, 6]}}, r"results\[1\]: segmentations must be a list"),
-        ({"segmentations": [None, {**code(0), "size": [6, 4]}, None]}, r"results\[1\]: segmentations\[1\]: .*size is \[6, 4\]"),
-        ({"segmentations": [None, {"size": [4, 6], "counts": [8, 8]}, None]}, r"results\[1\]: segmentations\[1\]: .*covers 16"),
-        ({"segmentations": [None, None, {"size": [4, 6], "counts": "08"}]}, r"results\[1\]: segmentations\[2\]: .*covers 8"),
-        ({"segmentations": [None, {"size": [4, 6], "counts": "0~"}, None]}, r"results\[1\]: segmentations\[1\]: .*character"),
-        ({"segmentations": [None, {"size": [4, 6], "counts": ""}, None]}, r"results\[1\]: segmentations\[1\]: .*empty"),
-        ({"segmentations": [[0, 0, 4, 0, 4, 4], None, None]}, r"results\[1\]: segmentations\[0\]: .*RLE"),
+        ({"segmentations": None}, r"results\[1\].segmentations: Expected `array`, got `null`"),
+        ({"segmentations": {"size": [4, 6]}}, r"results\[1\].segmentations: Expected `array`, got `object`"),
+        ({"segmentations": [None, {**code(0), "size": [6, 4]}, None]}, r"results\[1\].segmentations\[1\]: a mask of 6 x 4 in a frame of 4 x 6"),
+        ({"segmentations": [None, {"size": [4, 6], "counts": [8, 8]}, None]}, r"results\[1\].segmentations\[1\]: .*covers 16"),
+        ({"segmentations": [None, None, {"size": [4, 6], "counts": "08"}]}, r"results\[1\].segmentations\[2\]: .*covers 8"),
+        ({"segmentations": [None, {"size": [4, 6], "counts": "0~"}, None]}, r"results\[1\].segmentations\[1\]: .*character"),
+        ({"segmentations": [None, {"size": [4, 6], "counts": ""}, None]}, r"results\[1\].segmentations\[1\]: .*empty"),
+        ({"segmentations": [[0, 0, 4, 0, 4, 4], None, None]}, r"results\[1\].segmentations\[0\]: .*RLE"),
     ],
 )  # fmt: skip
 def test_a_wrong_entry_is_named_and_nothing_is_written(tmp_path, change, said):
@@ -173,9 +199,13 @@ def test_a_wrong_entry_is_named_and_nothing_is_written(tmp_path, change, said):
 @pytest.mark.parametrize(
     "results, file, said",
     [
-        ({"results": []}, annotations(), "results must be a list"),
-        ([7], annotations(), r"results\[0\]: must be an object"),
-        ([], {"images": [], "categories": []}, "annotations: no list 'videos'; is this a YouTube-VIS annotation file"),
+        ({"results": []}, annotations(), "results: Expected `array`, got `object`"),
+        ([7], annotations(), r"results\[0\]: Expected `object`, got `int`"),
+        (
+            [],
+            {"images": [], "categories": []},
+            "annotations: no list 'videos'; is this a YouTube-VIS annotation file",
+        ),
         ([], [], "no list 'videos'"),
         ([], {**annotations(), "categories": None}, "no list 'categories'"),
     ],
@@ -243,7 +273,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 def test_the_command_prints_what_was_kept(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps([track(), track(score=0.9), track(score=0.1)]))
-    (tmp_path / "ann.json").write_text(json.dumps({**annotations(), "annotations": None}), encoding="utf-8")
+    (tmp_path / "ann.json").write_text(
+        json.dumps({**annotations(), "annotations": None}), encoding="utf-8"
+    )
     argv = [
         "submit",
         tmp_path / "r.json",
@@ -259,7 +291,13 @@ def test_the_command_prints_what_was_kept(tmp_path):
     table = {name.strip(): value.strip() for name, value in rows[:-1]}
     size = f"{(tmp_path / 'z' / 'a.zip').stat().st_size:,} bytes"
     assert (status, err) == (0, "") and rows[-1][0].startswith("written: ")
-    assert table == {"videos": "2", "without any track": "1", "tracks kept": "2", "tracks dropped": "1", "size": size}
+    assert table == {
+        "videos": "2",
+        "without any track": "1",
+        "tracks kept": "2",
+        "tracks dropped": "1",
+        "size": size,
+    }
     assert [e["score"] for e in packed(tmp_path / "z" / "a.zip")] == [0.9, 0.5]
 
 
@@ -273,11 +311,22 @@ def test_a_results_file_is_judged(tmp_path):
     (folder / "valid.json").write_text(json.dumps(annotations(labels=True)))
     (tmp_path / "r.json").write_text(json.dumps(right()))
     figures = evaluate_results(folder / "valid.json", tmp_path / "r.json")
-    assert {k: v for k, v in figures.items() if k != "tracking"} == evaluate_ytvis(annotations(labels=True), right())
-    assert figures["AP"] == pytest.approx(1) and figures["tracking"]["MOTA"] == pytest.approx((4 - 2) / 4)
+    assert {k: v for k, v in figures.items() if k != "tracking"} == evaluate_ytvis(
+        annotations(labels=True), right()
+    )
+    assert figures["AP"] == pytest.approx(1) and figures["tracking"]["MOTA"] == pytest.approx(
+        (4 - 2) / 4
+    )
     for chosen in (["--split", "valid"], ["--annotations", folder / "valid.json"], []):
-        status, text, _ = run("eval", folder, "--results", tmp_path / "r.json", *chosen, "--json", tmp_path / "f.json")
-        assert status == 0 and "tracking MOTA" in text and "tracking mean HOTA" in text and "AP50" in text
+        status, text, _ = run(
+            "eval", folder, "--results", tmp_path / "r.json", *chosen, "--json", tmp_path / "f.json"
+        )
+        assert (
+            status == 0
+            and "tracking MOTA" in text
+            and "tracking mean HOTA" in text
+            and "AP50" in text
+        )
     kept = json.loads((tmp_path / "f.json").read_text())
     assert kept["tracking"]["per_category"]["cät"]["IDF1"] == 1 and "note" not in text
 

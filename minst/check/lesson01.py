@@ -7,9 +7,9 @@ from itertools import cycle
 
 import numpy as np
 
+from minst import rle
 from minst.check.verdict import Mistake, Verdict, attempt, correct, difference, judge, wrong
 from minst.evaluation import YTVISEval, evaluate_ytvis
-from minst.evaluation.coco import run_lengths
 from minst.tracking import encode_mask
 
 __all__ = ["average_precision", "counted_frames", "perfect_and_worthless", "rle_encode", "tube_iou"]
@@ -50,7 +50,7 @@ def rle_encode(answer: Callable) -> Verdict:
     """rle_encode(mask (H, W) bool) -> counts, column by column, beginning with zeros."""
 
     def rle_encode(mask):
-        rows, _ = run_lengths([encode_mask(mask)["counts"]], mask.size)
+        rows, _ = rle.unpack([encode_mask(mask)["counts"]], mask.size)
         counts = rows.reshape(-1).tolist()
         return counts[:-1] if counts[-1] == 0 else counts
 

@@ -1,40 +1,26 @@
-"""How good is it? Video AP (`ytvis`), AP of frames (`coco`), whether a query stays on its object (`consistency`) and an
-identity on its instance (`identity`), both for easy and for hard instances (`difficulty`); results files (`submission`).
+"""How good is it? Names, and the modules they live in, are imported when they are first used.
+
+    ytvis        video AP                       consistency  does a query stay on its object?
+    coco         AP of single frames            identity     does an identity stay on its instance?
+    submission   results files                  difficulty   easy and hard instances
+    run          all of it for a model and a folder
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from minst.evaluation.coco import FIGURES, evaluate_coco
-from minst.evaluation.consistency import ConsistencyMeter, assign_queries, query_consistency
-from minst.evaluation.difficulty import difficulty_levels, instance_measures
-from minst.evaluation.identity import (
-    IdentityEvent,
-    IdentityEvents,
-    IdentityMeter,
-    identity_events,
-    tracking_figures,
-    tracking_scores,  # fmt: skip
-)
-from minst.evaluation.submission import evaluate_results, write_results, write_submission
-from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
+from minst.lazy import lazy
 
-__all__ = [
-    "FIGURES",
-    "ConsistencyMeter",
-    "IdentityEvent",
-    "IdentityEvents",
-    "IdentityMeter",
-    "YTVISEval",
-    "assign_queries",
-    "difficulty_levels",
-    "evaluate_coco",
-    "evaluate_results",
-    "evaluate_ytvis",
-    "identity_events",
-    "instance_measures",
-    "query_consistency",
-    "tracking_figures",
-    "tracking_scores",
-    "write_results",
-    "write_submission",
-]
+# module -> its public names
+_NAMES = {
+    "coco": ("FIGURES", "evaluate_coco"),
+    "consistency": ("ConsistencyMeter", "assign_queries", "query_consistency"),
+    "difficulty": ("difficulty_levels", "instance_measures"),
+    "identity": ("IdentityEvent", "IdentityEvents", "IdentityMeter", "identity_events",
+                 "tracking_figures", "tracking_scores"),
+    "submission": ("evaluate_results", "write_results", "write_submission"),
+    "ytvis": ("YTVISEval", "evaluate_ytvis"),
+}  # fmt: skip
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = list(_HOMES)
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -1,21 +1,24 @@
-"""Does a query stay on its object? The number behind the paper's Fig 2, for all instances and for easy and hard ones.
+"""Does a query stay on its object? The number behind the paper's Fig 2, for easy and hard instances.
 
-    query masks (T, N, H, W) bool ┐                   ┌ who holds whom: IoU >= 0.5, best score ┐
-                                  ├-> IoU (T, N, M) --┤                                        ├-> retention[k]
-    true masks  (T, M, H, W) bool ┤                   └ the same query's IoU k frames later    ┘
+    query masks (T, N, H, W) bool ┐
+                                  ├-> IoU (T, N, M) -> who holds whom, and k frames on: retention[k]
+    true masks  (T, M, H, W) bool ┤
                                   └-> occlusion, speed, size of an instance (difficulty.py)
 
-Among the queries whose mask has IoU >= 0.5 with an instance, the one with the best matching score *holds* it: the score
-dice^0.8 * p^0.2 of minst/matcher.py, where dice = 2 IoU / (1 + IoU) and p is the query's probability of the class. So a
-silent duplicate with a slightly better outline does not count as the holder. (Two instances never have one holder, for
-a mask cannot have IoU > 0.5 with both of two disjoint masks.)
+Among the queries whose mask has IoU >= 0.5 with an instance, the one with the best matching score
+*holds* it: the score dice^0.8 * p^0.2 of minst/matcher.py, where dice = 2 IoU / (1 + IoU) and p is
+the query's probability of the class. So a silent duplicate with a slightly better outline does not
+count as the holder. (Two instances never have one holder, for a mask cannot have IoU > 0.5 with
+both of two disjoint masks.)
 
-*Retention* at distance k is the share of held pairs, the instance visible at t + k, in which the same query still has
-IoU >= 0.5 with it at t + k: the plain IoU, whoever holds it then. Retention alone can be gamed, by masks that hold
-anything. So `held_share` (how many instances are held at all) and `chance` (the retention of a query drawn by lot)
-belong beside it. `holders` counts the duplicates: queries with IoU >= 0.5 per held instance.
+*Retention* at distance k is the share of held pairs, the instance visible at t + k, in which the
+same query still has IoU >= 0.5 with it at t + k: the plain IoU, whoever holds it then. Retention
+alone can be gamed, by masks that hold anything. So `held_share` (how many instances are held at
+all) and `chance` (the retention of a query drawn by lot) belong beside it. `holders` counts the
+duplicates: queries with IoU >= 0.5 per held instance.
 
-Symbols: T frames, N queries, M instances of a clip (a row a track; all False where it is not visible).
+Symbols: T frames, N queries, M instances of a clip (a row a track; all False where it is not
+visible).
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -27,7 +30,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from minst.evaluation.difficulty import GroupedCounts, clip_measures, difficulty_levels, frame_measures
+from minst.evaluation import difficulty
 
 __all__ = [
     "ConsistencyMeter",
@@ -43,14 +46,17 @@ SURE = 0.3  # a query of this score is one that a tracker might report
 
 
 def query_consistency(
-    query_masks: Iterable, gt_masks: Iterable, max_distance: int = 10, categories: Sequence[str] | None = None
+    query_masks: Iterable,
+    gt_masks: Iterable,
+    max_distance: int = 10,
+    categories: Sequence[str] | None = None,
 ) -> dict:
-    """`ConsistencyMeter` for one clip: its `add_clip` says what goes in, its `result` what comes out."""
+    """`ConsistencyMeter` for one clip: see its `add_clip` and its `result`."""
     return ConsistencyMeter(max_distance).add_clip(query_masks, gt_masks, categories).result()
 
 
 class ConsistencyMeter:
-    """Collects held pairs over the clips of a split; counts add up, so long clips weigh more than short ones."""
+    """Collects held pairs over clips; counts add up, so long clips weigh more than short ones."""
 
     def __init__(self, max_distance: int = 10):
         if max_distance < 1:
@@ -59,7 +65,7 @@ class ConsistencyMeter:
         self.clips = self.used_in_clips = 0
         self.queries: set[int] = set()
         # instances, held, visible, holders, sure holders, kept[k], of[k], fitting[k], drawn[k]
-        self.counts = GroupedCounts(5 + 4 * max_distance)
+        self.counts = difficulty.GroupedCounts(5 + 4 * max_distance)
 
     def add_clip(
         self,
@@ -69,30 +75,33 @@ class ConsistencyMeter:
         probabilities: Sequence[np.ndarray] | None = None,
         scores: Sequence[np.ndarray] | None = None,
     ) -> ConsistencyMeter:
-        """Two sequences or iterators over the T frames of a clip: bool (N, H, W) and bool (M, H, W), N and M constant.
+        """Two sequences or iterators over the T frames of a clip: bool (N, H, W) and (M, H, W).
 
-        query_masks holds the binarised mask of every query; only one frame of each is looked at at a time.
-        categories: names of the M instances, for the figures per category. The masks tell how hard an instance is.
-        probabilities, scores: see `add_ious`.
+        query_masks: the binarised mask of every query; one frame of each is looked at at a time.
+        categories: names of the M instances, for the figures per category. How hard an instance is
+        the masks tell. probabilities, scores: see `add_ious`.
         """
         ious, measures = [], []
         for t, (queries, truths) in enumerate(zip_longest(query_masks, gt_masks)):
             if queries is None or truths is None:
                 short = "query_masks" if queries is None else "gt_masks"
-                raise ValueError(f"{short} ends after {t} frames, the other goes on: give both for every frame")
+                said = f"{short} ends after {t} frames, the other goes on"
+                raise ValueError(f"{said}: give both for every frame")
             queries, truths = np.asarray(queries), np.asarray(truths)
             try:
                 ious.append(mask_ious(queries, truths))
             except ValueError as error:
                 raise ValueError(f"frame {t}: {error}") from None
             if ious[-1].shape != ious[0].shape:
-                raise ValueError(f"frame {t}: (N, M) is {ious[-1].shape}, in frame 0 it was {ious[0].shape}")
-            measures.append(frame_measures(truths))
+                now, first = ious[-1].shape, ious[0].shape
+                raise ValueError(f"frame {t}: (N, M) is {now}, in frame 0 it was {first}")
+            measures.append(difficulty.frame_measures(truths))
         if not ious:
             raise ValueError("a clip needs at least one frame")
         frames = np.stack(measures)  # (T, M, 7), areas first
-        levels = difficulty_levels(clip_measures(frames))
-        return self.add_ious(np.stack(ious), frames[..., 0] > 0, categories, levels, probabilities, scores)
+        levels = difficulty.difficulty_levels(difficulty.clip_measures(frames))
+        visible = frames[..., 0] > 0
+        return self.add_ious(np.stack(ious), visible, categories, levels, probabilities, scores)
 
     def add_ious(
         self,
@@ -106,24 +115,26 @@ class ConsistencyMeter:
         """The same from IoU (T, N, M) between queries and instances, and visible (T, M) bool.
 
         levels: `difficulty_levels` of the M instances, for the figures per difficulty.
-        probabilities: (T, N, M), of the class of each instance by each query; None = all 1, the best outline holds.
+        probabilities: (T, N, M), of each instance's class by each query; None = all 1.
         scores: (T, N), of each query, in [0, 1]; those of at least 0.3 are "sure". None = all are.
         """
         T, N, M = ious.shape if ious.ndim == 3 else (0, 0, 0)
         if ious.ndim != 3 or visible.shape != (T, M):
-            raise ValueError(f"ious must be (T, N, M) and visible (T, M), got {ious.shape} and {visible.shape}")
-        probabilities = np.ones(ious.shape) if probabilities is None else np.asarray(probabilities)
+            got = f"{ious.shape} and {visible.shape}"
+            raise ValueError(f"ious must be (T, N, M) and visible (T, M), got {got}")
+        given = np.ones(ious.shape) if probabilities is None else np.asarray(probabilities)
         sure = np.ones((T, N), bool) if scores is None else np.asarray(scores) >= SURE
-        if probabilities.shape != (T, N, M) or sure.shape != (T, N):
-            shapes = f"{probabilities.shape} and {sure.shape}"
-            raise ValueError(f"probabilities must be {(T, N, M)} and scores {(T, N)}, got {shapes}")
+        if given.shape != (T, N, M) or sure.shape != (T, N):
+            got = f"{given.shape} and {sure.shape}"
+            wanted = f"probabilities must be {(T, N, M)} and scores {(T, N)}"
+            raise ValueError(f"{wanted}, got {got}")
         fits = ious >= HOLD_IOU  # (T, N, M)
         count = len(self.distances)
         held, holders, surely = (np.zeros(M, int) for _ in range(3))
         kept, of, fitting = (np.zeros((M, count), int) for _ in range(3))
         clip_queries: set[int] = set()
         for t in range(T):
-            pairs = [(q, m) for q, m in assign_queries(ious[t], probabilities[t]) if visible[t, m]]
+            pairs = [(q, m) for q, m in assign_queries(ious[t], given[t]) if visible[t, m]]
             clip_queries.update(q for q, _ in pairs)
             for q, m in pairs:
                 held[m] += 1
@@ -168,11 +179,14 @@ class ConsistencyMeter:
 
     def _figures(self, counts: np.ndarray) -> dict:
         instances, held, visible, holders, surely = counts[:5].tolist()
-        kept, of, fitting, drawn = counts[5:].reshape(4, -1).tolist()
+        # by distance
+        kept, of, fitting, drawn = (
+            dict(zip(self.distances, row)) for row in counts[5:].reshape(4, -1).tolist()
+        )
         return {
-            "retention": {k: share(a, b) for k, a, b in zip(self.distances, kept, of, strict=True)},
-            "chance": {k: share(a, b) for k, a, b in zip(self.distances, fitting, drawn, strict=True)},
-            "pairs": {k: {"kept": a, "of": b} for k, a, b in zip(self.distances, kept, of, strict=True)},
+            "retention": {k: share(kept[k], of[k]) for k in self.distances},
+            "chance": {k: share(fitting[k], drawn[k]) for k in self.distances},
+            "pairs": {k: {"kept": kept[k], "of": of[k]} for k in self.distances},
             "instances": instances,
             "held": held,
             "visible": visible,
@@ -183,18 +197,20 @@ class ConsistencyMeter:
 
 
 class FrameShare:
-    """How much of what a query is depends on the frame? 0: the same in every frame; 1: nothing but the frame counts.
+    """How much of what a query is depends on the frame? 0: nothing; 1: nothing but the frame counts.
 
-    share = mean over queries of (variance over frames) / (variance over frames and queries), summed over channels
+    share = mean over queries of (variance over frames) / (variance over frames and queries), with
+    variances summed over channels
 
-    Where the share of Q_G is near 0 the global decoder ignores the image, and query passing passes a constant.
+    Where the share of Q_G is near 0 the global decoder ignores the image, and query passing passes
+    a constant.
     """
 
     def __init__(self):
         self.kept: dict[str, list[np.ndarray]] = {"global_queries": [], "kernels": []}
 
     def add(self, frame) -> FrameShare:
-        """One frame that has been encoded (`minst.model.Frame`): better of another clip each than neighbours."""
+        """One encoded frame (`minst.model.Frame`): better of another clip each than neighbours."""
         for name, found in self.kept.items():
             value = getattr(frame.out, name)
             if value is not None:  # exported programs have no Q_G
@@ -202,12 +218,15 @@ class FrameShare:
         return self
 
     def result(self) -> dict[str, float]:
-        """{"global_queries", "kernels"}: shares in [0, 1], of Q_G and of K; NaN for fewer than two frames."""
-        return {name: frame_share(np.stack(found)) if found else float("nan") for name, found in self.kept.items()}
+        """{"global_queries", "kernels"}: shares of Q_G and of K; NaN for fewer than two frames."""
+        return {name: frame_share(np.array(found)) for name, found in self.kept.items()}
 
 
 def frame_share(queries: np.ndarray) -> float:
-    """Queries (F, N, D) of F frames -> the share of their variance that depends on the frame; NaN for F < 2."""
+    """Queries (F, N, D) of F frames -> the share of variance that depends on the frame.
+
+    In [0, 1]; NaN for F < 2.
+    """
     if len(queries) < 2:
         return float("nan")
     over_frames = queries.var(axis=0).mean(axis=0).sum()  # (N, D) -> (D,) -> a number
@@ -215,11 +234,14 @@ def frame_share(queries: np.ndarray) -> float:
     return share(float(over_frames), float(over_all))
 
 
-def assign_queries(mask_ious: np.ndarray, probabilities: np.ndarray | None = None) -> list[tuple[int, int]]:
-    """Which query holds which instance of a frame: pairs (query, instance), in the order of the instances.
+def assign_queries(
+    mask_ious: np.ndarray, probabilities: np.ndarray | None = None
+) -> list[tuple[int, int]]:
+    """Which query holds which instance of a frame: pairs (query, instance), by instance.
 
-    mask_ious (N, M); probabilities (N, M) of each instance's class by each query, None = all 1. An instance that no
-    query segments with IoU >= 0.5 has no holder. ValueError for other shapes and for values that are not finite.
+    mask_ious (N, M); probabilities (N, M) of each instance's class by each query, None = all 1. An
+    instance that no query segments with IoU >= 0.5 has no holder. ValueError for other shapes and
+    for values that are not finite.
     """
     ious = np.asarray(mask_ious)
     if ious.ndim != 2 or not np.isfinite(ious).all():
@@ -241,9 +263,11 @@ def mask_ious(queries: np.ndarray, truths: np.ndarray) -> np.ndarray:
     for name, masks in (("query masks", queries), ("true masks", truths)):
         if masks.ndim != 3 or masks.dtype != bool:
             got = f"{masks.dtype} {masks.shape}"
-            raise ValueError(f"{name} must be bool (count, H, W), in NumPy, got {got}; binarise, or .numpy()")
+            wanted = f"{name} must be bool (count, H, W), in NumPy"
+            raise ValueError(f"{wanted}, got {got}; binarise, or .numpy()")
     if queries.shape[1:] != truths.shape[1:]:
-        raise ValueError(f"query masks are {queries.shape[1:]}, true masks {truths.shape[1:]}: resize one of them")
+        sizes = f"query masks are {queries.shape[1:]}, true masks {truths.shape[1:]}"
+        raise ValueError(f"{sizes}: resize one of them")
     pixels = queries.shape[1] * queries.shape[2]
     number = np.float32 if pixels <= 2**24 else np.float64  # up to there float32 counts exactly
     q, g = queries.reshape(-1, pixels).astype(number), truths.reshape(-1, pixels).astype(number)

@@ -1,17 +1,19 @@
-"""How hard is an instance to follow? Occlusion, speed and size from its visible masks, and counts grouped by them.
+"""How hard is an instance to follow? Occlusion, speed and size, and counts grouped by them.
 
     true masks of a frame (M, H, W) bool -> area, centroid, box (M, 7)
-    of the T frames of a clip            -> occlusion, speed, size (M,) -> "low" | "medium" | "high" each
+    of the T frames of a clip            -> occlusion, speed, size (M,) -> "low" | "medium" | "high"
 
 Lengths are in units in which the frame's area is 1, so that resolution does not matter.
 
-Assumption: *occlusion* is the share of the frames in which it is visible where its area falls below 0.85 of its largest
-    within 5 frames while another instance's box covers more than 0.2 of its own box. What nobody annotated (a tree) or
-    the frame's border hides does not count. On 50 clips of shapes, whose generator knows what is hidden, it ranks
-    instances as the share of frames with more than a tenth behind others does (Spearman 0.73), and independently of
-    what the border cuts off (-0.03). The drop in area alone would measure the border (0.66, against 0.21).
-Assumption: *speed* is the mean way of the centroid from one frame to the next, in square roots of the mean area: what
-    moves by its own width overlaps its last mask no more, however large the object and the frame are.
+Assumption: *occlusion* is the share of the frames in which it is visible where its area falls below
+    0.85 of its largest within 5 frames while another instance's box covers more than 0.2 of its own
+    box. What nobody annotated (a tree) or the frame's border hides does not count. On 50 clips of
+    shapes, whose generator knows what is hidden, it ranks instances as the share of frames with
+    more than a tenth behind others does (Spearman 0.73), and independently of what the border cuts
+    off (-0.03). The drop in area alone would measure the border (0.66, against 0.21).
+Assumption: *speed* is the mean way of the centroid from one frame to the next, in square roots of
+    the mean area: what moves by its own width overlaps its last mask no more, however large the
+    object and the frame are.
 Assumption: *size* is the mean area, as a share of the frame.
 
 Symbols: T frames, M instances of a clip (a row a track; all False where it is not visible).
@@ -21,6 +23,7 @@ Lesson: notebooks/06_temporal_training.ipynb
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -28,7 +31,7 @@ import numpy as np
 __all__ = ["ASPECTS", "LEVELS", "GroupedCounts", "difficulty_levels", "instance_measures"]
 
 LEVELS = ("low", "medium", "high")
-# aspect -> where "medium" and "high" begin; of the val split of shapes a sixth or more is in each class
+# aspect -> where "medium" and "high" begin; of the val split of shapes each has a sixth or more
 ASPECTS = {"occlusion": (0.04, 0.25), "speed": (0.075, 0.11), "size": (0.05, 0.08)}
 SHRUNK, COVERED, NEARBY = 0.85, 0.2, 5  # of occlusion: share of the area, share of the box, frames
 
@@ -36,7 +39,8 @@ SHRUNK, COVERED, NEARBY = 0.85, 0.2, 5  # of occlusion: share of the area, share
 def instance_measures(gt_masks: Iterable) -> dict[str, np.ndarray]:
     """T frames of bool (M, H, W) -> {"occlusion", "speed", "size"}, each (M,), as defined on top.
 
-    NaN where there is nothing to measure: an instance that is never visible, or never in two frames in a row (speed).
+    NaN where there is nothing to measure: an instance that is never visible, or never in two frames
+    in a row (speed).
     """
     frames = [frame_measures(np.asarray(masks)) for masks in gt_masks]
     if not frames:
@@ -45,23 +49,27 @@ def instance_measures(gt_masks: Iterable) -> dict[str, np.ndarray]:
 
 
 def difficulty_levels(measures: dict[str, np.ndarray]) -> list[dict[str, str | None]]:
-    """`instance_measures` -> for each of the M instances {aspect: "low" | "medium" | "high", or None for NaN}."""
+    """`instance_measures` -> of each instance {aspect: "low" | "medium" | "high", None for NaN}."""
     columns = [
-        [None if np.isnan(v) else LEVELS[int(np.searchsorted(steps, v, side="right"))] for v in measures[aspect]]
+        [None if np.isnan(v) else LEVELS[np.digitize(v, steps)] for v in measures[aspect]]
         for aspect, steps in ASPECTS.items()
     ]
     return [dict(zip(ASPECTS, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def frame_measures(masks: np.ndarray) -> np.ndarray:
-    """Masks (M, H, W) bool of one frame -> (M, 7): area, centroid x y, box left top right bottom; zeros if empty."""
+    """Masks (M, H, W) bool of a frame -> (M, 7): area, centroid x y, box left top right bottom.
+
+    All are 0 where a mask is empty.
+    """
     lines = masks.sum(axis=1), masks.sum(axis=2)  # (M, W), (M, H): pixels in a column, in a row
     area = lines[0].sum(axis=1)
     center = [line @ (np.arange(line.shape[1]) + 0.5) / np.maximum(area, 1) for line in lines]
     first = [(line > 0).argmax(axis=1) for line in lines]
     last = [line.shape[1] - (line[:, ::-1] > 0).argmax(axis=1) for line in lines]
     pixels = masks.shape[1] * masks.shape[2]
-    return np.column_stack([area / pixels, *(x * pixels**-0.5 for x in center + first + last)]) * (area > 0)[:, None]
+    lengths = [x / np.sqrt(pixels) for x in center + first + last]
+    return np.column_stack([area / pixels, *lengths]) * (area > 0)[:, None]
 
 
 def clip_measures(frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -71,17 +79,19 @@ def clip_measures(frames: np.ndarray) -> dict[str, np.ndarray]:
     count, both = seen.sum(axis=0), seen[1:] & seen[:-1]
     size = _ratio(area.sum(axis=0), count)
     ways = np.linalg.norm(np.diff(center, axis=0), axis=2)  # (T-1, M)
-    largest = np.stack([area[max(t - NEARBY, 0) : t + NEARBY + 1].max(axis=0) for t in range(len(area))])
+    near = [area[max(t - NEARBY, 0) : t + NEARBY + 1] for t in range(len(area))]
+    largest = np.stack([areas.max(axis=0) for areas in near])
     hidden = (area < SHRUNK * largest) & (_box_cover(box) > COVERED)
     speed = _ratio((ways * both).sum(axis=0), both.sum(axis=0) * np.sqrt(size))
     return {"occlusion": _ratio(hidden.sum(axis=0), count), "speed": speed, "size": size}
 
 
 def _box_cover(box: np.ndarray) -> np.ndarray:
-    """Boxes (T, M, 4) -> (T, M): the largest share of a box that the box of one other instance covers."""
+    """Boxes (T, M, 4) -> (T, M): the largest share of each that one other instance's box covers."""
     low, high = box[..., :2], box[..., 2:]
-    sides = np.minimum(high[:, :, None], high[:, None]) - np.maximum(low[:, :, None], low[:, None])  # (T, M, M, 2)
-    both = sides.clip(min=0).prod(axis=3)
+    left_top = np.maximum(low[:, :, None], low[:, None])  # (T, M, M, 2)
+    right_bottom = np.minimum(high[:, :, None], high[:, None])
+    both = (right_bottom - left_top).clip(min=0).prod(axis=3)
     both[:, range(box.shape[1]), range(box.shape[1])] = 0  # itself
     whole = (high - low).prod(axis=2)
     return both.max(axis=2, initial=0) / np.where(whole > 0, whole, 1)
@@ -92,30 +102,37 @@ def _ratio(part: np.ndarray, of: np.ndarray) -> np.ndarray:
 
 
 class GroupedCounts:
-    """Sums of counts of instances: over all, over those of a category, over those of a level of difficulty."""
+    """Sums of counts of instances: over all, a category, or a level of difficulty."""
 
     def __init__(self, width: int):
-        self.total = np.zeros(width, dtype=int)
-        self.categories: dict[str, np.ndarray] = {}
-        self.levels = {aspect: {level: np.zeros(width, dtype=int) for level in LEVELS} for aspect in ASPECTS}
+        # (group, its name) -> (width,)
+        self.sums = defaultdict(lambda: np.zeros(width, dtype=int))
 
-    def add(self, counts: np.ndarray, categories: Sequence[str] | None, levels: Sequence[dict] | None) -> None:
-        """counts (M, width) of a clip's instances, with the names of their categories and their levels where known."""
+    def add(
+        self, counts: np.ndarray, categories: Sequence[str] | None, levels: Sequence[dict] | None
+    ) -> None:
+        """counts (M, width) of a clip's instances; of each its category and its levels, if known."""
         for what, given in (("categories", categories), ("levels", levels)):
             if given is not None and len(given) != len(counts):
-                raise ValueError(f"{len(given)} {what} for {len(counts)} instances; give one for each")
-        self.total += counts.sum(axis=0)
-        for row, name in zip(counts, categories if categories is not None else ()):
-            self.categories[str(name)] = self.categories.get(str(name), 0) + row
-        for row, levels_of_one in zip(counts, levels if levels is not None else ()):
-            for aspect, level in levels_of_one.items():
-                if level is not None:
-                    self.levels[aspect][level] += row
+                said = f"{len(given)} {what} for {len(counts)} instances"
+                raise ValueError(f"{said}; give one for each")
+        for i, row in enumerate(counts):
+            groups = [("all", "")]
+            if categories is not None:
+                groups.append(("category", str(categories[i])))
+            if levels is not None:
+                groups += levels[i].items()  # of level None where unknown
+            for group in groups:
+                self.sums[group] += row
 
     def result(self, figures: Callable[[np.ndarray], dict]) -> dict:
-        """`figures` of all, and {name: figures} "per_category", {aspect: {level: figures}} "per_difficulty"."""
+        """`figures` of all, of every group in "per_category" and in "per_difficulty"."""
+        names = sorted(name for group, name in self.sums if group == "category")
         return {
-            **figures(self.total),
-            "per_category": {name: figures(self.categories[name]) for name in sorted(self.categories)},
-            "per_difficulty": {a: {n: figures(c) for n, c in levels.items()} for a, levels in self.levels.items()},
+            **figures(self.sums["all", ""]),
+            "per_category": {name: figures(self.sums["category", name]) for name in names},
+            "per_difficulty": {
+                aspect: {level: figures(self.sums[aspect, level]) for level in LEVELS}
+                for aspect in ASPECTS
+            },
         }

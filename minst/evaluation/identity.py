@@ -1,25 +1,29 @@
-"""Does an identity stay on its instance? Swaps and fragmentations of a tracker's result, with HOTA, IDF1 and MOTA.
+"""Does an identity stay on its instance? Swaps and fragmentations of a result, HOTA, IDF1 and MOTA.
 
-    VideoResult, K tracks    ┐                    ┌ one-to-one in a frame, IoU >= 0.5 -> who covers whom -> events
+    VideoResult, K tracks    ┐                    ┌ IoU >= 0.5 -> who covers whom -> events
                              ├-> IoU (T, K, M) ---┤
     true masks (T, M, H, W)  ┘                    └ trackeval -> HOTA = sqrt(DetA AssA), IDF1, ...
-    a results file, the ground truth's file --- each category for itself -> trackeval -> HOTA, IDF1, MOTA, ...
+    files of results and ground truth, by category -> trackeval -> HOTA, IDF1, MOTA, ...
 
-A track *covers* an instance when the frame's one-to-one assignment pairs the two with IoU >= 0.5. Classes do not matter
-(AP judges them). As in CLEAR MOT, pairs of the frame before stay together as long as they reach 0.5, and only what is
-left is assigned by total IoU: two tracks on one instance that take turns at being best swap nothing.
+A track *covers* an instance when the frame's one-to-one assignment pairs the two with IoU >= 0.5.
+Classes do not matter (AP judges them). As in CLEAR MOT, pairs of the frame before stay together as
+long as they reach 0.5, and only what is left is assigned by total IoU: two tracks on one instance
+that take turns at being best swap nothing.
 
     found  covered for the first time
     lost   visible and not covered, but covered in the last frame in which it was visible
-    again  covered again after frames in which it was visible and not covered: a *fragmentation*, whatever the id
+    again  covered after frames in which it was visible and not covered: a *fragmentation*
     back   covered by the same id as before it was out of sight: as it should be
-    swap   covered by another id than the last that covered it: an *identity switch*; may come with "again"
+    swap   covered by another id than before: an *identity switch*; may come with "again"
 
-Symbols: T frames, K tracks, M instances of a clip. Ids count from 1 (0 = none), instances from 0 (-1 = none).
+Symbols: T frames, K tracks, M instances of a clip. Ids count from 1 (0 = none), instances from 0
+(-1 = none).
 
-Assumption: an instance out of sight cannot be lost: a gap is a fragmentation only if the instance is visible in it.
-    (CLEAR MOT counts every gap: its Frag and IDSW are not our fragmentations and swaps.)
-Assumption: on a results file what covers a crowd and no instance is neither right nor wrong, as in the AP.
+Assumption: an instance out of sight cannot be lost: a gap is a fragmentation only if the instance
+    is visible in it. (CLEAR MOT counts every gap: its Frag and IDSW are not our fragmentations and
+    swaps.)
+Assumption: on a results file what covers a crowd and no instance is neither right nor wrong, as in
+    the AP.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -27,30 +31,35 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pycocotools import mask as rle_codec
 from scipy.optimize import linear_sum_assignment
 
-from minst.data.ytvis import decode_mask
-from minst.evaluation.coco import run_lengths
-from minst.evaluation.consistency import HOLD_IOU, mask_ious, share
-from minst.evaluation.difficulty import GroupedCounts, clip_measures, difficulty_levels, frame_measures
-from minst.evaluation.ytvis import YTVISEval
+from minst import rle
+from minst.evaluation.consistency import HOLD_IOU, share
+from minst.evaluation.difficulty import (
+    GroupedCounts,
+    clip_measures,
+    difficulty_levels,
+    frame_measures,
+)
+from minst.evaluation.ytvis import YTVISEval, track_ious
 
 if TYPE_CHECKING:  # tracking needs torch, comparing masks does not
     from minst.results import VideoResult
 
 __all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "category_names",
-           "check_codes", "frame_ious", "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
+           "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
 
 EVENT_KINDS = ("found", "lost", "again", "back", "swap")
-HOTA_FIGURES = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA")  # means over 19 thresholds of IoU
+# means over 19 thresholds of IoU
+HOTA_FIGURES = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA")
 ID_FIGURES = ("IDF1", "IDP", "IDR")
-CLEAR_FIGURES = ("MOTA", "MOTP", "IDSW", "Frag")  # at IoU >= 0.5; counts: switches, gaps while others are tracked
-INSTALL = 'HOTA and IDF1 need the package trackeval; install it with: python3 -m pip install "minst[track]"'
+# at IoU >= 0.5; the last two are counts: switches, gaps while others are tracked
+CLEAR_FIGURES = ("MOTA", "MOTP", "IDSW", "Frag")
+INSTALL = 'HOTA and IDF1 need trackeval; install it with: python3 -m pip install "minst[track]"'
 
 
 class IdentityEvent(NamedTuple):
@@ -64,7 +73,7 @@ class IdentityEvent(NamedTuple):
 
 
 class IdentityEvents(NamedTuple):
-    """Which track covers which instance in every frame of a clip, and what happened to the instances."""
+    """Which track covers which instance in every frame, and what happened to the instances."""
 
     ids: np.ndarray  # (K,) int, in the order of the result's tracks
     seen: np.ndarray  # (T, K) bool, the track has a mask
@@ -79,34 +88,37 @@ class IdentityEvents(NamedTuple):
 def identity_events(result: VideoResult, clip) -> IdentityEvents:
     """Compare the tracks of a clip with its ground truth.
 
-    clip: has len() and masks(t) -> (M, H, W) bool, or render(t).masks. Raises ValueError when result and clip differ in
-    their number of frames or, naming the frame, in size.
+    clip: has len() and masks(t) -> (M, H, W) bool, or render(t).masks. Raises ValueError when
+    result and clip differ in their number of frames or, naming the frame, in size.
     """
     frames, tracks = len(clip), result.tracks
     lengths = {result.num_frames, *(len(track.segmentations) for track in tracks)}
     if lengths != {frames} or not frames:
-        raise ValueError(f"the result has {sorted(lengths)} frames, the clip {frames}: give the result of this clip")
-    seen = np.array([[track.segmentations[t] is not None for track in tracks] for t in range(frames)], dtype=bool)
-    ious, measures = [], []
+        counts = f"the result has {sorted(lengths)} frames, the clip {frames}"
+        raise ValueError(f"{counts}: give the result of this clip")
+    seen, ious, measures = [], [], []
     for t in range(frames):
         truths = np.asarray(clip.masks(t) if hasattr(clip, "masks") else clip.render(t).masks)
-        ious.append(np.zeros((len(tracks), len(truths))))
         try:
-            masks = [decode_mask(tracks[k].segmentations[t], *truths.shape[1:]) for k in np.flatnonzero(seen[t])]
+            codes, _ = rle.check([track.segmentations[t] for track in tracks], *truths.shape[1:])
         except ValueError as error:
             raise ValueError(f"frame {t}: {error}") from None
-        if masks:
-            ious[t][seen[t]] = mask_ious(np.stack(masks), truths)
+        seen.append([code is not None for code in codes])
+        ious.append(rle.ious(codes, [rle.encode(mask) for mask in truths]))
         measures.append(frame_measures(truths))
-    overlaps, measured = np.stack(ious), np.stack(measures)  # (T, K, M), (T, M, 7), areas first
-    visible, ids, covers = measured[..., 0] > 0, np.array([track.id for track in tracks], dtype=int), _cover(overlaps)
+    seen, ious, measures = np.array(seen, dtype=bool), np.stack(ious), np.stack(measures)
+    visible = measures[..., 0] > 0  # (T, M) of (T, M, 7): the areas
+    covers = _cover(ious)
+    ids = np.array([track.id for track in tracks], dtype=int)
     held_by = np.zeros(visible.shape, dtype=int)
     at, track = np.nonzero(covers >= 0)
     held_by[at, covers[at, track]] = ids[track]
-    events = [e for m in range(visible.shape[1]) for e in _events_of(m, visible[:, m], held_by[:, m])]
+
+    instances = range(visible.shape[1])
+    events = [e for m in instances for e in _events_of(m, visible[:, m], held_by[:, m])]
     events.sort(key=lambda e: e.frame)  # stable: by instance within a frame, "again" before "swap"
-    levels = difficulty_levels(clip_measures(measured))
-    return IdentityEvents(ids, seen, covers, visible, held_by, overlaps, events, levels)
+    levels = difficulty_levels(clip_measures(measures))
+    return IdentityEvents(ids, seen, covers, visible, held_by, ious, events, levels)
 
 
 def _cover(ious: np.ndarray) -> np.ndarray:
@@ -126,7 +138,8 @@ def _cover(ious: np.ndarray) -> np.ndarray:
 
 def _events_of(instance: int, visible: np.ndarray, held_by: np.ndarray) -> Iterable[IdentityEvent]:
     """The events of one instance from visible (T,) and the id that covers it (T,)."""
-    last, lost, away = 0, False, False  # the id that covered it last; since then not covered, out of sight
+    # the id that covered it last; whether it was not covered, or out of sight, since then
+    last, lost, away = 0, False, False
     for t, (there, now) in enumerate(zip(visible.tolist(), held_by.tolist(), strict=True)):
         if not there:
             away = True
@@ -138,19 +151,21 @@ def _events_of(instance: int, visible: np.ndarray, held_by: np.ndarray) -> Itera
             "back": now and now == last and away and not lost,
             "swap": now and last and now != last,
         }
-        yield from (IdentityEvent(t, instance, kind, last, now) for kind in EVENT_KINDS if happened[kind])
+        for kind in EVENT_KINDS:
+            if happened[kind]:
+                yield IdentityEvent(t, instance, kind, last, now)
         last, lost, away = now or last, bool(last and not now), away and not now
 
 
 class IdentityMeter:
-    """Counts fragmentations and swaps over the clips of a split, in all, per category and per difficulty."""
+    """Counts fragmentations and swaps over clips: in all, per category, per difficulty."""
 
     def __init__(self):
         self.clips: list[IdentityEvents] = []
         self.counts = GroupedCounts(5)  # instances, visible, covered, fragmentations, swaps
 
     def add_clip(self, result: VideoResult, clip) -> IdentityEvents:
-        """`identity_events` of one clip, counted and returned; `category_names` of the clip says what is what."""
+        """`identity_events` of one clip, counted and returned."""
         found = identity_events(result, clip)
         visible, covered = found.visible.sum(axis=0), (found.held_by > 0).sum(axis=0)  # (M,)
         errors = np.zeros((len(visible), 2), dtype=int)  # fragmentations, swaps
@@ -166,9 +181,9 @@ class IdentityMeter:
 
         instances, visible     how many were visible at all, and summed over frames
         covered_share          the share of `visible` that a track covers
-        fragmentations, swaps  how often an instance was lost while visible and covered again; changed its id
+        fragmentations, swaps  how often one was lost while visible and covered again; changed id
         per_category, per_difficulty    the above of each group, as in `ConsistencyMeter`
-        HOTA, DetA, ..., IDF1  of `tracking_scores`; without trackeval a "note" that says how to get them
+        HOTA, DetA, ..., IDF1  of `tracking_scores`; without trackeval a "note" how to get them
         """
         try:
             scores = _scores(self.clips)
@@ -184,65 +199,62 @@ def _figures(counts: np.ndarray) -> dict:
 
 
 def category_names(clip) -> list[str] | None:
-    """The category of every instance by name, "class 3" where the clip has only labels, None where it has none."""
+    """The category of every instance, "class 3" where a clip has labels alone, None where not."""
     labels, names = getattr(clip, "labels", None), getattr(clip, "categories", None)
     return None if labels is None else [names[i] if names else f"class {i}" for i in labels]
 
 
 def tracking_scores(results: Iterable[VideoResult], clips: Iterable) -> dict[str, float]:
-    """HOTA_FIGURES and ID_FIGURES by trackeval: fractions 0..1 over all clips, as it combines sequences.
+    """HOTA_FIGURES and ID_FIGURES by trackeval: fractions over all clips, as it combines them.
 
-    NaN where there is neither an instance nor a track. Without trackeval: ImportError with the command to install it.
+    NaN where there is neither an instance nor a track. Without trackeval: ImportError with the
+    command to install it.
     """
-    return _scores([identity_events(result, clip) for result, clip in zip(results, clips, strict=True)])
+    pairs = zip(results, clips, strict=True)
+    return _scores([identity_events(result, clip) for result, clip in pairs])
 
 
 def tracking_figures(
     gt: str | os.PathLike | dict, results: str | os.PathLike | list, score_threshold: float = 0.5
 ) -> dict:
-    """HOTA, IDF1 and CLEAR of YouTube-VIS results: the tracks of at least `score_threshold`, by trackeval.
+    """HOTA, IDF1 and CLEAR by trackeval of a results file's tracks from `score_threshold` on.
 
-    gt, results: as for `evaluate_ytvis`. A track counts in its own category alone, where it competes with no other.
+    gt, results: as for `evaluate_ytvis`. A track counts in its own category alone, where it
+    competes with no other.
 
-    Returns HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES of all categories together (detections counted alike), then "mean":
-    {the fractions among them: averaged over the categories that have instances}, "per_category": {name: all},
-    "score_threshold". Fractions of 1; NaN where there is neither instance nor track, and for "mean" without instances.
-    Without trackeval: ImportError with the command to install it.
+    Returns HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES of all categories together (detections counted
+    alike), then "mean": {the fractions among them: averaged over the categories that have
+    instances}, "per_category": {name: all}, "score_threshold". Fractions of 1; NaN where there is
+    neither instance nor track, and for "mean" without instances. Without trackeval: ImportError
+    with the command to install it.
     """
     names = (HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES)
     if not 0 <= score_threshold <= 1:
         raise ValueError(f"score_threshold is {score_threshold}; it must lie between 0 and 1")
     checked = YTVISEval(gt, results)
     sure = [track for track in checked.predictions if track["score"] >= score_threshold]
-    check_codes(checked.truths + sure, checked.videos)
-    groups: dict[int, dict] = {c: {} for c in checked.params.catIds}  # category -> video -> truths, predictions
+
+    # category -> video -> truths, predictions; `YTVISEval` has warned of other categories
+    groups: dict[int, dict] = {category: {} for category in checked.params.catIds}
     for side, tracks in enumerate((checked.truths, sure)):
         for track in tracks:
-            if track["category_id"] in groups:  # `YTVISEval` has warned of the others
-                groups[track["category_id"]].setdefault(track["video_id"], ([], []))[side].append(track)
-    clips = {c: [_overlaps(*both, checked.videos[v]) for v, both in of_video.items()] for c, of_video in groups.items()}
-    per_category = dict(zip(checked.category_names(), (_scores(found, names) for found in clips.values()), strict=True))
-    known = [
-        per_category[name] for name, found in zip(per_category, clips.values()) if any(c.visible.any() for c in found)
+            if track["category_id"] in groups:
+                of_video = groups[track["category_id"]].setdefault(track["video_id"], ([], []))
+                of_video[side].append(track)
+    clips = [
+        [_overlaps(*tracks, checked.videos[video].length) for video, tracks in of_category.items()]
+        for of_category in groups.values()
     ]
+    scores = [_scores(found, names) for found in clips]
+    known = [of_one for of_one, found in zip(scores, clips) if any(c.visible.any() for c in found)]
     fractions = HOTA_FIGURES + ID_FIGURES + CLEAR_FIGURES[:2]
+    nothing = [dict.fromkeys(fractions, float("nan"))]
     return {
-        **_scores([clip for found in clips.values() for clip in found], names),
-        "mean": {f: float(np.mean([scores[f] for scores in known])) if known else float("nan") for f in fractions},
-        "per_category": per_category,
+        **_scores([clip for found in clips for clip in found], names),
+        "mean": {f: float(np.mean([of_one[f] for of_one in known or nothing])) for f in fractions},
+        "per_category": dict(zip(checked.category_names(), scores, strict=True)),
         "score_threshold": score_threshold,
     }
-
-
-def check_codes(tracks: Iterable[dict], videos: Mapping) -> None:
-    """ValueError, naming track and frame, where a run-length code does not cover its frame exactly.
-
-    tracks, videos: those of a `YTVISEval`. pycocotools does not look, and may loop for ever.
-    """
-    for track in tracks:
-        seen = [t for t, text in enumerate(track["masks"]) if text is not None]
-        texts, pixels = [track["masks"][t] for t in seen], videos[track["video_id"]].pixels
-        run_lengths(texts, pixels, lambda i: f"{track['where']}: segmentations[{seen[i]}]")  # noqa: B023
 
 
 class _Overlaps(NamedTuple):
@@ -253,39 +265,23 @@ class _Overlaps(NamedTuple):
     ious: np.ndarray  # (T, K, M)
 
 
-def _overlaps(truths: list[dict], predictions: list[dict], video) -> _Overlaps:
-    """The tracks of one video and category, as `YTVISEval` holds them; crowds hide what covers nothing else."""
-    instances, crowds = ([g for g in truths if bool(g["iscrowd"]) == crowd] for crowd in (False, True))
-    codes = [[_code(track["masks"][t], video.size) for track in predictions] for t in range(video.frames)]
-    visible = np.zeros((video.frames, len(instances)), dtype=bool)
-    seen, ious = np.zeros((video.frames, len(predictions)), dtype=bool), []
-    for t, ours in enumerate(codes):
-        theirs, crowd = ([_code(g["masks"][t], video.size) for g in side] for side in (instances, crowds))
-        ious.append(frame_ious(ours, theirs))
-        covers_crowd = (frame_ious(ours, crowd) >= HOLD_IOU).any(axis=1) & (ious[t] < HOLD_IOU).all(axis=1)
-        visible[t] = [code is not None for code in theirs]
-        seen[t] = np.array([code is not None for code in ours], dtype=bool) & ~covers_crowd
-    return _Overlaps(visible, seen, np.stack(ious))
-
-
-def _code(text: str | None, size: list[int]) -> dict | None:
-    """The mask as pycocotools takes it; None where there is none or nothing in it."""
-    code = None if text is None else {"size": size, "counts": text.encode()}
-    return code if code and rle_codec.area(code) else None
-
-
-def frame_ious(ours: list[dict | None], theirs: list[dict | None]) -> np.ndarray:
-    """IoU (K, M) of run-length codes {"size", "counts"} in one frame, 0 where one is None."""
-    found = np.zeros((len(ours), len(theirs)))
-    rows, columns = ([i for i, code in enumerate(side) if code] for side in (ours, theirs))
-    if rows and columns:
-        both = rle_codec.iou([ours[i] for i in rows], [theirs[j] for j in columns], [0] * len(columns))
-        found[np.ix_(rows, columns)] = both
-    return found
+def _overlaps(truths: list[dict], tracks: list[dict], frames: int) -> _Overlaps:
+    """The tracks of one video and category; what covers a crowd and nothing else is hidden."""
+    instances = [truth for truth in truths if not truth["iscrowd"]]
+    crowds = [truth for truth in truths if truth["iscrowd"]]
+    visible, seen = (
+        np.array([entry["pixels"] for entry in side]).reshape(-1, frames).T > 0  # (T, ...)
+        for side in (instances, tracks)
+    )
+    ious = track_ious(tracks, instances, frames)  # (T, K, M)
+    on_crowd = (track_ious(tracks, crowds, frames) >= HOLD_IOU).any(axis=2)
+    on_instance = (ious >= HOLD_IOU).any(axis=2)
+    return _Overlaps(visible, seen & ~(on_crowd & ~on_instance), ious)
 
 
 def _scores(
-    clips: Sequence[IdentityEvents | _Overlaps], figures: Sequence[tuple[str, ...]] = (HOTA_FIGURES, ID_FIGURES)
+    clips: Sequence[IdentityEvents | _Overlaps],
+    figures: Sequence[tuple[str, ...]] = (HOTA_FIGURES, ID_FIGURES),
 ) -> dict[str, float]:
     """figures: which of trackeval's HOTA, Identity and CLEAR, in this order."""
     try:
@@ -298,18 +294,20 @@ def _scores(
     scores: dict[str, float] = {}
     quiet = {"PRINT_CONFIG": False}
     for metric, names in zip((HOTA(), Identity(quiet), CLEAR(quiet)), figures):
-        found = metric.combine_sequences({i: metric.eval_sequence(data) for i, data in tables.items()})
+        parts = {i: metric.eval_sequence(data) for i, data in tables.items()}
+        found = metric.combine_sequences(parts)
         scores |= {name: float(np.mean(found[name])) for name in names}
     return scores
 
 
 def _trackeval_data(clip: IdentityEvents | _Overlaps) -> dict:
-    """A clip as trackeval's metrics read it: who is there in every frame, numbered without gaps, and their IoU."""
+    """A clip as trackeval reads it: who is there in a frame, numbered without gaps, and their IoU."""
     data: dict = {"num_timesteps": len(clip.visible)}
     for name, there in (("gt", clip.visible), ("tracker", clip.seen)):
         ever = there.any(axis=0)
         number = ever.cumsum() - 1
         data |= {f"num_{name}_ids": int(ever.sum()), f"num_{name}_dets": int(there.sum())}
         data[f"{name}_ids"] = [number[row] for row in there]
-    data["similarity_scores"] = [i[k][:, m].T for i, k, m in zip(clip.ious, clip.seen, clip.visible, strict=True)]
+    rows = zip(clip.ious, clip.seen, clip.visible, strict=True)
+    data["similarity_scores"] = [ious[seen][:, visible].T for ious, seen, visible in rows]
     return data

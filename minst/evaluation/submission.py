@@ -1,12 +1,14 @@
-"""Results files: written, checked against the annotation file of a split, packed as the servers want them, judged.
+"""Results files: written, checked against annotations, packed as servers want them, judged.
 
-    entries ─ write_results ─> results.json ─┬─ write_submission ─> results.zip   its 10 best tracks a video
-                                             └─ evaluate_results ─> AP, and HOTA, IDF1, MOTA where trackeval is there
+    entries ─ write_results ─> results.json ─┬─ write_submission ─> results.zip   10 tracks a video
+                                             └─ evaluate_results ─> AP, and HOTA, IDF1, MOTA
 
-An entry is a track: {video_id, category_id, score, segmentations: [RLE or null a frame]}. A server says no more than
-"failed", and the number of uploads is limited: here the first wrong entry is named. Labels are not needed for that.
+An entry is a track: {video_id, category_id, score, segmentations: [RLE or null a frame]}. A server
+says no more than "failed", and the number of uploads is limited: here the first wrong entry is
+named. Labels are not needed for that.
 
-Assumption: a score lies in [0, 1]; servers take any number, but what lies beyond is a logit that was not squashed.
+Assumption: a score lies in [0, 1]; servers take any number, but what lies beyond is a logit that
+was not squashed.
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -16,13 +18,15 @@ from __future__ import annotations
 import io
 import json
 import os
+import reprlib
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from minst.data.files import read_json, replacing
-from minst.evaluation.coco import evaluate_coco, finite, integer, read_results
-from minst.evaluation.identity import check_codes, tracking_figures
+from minst.evaluation.coco import evaluate_coco
+from minst.evaluation.identity import tracking_figures
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
 
 __all__ = ["TOP", "evaluate_results", "read_predictions", "write_results", "write_submission"]
@@ -32,28 +36,33 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first moment: the same results
 
 
 def write_submission(
-    results: str | os.PathLike | list, annotations: str | os.PathLike | dict, out: str | Path, top: int = TOP
+    results: str | os.PathLike | list,
+    annotations: str | os.PathLike | dict,
+    out: str | Path,
+    top: int = TOP,
 ) -> dict:
-    """Check results against the videos and categories of an annotation file and write `out`, a zip of results.json.
+    """Check results against an annotation file, and write `out`: a zip of results.json.
 
-    Of each video the `top` tracks of highest score are kept (of equals the earlier), in the order of the file's videos,
-    without keys that the format does not know. ValueError names the first entry that is wrong; see `read_predictions`.
+    Of each video the `top` tracks of highest score are kept (of equals the earlier), in the order
+    of the file's videos, without keys that the format does not know. ValueError names an entry that
+    is wrong; see `read_predictions`.
 
     Returns {"videos", "videos_without_tracks", "kept", "dropped", "bytes": int, "file": Path}.
     """
     if top < 1:
         raise ValueError(f"top is {top}; it must be at least 1")
     evaluation = read_predictions(results, annotations)
-    per_video: dict[int, list[dict]] = {v: [] for v in evaluation.videos}
-    for track in evaluation.predictions:
-        per_video[track["video_id"]].append(track)
-    best = {v: sorted(tracks, key=lambda t: -t["score"])[:top] for v, tracks in per_video.items()}  # stable
-    kept = [_entry(track, evaluation.videos[v].size) for v, tracks in best.items() for track in tracks]
-    with replacing(out) as beside, zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
-        info = zipfile.ZipInfo("results.json", EPOCH)
-        info.compress_type, info.external_attr, info.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
-        with archive.open(info, "w", force_zip64=True) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
-            _write_entries(kept, text)
+    best: dict[int, list[dict]] = {video: [] for video in evaluation.videos}
+    for track in sorted(evaluation.predictions, key=lambda track: -track["score"]):  # stable
+        if len(best[track["video_id"]]) < top:
+            entry = {key: track[key] for key in ("video_id", "category_id", "score")}
+            best[track["video_id"]].append({**entry, "segmentations": track["codes"]})
+    kept, text = [entry for tracks in best.values() for entry in tracks], io.StringIO()
+    _write_entries(kept, text)
+    info = zipfile.ZipInfo("results.json", EPOCH)
+    info.external_attr, info.create_system = 0o644 << 16, 3  # as Unix writes it, on every system
+    with replacing(out) as beside, zipfile.ZipFile(beside, "w") as archive:
+        archive.writestr(info, text.getvalue(), zipfile.ZIP_DEFLATED)
     return {
         "videos": len(best),
         "videos_without_tracks": sum(not tracks for tracks in best.values()),
@@ -64,28 +73,30 @@ def write_submission(
     }
 
 
-def read_predictions(results: str | os.PathLike | list, annotations: str | os.PathLike | dict) -> YTVISEval:
-    """Results and the videos they are about, checked; nothing is judged, the file's labels may be withheld.
+def read_predictions(
+    results: str | os.PathLike | list, annotations: str | os.PathLike | dict
+) -> YTVISEval:
+    """Results and the videos they are about, checked; nothing is judged, labels may be withheld.
 
-    ValueError names the entry whose video_id or category_id is unknown, whose segmentations are not one a frame, whose
-    run-length code has another size than the video or does not cover it, or whose score is not within [0, 1].
+    ValueError names the entry whose video_id or category_id is unknown, whose segmentations are not
+    one a frame, whose run-length code has another size than the video or does not cover it, or
+    whose score is not within [0, 1].
     """
     file = read_json(annotations) if isinstance(annotations, (str, os.PathLike)) else annotations
     for key in ("videos", "categories"):
         if not isinstance(file, Mapping) or not isinstance(file.get(key), list):
             where = annotations if isinstance(annotations, (str, os.PathLike)) else "annotations"
             raise ValueError(f"{where}: no list {key!r}; is this a YouTube-VIS annotation file?")
-    results = read_results(results)
-    categories = {integer(entry, "id", f"categories[{i}]") for i, entry in enumerate(file["categories"])}
-    for i, entry in enumerate(results):
-        if integer(entry, "category_id", f"results[{i}]") not in categories:
-            raise ValueError(
-                f"results[{i}]: unknown category_id {entry['category_id']}; the file's: {_few(categories)}"
-            )
-        if not 0 <= finite(entry, "score", f"results[{i}]") <= 1:
-            raise ValueError(f"results[{i}]: score {entry['score']} is not within 0 and 1")
-    evaluation = YTVISEval({**file, "annotations": []}, results)
-    check_codes(evaluation.predictions, evaluation.videos)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an unknown category is an error here
+        evaluation = YTVISEval({**file, "annotations": []}, results)
+    known = sorted(evaluation.categories)
+    for track in evaluation.predictions:
+        if track["category_id"] not in known:
+            wrong = f"{track['where']}: unknown category_id {track['category_id']}"
+            raise ValueError(f"{wrong}; the file's: {reprlib.repr(known)}")
+        if not 0 <= track["score"] <= 1:
+            raise ValueError(f"{track['where']}: score {track['score']} is not within 0 and 1")
     return evaluation
 
 
@@ -96,25 +107,22 @@ def write_results(entries: Iterable[dict], path: str | Path) -> int:
 
 
 def evaluate_results(gt: str | os.PathLike | dict, results: str | os.PathLike | list) -> dict:
-    """The dict of `evaluate_ytvis`, and "tracking": that of `tracking_figures`, or {"note"} without trackeval.
+    """The dict of `evaluate_ytvis`, and "tracking": that of `tracking_figures`.
 
-    For ground truth and results in COCO form: the dict of `evaluate_coco`.
+    Without trackeval "tracking" is {"note": how to get it}. For files in COCO form: the dict of
+    `evaluate_coco`.
     """
     gt = read_json(gt) if isinstance(gt, (str, os.PathLike)) else gt
     if isinstance(gt, Mapping) and "images" in gt and "videos" not in gt:
         return evaluate_coco(gt, results)
-    results = read_results(results)
+    if isinstance(results, (str, os.PathLike)):
+        results = read_json(results)
     figures = evaluate_ytvis(gt, results)
     try:
         tracking = tracking_figures(gt, results)
     except ImportError as error:
         tracking = {"note": str(error)}
     return {**figures, "tracking": tracking}
-
-
-def _entry(track: dict, size: list[int]) -> dict:
-    masks = [None if text is None else {"size": size, "counts": text} for text in track["masks"]]
-    return {key: track[key] for key in ("video_id", "category_id", "score")} | {"segmentations": masks}
 
 
 def _write_entries(entries: Iterable[dict], file) -> int:
@@ -124,8 +132,3 @@ def _write_entries(entries: Iterable[dict], file) -> int:
         file.write(("," if count > 1 else "") + "\n" + json.dumps(entry, allow_nan=False))
     file.write("\n]\n")
     return count
-
-
-def _few(numbers: Iterable[int], most: int = 8) -> str:
-    numbers = sorted(numbers)
-    return ", ".join(map(str, numbers[:most])) + (f", ... {numbers[-1]}" if len(numbers) > most else "")

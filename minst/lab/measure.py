@@ -24,10 +24,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from minst import rle
 from minst.data.files import replacing
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.evaluation.consistency import ConsistencyMeter
-from minst.evaluation.identity import frame_ious
 from minst.evaluation.run import EVALUATION_THRESHOLD, encode, masks_of_queries
 from minst.evaluation.ytvis import YTVISEval
 from minst.lab import decoders
@@ -211,7 +211,7 @@ def _track_pairs(result: VideoResult, instances: list[dict]) -> list[int]:
     """
     truths = list(zip(*(instance["segmentations"] for instance in instances)))  # (T, M)
     tracks = list(zip(*(track.segmentations for track in result.tracks))) or [()] * len(truths)
-    ious = np.stack([frame_ious(*codes) for codes in zip(tracks, truths, strict=True)])
+    ious = np.stack([rle.ious(*codes) for codes in zip(tracks, truths, strict=True)])
     visible = np.array([[code is not None for code in codes] for codes in truths])
     return _counts(ConsistencyMeter(max(DISTANCES)).add_ious(ious, visible))
 
