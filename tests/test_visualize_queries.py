@@ -62,7 +62,9 @@ class Scripted:
             classes[self.first + i, int(CLIP.labels[i])] = 2.0 - i
         self.t += 1
         objectness = torch.full((self.queries,), 3.0)
-        return FrameOutput(classes[None], objectness[None], self.kernels[None], None, logits[None], None)
+        return FrameOutput(
+            classes[None], objectness[None], self.kernels[None], None, logits[None], None
+        )
 
 
 def strip_axes(fig):
@@ -89,7 +91,9 @@ def tracks_of(fig):
     """Of every model: the share written beside each query, and its crosses as (row, frame)."""
     panels = [axes for axes in fig.axes if "\nheld " in "\n" + axes.get_ylabel()]
     shares = [[t.get_text() for t in axes.texts if t.get_text() != "■"] for axes in panels]
-    crosses = [[(int(k.get_ydata()[0]), int(k.get_xdata()[0])) for k in axes.lines] for axes in panels]
+    crosses = [
+        [(int(k.get_ydata()[0]), int(k.get_xdata()[0])) for k in axes.lines] for axes in panels
+    ]
     return list(zip(shares, crosses))
 
 
@@ -99,7 +103,9 @@ def test_query_states_are_those_of_single_key_frames(model):
     with torch.inference_mode():
         frame = torch.from_numpy(CLIP.render(3).image).permute(2, 0, 1).float()[None] / 255
         out = model(frame)
-    assert torch.equal(states.kernels[1], out.kernels[0]) and torch.equal(states.mask_logits[1], out.mask_logits[0])
+    assert torch.equal(states.kernels[1], out.kernels[0]) and torch.equal(
+        states.mask_logits[1], out.mask_logits[0]
+    )
     assert torch.equal(states.scores[1], out.scores()[0])
     assert torch.equal(states.probabilities[1], out.class_logits[0].sigmoid())
     assert states.soft_masks(5).shape == (3, 96, 128)
@@ -112,7 +118,10 @@ def test_query_states_are_those_of_single_key_frames(model):
 def test_similarity_is_the_cosine_of_kernels(model):
     states = query_states(model, CLIP, num_frames=4)
     for query, other in ((7, None), (7, 2)):
-        a, b = (states.kernels[:, q].double().numpy() for q in (query, query if other is None else other))
+        a, b = (
+            states.kernels[:, q].double().numpy()
+            for q in (query, query if other is None else other)
+        )
         expected = [[u @ v / np.sqrt((u @ u) * (v @ v)) for v in b] for u in a]
         np.testing.assert_allclose(states.similarity(query, other), expected, atol=1e-5)
 
@@ -129,13 +138,22 @@ def test_chosen_queries_are_strong_and_of_different_objects():
 
 
 def test_fig2_shows_the_frames_the_masks_and_the_similarities(model):
-    before = set(sys.modules.get("matplotlib.pyplot").get_fignums()) if "matplotlib.pyplot" in sys.modules else set()
+    before = (
+        set(sys.modules.get("matplotlib.pyplot").get_fignums())
+        if "matplotlib.pyplot" in sys.modules
+        else set()
+    )
     fig = plot_query_consistency(model, CLIP, num_frames=5, queries=[6, 2, 11], start=1)
     assert isinstance(fig, Figure)
     if "matplotlib.pyplot" in sys.modules:
         assert set(sys.modules["matplotlib.pyplot"].get_fignums()) == before
     rows = strip_axes(fig)
-    assert [axes.get_ylabel().split("\n")[0] for axes in rows] == ["frames, masks", "query 6", "query 2", "query 11"]
+    assert [axes.get_ylabel().split("\n")[0] for axes in rows] == [
+        "frames, masks",
+        "query 6",
+        "query 2",
+        "query 11",
+    ]
     states = query_states(model, CLIP, 5, 1)
     images = [im for axes in fig.axes for im in axes.images if im.get_array().shape == (5, 5)]
     for image, query in zip(images, (6, 2, 11), strict=True):
@@ -160,14 +178,23 @@ def test_fig2_marks_where_a_query_holds_and_loses_its_instance():
     assert "annotation" in fig.texts[1].get_text()
     for instance, axes in ((1, rows[4]), (0, rows[3])):  # the same colour everywhere
         assert axes.spines["left"].get_edgecolor()[:3] == rgb(instance + 1)
-    plain = plot_query_consistency(Scripted({(1, 2): None}), [CLIP.render(t).image for t in range(6)])
+    plain = plot_query_consistency(
+        Scripted({(1, 2): None}), [CLIP.render(t).image for t in range(6)]
+    )
     assert all(red_frames(axes) == [] for axes in strip_axes(plain))  # nothing to compare with
     assert "held" not in plain.texts[0].get_text() and tracks_of(plain) == []
 
 
 def test_the_instance_is_the_one_held_first_not_the_best_in_hindsight():
-    late = {(0, 0): None, (0, 1): None, **{(0, t): 1 for t in (3, 4, 5)}, **{(1, t): None for t in range(6)}}
-    fig = plot_query_consistency(Scripted(late), CLIP)  # query 3: nothing, nothing, instance 0, then instance 1
+    late = {
+        (0, 0): None,
+        (0, 1): None,
+        **{(0, t): 1 for t in (3, 4, 5)},
+        **{(1, t): None for t in range(6)},
+    }
+    fig = plot_query_consistency(
+        Scripted(late), CLIP
+    )  # query 3: nothing, nothing, instance 0, then instance 1
     rows = rows_of(fig)
     assert list(rows)[1] == 3 and len(rows) == 2
     assert red_frames(rows[3]) == [0, 1, 3, 4, 5]
@@ -272,12 +299,25 @@ def test_two_models_are_compared_on_the_same_instances():
     fig = plot_query_consistency(models, CLIP)
     names = [axes.get_ylabel().split("\n")[:2] for axes in strip_axes(fig)]
     assert names[:2] == [["with", "frames, masks"], ["without", "frames, masks"]]
-    assert names[2:] == [["with", "query 4"], ["without", "query 6"], ["with", "query 3"], ["without", "query 5"]]
+    assert names[2:] == [
+        ["with", "query 4"],
+        ["without", "query 6"],
+        ["with", "query 3"],
+        ["without", "query 5"],
+    ]
     rows = rows_of(fig)
-    assert {query: red_frames(axes) for query, axes in rows.items()} == {4: [], 6: [2, 3], 3: [], 5: []}
+    assert {query: red_frames(axes) for query, axes in rows.items()} == {
+        4: [],
+        6: [2, 3],
+        3: [],
+        5: [],
+    }
     tops = [axes.get_position().y1 for axes in rows.values()]
     assert tops == sorted(tops, reverse=True)
-    assert tops[0] - tops[1] == pytest.approx(tops[2] - tops[3]) and tops[1] - tops[2] > tops[0] - tops[1] + 0.01
+    assert (
+        tops[0] - tops[1] == pytest.approx(tops[2] - tops[3])
+        and tops[1] - tops[2] > tops[0] - tops[1] + 0.01
+    )
     for pair, instance in (((4, 6), 1), ((3, 5), 0)):
         assert [rows[q].spines["left"].get_edgecolor()[:3] for q in pair] == [rgb(instance + 1)] * 2
     assert fig.texts[0].get_text().endswith("100 % with, 83 % without")
@@ -289,7 +329,12 @@ def test_without_annotations_the_second_models_queries_are_those_of_the_most_sim
     frames = (CLIP.render(t).image for t in range(6))  # which can be read but once
     swapped = Scripted({(i, t): 1 - i for i in (0, 1) for t in range(6)}, first=5)
     fig = plot_query_consistency({"a": Scripted({(0, 0): None}), "b": swapped}, frames)
-    assert list(rows_of(fig)) == [3, 6, 4, 5]  # by score; query 3 is compared where it has a mask first
+    assert list(rows_of(fig)) == [
+        3,
+        6,
+        4,
+        5,
+    ]  # by score; query 3 is compared where it has a mask first
     assert tracks_of(fig) == [] and "a colour for each query" in fig.texts[0].get_text()
 
 
@@ -360,7 +405,9 @@ def test_the_window_is_tight_inside_and_of_the_frames_shape():
 def test_fig2_of_odd_videos_and_bad_input(model, tmp_path):
     one = plot_query_consistency({"a": model, "b": model}, CLIP, num_frames=1)
     save(one, tmp_path / "one.png")
-    assert "nan" not in [text.get_text() for axes in one.axes for text in axes.texts]  # no pair of frames, no mean
+    assert "nan" not in [
+        text.get_text() for axes in one.axes for text in axes.texts
+    ]  # no pair of frames, no mean
     for shape in ((70, 101), (101, 70)):
         odd = plot_query_consistency(model, [np.full((*shape, 3), 90, np.uint8)] * 3)
         save(odd, tmp_path / "odd.svg")
@@ -387,9 +434,15 @@ def test_the_words_of_fig2_stay_on_the_page(model):
         video = CLIP if frames == 6 else [CLIP.render(t % 6).image for t in range(frames)]
         fig = plot_query_consistency(models, video, num_frames=36)
         fig.canvas.draw()
-        boxes = [*(axes.get_tightbbox() for axes in fig.axes), *(t.get_window_extent() for t in fig.texts)]
+        boxes = [
+            *(axes.get_tightbbox() for axes in fig.axes),
+            *(t.get_window_extent() for t in fig.texts),
+        ]
         assert min(min(box.x0, box.y0) for box in boxes) >= 0
-        assert max(box.x1 for box in boxes) <= fig.bbox.x1 and max(box.y1 for box in boxes) <= fig.bbox.y1
+        assert (
+            max(box.x1 for box in boxes) <= fig.bbox.x1
+            and max(box.y1 for box in boxes) <= fig.bbox.y1
+        )
         for axes in fig.axes:
             numbers = [t.get_window_extent() for t in axes.get_xticklabels()]
             assert all(a.x1 < b.x0 for a, b in pairwise(numbers))
@@ -405,7 +458,9 @@ def test_save_writes_three_formats_and_replaces(model, tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text("old")
         assert save(fig, path).read_bytes().startswith(head)
-    assert 1350 < matplotlib.image.imread(tmp_path / "new" / "fig.png").shape[1] < 1450  # README's width
+    assert (
+        1350 < matplotlib.image.imread(tmp_path / "new" / "fig.png").shape[1] < 1450
+    )  # README's width
     with pytest.raises(ValueError, match="png"):
         save(fig, tmp_path / "fig.bmp")
 
@@ -426,7 +481,9 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     first, second = (fig2._colored(states, t, [7], {7: 1}).astype(float) for t in range(2))
     for picture in (first, second):
         assert np.abs(tint(picture, 20, 20) - color_of(1)).max() < 3
-    assert np.abs(tint(first, 48, 64) - tint(second, 20, 64)).max() < 3  # the other one keeps its colour as well
+    assert (
+        np.abs(tint(first, 48, 64) - tint(second, 20, 64)).max() < 3
+    )  # the other one keeps its colour as well
     assert np.abs(tint(first, 48, 64) - color_of(1)).max() > 40
     scores[0, 5] = 0.2  # weak
     assert np.ptp(fig2._colored(states, 0, [7], {7: 1})[48, 64]) == 0  # grey: not drawn

@@ -17,7 +17,9 @@ def test_a_notebook_shows_a_figure_without_any_magic():
     assert [text.get_text() for text in fig.texts] == ["a head", "a note"]
 
 
-@pytest.mark.parametrize("suffix, head", [(".png", b"\x89PNG"), (".PDF", b"%PDF"), (".svg", b"<?xml")])
+@pytest.mark.parametrize(
+    "suffix, head", [(".png", b"\x89PNG"), (".PDF", b"%PDF"), (".svg", b"<?xml")]
+)
 def test_save_writes_three_formats_into_new_folders(tmp_path, suffix, head):
     assert save(new_figure(1.0), tmp_path / "new" / f"fig{suffix}").read_bytes().startswith(head)
 

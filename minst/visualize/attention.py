@@ -50,10 +50,17 @@ class AttentionMaps(NamedTuple):
         weights = self.weights[decoder][image, :, query].float().cpu()  # (heads, h, w)
         blur = self.stride // 4
         # bilinear, its creases rounded: row by row, column by column (bicubic shows attention where there is none)
-        ramps = [F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear") for n in weights.shape[1:]]
-        ramps = [F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps]  # (1, h, pixels), (1, w, pixels)
+        ramps = [
+            F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear")
+            for n in weights.shape[1:]
+        ]
+        ramps = [
+            F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps
+        ]  # (1, h, pixels), (1, w, pixels)
         rows, columns = (F.avg_pool1d(ramp, 2 * blur + 1, 1)[0] for ramp in ramps)
-        return (rows.T[: self.size[0]] @ (weights * weights[0].numel()) @ columns[:, : self.size[1]]).numpy()
+        return (
+            rows.T[: self.size[0]] @ (weights * weights[0].numel()) @ columns[:, : self.size[1]]
+        ).numpy()
 
     def inside(self, decoder: int, query: int, mask: np.ndarray, image: int = 0) -> np.ndarray:
         """The share of a query's attention that falls inside a mask (H, W) bool: (heads,) in [0, 1]."""
@@ -88,7 +95,9 @@ def attention_maps(model: MobileInst, frames: Frame | Tensor | np.ndarray) -> At
     return AttentionMaps(tuple(weights), stride, tuple(frames.size))
 
 
-def plot_attention(model: MobileInst, video, frame: int = 0, query: int | Sequence[int] | None = None) -> Figure:
+def plot_attention(
+    model: MobileInst, video, frame: int = 0, query: int | Sequence[int] | None = None
+) -> Figure:
     """Where a query looks in X_G (global decoder) and X_L (local decoder), per head and on average.
 
     video: a clip with `render(t)`, whose instances then give the masks their colours, or any iterable of frames.
@@ -99,14 +108,20 @@ def plot_attention(model: MobileInst, video, frame: int = 0, query: int | Sequen
         seen = model.encode(image_to_batch(image))
         out, maps = seen.out, attention_maps(model, seen)
         scores = out.scores()[0].cpu()  # (N, K)
-        soft = upsample_masks(out.mask_logits, image.shape[:2])[0].sigmoid().cpu().numpy()  # (N, H, W)
+        soft = (
+            upsample_masks(out.mask_logits, image.shape[:2])[0].sigmoid().cpu().numpy()
+        )  # (N, H, W)
     queries = [int(scores.amax(-1).argmax())] if query is None else np.atleast_1d(query).tolist()
-    if not 0 < len(queries) <= 3 or any(type(q) is not int or q not in range(len(scores)) for q in queries):
+    if not 0 < len(queries) <= 3 or any(
+        type(q) is not int or q not in range(len(scores)) for q in queries
+    ):
         raise ValueError(f"query {query}: give one to 3 of 0..{len(scores) - 1}")
     truth = video.render(frame).masks if hasattr(video, "render") else None
     rows = [(q, decoder) for q in queries for decoder in (0, 1)]
     drawn = [maps.on_frame(decoder, q) for q, decoder in rows]
-    fig, panels, bar = _layout(image.shape[1] / image.shape[0], len(rows), len(drawn[0]), len(queries) > 1)
+    fig, panels, bar = _layout(
+        image.shape[1] / image.shape[0], len(rows), len(drawn[0]), len(queries) > 1
+    )
     norm = _scale(fig, bar, max(2.0, *(float(heads.mean(0).max()) for heads in drawn)))
     ratios: tuple[list[float], list[float]] = ([], [])  # of a decoder, query by query
     for (q, decoder), heads, axes in zip(rows, drawn, panels):
@@ -114,7 +129,10 @@ def plot_attention(model: MobileInst, video, frame: int = 0, query: int | Sequen
         share, area = maps.inside(decoder, q, mask), mask.mean()
         titles = [f"mean of {len(heads)} heads", *(f"head {i + 1}" for i in range(len(heads)))]
         if area:  # of an empty mask there is nothing to compare with
-            titles = [f"{title}: {part / area:.1f} x" for title, part in zip(titles, [share.mean(), *share])]
+            titles = [
+                f"{title}: {part / area:.1f} x"
+                for title, part in zip(titles, [share.mean(), *share])
+            ]
             ratios[decoder].append(share.mean() / area)
         for ax, title, values in zip(axes, titles, [heads.mean(0), *heads]):
             _panel(ax, image, norm(values), soft[q], color)
@@ -128,9 +146,17 @@ def plot_attention(model: MobileInst, video, frame: int = 0, query: int | Sequen
         )
         caption(axes[0], ("\n" if len(queries) > 1 else "\n\n").join(words), pad=5)
     found = [f"{np.mean(r):.1f} x chance in {tokens}" for r, tokens in zip(ratios, TOKENS) if r]
-    who, whose, mean = ("queries", "their masks", " Mean of queries.") if queries[1:] else ("query", "its own mask", "")
+    who, whose, mean = (
+        ("queries", "their masks", " Mean of queries.")
+        if queries[1:]
+        else ("query", "its own mask", "")
+    )
     head = f"Attention of {who} {', '.join(map(str, queries))} on {whose}: {', '.join(found) or 'the mask is empty'}"
-    headline(fig, head, f"x chance: attention inside the query's mask (the line) over the mask's share of area.{mean}")
+    headline(
+        fig,
+        head,
+        f"x chance: attention inside the query's mask (the line) over the mask's share of area.{mean}",
+    )
     return fig
 
 
@@ -149,12 +175,21 @@ def _layout(aspect: float, rows: int, heads: int, several: bool) -> tuple:
 
     panels, left, step = [], LEFT + large * aspect + GAP, small * aspect + GAP
     for top in (TOP + TITLE + i * pitch for i in range(rows)):
-        places = [(left + i % columns * step, top + i // columns * (small + TITLE)) for i in range(heads)]
-        panels.append([axes(LEFT, top, large, large * aspect), *(axes(*xy, small, small * aspect) for xy in places)])
+        places = [
+            (left + i % columns * step, top + i // columns * (small + TITLE)) for i in range(heads)
+        ]
+        panels.append(
+            [
+                axes(LEFT, top, large, large * aspect),
+                *(axes(*xy, small, small * aspect) for xy in places),
+            ]
+        )
     return fig, panels, axes(LEFT, total - BOTTOM + 0.07, 0.09, 2.2)
 
 
-def _panel(axes, image: np.ndarray, light: np.ndarray, soft: np.ndarray, color: tuple | str) -> None:
+def _panel(
+    axes, image: np.ndarray, light: np.ndarray, soft: np.ndarray, color: tuple | str
+) -> None:
     """Light (H, W) in [0, 1] over the darkened frame, and the outline of the query's mask."""
     cover = np.clip(1.3 * light, 0, 0.9)[..., None]
     dark = 0.4 * image.mean(-1, keepdims=True) / 255
@@ -176,7 +211,9 @@ def _scale(fig: Figure, axes, brightest: float) -> PowerNorm:
     """How attention becomes light: a root, so that faint attention is seen; single heads may exceed the end."""
     norm = PowerNorm(0.45, 0, brightest, clip=True)
     ticks = [t for t in (0, 1, 5, 10, 20, 50, 100, 200, 500) if t <= brightest]
-    bar = fig.colorbar(ScalarMappable(norm, MAP), cax=axes, orientation="horizontal", ticks=ticks, extend="max")
+    bar = fig.colorbar(
+        ScalarMappable(norm, MAP), cax=axes, orientation="horizontal", ticks=ticks, extend="max"
+    )
     bar.ax.tick_params(labelsize=6.5, length=2, pad=1)
     words = "attention at a place; 1 = spread evenly over the frame. The same scale in all panels."
     axes.text(1.06, 0.5, words, transform=axes.transAxes, fontsize=6.5, va="center", color=INK)

@@ -69,5 +69,9 @@ def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:
     for box in controls.values():
         box.observe(follow, names="value")
     return ipywidgets.VBox(
-        [ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), picture, trouble]
+        [
+            ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}),
+            picture,
+            trouble,
+        ]
     )

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["captions", "chart", "halo", "svg"]
 
-WIDTH, LEFT, RIGHT, TOP = 740, 160, 48, 20  # pixels: all, the names of rows, their figures, frame numbers
+WIDTH, LEFT, RIGHT, TOP = (
+    740,
+    160,
+    48,
+    20,
+)  # pixels: all, the names of rows, their figures, frame numbers
 STRIP, ROW, MAX_ROWS = 18, 22, 10
 LEGEND = (
     ("<path d='M0 4h14' stroke='#888' stroke-width='10'/>", "seen"),
@@ -65,7 +70,9 @@ def captions(texts: Sequence[str], width: int, height: int) -> str:
     return svg(width, height * len(texts), words)
 
 
-def chart(replay: Replay, names: Sequence[str], query: int, t: int, own: np.ndarray, every: np.ndarray) -> str:
+def chart(
+    replay: Replay, names: Sequence[str], query: int, t: int, own: np.ndarray, every: np.ndarray
+) -> str:
     """Similarity strips and timeline, with frame `t` marked.
 
     own (T,): cosine of the query's kernel that is in use with its kernels in all frames; every (T, N): with all.
@@ -83,25 +90,47 @@ def chart(replay: Replay, names: Sequence[str], query: int, t: int, own: np.ndar
     parts.append(_text(LEFT - 8, y + 9, f"cosine: dark {low:.1f}, bright 1", size=9))
     y += 18
     parts.append(_keys(columns, y - 4, replay.keys))
-    rows = sorted(replay.result.tracks, key=lambda track: -sum(s is not None for s in track.segmentations))[:MAX_ROWS]
+    rows = sorted(
+        replay.result.tracks, key=lambda track: -sum(s is not None for s in track.segmentations)
+    )[:MAX_ROWS]
     rows.sort(key=lambda track: track.id)
     served = replay.serves(query)
     marks = _marks(replay)
     for track in rows:
-        parts.append(_track(columns, y, track, class_name(names, track.label), served, _uncovered(replay, track.id)))
+        parts.append(
+            _track(
+                columns,
+                y,
+                track,
+                class_name(names, track.label),
+                served,
+                _uncovered(replay, track.id),
+            )
+        )
         parts.extend(
-            _mark(columns.middle(f), y + ROW / 2 - 1, kind, words) for f, i, kind, words in marks if i == track.id
+            _mark(columns.middle(f), y + ROW / 2 - 1, kind, words)
+            for f, i, kind, words in marks
+            if i == track.id
         )
         y += ROW
     if not rows:
-        parts.append(_text(LEFT, y + 14, "no identity in any frame: lower the score threshold", anchor="start"))
+        parts.append(
+            _text(
+                LEFT, y + 14, "no identity in any frame: lower the score threshold", anchor="start"
+            )
+        )
         y += ROW
     elif len(replay.result.tracks) > len(rows):
-        parts.append(_text(LEFT, y + 12, f"and {len(replay.result.tracks) - len(rows)} shorter ones", anchor="start"))
+        parts.append(
+            _text(
+                LEFT,
+                y + 12,
+                f"and {len(replay.result.tracks) - len(rows)} shorter ones",
+                anchor="start",
+            )
+        )
         y += 16
-    cursor = (
-        f"<rect x='{columns.x(t) - 1:.1f}' y='{TOP - 3}' width='{columns.width + 1:.1f}' height='{y - TOP + 4}' rx='3'"
-    )
+    cursor = f"<rect x='{columns.x(t) - 1:.1f}' y='{TOP - 3}' width='{columns.width + 1:.1f}' height='{y - TOP + 4}' rx='3'"
     parts.append(cursor + f" fill='none' stroke='{INK}' stroke-width='2' pointer-events='none'/>")
     legend, height = _legend(y + 18, replay.identity is not None)
     return svg(WIDTH, height, "".join([*parts, legend]))
@@ -129,7 +158,9 @@ def _numbers(columns: _Columns, replay: Replay) -> str:
     """Frame numbers from 1, as many as there is room for."""
     every = next(k for k in (1, 2, 5, 10, 20, 50) if k * columns.width >= 22 or k == 50)
     shown = [t for t in range(columns.count) if t == 0 or (t + 1) % every == 0]
-    return _text(LEFT - 8, 12, "frame") + "".join(_text(columns.middle(t), 12, str(t + 1), "middle", 10) for t in shown)
+    return _text(LEFT - 8, 12, "frame") + "".join(
+        _text(columns.middle(t), 12, str(t + 1), "middle", 10) for t in shown
+    )
 
 
 def _strip(columns: _Columns, y: int, name: str, values: np.ndarray, low: float) -> str:
@@ -150,10 +181,14 @@ def _strip(columns: _Columns, y: int, name: str, values: np.ndarray, low: float)
 def _keys(columns: _Columns, y: float, keys: Sequence[int]) -> str:
     middles = [columns.middle(t) for t in sorted(set(keys))]
     half = min(4.0, columns.width / 2)
-    return "".join(f"<path d='M{x:.1f} {y}l{-half:.1f} -7h{2 * half:.1f}z' fill='{INK}'/>" for x in middles)
+    return "".join(
+        f"<path d='M{x:.1f} {y}l{-half:.1f} -7h{2 * half:.1f}z' fill='{INK}'/>" for x in middles
+    )
 
 
-def _track(columns: _Columns, y: float, track, name: str, served: Sequence[int], uncovered: set[int]) -> str:
+def _track(
+    columns: _Columns, y: float, track, name: str, served: Sequence[int], uncovered: set[int]
+) -> str:
     """One identity: a cell for every frame that sees it, a thin line between."""
     color = "rgb({},{},{})".format(*color_of(track.id))
     seen = [t for t, code in enumerate(track.segmentations) if code is not None]
@@ -169,7 +204,9 @@ def _track(columns: _Columns, y: float, track, name: str, served: Sequence[int],
             f" data-pick='{t},{track.id}'><title>frame {t + 1}: identity {track.id}</title></rect>"
         )
         if served[t] == track.id:
-            line = f"x='{columns.x(t):.1f}' y='{y + ROW - 4}' width='{columns.width:.1f}' height='3'"
+            line = (
+                f"x='{columns.x(t):.1f}' y='{y + ROW - 4}' width='{columns.width:.1f}' height='3'"
+            )
             parts.append(f"<rect {line} fill='{INK}' class='selected'/>")
     parts.append(_text(WIDTH - RIGHT + 6, middle + 4, f"{len(seen)}/{columns.count}", "start"))
     return "".join(parts)
@@ -180,7 +217,11 @@ def _uncovered(replay: Replay, identity: int) -> set[int]:
     if replay.identity is None:
         return set()
     column = replay.identity.ids.tolist().index(identity)
-    return set(np.flatnonzero(replay.identity.seen[:, column] & (replay.identity.covers[:, column] < 0)).tolist())
+    return set(
+        np.flatnonzero(
+            replay.identity.seen[:, column] & (replay.identity.covers[:, column] < 0)
+        ).tolist()
+    )
 
 
 def _marks(replay: Replay) -> list[tuple[int, int, str, str]]:
@@ -195,7 +236,12 @@ def _marks(replay: Replay) -> list[tuple[int, int, str, str]]:
             marks.append((event.frame, event.new_id, "swap", words))
         elif event.kind == "lost":
             marks.append(
-                (event.frame, event.old_id, "lost", f"frame {event.frame + 1}: its object is visible, but lost")
+                (
+                    event.frame,
+                    event.old_id,
+                    "lost",
+                    f"frame {event.frame + 1}: its object is visible, but lost",
+                )
             )
     return marks
 
@@ -213,12 +259,18 @@ def _legend(y: float, annotated: bool) -> tuple[str, int]:
     """What the marks mean, in as many lines as it takes; and where the drawing ends."""
     x, parts = 8.0, []
     for shape, words in LEGEND:
-        if not annotated and words in ("covers no annotated object", "identities swapped", "object lost"):
+        if not annotated and words in (
+            "covers no annotated object",
+            "identities swapped",
+            "object lost",
+        ):
             continue
         length = 34 + 6.1 * len(words)
         if x + length > WIDTH:
             x, y = 8.0, y + 18
-        parts.append(f"<g transform='translate({x:.0f} {y - 8:.0f})'>{shape.format(ink=INK, red=RED)}</g>")
+        parts.append(
+            f"<g transform='translate({x:.0f} {y - 8:.0f})'>{shape.format(ink=INK, red=RED)}</g>"
+        )
         parts.append(_text(x + 20, y, words, "start", 11))
         x += length
     return "".join(parts), round(y + 8)

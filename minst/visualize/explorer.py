@@ -35,7 +35,9 @@ try:
 
     from minst.visualize.view import View
 except ImportError as error:  # an extra: figures must work without it
-    raise ImportError(f'the explorer needs {error.name}: python3 -m pip install "minst[notebooks]"') from None
+    raise ImportError(
+        f'the explorer needs {error.name}: python3 -m pip install "minst[notebooks]"'
+    ) from None
 
 __all__ = ["Explorer", "explore"]
 
@@ -90,14 +92,18 @@ class Explorer:
 
     # ------------------------------------------------------------------------------------------ computing
 
-    def compute(self, models: Mapping[str, MobileInst | str], video, max_frames: int, max_side: int) -> None:
+    def compute(
+        self, models: Mapping[str, MobileInst | str], video, max_frames: int, max_side: int
+    ) -> None:
         """Run every model over the video; then the controls come alive."""
         shots = read_frames(video, max_frames, max_side)
         for label, model in models.items():
             model = MobileInst.from_pretrained(model).fuse() if isinstance(model, str) else model
             counted = self._progress(label, len(shots.images))
             self.recordings[label] = Recording(model, shots, counted)
-        self._replay = lru_cache(64)(lambda label, settings: self.recordings[label].replay(settings))
+        self._replay = lru_cache(64)(
+            lambda label, settings: self.recordings[label].replay(settings)
+        )
         self._picture = lru_cache(512)(self._draw_picture)
         self.recording = next(iter(self.recordings.values()))
         self.replay = self._replay(self.label, self.settings)
@@ -116,10 +122,18 @@ class Explorer:
 
     def _progress(self, label: str, total: int) -> Callable[[Iterable], Iterable]:
         def counted(images: Iterable):
-            self.status.value = f"computing {total} frames once {'with ' + html.escape(label) if label else ''}…"
+            self.status.value = (
+                f"computing {total} frames once {'with ' + html.escape(label) if label else ''}…"
+            )
             self.bar.max = total
             for i, image in enumerate(
-                tqdm(images, desc=f"computing {label}".strip(), unit="frame", leave=False, disable=None)
+                tqdm(
+                    images,
+                    desc=f"computing {label}".strip(),
+                    unit="frame",
+                    leave=False,
+                    disable=None,
+                )
             ):
                 yield image
                 self.bar.value = i + 1
@@ -137,7 +151,9 @@ class Explorer:
             View(label="timeline"),
         )
         self.caption = widgets.HTML()
-        self.frame = widgets.IntSlider(1, 1, 2, description="frame", layout=widgets.Layout(width="540px"))
+        self.frame = widgets.IntSlider(
+            1, 1, 2, description="frame", layout=widgets.Layout(width="540px")
+        )
         self.play = widgets.Play(value=1, min=1, max=2, interval=150, repeat=True)
         widgets.jslink((self.play, "value"), (self.frame, "value"))
         look = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="345px")}
@@ -145,8 +161,12 @@ class Explorer:
         self.interval = widgets.IntSlider(
             s.reuse_interval, 1, max(12, s.reuse_interval), description="reuse interval T", **look
         )
-        self.score = widgets.FloatSlider(s.score_threshold, description="score threshold", **thresholds)
-        self.mask = widgets.FloatSlider(s.mask_threshold, description="mask threshold", **thresholds)
+        self.score = widgets.FloatSlider(
+            s.score_threshold, description="score threshold", **thresholds
+        )
+        self.mask = widgets.FloatSlider(
+            s.mask_threshold, description="mask threshold", **thresholds
+        )
         options = [("masks (ours)", "mask"), ("cosine (the paper's)", "cosine")]
         self.association = widgets.ToggleButtons(options=options, value=s.association)
         self.weights = widgets.ToggleButtons(options=[""])
@@ -186,11 +206,19 @@ class Explorer:
     @property
     def label(self) -> str:
         """Which weights are shown."""
-        return self.weights.value if self.weights.value in self.recordings else next(iter(self.recordings))
+        return (
+            self.weights.value
+            if self.weights.value in self.recordings
+            else next(iter(self.recordings))
+        )
 
     def _on_settings(self, _change) -> None:
-        self.settings = Settings(self.interval.value, self.association.value, self.score.value, self.mask.value)
-        if self.recording is not self.recordings[self.label]:  # other weights: their queries have other numbers
+        self.settings = Settings(
+            self.interval.value, self.association.value, self.score.value, self.mask.value
+        )
+        if (
+            self.recording is not self.recordings[self.label]
+        ):  # other weights: their queries have other numbers
             self.recording = self.recordings[self.label]
             self.query = self._replay(self.label, self.settings).best_query(self.recording)
         self.replay = self._replay(self.label, self.settings)
@@ -238,9 +266,16 @@ class Explorer:
         recording, frame = self.recordings[label], self._replay(label, settings).frames[t]
         names = recording.config.class_names
         order = range(len(frame.ids))[::-1]  # the best on top
-        texts = [f"{frame.ids[i]} {class_name(names, frame.labels[i])} {frame.scores[i]:.2f}" for i in order]
+        texts = [
+            f"{frame.ids[i]} {class_name(names, frame.labels[i])} {frame.scores[i]:.2f}"
+            for i in order
+        ]
         masks = frame.masks() if frame.ids else ()
-        return _jpeg(draw_frame(recording.images[t], [masks[i] for i in order], [frame.ids[i] for i in order], texts))
+        return _jpeg(
+            draw_frame(
+                recording.images[t], [masks[i] for i in order], [frame.ids[i] for i in order], texts
+            )
+        )
 
     def _halo(self, t: int) -> str:
         """A dashed box around what the selected query has in this frame."""
@@ -266,12 +301,16 @@ class Explorer:
             pictures.append(_heat(recording.images[key], maps.on_frame(i, self.query).mean(0)))
             captions.append(f"it looks at {tokens}")
         width, height = (round(n / 3) for n in self._size())
-        column = np.concatenate([np.asarray(Image.fromarray(p).resize((2 * width, 2 * height))) for p in pictures])
+        column = np.concatenate(
+            [np.asarray(Image.fromarray(p).resize((2 * width, 2 * height))) for p in pictures]
+        )
         return _jpeg(column), diagram.captions(captions, width, height)
 
     def _chart(self, t: int) -> str:
         own, every = self.recording.similarity(self.query, self.replay.keys[t])
-        return diagram.chart(self.replay, self.recording.config.class_names, self.query, t, own, every)
+        return diagram.chart(
+            self.replay, self.recording.config.class_names, self.query, t, own, every
+        )
 
     def _frame_caption(self, t: int) -> str:
         recording, key = self.recording, self.replay.keys[t]
@@ -322,7 +361,9 @@ def _row(*children: widgets.Widget) -> widgets.HBox:
 
 
 def _words(text: str) -> widgets.Widget:
-    return widgets.Label(text, layout=widgets.Layout(width="80px", display="flex", justify_content="flex-end"))
+    return widgets.Label(
+        text, layout=widgets.Layout(width="80px", display="flex", justify_content="flex-end")
+    )
 
 
 def _jpeg(image: np.ndarray) -> bytes:
@@ -340,9 +381,9 @@ def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Attention (H, W) over a darkened grey frame: bright where the query looks."""
     share = np.clip(attention / max(float(attention.max()), 1e-6), 0, 1)[..., None]
     grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) * 0.45
-    return (grey * (1 - 0.8 * share) + 0.8 * share * 255 * colormaps["inferno"](share[..., 0])[..., :3]).astype(
-        np.uint8
-    )
+    return (
+        grey * (1 - 0.8 * share) + 0.8 * share * 255 * colormaps["inferno"](share[..., 0])[..., :3]
+    ).astype(np.uint8)
 
 
 def _subsampled(shots: Shots) -> str:

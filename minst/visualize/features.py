@@ -37,8 +37,12 @@ class FrameFeatures(NamedTuple):
     """Feature maps (C, h, w) of one frame, without its padding."""
 
     maps: dict[str, Tensor]  # X3, X4, X5, X6, X_mask
-    strides: dict[str, int]  # of `maps`: a cell has stride x stride pixels; the last ones may overhang the frame
-    before: dict[str, Tensor]  # X3, X4, X5 as their semantic enhancers get them; empty where these are off
+    strides: dict[
+        str, int
+    ]  # of `maps`: a cell has stride x stride pixels; the last ones may overhang the frame
+    before: dict[
+        str, Tensor
+    ]  # X3, X4, X5 as their semantic enhancers get them; empty where these are off
     after: dict[str, Tensor]  # and as they leave them
 
 
@@ -86,7 +90,9 @@ def pca_rgb(*maps: Tensor) -> tuple[list[np.ndarray], float]:
     # a direction without variance is rounding, which must not be stretched to full contrast
     top = top * (variances[-3:].flip(0) > 1e-9 * variances[-1])[:, None]
     scores = top @ x  # (3, P)
-    low, high = torch.quantile(scores, torch.tensor([0.01, 0.99], dtype=x.dtype), dim=1)  # (3,) each
+    low, high = torch.quantile(
+        scores, torch.tensor([0.01, 0.99], dtype=x.dtype), dim=1
+    )  # (3,) each
     varies = (high > low)[:, None]  # what does not is grey
     colors = torch.where(varies, (scores - low[:, None]) / (high - low)[:, None], 0.5).clamp(0, 1)
     parts = colors.split([m.shape[1] * m.shape[2] for m in maps], dim=1)
@@ -112,12 +118,23 @@ def plot_features(model: MobileInst, video, frame: int = 0) -> Figure:
         x, y = before[name], after[name]
         pictures, share = pca_rgb(x, y)
         for row, when, picture in zip((1, 2), ("before", "after"), pictures):
-            panel(row, column, picture, f"{name} {when}, 1/{strides[name]}{_words(x, share)}", strides[name])
+            panel(
+                row,
+                column,
+                picture,
+                f"{name} {when}, 1/{strides[name]}{_words(x, share)}",
+                strides[name],
+            )
         changes.append(f"{name} by {100 * float((y - x).norm() / x.norm()):.0f} %")
     if changes:
         head = f"Features of frame {frame}: semantic enhancers change {', '.join(changes)}"
         panel(1, 0, None, "before the\nsemantic enhancer,\nafter a 1x1\nconvolution")
-        panel(2, 0, None, "after: X6 decides\nwhat counts\n\nchange: norm of\nafter - before over\nnorm of before")
+        panel(
+            2,
+            0,
+            None,
+            "after: X6 decides\nwhat counts\n\nchange: norm of\nafter - before over\nnorm of before",
+        )
     note = "Colours: the 3 directions in which a panel's features vary most (% of variance). Compare them in a panel"
     headline(fig, head, f"{note}, and from before to after." if changes else f"{note} only.")
     return fig
@@ -154,12 +171,23 @@ def _layout(height: int, width: int, rows: int) -> tuple:
     total = top + rows * (tall + words + gap) + gap
     fig = new_figure(total)
 
-    def panel(row: float, column: int, picture: np.ndarray | None, text: str, stride: int = 1) -> None:
+    def panel(
+        row: float, column: int, picture: np.ndarray | None, text: str, stride: int = 1
+    ) -> None:
         x, y = left + column * (wide + gap), top + row * (tall + words + gap) + words
         axes = fig.add_axes((x / WIDTH, 1 - (y + tall) / total, wide / WIDTH, tall / total))
         axes.set_axis_off()
         if picture is None:
-            axes.text(0.97, 0.5, text, fontsize=8, color=INK, ha="right", va="center", transform=axes.transAxes)
+            axes.text(
+                0.97,
+                0.5,
+                text,
+                fontsize=8,
+                color=INK,
+                ha="right",
+                va="center",
+                transform=axes.transAxes,
+            )
             return
         extent = (0, picture.shape[1] * stride, picture.shape[0] * stride, 0)
         axes.imshow(picture, extent=extent, interpolation="nearest")

@@ -43,7 +43,9 @@ def plot_images(
     columns = min(columns or 6, len(images))
     rows = math.ceil(len(images) / columns)
     maps = [image for image in images if image.ndim == 2 and image.dtype != bool]
-    low, high = limits or (min(m.min() for m in maps), max(m.max() for m in maps)) if maps else (0, 1)
+    low, high = (
+        limits or (min(m.min() for m in maps), max(m.max() for m in maps)) if maps else (0, 1)
+    )
     bar = 0.7 if maps else 0.0
     cell = (WIDTH - 0.2 - bar) / columns
     tall = min(cell * max(image.shape[0] / image.shape[1] for image in images), 4.2)
@@ -55,14 +57,27 @@ def plot_images(
     for i, (image, title) in enumerate(zip(images, titles)):
         row, column = divmod(i, columns)
         left, bottom = 0.1 + column * cell, height - top - (row + 1) * (tall + line) + line
-        axes = fig.add_axes([(left + 0.04) / WIDTH, bottom / height, (cell - 0.08) / WIDTH, tall / height])
+        axes = fig.add_axes(
+            [(left + 0.04) / WIDTH, bottom / height, (cell - 0.08) / WIDTH, tall / height]
+        )
         axes.set_axis_off()
         shown = _show(axes, image, low, high, colors)
-        axes.text(0.5, -0.04 / tall, title, transform=axes.transAxes, ha="center", va="top", fontsize=8, color=INK)
+        axes.text(
+            0.5,
+            -0.04 / tall,
+            title,
+            transform=axes.transAxes,
+            ha="center",
+            va="top",
+            fontsize=8,
+            color=INK,
+        )
         if values and image.ndim == 2:
             _write_values(axes, image, low, high)
         if maps and image is maps[-1]:
-            place = fig.add_axes([(WIDTH - bar + 0.1) / WIDTH, bottom / height, 0.12 / WIDTH, tall / height])
+            place = fig.add_axes(
+                [(WIDTH - bar + 0.1) / WIDTH, bottom / height, 0.12 / WIDTH, tall / height]
+            )
             fig.colorbar(shown, cax=place).ax.tick_params(labelsize=7)
     return fig
 
@@ -72,7 +87,9 @@ def _readable(image) -> np.ndarray:
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
         image = image.transpose(1, 2, 0)
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] != 3) or image.size == 0:
-        raise ValueError(f"plot_images: an image of shape {image.shape}; give (H, W, 3), (3, H, W) or (H, W)")
+        raise ValueError(
+            f"plot_images: an image of shape {image.shape}; give (H, W, 3), (3, H, W) or (H, W)"
+        )
     return image
 
 
@@ -88,4 +105,12 @@ def _write_values(axes, image: np.ndarray, low: float, high: float) -> None:
     form = "{:.0f}" if np.all(image == np.round(image)) else "{:.2f}"
     for (y, x), value in np.ndenumerate(image):
         dark = image.dtype != bool and value < (low + high) / 2 or image.dtype == bool and not value
-        axes.text(x, y, form.format(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        axes.text(
+            x,
+            y,
+            form.format(value),
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if dark else "black",
+        )

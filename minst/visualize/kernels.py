@@ -59,11 +59,22 @@ def plot_kernels(model: MobileInst, video, num_frames: int | None = None, start:
     fig = new_figure(5.2)
     note = f"{count} frame{'s' * (count > 1)} x {queries} queries, a dot each. Colour: {source}; grey: none. "
     note += "Line: the way of a query from ring to diamond, dots grow with time."
-    headline(fig, f"Kernels tell queries apart: {100 * between:.0f} % of their variance lies between queries", note)
+    headline(
+        fig,
+        f"Kernels tell queries apart: {100 * between:.0f} % of their variance lies between queries",
+        note,
+    )
     left, right = (fig.add_axes((x, 0.06, 0.455, 0.77)) for x in (0.033, 0.535))
     least = max(1, count // 8)  # frames that a query must hold an instance to be worth a label
-    groups = [(q, m) for q in range(queries) for m in range(len(names)) if (owner[:, q] == m).sum() >= least]
-    _cloud(left, kernels, kernels.flatten(0, 1), owner, {f"q{q} {names[m]}": (q, m) for q, m in groups})
+    groups = [
+        (q, m)
+        for q in range(queries)
+        for m in range(len(names))
+        if (owner[:, q] == m).sum() >= least
+    ]
+    _cloud(
+        left, kernels, kernels.flatten(0, 1), owner, {f"q{q} {names[m]}": (q, m) for q, m in groups}
+    )
     basis = centred[held] if held.any() else centred.flatten(0, 1)
     _cloud(right, centred, basis, owner, {name: (slice(None), m) for m, name in enumerate(names)})
     left.set_title("the kernels", fontsize=8.5, color=INK, loc="left", pad=4)
@@ -71,13 +82,19 @@ def plot_kernels(model: MobileInst, video, num_frames: int | None = None, start:
     right.set_title(title, fontsize=8.5, color=INK, loc="left", pad=4)
     if held.any():
         share = 100 * _explained(centred[held], owner[owner >= 0])
-        words = f"which instance it is explains {share:.0f} %\nof what is left of the coloured kernels"
+        words = (
+            f"which instance it is explains {share:.0f} %\nof what is left of the coloured kernels"
+        )
         words = words if count > 1 else "one frame: every kernel is its own mean"
-        right.text(0.02, 0.02, words, transform=right.transAxes, fontsize=7.5, color=INK, va="bottom")
+        right.text(
+            0.02, 0.02, words, transform=right.transAxes, fontsize=7.5, color=INK, va="bottom"
+        )
     return fig
 
 
-def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3, mean: Tensor | None = None) -> Figure:
+def plot_similarity(
+    model: MobileInst, video, first: int = 0, second: int = 3, mean: Tensor | None = None
+) -> Figure:
     """Three ways to associate the queries of two key frames, each with its assignment and, where annotated, the truth.
 
     cosine of the kernels (the paper's); the same less each query's `mean` kernel (N, D); dice of
@@ -90,13 +107,19 @@ def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3, m
     Raises ValueError unless 0 <= first < second and the video has a frame `second`.
     """
     if not 0 <= first < second:
-        raise ValueError(f"first is {first}, second {second}: give two different frames in their order, from 0 on")
+        raise ValueError(
+            f"first is {first}, second {second}: give two different frames in their order, from 0 on"
+        )
     states = query_states(model, video, max(MAX_FRAMES, second + 1))
     if len(states.images) <= second:
-        raise ValueError(f"second is {second}, but the video ends with frame {len(states.images) - 1}")
+        raise ValueError(
+            f"second is {second}, but the video ends with frame {len(states.images) - 1}"
+        )
     mean = states.kernels.mean(0) if mean is None else mean.to(states.kernels)
     if mean.shape != states.kernels.shape[1:]:
-        raise ValueError(f"mean is {tuple(mean.shape)}; a mean kernel a query is {tuple(states.kernels.shape[1:])}")
+        raise ValueError(
+            f"mean is {tuple(mean.shape)}; a mean kernel a query is {tuple(states.kernels.shape[1:])}"
+        )
     pair, names = (first, second), instance_names(model, video)
     ious = [_ious(states, video, t, t) for t in pair]  # (N, M) each
     said = states.of_instances(video, len(names), model.config.class_names)[list(pair)]
@@ -119,9 +142,14 @@ def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3, m
         pairs = f"{len(true)} true pair{'s' * (len(true) > 1)}"
         head = f"Of {pairs} cosine finds {found[0]}, centred cosine {found[1]}, masks {found[2]}"
     note = f"Rows: queries of frame {first}; columns: of frame {second} in the same order, so on the diagonal a query "
-    headline(fig, head, f"{note}stays itself. Shown: {len(live)} of {len(mean)}, the live ones first.")
+    headline(
+        fig, head, f"{note}stays itself. Shown: {len(live)} of {len(mean)}, the live ones first."
+    )
     places = [(left + i * (side + gap)) / WIDTH for i in range(3)]
-    upper = [fig.add_axes((x, 1 - (top + picture) / total, side / WIDTH, picture / total)) for x in places]
+    upper = [
+        fig.add_axes((x, 1 - (top + picture) / total, side / WIDTH, picture / total))
+        for x in places
+    ]
     lower = [fig.add_axes((x, bottom / total, side / WIDTH, side / total)) for x in places]
     for axes, t, iou, holds in zip(upper, pair, ious, held):
         _picture(axes, states, t, iou, holds, live)
@@ -132,19 +160,27 @@ def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3, m
         axes.set_title(title, fontsize=8.5, color=INK, loc="left", pad=4)
         draw_numbers(axes, matrix.cpu().numpy()[np.ix_(live, live)], 6.5, leading_zero=False)
         _marks(axes, live, new, true)
-        axes.set_xticks(range(len(live)), _row_names(model, states, second, live, held[1], names), rotation=90)
-        axes.set_yticks(range(len(live)), [] if i else _row_names(model, states, first, live, held[0], names))
+        axes.set_xticks(
+            range(len(live)), _row_names(model, states, second, live, held[1], names), rotation=90
+        )
+        axes.set_yticks(
+            range(len(live)), [] if i else _row_names(model, states, first, live, held[0], names)
+        )
         axes.tick_params(labelsize=7, length=0, pad=6, labelcolor=INK)
         for k, q in enumerate(live):  # a bar in the colour of what the query holds
             cell = 1 / len(live)
             if q in held[0] and not i:
-                axes.add_patch(_bar((-0.03, 1 - (k + 1) * cell), 0.02, cell, rgb(held[0][q] + 1), axes))
+                axes.add_patch(
+                    _bar((-0.03, 1 - (k + 1) * cell), 0.02, cell, rgb(held[0][q] + 1), axes)
+                )
             if q in held[1]:
                 axes.add_patch(_bar((k * cell, -0.03), cell, 0.02, rgb(held[1][q] + 1), axes))
     return fig
 
 
-def _owners(model: MobileInst, video, states: QueryStates, start: int) -> tuple[np.ndarray, list[str], str]:
+def _owners(
+    model: MobileInst, video, states: QueryStates, start: int
+) -> tuple[np.ndarray, list[str], str]:
     """What every query holds in every frame (T, N), -1 for nothing; the names of these things; who says so."""
     names = instance_names(model, video)
     owner = np.full(states.scores.shape[:2], -1)
@@ -167,13 +203,18 @@ def _ious(states: QueryStates, video, t: int, frame: int) -> np.ndarray:
     """IoU (N, M) of the queries in frame t of the states with the instances in `frame` of the video; M may be 0."""
     size = states.images[t].shape[:2]
     masks = video.render(frame).masks if hasattr(video, "labels") else np.zeros((0, *size), bool)
-    return mask_ious((upsample_masks(states.mask_logits[t : t + 1], size)[0] >= 0).cpu().numpy(), masks)
+    return mask_ious(
+        (upsample_masks(states.mask_logits[t : t + 1], size)[0] >= 0).cpu().numpy(), masks
+    )
 
 
 def _explained(x: Tensor, groups: np.ndarray) -> float:
     """The share of the variance of x (n, D) that lies between the groups (n,): eta squared, 0 if nothing varies."""
     x = x - x.mean(0)
-    between = sum(float((groups == g).sum() * x[groups == g].mean(0).square().sum()) for g in np.unique(groups))
+    between = sum(
+        float((groups == g).sum() * x[groups == g].mean(0).square().sum())
+        for g in np.unique(groups)
+    )
     return between / max(float(x.square().sum()), 1e-12)
 
 
@@ -193,15 +234,27 @@ def _cloud(axes, kernels: Tensor, basis: Tensor, owner: np.ndarray, labels: dict
         shades = [colors[m] for m in owner[way + 1, q]]
         axes.add_collection(LineCollection(steps, colors=shades, linewidths=0.7, alpha=0.6))
         shades = [colors[m] for m in owner[seen, q]]
-        axes.scatter(*points[seen, q].T, s=6 + 16 * seen / len(owner), color=shades, linewidths=0, zorder=3)
+        axes.scatter(
+            *points[seen, q].T, s=6 + 16 * seen / len(owner), color=shades, linewidths=0, zorder=3
+        )
         for t, marker in ((seen[0], "o"), (seen[-1], "D")):
-            edge = {"facecolor": "white", "edgecolor": colors[owner[t, q]], "linewidths": 1.3, "zorder": 4}
+            edge = {
+                "facecolor": "white",
+                "edgecolor": colors[owner[t, q]],
+                "linewidths": 1.3,
+                "zorder": 4,
+            }
             axes.scatter(*points[t, q], s=22, marker=marker, **edge)
     axes.margins(0.08)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color(GREY)
     whose = "" if len(basis) == owner.size else " (of the coloured)"
-    axes.set_xlabel(f"first axis: {100 * share[0]:.0f} % of the variance{whose}", fontsize=7.5, color=INK, labelpad=3)
+    axes.set_xlabel(
+        f"first axis: {100 * share[0]:.0f} % of the variance{whose}",
+        fontsize=7.5,
+        color=INK,
+        labelpad=3,
+    )
     axes.set_ylabel(f"second: {100 * share[1]:.0f} %", fontsize=7.5, color=INK, labelpad=3)
     _labels(axes, points, owner, labels, colors)
 
@@ -213,19 +266,34 @@ def _labels(axes, points: np.ndarray, owner: np.ndarray, labels: dict, colors: d
         mine = np.zeros(owner.shape, bool)
         mine[:, queries] = owner[:, queries] == instance
         if mine.any():
-            x, y = axes.transData.transform(np.quantile(points[mine], (0.5, 0.8), axis=0)[[0, 1], [0, 1]])
+            x, y = axes.transData.transform(
+                np.quantile(points[mine], (0.5, 0.8), axis=0)[[0, 1], [0, 1]]
+            )
             anchors.append((x - box.x0, box.y1 - y - 4))
             shown.append((text, colors[instance]))
     sizes = [(round(5.6 * len(text)) + 6, 14) for text, _ in shown]  # pixels, at 100 an inch
-    for (x0, y0, x1, y1), (text, color) in zip(place_labels(anchors, sizes, (int(box.width), int(box.height))), shown):
-        place = axes.transData.inverted().transform((box.x0 + (x0 + x1) / 2, box.y1 - (y0 + y1) / 2))
-        frame = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": color, "alpha": 0.85}
-        axes.text(*place, text, fontsize=6.5, color=INK, ha="center", va="center", zorder=6, bbox=frame)
+    for (x0, y0, x1, y1), (text, color) in zip(
+        place_labels(anchors, sizes, (int(box.width), int(box.height))), shown
+    ):
+        place = axes.transData.inverted().transform(
+            (box.x0 + (x0 + x1) / 2, box.y1 - (y0 + y1) / 2)
+        )
+        frame = {
+            "boxstyle": "round,pad=0.12",
+            "facecolor": "white",
+            "edgecolor": color,
+            "alpha": 0.85,
+        }
+        axes.text(
+            *place, text, fontsize=6.5, color=INK, ha="center", va="center", zorder=6, bbox=frame
+        )
 
 
 def _live(scores: Tensor, held: list[dict[int, int]]) -> list[int]:
     """4 to 10 queries: those that hold an instance, by instance, then others by score, from 0.3 on if there are 4."""
-    place = {q: (m, k) for k in (1, 0) for q, m in held[k].items()}  # what it held first comes first
+    place = {
+        q: (m, k) for k in (1, 0) for q, m in held[k].items()
+    }  # what it held first comes first
     order = sorted(range(len(scores)), key=lambda q: (q not in place, -float(scores[q])))
     count = max(MIN_LIVE, sum(q in place or bool(scores[q] >= LIVE_SCORE) for q in order))
     live = order[: min(count, MAX_LIVE)]
@@ -233,7 +301,9 @@ def _live(scores: Tensor, held: list[dict[int, int]]) -> list[int]:
 
 
 @torch.inference_mode()
-def _similarities(model: MobileInst, states: QueryStates, first: int, second: int, mean: Tensor) -> list[Tensor]:
+def _similarities(
+    model: MobileInst, states: QueryStates, first: int, second: int, mean: Tensor
+) -> list[Tensor]:
     """Old x new queries, (N, N) each: cosine, less each query's mean (N, D), masks; x scores."""
     x_mask = model.encode(image_to_batch(states.images[second])).x_mask[0]
     scores, every = states.scores.amax(-1), torch.arange(len(mean))
@@ -242,13 +312,17 @@ def _similarities(model: MobileInst, states: QueryStates, first: int, second: in
     return [by_cosine(old, new, x_mask), by_cosine(*centred, x_mask), by_masks(old, new, x_mask)]
 
 
-def _picture(axes, states: QueryStates, t: int, iou: np.ndarray, holds: dict[int, int], live: list[int]) -> None:
+def _picture(
+    axes, states: QueryStates, t: int, iou: np.ndarray, holds: dict[int, int], live: list[int]
+) -> None:
     """Frame t with the masks of the queries that hold an instance, else of one query an object, numbered."""
     colors = {q: m + 1 for q, m in holds.items()}
     colors = colors or {q: i + 1 for i, q in enumerate(choose_queries(states, MAX_LIVE))}
     image = states.images[t]
     (height, width), chosen = image.shape[:2], list(colors)
-    masks = upsample_masks(states.mask_logits[t : t + 1, chosen], (height, width))[0].cpu().numpy() >= 0
+    masks = (
+        upsample_masks(states.mask_logits[t : t + 1, chosen], (height, width))[0].cpu().numpy() >= 0
+    )
     painted = draw_frame(faded(image), list(masks), list(colors.values()), scale=2)
     axes.imshow(painted, extent=(0, width, height, 0))
     for (q, color), mask in zip(colors.items(), masks):
@@ -256,23 +330,34 @@ def _picture(axes, states: QueryStates, t: int, iou: np.ndarray, holds: dict[int
             same = [p for p in live if p != q and q in holds and iou[p, holds[q]] >= HOLD_IOU]
             alone = mask & (masks.sum(0) == 1)  # where a label does not hide another mask
             y, x = (float(i.mean()) for i in np.nonzero(alone if alone.any() else mask))
-            box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": rgb(color), "alpha": 0.85}
+            box = {
+                "boxstyle": "round,pad=0.15",
+                "facecolor": "white",
+                "edgecolor": rgb(color),
+                "alpha": 0.85,
+            }
             words = " ".join(f"q{p}" for p in [q, *same])
             axes.text(x, y, words, fontsize=6.5, color=INK, ha="center", va="center", bbox=box)
     axes.set_title(f"frame {t}", fontsize=8.5, color=INK, loc="left", pad=4)
     axes.axis("off")
 
 
-def _row_names(model: MobileInst, states: QueryStates, t: int, live, holds: dict[int, int], names) -> list[str]:
+def _row_names(
+    model: MobileInst, states: QueryStates, t: int, live, holds: dict[int, int], names
+) -> list[str]:
     """Query, the instance that it holds (in brackets the class it says if none), and its score."""
     scores = states.scores[t].amax(-1).tolist()
-    said = [class_name(model.config.class_names, int(label)) for label in states.scores[t].argmax(-1)]
+    said = [
+        class_name(model.config.class_names, int(label)) for label in states.scores[t].argmax(-1)
+    ]
     what = [names[holds[q]] if q in holds else f"({said[q]})" for q in live]
     return [f"q{q} {thing}  {short(scores[q])}" for q, thing in zip(live, what)]
 
 
 def _bar(corner: tuple[float, float], width: float, height: float, color, axes) -> Rectangle:
-    return Rectangle(corner, width, height, transform=axes.transAxes, clip_on=False, color=color, linewidth=0)
+    return Rectangle(
+        corner, width, height, transform=axes.transAxes, clip_on=False, color=color, linewidth=0
+    )
 
 
 def _marks(axes, live: list[int], new: list[int], true: dict[int, list[int]]) -> None:
@@ -282,9 +367,15 @@ def _marks(axes, live: list[int], new: list[int], true: dict[int, list[int]]) ->
         color = (BLUE if right else RED) if q in true else GREY
         if new[q] in live:
             place = (live.index(new[q]) - 0.47, i - 0.47)
-            axes.add_patch(Rectangle(place, 0.94, 0.94, fill=False, edgecolor=color, linewidth=2 if q in true else 1))
+            axes.add_patch(
+                Rectangle(
+                    place, 0.94, 0.94, fill=False, edgecolor=color, linewidth=2 if q in true else 1
+                )
+            )
         else:
-            axes.text(len(live) - 0.45, i, f"\u2192q{new[q]}", fontsize=6.5, color=color, va="center")
+            axes.text(
+                len(live) - 0.45, i, f"\u2192q{new[q]}", fontsize=6.5, color=color, va="center"
+            )
         for p in set(true.get(q, ())) & set(live):
             axes.add_patch(ring(i, live.index(p), BLUE if right else RED, "-" if right else "--"))
 
@@ -300,10 +391,14 @@ def _legend(axes, width: float, height: float, truth: bool) -> None:
     for i, (shape, color, words) in enumerate(lines):
         y = 0.15 + 0.27 * i
         if shape != "ring":
-            axes.add_patch(Rectangle((0.05, y - 0.11), 0.22, 0.22, fill=False, edgecolor=color, linewidth=1.6))
+            axes.add_patch(
+                Rectangle((0.05, y - 0.11), 0.22, 0.22, fill=False, edgecolor=color, linewidth=1.6)
+            )
         if shape != "box":
             axes.add_patch(ring(y, 0.16, color, "--" if color == RED else "-", (0.16, 0.16)))
         axes.text(0.35, y, words, fontsize=7.5, color=INK, va="center")
     words = "\u2192 q7: assigned to a query not shown\nq3 (fish)  .12: holds nothing; its score"
-    axes.text(0.05, 0.05 + 0.27 * len(lines), words, fontsize=7.5, color=INK, va="top", linespacing=1.5)
+    axes.text(
+        0.05, 0.05 + 0.27 * len(lines), words, fontsize=7.5, color=INK, va="top", linespacing=1.5
+    )
     axes.axis("off")

@@ -29,7 +29,9 @@ def plot_latency(result: dict) -> Picture:
     rows = result["rows"]
     measured = [row for row in rows if "missing" not in row]
     if not measured:
-        raise ValueError(f"none of these {len(rows)} rows was measured; bench_mobile says in each what was missing")
+        raise ValueError(
+            f"none of these {len(rows)} rows was measured; bench_mobile says in each what was missing"
+        )
     models, sizes, runtimes = (
         list(dict.fromkeys(row[field] for row in rows)) for field in ("model", "size", "runtime")
     )
@@ -41,10 +43,16 @@ def plot_latency(result: dict) -> Picture:
         foot = (height - TOP - i * (panel + GAP) - panel) / height
         for j, size in enumerate(sizes):
             axes = fig.add_axes((LEFT + j * width, foot, 0.96 * width, panel / height))
-            _panel(axes, [row for row in rows if (row["model"], row["size"]) == (model, size)], runtimes)
+            _panel(
+                axes,
+                [row for row in rows if (row["model"], row["size"]) == (model, size)],
+                runtimes,
+            )
             axes.set_title(f"{model}, {size} x {size}", fontsize=8, color=INK, loc="left", pad=3)
             if j == 0:
-                axes.set_yticks(range(len(runtimes)), [NAMES.get(name, name) for name in runtimes], fontsize=7)
+                axes.set_yticks(
+                    range(len(runtimes)), [NAMES.get(name, name) for name in runtimes], fontsize=7
+                )
     headline(fig, _finding(measured), _note(result))
     return fig
 
@@ -61,9 +69,17 @@ def _panel(axes, rows: list[dict], runtimes: list[str]) -> None:
         color = rgb(1) if first else INK if runtime == "eager" else GREY
         axes.barh(y, row["median_ms"], 0.72, color=color)
         axes.plot(
-            [row["median_ms"], row["p95_ms"]], [y, y], color=INK, linewidth=1, marker="|", markevery=[1], markersize=4
+            [row["median_ms"], row["p95_ms"]],
+            [y, y],
+            color=INK,
+            linewidth=1,
+            marker="|",
+            markevery=[1],
+            markersize=4,
         )
-        ratio = "" if row["to_eager"] is None or runtime == "eager" else f", x {row['to_eager']:.2f}"
+        ratio = (
+            "" if row["to_eager"] is None or runtime == "eager" else f", x {row['to_eager']:.2f}"
+        )
         axes.text(max(row["median_ms"], row["p95_ms"]) + 0.02 * most, y, f"{_number(row['median_ms'])} ms{ratio}",
                   va="center", fontsize=7, color=INK, weight="bold" if first else "normal")  # fmt: skip
     axes.set(xlim=(0, 1.5 * most), ylim=(len(runtimes) - 0.4, -0.6), xticks=[], yticks=[])

@@ -33,11 +33,31 @@ from minst.data.video import VideoInfo, read_video, video_info, write_gif, write
 from minst.data.ytvis import decode_mask
 from minst.tracking import Track, VideoResult, encode_mask
 
-__all__ = ["Player", "animate", "color_of", "draw_frame", "draw_tracks", "ground_truth_result", "place_labels"]
+__all__ = [
+    "Player",
+    "animate",
+    "color_of",
+    "draw_frame",
+    "draw_tracks",
+    "ground_truth_result",
+    "place_labels",
+]
 
 # Okabe and Ito's colours, told apart with every common kind of colour vision; then lighter, then darker ones
-PALETTE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66), (86, 180, 233), (213, 94, 0))
-FILL, LINE, HALO = 0.42, 1.1, 2.2  # opacity of masks; half widths of contour and of the white line around it, in pixels
+PALETTE = (
+    (0, 114, 178),
+    (230, 159, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (240, 228, 66),
+    (86, 180, 233),
+    (213, 94, 0),
+)
+FILL, LINE, HALO = (
+    0.42,
+    1.1,
+    2.2,
+)  # opacity of masks; half widths of contour and of the white line around it, in pixels
 SMOOTH_FRAMES = 1.5  # of label positions
 
 
@@ -67,7 +87,9 @@ def draw_frame(
     masks = [np.asarray(mask, dtype=bool) for mask in masks]
     height, width = image.shape[:2]
     if any(mask.shape != (height, width) for mask in masks):
-        raise ValueError(f"masks of shapes {sorted({m.shape for m in masks})} on an image of shape {(height, width)}")
+        raise ValueError(
+            f"masks of shapes {sorted({m.shape for m in masks})} on an image of shape {(height, width)}"
+        )
     if len(ids) != len(masks) or (texts is not None and len(texts) != len(masks)):
         count = len(masks if texts is None else texts)
         raise ValueError(f"{len(masks)} masks, {len(ids)} ids, {count} texts: one each")
@@ -79,12 +101,16 @@ def draw_frame(
     if not texts:
         return canvas
     anchors = [_anchor(encode_mask(mask)) for mask in masks] if anchors is None else anchors
-    tagged = [i for i in reversed(range(len(masks))) if texts[i] and masks[i].any()]  # the mask on top chooses first
+    tagged = [
+        i for i in reversed(range(len(masks))) if texts[i] and masks[i].any()
+    ]  # the mask on top chooses first
     _tags(canvas, [(texts[i], color_of(ids[i]), np.multiply(anchors[i], scale)) for i in tagged])
     return canvas
 
 
-def draw_tracks(video: Iterable[np.ndarray], result: VideoResult, scale: int | None = None) -> Iterator[np.ndarray]:
+def draw_tracks(
+    video: Iterable[np.ndarray], result: VideoResult, scale: int | None = None
+) -> Iterator[np.ndarray]:
     """Annotated frames of a video, one at a time: masks, contours and tags "id category score" of every track.
 
     video: an iterable of (H, W, 3) bytes, or a clip with `render(t)`. Raises ValueError when it has fewer or more
@@ -94,14 +120,25 @@ def draw_tracks(video: Iterable[np.ndarray], result: VideoResult, scale: int | N
     count = 0
     for t, image in enumerate(frames_of(video)):
         if t >= result.num_frames:
-            raise ValueError(f"draw_tracks: the video goes on after the {result.num_frames} frames of the result")
-        here = [track for track in reversed(result.tracks) if track.segmentations[t] is not None]  # the best on top
+            raise ValueError(
+                f"draw_tracks: the video goes on after the {result.num_frames} frames of the result"
+            )
+        here = [
+            track for track in reversed(result.tracks) if track.segmentations[t] is not None
+        ]  # the best on top
         masks = [decode_mask(track.segmentations[t], *image.shape[:2]) for track in here]
-        texts = [f"{track.id} {class_name(result.class_names, track.label)} {track.score:.2f}" for track in here]
-        yield draw_frame(image, masks, [k.id for k in here], texts, scale, [anchors[k.id][t] for k in here])
+        texts = [
+            f"{track.id} {class_name(result.class_names, track.label)} {track.score:.2f}"
+            for track in here
+        ]
+        yield draw_frame(
+            image, masks, [k.id for k in here], texts, scale, [anchors[k.id][t] for k in here]
+        )
         count += 1
     if count < result.num_frames:
-        raise ValueError(f"draw_tracks: the video has {count} frames, the result {result.num_frames}")
+        raise ValueError(
+            f"draw_tracks: the video has {count} frames, the result {result.num_frames}"
+        )
 
 
 class Player(NamedTuple):
@@ -129,7 +166,9 @@ class Player(NamedTuple):
         return self.still
 
 
-def animate(frames: Iterable[np.ndarray], path: str | Path | None = None, fps: float = 8.0) -> Player | Path:
+def animate(
+    frames: Iterable[np.ndarray], path: str | Path | None = None, fps: float = 8.0
+) -> Player | Path:
     """Without a path a `Player`, which a notebook shows; else a file as the suffix says, whose path is returned.
 
     .mp4, .gif (all frames in memory), or .html, a page that needs no other file. Raises ValueError without frames.
@@ -138,14 +177,18 @@ def animate(frames: Iterable[np.ndarray], path: str | Path | None = None, fps: f
     if suffix in (".mp4", ".gif"):
         return (write_mp4 if suffix == ".mp4" else write_gif)(frames, path, fps)
     if suffix != ".html":
-        raise ValueError(f"{path}: write .mp4, .gif or .html, not {suffix or 'a name without suffix'}")
+        raise ValueError(
+            f"{path}: write .mp4, .gif or .html, not {suffix or 'a name without suffix'}"
+        )
     first = next(frames := iter(frames), None)
     if first is None:
         raise ValueError(f"{path or 'animate'}: no frames to show")
     with tempfile.TemporaryDirectory() as folder:
         film = write_mp4(chain([first], frames), Path(folder) / "film.mp4", fps)
         info, still = video_info(film), io.BytesIO()
-        middle = next(islice(read_video(film), info.frames // 2, None))  # read back: frames may be too many to keep
+        middle = next(
+            islice(read_video(film), info.frames // 2, None)
+        )  # read back: frames may be too many to keep
         Image.fromarray(middle).save(still, "JPEG", quality=70)
         player = Player(film.read_bytes(), still.getvalue(), info)
     if path is None:
@@ -191,10 +234,16 @@ def place_labels(
 def frames_of(video, start: int = 0) -> Iterator[np.ndarray]:
     """Images from `start` on of a clip with `render(t)` or iterable of frames; tensors (3, H, W) become bytes."""
     clip = hasattr(video, "render")
-    frames = (video.render(t).image for t in range(start, len(video))) if clip else islice(video, start, None)
+    frames = (
+        (video.render(t).image for t in range(start, len(video)))
+        if clip
+        else islice(video, start, None)
+    )
     for frame in frames:
         if not isinstance(frame, np.ndarray):
-            frame = frame.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+            frame = (
+                frame.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+            )
         yield frame
 
 
@@ -212,7 +261,9 @@ def _resize(image: np.ndarray, scale: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def _paint(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, scale: int, opacity: float) -> None:
+def _paint(
+    canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, scale: int, opacity: float
+) -> None:
     """Lay one mask on the enlarged canvas (sH, sW, 3) float32, in place."""
     if not mask.any():
         return
@@ -224,13 +275,18 @@ def _paint(canvas: np.ndarray, mask: np.ndarray, color: np.ndarray, scale: int, 
     soft = Image.fromarray(_resize(mask[top:bottom, left:right].astype(np.uint8) * 255, scale))
     soft = np.asarray(soft.filter(ImageFilter.GaussianBlur(sigma)))
     # bytes: what becomes of each of 256 levels is computed once, and looked up for every pixel
-    distance = (sigma * math.sqrt(2)) * erfinv(2 * np.arange(256) / 255 - 1)  # > 0 inside, infinite far from the edge
+    distance = (sigma * math.sqrt(2)) * erfinv(
+        2 * np.arange(256) / 255 - 1
+    )  # > 0 inside, infinite far from the edge
     layers = (
         (color, opacity * np.clip(distance + 0.5, 0, 1)),
         (np.float32((255, 255, 255)), 0.75 * np.clip(HALO + 0.5 - np.abs(distance), 0, 1)),
         (color, np.clip(LINE + 0.5 - np.abs(distance), 0, 1)),
     )
-    keep, add = np.ones((256, 3), np.float32), np.zeros((256, 3), np.float32)  # new = keep * old + add
+    keep, add = (
+        np.ones((256, 3), np.float32),
+        np.zeros((256, 3), np.float32),
+    )  # new = keep * old + add
     for paint, cover in layers:
         keep *= 1 - cover[:, None]
         add += (paint - add) * cover[:, None]
@@ -243,13 +299,19 @@ def _tags(canvas: np.ndarray, tags: list[tuple[str, tuple[int, int, int], np.nda
     height, width = canvas.shape[:2]
     font = ImageFont.load_default(12 if max(height, width) < 700 else 16)
     ascent = font.getbbox("Ag0")  # one height for all tags
-    sizes = [(math.ceil(font.getlength(text)) + 6, ascent[3] - ascent[1] + 5) for text, _, _ in tags]
+    sizes = [
+        (math.ceil(font.getlength(text)) + 6, ascent[3] - ascent[1] + 5) for text, _, _ in tags
+    ]
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    for box, (text, color, _) in zip(place_labels([tag[2] for tag in tags], sizes, (width, height)), tags):
+    for box, (text, color, _) in zip(
+        place_labels([tag[2] for tag in tags], sizes, (width, height)), tags
+    ):
         dark = np.dot(color, (0.299, 0.587, 0.114)) < 140
         draw.rounded_rectangle((box[0], box[1], box[2] - 1, box[3] - 1), 3, fill=color)
-        draw.text((box[0] + 3, box[1] + 2 - ascent[1]), text, font=font, fill="white" if dark else "black")
+        draw.text(
+            (box[0] + 3, box[1] + 2 - ascent[1]), text, font=font, fill="white" if dark else "black"
+        )
     canvas[:] = np.asarray(picture)
 
 
@@ -261,9 +323,16 @@ def _anchor(code: dict) -> tuple[float, float]:
 def _smooth_anchors(track: Track) -> dict[int, tuple[float, float]]:
     """Where the tag of a track stands in every frame in which it is seen."""
     anchors = {}
-    for seen, run in groupby(range(len(track.segmentations)), key=lambda t: track.segmentations[t] is not None):
+    for seen, run in groupby(
+        range(len(track.segmentations)), key=lambda t: track.segmentations[t] is not None
+    ):
         if seen:
             frames = list(run)
             points = np.array([_anchor(track.segmentations[t]) for t in frames])
-            anchors.update(zip(frames, gaussian_filter1d(points, SMOOTH_FRAMES, axis=0, mode="nearest").tolist()))
+            anchors.update(
+                zip(
+                    frames,
+                    gaussian_filter1d(points, SMOOTH_FRAMES, axis=0, mode="nearest").tolist(),
+                )
+            )
     return anchors

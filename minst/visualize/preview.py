@@ -26,14 +26,26 @@ from minst.visualize.style import INK, RED, WIDTH, Picture, headline, new_figure
 
 __all__ = ["preview_dataset"]
 
-LEFT, EDGE, GAP, HEAD = 1.2, 0.12, 0.05, 0.66  # inches: words beside a video, margin, between pictures, headline
-ROW_VIDEO, ROW_IMAGES, WORDS = 1.25, 1.7, 0.17  # inches: height of a row of frames, of images, of a line of words
+LEFT, EDGE, GAP, HEAD = (
+    1.2,
+    0.12,
+    0.05,
+    0.66,
+)  # inches: words beside a video, margin, between pictures, headline
+ROW_VIDEO, ROW_IMAGES, WORDS = (
+    1.25,
+    1.7,
+    0.17,
+)  # inches: height of a row of frames, of images, of a line of words
 LINE, LINES = 0.115, 10  # inches and number of the lines of words beside a video
 MOST_TAGS, DPI = 6, 150  # names on an image; as `save` writes
 
 
 def preview_dataset(
-    folder: str | Path, split: str | None = None, annotations: str | Path | None = None, count: int = 12
+    folder: str | Path,
+    split: str | None = None,
+    annotations: str | Path | None = None,
+    count: int = 12,
 ) -> Picture:
     """A sheet of `count` videos or images, evenly spaced over the data set. Without annotations: frames alone.
 
@@ -56,7 +68,9 @@ def preview_dataset(
 def _headline(fig: Picture, dataset: YouTubeVIS, file: Path, what: str, shown: int) -> None:
     total, instances = len(dataset), int(dataset.track_counts.sum())
     which = f"All {total:,}" if shown == total else f"{shown} of {total:,}"
-    head = f"{which} {what}{'s' * (total > 1)} of {_shortened(f'{file.parent.name}/{file.name}', 60)}"
+    head = (
+        f"{which} {what}{'s' * (total > 1)} of {_shortened(f'{file.parent.name}/{file.name}', 60)}"
+    )
     means = {
         "video": "In a row, one colour and number is one instance in every frame",
         "image": "Colours tell the instances of an image apart",
@@ -80,7 +94,9 @@ def _video_sheet(clips: list[Clip]) -> Picture:
         texts = [str(i + 1) for i in range(len(clip.labels))]
         for k, t in enumerate(sorted({round(t) for t in np.linspace(0, len(clip) - 1, number)})):
             place = (LEFT + k * (width + GAP), top, width, height)
-            _picture(fig, place, clip, t, lambda masks: texts, f"frame {t}" if width > 0.45 else str(t))
+            _picture(
+                fig, place, clip, t, lambda masks: texts, f"frame {t}" if width > 0.45 else str(t)
+            )
         top += needed
     return fig
 
@@ -112,7 +128,9 @@ def _largest_named(clip: Clip) -> Callable[[np.ndarray], list[str]]:
 
     def texts(masks: np.ndarray) -> list[str]:
         largest = set(np.argsort(-masks.sum((1, 2)), kind="stable")[:MOST_TAGS].tolist())
-        return [clip.categories[label] if i in largest else "" for i, label in enumerate(clip.labels)]
+        return [
+            clip.categories[label] if i in largest else "" for i, label in enumerate(clip.labels)
+        ]
 
     return texts
 
@@ -125,11 +143,15 @@ def _picture(fig: Picture, place: tuple, clip: Clip, t: int, texts: Callable, wo
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     try:
-        axes.imshow(_drawn(clip, t, (round(width * DPI), round(height * DPI)), texts), aspect="auto")
+        axes.imshow(
+            _drawn(clip, t, (round(width * DPI), round(height * DPI)), texts), aspect="auto"
+        )
     except ValueError as error:
         axes.set_facecolor("#eeeeee")
         reason = _plain(str(error).replace(f"{clip.root}/", ""))
-        reason = textwrap.fill(reason, max(int(width / 0.055), 8), max_lines=max(int(height / 0.11), 1))
+        reason = textwrap.fill(
+            reason, max(int(width / 0.055), 8), max_lines=max(int(height / 0.11), 1)
+        )
         axes.text(0.03, 0.97, reason, transform=axes.transAxes, fontsize=6, color=RED, va="top")
     said = _shortened(words, max(int(width / 0.052), 3))
     axes.text(0, -0.03 / height, said, transform=axes.transAxes, fontsize=6, color=INK, va="top")
@@ -140,21 +162,37 @@ def _drawn(clip: Clip, t: int, size: tuple[int, int], texts: Callable) -> np.nda
     image, masks = clip.render(t)
     shown = texts(masks)
     image = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
-    small = [np.asarray(Image.fromarray(mask).convert("L").resize(size, Image.Resampling.BOX)) > 100 for mask in masks]
+    small = [
+        np.asarray(Image.fromarray(mask).convert("L").resize(size, Image.Resampling.BOX)) > 100
+        for mask in masks
+    ]
     return draw_frame(image, small, range(1, len(small) + 1), shown, scale=1)
 
 
 def _legend(fig: Picture, clip: Clip, top: float, lines: int) -> None:
     """Name and size of a video, and which number is what: `lines` lines."""
     shown = len(clip.labels) if len(clip.labels) <= lines - 2 else lines - 3
-    rows = [(clip.name, ""), (f"{len(clip)} frame{'s' * (len(clip) > 1)}, {clip.width}x{clip.height}", "")]
-    rows += [(f"{i + 1} {clip.categories[label]}", rgb(i + 1)) for i, label in enumerate(clip.labels[:shown])]
+    rows = [
+        (clip.name, ""),
+        (f"{len(clip)} frame{'s' * (len(clip) > 1)}, {clip.width}x{clip.height}", ""),
+    ]
+    rows += [
+        (f"{i + 1} {clip.categories[label]}", rgb(i + 1))
+        for i, label in enumerate(clip.labels[:shown])
+    ]
     rows += [(f"… and {len(clip.labels) - shown} more", "")] if shown < len(clip.labels) else []
     for k, (text, color) in enumerate(rows):
         y = 1 - (top + k * LINE) / fig.get_figheight()
         if color:  # a square of the colour, since yellow words could not be read
             fig.text(EDGE / WIDTH, y, "■", fontsize=6.5, color=color, va="top")
-        fig.text((EDGE + 0.1 * bool(color)) / WIDTH, y, _shortened(text, 22), fontsize=6.5, color=INK, va="top")
+        fig.text(
+            (EDGE + 0.1 * bool(color)) / WIDTH,
+            y,
+            _shortened(text, 22),
+            fontsize=6.5,
+            color=INK,
+            va="top",
+        )
 
 
 def _shortened(text: str, most: int) -> str:

@@ -30,7 +30,10 @@ from minst.visualize.masks import frames_of
 __all__ = ["Recording", "Replay", "Settings", "read_frames"]
 
 MAX_FRAMES = 64
-MAX_SIDE, MIN_SIDE = 384, 64  # pixels of the longer side, unless the shorter falls below what a model takes
+MAX_SIDE, MIN_SIDE = (
+    384,
+    64,
+)  # pixels of the longer side, unless the shorter falls below what a model takes
 
 
 class Settings(NamedTuple):
@@ -57,7 +60,9 @@ def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -
     Larger frames are scaled to a longer side of `max_side` pixels. Raises ValueError for a video without frames.
     """
     if max_frames < 1 or max_side < MIN_SIDE:
-        raise ValueError(f"max_frames is {max_frames}, max_side {max_side}; at least 1 and {MIN_SIDE}")
+        raise ValueError(
+            f"max_frames is {max_frames}, max_side {max_side}; at least 1 and {MIN_SIDE}"
+        )
     kept, step, total = [], 1, 0
     for t, (image, masks) in enumerate(_pairs(video)):
         total = t + 1
@@ -67,7 +72,9 @@ def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -
             kept, step = kept[::2], step * 2
             if t % step:
                 continue
-        kept.append((_shrink(image, max_side), masks if masks is None else _shrink_masks(masks, max_side)))
+        kept.append(
+            (_shrink(image, max_side), masks if masks is None else _shrink_masks(masks, max_side))
+        )
     if not kept:
         raise ValueError("the video has no frames")
     images, truth = zip(*kept)
@@ -194,5 +201,7 @@ def _shrink_masks(masks: np.ndarray, max_side: int) -> np.ndarray:
     height, width = _target(masks.shape[1:], max_side)
     if (height, width) == masks.shape[1:] or not len(masks):
         return masks if len(masks) else np.zeros((0, height, width), dtype=bool)
-    soft = torch.nn.functional.interpolate(torch.from_numpy(masks)[None].float(), (height, width), mode="area")
+    soft = torch.nn.functional.interpolate(
+        torch.from_numpy(masks)[None].float(), (height, width), mode="area"
+    )
     return (soft[0] >= 0.5).numpy()

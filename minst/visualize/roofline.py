@@ -29,8 +29,17 @@ FAMILIES = {
     "between layers": (("other",), GREY),
     "ReLU, sums, pools, norms": (("",), "#555555"),
 }
-CHEAP = ("depth-wise", "resizing", "between layers", "ReLU, sums, pools, norms")  # few MACs, or none
-NUMBER_AT = ((0, 9), (0, -15), (11, -3))  # points from the dot of the slowest layer, of the second, of the third
+CHEAP = (
+    "depth-wise",
+    "resizing",
+    "between layers",
+    "ReLU, sums, pools, norms",
+)  # few MACs, or none
+NUMBER_AT = (
+    (0, 9),
+    (0, -15),
+    (11, -3),
+)  # points from the dot of the slowest layer, of the second, of the third
 
 
 def plot_layers(rows: list[dict]) -> Picture:
@@ -45,15 +54,30 @@ def plot_layers(rows: list[dict]) -> Picture:
     _bars(axes, blocks, macs, ms)
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set(xlim=(-0.6, len(blocks) - 0.4))
-    axes.set_xticks(range(len(blocks)), [label for (_, label), _ in blocks], rotation=90, fontsize=6.8)
+    axes.set_xticks(
+        range(len(blocks)), [label for (_, label), _ in blocks], rotation=90, fontsize=6.8
+    )
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g} %")
     axes.use_sticky_edges = False  # else the highest bar touches the frame
     axes.margins(y=0.06)
-    place = {"transform": axes.get_yaxis_transform(), "rotation": 90, "fontsize": 8, "weight": "bold", "color": INK}
+    place = {
+        "transform": axes.get_yaxis_transform(),
+        "rotation": 90,
+        "fontsize": 8,
+        "weight": "bold",
+        "color": INK,
+    }
     axes.text(-0.058, 0, " MACs ▶", va="bottom", **place)
     axes.text(-0.058, 0, "◀ time ", va="top", **place)
     _parts(axes, blocks, macs, ms)
-    fig.legend(fontsize=7, frameon=False, loc="upper left", ncols=7, bbox_to_anchor=(0.0, 0.885), columnspacing=1.4)
+    fig.legend(
+        fontsize=7,
+        frameon=False,
+        loc="upper left",
+        ncols=7,
+        bbox_to_anchor=(0.0, 0.885),
+        columnspacing=1.4,
+    )
     _plain(axes)
     headline(fig, *_imbalance(rows, macs, ms))
     return fig
@@ -68,7 +92,10 @@ def plot_roofline(rows: list[dict], peak: dict[str, float]) -> Picture:
     layers = sorted((row for row in rows if row["macs"]), key=lambda row: -row["ms"])
     fig = new_figure(4.9)
     axes = fig.add_axes((0.07, 0.1, 0.92, 0.765))
-    low, high = min(row["intensity"] for row in layers) / 1.6, max(row["intensity"] for row in layers) * 1.6
+    low, high = (
+        min(row["intensity"] for row in layers) / 1.6,
+        max(row["intensity"] for row in layers) * 1.6,
+    )
     _roofs(axes, peak, np.geomspace(low, high, 200))
     _dots(axes, layers)
     _names(axes, layers, peak)
@@ -90,7 +117,9 @@ def _bars(axes, blocks: list, macs: int, ms: float) -> None:
     for sign, field, whole in ((1, "macs", macs), (-1, "ms", ms)):
         foot = np.zeros(len(blocks))
         for family, (_, color) in FAMILIES.items():
-            of_family = ([row[field] for row in block if _family(row) == family] for _, block in blocks)
+            of_family = (
+                [row[field] for row in block if _family(row) == family] for _, block in blocks
+            )
             share = sign * np.array([100 * sum(values) / whole for values in of_family])
             at = np.flatnonzero(share)
             axes.bar(at, share[at], 0.8, foot[at], color=color, label=family if sign < 0 else None)
@@ -103,23 +132,33 @@ def _dots(axes, layers: list[dict]) -> None:
         if own:
             x, y = [row["intensity"] for row in own], [row["gflop_s"] for row in own]
             area = [6 + 3000 * row["share"] for row in own]
-            axes.scatter(x, y, area, color=color, alpha=0.75, edgecolors="white", linewidths=0.6, zorder=3)
+            axes.scatter(
+                x, y, area, color=color, alpha=0.75, edgecolors="white", linewidths=0.6, zorder=3
+            )
             axes.scatter([], [], 40, color=color, label=family)
 
 
 def _imbalance(rows: list[dict], macs: int, ms: float) -> tuple[str, str]:
     """Headline and note of the bars."""
     cheap = [row for row in rows if _family(row) in CHEAP]
-    few, long = (sum(row[field] for row in cheap) / whole for field, whole in (("macs", macs), ("ms", ms)))
-    head = f"Time does not follow MACs: layers with {few:.0%} of the MACs take {long:.0%} of the time"
+    few, long = (
+        sum(row[field] for row in cheap) / whole for field, whole in (("macs", macs), ("ms", ms))
+    )
+    head = (
+        f"Time does not follow MACs: layers with {few:.0%} of the MACs take {long:.0%} of the time"
+    )
     note = f"{macs / 1e6:,.0f} million MACs, {ms:.0f} ms. If time followed MACs, the lower half would mirror the upper one. "
     return head, note + "Pink, green and grey: hardly any MACs."
 
 
-def _verdict(rows: list[dict], layers: list[dict], macs: int, ms: float, peak: dict) -> tuple[str, str]:
+def _verdict(
+    rows: list[dict], layers: list[dict], macs: int, ms: float, peak: dict
+) -> tuple[str, str]:
     """Headline and note of the roofline."""
     deep = [row for row in layers if _family(row) == "depth-wise"]
-    reached = [2e-6 * m / t / peak["gflop_s"] for m, t in ((macs, ms), _totals(deep) if deep else (0, 1))]
+    reached = [
+        2e-6 * m / t / peak["gflop_s"] for m, t in ((macs, ms), _totals(deep) if deep else (0, 1))
+    ]
     head = f"The frame reaches {reached[0]:.0%} of what this core can multiply"
     head += f", its depth-wise layers {reached[1]:.0%}" if deep else ""
     without = sum(row["share"] for row in rows if not row["macs"])
@@ -134,7 +173,9 @@ def _family(row: dict) -> str:
 def _totals(rows: list[dict]) -> tuple[int, float]:
     macs, ms = (sum(row[field] for row in rows) for field in ("macs", "ms"))
     if not macs or not ms > 0:
-        raise ValueError(f"no layer of these {len(rows)} rows has MACs and time; give those of layer_table")
+        raise ValueError(
+            f"no layer of these {len(rows)} rows has MACs and time; give those of layer_table"
+        )
     return macs, ms
 
 
@@ -159,20 +200,45 @@ def _parts(axes, blocks: list, macs: int, ms: float) -> None:
         first, last = found[0][0], found[-1][0]
         if first == last:
             continue
-        shares = [sum(row[field] for _, row in found) / whole for field, whole in (("macs", macs), ("ms", ms))]
-        axes.plot([first - 0.4, last + 0.4], [1.03, 1.03], color=INK, linewidth=1, transform=place, clip_on=False)
+        shares = [
+            sum(row[field] for _, row in found) / whole
+            for field, whole in (("macs", macs), ("ms", ms))
+        ]
+        axes.plot(
+            [first - 0.4, last + 0.4],
+            [1.03, 1.03],
+            color=INK,
+            linewidth=1,
+            transform=place,
+            clip_on=False,
+        )
         words = f"{part}: {shares[0]:.0%} of MACs, {shares[1]:.0%} of time"
-        axes.text((first + last) / 2, 1.05, words, transform=place, ha="center", fontsize=8, color=INK)
+        axes.text(
+            (first + last) / 2, 1.05, words, transform=place, ha="center", fontsize=8, color=INK
+        )
 
 
 def _roofs(axes, peak: dict, x: np.ndarray) -> None:
     for field, style, words in (("gb_s", "-", "memory"), ("cache_gb_s", "--", "cache")):
-        axes.plot(x, np.minimum(peak["gflop_s"], peak[field] * x), style, color=INK, linewidth=1.2, zorder=2)
+        axes.plot(
+            x,
+            np.minimum(peak["gflop_s"], peak[field] * x),
+            style,
+            color=INK,
+            linewidth=1.2,
+            zorder=2,
+        )
         at, angle = x[0] * 1.1, math.degrees(math.atan(peak[field]))
         axes.text(at, 1.2 * peak[field] * at, f"{words} {peak[field]:.0f} GB/s", fontsize=7.5, color=INK, rotation=angle,
                   rotation_mode="anchor", transform_rotates_text=True)  # fmt: skip
     ridge = peak["gflop_s"] / peak["gb_s"]
-    axes.text(ridge, 1.12 * peak["gflop_s"], f"matrix products {peak['gflop_s']:.0f} GFLOP/s", fontsize=7.5, color=INK)
+    axes.text(
+        ridge,
+        1.12 * peak["gflop_s"],
+        f"matrix products {peak['gflop_s']:.0f} GFLOP/s",
+        fontsize=7.5,
+        color=INK,
+    )
 
 
 def _names(axes, layers: list[dict], peak: dict) -> None:
@@ -180,10 +246,20 @@ def _names(axes, layers: list[dict], peak: dict) -> None:
     words = ["the slowest layers"]
     for i, (row, at) in enumerate(zip(layers, NUMBER_AT), start=1):
         roof = min(peak["gflop_s"], peak["gb_s"] * row["intensity"])
-        words.append(f"{i}  {row['name']}: {row['kind']}, {row['ms']:.1f} ms, {row['gflop_s'] / roof:.0%} of its roof")
+        words.append(
+            f"{i}  {row['name']}: {row['kind']}, {row['ms']:.1f} ms, {row['gflop_s'] / roof:.0%} of its roof"
+        )
         axes.annotate(str(i), (row["intensity"], row["gflop_s"]), at, textcoords="offset points", fontsize=8,
                       weight="bold", color=INK, ha="center", zorder=4)  # fmt: skip
-    axes.text(0.34, 0.025, "\n".join(words), transform=axes.transAxes, fontsize=7, color=INK, linespacing=1.5)
+    axes.text(
+        0.34,
+        0.025,
+        "\n".join(words),
+        transform=axes.transAxes,
+        fontsize=7,
+        color=INK,
+        linespacing=1.5,
+    )
 
 
 def _plain(axes) -> None:

@@ -39,7 +39,9 @@ def serve(
 
         import minst.visualize.explorer  # noqa: F401 (what the page will import)
     except ImportError:
-        raise ImportError('minst explore needs Voilà: python3 -m pip install "minst[notebooks]"') from None
+        raise ImportError(
+            'minst explore needs Voilà: python3 -m pip install "minst[notebooks]"'
+        ) from None
     open_clip(source)  # what is wrong with it is said here, and not on the page
     _check_port(host, port)
     source = str(Path(source).absolute()) if Path(source).exists() else source
@@ -58,7 +60,10 @@ def serve(
         if os.name == "posix":  # kernels by sockets of the file system: no other user can listen
             options.append("--KernelManager.transport=ipc")
         # a page that was closed without saying so must not keep its kernel for ever
-        options += ["--MappingKernelManager.cull_idle_timeout=900", "--MappingKernelManager.cull_interval=60"]
+        options += [
+            "--MappingKernelManager.cull_idle_timeout=900",
+            "--MappingKernelManager.cull_interval=60",
+        ]
         Voila.launch_instance([str(page), *options, *([] if browser else ["--no-browser"])])
 
 
@@ -92,7 +97,9 @@ def open_clip(source: str):
 def _notebook(source: str, weights: Sequence[str], settings: Settings) -> dict:
     names = [Path(w).name for w in weights]
     models = dict(zip(names if len(set(names)) == len(names) else weights, weights))
-    root = str(Path(__file__).resolve().parents[2])  # the kernel starts elsewhere, and must find this very minst
+    root = str(
+        Path(__file__).resolve().parents[2]
+    )  # the kernel starts elsewhere, and must find this very minst
     code = (
         f"import sys\nsys.path.insert(0, {root!r})\n"
         "from minst.visualize.explorer import explore\n"

@@ -18,7 +18,11 @@ from minst.visualize.masks import color_of
 __all__ = ["GREY", "INK", "RED", "WIDTH", "caption", "headline", "new_figure", "rgb", "save"]
 
 WIDTH = 9.4  # inches: a notebook's column; printed over the text width of A4, 8 points become 5.5
-INK, GREY, RED = "#222222", "#9a9a9a", "#e8000b"  # text and axes, what is absent or secondary, what went wrong
+INK, GREY, RED = (
+    "#222222",
+    "#9a9a9a",
+    "#e8000b",
+)  # text and axes, what is absent or secondary, what went wrong
 
 
 def rgb(identity: int) -> tuple[float, float, float]:
