@@ -8,7 +8,6 @@ from minst.samples import load_sample
 from minst.tracking import FrameResult, encode_mask
 from minst.visualize import diagram
 from minst.visualize.recording import Replay, Settings
-from minst.visualize.timeline import plot_timeline
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -23,18 +22,12 @@ class Recorded:
         self.left, self.right = np.zeros((2, 20, 30), bool)
         self.left[5:12, 2:9], self.right[5:12, 20:28] = True, True
         self.truth = [np.stack([self.left, self.right])] * 5 if annotated else None
-        self.images = [np.zeros((20, 30, 3), np.uint8)] * 5
-        self.step = 1
-        self.kernels = self.scores = np.zeros((5, 3))
 
     def __len__(self):
         return 5
 
     def masks(self, t):
         return self.truth[t]
-
-    def soft_mask(self, query, key, t):
-        return self.left.astype(np.float32)
 
 
 def frame(t, found):
@@ -157,21 +150,6 @@ def test_the_halo_surrounds_the_mask_at_its_size_on_the_page():
     box = ET.fromstring(diagram.svg(300, 200, diagram.halo(mask, 300, 200))).find(f"{SVG}rect")
     x, y, w, h = (float(box.get(name)) for name in ("x", "y", "width", "height"))
     assert (x, y, x + w, y + h) == (30 - 7, 50 - 7, 90 + 7, 120 + 7)
-
-
-def test_the_still_shows_rows_and_events(recorded):
-    fig = plot_timeline(recorded, replay_of(recorded), 0)
-    rows = fig.axes[-1]
-    assert [label.get_text() for label in rows.get_yticklabels()] == ["1 fish", "2 fish"]
-    marks = [
-        (line.get_marker(), line.get_xdata()[0])
-        for line in rows.lines
-        if line.get_marker() in ("D", "X")
-    ]
-    assert marks == [("D", 2)] + [("X", 4)] * (recorded.truth is not None)
-    assert fig.texts[0].get_text() == "Query 0 serves identity 1 in 2 of 5 frames"
-    with pytest.raises(ValueError, match="queries 0..2"):
-        plot_timeline(recorded, replay_of(recorded), 3)
 
 
 def test_sample_names_of_classes_are_those_of_the_model():

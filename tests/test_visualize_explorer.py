@@ -125,6 +125,29 @@ def test_nothing_found_is_said(explorer):
     assert "no identity in any frame" in explorer.chart.overlay
 
 
+def test_the_still_shows_tracked_frames_above_the_soft_masks_of_the_query(explorer):
+    fig, replay = explorer.figure(), explorer.replay
+    assert fig.alt.startswith(f"Query {explorer.query} serves identity ")
+    swaps = sum(event.kind == "swap" for event in replay.identity.events)
+    assert (
+        f"takes over {len(replay.handovers)} times, identities are swapped {swaps} times" in fig.alt
+    )
+    shown, titles = (
+        [axes.images[0].get_array() for axes in fig.axes],
+        [t.get_text() for t in fig.texts[2:]],
+    )
+    assert len(shown) == 12 and titles[0] == "frame 1" and titles[5] == "frame 30"
+    served, query = replay.serves(explorer.query), explorer.query
+    now = f"identity {served[29]}" if served[29] else "no identity"
+    assert titles[11] == f"query {query}: {now}"
+    soft = explorer.recording.soft_mask(query, replay.keys[29], 29)
+    color = module.color_of(served[29] or max(set(served) - {0}, key=served.count))
+    np.testing.assert_allclose(shown[11], soft[..., None] * np.array(color), atol=1)
+    assert np.abs(shown[0].astype(int) - explorer.recording.images[0]).max() > 30  # masks are drawn
+    explorer.score.value = 0.95
+    assert "serves no identity" in explorer.figure().alt
+
+
 def test_the_network_runs_once(explorer, monkeypatch):
     monkeypatch.setattr(explorer.recording.model, "encode", None)
     explorer.interval.value, explorer.frame.value, explorer.association.value = 2, 9, "cosine"

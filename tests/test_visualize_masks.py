@@ -81,10 +81,11 @@ def test_tables_of_256_levels_give_what_painting_every_pixel_in_layers_gives(mon
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (64, 96, 3)).astype(np.uint8)
     mask, color, scale = random.random((64, 96)) < 0.5, np.array(color_of(3), float), 2
-    soft = Image.fromarray(drawing._resize(mask.astype(np.uint8) * 255, scale))
+    size = (mask.shape[0] * scale, mask.shape[1] * scale)
+    soft = Image.fromarray(drawing.resized(mask.astype(np.uint8) * 255, size))
     soft = np.asarray(soft.filter(drawing.ImageFilter.GaussianBlur(0.8 * scale))) / 255.0
     distance = 0.8 * scale * math.sqrt(2) * erfinv(2 * soft - 1)
-    expected = drawing._resize(image, scale).astype(float)
+    expected = drawing.resized(image, size).astype(float)
     fill, line = np.clip(distance + 0.5, 0, 1), np.clip(drawing.LINE + 0.5 - np.abs(distance), 0, 1)
     halo = np.clip(drawing.HALO + 0.5 - np.abs(distance), 0, 1)
     for paint, cover in ((color, 0.6 * fill), (255.0, 0.75 * halo), (color, line)):

@@ -13,10 +13,16 @@ from matplotlib.patches import Rectangle
 
 from minst import MobileInst, MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
-from minst.model import FrameOutput
+from minst.model import Frame, FrameOutput
 from minst.visualize import queries as fig2
 from minst.visualize.masks import color_of
-from minst.visualize.queries import choose_queries, plot_query_consistency, query_states
+from minst.visualize.queries import (
+    choose_queries,
+    class_probabilities,
+    plot_query_consistency,
+    query_states,
+)
+from minst.visualize.recording import Recording
 from minst.visualize.style import RED, rgb, save
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
@@ -34,6 +40,19 @@ def blob(y=20, x=30, size=20, shape=(64, 96)):
     return mask
 
 
+def recorded(logits, scores, kernels=None, images=(), probabilities=None, names=()):
+    """A Recording in which it was said: logits (T, N, h, w), scores and probabilities (T, N, K)."""
+    found = object.__new__(Recording)
+    T, N, h, w = logits.shape
+    found.kernels = torch.eye(N).expand(T, N, N)  # so that feature n is the mask of query n
+    found.frames = [Frame(None, None, masks[None], None, (8 * h, 8 * w)) for masks in logits]
+    found.class_scores, found.scores = scores, scores.amax(-1)
+    found.probabilities = scores if probabilities is None else probabilities
+    found.images = images or [np.zeros((8 * h, 8 * w, 3), np.uint8)] * T
+    found.config = SimpleNamespace(class_names=names)
+    return found
+
+
 class Scripted:
     """A model that answers with the annotations of CLIP: query 3 + i has instance i, in frame t instance holds[i, t].
 
@@ -49,6 +68,13 @@ class Scripted:
 
     def eval(self):
         return self
+
+    def encode(self, frame):
+        out, features = self(frame), torch.zeros(1, 16, 12, 16)
+        features[0, : self.queries] = out.mask_logits[0]  # kernels are one-hot
+        found = Frame(self, frame, features, None, (96, 128))
+        found.out = out
+        return found
 
     def __call__(self, frame):
         masks = torch.from_numpy(CLIP.render(self.t).masks).float()
@@ -103,12 +129,12 @@ def test_query_states_are_those_of_single_key_frames(model):
     with torch.inference_mode():
         frame = torch.from_numpy(CLIP.render(3).image).permute(2, 0, 1).float()[None] / 255
         out = model(frame)
-    assert torch.equal(states.kernels[1], out.kernels[0]) and torch.equal(
-        states.mask_logits[1], out.mask_logits[0]
-    )
-    assert torch.equal(states.scores[1], out.scores()[0])
-    assert torch.equal(states.probabilities[1], out.class_logits[0].sigmoid())
-    assert states.soft_masks(5).shape == (3, 96, 128)
+    torch.testing.assert_close(states.kernels[1], out.kernels[0])
+    torch.testing.assert_close(states.mask_logits(1), out.mask_logits[0])
+    torch.testing.assert_close(states.class_scores[1], out.scores()[0])
+    torch.testing.assert_close(states.scores[1], out.scores()[0].amax(-1))
+    torch.testing.assert_close(states.probabilities[1], out.class_logits[0].sigmoid())
+    assert states.soft_mask(5, 1, 1).shape == (96, 128)
     assert len(query_states(model, CLIP, num_frames=11, start=4).images) == 2  # the video ends
     for bad in ({"start": 6}, {"start": -1}, {"num_frames": 0}):
         with pytest.raises(ValueError):
@@ -117,13 +143,14 @@ def test_query_states_are_those_of_single_key_frames(model):
 
 def test_similarity_is_the_cosine_of_kernels(model):
     states = query_states(model, CLIP, num_frames=4)
-    for query, other in ((7, None), (7, 2)):
-        a, b = (
-            states.kernels[:, q].double().numpy()
-            for q in (query, query if other is None else other)
-        )
-        expected = [[u @ v / np.sqrt((u @ u) * (v @ v)) for v in b] for u in a]
-        np.testing.assert_allclose(states.similarity(query, other), expected, atol=1e-5)
+    row = fig2._row(states, 7, [2, 7], None, 1, None)
+
+    def cosine(query, other):
+        a, b = (states.kernels[:, q].double().numpy() for q in (query, other))
+        return [[u @ v / np.sqrt((u @ u) * (v @ v)) for v in b] for u in a]
+
+    np.testing.assert_allclose(row.similarity, cosine(7, 7), atol=1e-5)
+    np.testing.assert_allclose(row.others, [np.mean(cosine(7, 2))], atol=1e-5)
 
 
 def test_chosen_queries_are_strong_and_of_different_objects():
@@ -132,7 +159,7 @@ def test_chosen_queries_are_strong_and_of_different_objects():
         logits[:, query, row : row + 2] = 9.0
     scores = torch.zeros(3, 5, 2)
     scores[:, :, 1] = torch.tensor([0.5, 0.9, 0.6, 0.1, 0.8])
-    states = fig2.QueryStates([], scores, torch.zeros(3, 5, 4), logits, scores)
+    states = recorded(logits, scores)
     assert choose_queries(states) == [1, 2, 0]  # not 4, a copy, nor 3, weak
     assert choose_queries(states, count=2) == [1, 2]
 
@@ -231,8 +258,11 @@ def test_first_holders_are_one_to_one_and_keep_what_they_have():
 
 def test_the_probabilities_are_those_of_the_instances_classes():
     said = torch.rand(2, 5, 3)  # T, N, K
-    states = fig2.QueryStates([], said.sqrt(), torch.zeros(2, 5, 4), torch.zeros(2, 5, 1, 1), said)
-    of = states.of_instances
+
+    def of(clip, count, names):
+        states = recorded(torch.zeros(2, 5, 1, 1), said.sqrt(), probabilities=said, names=names)
+        return class_probabilities(states, clip, count)
+
     clip = SimpleNamespace(labels=np.array([2, 0, 1]))
     for names in (("a", "b", "c"), ()):
         np.testing.assert_array_equal(of(clip, 3, names), said[:, :, [2, 0, 1]])
@@ -270,7 +300,7 @@ def test_the_score_of_the_query_stands_below_each_mask(model):
     fig = plot_query_consistency(model, CLIP, num_frames=5, queries=[6, 2], start=1)
     states = query_states(model, CLIP, 5, 1)
     for query, axes in rows_of(fig).items():
-        expected = dict(enumerate(states.scores[:, query].amax(-1).tolist()))
+        expected = dict(enumerate(states.scores[:, query].tolist()))
         assert scores_below(axes) == pytest.approx(expected, abs=0.0051)
     assert "Below a mask: its score" in fig.texts[1].get_text()
 
@@ -280,18 +310,13 @@ def test_a_sliver_of_an_instance_chooses_no_query():
     truth[0, 0, 10:16, :2] = truth[1:, 0, 8:24, :16] = True  # it comes in: 12, 256 pixels
     logits = torch.full((3, 3, 4, 6), -9.0)
     logits[1:, 2, 1:3, :2] = 9.0
-    images, ones = [np.zeros((32, 48, 3), np.uint8)] * 3, torch.ones(3, 3, 1)
-    states = fig2.QueryStates(images, ones, torch.ones(3, 3, 4), logits, ones)
-    said = [np.ones((3, 3, 1))]
-    exact = fig2._ious
-    try:
-        fig2._ious = lambda *_: np.array([[[1.0], [0], [0]], [[0.0], [0], [1]], [[0.0], [0], [1]]])
-        assert fig2._choose([states], truth, said, None) == ([0], [[2]], [{2: 1}])
-        truth[0, 0, :8, :4] = True  # 44 pixels: more than a tenth
-        assert fig2._choose([states], truth, said, None) == ([0], [[0]], [{0: 1}])
-    finally:
-        fig2._ious = exact
-    np.testing.assert_allclose(exact(states, truth)[1:, :, 0], [[0, 0, 1], [0, 0, 1]], atol=0.5)
+    states, said = recorded(logits, torch.ones(3, 3, 1)), [np.ones((3, 3, 1))]
+    states.truth = truth
+    np.testing.assert_allclose(states.ious(1)[:, 0], [0, 0, 1], atol=0.5)
+    states.ious = lambda t: np.array([[[1.0], [0], [0]], [[0.0], [0], [1]], [[0.0], [0], [1]]])[t]
+    assert fig2._choose([states], truth, said, None) == ([0], [[2]], [{2: 1}])
+    truth[0, 0, :8, :4] = True  # 44 pixels: more than a tenth
+    assert fig2._choose([states], truth, said, None) == ([0], [[0]], [{0: 1}])
 
 
 def test_two_models_are_compared_on_the_same_instances():
@@ -374,7 +399,7 @@ def test_fig2_compares_with_the_annotations_of_the_frames_it_shows():
 
     model = Scripted(start=2)
     fig = plot_query_consistency(model, Watched(), num_frames=3, start=2)
-    assert sorted(asked) == [2, 2, 3, 3, 4, 4]  # once for the image, once for the annotations
+    assert asked == [2, 3, 4]  # once for image and annotations
     assert "(100 %)" in fig.texts[0].get_text()
 
 
@@ -383,13 +408,12 @@ def test_an_instance_that_is_not_visible_is_neither_held_nor_lost():
     truth[[0, 1, 3], 1, :8] = True
     logits = torch.full((4, 3, 2, 2), -9.0)
     logits[[0, 1, 2], 1, 0] = 9.0  # in frame 2 as well, where nothing is
-    images, ones = [np.zeros((16, 16, 3), np.uint8)] * 4, torch.ones(4, 3, 1)
-    states = fig2.QueryStates(images, ones, torch.ones(4, 3, 4), logits, ones)
-    row = fig2._row(states, 1, [1], 1, 2, ("fish",), truth)
+    states = recorded(logits, torch.ones(4, 3, 1), names=("fish",))
+    row = fig2._row(states, 1, [1], 1, 2, truth)
     assert row.held == [True, True, None, False] and row.label == "fish 1.00" and row.others == []
     assert (row.outline == truth[:, 1]).all()
     assert fig2._share([row, row]) == (4, 6, "67 %")
-    assert fig2._row(states, 1, [1], None, 2, (), truth).held == [None] * 4
+    assert fig2._row(states, 1, [1], None, 2, truth).held == [None] * 4
 
 
 def test_the_window_is_tight_inside_and_of_the_frames_shape():
@@ -473,7 +497,7 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     logits[0, 5, 5:7, 6:10] = logits[1, 5, 1:4, 6:10] = 9.0  # another object
     scores = torch.zeros(2, 9, 1)
     scores[:, [2, 5, 7], 0] = torch.tensor([0.9, 0.8, 0.5])
-    states = fig2.QueryStates([image, image], scores, torch.zeros(2, 9, 4), logits, scores)
+    states = recorded(logits, scores, images=[image, image])
 
     def tint(picture, y, x):  # of a pixel: what the opaque part of its colour must have been
         return (picture[y, x] - 0.35 * 166) / 0.65
@@ -485,5 +509,5 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
         np.abs(tint(first, 48, 64) - tint(second, 20, 64)).max() < 3
     )  # the other one keeps its colour as well
     assert np.abs(tint(first, 48, 64) - color_of(1)).max() > 40
-    scores[0, 5] = 0.2  # weak
+    states.scores[0, 5] = 0.2  # weak
     assert np.ptp(fig2._colored(states, 0, [7], {7: 1})[48, 64]) == 0  # grey: not drawn
