@@ -1,13 +1,13 @@
-"""Pictures of a model at work. Every `plot_…` returns a matplotlib Figure, and `save` writes it; `explore` is live.
+"""Pictures of a model at work. Every `plot_…` returns a Figure; `save` writes it.
 
-    what comes out    draw_frame, draw_tracks, animate          masks and identities on frames, as a video
+    what comes out    draw_frame, draw_tracks, animate          masks and identities on frames
     the method's claim    plot_query_consistency                Fig 2: one query, one instance
     on the way there  plot_pipeline, plot_features, plot_attention, plot_kernels, plot_similarity
     learning          plot_matching, plot_assignment, plot_training
-    data              preview_dataset                           a sheet of videos or images with their annotations
-    on the device     plot_latency, plot_layers, plot_roofline  runtimes side by side; time against MACs
+    data              preview_dataset                           a sheet of videos or images
+    on the device     plot_latency, plot_layers, plot_roofline  runtimes; time against MACs
     plain             plot_images, new_figure + headline        what the lessons draw themselves
-    live              explore, interact                         in a notebook; `minst explore` as a page
+    live              explore, interact                         in a notebook; or `minst explore`
 
 Lesson: notebooks/00_start_here.ipynb
 """

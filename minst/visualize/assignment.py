@@ -186,7 +186,7 @@ def draw_numbers(
     gain: np.ndarray | None = None,
     leading_zero: bool = True,
 ) -> None:
-    """A matrix as numbers on shades of grey: the higher the gain (default the number), the darker."""
+    """A matrix as numbers on grey: the higher the gain (default the number), the darker."""
     gain = matrix if gain is None else gain
     shade = (gain - gain.min()) / max(float(np.ptp(gain)), 1e-12)
     axes.imshow(0.45 * shade, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")

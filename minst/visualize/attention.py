@@ -1,12 +1,14 @@
 """Where a query looks: the cross-attention of the global and of the local decoder, over the frame.
 
     frame ─ encode ─> X6 ─ global_tokens ─> X_G (B, S, D);  X_mask ─ local_tokens ─> X_L (B, S, D)
-    queries (B, N, D) ─ cross_attention(queries, X + pos, X) ─> (B, heads, N, S) ─ crop padding ─> (B, heads, N, h, w)
+    queries (B, N, D) ─ cross_attention(queries, X + pos, X) ─> (B, heads, N, S)
+                      ─ crop padding ─> (B, heads, N, h, w)
 
-"x chance": the share of attention inside the query's own mask over the mask's share of the frame; 1 if spread evenly.
+"x chance": the share of attention inside the query's own mask over the mask's share of the frame;
+1 if spread evenly.
 
-Symbols: B batch, N queries, S tokens, D channels, H W frame size, h w = H, W over the token stride, rounded up.
-Assumption: a token stands for its cell of the frame. It has seen more than that: its receptive field is larger.
+Symbols: B batch, N queries, S tokens, D channels, H W frame size, h w = H, W over the token stride,
+rounded up. Assumption: a token stands for its cell of the frame; it has seen more than that.
 
 Lesson: notebooks/04_dual_decoder.ipynb
 """
@@ -40,17 +42,19 @@ LEFT, RIGHT, TOP, GAP, TITLE = 1.22, 0.12, 0.66, 0.06, 0.17  # inches
 
 
 class AttentionMaps(NamedTuple):
-    """Cross-attention of all queries in B frames of a size. Decoder 0 is the global one, 1 local."""
+    """Cross-attention of all queries in B frames of a size. Decoder 0 is global, 1 local."""
 
     weights: tuple[Tensor, Tensor]  # to X_G and to X_L: (B, heads, N, h, w), of sum 1 over h, w
-    stride: int  # a token's cell has stride x stride pixels; the last row and column may overhang the frame
+    # A token's cell has stride x stride pixels; the last row and column may overhang the frame.
+    stride: int
     size: tuple[int, int]  # (H, W) of the frames
 
     def on_frame(self, decoder: int, query: int, image: int = 0) -> np.ndarray:
-        """The maps of one query, smooth, over exactly the frame: (heads, H, W), 1 = even attention."""
+        """The maps of one query, smooth, over the frame: (heads, H, W), 1 = even attention."""
         weights = self.weights[decoder][image, :, query].float().cpu()  # (heads, h, w)
         blur = self.stride // 4
-        # bilinear, its creases rounded: row by row, column by column (bicubic shows attention where there is none)
+        # Bilinear, its creases rounded: row by row, column by column.
+        # (Bicubic shows attention where there is none.)
         ramps = [
             F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear")
             for n in weights.shape[1:]
@@ -64,7 +68,7 @@ class AttentionMaps(NamedTuple):
         ).numpy()
 
     def inside(self, decoder: int, query: int, mask: np.ndarray, image: int = 0) -> np.ndarray:
-        """The share of a query's attention that falls inside a mask (H, W) bool: (heads,) in [0, 1]."""
+        """The share of a query's attention inside a mask (H, W) bool: (heads,) in [0, 1]."""
         mask = torch.from_numpy(np.asarray(mask, dtype=np.float32))
         overhang = (0, -self.size[1] % self.stride, 0, -self.size[0] % self.stride)
         pixels = F.pad(torch.stack([mask, torch.ones_like(mask)]), overhang)
@@ -76,8 +80,8 @@ class AttentionMaps(NamedTuple):
 def attention_maps(model: MobileInst, frames: Frame | Tensor | np.ndarray) -> AttentionMaps:
     """Cross-attention weights of both decoders, without padded tokens.
 
-    frames: what `model.encode` gave (nothing is encoded twice), a tensor (B, 3, H, W) in [0, 1], or one image
-    (H, W, 3) in bytes. A token that is padding of its frame only (see `pad_batch`) has weight 0.
+    frames: what `model.encode` gave (nothing is encoded twice), a tensor (B, 3, H, W) in [0, 1], or
+    one image (H, W, 3) in bytes. A token that is padding alone (see `pad_batch`) has weight 0.
     """
     with evaluating(model):
         if not isinstance(frames, Frame):
@@ -186,7 +190,7 @@ def _panel(axes: Axes, image: np.ndarray, light: np.ndarray, soft: np.ndarray, c
 
 
 def _color(mask: np.ndarray, truth: np.ndarray | None, place: int) -> tuple | str:
-    """The colour of the instance (of M, H, W) that a mask covers; else of its place, if no truth is known."""
+    """The colour of the instance that a mask covers; of its place if no truth is known."""
     if truth is None:
         return rgb(place + 1)
     ious = mask_ious(mask[None], truth)[0]

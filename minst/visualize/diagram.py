@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 from minst.visualize.masks import class_name, color_of
+from minst.visualize.recording import Replay
 from minst.visualize.style import INK, RED
-
-if TYPE_CHECKING:
-    from minst.visualize.recording import Replay
 
 __all__ = ["captions", "chart", "halo", "svg"]
 
@@ -63,7 +60,7 @@ def chart(
 ) -> str:
     """Similarity strips and timeline, with frame `t` marked.
 
-    own (T,): cosine of the query's kernel in use with its own in all frames; every (T, N): with all.
+    own (T,): cosine of the query's kernel in use with its own over time; every (T, N): with all.
     """
     others = np.delete(every, query, axis=1)
     strips = {f"kernel of query {query}, itself": own}
@@ -209,7 +206,7 @@ def _marks(replay: Replay) -> list[tuple[int, int, str, str]]:
     return marks
 
 
-# What marks an event, about its place; what else the legend shows, and whether it takes annotations.
+# What marks an event, about its place; the legend: mark, words, does it take annotations?
 SHAPES = {
     "handover": _tag("path", d="M0 -6l5 6-5 6-5-6z", fill="#fff", stroke=INK),
     "swap": _tag("circle", r=7, fill=RED)

@@ -2,9 +2,10 @@
 
     Recording ─ replay(Settings) ─> Replay ─┬─ tracked frame (click an object: its query)
         │                                   ├─ timeline of all identities (hand-overs, swaps)
-        └─ the selected query ──────────────┴─ soft mask, attention in X_G and X_L, similarity of its kernels over time
+        └─ the selected query ──────────────┴─ soft mask, attention in X_G and X_L, its kernels
 
-The network runs once (with a progress bar); afterwards a control only replays the tracker and draws what is looked at.
+The network runs once (with a progress bar); afterwards a control only replays the tracker and draws
+what is looked at.
 `explore` shows it in a notebook, `minst explore` as a page of its own (`minst.visualize.serve`).
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
@@ -84,7 +85,7 @@ def explore(
 
 
 class Explorer:
-    """What `explore` returns: `widget`, the whole of it, and `figure()`, a still without a kernel."""
+    """What `explore` returns: `widget`, the whole of it; `figure()`, a still of it."""
 
     def __init__(self, settings: Settings = Settings()):
         self.settings = settings
@@ -113,7 +114,7 @@ class Explorer:
         self._open_controls(shots)
 
     def compute_safely(self, *args) -> None:
-        """`compute` in a thread: an error is shown on the page, which would otherwise wait for ever."""
+        """`compute` in a thread: an error is shown on the page, which else would wait for ever."""
         try:
             self.compute(*args)
         except Exception as error:  # whatever it is: a traceback in a thread is seen by nobody
@@ -260,7 +261,7 @@ class Explorer:
         return diagram.svg(width, height, box)
 
     def _color(self, t: int) -> tuple[int, int, int]:
-        """The colour of the identity that the selected query serves in frame `t`, or most often; or grey."""
+        """That of the identity which the query serves in frame `t`, or most often; or grey."""
         served = self.replay.serves(self.query)
         now = served[t] or max(served, key=lambda i: (i > 0, served.count(i)))
         return color_of(now) if now else (150, 150, 150)
@@ -271,7 +272,7 @@ class Explorer:
         return (mask[..., None] * np.array(self._color(t))).astype(np.uint8)
 
     def _tiles(self, t: int) -> tuple[bytes, str]:
-        """Soft mask and attention of the selected query, one above the other, and their captions."""
+        """Soft mask and attention of the selected query, one above the other, with captions."""
         recording, key = self.recording, self.replay.keys[t]
         maps = attention_maps(recording.model, recording.frames[key])
         pictures, captions = [self._soft(t)], [f"soft mask of query {self.query}"]
@@ -317,7 +318,7 @@ class Explorer:
     # ------------------------------------------------------------------------ without a kernel
 
     def figure(self) -> Picture:
-        """A still: six frames with all identities, and below each the selected query's soft mask."""
+        """A still: six frames with all identities, and below each the query's soft mask."""
         recording, replay, s = self.recording, self.replay, self.settings
         served = replay.serves(self.query)
         times = sorted({round(t) for t in np.linspace(0, len(recording) - 1, STILL)})

@@ -1,9 +1,10 @@
 """What the network makes of a frame: its feature maps as colours.
 
-    frame ─ backbone ─> X3, X4, X5, X6 ─ lateral ─> before ─ semantic enhancer (X6) ─> after ─ fusion ─> X_mask
-                        1/8 1/16 1/32               at each of the levels 3, 4, 5                        1/8
+    frame ─ backbone ─> X3, X4, X5, X6 ─ lateral ─> before ─ semantic enhancer (X6) ─> after
+                        1/8 1/16 1/32               at each of the levels 3, 4, 5
+                                                    after ─ fusion ─> X_mask 1/8
 
-    (C, h, w) ─ PCA over the h w positions ─> its three directions of largest variance ─> red, green, blue
+    (C, h, w) ─ PCA over the positions ─> three directions of largest variance ─> red, green, blue
 
 Panels can be compared by colour only where they share a PCA: before and after one enhancer.
 
@@ -45,7 +46,7 @@ class FrameFeatures(NamedTuple):
 
 
 def frame_features(model: MobileInst, image: np.ndarray) -> FrameFeatures:
-    """The feature maps of one image (H, W, 3) in bytes, caught on their way through `model.encode`."""
+    """The feature maps of an image (H, W, 3) in bytes, caught on their way through `encode`."""
     caught: dict[str, tuple] = {}  # name -> what went in, what came out
 
     def catch(name):
@@ -76,9 +77,10 @@ def frame_features(model: MobileInst, image: np.ndarray) -> FrameFeatures:
 
 
 def pca_rgb(*maps: Tensor) -> tuple[list[np.ndarray], float]:
-    """Maps (C, h_i, w_i), C >= 3 -> pictures (h_i, w_i, 3) in [0, 1] by one PCA for all; the share of variance shown.
+    """Maps (C, h_i, w_i), C >= 3 -> pictures (h_i, w_i, 3) in [0, 1]; the share of variance shown.
 
-    The sign of a direction is free; here its largest channel counts positive, so that no picture flips between runs.
+    One PCA for all. The sign of a direction is free; here its largest channel counts positive, so
+    that no picture flips between runs.
     """
     x = torch.cat([m.detach().double().flatten(1) for m in maps], dim=1)  # (C, P)
     x = x - x.mean(1, keepdim=True)
@@ -101,7 +103,7 @@ def pca_rgb(*maps: Tensor) -> tuple[list[np.ndarray], float]:
 def plot_features(model: MobileInst, video, frame: int = 0) -> Picture:
     """X3, X4, X5, X6 and X_mask of a frame as colours; each level before and after its enhancer.
 
-    video: a clip with `render(t)` or any iterable of frames. ValueError for a frame that is not there.
+    video: a clip with `render(t)` or any iterable. ValueError for a frame that is not there.
     """
     image = frame_at(video, frame)
     maps, strides, before, after = frame_features(model, image)
@@ -133,7 +135,7 @@ def plot_features(model: MobileInst, video, frame: int = 0) -> Picture:
 
 
 def frame_at(video, frame: int) -> np.ndarray:
-    """Image (H, W, 3) number `frame` of a clip with `render(t)` or of an iterable; ValueError where there is none."""
+    """Image (H, W, 3) number `frame` of a clip or iterable; ValueError where there is none."""
     if frame != int(frame) or frame < 0:
         raise ValueError(f"frame is {frame}; frames are counted 0, 1, 2, ...")
     image = next(frames_of(video, int(frame)), None)

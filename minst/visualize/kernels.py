@@ -1,14 +1,14 @@
 """What a kernel knows of its query and of its instance, and how two key frames are associated.
 
-    T key frames ─ model ─> kernels (T, N, D) ─ PCA ─> (T, N, 2)                                    plot_kernels
+    T key frames ─ model ─> kernels (T, N, D) ─ PCA ─> (T, N, 2)                        plot_kernels
                                               └ less the mean of each query ─ PCA ─> (T, N, 2)
     kernels of two frames ─ cosine | cosine, centred per query | dice of masks ┐
-    scores of two frames ─────────────────────────────────────── s_old * s_new ┴─> (N, N)           plot_similarity
+    scores of two frames ─────────────────────────────────────── s_old * s_new ┴─> plot_similarity
 
     sum |K_t^q - mean|^2  =  sum |mean^q - mean|^2  +  sum |K_t^q - mean^q|^2
          all variance           between queries            within a query, over time
 
-Symbols: T frames, N queries, M instances, D channels. Instance m = 0, 1, .. has the colour m + 1 in every figure.
+Symbols: T frames, N queries, M instances, D channels. Instance m = 0, 1, .. has the colour m + 1.
 
 Assumption: a query holds the instance that `assign_queries` gives it: of those with IoU >= 0.5 it
     has the best matching score. Several queries may segment one instance: an association is right
@@ -57,7 +57,7 @@ TAG = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.85}  # abo
 def plot_kernels(
     model: MobileInst, video, num_frames: int | None = None, start: int = 0
 ) -> Picture:
-    """All kernels of all frames in their plane of largest variance; beside it less each query's mean.
+    """All kernels in their plane of largest variance; beside it less each query's mean kernel.
 
     video: a clip with `render(t)` or an iterable of frames; without annotations the colours are the
     identities that `KernelTracker` (association "mask", every frame a key frame) finds.
@@ -179,7 +179,7 @@ def plot_similarity(
 
 
 def _owners(recording: Recording, video) -> tuple[np.ndarray, list[str], str]:
-    """What every query holds in every frame (T, N), -1 for nothing; names of the things; who says so."""
+    """What each query holds in each frame (T, N), -1: nothing; the things' names; who says so."""
     names = instance_names(recording.model, video)
     owner = np.full(recording.scores.shape, -1)
     if names:
@@ -211,7 +211,7 @@ def _held(recording: Recording, said: np.ndarray, t: int) -> tuple[np.ndarray, d
 
 
 def _explained(x: Tensor, groups: np.ndarray) -> float:
-    """The share of the variance of x (n, D) that lies between the groups (n,); 0 if nothing varies."""
+    """The share of the variance of x (n, D) between the groups (n,); 0 if nothing varies."""
     x = x - x.mean(0)
     parts = [x[groups == g] for g in np.unique(groups)]
     between = sum(len(part) * float(part.mean(0).square().sum()) for part in parts)
@@ -219,7 +219,7 @@ def _explained(x: Tensor, groups: np.ndarray) -> float:
 
 
 def _cloud(axes, kernels: Tensor, basis: Tensor, owner: np.ndarray, labels: dict) -> None:
-    """Kernels (T, N, D) on the first two principal axes of `basis` (n, D). labels: {text: (queries, instance)}."""
+    """Kernels (T, N, D) on two principal axes of `basis` (n, D). labels: {text: (queries, m)}."""
     mean = basis.mean(0)
     _, sizes, directions = torch.linalg.svd(basis - mean, full_matrices=False)
     points = np.zeros((*owner.shape, 2))

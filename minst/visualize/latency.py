@@ -1,6 +1,6 @@
-"""How long a frame takes in each runtime, on one core: bars of the table that `bench_mobile` measures.
+"""How long a frame takes in each runtime, on one core: bars of what `bench_mobile` measures.
 
-    rows of minst.mobile.compare.bench_mobile -> plot_latency     a panel for each model (down) and frame size (across)
+    rows of minst.mobile.compare.bench_mobile -> plot_latency     a panel a model and frame size
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -84,13 +84,14 @@ def _panel(axes, rows: list[dict], runtimes: list[str]) -> None:
 
 
 def _finding(rows: list[dict]) -> str:
-    """The runtime that needs least of eager's time, by the geometric mean over all panels that have both."""
+    """The runtime that needs least of eager's time, by the geometric mean over all panels."""
     ratios: dict[str, list[float]] = {}
     for row in rows:
         if row["to_eager"] is not None and row["runtime"] != "eager":
             ratios.setdefault(row["runtime"], []).append(row["to_eager"])
     if not ratios:
-        return f"A key frame takes {_number(min(row['median_ms'] for row in rows))} ms at best on one core"
+        best = _number(min(row["median_ms"] for row in rows))
+        return f"A key frame takes {best} ms at best on one core"
     means = {runtime: exp(mean(map(log, values))) for runtime, values in ratios.items()}
     best = min(means, key=means.get)
     if means[best] >= 1:

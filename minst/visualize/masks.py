@@ -1,12 +1,13 @@
-"""Masks and identities drawn on frames: the same identity has the same colour in every picture of this package.
+"""Masks and identities drawn on frames: an identity has the same colour in every picture.
 
-    video, VideoResult ─ draw_tracks ─> annotated frames (sH, sW, 3) bytes ─ animate ─> Player | .mp4 | .gif | .html
+    video, VideoResult ─ draw_tracks ─> frames (sH, sW, 3) bytes ─ animate ─> Player or a file
     one frame, its masks and ids ─ draw_frame ─┘
 
-A contour that is smooth at any scale: blur the enlarged mask a little, m = G_sigma * mask. At a distance d inside a
-straight edge m = (1 + erf(d / (sigma sqrt 2))) / 2; solved for d (pixels), it gives fill, line and halo as ramps of d.
+A contour that is smooth at any scale: blur the enlarged mask a little, m = G_sigma * mask. At a
+distance d inside a straight edge m = (1 + erf(d / (sigma sqrt 2))) / 2; solved for d (pixels), it
+gives fill, line and halo as ramps of d.
 
-Labels do not jump: each is tied to the box of its mask, smoothed over time within a run of frames in which it is seen.
+Labels do not jump: each is tied to the box of its mask, smoothed over a run of frames.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -43,7 +44,8 @@ __all__ = [
     "place_labels",
 ]
 
-# Okabe and Ito's colours, told apart with every common kind of colour vision; then lighter, then darker ones
+# Okabe and Ito's colours, told apart with every common kind of colour vision; then lighter and
+# darker ones.
 PALETTE = (
     (0, 114, 178),
     (230, 159, 0),
@@ -76,9 +78,9 @@ def draw_frame(
 ) -> np.ndarray:
     """Masks half transparent with crisp contours, a tag for each: (H, W, 3) -> (sH, sW, 3) bytes.
 
-    masks (n, H, W) bool, the last on top; ids choose the colours; texts: None draws no tags, "" none
-    for that mask. scale: how much to enlarge; default 2 for frames up to 400 pixels, so that tags
-    are legible, else 1. anchors: the point (x, y), in pixels of `image`, above which a tag stands;
+    masks (n, H, W) bool, the last on top; ids choose the colours; texts: None draws no tags, ""
+    none for that mask. scale: how much to enlarge; default 2 up to 400 pixels, so that tags are
+    legible, else 1. anchors: the point (x, y), in pixels of `image`, above which a tag stands;
     default the top of the mask. opacity: of the masks, 0 to 1.
     """
     masks = [np.asarray(mask, dtype=bool) for mask in masks]
@@ -203,9 +205,9 @@ def ground_truth_result(clip) -> VideoResult:
 def place_labels(
     anchors: Sequence[tuple[float, float]], sizes: Sequence[tuple[int, int]], frame: tuple[int, int]
 ) -> list[tuple[int, int, int, int]]:
-    """Boxes (x0, y0, x1, y1) of tags of `sizes` (w, h) above their anchors (x, y), inside a frame (width, height).
+    """Boxes (x0, y0, x1, y1) of tags of `sizes` (w, h) above anchors (x, y), in a frame (w, h).
 
-    A tag that would cover one placed before it gives way upwards or downwards, by as little as will do.
+    A tag that would cover one placed before it gives way up or down, by as little as will do.
     """
     placed: list[tuple[int, int, int, int]] = []
     for (x, y), (w, h) in zip(anchors, sizes):

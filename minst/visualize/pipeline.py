@@ -6,8 +6,9 @@
           training:                            |                              '-> matching, losses
                                                '-> local decoder of frame t + delta ---^
 
-Nothing is typed in: the model runs once on tensors without data (device "meta"); shapes, the share of each block in
-the multiply-accumulates (MACs) and the switches of an ablation are read from that run and from the config.
+Nothing is typed in: the model runs once on tensors without data (device "meta"); shapes, the share
+of each block in the multiply-accumulates (MACs) and the switches of an ablation are read from that
+run and from the config.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -59,7 +60,7 @@ def plot_pipeline(
     size: tuple[int, int] = (640, 640),
     highlight: str | None = None,
 ) -> Picture:
-    """The way of a frame of `size` (H, W) through a model (default: a new "shapes-tiny"), with all shapes.
+    """The way of a frame of `size` (H, W) through a model (default: a new "shapes-tiny").
 
     highlight: the block to light, a name of `BLOCKS`; None lights all. Raises ValueError for
     another name or size.

@@ -1,9 +1,10 @@
 """A data set on one sheet: frames with masks, identities and categories, as a reader gives them.
 
-    folder ─ YouTubeVIS ─> a row of frames for each video: the same colour is the same instance, in every frame
-           └ COCO       ─> images beside one another in rows of one height: colours tell instances apart
+    folder ─ YouTubeVIS ─> a row of frames for each video: one colour is one instance in it
+           └ COCO       ─> images in rows of one height: colours tell instances apart
 
-What cannot be read is drawn as an empty frame with the reason, so that one broken image does not hide the others.
+What cannot be read is drawn as an empty frame with the reason, so that one broken image does not
+hide the others.
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -40,7 +41,7 @@ def preview_dataset(
     annotations: str | Path | None = None,
     count: int = 12,
 ) -> Picture:
-    """A sheet of `count` videos or images, evenly spaced over the data set. Without annotations: frames alone.
+    """A sheet of `count` videos or images, evenly spaced over a data set, with any annotations.
 
     Raises what the readers raise for an annotation file that is missing or broken, and ValueError
     for count < 1.

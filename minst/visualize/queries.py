@@ -103,7 +103,7 @@ def class_probabilities(recording: Recording, video, count: int) -> np.ndarray:
 
 
 def choose_queries(recording: Recording, count: int = MAX_ROWS) -> list[int]:
-    """The queries of highest mean score, without weak ones and those that segment what another does."""
+    """The queries of best mean score, but for weak ones and those that repeat another."""
     masks = (recording.mask_logits(t).sigmoid().flatten(1) for t in range(len(recording)))
     overlap = torch.stack([pairwise_dice(m, m) for m in masks]).mean(0)  # (N, N)
     scores = recording.scores.mean(0)  # (N,)
@@ -148,9 +148,8 @@ def plot_query_consistency(
             raise ValueError(f"queries {list(queries)}: {words}")
         queries = [int(q) for q in queries]
     truth = None if shots.truth is None else np.stack(shots.truth)  # (T, M, H, W)
-    said = (
-        [] if truth is None else [class_probabilities(r, video, truth.shape[1]) for r in recordings]
-    )
+    of = recordings if truth is not None else ()
+    said = [class_probabilities(recording, video, truth.shape[1]) for recording in of]
     instances, picks, identities = _choose(recordings, truth, said, queries)
     rows = [
         [_row(r, query, chosen, m, colors[query], truth) for query, m in zip(chosen, instances)]
@@ -167,7 +166,7 @@ def plot_query_consistency(
 
 
 def _choose(recordings: list[Recording], truth, said: list[np.ndarray], queries) -> tuple:
-    """The instance of each row (None: unknown), each model's queries for them, its {query: identity}.
+    """The rows' instances (None: unknown), each model's queries for them, its {query: identity}.
 
     truth: (T, M, H, W) or None. said: of each model the probabilities (T, N, M) of the instances'
     classes. queries: of the first model, or None. An identity is a colour: instance + 1 for the
@@ -214,7 +213,7 @@ def _first_holders(ious: np.ndarray, said: np.ndarray) -> dict[int, int]:
 
 
 def _most_similar(mine: Recording, queries: list[int], other: Recording) -> list[int]:
-    """For each query, another model's of the most similar soft mask in the first frame where it has one; one-to-one."""
+    """For each query another model's of the most similar mask, where it first has one."""
     overlap = []
     for query in queries:
         masks = torch.stack([mine.mask_logits(t)[query] for t in range(len(mine))]).flatten(1)
@@ -293,7 +292,7 @@ def _page(strips: list, rows: list[list[_Row]], names: list[str], start: int) ->
 
 
 def _share(rows: list[_Row]) -> tuple[int, int, str]:
-    """How often these queries hold their instances, of how many times in which those are visible."""
+    """How often these queries hold their instances, of how often those are visible."""
     seen = [h for row in rows for h in row.held if h is not None]
     return sum(seen), len(seen), f"{100 * sum(seen) / max(len(seen), 1):.0f} %"
 
@@ -323,16 +322,15 @@ def _finds_something(recording: Recording) -> bool:
 
 
 def _colored(recording: Recording, t: int, queries: Sequence[int], identities: dict) -> np.ndarray:
-    """Frame t with the masks of the chosen queries over those of other good ones that segment something else."""
+    """Frame t: masks of the chosen queries over those of other good ones, of something else."""
     scores = recording.scores[t]
     masks = recording.mask_logits(t).sigmoid().flatten(1)
     overlap = pairwise_dice(masks, masks[list(queries)]).amax(-1)  # (N,) with the chosen
     others = ((scores >= VISIBLE_SCORE) & (overlap < DUPLICATE_DICE)).nonzero().flatten().tolist()
     order = [q for q in others if q not in queries]
     order += sorted(queries, key=lambda q: float(scores[q]))
-    own = (
-        max(identities.values()) + 1
-    )  # the others have colours of their own, the same in all frames
+    # The others have colours of their own, the same in all frames.
+    own = max(identities.values()) + 1
     ids = [identities.get(q, own + q) for q in order]
     image = faded(recording.images[t])  # so that colour means query and nothing else
     return draw_frame(image, recording.found(t, order), ids, scale=1, opacity=0.65)
@@ -350,7 +348,7 @@ def _strip(axes, cells: list[np.ndarray]) -> None:
 
 
 def _mask_row(axes, row: _Row, words: str) -> None:
-    """The soft mask of one query in every frame, in a window that holds all that is ever covered."""
+    """The soft mask of a query in every frame, in a window that holds all that is ever covered."""
     outline = np.zeros(row.soft.shape, bool) if row.outline is None else row.outline
     window = _window((row.soft >= 0.5).any(0) | outline.any(0))
     color = np.array(row.color)
@@ -384,7 +382,7 @@ def _mask_row(axes, row: _Row, words: str) -> None:
 
 
 def _window(ever: np.ndarray) -> tuple[slice, slice]:
-    """The smallest window of the frame's own shape about a mask (H, W), with a margin; all if empty."""
+    """The least window of the frame's shape about a mask (H, W), with a margin; all if empty."""
     ever = ever if ever.any() else ~ever
     ends = [np.flatnonzero(ever.any(axis))[[0, -1]] for axis in (1, 0)]
     share = 1.12 * max((last - first + 1) / n for (first, last), n in zip(ends, ever.shape))
@@ -415,7 +413,7 @@ def _similarity_matrices(matrices: list[tuple], scale) -> None:
 
 
 def _tracks(axes, rows: list[_Row], words: str) -> None:
-    """A line of cells for each query: held, not held, instance not visible; and the share beside."""
+    """A line of cells for each query: held, not held, not visible; and the share beside."""
     beside = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
     beside |= {"va": "center", "fontsize": 7}
     for i, row in enumerate(rows):

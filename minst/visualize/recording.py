@@ -1,12 +1,12 @@
-"""A clip computed once and then looked at from all sides: the network sees each frame once, trackers only replay it.
+"""A clip computed once and then looked at from all sides: the network sees each frame once.
 
     video ─ read_frames ─> at most `max_frames` images ─ encode ─> Recording ─ replay ─> Replay
 
 A Recording has a Frame for each, which is decoded once and remembers it: a KernelTracker with
 another T, association or threshold runs over 30 frames in some 50 ms on one core.
 
-Memory is bounded: of a longer video every k-th frame is kept (k = 2, 4, 8, ... grows while it is read), and large
-frames are made smaller.
+Memory is bounded: of a longer video every k-th frame is kept (k = 2, 4, 8, ... grows while it is
+read), and large frames are made smaller.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -156,7 +156,7 @@ class Recording:
         return upsample_masks(logits, self.images[t].shape[:2])[0, 0].sigmoid().cpu().numpy()
 
     def similarity(self, query: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-        """cos of a query's kernel in frame `key` with its own of all frames (T,), with all (T, N)."""
+        """cos of a query's kernel of frame `key` with its own over time (T,), with all (T, N)."""
         cosine = cosine_similarity(self.kernels[key, query][None], self.kernels.flatten(0, 1))
         cosine = cosine.view(len(self), -1).cpu().numpy()  # (T, N)
         return cosine[:, query], cosine
@@ -186,7 +186,7 @@ class Replay:
         return [next((i for i, q in zip(f.ids, f.queries) if q == query), 0) for f in self.frames]
 
     def query_at(self, t: int, x: float, y: float) -> int | None:
-        """The query of the best mask at a point of frame `t`; x, y in [0, 1] of width and height. None: no mask."""
+        """The query of the best mask at a point of frame `t`, x, y in [0, 1]; None if none."""
         frame = self.frames[t]
         masks = frame.masks()
         if not len(masks):

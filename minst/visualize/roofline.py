@@ -1,7 +1,7 @@
-"""Why milliseconds do not follow MACs: the layers along the network, and under the roof of the core they ran on.
+"""Why milliseconds do not follow MACs: the layers along the network, and under their core's roof.
 
-    rows of minst.mobile.roofline.layer_table -> plot_layers     share of MACs above, share of time below, block by block
-                        and core_peak's peak  -> plot_roofline   GFLOP/s over FLOP / byte, a dot a layer
+    rows of minst.mobile.roofline.layer_table -> plot_layers     MACs above, time below, by block
+                        and core_peak's peak  -> plot_roofline   GFLOP/s over FLOP / byte
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -151,7 +151,7 @@ def _totals(rows: list[dict]) -> tuple[int, float]:
 
 
 def _blocks(rows: list[dict]) -> list[tuple[tuple[str, str], list[dict]]]:
-    """((part, label), its rows): by layer or stage in backbone and mask decoder, the other parts whole."""
+    """((part, label), its rows): layers or stages of backbone and mask decoder, else parts."""
     blocks: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
         inner = ".".join(row["name"].split(".")[1 : 2 if row["part"] == "mask decoder" else 3])

@@ -1,4 +1,4 @@
-"""The explorer as a web page of its own: a notebook of one cell, shown by Voilà, a kernel for every visitor.
+"""The explorer as a web page: a notebook of one cell, shown by Voilà, a kernel for every visitor.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -70,7 +70,7 @@ def serve(
 def open_clip(source: str):
     """A shipped clip by name, the first clip of a folder in YouTube-VIS form, a video, or images.
 
-    Returns a clip with `render(t)`, or an iterator of frames. Raises FileNotFoundError or ValueError.
+    Returns a clip with `render(t)` or an iterator of frames. FileNotFoundError or ValueError.
     """
     from minst.data.layouts import find_annotations
     from minst.data.video import read_video

@@ -4,8 +4,8 @@ Figures are made without pyplot, so that none is shown or kept by accident: a fu
 Figure, a notebook shows the last value of a cell (no `%matplotlib inline` is needed), `save`
 writes it.
 
-    fig = new_figure()                                  no height: it grows with what is placed on it
-    fig.place(left, top, width, height) -> Axes         all in inches from its upper left corner
+    fig = new_figure()                             no height: it grows with what is placed on it
+    fig.place(left, top, width, height) -> Axes    all in inches from its upper left corner
     fig.write(left, top, "words")
     headline(fig, "what the figure shows", "how to read it")
 

@@ -1,8 +1,9 @@
-"""How a training went: every number of its log over the iterations, one run alone or several compared.
+"""How a training went: every number of its log over the iterations, one run or several compared.
 
-    log.jsonl (iteration, loss, cls, dice, ...), train.json beside it (the learning rate) -> a panel for each number
+    log.jsonl (iteration, loss, cls, dice, ...), train.json beside it (the learning rate) -> panels
 
-Assumption: an iteration that stands twice in a log was computed again after an interruption: the later line wins.
+Assumption: an iteration that stands twice in a log was computed again after an interruption: the
+later line wins.
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -40,7 +41,7 @@ SMOOTH = 0.035  # sigma of the smoothing, as a share of the points of a part
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The entries of a log.jsonl (or a run's folder) by iteration, each once, "lr" added where train.json tells it."""
+    """The entries of a log.jsonl (or a run's folder), each once; "lr" if train.json tells it."""
     path = Path(path) / "log.jsonl" if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise ValueError(f"plot_training: there is no file {path}")
