@@ -45,6 +45,14 @@ def test_rows():
     assert len({round(axes.get_position().y0, 3) for axes in fig.axes}) == 3
 
 
+def test_titles_stand_below_the_middle_of_their_images():
+    fig = visualize.plot_images([np.zeros((2, 4), bool)] * 3, ["a", "longer", "c"], columns=2)
+    for axes, title in zip(fig.axes, fig.texts[2:], strict=True):
+        image, words = axes.get_window_extent(), title.get_window_extent()
+        assert words.x0 + words.x1 == pytest.approx(image.x0 + image.x1, abs=4)
+        assert image.y0 - 10 < words.y1 <= image.y0
+
+
 @pytest.mark.parametrize(
     "images, titles, words",
     [
