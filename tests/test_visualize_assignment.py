@@ -28,7 +28,9 @@ class OneFrame:
         return 1
 
     def render(self, t):
-        return SimpleNamespace(image=np.zeros((*self.masks.shape[1:], 3), np.uint8), masks=self.masks)
+        return SimpleNamespace(
+            image=np.zeros((*self.masks.shape[1:], 3), np.uint8), masks=self.masks
+        )
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +40,15 @@ def model(make_model):
 
 def boxes(axes):
     found = [p for p in axes.patches if isinstance(p, Rectangle)]
-    return {(round(p.get_y() + p.get_height() / 2), round(p.get_x() + p.get_width() / 2)) for p in found}
+    return {
+        (round(p.get_y() + p.get_height() / 2), round(p.get_x() + p.get_width() / 2)) for p in found
+    }
 
 
 def rings(axes):
-    return {(round(p.center[1]), round(p.center[0])) for p in axes.patches if isinstance(p, Ellipse)}
+    return {
+        (round(p.center[1]), round(p.center[0])) for p in axes.patches if isinstance(p, Ellipse)
+    }
 
 
 def words(fig):
@@ -50,7 +56,10 @@ def words(fig):
 
 
 def names(axes):
-    return [[text.get_text() for text in labels] for labels in (axes.get_yticklabels(), axes.get_xticklabels())]
+    return [
+        [text.get_text() for text in labels]
+        for labels in (axes.get_yticklabels(), axes.get_xticklabels())
+    ]
 
 
 def numbers(axes, shape):
@@ -80,13 +89,21 @@ def test_boxed_is_the_best_of_all_permutations(maximize):
         assert boxes(fig.axes[0]) == {(i, j) for j, i in enumerate(best)}
         own = matrix.argmax(0) if maximize else matrix.argmin(0)
         assert rings(fig.axes[0]) == {(int(i), j) for j, i in enumerate(own) if best[j] != i}
-        assert f"sum {sums[best]:.2f}, the {'largest' if maximize else 'smallest'} there is" in words(fig)[1]
+        assert (
+            f"sum {sums[best]:.2f}, the {'largest' if maximize else 'smallest'} there is"
+            in words(fig)[1]
+        )
         shade = fig.axes[0].images[0].get_array()
-        assert (shade.argmax(), shade.argmin())[:: 1 if maximize else -1] == (matrix.argmax(), matrix.argmin())
+        assert (shade.argmax(), shade.argmin())[:: 1 if maximize else -1] == (
+            matrix.argmax(),
+            matrix.argmin(),
+        )
 
 
 def test_a_given_solution_is_drawn_and_compared_with_the_best():
-    fig = plot_assignment(CONFLICT, solution=(torch.tensor([0, 2]), torch.tensor([0, 2])), title="greedy")
+    fig = plot_assignment(
+        CONFLICT, solution=(torch.tensor([0, 2]), torch.tensor([0, 2])), title="greedy"
+    )
     assert boxes(fig.axes[0]) == {(0, 0), (2, 2)} and rings(fig.axes[0]) == {(0, 1)}
     assert words(fig)[0] == "greedy" and "sum 1.50, the largest would be 2.25" in words(fig)[1]
 
@@ -136,7 +153,9 @@ def test_matching_is_that_of_the_matcher(model, frame):
     shown = [int(name.removeprefix("query ")) for name in names(axes)[0]]
     assert len(shown) == len(set(shown)) == 12
     assert {(shown[i], j) for i, j in boxes(axes)} == set(zip(rows.tolist(), columns.tolist()))
-    assert [j for _, j in sorted(boxes(axes))] == sorted(columns.tolist())  # below each other, by instance
+    assert [j for _, j in sorted(boxes(axes))] == sorted(
+        columns.tolist()
+    )  # below each other, by instance
     assert numbers(axes, (12, len(seen))) == pytest.approx(scores[shown].numpy(), abs=0.0051)
     assert names(axes)[1] == [f"{CATEGORIES[CLIP.labels[m]]} {m + 1}" for m in seen]
     assert f"{len(seen)} of 16 queries" in words(fig)[0]
@@ -159,12 +178,20 @@ def test_matching_leaves_out_what_is_not_visible_and_counts_duplicates():
         config, pixel_mean = SimpleNamespace(class_names=("a", "b", "c")), torch.zeros(1)
 
         def eval(self):
-            return lambda frame: SimpleNamespace(class_logits=classes, mask_logits=logits, kernels=torch.zeros(1, 6, 4))
+            return lambda frame: SimpleNamespace(
+                class_logits=classes, mask_logits=logits, kernels=torch.zeros(1, 6, 4)
+            )
 
     fig = plot_matching(Scripted(), clip)
-    assert names(fig.axes[0])[1] == ["c 2"] and names(fig.axes[0])[0][:3] == ["query 1", "query 2", "query 0"]
+    assert names(fig.axes[0])[1] == ["c 2"] and names(fig.axes[0])[0][:3] == [
+        "query 1",
+        "query 2",
+        "query 0",
+    ]
     assert boxes(fig.axes[0]) == {(0, 0)}
-    assert "1 of 6 queries matched, 2 duplicates left over" in words(fig)[0]  # 0.0025 ** 0.2 = 0.3: query 3 is none
+    assert (
+        "1 of 6 queries matched, 2 duplicates left over" in words(fig)[0]
+    )  # 0.0025 ** 0.2 = 0.3: query 3 is none
 
 
 def test_matching_without_objects_or_annotations(model):

@@ -35,9 +35,13 @@ def update(decoder, content, who, weights, values):
 
     def mix(name, attention, weights, values):
         parts = linear(values, f"{name}.v").chunk(attention.heads, dim=-1)
-        return linear(torch.cat([w @ part for w, part in zip(weights, parts)], dim=-1), f"{name}.out")
+        return linear(
+            torch.cat([w @ part for w, part in zip(weights, parts)], dim=-1), f"{name}.out"
+        )
 
-    content = norm(content + mix("cross_attention", cross, weights.double(), values.double()), "norm1")
+    content = norm(
+        content + mix("cross_attention", cross, weights.double(), values.double()), "norm1"
+    )
     q, k = (linear(content + who, f"self_attention.{n}").chunk(own.heads, dim=-1) for n in "qk")
     among = [(a @ b.T / math.sqrt(a.shape[-1])).softmax(-1) for a, b in zip(q, k)]
     return norm(content + mix("self_attention", own, among, content), "norm2")
@@ -74,17 +78,25 @@ def test_batched_encoded_single_and_fused_are_the_same(make_model):
     model = make_model()
     batch = (frames(96, 160, 3) * 255).round() / 255
     image = (batch[1] * 255).round().byte().permute(1, 2, 0).numpy()
-    together, encoded, alone = (attention_maps(model, x) for x in (batch, model.encode(batch), image))
+    together, encoded, alone = (
+        attention_maps(model, x) for x in (batch, model.encode(batch), image)
+    )
     torch.testing.assert_close(together.weights, encoded.weights)
     for decoder in range(2):
         assert not together.weights[decoder].requires_grad and alone.weights[decoder].shape[0] == 1
         # random weights amplify rounding, which depends on the number of threads; other frames differ by far more
-        torch.testing.assert_close(together.weights[decoder][1:2], alone.weights[decoder], rtol=0.05, atol=5e-3)
+        torch.testing.assert_close(
+            together.weights[decoder][1:2], alone.weights[decoder], rtol=0.05, atol=5e-3
+        )
         assert (together.weights[decoder][0] - alone.weights[decoder][0]).abs().max() > 0.02
-        np.testing.assert_allclose(together.on_frame(decoder, 3, 1), alone.on_frame(decoder, 3), rtol=0.05, atol=0.1)
+        np.testing.assert_allclose(
+            together.on_frame(decoder, 3, 1), alone.on_frame(decoder, 3), rtol=0.05, atol=0.1
+        )
     fused = attention_maps(copy.deepcopy(model).fuse(), image)
     for ours, theirs in zip(fused.weights, alone.weights, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=5e-3)  # a softmax enlarges the rounding
+        torch.testing.assert_close(
+            ours, theirs, rtol=1e-2, atol=5e-3
+        )  # a softmax enlarges the rounding
 
 
 def test_a_smaller_frame_of_a_batch_has_no_attention_on_its_padding(make_model):
@@ -92,7 +104,11 @@ def test_a_smaller_frame_of_a_batch_has_no_attention_on_its_padding(make_model):
     batch, padding = pad_batch([frames(128, 192)[0], frames(96, 128)[0]])
     for weights in attention_maps(model, model.encode(batch, padding)).weights:
         assert weights.shape[-2:] == (4, 6)
-        assert (weights[1, ..., 3:, :] == 0).all() and (weights[1, ..., 4:] == 0).all() and (weights[0] > 0).any()
+        assert (
+            (weights[1, ..., 3:, :] == 0).all()
+            and (weights[1, ..., 4:] == 0).all()
+            and (weights[0] > 0).any()
+        )
 
 
 def test_a_model_in_training_stays_so_and_learns_nothing(make_model):
@@ -114,8 +130,12 @@ def test_a_map_lies_over_its_cells_and_even_attention_is_one():
     assert even.shape == (70, 101)
     np.testing.assert_allclose(even, 1, rtol=1e-5)
     assert np.unravel_index(corner.argmax(), corner.shape)[0] >= 64 and (corner[:30] == 0).all()
-    assert (corner[:, :60] == 0).all() and (np.diff(corner[69]) >= 0).all() and 4 < corner.max() <= 12
-    assert np.abs(np.diff(corner, 2)).max() < 0.05  # smooth: no crease, such as of a bilinear ramp (12 / 32)
+    assert (
+        (corner[:, :60] == 0).all() and (np.diff(corner[69]) >= 0).all() and 4 < corner.max() <= 12
+    )
+    assert (
+        np.abs(np.diff(corner, 2)).max() < 0.05
+    )  # smooth: no crease, such as of a bilinear ramp (12 / 32)
 
 
 def test_the_share_inside_a_mask_counts_pixels():
@@ -147,17 +167,24 @@ def test_the_figure_says_what_it_measures():
     with torch.inference_mode():
         out, maps = model(image), attention_maps(model, image)
     best = int(out.scores()[0].amax(-1).argmax())
-    full = torch.nn.functional.interpolate(out.mask_logits[:, best : best + 1], scale_factor=8.0, mode="bilinear")[0, 0]
+    full = torch.nn.functional.interpolate(
+        out.mask_logits[:, best : best + 1], scale_factor=8.0, mode="bilinear"
+    )[0, 0]
     mask = (full >= 0).numpy()
     ratios = [maps.inside(decoder, best, mask) / mask.mean() for decoder in range(2)]
     head = fig.texts[0].get_text()
     assert f"query {best} " in head
-    assert head.endswith(f"{ratios[0].mean():.1f} x chance in X_G, {ratios[1].mean():.1f} x chance in X_L")
+    assert head.endswith(
+        f"{ratios[0].mean():.1f} x chance in X_G, {ratios[1].mean():.1f} x chance in X_L"
+    )
     titles = [axes.get_title(loc="left") for axes in panels(fig)[9:]]
     assert titles[0] == f"mean of 8 heads: {ratios[1].mean():.1f} x"
     assert titles[1:] == [f"head {i + 1}: {ratio:.1f} x" for i, ratio in enumerate(ratios[1])]
     words = panels(fig)[9].get_ylabel()
-    assert CATEGORIES[int(out.class_logits[0, best].argmax())] in words and "local decoder:\nX_L, 48 tokens" in words
+    assert (
+        CATEGORIES[int(out.class_logits[0, best].argmax())] in words
+        and "local decoder:\nX_L, 48 tokens" in words
+    )
     assert "global decoder:\nX_G, 48 tokens" in panels(fig)[0].get_ylabel()
     assert f"{100 * mask.mean():.0f} % of area" in words
     # the line has the colour of the instance that the mask holds
@@ -192,14 +219,19 @@ def test_masks_without_an_instance_or_a_pixel(make_model, monkeypatch):
     out, logits = model(frames(96, 128, 1)), torch.full((1, 8, 12, 16), 3.0)
     logits[..., :2, :2] = -3.0
     monkeypatch.setattr(model, "decode", lambda encoded: out._replace(mask_logits=logits))
-    for video, color in ((CLIP, to_rgb(INK)), ([CLIP.render(0).image], rgb(1))):  # without annotations: of the place
+    for video, color in (
+        (CLIP, to_rgb(INK)),
+        ([CLIP.render(0).image], rgb(1)),
+    ):  # without annotations: of the place
         fig = plot_attention(model, video, query=3)
         for axes in panels(fig):
             assert tuple(axes.collections[1].get_edgecolor()[0, :3]) == pytest.approx(color)
     logits[:] = -3.0
     empty = plot_attention(model, CLIP, query=3)
     assert empty.texts[0].get_text().endswith("the mask is empty")
-    assert "nan" not in "".join(axes.get_title(loc="left") + axes.get_ylabel() for axes in empty.axes)
+    assert "nan" not in "".join(
+        axes.get_title(loc="left") + axes.get_ylabel() for axes in empty.axes
+    )
 
 
 def test_a_query_or_a_frame_that_is_not_there_is_refused(make_model):

@@ -8,7 +8,6 @@ from minst.samples import load_sample
 from minst.tracking import FrameResult, encode_mask
 from minst.visualize import diagram
 from minst.visualize.recording import Replay, Settings
-from minst.visualize.timeline import plot_timeline
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -23,9 +22,6 @@ class Recorded:
         self.left, self.right = np.zeros((2, 20, 30), bool)
         self.left[5:12, 2:9], self.right[5:12, 20:28] = True, True
         self.truth = [np.stack([self.left, self.right])] * 5 if annotated else None
-        self.images = [np.zeros((20, 30, 3), np.uint8)] * 5
-        self.step = 1
-        self.kernels = self.scores = np.zeros((5, 3))
 
     def __len__(self):
         return 5
@@ -33,15 +29,14 @@ class Recorded:
     def masks(self, t):
         return self.truth[t]
 
-    def soft_mask(self, query, key, t):
-        return self.left.astype(np.float32)
-
 
 def frame(t, found):
     """found: (id, query, mask) each."""
     ids, queries, masks = zip(*found) if found else ((), (), ())
     codes = [encode_mask(mask) for mask in masks]
-    return FrameResult(t, t % 2 == 0, list(ids), [0] * len(ids), [0.9] * len(ids), codes, list(queries))
+    return FrameResult(
+        t, t % 2 == 0, list(ids), [0] * len(ids), [0.9] * len(ids), codes, list(queries)
+    )
 
 
 @pytest.fixture(params=[True, False], ids=["annotated", "not"])
@@ -66,10 +61,16 @@ def chart(replay, query=0, t=1):
 
 
 def test_a_cell_for_every_frame_that_sees_an_identity_can_be_clicked(recorded):
-    picks = [cell.get("data-pick") for cell in chart(replay_of(recorded)).iter(f"{SVG}rect") if cell.get("data-pick")]
+    picks = [
+        cell.get("data-pick")
+        for cell in chart(replay_of(recorded)).iter(f"{SVG}rect")
+        if cell.get("data-pick")
+    ]
     assert sorted(p for p in picks if p.endswith(",1")) == [f"{t},1" for t in range(5)]
     assert sorted(p for p in picks if p.endswith(",2")) == [f"{t},2" for t in range(3)]
-    assert sorted(p for p in picks if p.endswith(",0")) == sorted([f"{t},0" for t in range(5)] * 2)  # two strips
+    assert sorted(p for p in picks if p.endswith(",0")) == sorted(
+        [f"{t},0" for t in range(5)] * 2
+    )  # two strips
 
 
 def test_events_stand_in_their_frame_and_row_and_need_annotations(recorded):
@@ -87,20 +88,32 @@ def test_events_stand_in_their_frame_and_row_and_need_annotations(recorded):
 
 def test_the_selected_query_is_underlined_where_it_serves(recorded):
     for query, count in ((0, 2), (1, 3), (2, 3)):
-        lines = [r for r in chart(replay_of(recorded), query).iter(f"{SVG}rect") if r.get("class") == "selected"]
+        lines = [
+            r
+            for r in chart(replay_of(recorded), query).iter(f"{SVG}rect")
+            if r.get("class") == "selected"
+        ]
         assert len(lines) == count
 
 
 def test_the_cursor_is_on_its_frame(recorded):
     def cursor(t):
-        return next(r for r in chart(replay_of(recorded), t=t).iter(f"{SVG}rect") if r.get("fill") == "none")
+        return next(
+            r for r in chart(replay_of(recorded), t=t).iter(f"{SVG}rect") if r.get("fill") == "none"
+        )
 
     width = float(cursor(1).get("x")) - float(cursor(0).get("x"))
-    assert float(cursor(4).get("x")) == pytest.approx(float(cursor(0).get("x")) + 4 * width, abs=0.2)
+    assert float(cursor(4).get("x")) == pytest.approx(
+        float(cursor(0).get("x")) + 4 * width, abs=0.2
+    )
 
 
 def test_strips_are_brighter_where_kernels_are_more_alike(recorded):
-    cells = [r for r in chart(replay_of(recorded)).iter(f"{SVG}rect") if r.find(f"{SVG}title") is not None][:5]
+    cells = [
+        r
+        for r in chart(replay_of(recorded)).iter(f"{SVG}rect")
+        if r.find(f"{SVG}title") is not None
+    ][:5]
     light = [sum(int(cell.get("fill")[i : i + 2], 16) for i in (1, 3, 5)) for cell in cells]
     assert light == sorted(light, reverse=True) and light[0] > light[-1]
     assert cells[2].find(f"{SVG}title").text == "frame 3: cosine 0.20"
@@ -123,7 +136,10 @@ def test_without_tracks_or_rivals_the_chart_still_stands(recorded):
 
 def test_many_identities_are_cut_to_the_longest():
     recorded = Recorded(annotated=False)
-    frames = [frame(t, [(i, 0, recorded.left) for i in range(1, 13) if i != 1 or t == 0]) for t in range(5)]
+    frames = [
+        frame(t, [(i, 0, recorded.left) for i in range(1, 13) if i != 1 or t == 0])
+        for t in range(5)
+    ]
     text = " ".join(chart(Replay(recorded, Settings(2), frames)).itertext())
     assert "and 2 shorter ones" in text and "1 fish" not in text.replace("11 fish", "")
 
@@ -134,17 +150,6 @@ def test_the_halo_surrounds_the_mask_at_its_size_on_the_page():
     box = ET.fromstring(diagram.svg(300, 200, diagram.halo(mask, 300, 200))).find(f"{SVG}rect")
     x, y, w, h = (float(box.get(name)) for name in ("x", "y", "width", "height"))
     assert (x, y, x + w, y + h) == (30 - 7, 50 - 7, 90 + 7, 120 + 7)
-
-
-def test_the_still_shows_rows_and_events(recorded):
-    fig = plot_timeline(recorded, replay_of(recorded), 0)
-    rows = fig.axes[-1]
-    assert [label.get_text() for label in rows.get_yticklabels()] == ["1 fish", "2 fish"]
-    marks = [(line.get_marker(), line.get_xdata()[0]) for line in rows.lines if line.get_marker() in ("D", "X")]
-    assert marks == [("D", 2)] + [("X", 4)] * (recorded.truth is not None)
-    assert fig.texts[0].get_text() == "Query 0 serves identity 1 in 2 of 5 frames"
-    with pytest.raises(ValueError, match="queries 0..2"):
-        plot_timeline(recorded, replay_of(recorded), 3)
 
 
 def test_sample_names_of_classes_are_those_of_the_model():

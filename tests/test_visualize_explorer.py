@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("ipywidgets", reason="the explorer's extra is missing: pip install -e '.[test]'")
+pytest.importorskip(
+    "ipywidgets", reason="the explorer's extra is missing: pip install -e '.[test]'"
+)
 pytest.importorskip("anywidget", reason="the explorer's extra is missing: pip install -e '.[test]'")
 
 import io
@@ -45,7 +47,9 @@ def pixels(view) -> np.ndarray:
 
 def test_it_starts_with_controls_open_and_the_first_frame(explorer):
     assert explorer.panels.layout.display is None and explorer.bar.layout.display == "none"
-    assert explorer.frame.max == explorer.play.max == 30 and explorer.switch.layout.display == "none"
+    assert (
+        explorer.frame.max == explorer.play.max == 30 and explorer.switch.layout.display == "none"
+    )
     assert "frame 1 of 30" in explorer.caption.value and "key frame" in explorer.caption.value
     assert pixels(explorer.picture).shape == (384, 512, 3)
     assert f"soft mask of query {explorer.query}" in explorer.tiles.overlay
@@ -57,7 +61,8 @@ def who_serves(explorer) -> list[set]:
 
 
 @pytest.mark.parametrize(
-    "control, value", [("frame", 7), ("interval", 6), ("association", "cosine"), ("score", 0.7), ("mask", 0.7)]
+    "control, value",
+    [("frame", 7), ("interval", 6), ("association", "cosine"), ("score", 0.7), ("mask", 0.7)],
 )
 def test_every_control_is_followed(explorer, control, value):
     explorer.frame.value = 11
@@ -73,7 +78,12 @@ def test_every_control_is_followed(explorer, control, value):
     if control in ("frame", "mask"):
         assert explorer.picture.image != image
     s = explorer.settings
-    assert s == Settings(explorer.interval.value, explorer.association.value, explorer.score.value, explorer.mask.value)
+    assert s == Settings(
+        explorer.interval.value,
+        explorer.association.value,
+        explorer.score.value,
+        explorer.mask.value,
+    )
     assert explorer.replay.frames == explorer.recording.replay(s).frames
 
 
@@ -82,7 +92,12 @@ def test_a_click_on_an_object_selects_its_query_and_one_beside_it_changes_nothin
     masks = frame.masks()
     for query, mask in zip(frame.queries, masks):
         y, x = np.argwhere(mask & (masks.sum(0) == 1))[20]
-        explorer.picture.click = {"x": (x + 0.5) / 256, "y": (y + 0.5) / 192, "pick": "", "count": query}
+        explorer.picture.click = {
+            "x": (x + 0.5) / 256,
+            "y": (y + 0.5) / 192,
+            "pick": "",
+            "count": query,
+        }
         assert explorer.query == query and f"query {query}</b> serves" in explorer.caption.value
         with torch.inference_mode():
             scores = explorer.recording.model(image_to_batch(explorer.recording.images[0])).scores()
@@ -104,8 +119,33 @@ def test_a_click_in_the_timeline_goes_there(explorer):
 
 def test_nothing_found_is_said(explorer):
     explorer.score.value = 0.95
-    assert "nothing found" in explorer.caption.value and "serves no identity" in explorer.caption.value
+    assert (
+        "nothing found" in explorer.caption.value and "serves no identity" in explorer.caption.value
+    )
     assert "no identity in any frame" in explorer.chart.overlay
+
+
+def test_the_still_shows_tracked_frames_above_the_soft_masks_of_the_query(explorer):
+    fig, replay = explorer.figure(), explorer.replay
+    assert fig.alt.startswith(f"Query {explorer.query} serves identity ")
+    swaps = sum(event.kind == "swap" for event in replay.identity.events)
+    assert (
+        f"takes over {len(replay.handovers)} times, identities are swapped {swaps} times" in fig.alt
+    )
+    shown, titles = (
+        [axes.images[0].get_array() for axes in fig.axes],
+        [t.get_text() for t in fig.texts[2:]],
+    )
+    assert len(shown) == 12 and titles[0] == "frame 1" and titles[5] == "frame 30"
+    served, query = replay.serves(explorer.query), explorer.query
+    now = f"identity {served[29]}" if served[29] else "no identity"
+    assert titles[11] == f"query {query}: {now}"
+    soft = explorer.recording.soft_mask(query, replay.keys[29], 29)
+    color = module.color_of(served[29] or max(set(served) - {0}, key=served.count))
+    np.testing.assert_allclose(shown[11], soft[..., None] * np.array(color), atol=1)
+    assert np.abs(shown[0].astype(int) - explorer.recording.images[0]).max() > 30  # masks are drawn
+    explorer.score.value = 0.95
+    assert "serves no identity" in explorer.figure().alt
 
 
 def test_the_network_runs_once(explorer, monkeypatch):
@@ -122,9 +162,15 @@ def test_frames_are_drawn_ahead_and_kept(explorer, monkeypatch):
 
 
 def test_weights_are_switched_with_their_own_queries():
-    models = {"shipped": "shapes-tiny", "random": MobileInst(MobileInst.from_pretrained("shapes-tiny").config)}
+    models = {
+        "shipped": "shapes-tiny",
+        "random": MobileInst(MobileInst.from_pretrained("shapes-tiny").config),
+    }
     explorer = explore(models, "easy")
-    assert explorer.switch.layout.display is None and explorer.weights.options == ("shipped", "random")
+    assert explorer.switch.layout.display is None and explorer.weights.options == (
+        "shipped",
+        "random",
+    )
     before = explorer.chart.overlay
     explorer.weights.value = "random"
     assert explorer.recording.model is models["random"] and explorer.chart.overlay != before
@@ -135,7 +181,11 @@ def test_weights_are_switched_with_their_own_queries():
 @pytest.mark.parametrize("shape, frames", [((96, 128), 1), ((240, 110), 3), ((100, 700), 2)])
 def test_one_frame_and_other_sizes(shape, frames):
     rng = np.random.default_rng(0)
-    explorer = explore("shapes-tiny", [rng.integers(0, 256, (*shape, 3), np.uint8) for _ in range(frames)], Settings(9))
+    explorer = explore(
+        "shapes-tiny",
+        [rng.integers(0, 256, (*shape, 3), np.uint8) for _ in range(frames)],
+        Settings(9),
+    )
     assert f"frame 1 of {frames}" in explorer.caption.value
     assert ("longer than the clip" in explorer.caption.value) == (frames > 1)
     explorer.frame.value = frames
@@ -144,7 +194,9 @@ def test_one_frame_and_other_sizes(shape, frames):
 
 
 def test_a_long_video_says_that_it_is_thinned():
-    explorer = explore("shapes-tiny", (np.full((64, 64, 3), t % 200, np.uint8) for t in range(41)), max_frames=10)
+    explorer = explore(
+        "shapes-tiny", (np.full((64, 64, 3), t % 200, np.uint8) for t in range(41)), max_frames=10
+    )
     assert "41 frames" in explorer.status.value and "every 8th" in explorer.status.value
     assert explorer.frame.max == 6
 
@@ -154,7 +206,11 @@ def test_in_the_background_it_opens_itself_and_shows_errors():
 
     def wait(explorer):
         for thread in threading.enumerate():
-            if thread is not threading.current_thread() and thread.daemon and "compute" in thread.name:
+            if (
+                thread is not threading.current_thread()
+                and thread.daemon
+                and "compute" in thread.name
+            ):
                 thread.join(60)
         return explorer
 
@@ -176,16 +232,27 @@ def test_an_executed_notebook_is_valid_and_has_a_still_for_readers_without_a_ker
     from nbclient import NotebookClient
     from nbconvert import HTMLExporter
 
-    cell = nbformat.v4.new_code_cell("import minst.visualize\nminst.visualize.explore('shapes-tiny', 'easy')")
+    cell = nbformat.v4.new_code_cell(
+        "import minst.visualize\nminst.visualize.explore('shapes-tiny', 'easy')"
+    )
     notebook = nbformat.v4.new_notebook(cells=[cell])
     NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        notebook,
+        timeout=120,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
     ).execute()
     nbformat.validate(notebook)
-    data = next(output.data for output in notebook.cells[0].outputs if output.output_type == "execute_result")
+    data = next(
+        output.data
+        for output in notebook.cells[0].outputs
+        if output.output_type == "execute_result"
+    )
     assert data["image/png"] and "application/vnd.jupyter.widget-view+json" in data
     assert "state" in notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]
-    del notebook.metadata["widgets"]  # as a notebook is stored: without state the still is what is shown
+    del notebook.metadata[
+        "widgets"
+    ]  # as a notebook is stored: without state the still is what is shown
     page, _ = HTMLExporter().from_notebook_node(notebook)
     assert "data:image/png;base64" in page and len(data["image/png"]) < 400_000
 

@@ -77,12 +77,18 @@ def test_pictures_do_not_flip_with_rounding_or_another_solver(monkeypatch):
     x = torch.randn(16, 8, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x *= torch.linspace(3, 0.2, 16, dtype=torch.float64)[:, None, None]
     (picture,), _ = pca_rgb(x)
-    for other, back in ((x * 1.7 + 3, lambda p: p), (x + 1e-9 * x**2, lambda p: p), (x.flip(2), lambda p: p[:, ::-1])):
+    for other, back in (
+        (x * 1.7 + 3, lambda p: p),
+        (x + 1e-9 * x**2, lambda p: p),
+        (x.flip(2), lambda p: p[:, ::-1]),
+    ):
         np.testing.assert_allclose(back(pca_rgb(other)[0][0]), picture, atol=1e-4)
     eigh = torch.linalg.eigh
     for signs in ((-1, 1, 1), (1, -1, 1), (1, 1, -1)):  # which sign a solver gives is chance
         flips = torch.cat([torch.ones(13), torch.tensor(signs)]).double()
-        monkeypatch.setattr(torch.linalg, "eigh", lambda a, flips=flips: (eigh(a)[0], eigh(a)[1] * flips))
+        monkeypatch.setattr(
+            torch.linalg, "eigh", lambda a, flips=flips: (eigh(a)[0], eigh(a)[1] * flips)
+        )
         np.testing.assert_allclose(pca_rgb(x)[0][0], picture, atol=1e-9)
 
 
@@ -101,13 +107,23 @@ def test_what_does_not_vary_is_grey():
     (picture,), share = pca_rgb(flat)
     assert (picture == 0.5).all() and share == 0
     assert (pca_rgb(torch.randn(8, 1, 1))[0][0] == 0.5).all()
-    line = torch.randn(8, 1, 1) * torch.linspace(-1, 1, 12).reshape(1, 3, 4)  # varies in one direction
+    line = torch.randn(8, 1, 1) * torch.linspace(-1, 1, 12).reshape(
+        1, 3, 4
+    )  # varies in one direction
     (picture,), share = pca_rgb(line)
-    assert np.ptp(picture[..., 0]) == 1 and (picture[..., 1:] == 0.5).all() and share == pytest.approx(1)
+    assert (
+        np.ptp(picture[..., 0]) == 1
+        and (picture[..., 1:] == 0.5).all()
+        and share == pytest.approx(1)
+    )
 
 
 def titled(fig):
-    return {axes.get_title(loc="left").split(",")[0].split("\n")[0]: axes for axes in fig.axes if axes.images}
+    return {
+        axes.get_title(loc="left").split(",")[0].split("\n")[0]: axes
+        for axes in fig.axes
+        if axes.images
+    }
 
 
 def test_the_figure_shows_every_map_with_name_shape_and_stride(make_model, tmp_path):
@@ -116,7 +132,15 @@ def test_the_figure_shows_every_map_with_name_shape_and_stride(make_model, tmp_p
     found = frame_features(model, CLIP.render(2).image)
     shown = titled(fig)
     names = [f"{name} {when}" for name in LEVELS for when in ("before", "after")]
-    assert isinstance(fig, Figure) and set(shown) == {"frame 2", "X3", "X4", "X5", "X6", "X_mask", *names}
+    assert isinstance(fig, Figure) and set(shown) == {
+        "frame 2",
+        "X3",
+        "X4",
+        "X5",
+        "X6",
+        "X_mask",
+        *names,
+    }
     for name, x in found.maps.items():
         words = shown[name].get_title(loc="left")
         assert f"1/{found.strides[name]}\n{' x '.join(map(str, x.shape))}, " in words
@@ -128,7 +152,9 @@ def test_the_figure_shows_every_map_with_name_shape_and_stride(make_model, tmp_p
         for when, picture in zip(("before", "after"), pair):
             np.testing.assert_allclose(shown[f"{name} {when}"].images[0].get_array(), picture)
     x, y = found.before["X4"], found.after["X4"]
-    assert f"X4 by {100 * np.linalg.norm(y - x) / np.linalg.norm(x):.0f} %" in fig.texts[0].get_text()
+    assert (
+        f"X4 by {100 * np.linalg.norm(y - x) / np.linalg.norm(x):.0f} %" in fig.texts[0].get_text()
+    )
     save(fig, tmp_path / "features.png", dpi=40)
 
 
@@ -147,7 +173,9 @@ def test_without_enhancers_the_figure_says_so_and_fused_is_the_same(make_model):
     assert "enhancers are off" in off.texts[0].get_text()
     assert set(titled(off)) == {"frame 0", "X3", "X4", "X5", "X6", "X_mask"}
     model = make_model()
-    ours, fused = (frame_features(m, CLIP.render(0).image) for m in (model, copy.deepcopy(model).fuse()))
+    ours, fused = (
+        frame_features(m, CLIP.render(0).image) for m in (model, copy.deepcopy(model).fuse())
+    )
     for name in LEVELS:
         torch.testing.assert_close(fused.before[name], ours.before[name], rtol=1e-2, atol=0.05)
         torch.testing.assert_close(fused.after[name], ours.after[name], rtol=1e-2, atol=0.05)

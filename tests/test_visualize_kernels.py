@@ -68,12 +68,18 @@ class Squares:
             classes[query, instance] = 3.0
         logits = torch.einsum("nd,dhw->nhw", kernels, self.features)
         objectness = torch.full((NUM_QUERIES,), 3.0)
-        return FrameOutput(classes[None], objectness[None], kernels[None], self.features[None], logits[None], None)
+        return FrameOutput(
+            classes[None], objectness[None], kernels[None], self.features[None], logits[None], None
+        )
 
 
-SWAP = [{1: 0, 4: 1}] * 3 + [{4: 0, 1: 1}] * 3  # queries 1 and 4 swap their instances between frames 2 and 3
+SWAP = [{1: 0, 4: 1}] * 3 + [
+    {4: 0, 1: 1}
+] * 3  # queries 1 and 4 swap their instances between frames 2 and 3
 STAY = [{1: 0, 4: 1}] * 6
-TURN = [{1: 0, 4: 1}] * 3 + [{2: 0, 1: 1}] * 3  # query 1 hands its instance to query 2 and gets that of query 4
+TURN = [{1: 0, 4: 1}] * 3 + [
+    {2: 0, 1: 1}
+] * 3  # query 1 hands its instance to query 2 and gets that of query 4
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +115,9 @@ def test_the_shares_of_variance_are_those_of_numpy(model):
     assert f"{100 * variances[1] / variances.sum():.0f} %" in left.get_ylabel()
     places = np.concatenate(list(clouds(left).values()))
     assert len(places) == len(rows)
-    np.testing.assert_allclose(np.sort(places.var(0))[::-1], variances[:2] * (len(rows) - 1) / len(rows), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.sort(places.var(0))[::-1], variances[:2] * (len(rows) - 1) / len(rows), rtol=1e-6
+    )
 
 
 def test_dots_have_the_colour_of_what_the_query_holds():
@@ -123,7 +131,9 @@ def test_dots_have_the_colour_of_what_the_query_holds():
     assert sorted(labels[0]) == ["q1 a 1", "q1 b 2", "q4 a 1", "q4 b 2"]  # each for 3 of 6 frames
     assert labels[1][:2] == ["a 1", "b 2"] and "explains 100 %" in labels[1][2]
     # without its query a kernel is its instance: one place for each
-    first, second = (np.unique(clouds(fig.axes[1])[to_hex(rgb(m))].round(6), axis=0) for m in (1, 2))
+    first, second = (
+        np.unique(clouds(fig.axes[1])[to_hex(rgb(m))].round(6), axis=0) for m in (1, 2)
+    )
     assert len(first) == len(second) == 1 and np.linalg.norm(first - second) > 1
 
 
@@ -137,10 +147,18 @@ def test_a_query_that_never_changes_leaves_nothing():
 def test_trajectories_lead_from_ring_to_diamond():
     script = Squares([{}, {1: 0}, {}, {1: 0}, {}, {}])
     axes = plot_kernels(script, script).axes[0]
-    assert [len(c.get_segments()) for c in axes.collections if hasattr(c, "get_segments")] == [2]  # frames 1-2-3
-    marks = [c for c in axes.collections if not hasattr(c, "get_segments") and c.get_linewidths()[0] > 0]
+    assert [len(c.get_segments()) for c in axes.collections if hasattr(c, "get_segments")] == [
+        2
+    ]  # frames 1-2-3
+    marks = [
+        c for c in axes.collections if not hasattr(c, "get_segments") and c.get_linewidths()[0] > 0
+    ]
     assert len(marks) == 2 and all(to_hex(c.get_edgecolors()[0]) == to_hex(rgb(1)) for c in marks)
-    sizes = [c.get_sizes() for c in axes.collections if len(c.get_offsets()) == 2 and not hasattr(c, "get_segments")]
+    sizes = [
+        c.get_sizes()
+        for c in axes.collections
+        if len(c.get_offsets()) == 2 and not hasattr(c, "get_segments")
+    ]
     assert len(sizes) == 1 and sizes[0][0] < sizes[0][1]  # dots grow with time
 
 
@@ -164,7 +182,9 @@ def test_kernels_of_a_video_without_annotations_or_objects_and_of_one_frame(tmp_
 
 def test_kernels_of_long_videos_stop_at_a_hundred_frames():
     script = Squares([{1: 0}] * 120)
-    script.render = lambda t: SimpleNamespace(image=np.full((64, 96, 3), 9, np.uint8), masks=script.masks)
+    script.render = lambda t: SimpleNamespace(
+        image=np.full((64, 96, 3), 9, np.uint8), masks=script.masks
+    )
     assert "100 frames x 6" in words(plot_kernels(script, script))[1]
 
 
@@ -193,8 +213,13 @@ def test_when_queries_swap_their_instances_cosine_misses_what_masks_find():
     assert words(fig)[0] == "Of 2 true pairs cosine finds 0, centred cosine 2, masks 2"
     cosine, centred, masks = matrices(fig)
     rows, columns = query_numbers(cosine, "rows"), query_numbers(cosine, "columns")
-    assert rows == columns and rows[:2] == [1, 4] and len(rows) == 4  # by instance, filled up to four
-    labels = [t.get_text() for t in cosine.get_yticklabels()], [t.get_text() for t in masks.get_xticklabels()]
+    assert (
+        rows == columns and rows[:2] == [1, 4] and len(rows) == 4
+    )  # by instance, filled up to four
+    labels = (
+        [t.get_text() for t in cosine.get_yticklabels()],
+        [t.get_text() for t in masks.get_xticklabels()],
+    )
     # with the score: sqrt(sigmoid(3) sigmoid(3)), of an idle query sqrt(sigmoid(-6) sigmoid(3))
     assert labels[0][:2] == ["q1 a 1  .95", "q4 b 2  .95"]
     assert labels[1][:2] == ["q1 b 2  .95", "q4 a 1  .95"]
@@ -205,7 +230,11 @@ def test_when_queries_swap_their_instances_cosine_misses_what_masks_find():
     for axes in (centred, masks):
         assert {m for m in marks(axes, Rectangle) if m[:2] in live} == {(0, 1, BLUE), (1, 0, BLUE)}
         assert marks(axes, Ellipse) == {(0, 1, BLUE), (1, 0, BLUE)}
-    assert [axes.get_title(loc="left").split(": ")[1] for axes in matrices(fig)] == ["0 of 2", "2 of 2", "2 of 2"]
+    assert [axes.get_title(loc="left").split(": ")[1] for axes in matrices(fig)] == [
+        "0 of 2",
+        "2 of 2",
+        "2 of 2",
+    ]
     colors = {line.get_linestyle() for line in cosine.patches if isinstance(line, Ellipse)}
     assert colors == {"--"}  # not by colour alone
 
@@ -230,7 +259,9 @@ def test_kernels_are_centred_at_the_mean_over_the_whole_clip():
     mean = torch.stack([script.kernels(t) for t in range(6)]).mean(0)
     soon = torch.stack([script.kernels(t) for t in range(4)]).mean(0)
     default, given, other = (plot_similarity(script, script, 0, 3, m) for m in (None, mean, soon))
-    assert written(matrices(default)[1]) == written(matrices(given)[1]) != written(matrices(other)[1])
+    assert (
+        written(matrices(default)[1]) == written(matrices(given)[1]) != written(matrices(other)[1])
+    )
 
 
 def test_the_numbers_are_cosines_and_dice():
@@ -238,12 +269,17 @@ def test_the_numbers_are_cosines_and_dice():
     mean = torch.rand(NUM_QUERIES, DIM)
     fig = plot_similarity(script, script, 0, 4, mean)
     live = query_numbers(fig.axes[3], "rows")
-    old, new, centre = (k.numpy().astype(float)[live] for k in (script.kernels(0), script.kernels(4), mean))
+    old, new, centre = (
+        k.numpy().astype(float)[live] for k in (script.kernels(0), script.kernels(4), mean)
+    )
 
     def cosine(a, b):
         return a @ b.T / np.linalg.norm(a, axis=1)[:, None] / np.linalg.norm(b, axis=1)
 
-    probability = [1 / (1 + np.exp(-np.einsum("nd,dp->np", k, script.features.flatten(1).numpy()))) for k in (old, new)]
+    probability = [
+        1 / (1 + np.exp(-np.einsum("nd,dp->np", k, script.features.flatten(1).numpy())))
+        for k in (old, new)
+    ]
     dice = 2 * probability[0] @ probability[1].T
     dice /= (probability[0] ** 2).sum(1)[:, None] + (probability[1] ** 2).sum(1)
     sure, other = (np.sqrt(1 / (1 + np.exp(-c)) / (1 + np.exp(-3.0))) for c in (3.0, -6.0))
@@ -255,7 +291,9 @@ def test_the_numbers_are_cosines_and_dice():
 
 
 def test_a_duplicate_is_as_right_and_who_lost_its_instance_is_grey():
-    script = Squares([{1: 0, 4: 1}, {1: 0, 2: 0}])  # query 2 copies query 1; instance 1 is held no more
+    script = Squares(
+        [{1: 0, 4: 1}, {1: 0, 2: 0}]
+    )  # query 2 copies query 1; instance 1 is held no more
     fig = plot_similarity(script, script, 0, 1, torch.zeros(NUM_QUERIES, DIM))
     assert words(fig)[0] == "Of 1 true pair cosine finds 1, centred cosine 1, masks 1"
     cosine, rows = matrices(fig)[0], query_numbers(matrices(fig)[0], "rows")
@@ -265,7 +303,9 @@ def test_a_duplicate_is_as_right_and_who_lost_its_instance_is_grey():
     boxes = {m for m in marks(cosine, Rectangle) if m[0] in (row, lost)}
     assert boxes == {(row, row, BLUE), (lost, rows.index(2), GREY)}
     script = Squares([{1: 0}, {4: 1}])
-    assert words(plot_similarity(script, script, 0, 1))[0].startswith("No instance is held in both frames")
+    assert words(plot_similarity(script, script, 0, 1))[0].startswith(
+        "No instance is held in both frames"
+    )
 
 
 def test_an_assignment_to_a_query_that_is_not_shown_is_named():
@@ -280,7 +320,9 @@ def test_an_assignment_to_a_query_that_is_not_shown_is_named():
 
     script.kernels = moved
     fig = plot_similarity(script, script, 0, 3)
-    assert query_numbers(matrices(fig)[0], "rows")[:2] == [1, 4] and 5 not in query_numbers(matrices(fig)[0], "rows")
+    assert query_numbers(matrices(fig)[0], "rows")[:2] == [1, 4] and 5 not in query_numbers(
+        matrices(fig)[0], "rows"
+    )
     (arrow,) = [t for t in matrices(fig)[0].texts if t.get_text() == "→q5"]
     assert to_hex(arrow.get_color()) == RED
     assert words(fig)[0].startswith("Of 2 true pairs cosine finds 1")

@@ -11,7 +11,14 @@ from matplotlib.colors import to_hex
 from minst.visualize.latency import NAMES, plot_latency
 from minst.visualize.style import rgb, save
 
-FACTORS = {"eager": 1.0, "fused": 0.8, "torchscript": 0.75, "lite": 1.1, "executorch": 0.4, "onnx": 0.5}
+FACTORS = {
+    "eager": 1.0,
+    "fused": 0.8,
+    "torchscript": 0.75,
+    "lite": 1.1,
+    "executorch": 0.4,
+    "onnx": 0.5,
+}
 
 
 def result(models=("tiny", "base"), sizes=(320, 640), factors=FACTORS, missing=()):
@@ -22,9 +29,19 @@ def result(models=("tiny", "base"), sizes=(320, 640), factors=FACTORS, missing=(
             for runtime, factor in factors.items():
                 ms = 100 * factor * (size / 320)
                 row = {"model": model, "size": size, "runtime": runtime}
-                figures = {"median_ms": ms, "p95_ms": 1.25 * ms, "to_eager": factor if "eager" in factors else None}
-                rows.append({**row, **({"missing": "not installed"} if runtime in missing else figures)})
-    return {"rows": rows, "rounds": 20, "device": {"cpu": "A processor with a rather long name @ 2.60GHz"}}
+                figures = {
+                    "median_ms": ms,
+                    "p95_ms": 1.25 * ms,
+                    "to_eager": factor if "eager" in factors else None,
+                }
+                rows.append(
+                    {**row, **({"missing": "not installed"} if runtime in missing else figures)}
+                )
+    return {
+        "rows": rows,
+        "rounds": 20,
+        "device": {"cpu": "A processor with a rather long name @ 2.60GHz"},
+    }
 
 
 def words(fig):
@@ -38,9 +55,13 @@ def test_bars_and_whiskers_are_the_rows():
     for axes, size in zip(fig.axes, (320, 640, 320, 640)):
         expected = [100 * factor * size / 320 for factor in FACTORS.values()]
         assert [bar.get_width() for bar in axes.patches] == pytest.approx(expected)
-        assert [line.get_xdata()[-1] for line in axes.lines] == pytest.approx([1.25 * ms for ms in expected])
+        assert [line.get_xdata()[-1] for line in axes.lines] == pytest.approx(
+            [1.25 * ms for ms in expected]
+        )
         colours = [to_hex(bar.get_facecolor()) for bar in axes.patches]
-        assert [colour == to_hex(rgb(1)) for colour in colours] == [name == "executorch" for name in FACTORS]
+        assert [colour == to_hex(rgb(1)) for colour in colours] == [
+            name == "executorch" for name in FACTORS
+        ]
         said = [text.get_text() for text in axes.texts]
         assert said[0] == f"{expected[0]:.0f} ms" and said[4].endswith(" ms, x 0.40")
     names = [label.get_text() for label in fig.axes[0].get_yticklabels()]
@@ -50,7 +71,9 @@ def test_bars_and_whiskers_are_the_rows():
 def test_the_headline_is_the_best_on_the_whole():
     found = result(models=("tiny",))
     assert "ExecuTorch takes 40% of eager PyTorch's time" in plot_latency(found).alt
-    for row in found["rows"]:  # ONNX Runtime is ahead at one size, by the geometric mean on the whole
+    for row in found[
+        "rows"
+    ]:  # ONNX Runtime is ahead at one size, by the geometric mean on the whole
         if (row["size"], row["runtime"]) == (640, "onnx"):
             row["to_eager"] = 0.2
     assert f"ONNX Runtime takes {math.sqrt(0.5 * 0.2):.0%}" in plot_latency(found).alt
@@ -70,15 +93,23 @@ def test_what_was_not_measured_is_said():
         plot_latency(result(missing=FACTORS))
 
 
-@pytest.mark.parametrize("grid", [{}, {"models": ("tiny",), "sizes": (320,)}, {"models": "abc", "sizes": (320, 512, 640)}])
+@pytest.mark.parametrize(
+    "grid",
+    [{}, {"models": ("tiny",), "sizes": (320,)}, {"models": "abc", "sizes": (320, 512, 640)}],
+)
 def test_nothing_is_cut_off_and_nothing_overlaps(grid):
     fig = plot_latency(result(**grid))
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     for axes in fig.axes:
-        boxes = [text.get_window_extent(canvas.get_renderer()) for text in (*axes.texts, axes._left_title)]
+        boxes = [
+            text.get_window_extent(canvas.get_renderer())
+            for text in (*axes.texts, axes._left_title)
+        ]
         for box in boxes:
-            assert box.x0 >= 0 and box.x1 <= axes.get_window_extent().x1 + 1 and box.y1 <= fig.bbox.y1
+            assert (
+                box.x0 >= 0 and box.x1 <= axes.get_window_extent().x1 + 1 and box.y1 <= fig.bbox.y1
+            )
         for a, b in zip(boxes, boxes[1:]):
             assert not a.overlaps(b)
     for label in fig.axes[0].get_yticklabels():

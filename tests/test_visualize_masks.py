@@ -14,7 +14,15 @@ from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
 from minst.data.video import read_video
 from minst.tracking import Track, VideoResult, encode_mask
 from minst.visualize import masks as drawing
-from minst.visualize.masks import Player, animate, color_of, draw_frame, draw_tracks, ground_truth_result, place_labels
+from minst.visualize.masks import (
+    Player,
+    animate,
+    color_of,
+    draw_frame,
+    draw_tracks,
+    ground_truth_result,
+    place_labels,
+)
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
 
@@ -35,7 +43,9 @@ def test_colors_are_distinct_stable_and_told_apart_without_red_green_vision():
     colors = np.array([color_of(i) for i in range(1, 22)], float)
     apart = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(21)
     assert apart.min() > 40
-    assert color_of(1) == (0, 114, 178) and color_of(22) == color_of(1)  # what pictures in the lessons rely on
+    assert color_of(1) == (0, 114, 178) and color_of(22) == color_of(
+        1
+    )  # what pictures in the lessons rely on
     first = colors[:7] / 255  # a dichromat without the red cone (Vienot 1999, in linear light)
     project = np.array([[0.11238, 0.88762, 0.0], [0.11238, 0.88762, 0.0], [0.00401, -0.00401, 1.0]])
     seen = first**2.2 @ project.T
@@ -58,19 +68,24 @@ def test_a_mask_is_tinted_inside_outlined_and_leaves_the_rest_alone():
 def test_contours_keep_their_width_at_every_scale():
     for scale in (1, 2, 3):
         image = np.zeros((64, 96, 3), np.uint8)
-        row = draw_frame(image, [blob(10, 20, 40)], [1], scale=scale, opacity=0.0)[30 * scale].max(-1)
+        row = draw_frame(image, [blob(10, 20, 40)], [1], scale=scale, opacity=0.0)[30 * scale].max(
+            -1
+        )
         assert 2.0 < (row[: 40 * scale] > 100).sum() < 7.5, scale
-        assert np.abs(np.flatnonzero(row[: 40 * scale]).mean() - (20 * scale - 0.5)) < 1  # centred on the edge
+        assert (
+            np.abs(np.flatnonzero(row[: 40 * scale]).mean() - (20 * scale - 0.5)) < 1
+        )  # centred on the edge
 
 
 def test_tables_of_256_levels_give_what_painting_every_pixel_in_layers_gives(monkeypatch):
     random = np.random.default_rng(0)
     image = random.integers(0, 256, (64, 96, 3)).astype(np.uint8)
     mask, color, scale = random.random((64, 96)) < 0.5, np.array(color_of(3), float), 2
-    soft = Image.fromarray(drawing._resize(mask.astype(np.uint8) * 255, scale))
+    size = (mask.shape[0] * scale, mask.shape[1] * scale)
+    soft = Image.fromarray(drawing.resized(mask.astype(np.uint8) * 255, size))
     soft = np.asarray(soft.filter(drawing.ImageFilter.GaussianBlur(0.8 * scale))) / 255.0
     distance = 0.8 * scale * math.sqrt(2) * erfinv(2 * soft - 1)
-    expected = drawing._resize(image, scale).astype(float)
+    expected = drawing.resized(image, size).astype(float)
     fill, line = np.clip(distance + 0.5, 0, 1), np.clip(drawing.LINE + 0.5 - np.abs(distance), 0, 1)
     halo = np.clip(drawing.HALO + 0.5 - np.abs(distance), 0, 1)
     for paint, cover in ((color, 0.6 * fill), (255.0, 0.75 * halo), (color, line)):
@@ -110,19 +125,25 @@ def test_labels_stay_inside_the_frame_and_apart():
             for b in boxes[:i]:
                 assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
     assert place_labels([(50, 40)], [(20, 10)], (100, 80)) == [(40, 28, 60, 38)]
-    assert place_labels([(5, 5)], [(500, 10)], (100, 80)) == [(0, 0, 100, 10)]  # wider than the frame
+    assert place_labels([(5, 5)], [(500, 10)], (100, 80)) == [
+        (0, 0, 100, 10)
+    ]  # wider than the frame
 
 
 def test_the_tag_of_the_mask_on_top_has_the_first_choice(monkeypatch):
     wanted = []
-    monkeypatch.setattr(drawing, "_tags", lambda canvas, tags: wanted.append([text for text, *_ in tags]))
+    monkeypatch.setattr(
+        drawing, "_tags", lambda canvas, tags: wanted.append([text for text, *_ in tags])
+    )
     masks = [blob(), blob(), np.zeros((64, 96), bool), blob()]
     draw_frame(np.zeros((64, 96, 3), np.uint8), masks, [1, 2, 3, 4], ["low", "", "unseen", "top"])
     assert wanted == [["top", "low"]]
 
 
 def test_a_tag_is_drawn_above_its_mask_in_its_color():
-    picture = draw_frame(np.zeros((64, 96, 3), np.uint8), [blob(30, 30, 20)], [1], ["1 fish"], scale=2, opacity=0)
+    picture = draw_frame(
+        np.zeros((64, 96, 3), np.uint8), [blob(30, 30, 20)], [1], ["1 fish"], scale=2, opacity=0
+    )
     rows, _ = np.nonzero((picture == color_of(1)).all(-1)[: 30 * 2 - 4])
     assert len(rows) > 100 and rows.min() > 30 * 2 - 25
 
@@ -142,7 +163,9 @@ def test_draw_tracks_draws_every_frame_of_the_result():
     assert result.num_frames == 6 and result.class_names == CATEGORIES
     for i, track in enumerate(result.tracks):
         assert track.label == CLIP.labels[i] and track.score == 1.0
-        assert [c is not None for c in track.segmentations] == [bool(CLIP.render(t).masks[i].any()) for t in range(6)]
+        assert [c is not None for c in track.segmentations] == [
+            bool(CLIP.render(t).masks[i].any()) for t in range(6)
+        ]
     drawn = list(draw_tracks(CLIP, result))
     assert len(drawn) == 6 and drawn[0].shape == (192, 256, 3)
     images = [CLIP.render(t).image for t in range(6)]
@@ -159,9 +182,15 @@ def test_draw_tracks_draws_every_frame_of_the_result():
 
 def test_tags_say_id_category_and_score(monkeypatch):
     said = []
-    monkeypatch.setattr(drawing, "draw_frame", lambda image, masks, ids, texts, *rest: said.append((ids, texts)))
+    monkeypatch.setattr(
+        drawing, "draw_frame", lambda image, masks, ids, texts, *rest: said.append((ids, texts))
+    )
     code = encode_mask(blob())
-    tracks = [Track(4, [0.2, 0.75], [code]), Track(9, [0.5, 0.1], [code]), Track(5, [0.4, 0.1], [None])]
+    tracks = [
+        Track(4, [0.2, 0.75], [code]),
+        Track(9, [0.5, 0.1], [code]),
+        Track(5, [0.4, 0.1], [None]),
+    ]
     list(draw_tracks([np.zeros((64, 96, 3), np.uint8)], VideoResult(tracks, 1, ("fish", "leaf"))))
     list(draw_tracks([np.zeros((64, 96, 3), np.uint8)], VideoResult(tracks, 1, ())))
     assert said[0] == ([9, 4], ["9 fish 0.50", "4 leaf 0.75"])  # the best last: on top
@@ -176,7 +205,11 @@ def test_animate_writes_what_the_suffix_says(tmp_path):
         assert gif.n_frames == 6
     page = animate(frames, tmp_path / "a.html").read_text()
     assert re.search(r"<video [^>]*src='data:video/mp4;base64,[A-Za-z0-9+/=]{1000,}'", page)
-    assert "http" not in page and sorted(p.name for p in tmp_path.iterdir()) == ["a.gif", "a.html", "a.mp4"]
+    assert "http" not in page and sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.gif",
+        "a.html",
+        "a.mp4",
+    ]
     with pytest.raises(ValueError, match="avi"):
         animate(frames, tmp_path / "a.avi")
 
@@ -192,7 +225,9 @@ def test_without_a_path_animate_gives_a_player_for_the_notebook():
         assert word in page
     # where <video> is stripped with all that is in it, the middle frame is left, with words for who cannot see it
     left = re.sub("<video.*</video>", "", page)
-    assert "<img " in left and f"alt='{player!r} (its middle frame)'" in left and "<video" not in left
+    assert (
+        "<img " in left and f"alt='{player!r} (its middle frame)'" in left and "<video" not in left
+    )
     with Image.open(io.BytesIO(player._repr_jpeg_())) as still:
         assert still.size == (64, 48) and abs(np.asarray(still).mean() - shades[4]) < 4
     assert page.count("data:image/jpeg;base64,") == 2  # under the film, and as its poster
@@ -204,8 +239,14 @@ def test_the_film_of_a_player_is_one_that_browsers_play(tmp_path):
     (tmp_path / "film.mp4").write_bytes(player.video)
     with av.open(str(tmp_path / "film.mp4")) as film:
         stream = film.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.frames) == ("h264", "yuv420p", 6)
-    assert repr(animate([np.zeros((31, 45, 3), np.uint8)])).startswith("Film: 1 frame, 46 x 32, 0.1 s")
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.frames) == (
+            "h264",
+            "yuv420p",
+            6,
+        )
+    assert repr(animate([np.zeros((31, 45, 3), np.uint8)])).startswith(
+        "Film: 1 frame, 46 x 32, 0.1 s"
+    )
 
 
 @pytest.mark.parametrize("name", [None, "a.mp4", "a.gif", "a.html"])
@@ -241,7 +282,9 @@ def test_the_page_plays_in_a_browser_and_fits_a_narrow_one(tmp_path, browser):
     try:
         page.goto(page_path.as_uri())
         page.wait_for_function("document.querySelector('video').readyState >= 2")
-        page.wait_for_function("document.querySelector('video').currentTime > 0.1")  # autoplay, muted
+        page.wait_for_function(
+            "document.querySelector('video').currentTime > 0.1"
+        )  # autoplay, muted
         film, still = (
             page.evaluate(f"document.querySelector('{tag}').getBoundingClientRect().toJSON()")
             for tag in ("video", "img")
@@ -249,6 +292,8 @@ def test_the_page_plays_in_a_browser_and_fits_a_narrow_one(tmp_path, browser):
         assert page.evaluate("document.querySelector('video').videoWidth") == 256
     finally:
         page.close()
-    assert 100 < film["width"] <= 180 and film["width"] / film["height"] == pytest.approx(256 / 192, abs=0.02)
+    assert 100 < film["width"] <= 180 and film["width"] / film["height"] == pytest.approx(
+        256 / 192, abs=0.02
+    )
     for side in ("x", "y", "width", "height"):
         assert film[side] == pytest.approx(still[side], abs=1)  # the film covers the still

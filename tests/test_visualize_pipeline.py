@@ -14,11 +14,18 @@ from minst.visualize.style import rgb, save
 
 
 def words(fig):
-    return [text.get_text() for axes in fig.axes for text in axes.texts] + [text.get_text() for text in fig.texts]
+    return [text.get_text() for axes in fig.axes for text in axes.texts] + [
+        text.get_text() for text in fig.texts
+    ]
 
 
 def colors_of_boxes(fig):
-    edges = [p.get_edgecolor() for axes in fig.axes for p in axes.patches if isinstance(p, FancyBboxPatch)]
+    edges = [
+        p.get_edgecolor()
+        for axes in fig.axes
+        for p in axes.patches
+        if isinstance(p, FancyBboxPatch)
+    ]
     return {matplotlib.colors.to_hex(edge) for edge in edges}
 
 
@@ -26,7 +33,9 @@ def times(*sizes):
     return " \u00d7 ".join(map(str, sizes))
 
 
-@pytest.mark.parametrize("preset, size", [("shapes-tiny", (192, 256)), ("seaformer-small", (130, 200))])
+@pytest.mark.parametrize(
+    "preset, size", [("shapes-tiny", (192, 256)), ("seaformer-small", (130, 200))]
+)
 def test_every_shape_on_the_map_is_that_of_a_real_run(preset, size):
     model = MobileInst(MobileInstConfig.preset(preset)).eval()
     with torch.no_grad():
@@ -37,7 +46,10 @@ def test_every_shape_on_the_map_is_that_of_a_real_run(preset, size):
     said = words(plot_pipeline(model, size))
     for name, level in zip(("X3", "X4", "X5", "X6"), levels, strict=True):
         assert f"{name}  {times(*level.shape[1:])}" in said
-    assert times(*encoded.padded_x_mask.shape[1:]) in said and times(*out.mask_logits.shape[1:]) in said
+    assert (
+        times(*encoded.padded_x_mask.shape[1:]) in said
+        and times(*out.mask_logits.shape[1:]) in said
+    )
     assert f"class  {times(*out.class_logits.shape[1:])}" in said
     assert f"objectness  {out.objectness.shape[1]}" in said
     assert f"kernels K  {times(*out.kernels.shape[1:])}" in said
@@ -67,7 +79,9 @@ def test_one_block_is_lit_and_the_rest_is_grey(block, read_once, monkeypatch):
     monkeypatch.setattr(pipeline, "_read", lambda *_: read_once)
     fig = plot_pipeline(size=(64, 64), highlight=block)
     lit = {matplotlib.colors.to_hex(rgb(BLOCKS[block][0]))}
-    assert colors_of_boxes(fig) == {QUIET} | (lit if block != "data" else set())  # data is frames, not a box
+    assert colors_of_boxes(fig) == {QUIET} | (
+        lit if block != "data" else set()
+    )  # data is frames, not a box
     assert fig.texts[0].get_text() == f"You are here: {BLOCKS[block][1]}"
     bold = {t.get_text(): t.get_color() for t in fig.axes[0].texts if t.get_fontweight() == "bold"}
     assert len(set(bold.values())) == (1 if block == "data" else 2)
@@ -76,7 +90,9 @@ def test_one_block_is_lit_and_the_rest_is_grey(block, read_once, monkeypatch):
 def test_without_highlight_every_block_has_its_own_color():
     fig = plot_pipeline(size=(64, 64))
     seen = colors_of_boxes(fig)
-    assert seen == {matplotlib.colors.to_hex(rgb(row[0])) for name, row in BLOCKS.items() if name != "data"}
+    assert seen == {
+        matplotlib.colors.to_hex(rgb(row[0])) for name, row in BLOCKS.items() if name != "data"
+    }
     assert len(seen) == len(BLOCKS) - 1
     assert {matplotlib.colors.to_hex(p.get_edgecolor()) for p in fig.axes[0].patches} >= {
         matplotlib.colors.to_hex(rgb(6))
@@ -102,7 +118,10 @@ def test_the_switches_of_an_ablation_are_seen():
 
 def test_the_map_leaves_model_and_random_numbers_as_they_are(tmp_path):
     model = MobileInst(MobileInstConfig.preset("shapes-tiny")).train()
-    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.random.get_rng_state()
+    before, state = (
+        {k: v.clone() for k, v in model.state_dict().items()},
+        torch.random.get_rng_state(),
+    )
     fig = plot_pipeline(model, (96, 64))
     plot_pipeline()
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -121,14 +140,18 @@ def test_words_are_legible_and_stay_inside_the_figure():
     boxes = [text.get_window_extent() for text in texts]
     for text, box in zip(texts, boxes):
         assert text.get_fontsize() >= 6.5
-        assert box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1, text.get_text()
+        assert box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1, (
+            text.get_text()
+        )
     for (one, a), (other, b) in itertools.combinations(zip(texts, boxes), 2):
         width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
         assert width <= 0 or height <= 2, (one.get_text(), other.get_text())
 
 
 def test_bad_input_says_what_to_give():
-    with pytest.raises(ValueError, match="no block 'decoder'; highlight one of data, backbone, .*tracking"):
+    with pytest.raises(
+        ValueError, match="no block 'decoder'; highlight one of data, backbone, .*tracking"
+    ):
         plot_pipeline(highlight="decoder")
     for size in (640, (640,), (640, 32), (640.0, 640)):
         with pytest.raises(ValueError, match="whole numbers of at least 64"):

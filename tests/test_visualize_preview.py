@@ -21,7 +21,9 @@ from minst.visualize.masks import color_of
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    write_shapes_dataset(folder, videos=5, config=ShapesConfig(width=96, height=72, frames=7), seed=7)
+    write_shapes_dataset(
+        folder, videos=5, config=ShapesConfig(width=96, height=72, frames=7), seed=7
+    )
     return folder
 
 
@@ -32,7 +34,9 @@ def images(tmp_path_factory):
     for n, (width, height) in enumerate([(96, 72), (72, 128), (256, 64), (64, 64)]):
         part = folder / f"part{n}"
         config = ShapesConfig(width=width, height=height, frames=2)
-        data = json.loads(write_shapes_dataset(part, videos=3, config=config, seed=n, images=True).read_text())
+        data = json.loads(
+            write_shapes_dataset(part, videos=3, config=config, seed=n, images=True).read_text()
+        )
         for entry in (*data["images"], *data["annotations"]):
             entry["id"] += 100 * n
         for image in data["images"]:
@@ -82,13 +86,20 @@ def test_videos_are_rows_of_frames(videos):
     assert len(rows) == 5
     for row in rows.values():
         frames = [int(words.removeprefix("frame ")) for _, words, _ in row]
-        assert frames[0] == 0 and frames[-1] == 6 and frames == sorted(set(frames)) and len(frames) == 5
+        assert (
+            frames[0] == 0
+            and frames[-1] == 6
+            and frames == sorted(set(frames))
+            and len(frames) == 5
+        )
     said = [t.get_text() for t in fig.texts]
     dataset = YouTubeVIS(videos)
     assert f"{int(dataset.track_counts.sum())} instances" in fig.alt and "All 5 videos" in fig.alt
     for clip in dataset:
         assert clip.name in said
-        assert all(f"{i + 1} {clip.categories[label]}" in said for i, label in enumerate(clip.labels))
+        assert all(
+            f"{i + 1} {clip.categories[label]}" in said for i, label in enumerate(clip.labels)
+        )
     assert "7 frames, 96x72" in said
 
 
@@ -102,7 +113,9 @@ def test_a_colour_is_an_identity(videos):
     for i, mask in enumerate(clip.masks(0)):
         inner = np.asarray(Image.fromarray(mask).resize((width, height)))
         if inner.sum() > 500:
-            before, after = (np.abs(a[inner].mean(0) - color_of(i + 1)).sum() for a in (frame, shown))
+            before, after = (
+                np.abs(a[inner].mean(0) - color_of(i + 1)).sum() for a in (frame, shown)
+            )
             assert after < before
             seen += 1
     assert seen
@@ -112,11 +125,19 @@ def test_a_choice_is_spread_over_the_data_set(videos):
     fig = preview_dataset(videos, count=3)
     said = [t.get_text() for t in fig.texts]
     names = [clip.name for clip in YouTubeVIS(videos)]
-    assert [name in said for name in names] == [True, False, True, False, True] and "3 of 5 videos" in fig.alt
+    assert [name in said for name in names] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ] and "3 of 5 videos" in fig.alt
 
 
 def test_portrait_videos_have_more_frames(tmp_path):
-    write_shapes_dataset(tmp_path, videos=1, config=ShapesConfig(width=72, height=128, frames=12), seed=1)
+    write_shapes_dataset(
+        tmp_path, videos=1, config=ShapesConfig(width=72, height=128, frames=12), seed=1
+    )
     fig = preview_dataset(tmp_path)
     assert_tidy(fig)
     assert len(fig.axes) == 11 and "All 1 video " in fig.alt
@@ -129,7 +150,10 @@ def test_images_of_many_sizes_keep_their_shape(images):
     assert len(shown) == 12 and "All 12 images" in fig.alt
     for clip, (picture, words, red, place) in zip(COCO(images), shown, strict=True):
         assert red == [] and place[2] / place[3] == pytest.approx(clip.width / clip.height)
-        assert words.endswith("…") or words == f"{Path(clip.video['file_names'][0]).name}, {clip.width}x{clip.height}"
+        assert (
+            words.endswith("…")
+            or words == f"{Path(clip.video['file_names'][0]).name}, {clip.width}x{clip.height}"
+        )
         sizes.setdefault(round(place[1], 3), []).append(place)
     for row in list(sizes.values())[:-1]:  # rows of one height, as wide as the sheet
         assert max(p[3] for p in row) == pytest.approx(min(p[3] for p in row))
@@ -142,7 +166,9 @@ def test_frames_without_labels(videos, tmp_path):
     (tmp_path / "test.json").write_text(json.dumps(data))
     fig = preview_dataset(videos, annotations=tmp_path / "test.json")
     shown = pictures(fig)[0][0]
-    frame = Image.fromarray(YouTubeVIS(videos)[0].image(0)).resize(shown.shape[1::-1], Image.Resampling.LANCZOS)
+    frame = Image.fromarray(YouTubeVIS(videos)[0].image(0)).resize(
+        shown.shape[1::-1], Image.Resampling.LANCZOS
+    )
     assert np.array_equal(shown, np.asarray(frame)) and "withheld" in fig.alt
 
 
@@ -160,7 +186,9 @@ def test_what_cannot_be_read_is_said_and_hides_nothing_else(videos, tmp_path):
     fig = preview_dataset(folder)
     fig.png()  # no formula is set from a name with dollars
     bad = [red[0] for shown, _, red, _ in pictures(fig) if shown is None]
-    assert len(bad) == 1 + 5 and "00000.jpg" in bad[0].replace("\n", "") and str(folder) not in bad[0]
+    assert (
+        len(bad) == 1 + 5 and "00000.jpg" in bad[0].replace("\n", "") and str(folder) not in bad[0]
+    )
     assert "1 x 1" in bad[-1].replace("\n", " ")
 
 
@@ -169,7 +197,9 @@ def test_what_is_refused(videos, tmp_path):
         preview_dataset(videos, count=0)
     with pytest.raises(FileNotFoundError):
         preview_dataset(tmp_path)
-    (tmp_path / "annotations.json").write_text('{"videos": [], "categories": [{"id": 1, "name": "a"}]}')
+    (tmp_path / "annotations.json").write_text(
+        '{"videos": [], "categories": [{"id": 1, "name": "a"}]}'
+    )
     with pytest.raises(ValueError, match="no videos"):
         preview_dataset(tmp_path)
     (tmp_path / "annotations.json").write_text("[]")
@@ -180,8 +210,24 @@ def test_what_is_refused(videos, tmp_path):
 def test_the_command(videos, images, tmp_path):
     out = io.StringIO()
     with redirect_stdout(out), redirect_stderr(io.StringIO()) as err:
-        assert main(["data", "preview", str(videos), "--videos", "1", "--out", str(tmp_path / "sheet.png")]) == 0
+        assert (
+            main(
+                [
+                    "data",
+                    "preview",
+                    str(videos),
+                    "--videos",
+                    "1",
+                    "--out",
+                    str(tmp_path / "sheet.png"),
+                ]
+            )
+            == 0
+        )
         assert main(["data", "preview", str(images), "--out", str(tmp_path / "sheet.pdf")]) == 0
         assert main(["data", "preview", str(tmp_path)]) == 2
     assert "sheet.png" in out.getvalue() and err.getvalue().startswith("minst: ")
-    assert Image.open(tmp_path / "sheet.png").width == 1410 and (tmp_path / "sheet.pdf").stat().st_size > 5000
+    assert (
+        Image.open(tmp_path / "sheet.png").width == 1410
+        and (tmp_path / "sheet.pdf").stat().st_size > 5000
+    )

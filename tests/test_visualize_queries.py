@@ -13,10 +13,16 @@ from matplotlib.patches import Rectangle
 
 from minst import MobileInst, MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
-from minst.model import FrameOutput
+from minst.model import Frame, FrameOutput
 from minst.visualize import queries as fig2
 from minst.visualize.masks import color_of
-from minst.visualize.queries import choose_queries, plot_query_consistency, query_states
+from minst.visualize.queries import (
+    choose_queries,
+    class_probabilities,
+    plot_query_consistency,
+    query_states,
+)
+from minst.visualize.recording import Recording
 from minst.visualize.style import RED, rgb, save
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
@@ -32,6 +38,19 @@ def blob(y=20, x=30, size=20, shape=(64, 96)):
     mask = np.zeros(shape, bool)
     mask[y : y + size, x : x + size] = True
     return mask
+
+
+def recorded(logits, scores, kernels=None, images=(), probabilities=None, names=()):
+    """A Recording in which it was said: logits (T, N, h, w), scores and probabilities (T, N, K)."""
+    found = object.__new__(Recording)
+    T, N, h, w = logits.shape
+    found.kernels = torch.eye(N).expand(T, N, N)  # so that feature n is the mask of query n
+    found.frames = [Frame(None, None, masks[None], None, (8 * h, 8 * w)) for masks in logits]
+    found.class_scores, found.scores = scores, scores.amax(-1)
+    found.probabilities = scores if probabilities is None else probabilities
+    found.images = images or [np.zeros((8 * h, 8 * w, 3), np.uint8)] * T
+    found.config = SimpleNamespace(class_names=names)
+    return found
 
 
 class Scripted:
@@ -50,6 +69,13 @@ class Scripted:
     def eval(self):
         return self
 
+    def encode(self, frame):
+        out, features = self(frame), torch.zeros(1, 16, 12, 16)
+        features[0, : self.queries] = out.mask_logits[0]  # kernels are one-hot
+        found = Frame(self, frame, features, None, (96, 128))
+        found.out = out
+        return found
+
     def __call__(self, frame):
         masks = torch.from_numpy(CLIP.render(self.t).masks).float()
         small = torch.nn.functional.interpolate(masks[None], size=(12, 16), mode="area")[0]
@@ -62,7 +88,9 @@ class Scripted:
             classes[self.first + i, int(CLIP.labels[i])] = 2.0 - i
         self.t += 1
         objectness = torch.full((self.queries,), 3.0)
-        return FrameOutput(classes[None], objectness[None], self.kernels[None], None, logits[None], None)
+        return FrameOutput(
+            classes[None], objectness[None], self.kernels[None], None, logits[None], None
+        )
 
 
 def strip_axes(fig):
@@ -89,7 +117,9 @@ def tracks_of(fig):
     """Of every model: the share written beside each query, and its crosses as (row, frame)."""
     panels = [axes for axes in fig.axes if "\nheld " in "\n" + axes.get_ylabel()]
     shares = [[t.get_text() for t in axes.texts if t.get_text() != "■"] for axes in panels]
-    crosses = [[(int(k.get_ydata()[0]), int(k.get_xdata()[0])) for k in axes.lines] for axes in panels]
+    crosses = [
+        [(int(k.get_ydata()[0]), int(k.get_xdata()[0])) for k in axes.lines] for axes in panels
+    ]
     return list(zip(shares, crosses))
 
 
@@ -99,10 +129,12 @@ def test_query_states_are_those_of_single_key_frames(model):
     with torch.inference_mode():
         frame = torch.from_numpy(CLIP.render(3).image).permute(2, 0, 1).float()[None] / 255
         out = model(frame)
-    assert torch.equal(states.kernels[1], out.kernels[0]) and torch.equal(states.mask_logits[1], out.mask_logits[0])
-    assert torch.equal(states.scores[1], out.scores()[0])
-    assert torch.equal(states.probabilities[1], out.class_logits[0].sigmoid())
-    assert states.soft_masks(5).shape == (3, 96, 128)
+    torch.testing.assert_close(states.kernels[1], out.kernels[0])
+    torch.testing.assert_close(states.mask_logits(1), out.mask_logits[0])
+    torch.testing.assert_close(states.class_scores[1], out.scores()[0])
+    torch.testing.assert_close(states.scores[1], out.scores()[0].amax(-1))
+    torch.testing.assert_close(states.probabilities[1], out.class_logits[0].sigmoid())
+    assert states.soft_mask(5, 1, 1).shape == (96, 128)
     assert len(query_states(model, CLIP, num_frames=11, start=4).images) == 2  # the video ends
     for bad in ({"start": 6}, {"start": -1}, {"num_frames": 0}):
         with pytest.raises(ValueError):
@@ -111,10 +143,14 @@ def test_query_states_are_those_of_single_key_frames(model):
 
 def test_similarity_is_the_cosine_of_kernels(model):
     states = query_states(model, CLIP, num_frames=4)
-    for query, other in ((7, None), (7, 2)):
-        a, b = (states.kernels[:, q].double().numpy() for q in (query, query if other is None else other))
-        expected = [[u @ v / np.sqrt((u @ u) * (v @ v)) for v in b] for u in a]
-        np.testing.assert_allclose(states.similarity(query, other), expected, atol=1e-5)
+    row = fig2._row(states, 7, [2, 7], None, 1, None)
+
+    def cosine(query, other):
+        a, b = (states.kernels[:, q].double().numpy() for q in (query, other))
+        return [[u @ v / np.sqrt((u @ u) * (v @ v)) for v in b] for u in a]
+
+    np.testing.assert_allclose(row.similarity, cosine(7, 7), atol=1e-5)
+    np.testing.assert_allclose(row.others, [np.mean(cosine(7, 2))], atol=1e-5)
 
 
 def test_chosen_queries_are_strong_and_of_different_objects():
@@ -123,19 +159,28 @@ def test_chosen_queries_are_strong_and_of_different_objects():
         logits[:, query, row : row + 2] = 9.0
     scores = torch.zeros(3, 5, 2)
     scores[:, :, 1] = torch.tensor([0.5, 0.9, 0.6, 0.1, 0.8])
-    states = fig2.QueryStates([], scores, torch.zeros(3, 5, 4), logits, scores)
+    states = recorded(logits, scores)
     assert choose_queries(states) == [1, 2, 0]  # not 4, a copy, nor 3, weak
     assert choose_queries(states, count=2) == [1, 2]
 
 
 def test_fig2_shows_the_frames_the_masks_and_the_similarities(model):
-    before = set(sys.modules.get("matplotlib.pyplot").get_fignums()) if "matplotlib.pyplot" in sys.modules else set()
+    before = (
+        set(sys.modules.get("matplotlib.pyplot").get_fignums())
+        if "matplotlib.pyplot" in sys.modules
+        else set()
+    )
     fig = plot_query_consistency(model, CLIP, num_frames=5, queries=[6, 2, 11], start=1)
     assert isinstance(fig, Figure)
     if "matplotlib.pyplot" in sys.modules:
         assert set(sys.modules["matplotlib.pyplot"].get_fignums()) == before
     rows = strip_axes(fig)
-    assert [axes.get_ylabel().split("\n")[0] for axes in rows] == ["frames, masks", "query 6", "query 2", "query 11"]
+    assert [axes.get_ylabel().split("\n")[0] for axes in rows] == [
+        "frames, masks",
+        "query 6",
+        "query 2",
+        "query 11",
+    ]
     states = query_states(model, CLIP, 5, 1)
     images = [im for axes in fig.axes for im in axes.images if im.get_array().shape == (5, 5)]
     for image, query in zip(images, (6, 2, 11), strict=True):
@@ -160,14 +205,23 @@ def test_fig2_marks_where_a_query_holds_and_loses_its_instance():
     assert "annotation" in fig.texts[1].get_text()
     for instance, axes in ((1, rows[4]), (0, rows[3])):  # the same colour everywhere
         assert axes.spines["left"].get_edgecolor()[:3] == rgb(instance + 1)
-    plain = plot_query_consistency(Scripted({(1, 2): None}), [CLIP.render(t).image for t in range(6)])
+    plain = plot_query_consistency(
+        Scripted({(1, 2): None}), [CLIP.render(t).image for t in range(6)]
+    )
     assert all(red_frames(axes) == [] for axes in strip_axes(plain))  # nothing to compare with
     assert "held" not in plain.texts[0].get_text() and tracks_of(plain) == []
 
 
 def test_the_instance_is_the_one_held_first_not_the_best_in_hindsight():
-    late = {(0, 0): None, (0, 1): None, **{(0, t): 1 for t in (3, 4, 5)}, **{(1, t): None for t in range(6)}}
-    fig = plot_query_consistency(Scripted(late), CLIP)  # query 3: nothing, nothing, instance 0, then instance 1
+    late = {
+        (0, 0): None,
+        (0, 1): None,
+        **{(0, t): 1 for t in (3, 4, 5)},
+        **{(1, t): None for t in range(6)},
+    }
+    fig = plot_query_consistency(
+        Scripted(late), CLIP
+    )  # query 3: nothing, nothing, instance 0, then instance 1
     rows = rows_of(fig)
     assert list(rows)[1] == 3 and len(rows) == 2
     assert red_frames(rows[3]) == [0, 1, 3, 4, 5]
@@ -204,8 +258,11 @@ def test_first_holders_are_one_to_one_and_keep_what_they_have():
 
 def test_the_probabilities_are_those_of_the_instances_classes():
     said = torch.rand(2, 5, 3)  # T, N, K
-    states = fig2.QueryStates([], said.sqrt(), torch.zeros(2, 5, 4), torch.zeros(2, 5, 1, 1), said)
-    of = states.of_instances
+
+    def of(clip, count, names):
+        states = recorded(torch.zeros(2, 5, 1, 1), said.sqrt(), probabilities=said, names=names)
+        return class_probabilities(states, clip, count)
+
     clip = SimpleNamespace(labels=np.array([2, 0, 1]))
     for names in (("a", "b", "c"), ()):
         np.testing.assert_array_equal(of(clip, 3, names), said[:, :, [2, 0, 1]])
@@ -243,7 +300,7 @@ def test_the_score_of_the_query_stands_below_each_mask(model):
     fig = plot_query_consistency(model, CLIP, num_frames=5, queries=[6, 2], start=1)
     states = query_states(model, CLIP, 5, 1)
     for query, axes in rows_of(fig).items():
-        expected = dict(enumerate(states.scores[:, query].amax(-1).tolist()))
+        expected = dict(enumerate(states.scores[:, query].tolist()))
         assert scores_below(axes) == pytest.approx(expected, abs=0.0051)
     assert "Below a mask: its score" in fig.texts[1].get_text()
 
@@ -253,18 +310,13 @@ def test_a_sliver_of_an_instance_chooses_no_query():
     truth[0, 0, 10:16, :2] = truth[1:, 0, 8:24, :16] = True  # it comes in: 12, 256 pixels
     logits = torch.full((3, 3, 4, 6), -9.0)
     logits[1:, 2, 1:3, :2] = 9.0
-    images, ones = [np.zeros((32, 48, 3), np.uint8)] * 3, torch.ones(3, 3, 1)
-    states = fig2.QueryStates(images, ones, torch.ones(3, 3, 4), logits, ones)
-    said = [np.ones((3, 3, 1))]
-    exact = fig2._ious
-    try:
-        fig2._ious = lambda *_: np.array([[[1.0], [0], [0]], [[0.0], [0], [1]], [[0.0], [0], [1]]])
-        assert fig2._choose([states], truth, said, None) == ([0], [[2]], [{2: 1}])
-        truth[0, 0, :8, :4] = True  # 44 pixels: more than a tenth
-        assert fig2._choose([states], truth, said, None) == ([0], [[0]], [{0: 1}])
-    finally:
-        fig2._ious = exact
-    np.testing.assert_allclose(exact(states, truth)[1:, :, 0], [[0, 0, 1], [0, 0, 1]], atol=0.5)
+    states, said = recorded(logits, torch.ones(3, 3, 1)), [np.ones((3, 3, 1))]
+    states.truth = truth
+    np.testing.assert_allclose(states.ious(1)[:, 0], [0, 0, 1], atol=0.5)
+    states.ious = lambda t: np.array([[[1.0], [0], [0]], [[0.0], [0], [1]], [[0.0], [0], [1]]])[t]
+    assert fig2._choose([states], truth, said, None) == ([0], [[2]], [{2: 1}])
+    truth[0, 0, :8, :4] = True  # 44 pixels: more than a tenth
+    assert fig2._choose([states], truth, said, None) == ([0], [[0]], [{0: 1}])
 
 
 def test_two_models_are_compared_on_the_same_instances():
@@ -272,12 +324,25 @@ def test_two_models_are_compared_on_the_same_instances():
     fig = plot_query_consistency(models, CLIP)
     names = [axes.get_ylabel().split("\n")[:2] for axes in strip_axes(fig)]
     assert names[:2] == [["with", "frames, masks"], ["without", "frames, masks"]]
-    assert names[2:] == [["with", "query 4"], ["without", "query 6"], ["with", "query 3"], ["without", "query 5"]]
+    assert names[2:] == [
+        ["with", "query 4"],
+        ["without", "query 6"],
+        ["with", "query 3"],
+        ["without", "query 5"],
+    ]
     rows = rows_of(fig)
-    assert {query: red_frames(axes) for query, axes in rows.items()} == {4: [], 6: [2, 3], 3: [], 5: []}
+    assert {query: red_frames(axes) for query, axes in rows.items()} == {
+        4: [],
+        6: [2, 3],
+        3: [],
+        5: [],
+    }
     tops = [axes.get_position().y1 for axes in rows.values()]
     assert tops == sorted(tops, reverse=True)
-    assert tops[0] - tops[1] == pytest.approx(tops[2] - tops[3]) and tops[1] - tops[2] > tops[0] - tops[1] + 0.01
+    assert (
+        tops[0] - tops[1] == pytest.approx(tops[2] - tops[3])
+        and tops[1] - tops[2] > tops[0] - tops[1] + 0.01
+    )
     for pair, instance in (((4, 6), 1), ((3, 5), 0)):
         assert [rows[q].spines["left"].get_edgecolor()[:3] for q in pair] == [rgb(instance + 1)] * 2
     assert fig.texts[0].get_text().endswith("100 % with, 83 % without")
@@ -289,7 +354,12 @@ def test_without_annotations_the_second_models_queries_are_those_of_the_most_sim
     frames = (CLIP.render(t).image for t in range(6))  # which can be read but once
     swapped = Scripted({(i, t): 1 - i for i in (0, 1) for t in range(6)}, first=5)
     fig = plot_query_consistency({"a": Scripted({(0, 0): None}), "b": swapped}, frames)
-    assert list(rows_of(fig)) == [3, 6, 4, 5]  # by score; query 3 is compared where it has a mask first
+    assert list(rows_of(fig)) == [
+        3,
+        6,
+        4,
+        5,
+    ]  # by score; query 3 is compared where it has a mask first
     assert tracks_of(fig) == [] and "a colour for each query" in fig.texts[0].get_text()
 
 
@@ -329,7 +399,7 @@ def test_fig2_compares_with_the_annotations_of_the_frames_it_shows():
 
     model = Scripted(start=2)
     fig = plot_query_consistency(model, Watched(), num_frames=3, start=2)
-    assert sorted(asked) == [2, 2, 3, 3, 4, 4]  # once for the image, once for the annotations
+    assert asked == [2, 3, 4]  # once for image and annotations
     assert "(100 %)" in fig.texts[0].get_text()
 
 
@@ -338,13 +408,12 @@ def test_an_instance_that_is_not_visible_is_neither_held_nor_lost():
     truth[[0, 1, 3], 1, :8] = True
     logits = torch.full((4, 3, 2, 2), -9.0)
     logits[[0, 1, 2], 1, 0] = 9.0  # in frame 2 as well, where nothing is
-    images, ones = [np.zeros((16, 16, 3), np.uint8)] * 4, torch.ones(4, 3, 1)
-    states = fig2.QueryStates(images, ones, torch.ones(4, 3, 4), logits, ones)
-    row = fig2._row(states, 1, [1], 1, 2, ("fish",), truth)
+    states = recorded(logits, torch.ones(4, 3, 1), names=("fish",))
+    row = fig2._row(states, 1, [1], 1, 2, truth)
     assert row.held == [True, True, None, False] and row.label == "fish 1.00" and row.others == []
     assert (row.outline == truth[:, 1]).all()
     assert fig2._share([row, row]) == (4, 6, "67 %")
-    assert fig2._row(states, 1, [1], None, 2, (), truth).held == [None] * 4
+    assert fig2._row(states, 1, [1], None, 2, truth).held == [None] * 4
 
 
 def test_the_window_is_tight_inside_and_of_the_frames_shape():
@@ -360,7 +429,9 @@ def test_the_window_is_tight_inside_and_of_the_frames_shape():
 def test_fig2_of_odd_videos_and_bad_input(model, tmp_path):
     one = plot_query_consistency({"a": model, "b": model}, CLIP, num_frames=1)
     save(one, tmp_path / "one.png")
-    assert "nan" not in [text.get_text() for axes in one.axes for text in axes.texts]  # no pair of frames, no mean
+    assert "nan" not in [
+        text.get_text() for axes in one.axes for text in axes.texts
+    ]  # no pair of frames, no mean
     for shape in ((70, 101), (101, 70)):
         odd = plot_query_consistency(model, [np.full((*shape, 3), 90, np.uint8)] * 3)
         save(odd, tmp_path / "odd.svg")
@@ -387,9 +458,15 @@ def test_the_words_of_fig2_stay_on_the_page(model):
         video = CLIP if frames == 6 else [CLIP.render(t % 6).image for t in range(frames)]
         fig = plot_query_consistency(models, video, num_frames=36)
         fig.canvas.draw()
-        boxes = [*(axes.get_tightbbox() for axes in fig.axes), *(t.get_window_extent() for t in fig.texts)]
+        boxes = [
+            *(axes.get_tightbbox() for axes in fig.axes),
+            *(t.get_window_extent() for t in fig.texts),
+        ]
         assert min(min(box.x0, box.y0) for box in boxes) >= 0
-        assert max(box.x1 for box in boxes) <= fig.bbox.x1 and max(box.y1 for box in boxes) <= fig.bbox.y1
+        assert (
+            max(box.x1 for box in boxes) <= fig.bbox.x1
+            and max(box.y1 for box in boxes) <= fig.bbox.y1
+        )
         for axes in fig.axes:
             numbers = [t.get_window_extent() for t in axes.get_xticklabels()]
             assert all(a.x1 < b.x0 for a, b in pairwise(numbers))
@@ -405,7 +482,9 @@ def test_save_writes_three_formats_and_replaces(model, tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text("old")
         assert save(fig, path).read_bytes().startswith(head)
-    assert 1350 < matplotlib.image.imread(tmp_path / "new" / "fig.png").shape[1] < 1450  # README's width
+    assert (
+        1350 < matplotlib.image.imread(tmp_path / "new" / "fig.png").shape[1] < 1450
+    )  # README's width
     with pytest.raises(ValueError, match="png"):
         save(fig, tmp_path / "fig.bmp")
 
@@ -418,7 +497,7 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     logits[0, 5, 5:7, 6:10] = logits[1, 5, 1:4, 6:10] = 9.0  # another object
     scores = torch.zeros(2, 9, 1)
     scores[:, [2, 5, 7], 0] = torch.tensor([0.9, 0.8, 0.5])
-    states = fig2.QueryStates([image, image], scores, torch.zeros(2, 9, 4), logits, scores)
+    states = recorded(logits, scores, images=[image, image])
 
     def tint(picture, y, x):  # of a pixel: what the opaque part of its colour must have been
         return (picture[y, x] - 0.35 * 166) / 0.65
@@ -426,7 +505,9 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     first, second = (fig2._colored(states, t, [7], {7: 1}).astype(float) for t in range(2))
     for picture in (first, second):
         assert np.abs(tint(picture, 20, 20) - color_of(1)).max() < 3
-    assert np.abs(tint(first, 48, 64) - tint(second, 20, 64)).max() < 3  # the other one keeps its colour as well
+    assert (
+        np.abs(tint(first, 48, 64) - tint(second, 20, 64)).max() < 3
+    )  # the other one keeps its colour as well
     assert np.abs(tint(first, 48, 64) - color_of(1)).max() > 40
-    scores[0, 5] = 0.2  # weak
+    states.scores[0, 5] = 0.2  # weak
     assert np.ptp(fig2._colored(states, 0, [7], {7: 1})[48, 64]) == 0  # grey: not drawn

@@ -26,11 +26,15 @@ def numbered(count: int):
         yield np.full((64, 80, 3), t % 256, np.uint8)
 
 
-@pytest.mark.parametrize("total, limit", [(1, 4), (4, 4), (5, 4), (8, 4), (9, 4), (2000, 64), (7, 1)])
+@pytest.mark.parametrize(
+    "total, limit", [(1, 4), (4, 4), (5, 4), (8, 4), (9, 4), (2000, 64), (7, 1)]
+)
 def test_a_long_video_is_thinned_evenly_from_its_first_frame(total, limit):
     frames = read_frames(numbered(total), limit)
     assert frames.total == total and frames.truth is None
-    assert [int(image[0, 0, 0]) for image in frames.images] == [t % 256 for t in range(0, total, frames.step)]
+    assert [int(image[0, 0, 0]) for image in frames.images] == [
+        t % 256 for t in range(0, total, frames.step)
+    ]
     assert len(frames.images) <= limit and (frames.step == 1 or 2 * len(frames.images) >= limit)
 
 
@@ -57,7 +61,11 @@ def test_reading_never_holds_more_than_it_may():
 def test_large_frames_and_their_annotations_shrink_together():
     big = shapes_clip("val", 3, ShapesConfig(width=512, height=384, frames=2))
     frames = read_frames(big, max_side=128)
-    assert frames.images[0].shape == (96, 128, 3) and frames.truth[0].shape == (len(big.labels), 96, 128)
+    assert frames.images[0].shape == (96, 128, 3) and frames.truth[0].shape == (
+        len(big.labels),
+        96,
+        128,
+    )
     for full, small in zip(big.render(1).masks, frames.truth[1]):
         assert small.sum() == pytest.approx(full.sum() / 16, rel=0.1, abs=6)
     assert read_frames(CLIP).images[0].shape == (96, 128, 3)  # small ones stay
@@ -69,10 +77,15 @@ def test_videos_that_cannot_be_read_are_refused():
     with pytest.raises(ValueError, match="at least"):
         read_frames(numbered(2), 0)
     with pytest.raises(ValueError, match="frame 0.*64 x 64"):
-        Recording(MobileInst.from_pretrained("shapes-tiny"), read_frames([np.zeros((40, 80, 3), np.uint8)]))
+        Recording(
+            MobileInst.from_pretrained("shapes-tiny"),
+            read_frames([np.zeros((40, 80, 3), np.uint8)]),
+        )
 
 
-@pytest.mark.parametrize("settings", [Settings(), Settings(1, "cosine", 0.3, 0.4), Settings(7, "mask", 0.7, 0.6)])
+@pytest.mark.parametrize(
+    "settings", [Settings(), Settings(1, "cosine", 0.3, 0.4), Settings(7, "mask", 0.7, 0.6)]
+)
 def test_a_replay_is_what_a_tracker_says_of_the_video(shipped, recording, settings):
     tracker = KernelTracker(shipped, *settings)
     expected = [tracker.step(image) for image in load_sample("occlusion")]
@@ -80,7 +93,9 @@ def test_a_replay_is_what_a_tracker_says_of_the_video(shipped, recording, settin
     assert replay.frames == expected
     assert replay.keys == [t - t % settings.reuse_interval for t in range(30)]
     result = KernelTracker(shipped, *settings).track(load_sample("occlusion"))
-    assert {t.id: t.segmentations for t in replay.result.tracks} == {t.id: t.segmentations for t in result.tracks}
+    assert {t.id: t.segmentations for t in replay.result.tracks} == {
+        t.id: t.segmentations for t in result.tracks
+    }
 
 
 def test_a_replay_does_not_run_the_network(recording, monkeypatch):
@@ -108,7 +123,9 @@ def test_soft_masks_are_those_that_the_tracker_cuts(recording):
     for t in (0, 4, 5):
         frame = replay.frames[t]
         for query, mask in zip(frame.queries, frame.masks()):
-            np.testing.assert_array_equal(recording.soft_mask(query, replay.keys[t], t) >= 0.5, mask)
+            np.testing.assert_array_equal(
+                recording.soft_mask(query, replay.keys[t], t) >= 0.5, mask
+            )
 
 
 def test_similarity_is_the_cosine_to_every_kernel(recording):
@@ -149,7 +166,11 @@ def test_a_point_gives_the_query_of_the_best_mask_there(recording):
 def test_a_clip_without_objects_has_no_tracks_and_still_a_query(shipped):
     recording = Recording(shipped, read_frames([np.full((96, 128, 3), 200, np.uint8)] * 3))
     replay = recording.replay(Settings(score_threshold=0.95))
-    assert not replay.result.tracks and replay.identity is None and replay.query_at(0, 0.5, 0.5) is None
+    assert (
+        not replay.result.tracks
+        and replay.identity is None
+        and replay.query_at(0, 0.5, 0.5) is None
+    )
     assert replay.best_query(recording) == int(recording.scores.amax(0).argmax())
 
 

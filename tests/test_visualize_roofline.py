@@ -54,7 +54,9 @@ def test_bars_are_the_shares_of_macs_and_of_time(rows):
     fig = plot_layers(rows)
     axes = fig.axes[0]
     heights = np.array([bar.get_height() for bar in axes.patches])
-    assert heights[heights > 0].sum() == pytest.approx(100) and heights[heights < 0].sum() == pytest.approx(-100)
+    assert heights[heights > 0].sum() == pytest.approx(100) and heights[
+        heights < 0
+    ].sum() == pytest.approx(-100)
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names[0] == "input" and names[-2:] == ["instance decoder", "masks"]
     assert names.count("in between") == 2 and len(set(names)) == len(names) - 1
@@ -72,13 +74,19 @@ def test_bars_are_the_shares_of_macs_and_of_time(rows):
         "out",
     ]
     assert [name for name in names if name in order] == order
-    assert names[names.index("lateral_x3") - 1] == names[-3] == "in between"  # at the end of their parts
+    assert (
+        names[names.index("lateral_x3") - 1] == names[-3] == "in between"
+    )  # at the end of their parts
     for up in (True, False):  # what is drawn over each other adds up without gaps, from 0 on
         stacked = [
-            b for b in axes.patches if round(b.get_x() + 0.4) == names.index("trans") and (b.get_height() > 0) == up
+            b
+            for b in axes.patches
+            if round(b.get_x() + 0.4) == names.index("trans") and (b.get_height() > 0) == up
         ]
         ends = sorted((abs(b.get_y()), abs(b.get_y() + b.get_height())) for b in stacked)
-        assert len(ends) > 2 and [a for a, _ in ends] == pytest.approx([0.0, *(b for _, b in ends[:-1])])
+        assert len(ends) > 2 and [a for a, _ in ends] == pytest.approx(
+            [0.0, *(b for _, b in ends[:-1])]
+        )
     layer2 = [row for row in rows if row["name"].startswith("backbone.tpm.layer2")]
     for kind, family in (("conv 1x1", "1x1, linear"), ("depth-wise 3x3", "depth-wise")):
         own = [row for row in layer2 if row["kind"] == kind]
@@ -103,7 +111,10 @@ def test_words_above_the_bars_are_the_rows_sums(rows):
     cheap = [r for r in rows if not r["macs"] or r["kind"].startswith("depth-wise")]
     few, long = (100 * sum(r[f] for r in cheap) / sum(r[f] for r in rows) for f in ("macs", "ms"))
     assert f"layers with {few:.0f}% of the MACs take {long:.0f}% of the time" in texts[0]
-    assert f"{sum(r['macs'] for r in rows) / 1e6:,.0f} million MACs, {sum(r['ms'] for r in rows):.0f} ms" in texts[1]
+    assert (
+        f"{sum(r['macs'] for r in rows) / 1e6:,.0f} million MACs, {sum(r['ms'] for r in rows):.0f} ms"
+        in texts[1]
+    )
 
 
 def test_dots_are_the_layers_with_macs(rows):
@@ -111,8 +122,12 @@ def test_dots_are_the_layers_with_macs(rows):
     layers = [row for row in rows if row["macs"]]
     assert set(found) == {(round(row["intensity"], 9), round(row["gflop_s"], 9)) for row in layers}
     slow, quick = max(layers, key=lambda row: row["ms"]), min(layers, key=lambda row: row["ms"])
-    area = {r["name"]: found[round(r["intensity"], 9), round(r["gflop_s"], 9)][0] for r in (slow, quick)}
-    assert area[slow["name"]] - 6 == pytest.approx((area[quick["name"]] - 6) * slow["share"] / quick["share"])
+    area = {
+        r["name"]: found[round(r["intensity"], 9), round(r["gflop_s"], 9)][0] for r in (slow, quick)
+    }
+    assert area[slow["name"]] - 6 == pytest.approx(
+        (area[quick["name"]] - 6) * slow["share"] / quick["share"]
+    )
     deep = next(row for row in layers if row["kind"] == "depth-wise 5x5")
     colour = found[round(deep["intensity"], 9), round(deep["gflop_s"], 9)][1]
     assert colour == to_hex(FAMILIES["depth-wise"][1])
@@ -125,7 +140,9 @@ def test_the_roof_is_the_lower_of_peak_and_bandwidth(rows):
     for line, bandwidth in zip(axes.lines, (25.0, 90.0)):
         x, y = line.get_data()
         assert y == pytest.approx(np.where(bandwidth * x < 100, bandwidth * x, 100.0))
-        assert x[0] < min(r["intensity"] for r in rows if r["macs"]) and x[-1] > max(r["intensity"] for r in rows)
+        assert x[0] < min(r["intensity"] for r in rows if r["macs"]) and x[-1] > max(
+            r["intensity"] for r in rows
+        )
     assert {"memory 25 GB/s", "cache 90 GB/s", "matrix products 100 GFLOP/s"} <= set(words(fig))
 
 
@@ -135,7 +152,9 @@ def test_the_slowest_layers_are_named_with_their_share_of_the_roof(rows):
     slowest = sorted((row for row in rows if row["macs"]), key=lambda row: row["ms"])[:-4:-1]
     for i, (row, line) in enumerate(zip(slowest, listed, strict=True), start=1):
         roof = min(100.0, 25.0 * row["intensity"])
-        expected = f"{row['kind']}, {row['ms']:.1f} ms, {100 * row['gflop_s'] / roof:.0f}% of its roof"
+        expected = (
+            f"{row['kind']}, {row['ms']:.1f} ms, {100 * row['gflop_s'] / roof:.0f}% of its roof"
+        )
         assert line == f"{i}  {row['name']}: {expected}" and str(i) in texts
 
 
@@ -164,11 +183,19 @@ def test_no_words_are_cut_off_and_every_kind_has_its_family(preset, tmp_path):
         drawn = [text for axes in (fig, *fig.axes) for text in axes.texts]
         # an axis with a logarithm also has labels beyond its ends, which are not drawn
         for text in drawn + [
-            label for axes in fig.axes if axes.get_xscale() == "linear" for label in axes.get_xticklabels()
+            label
+            for axes in fig.axes
+            if axes.get_xscale() == "linear"
+            for label in axes.get_xticklabels()
         ]:
             box = text.get_window_extent(renderer)
-            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1, text.get_text()
-        assert fig.alt.startswith(("Time does not follow MACs", "The frame reaches")) and len(fig.alt) < 250
+            assert (
+                box.x0 >= 0 and box.y0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1
+            ), text.get_text()
+        assert (
+            fig.alt.startswith(("Time does not follow MACs", "The frame reaches"))
+            and len(fig.alt) < 250
+        )
     assert set(CHEAP) < set(FAMILIES)
 
 
@@ -176,7 +203,11 @@ def test_rows_stay_as_they_were_and_empty_ones_are_named(rows):
     before = copy.deepcopy(rows)
     plot_layers(rows), plot_roofline(rows, PEAK)
     assert rows == before
-    for wrong in ([], [row for row in rows if not row["macs"]], [{**row, "ms": 0.0} for row in rows]):
+    for wrong in (
+        [],
+        [row for row in rows if not row["macs"]],
+        [{**row, "ms": 0.0} for row in rows],
+    ):
         for plot in (plot_layers, lambda table: plot_roofline(table, PEAK)):
             with pytest.raises(ValueError, match=f"of these {len(wrong)} rows"):
                 plot(wrong)

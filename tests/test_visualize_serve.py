@@ -28,7 +28,16 @@ def free_port() -> int:
 def explorer(browser, *arguments, size=(900, 960)):
     """`minst explore …` and its page, when the first picture is there. Errors of scripts on the page fail the test."""
     port = free_port()
-    command = [sys.executable, "-m", "minst", "explore", *map(str, arguments), "--no-browser", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "minst",
+        "explore",
+        *map(str, arguments),
+        "--no-browser",
+        "--port",
+        str(port),
+    ]
     server = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -46,11 +55,15 @@ def explorer(browser, *arguments, size=(900, 960)):
         try:
             page.locator(".minst-view img").first.wait_for(state="visible", timeout=90_000)
         except Exception as error:
-            raise AssertionError(f"no picture; the page says: {page.inner_text('body')[:2000]}") from error
+            raise AssertionError(
+                f"no picture; the page says: {page.inner_text('body')[:2000]}"
+            ) from error
         try:
             yield page
         except Exception as error:  # what a person would have seen
-            raise AssertionError(f"scripts: {errors}; the page says: {page.inner_text('body')[:2000]}") from error
+            raise AssertionError(
+                f"scripts: {errors}; the page says: {page.inner_text('body')[:2000]}"
+            ) from error
         assert not errors
     finally:
         page.close()
@@ -121,14 +134,22 @@ def test_the_frame_slider_moves_picture_caption_and_cursor(page):
 
 
 def test_dragging_quickly_ends_where_the_slider_ends(page):
-    box = page.locator(".widget-inline-hbox", has_text=re.compile("^frame")).locator(".noUi-handle").bounding_box()
+    box = (
+        page.locator(".widget-inline-hbox", has_text=re.compile("^frame"))
+        .locator(".noUi-handle")
+        .bounding_box()
+    )
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
     for step in range(150):
         page.mouse.move(x + 3 * (step if step < 100 else 200 - step), y)
     page.mouse.up()
-    end = page.locator(".widget-inline-hbox", has_text=re.compile("^frame")).locator(".widget-readout").inner_text()
+    end = (
+        page.locator(".widget-inline-hbox", has_text=re.compile("^frame"))
+        .locator(".widget-readout")
+        .inner_text()
+    )
     assert 3 < int(end) < 25
     said(page, rf"frame {end} of 30")
     frame(page, 1)
@@ -176,12 +197,18 @@ def test_a_click_selects_the_query_behind_an_object(page, screenshots):
     box = page.locator(".minst-view[data-label='tracked frame']").bounding_box()
     caption = page.locator(".widget-html", has_text="serves")
     queries = []
-    for x, y in ((0.62, 0.45), (0.8, 0.75), (0.45, 0.1)):  # starfish, fish, and the ladybird that was selected
+    for x, y in (
+        (0.62, 0.45),
+        (0.8, 0.75),
+        (0.45, 0.1),
+    ):  # starfish, fish, and the ladybird that was selected
         before = caption.inner_text()
         page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
         changed(page, lambda _: caption.inner_text(), before)
         queries.append(re.search(r"query (\d+)", caption.inner_text())[1])
-        page.locator("[data-label='selected query']").get_by_text(f"soft mask of query {queries[-1]}").wait_for()
+        page.locator("[data-label='selected query']").get_by_text(
+            f"soft mask of query {queries[-1]}"
+        ).wait_for()
     assert len(set(queries)) == 3
     page.screenshot(path=screenshots / "explorer-query.png")
 
@@ -219,7 +246,9 @@ def test_a_fresh_clip_two_weights_and_t_beyond_its_end(browser, screenshots, tmp
     assert main(made) == 0
     other = tmp_path / "other"
     other.symlink_to(weights_folder("shapes-tiny"))
-    with explorer(browser, tmp_path / "new", "--weights", "shapes-tiny", other, "--reuse-interval", "20") as page:
+    with explorer(
+        browser, tmp_path / "new", "--weights", "shapes-tiny", other, "--reuse-interval", "20"
+    ) as page:
         said(page, "frame 1 of 6.*T is longer than the clip")
         page.get_by_role("button", name="other").click()
         page.wait_for_timeout(500)
@@ -247,7 +276,9 @@ def test_open_clip_knows_samples_folders_and_images(tmp_path):
     data = clip.annotations()
     folder = tmp_path / "one"
     folder.mkdir()
-    (folder / "annotations.json").write_text(json.dumps({**data, "videos": []} | {"annotations": []}))
+    (folder / "annotations.json").write_text(
+        json.dumps({**data, "videos": []} | {"annotations": []})
+    )
     with pytest.raises(ValueError, match="holds no videos"):
         open_clip(str(folder))
     (folder / "annotations.json").write_text(json.dumps(data))

@@ -36,16 +36,29 @@ def curves(axes):
 def test_the_later_line_of_an_iteration_wins_and_order_is_restored(tmp_path):
     lines = [(10, 5.0), (30, 3.0), (20, 1.0), (30, 0.5)]  # resumed from 10
     path = write(tmp_path / "log.jsonl", [{"iteration": i, "loss": v} for i, v in lines])
-    assert [(e["iteration"], e["loss"]) for e in read_log(path)] == [(10, 5.0), (20, 1.0), (30, 0.5)]
+    assert [(e["iteration"], e["loss"]) for e in read_log(path)] == [
+        (10, 5.0),
+        (20, 1.0),
+        (30, 0.5),
+    ]
     assert read_log(tmp_path) == read_log(path)  # the folder of a run
     assert "in 30 iterations" in plot_training(path).texts[0].get_text()
 
 
 def test_learning_rate_is_that_of_the_step_that_was_logged(tmp_path):
-    config = {"lr": 0.5, "iterations": 100, "warmup": 20, "decay": 0.5, "unknown_to_this_version": 1}
+    config = {
+        "lr": 0.5,
+        "iterations": 100,
+        "warmup": 20,
+        "decay": 0.5,
+        "unknown_to_this_version": 1,
+    }
     path = write(tmp_path / "log-2.jsonl", losses(10))
     (tmp_path / "train-2.json").write_text(json.dumps(config))
-    expected = [0.5 * learning_rate(i - 1, TrainConfig(lr=0.5, iterations=100, warmup=20)) for i in range(10, 101, 10)]
+    expected = [
+        0.5 * learning_rate(i - 1, TrainConfig(lr=0.5, iterations=100, warmup=20))
+        for i in range(10, 101, 10)
+    ]
     assert [e["lr"] for e in read_log(path)] == pytest.approx(expected)
     assert expected[0] == 0.25  # step number 10 of a warm-up of 20
     line = curves(panels(plot_training(path))["learning rate"])[0]
@@ -55,7 +68,10 @@ def test_learning_rate_is_that_of_the_step_that_was_logged(tmp_path):
 
 def test_smoothed_lines_keep_a_constant_and_calm_noise(tmp_path):
     noise = np.random.default_rng(0).normal(2, 0.5, 200)
-    log = write(tmp_path / "log.jsonl", [{"iteration": i + 1, "loss": v, "cls": 3.0} for i, v in enumerate(noise)])
+    log = write(
+        tmp_path / "log.jsonl",
+        [{"iteration": i + 1, "loss": v, "cls": 3.0} for i, v in enumerate(noise)],
+    )
     axes = panels(plot_training(log))
     np.testing.assert_allclose(points(axes["total loss"])[0].get_ydata(), noise)
     line = curves(axes["total loss"])[0].get_ydata()
@@ -70,7 +86,11 @@ def test_parts_follow_one_another_and_are_smoothed_apart(tmp_path):
     first, second = curves(panels(fig)["total loss"])
     np.testing.assert_allclose(first.get_ydata(), 4.0)
     np.testing.assert_allclose(second.get_ydata(), 1.0)
-    assert first.get_xdata()[-1] == 200 and second.get_xdata()[0] == 210 and second.get_xdata()[-1] == 500
+    assert (
+        first.get_xdata()[-1] == 200
+        and second.get_xdata()[0] == 210
+        and second.get_xdata()[-1] == 500
+    )
     token = panels(fig)["token classifier"]
     assert sum(len(line.get_xdata()) for line in points(token)) == 30  # only the second part has it
     assert len({axes.get_xlim() for axes in fig.axes}) == 1  # also of what the first part alone has
@@ -87,16 +107,25 @@ def test_runs_are_compared_by_color_with_a_legend(tmp_path):
     assert len({line.get_color() for line in curves(axes["total loss"])}) == 2
     assert [text.get_text() for text in axes["total loss"].texts] == ["3", "1"]
     handles = fig.legends[0].legend_handles
-    assert [h.get_color() for h in handles] == [text.get_color() for text in axes["total loss"].texts]
+    assert [h.get_color() for h in handles] == [
+        text.get_color() for text in axes["total loss"].texts
+    ]
 
 
 def test_shipped_logs_and_a_log_of_one_line(tmp_path):
     fig = plot_training([SHIPPED / "log-1.jsonl", SHIPPED / "log.jsonl"])
-    logs = [[json.loads(line) for line in (SHIPPED / name).open()] for name in ("log-1.jsonl", "log.jsonl")]
+    logs = [
+        [json.loads(line) for line in (SHIPPED / name).open()]
+        for name in ("log-1.jsonl", "log.jsonl")
+    ]
     ends = [line["loss"] for line in logs[1]][-5:]
-    assert min(ends) <= float(panels(fig)["total loss"].texts[0].get_text()) <= max(ends)  # where the line ends
+    assert (
+        min(ends) <= float(panels(fig)["total loss"].texts[0].get_text()) <= max(ends)
+    )  # where the line ends
     logged = {name for log in logs for line in log for name in line} - {"iteration"}
-    assert len(fig.axes) == len(logged) + 1  # and the learning rate, from the arguments beside the logs
+    assert (
+        len(fig.axes) == len(logged) + 1
+    )  # and the learning rate, from the arguments beside the logs
     assert f"{sum(log[-1]['iteration'] for log in logs):,} iterations" in fig.texts[0].get_text()
     assert save(fig, tmp_path / "training.png").stat().st_size > 10_000
     one = plot_training(write(tmp_path / "one.jsonl", losses(1)))

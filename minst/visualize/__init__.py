@@ -1,58 +1,40 @@
-"""Pictures of a model at work. Every `plot_…` returns a matplotlib Figure, and `save` writes it; `explore` is live.
+"""Pictures of a model at work. Every `plot_…` returns a Figure; `save` writes it.
 
-    what comes out    draw_frame, draw_tracks, animate          masks and identities on frames, as a video
+    what comes out    draw_frame, draw_tracks, animate          masks and identities on frames
     the method's claim    plot_query_consistency                Fig 2: one query, one instance
-    on the way there  plot_pipeline, plot_features, plot_attention, plot_kernels, plot_similarity, plot_timeline
+    on the way there  plot_pipeline, plot_features, plot_attention, plot_kernels, plot_similarity
     learning          plot_matching, plot_assignment, plot_training
-    data              preview_dataset                           a sheet of videos or images with their annotations
-    on the device     plot_latency, plot_layers, plot_roofline  runtimes side by side; time against MACs
+    data              preview_dataset                           a sheet of videos or images
+    on the device     plot_latency, plot_layers, plot_roofline  runtimes; time against MACs
     plain             plot_images, new_figure + headline        what the lessons draw themselves
-    live              explore, interact                         in a notebook; `minst explore` as a page
+    live              explore, interact                         in a notebook; or `minst explore`
 
 Lesson: notebooks/00_start_here.ipynb
 """
 
 from minst.lazy import lazy
 
-# public name -> its module, imported when the name is first used: tracking needs no matplotlib, figures no widgets
-_HOMES = {
-    "plot_assignment": "assignment",
-    "plot_matching": "assignment",
-    "attention_maps": "attention",
-    "plot_attention": "attention",
-    "interact": "controls",
-    "Explorer": "explorer",
-    "explore": "explorer",
-    "plot_features": "features",
-    "plot_images": "images",
-    "plot_kernels": "kernels",
-    "plot_similarity": "kernels",
-    "plot_latency": "latency",
-    "animate": "masks",
-    "color_of": "masks",
-    "draw_frame": "masks",
-    "draw_tracks": "masks",
-    "ground_truth_result": "masks",
-    "plot_pipeline": "pipeline",
-    "preview_dataset": "preview",
-    "choose_queries": "queries",
-    "plot_query_consistency": "queries",
-    "query_states": "queries",
-    "Recording": "recording",
-    "Settings": "recording",
-    "read_frames": "recording",
-    "plot_layers": "roofline",
-    "plot_roofline": "roofline",
-    "GREY": "style",
-    "INK": "style",
-    "RED": "style",
-    "headline": "style",
-    "new_figure": "style",
-    "rgb": "style",
-    "save": "style",
-    "plot_timeline": "timeline",
-    "plot_training": "training",
+# module -> its public names. A module is imported when one of them is first used: tracking needs no
+# matplotlib, figures need no widgets.
+_NAMES = {
+    "assignment": ("plot_assignment", "plot_matching"),
+    "attention": ("attention_maps", "plot_attention"),
+    "controls": ("interact",),
+    "explorer": ("Explorer", "explore"),
+    "features": ("plot_features",),
+    "images": ("plot_images",),
+    "kernels": ("plot_kernels", "plot_similarity"),
+    "latency": ("plot_latency",),
+    "masks": ("animate", "color_of", "draw_frame", "draw_tracks", "ground_truth_result"),
+    "pipeline": ("plot_pipeline",),
+    "preview": ("preview_dataset",),
+    "queries": ("choose_queries", "plot_query_consistency", "query_states"),
+    "recording": ("Recording", "Settings", "read_frames"),
+    "roofline": ("plot_layers", "plot_roofline"),
+    "style": ("GREY", "INK", "RED", "headline", "new_figure", "rgb", "save"),
+    "training": ("plot_training",),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [*_HOMES]
+__all__ = list(_HOMES)
 __getattr__, __dir__ = lazy(__name__, _HOMES)

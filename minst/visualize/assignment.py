@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -22,24 +21,25 @@ from torch import Tensor
 from minst.data.transforms import resize_masks
 from minst.matcher import Instances, hungarian_match, matching_scores
 from minst.model import MobileInst, image_to_batch, upsample_masks
-from minst.visualize.masks import class_name, draw_frame
-from minst.visualize.style import INK, RED, WIDTH, headline, new_figure, rgb
+from minst.visualize.masks import class_name, draw_frame, faded
+from minst.visualize.style import BLUE, CENTER, INK, RED, Picture, headline, new_figure, rgb
 
 __all__ = ["plot_assignment", "plot_matching"]
 
 MAX_ROWS = 12  # queries whose numbers can still be read
 DUPLICATE_SCORE = 0.5
-BLUE = "#0072b2"
 
 
-def plot_matching(model: MobileInst, video, frame: int = 0) -> Figure:
-    """`plot_assignment` of the matcher: the queries of one frame of an annotated clip, and the instances seen in it.
+def plot_matching(model: MobileInst, video, frame: int = 0) -> Picture:
+    """`plot_assignment` of the matcher: queries of a frame of an annotated clip, instances in it.
 
-    Matched are all N queries; shown the 12 of best score, those that want the same instance below each other. Left over
-    and of score 0.5 or more is a duplicate. Raises ValueError without annotations or such a frame.
+    Matched are all N queries; shown the 12 of best score, those that want the same instance below
+    each other. Left over and of score 0.5 or more is a duplicate. Raises ValueError without
+    annotations or such a frame.
     """
     if not (hasattr(video, "render") and hasattr(video, "labels")):
-        raise ValueError("plot_matching needs annotations: a clip with render(t) and labels; else use plot_assignment")
+        needs = "a clip with render(t) and labels; else use plot_assignment"
+        raise ValueError(f"plot_matching needs annotations: {needs}")
     if not 0 <= frame < len(video):
         raise ValueError(f"frame is {frame}, the clip has the frames 0..{len(video) - 1}")
     shown = video.render(frame)
@@ -48,26 +48,40 @@ def plot_matching(model: MobileInst, video, frame: int = 0) -> Figure:
     with torch.inference_mode():
         out = model.eval()(image_to_batch(image))
     labels = torch.as_tensor(np.asarray(video.labels)[seen], dtype=torch.long)
-    small = resize_masks(torch.from_numpy(masks[seen]))
-    target = Instances(*(part.to(out.kernels.device) for part in (labels, small, torch.arange(len(seen)))))
+    parts = labels, resize_masks(torch.from_numpy(masks[seen])), torch.arange(len(seen))
+    target = Instances(*(part.to(out.kernels.device) for part in parts))
     scores = matching_scores(out.class_logits[0], out.mask_logits[0], target).cpu()  # (N, M)
-    pairs = dict(zip(*(i.tolist() for i in hungarian_match(out.class_logits, out.mask_logits, [target])[0])))
-    best, wants = scores.max(1) if len(seen) else (out.scores()[0].amax(-1).cpu(), torch.zeros(len(scores)).long())
-    wants = {q: pairs.get(q, int(wants[q])) for q in range(len(scores))}
-    rows = sorted(wants, key=lambda q: (q not in pairs, -float(best[q])))[: max(MAX_ROWS, len(pairs))]
-    rows.sort(key=lambda q: (wants[q], q not in pairs, -float(best[q])))
+    (matched,) = hungarian_match(out.class_logits, out.mask_logits, [target])
+    pairs = dict(zip(*(indices.tolist() for indices in matched)))
+    wants = dict.fromkeys(range(len(scores)), 0)  # query -> the instance that it gets or would like
+    if len(seen):
+        best = scores.amax(1).tolist()
+        wants = dict(enumerate(scores.argmax(1).tolist())) | pairs
+    else:
+        best = out.scores()[0].amax(-1).tolist()
+    rows = sorted(wants, key=lambda q: (q not in pairs, -best[q]))[: max(MAX_ROWS, len(pairs))]
+    rows.sort(key=lambda q: (wants[q], q not in pairs, -best[q]))
 
     names = instance_names(model, video)
-    soft = upsample_masks(out.mask_logits[:, rows], image.shape[:2])[0].sigmoid().cpu().numpy()[..., None]
+    soft = upsample_masks(out.mask_logits[:, rows], image.shape[:2])[0].sigmoid()
     colors = [rgb(int(seen[wants[q]]) + 1 if len(seen) else 1) for q in rows]
-    pictures = [((0.9 * (1 - mask) + mask * color) * 255).astype(np.uint8) for mask, color in zip(soft, colors)]
+    pictures = [
+        ((0.9 * (1 - mask) + mask * color) * 255).astype(np.uint8)
+        for mask, color in zip(soft.cpu().numpy()[..., None], colors)
+    ]
     instances = [draw_frame(faded(image), [masks[m]], [m + 1], scale=1, opacity=0.7) for m in seen]
     title = f"One query for one instance: {len(pairs)} of {len(scores)} queries matched"
-    copies = sum(q not in pairs and float(best[q]) >= DUPLICATE_SCORE for q in wants) if len(seen) else 0
+    copies = sum(q not in pairs and best[q] >= DUPLICATE_SCORE for q in wants) * bool(len(seen))
     title += f", {copies} duplicate{'s' * (copies > 1)} left over" if copies else ""
-    solution = ([rows.index(q) for q in pairs], list(pairs.values()))
-    return plot_assignment(scores[rows], solution, [f"query {q}" for q in rows], [names[m] for m in seen],
-                           pictures, instances, title=title)  # fmt: skip
+    return plot_assignment(
+        scores[rows],
+        solution=([rows.index(q) for q in pairs], list(pairs.values())),
+        row_names=[f"query {q}" for q in rows],
+        column_names=[names[m] for m in seen],
+        row_images=pictures,
+        column_images=instances,
+        title=title,
+    )
 
 
 def plot_assignment(
@@ -79,58 +93,77 @@ def plot_assignment(
     column_images: Sequence[np.ndarray] | None = None,
     maximize: bool = True,
     title: str | None = None,
-) -> Figure:
-    """A matrix of scores (N, M), or of costs with `maximize` False, and its one-to-one assignment, boxed.
+) -> Picture:
+    """A matrix of scores (N, M), or costs with `maximize` False, and its one-to-one assignment.
 
-    solution: (rows, columns) as `hungarian_match` returns them for an image; default the best there is. Images
-    (h, w, 3) stand beside the names. A ring marks the best of a column where the assignment decides otherwise.
+    solution: (rows, columns), boxed, as `hungarian_match` returns them for an image; default the
+    best there is. Images (h, w, 3) stand beside the names. A ring marks the best of a column where
+    the assignment decides otherwise.
     """
     matrix = torch.as_tensor(scores).detach().cpu().numpy().astype(float)
     if matrix.ndim != 2 or not len(matrix) or not np.isfinite(matrix).all():
-        raise ValueError(f"scores must be a finite matrix (N, M) with at least one row, got shape {matrix.shape}")
-    (count, width), gain = matrix.shape, matrix if maximize else -matrix
+        wanted = "a finite matrix (N, M) with at least one row"
+        raise ValueError(f"scores must be {wanted}, got shape {matrix.shape}")
+    count, width = matrix.shape
+    whole_matrix = f"{count} rows and {width} columns"
+    gain = matrix if maximize else -matrix
     best = linear_sum_assignment(gain, maximize=True)
-    rows, columns = ([int(i) for i in indices] for indices in (best if solution is None else solution))
+    solution = best if solution is None else solution
+    rows, columns = ([int(i) for i in indices] for indices in solution)
     pairs = dict(zip(rows, columns))
     inside = all(0 <= i < count and 0 <= j < width for i, j in pairs.items())
     if not inside or not len(rows) == len(columns) == len(pairs) == len(set(columns)):
-        raise ValueError(f"solution {(rows, columns)} is no one-to-one assignment of {count} rows and {width} columns")
+        words = f"is no one-to-one assignment of {whole_matrix}"
+        raise ValueError(f"solution {(rows, columns)} {words}")
     row_names = [f"row {i}" for i in range(count)] if row_names is None else row_names
     column_names = [f"column {j}" for j in range(width)] if column_names is None else column_names
-    for what, given, size in (("row_names", row_names, count), ("column_names", column_names, width),
-                              ("row_images", row_images, count), ("column_images", column_images, width)):  # fmt: skip
-        if given is not None and len(given) != size:
-            raise ValueError(f"{what}: {len(given)} for a matrix of {count} rows and {width} columns")
-    cell, row, left, top = min(1.2, 5.4 / max(width, 1)), 0.37, 1.0, 0.95  # inches
-    beside = row * row_images[0].shape[1] / row_images[0].shape[0] + 0.06 if row_images else 0.0
-    above = 0.94 * cell * column_images[0].shape[0] / column_images[0].shape[1] + 0.06 if column_images else 0.0
-    total = top + (above + count * row if width else 0.4) + 0.15
-    fig = new_figure(total)
-    most, whole, reach = "largest" if maximize else "smallest", matrix[rows, columns].sum(), matrix[best].sum()
+    along = {"row_names": row_names, "row_images": row_images}
+    across = {"column_names": column_names, "column_images": column_images}
+    for size, named in ((count, along), (width, across)):
+        for what, given in named.items():
+            if given is not None and len(given) != size:
+                raise ValueError(f"{what}: {len(given)} for a matrix of {whole_matrix}")
+    fig = new_figure()
+    most = "largest" if maximize else "smallest"
+    whole, reach = matrix[rows, columns].sum(), matrix[best].sum()
     there = "there is" if np.isclose(whole, reach) else f"would be {reach:.2f}"
-    note = f"Box: assigned, sum {whole:.2f}, the {most} {there}. Ring: the best of a column, where it is not assigned."
-    headline(fig, title or f"One to one: {len(pairs)} of {count} rows are chosen", note if width else "")
+    note = f"Box: assigned, sum {whole:.2f}, the {most} {there}. "
+    note += "Ring: the best of a column, where it is not assigned."
+    title = title or f"One to one: {len(pairs)} of {count} rows are chosen"
+    headline(fig, title, note if width else "")
     if not width:
-        fig.text(0.012, 0.3, "Nothing to assign: there are no columns.", color=INK, fontsize=9)
+        fig.set_figheight(1.5)
+        fig.write(0.11, 0.95, "Nothing to assign: there are no columns.", fontsize=9)
         return fig
-    size = (beside + width * cell, above + count * row)
-    axes = fig.add_axes((left / WIDTH, 1 - (top + size[1]) / total, size[0] / WIDTH, size[1] / total))
+    # In inches: a cell of the matrix, and what stands to its left and above it.
+    cell, row = min(1.2, 5.4 / width), 0.37
+    beside = above = 0.0
+    if row_images:
+        beside = row * row_images[0].shape[1] / row_images[0].shape[0] + 0.06
+    if column_images:
+        above = 0.94 * cell * column_images[0].shape[0] / column_images[0].shape[1] + 0.06
+    axes = fig.place(1.0, 0.95, beside + width * cell, above + count * row, below=0.15)
     draw_numbers(axes, matrix, 8, gain)
+    left, top, gap = -0.5 - beside / cell, -0.5 - above / row, 0.06
     for i, image in enumerate(row_images or ()):
-        axes.imshow(image, extent=(-0.5 - beside / cell, -0.5 - 0.06 / cell, i + 0.45, i - 0.45), aspect="auto")
+        axes.imshow(image, extent=(left, -0.5 - gap / cell, i + 0.45, i - 0.45), aspect="auto")
     for j, image in enumerate(column_images or ()):
-        axes.imshow(image, extent=(j - 0.47, j + 0.47, -0.5 - 0.06 / row, -0.5 - above / row), aspect="auto")
+        axes.imshow(image, extent=(j - 0.47, j + 0.47, -0.5 - gap / row, top), aspect="auto")
     for i in range(count):
-        words, color = (f"\u2192 {column_names[pairs[i]]}", BLUE) if i in pairs else ("left over", "#666666")
+        words, color = "left over", "#666666"
+        if i in pairs:
+            words, color = f"\u2192 {column_names[pairs[i]]}", BLUE
         axes.text(width - 0.5 + 0.12 / cell, i, words, fontsize=7.5, color=color, va="center")
+    box = {"fill": False, "edgecolor": BLUE, "linewidth": 2.2}
     for i, j in pairs.items():
-        axes.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, fill=False, edgecolor=BLUE, linewidth=2.2))
+        axes.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, **box))
     for j, i in enumerate(gain.argmax(0).tolist()):
         if pairs.get(i) != j:
             axes.add_patch(ring(i, j, RED, "--"))
-    axes.set(xlim=(-0.5 - beside / cell, width - 0.5), ylim=(count - 0.5, -0.5 - above / row))
+    axes.set(xlim=(left, width - 0.5), ylim=(count - 0.5, top))
     axes.xaxis.tick_top()
-    axes.set_xticks(range(width), column_names, **({} if cell > 0.7 else {"rotation": 30, "ha": "left"}))
+    slant = {} if cell > 0.7 else {"rotation": 30, "ha": "left"}
+    axes.set_xticks(range(width), column_names, **slant)
     axes.set_yticks(range(count), row_names)
     axes.tick_params(labelsize=7.5, length=0, pad=3, labelcolor=INK)
     axes.spines[:].set_visible(False)
@@ -140,19 +173,26 @@ def plot_assignment(
 def instance_names(model: MobileInst, video) -> list[str]:
     """["fish 1", ...], a name an annotated instance; empty without annotations."""
     names = getattr(video, "categories", None) or model.config.class_names
-    return [f"{class_name(names, int(label))} {m + 1}" for m, label in enumerate(getattr(video, "labels", ()))]
+    return [
+        f"{class_name(names, int(label))} {m + 1}"
+        for m, label in enumerate(getattr(video, "labels", ()))
+    ]
 
 
 def draw_numbers(
-    axes, matrix: np.ndarray, fontsize: float, gain: np.ndarray | None = None, leading_zero: bool = True
+    axes,
+    matrix: np.ndarray,
+    fontsize: float,
+    gain: np.ndarray | None = None,
+    leading_zero: bool = True,
 ) -> None:
-    """A matrix as numbers on shades of grey: the higher the gain (default the number), the darker."""
+    """A matrix as numbers on grey: the higher the gain (default the number), the darker."""
     gain = matrix if gain is None else gain
     shade = (gain - gain.min()) / max(float(np.ptp(gain)), 1e-12)
     axes.imshow(0.45 * shade, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     for (i, j), value in np.ndenumerate(matrix):
         text = f"{value:.2f}" if leading_zero else short(value)
-        axes.text(j, i, text, fontsize=fontsize, color=INK, ha="center", va="center")
+        axes.text(j, i, text, fontsize=fontsize, color=INK, **CENTER)
 
 
 def short(number: float) -> str:
@@ -160,12 +200,8 @@ def short(number: float) -> str:
     return f"{float(number):z.2f}".replace("0.", ".")  # z: no -.00
 
 
-def ring(row: float, column: float, color: str, line: str = "-", size: tuple[float, float] = (0.9, 0.84)) -> Ellipse:
+def ring(
+    row: float, column: float, color: str, line: str = "-", size: tuple[float, float] = (0.9, 0.84)
+) -> Ellipse:
     """An ellipse about a cell of the matrix."""
     return Ellipse((column, row), *size, fill=False, edgecolor=color, linestyle=line, linewidth=1.6)
-
-
-def faded(image: np.ndarray) -> np.ndarray:
-    """Greyer and lighter, so that colour means an instance."""
-    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)
-    return (0.15 * image + 0.55 * grey + 0.3 * 255).astype(np.uint8)

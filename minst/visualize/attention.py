@@ -1,12 +1,14 @@
 """Where a query looks: the cross-attention of the global and of the local decoder, over the frame.
 
     frame ─ encode ─> X6 ─ global_tokens ─> X_G (B, S, D);  X_mask ─ local_tokens ─> X_L (B, S, D)
-    queries (B, N, D) ─ cross_attention(queries, X + pos, X) ─> (B, heads, N, S) ─ crop padding ─> (B, heads, N, h, w)
+    queries (B, N, D) ─ cross_attention(queries, X + pos, X) ─> (B, heads, N, S)
+                      ─ crop padding ─> (B, heads, N, h, w)
 
-"x chance": the share of attention inside the query's own mask over the mask's share of the frame; 1 if spread evenly.
+"x chance": the share of attention inside the query's own mask over the mask's share of the frame;
+1 if spread evenly.
 
-Symbols: B batch, N queries, S tokens, D channels, H W frame size, h w = H, W over the token stride, rounded up.
-Assumption: a token stands for its cell of the frame. It has seen more than that: its receptive field is larger.
+Symbols: B batch, N queries, S tokens, D channels, H W frame size, h w = H, W over the token stride,
+rounded up. Assumption: a token stands for its cell of the frame; it has seen more than that.
 
 Lesson: notebooks/04_dual_decoder.ipynb
 """
@@ -21,42 +23,52 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from minst.evaluation.consistency import mask_ious
 from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
 from minst.visualize.features import evaluating, frame_at
 from minst.visualize.masks import class_name
-from minst.visualize.style import INK, WIDTH, caption, headline, new_figure, rgb
+from minst.visualize.style import INK, WIDTH, Picture, bare, caption, headline, new_figure, rgb
 
 __all__ = ["AttentionMaps", "attention_maps", "plot_attention"]
 
 MAP = colormaps["inferno"]
 DECODERS, TOKENS = ("global decoder", "local decoder"), ("X_G", "X_L")
-LEFT, RIGHT, TOP, BOTTOM, GAP, TITLE = 1.22, 0.12, 0.66, 0.42, 0.06, 0.17  # inches
+LEFT, RIGHT, TOP, GAP, TITLE = 1.22, 0.12, 0.66, 0.06, 0.17  # inches
 
 
 class AttentionMaps(NamedTuple):
-    """Cross-attention of all queries in B frames of a size. Decoder 0 is the global one, 1 local."""
+    """Cross-attention of all queries in B frames of a size. Decoder 0 is global, 1 local."""
 
     weights: tuple[Tensor, Tensor]  # to X_G and to X_L: (B, heads, N, h, w), of sum 1 over h, w
-    stride: int  # a token's cell has stride x stride pixels; the last row and column may overhang the frame
+    # A token's cell has stride x stride pixels; the last row and column may overhang the frame.
+    stride: int
     size: tuple[int, int]  # (H, W) of the frames
 
     def on_frame(self, decoder: int, query: int, image: int = 0) -> np.ndarray:
-        """The maps of one query, smooth, over exactly the frame: (heads, H, W), 1 = even attention."""
+        """The maps of one query, smooth, over the frame: (heads, H, W), 1 = even attention."""
         weights = self.weights[decoder][image, :, query].float().cpu()  # (heads, h, w)
         blur = self.stride // 4
-        # bilinear, its creases rounded: row by row, column by column (bicubic shows attention where there is none)
-        ramps = [F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear") for n in weights.shape[1:]]
-        ramps = [F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps]  # (1, h, pixels), (1, w, pixels)
+        # Bilinear, its creases rounded: row by row, column by column.
+        # (Bicubic shows attention where there is none.)
+        ramps = [
+            F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear")
+            for n in weights.shape[1:]
+        ]
+        ramps = [
+            F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps
+        ]  # (1, h, pixels), (1, w, pixels)
         rows, columns = (F.avg_pool1d(ramp, 2 * blur + 1, 1)[0] for ramp in ramps)
-        return (rows.T[: self.size[0]] @ (weights * weights[0].numel()) @ columns[:, : self.size[1]]).numpy()
+        return (
+            rows.T[: self.size[0]] @ (weights * weights[0].numel()) @ columns[:, : self.size[1]]
+        ).numpy()
 
     def inside(self, decoder: int, query: int, mask: np.ndarray, image: int = 0) -> np.ndarray:
-        """The share of a query's attention that falls inside a mask (H, W) bool: (heads,) in [0, 1]."""
+        """The share of a query's attention inside a mask (H, W) bool: (heads,) in [0, 1]."""
         mask = torch.from_numpy(np.asarray(mask, dtype=np.float32))
         overhang = (0, -self.size[1] % self.stride, 0, -self.size[0] % self.stride)
         pixels = F.pad(torch.stack([mask, torch.ones_like(mask)]), overhang)
@@ -68,8 +80,8 @@ class AttentionMaps(NamedTuple):
 def attention_maps(model: MobileInst, frames: Frame | Tensor | np.ndarray) -> AttentionMaps:
     """Cross-attention weights of both decoders, without padded tokens.
 
-    frames: what `model.encode` gave (nothing is encoded twice), a tensor (B, 3, H, W) in [0, 1], or one image
-    (H, W, 3) in bytes. A token that is padding of its frame only (see `pad_batch`) has weight 0.
+    frames: what `model.encode` gave (nothing is encoded twice), a tensor (B, 3, H, W) in [0, 1], or
+    one image (H, W, 3) in bytes. A token that is padding alone (see `pad_batch`) has weight 0.
     """
     with evaluating(model):
         if not isinstance(frames, Frame):
@@ -88,96 +100,108 @@ def attention_maps(model: MobileInst, frames: Frame | Tensor | np.ndarray) -> At
     return AttentionMaps(tuple(weights), stride, tuple(frames.size))
 
 
-def plot_attention(model: MobileInst, video, frame: int = 0, query: int | Sequence[int] | None = None) -> Figure:
+def plot_attention(
+    model: MobileInst, video, frame: int = 0, query: int | Sequence[int] | None = None
+) -> Picture:
     """Where a query looks in X_G (global decoder) and X_L (local decoder), per head and on average.
 
-    video: a clip with `render(t)`, whose instances then give the masks their colours, or any iterable of frames.
-    query: one, or up to 3; default the one of the best score. ValueError for a frame or a query that is not there.
+    video: a clip with `render(t)`, whose instances then give the masks their colours, or any
+    iterable of frames. query: one, or up to 3; default the one of the best score. ValueError for a
+    frame or a query that is not there.
     """
     image = frame_at(video, frame)
     with evaluating(model):
         seen = model.encode(image_to_batch(image))
         out, maps = seen.out, attention_maps(model, seen)
         scores = out.scores()[0].cpu()  # (N, K)
-        soft = upsample_masks(out.mask_logits, image.shape[:2])[0].sigmoid().cpu().numpy()  # (N, H, W)
+        soft = upsample_masks(out.mask_logits, image.shape[:2])[0].sigmoid()
+        soft = soft.cpu().numpy()  # (N, H, W)
     queries = [int(scores.amax(-1).argmax())] if query is None else np.atleast_1d(query).tolist()
-    if not 0 < len(queries) <= 3 or any(type(q) is not int or q not in range(len(scores)) for q in queries):
+    known = all(type(q) is int and q in range(len(scores)) for q in queries)
+    if not 0 < len(queries) <= 3 or not known:
         raise ValueError(f"query {query}: give one to 3 of 0..{len(scores) - 1}")
+    several = len(queries) > 1
     truth = video.render(frame).masks if hasattr(video, "render") else None
-    rows = [(q, decoder) for q in queries for decoder in (0, 1)]
-    drawn = [maps.on_frame(decoder, q) for q, decoder in rows]
-    fig, panels, bar = _layout(image.shape[1] / image.shape[0], len(rows), len(drawn[0]), len(queries) > 1)
-    norm = _scale(fig, bar, max(2.0, *(float(heads.mean(0).max()) for heads in drawn)))
+    rows = {(q, decoder): maps.on_frame(decoder, q) for q in queries for decoder in (0, 1)}
+    brightest = max(2.0, *(float(heads.mean(0).max()) for heads in rows.values()))
+    # A root, so that faint attention is seen; single heads may exceed the end.
+    norm = PowerNorm(0.45, 0, brightest, clip=True)
+    fig, top = new_figure(), TOP + TITLE
     ratios: tuple[list[float], list[float]] = ([], [])  # of a decoder, query by query
-    for (q, decoder), heads, axes in zip(rows, drawn, panels):
-        mask, color = soft[q] >= 0.5, _color(soft[q] >= 0.5, truth, queries.index(q))
+    for (q, decoder), heads in rows.items():
+        mask = soft[q] >= 0.5
+        color = _color(mask, truth, queries.index(q))
         share, area = maps.inside(decoder, q, mask), mask.mean()
         titles = [f"mean of {len(heads)} heads", *(f"head {i + 1}" for i in range(len(heads)))]
         if area:  # of an empty mask there is nothing to compare with
-            titles = [f"{title}: {part / area:.1f} x" for title, part in zip(titles, [share.mean(), *share])]
-            ratios[decoder].append(share.mean() / area)
-        for ax, title, values in zip(axes, titles, [heads.mean(0), *heads]):
-            _panel(ax, image, norm(values), soft[q], color)
-            ax.set_title(title, fontsize=6.5, color=INK, pad=2.5, loc="left")
+            parts = [part / area for part in (share.mean(), *share)]
+            titles = [f"{title}: {part:.1f} x" for title, part in zip(titles, parts)]
+            ratios[decoder].append(parts[0])
+        panels, bottom = _panels(fig, top, image.shape[1] / image.shape[0], len(heads), several)
+        for axes, title, values in zip(panels, titles, [heads.mean(0), *heads]):
+            _panel(axes, image, norm(values), soft[q], color)
+            axes.set_title(title, fontsize=6.5, color=INK, pad=2.5, loc="left")
         label, weights = int(scores[q].argmax()), maps.weights[decoder][0, :, q]
+        name = class_name(model.config.class_names, label)
+        most = float(weights.amax((-2, -1)).mean())
         words = (
-            f"query {q}\n{class_name(model.config.class_names, label)} {float(scores[q, label]):.2f}",
+            f"query {q}\n{name} {float(scores[q, label]):.2f}",
             f"{DECODERS[decoder]}:\n{TOKENS[decoder]}, {weights[0].numel()} tokens",
             f"mask: {100 * area:.0f} % of area,\n{100 * share.mean():.0f} % of attention",
-            f"a head's top token:\n{100 * float(weights.amax((-2, -1)).mean()):.0f} % of attention",
+            f"a head's top token:\n{100 * most:.0f} % of attention",
         )
-        caption(axes[0], ("\n" if len(queries) > 1 else "\n\n").join(words), pad=5)
+        caption(panels[0], ("\n" if several else "\n\n").join(words), pad=5)
+        top = bottom + 0.12 + TITLE
+    _scale(fig.place(LEFT, top - TITLE + 0.07, 2.2, 0.09, below=0.26), norm)
     found = [f"{np.mean(r):.1f} x chance in {tokens}" for r, tokens in zip(ratios, TOKENS) if r]
-    who, whose, mean = ("queries", "their masks", " Mean of queries.") if queries[1:] else ("query", "its own mask", "")
-    head = f"Attention of {who} {', '.join(map(str, queries))} on {whose}: {', '.join(found) or 'the mask is empty'}"
-    headline(fig, head, f"x chance: attention inside the query's mask (the line) over the mask's share of area.{mean}")
+    who, whose = ("queries", "their masks") if several else ("query", "its own mask")
+    head = f"Attention of {who} {', '.join(map(str, queries))} on {whose}: "
+    note = "x chance: attention inside the query's mask (the line) over the mask's share of area."
+    note += " Mean of queries." * several
+    headline(fig, head + (", ".join(found) or "the mask is empty"), note)
     return fig
 
 
-def _layout(aspect: float, rows: int, heads: int, several: bool) -> tuple:
-    """Figure, axes of the panels [row][mean, head, head, ...] and of the scale: a large mean, heads beside it."""
+def _panels(
+    fig: Picture, top: float, aspect: float, heads: int, several: bool
+) -> tuple[list[Axes], float]:
+    """Axes of a large mean and of the heads in lines beside it; and where they end, in inches."""
     lines = max(1 if several else 2, math.ceil(heads / 8))
     columns, extra = math.ceil(heads / lines), (lines - 1) * TITLE
     times, room = max(lines, 1.6), (WIDTH - LEFT - RIGHT - columns * GAP) / aspect
     small = min((room - extra) / (times + columns), 1.2)  # height of a head
     large = times * small + extra  # of the mean: of all lines of heads together
-    pitch = large + TITLE + 0.12
-    fig = new_figure(total := TOP + rows * pitch + BOTTOM)
-
-    def axes(x, y, h, w):  # inches, y from the top
-        return fig.add_axes((x / WIDTH, 1 - (y + h) / total, w / WIDTH, h / total))
-
-    panels, left, step = [], LEFT + large * aspect + GAP, small * aspect + GAP
-    for top in (TOP + TITLE + i * pitch for i in range(rows)):
-        places = [(left + i % columns * step, top + i // columns * (small + TITLE)) for i in range(heads)]
-        panels.append([axes(LEFT, top, large, large * aspect), *(axes(*xy, small, small * aspect) for xy in places)])
-    return fig, panels, axes(LEFT, total - BOTTOM + 0.07, 0.09, 2.2)
+    panels = [fig.place(LEFT, top, large * aspect, large)]
+    for i in range(heads):
+        line, column = divmod(i, columns)
+        left = LEFT + large * aspect + GAP + column * (small * aspect + GAP)
+        panels.append(fig.place(left, top + line * (small + TITLE), small * aspect, small))
+    return [bare(axes) for axes in panels], top + large
 
 
-def _panel(axes, image: np.ndarray, light: np.ndarray, soft: np.ndarray, color: tuple | str) -> None:
+def _panel(axes: Axes, image: np.ndarray, light: np.ndarray, soft: np.ndarray, color) -> None:
     """Light (H, W) in [0, 1] over the darkened frame, and the outline of the query's mask."""
     cover = np.clip(1.3 * light, 0, 0.9)[..., None]
     dark = 0.4 * image.mean(-1, keepdims=True) / 255
     axes.imshow(dark * (1 - cover) + MAP(light)[..., :3] * cover, interpolation="antialiased")
     for line, width in (("white", 2.0), (color, 1.1)) if soft.min() < 0.5 <= soft.max() else ():
         axes.contour(soft, [0.5], colors=[line], linewidths=width)
-    axes.set(xticks=[], yticks=[], frame_on=False)
+    axes.patch.set_visible(False)
 
 
 def _color(mask: np.ndarray, truth: np.ndarray | None, place: int) -> tuple | str:
-    """The colour of the instance (of M, H, W) that a mask covers; without annotations, of its place."""
+    """The colour of the instance that a mask covers; of its place if no truth is known."""
     if truth is None:
         return rgb(place + 1)
-    ious = (mask & truth).sum((1, 2)) / np.maximum((mask | truth).sum((1, 2)), 1)
+    ious = mask_ious(mask[None], truth)[0]
     return rgb(int(ious.argmax()) + 1) if ious.max(initial=0) >= 0.5 else INK
 
 
-def _scale(fig: Figure, axes, brightest: float) -> PowerNorm:
-    """How attention becomes light: a root, so that faint attention is seen; single heads may exceed the end."""
-    norm = PowerNorm(0.45, 0, brightest, clip=True)
-    ticks = [t for t in (0, 1, 5, 10, 20, 50, 100, 200, 500) if t <= brightest]
-    bar = fig.colorbar(ScalarMappable(norm, MAP), cax=axes, orientation="horizontal", ticks=ticks, extend="max")
+def _scale(axes: Axes, norm: PowerNorm) -> None:
+    """How attention becomes light."""
+    ticks = [t for t in (0, 1, 5, 10, 20, 50, 100, 200, 500) if t <= norm.vmax]
+    how = {"orientation": "horizontal", "ticks": ticks, "extend": "max"}
+    bar = axes.figure.colorbar(ScalarMappable(norm, MAP), cax=axes, **how)
     bar.ax.tick_params(labelsize=6.5, length=2, pad=1)
     words = "attention at a place; 1 = spread evenly over the frame. The same scale in all panels."
     axes.text(1.06, 0.5, words, transform=axes.transAxes, fontsize=6.5, va="center", color=INK)
-    return norm

@@ -1,9 +1,9 @@
-"""Sliders and menus under a picture, in a notebook: `interact(draw, threshold=(0, 1, 0.05), query=[0, 3, 7])`.
+"""Sliders and menus under a picture: `interact(draw, threshold=(0, 1, 0.05), query=[0, 3, 7])`.
 
-    a control moves --> draw(**values) -> Picture --> PNG bytes, put into one image in place (no flicker, no output cells)
+    a control moves --> draw(**values) -> Picture --> PNG bytes, put into one image in place
 
-The image is the only thing that changes, so a saved notebook does not swell; what is on the page stays when a drawing
-fails, and the error is written below it.
+The image is the only thing that changes, so a saved notebook does not swell; what is on the page
+stays when a drawing fails, and the error is written below it.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
@@ -20,9 +20,10 @@ __all__ = ["control", "interact"]
 
 
 def control(name: str, choice) -> ipywidgets.Widget:
-    """The control for one argument: (low, high[, step]) a slider, a list or {label: value} a menu, a bool a box.
+    """The control for an argument: (low, high[, step]): slider, list or dict: menu, bool: box.
 
-    A slider begins at its middle; ((low, high, step), start) says another start. Raises ValueError otherwise.
+    A slider begins at its middle; ((low, high, step), start) says another start. A dict is
+    {label: value}. Raises ValueError for anything else.
     """
     label = name.replace("_", " ")
     look = {"description": label, "style": {"description_width": "initial"}}
@@ -36,9 +37,8 @@ def control(name: str, choice) -> ipywidgets.Widget:
         low, high, *step = choice
         start = None
     else:
-        raise ValueError(
-            f"{name}={choice!r}: give (low, high, step), ((low, high, step), start), a list, a dict or a bool"
-        )
+        kinds = "(low, high, step), ((low, high, step), start), a list, a dict or a bool"
+        raise ValueError(f"{name}={choice!r}: give {kinds}")
     whole = all(isinstance(v, int) for v in (low, high, *step))
     kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
     start = start if start is not None else ((low + high) // 2 if whole else (low + high) / 2)
@@ -49,7 +49,7 @@ def control(name: str, choice) -> ipywidgets.Widget:
 def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:
     """Controls above the picture that `draw(**values)` returns, redrawn in place when one moves.
 
-    choices: one for every argument of `draw`, see `control`. Raises what `draw` raises for the first picture.
+    choices: one for every argument of `draw`, see `control`. Raises what `draw` raises at first.
     """
     controls = {name: control(name, choice) for name, choice in choices.items()}
     picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
@@ -69,5 +69,9 @@ def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:
     for box in controls.values():
         box.observe(follow, names="value")
     return ipywidgets.VBox(
-        [ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), picture, trouble]
+        [
+            ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}),
+            picture,
+            trouble,
+        ]
     )

@@ -2,9 +2,10 @@
 
     Recording ─ replay(Settings) ─> Replay ─┬─ tracked frame (click an object: its query)
         │                                   ├─ timeline of all identities (hand-overs, swaps)
-        └─ the selected query ──────────────┴─ soft mask, attention in X_G and X_L, similarity of its kernels over time
+        └─ the selected query ──────────────┴─ soft mask, attention in X_G and X_L, its kernels
 
-The network runs once (with a progress bar); afterwards a control only replays the tracker and draws what is looked at.
+The network runs once (with a progress bar); afterwards a control only replays the tracker and draws
+what is looked at.
 `explore` shows it in a notebook, `minst explore` as a page of its own (`minst.visualize.serve`).
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
@@ -26,7 +27,8 @@ from tqdm.auto import tqdm
 from minst.model import MobileInst
 from minst.visualize import diagram
 from minst.visualize.attention import attention_maps
-from minst.visualize.masks import class_name, color_of, draw_frame
+from minst.visualize.images import plot_images
+from minst.visualize.masks import class_name, color_of, draw_frame, resized
 from minst.visualize.recording import MAX_FRAMES, MAX_SIDE, Recording, Settings, Shots, read_frames
 from minst.visualize.style import Picture
 
@@ -35,15 +37,18 @@ try:
 
     from minst.visualize.view import View
 except ImportError as error:  # an extra: figures must work without it
-    raise ImportError(f'the explorer needs {error.name}: python3 -m pip install "minst[notebooks]"') from None
+    words = f'the explorer needs {error.name}: python3 -m pip install "minst[notebooks]"'
+    raise ImportError(words) from None
 
 __all__ = ["Explorer", "explore"]
 
+STILL = 6  # frames of the still
 STAGE = (540, 405)  # width and height of the tracked frame, at most, in pixels of the page
 TITLE = (
     "<h2 style='margin:0'>Queries are good trackers</h2><div style='line-height:1.45;color:#444'>"
-    "Each colour is one identity; one <b>query</b> of the network finds it, frame after frame. <b>Click an object</b> to see "
-    "its query at work. Then play the clip, renew the kernels less often (T), or change how they are associated.</div>"
+    "Each colour is one identity; one <b>query</b> of the network finds it, frame after frame. "
+    "<b>Click an object</b> to see its query at work. Then play the clip, renew the kernels less "
+    "often (T), or change how they are associated.</div>"
 )
 
 
@@ -55,12 +60,13 @@ def explore(
     max_side: int = MAX_SIDE,
     background: bool = False,
 ) -> Explorer:
-    """Track a video and show the query behind every identity, with controls; the last value of a notebook's cell.
+    """Track a video and show the query behind every identity, with controls, in a notebook.
 
-    model: a model, the name of shipped weights, or {label: either} to switch between several. video: the name of a
-    shipped clip, a clip with `render(t)`, or any iterable of (H, W, 3) bytes. Of more than `max_frames` frames every
-    k-th is shown; frames are scaled to at most `max_side` pixels. background: return at once and compute in a thread.
-    Raises ImportError without the extra "notebooks", ValueError for a video without frames or settings out of range.
+    model: a model, the name of shipped weights, or {label: either} to switch between several.
+    video: the name of a shipped clip, a clip with `render(t)`, or any iterable of (H, W, 3) bytes.
+    Of more than `max_frames` frames every k-th is shown; frames are scaled to at most `max_side`
+    pixels. background: return at once and compute in a thread. Raises ImportError without the extra
+    "notebooks", ValueError for a video without frames or settings out of range.
     """
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     if not models:
@@ -71,16 +77,15 @@ def explore(
         video = load_sample(video)
     explorer = Explorer(settings)
     if background:
-        threading.Thread(
-            target=explorer.compute_safely, args=(models, video, max_frames, max_side), daemon=True
-        ).start()
+        work = (models, video, max_frames, max_side)
+        threading.Thread(target=explorer.compute_safely, args=work, daemon=True).start()
     else:
         explorer.compute(models, video, max_frames, max_side)
     return explorer
 
 
 class Explorer:
-    """What `explore` returns. `widget` is the whole of it; `figure()` a still of it for readers without a kernel."""
+    """What `explore` returns: `widget`, the whole of it; `figure()`, a still of it."""
 
     def __init__(self, settings: Settings = Settings()):
         self.settings = settings
@@ -88,16 +93,18 @@ class Explorer:
         self.query = 0
         self._build()
 
-    # ------------------------------------------------------------------------------------------ computing
+    # ------------------------------------------------------------------------ computing
 
-    def compute(self, models: Mapping[str, MobileInst | str], video, max_frames: int, max_side: int) -> None:
+    def compute(
+        self, models: Mapping[str, MobileInst | str], video, max_frames: int, max_side: int
+    ) -> None:
         """Run every model over the video; then the controls come alive."""
         shots = read_frames(video, max_frames, max_side)
         for label, model in models.items():
             model = MobileInst.from_pretrained(model).fuse() if isinstance(model, str) else model
             counted = self._progress(label, len(shots.images))
             self.recordings[label] = Recording(model, shots, counted)
-        self._replay = lru_cache(64)(lambda label, settings: self.recordings[label].replay(settings))
+        self._replay = lru_cache(64)(lambda label, s: self.recordings[label].replay(s))
         self._picture = lru_cache(512)(self._draw_picture)
         self.recording = next(iter(self.recordings.values()))
         self.replay = self._replay(self.label, self.settings)
@@ -107,7 +114,7 @@ class Explorer:
         self._open_controls(shots)
 
     def compute_safely(self, *args) -> None:
-        """`compute` in a thread: an error is shown on the page, which would otherwise wait for ever."""
+        """`compute` in a thread: an error is shown on the page, which else would wait for ever."""
         try:
             self.compute(*args)
         except Exception as error:  # whatever it is: a traceback in a thread is seen by nobody
@@ -116,37 +123,37 @@ class Explorer:
 
     def _progress(self, label: str, total: int) -> Callable[[Iterable], Iterable]:
         def counted(images: Iterable):
-            self.status.value = f"computing {total} frames once {'with ' + html.escape(label) if label else ''}…"
+            whose = f"with {html.escape(label)}" if label else ""
+            self.status.value = f"computing {total} frames once {whose}…"
             self.bar.max = total
-            for i, image in enumerate(
-                tqdm(images, desc=f"computing {label}".strip(), unit="frame", leave=False, disable=None)
-            ):
+            look = {"unit": "frame", "leave": False, "disable": None}
+            bar = tqdm(images, desc=f"computing {label}".strip(), **look)
+            for i, image in enumerate(bar):
                 yield image
                 self.bar.value = i + 1
 
         return counted
 
-    # ------------------------------------------------------------------------------------------ widgets
+    # ------------------------------------------------------------------------ widgets
 
     def _build(self) -> None:
         s = self.settings
         self.status, self.bar = widgets.HTML("reading the clip…"), widgets.IntProgress(0, 0, 1)
-        self.picture, self.tiles, self.chart = (
-            View(label="tracked frame"),
-            View(label="selected query"),
-            View(label="timeline"),
-        )
-        self.caption = widgets.HTML()
-        self.frame = widgets.IntSlider(1, 1, 2, description="frame", layout=widgets.Layout(width="540px"))
+        self.picture, self.tiles = View(label="tracked frame"), View(label="selected query")
+        self.chart, self.caption = View(label="timeline"), widgets.HTML()
+        wide = widgets.Layout(width="540px")
+        self.frame = widgets.IntSlider(1, 1, 2, description="frame", layout=wide)
         self.play = widgets.Play(value=1, min=1, max=2, interval=150, repeat=True)
         widgets.jslink((self.play, "value"), (self.frame, "value"))
         look = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="345px")}
-        thresholds = {"min": 0.05, "max": 0.95, "step": 0.05, **look}
         self.interval = widgets.IntSlider(
             s.reuse_interval, 1, max(12, s.reuse_interval), description="reuse interval T", **look
         )
-        self.score = widgets.FloatSlider(s.score_threshold, description="score threshold", **thresholds)
-        self.mask = widgets.FloatSlider(s.mask_threshold, description="mask threshold", **thresholds)
+        look |= {"min": 0.05, "max": 0.95, "step": 0.05}
+        self.score, self.mask = (
+            widgets.FloatSlider(value, description=f"{name} threshold", **look)
+            for name, value in (("score", s.score_threshold), ("mask", s.mask_threshold))
+        )
         options = [("masks (ours)", "mask"), ("cosine (the paper's)", "cosine")]
         self.association = widgets.ToggleButtons(options=options, value=s.association)
         self.weights = widgets.ToggleButtons(options=[""])
@@ -181,16 +188,20 @@ class Explorer:
         self._show_all()
         self.panels.layout.display = None
 
-    # ------------------------------------------------------------------------------------------ what controls do
+    # ------------------------------------------------------------------------ what controls do
 
     @property
     def label(self) -> str:
         """Which weights are shown."""
-        return self.weights.value if self.weights.value in self.recordings else next(iter(self.recordings))
+        shown = self.weights.value
+        return shown if shown in self.recordings else next(iter(self.recordings))
 
     def _on_settings(self, _change) -> None:
-        self.settings = Settings(self.interval.value, self.association.value, self.score.value, self.mask.value)
-        if self.recording is not self.recordings[self.label]:  # other weights: their queries have other numbers
+        self.settings = Settings(
+            self.interval.value, self.association.value, self.score.value, self.mask.value
+        )
+        # Other weights: their queries have other numbers.
+        if self.recording is not self.recordings[self.label]:
             self.recording = self.recordings[self.label]
             self.query = self._replay(self.label, self.settings).best_query(self.recording)
         self.replay = self._replay(self.label, self.settings)
@@ -224,9 +235,9 @@ class Explorer:
         self.picture.overlay = self._halo(t)
         self.tiles.image, self.tiles.overlay = self._tiles(t)
         self.chart.overlay = self._chart(t)
-        self.caption.value = self._frame_caption(t) + "<br>" + self._query_caption()
+        self.caption.value = self._frame_caption(t) + "<br>" + self._query_caption(t)
 
-    # ------------------------------------------------------------------------------------------ drawing
+    # ------------------------------------------------------------------------ drawing
 
     def _size(self) -> tuple[int, int]:
         """Width and height of the tracked frame on the page."""
@@ -236,11 +247,10 @@ class Explorer:
 
     def _draw_picture(self, label: str, settings: Settings, t: int) -> bytes:
         recording, frame = self.recordings[label], self._replay(label, settings).frames[t]
-        names = recording.config.class_names
-        order = range(len(frame.ids))[::-1]  # the best on top
-        texts = [f"{frame.ids[i]} {class_name(names, frame.labels[i])} {frame.scores[i]:.2f}" for i in order]
-        masks = frame.masks() if frame.ids else ()
-        return _jpeg(draw_frame(recording.images[t], [masks[i] for i in order], [frame.ids[i] for i in order], texts))
+        said = [class_name(recording.config.class_names, k) for k in frame.labels]
+        texts = [f"{i} {name} {s:.2f}" for i, name, s in zip(frame.ids, said, frame.scores)]
+        masks = frame.masks()[::-1] if frame.ids else ()  # the best on top
+        return _jpeg(draw_frame(recording.images[t], masks, frame.ids[::-1], texts[::-1]))
 
     def _halo(self, t: int) -> str:
         """A dashed box around what the selected query has in this frame."""
@@ -250,65 +260,87 @@ class Explorer:
             box = diagram.halo(frame.masks()[frame.queries.index(self.query)], width, height)
         return diagram.svg(width, height, box)
 
-    def _color(self) -> tuple[int, int, int]:
-        """The colour of the identity that the selected query serves now, or most of the time; grey if none."""
+    def _color(self, t: int) -> tuple[int, int, int]:
+        """That of the identity which the query serves in frame `t`, or most often; or grey."""
         served = self.replay.serves(self.query)
-        now = served[self.frame.value - 1] or max(served, key=lambda i: (i > 0, served.count(i)))
+        now = served[t] or max(served, key=lambda i: (i > 0, served.count(i)))
         return color_of(now) if now else (150, 150, 150)
 
+    def _soft(self, t: int) -> np.ndarray:
+        """The selected query's mask in frame `t`, from black to its colour: (H, W, 3) bytes."""
+        mask = self.recording.soft_mask(self.query, self.replay.keys[t], t)
+        return (mask[..., None] * np.array(self._color(t))).astype(np.uint8)
+
     def _tiles(self, t: int) -> tuple[bytes, str]:
-        """Soft mask and attention of the selected query, one above the other, and their captions."""
+        """Soft mask and attention of the selected query, one above the other, with captions."""
         recording, key = self.recording, self.replay.keys[t]
         maps = attention_maps(recording.model, recording.frames[key])
-        pictures = [_soft(recording.soft_mask(self.query, key, t), self._color())]
-        captions = [f"soft mask of query {self.query}"]
+        pictures, captions = [self._soft(t)], [f"soft mask of query {self.query}"]
         for i, tokens in enumerate(("X_G, the scene", "X_L, the details")):
             pictures.append(_heat(recording.images[key], maps.on_frame(i, self.query).mean(0)))
             captions.append(f"it looks at {tokens}")
         width, height = (round(n / 3) for n in self._size())
-        column = np.concatenate([np.asarray(Image.fromarray(p).resize((2 * width, 2 * height))) for p in pictures])
+        column = np.concatenate([resized(p, (2 * height, 2 * width)) for p in pictures])
         return _jpeg(column), diagram.captions(captions, width, height)
 
     def _chart(self, t: int) -> str:
         own, every = self.recording.similarity(self.query, self.replay.keys[t])
-        return diagram.chart(self.replay, self.recording.config.class_names, self.query, t, own, every)
+        names = self.recording.config.class_names
+        return diagram.chart(self.replay, names, self.query, t, own, every)
 
     def _frame_caption(self, t: int) -> str:
-        recording, key = self.recording, self.replay.keys[t]
-        count, ids = len(recording), self.replay.frames[t].ids
-        kind = "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}"
-        found = (
-            f"{len(ids)} object{'s' if len(ids) != 1 else ''} found"
-            if ids
-            else "nothing found: lower the score threshold?"
-        )
-        long = (
-            " · T is longer than the clip: frame 1 is its only key frame"
-            if self.settings.reuse_interval > count > 1
-            else ""
-        )
-        return f"<b>frame {t + 1} of {count}</b> · {kind} · {found}{long}"
+        key, count, found = self.replay.keys[t], len(self.recording), len(self.replay.frames[t].ids)
+        parts = [
+            f"<b>frame {t + 1} of {count}</b>",
+            "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}",
+            f"{found} object{'s' * (found != 1)} found"
+            if found
+            else "nothing found: lower the score threshold?",
+        ]
+        if self.settings.reuse_interval > count > 1:
+            parts.append("T is longer than the clip: frame 1 is its only key frame")
+        return " · ".join(parts)
 
-    def _query_caption(self) -> str:
+    def _what_it_serves(self) -> str:
         served = self.replay.serves(self.query)
         parts = [f"{i} in {served.count(i)}" for i in dict.fromkeys(i for i in served if i)]
-        what = (
-            f"serves identity {', '.join(parts)} of {len(served)} frames"
-            if parts
-            else "serves no identity with these settings"
-        )
-        score = float(self.recording.scores[self.replay.keys[self.frame.value - 1], self.query])
-        color = "rgb({},{},{})".format(*self._color())
-        said = f"<b>query {self.query}</b> {what} · score {score:.2f} in this key frame"
+        if not parts:
+            return "serves no identity with these settings"
+        return f"serves identity {', '.join(parts)} of {len(served)} frames"
+
+    def _query_caption(self, t: int) -> str:
+        score = float(self.recording.scores[self.replay.keys[t], self.query])
+        color = "rgb({},{},{})".format(*self._color(t))
+        said = f"<b>query {self.query}</b> {self._what_it_serves()}"
+        said += f" · score {score:.2f} in this key frame"
         return f"<span style='border-left:8px solid {color};padding-left:6px'>{said}</span>"
 
-    # ------------------------------------------------------------------------------------------ without a kernel
+    # ------------------------------------------------------------------------ without a kernel
 
     def figure(self) -> Picture:
-        """A still: six frames, the selected query's soft masks, and the timeline."""
-        from minst.visualize.timeline import plot_timeline
-
-        return plot_timeline(self.recording, self.replay, self.query)
+        """A still: six frames with all identities, and below each the query's soft mask."""
+        recording, replay, s = self.recording, self.replay, self.settings
+        served = replay.serves(self.query)
+        times = sorted({round(t) for t in np.linspace(0, len(recording) - 1, STILL)})
+        pictures, titles = [], []
+        for t in times:
+            frame = replay.frames[t]
+            masks = frame.masks()[::-1] if frame.ids else ()
+            ids = frame.ids[::-1]
+            pictures.append(draw_frame(recording.images[t], masks, ids, scale=1, opacity=0.6))
+            titles.append(f"frame {t * recording.step + 1}")
+        for t in times:
+            pictures.append(self._soft(t))
+            now = f"identity {served[t]}" if served[t] else "no identity"
+            titles.append(f"query {self.query}: {now}")
+        note = f"A key frame every {s.reuse_interval}, association by {s.association}, "
+        note += f"scores from {s.score_threshold:.2f} on.  {len(replay.result.tracks)} identities; "
+        note += f"another query takes over {len(replay.handovers)} times"
+        if replay.identity is not None:
+            swaps = sum(event.kind == "swap" for event in replay.identity.events)
+            note += f", identities are swapped {swaps} times"
+        head = f"Query {self.query} {self._what_it_serves()}"
+        return plot_images(pictures, titles, head, f"{note}.", columns=len(times))
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         """The live widget, and the still for whoever has no kernel (GitHub, a printed notebook)."""
@@ -322,7 +354,8 @@ def _row(*children: widgets.Widget) -> widgets.HBox:
 
 
 def _words(text: str) -> widgets.Widget:
-    return widgets.Label(text, layout=widgets.Layout(width="80px", display="flex", justify_content="flex-end"))
+    layout = widgets.Layout(width="80px", display="flex", justify_content="flex-end")
+    return widgets.Label(text, layout=layout)
 
 
 def _jpeg(image: np.ndarray) -> bytes:
@@ -331,18 +364,12 @@ def _jpeg(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _soft(mask: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """A mask (H, W) in [0, 1] from black to its colour."""
-    return (mask[..., None] * np.array(color)).astype(np.uint8)
-
-
 def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Attention (H, W) over a darkened grey frame: bright where the query looks."""
     share = np.clip(attention / max(float(attention.max()), 1e-6), 0, 1)[..., None]
-    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1) * 0.45
-    return (grey * (1 - 0.8 * share) + 0.8 * share * 255 * colormaps["inferno"](share[..., 0])[..., :3]).astype(
-        np.uint8
-    )
+    grey = 0.45 * image.mean(-1, keepdims=True)
+    light = 255 * colormaps["inferno"](share[..., 0])[..., :3]
+    return (grey * (1 - 0.8 * share) + light * 0.8 * share).astype(np.uint8)
 
 
 def _subsampled(shots: Shots) -> str:

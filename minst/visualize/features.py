@@ -1,9 +1,10 @@
 """What the network makes of a frame: its feature maps as colours.
 
-    frame ─ backbone ─> X3, X4, X5, X6 ─ lateral ─> before ─ semantic enhancer (X6) ─> after ─ fusion ─> X_mask
-                        1/8 1/16 1/32               at each of the levels 3, 4, 5                        1/8
+    frame ─ backbone ─> X3, X4, X5, X6 ─ lateral ─> before ─ semantic enhancer (X6) ─> after
+                        1/8 1/16 1/32               at each of the levels 3, 4, 5
+                                                    after ─ fusion ─> X_mask 1/8
 
-    (C, h, w) ─ PCA over the h w positions ─> its three directions of largest variance ─> red, green, blue
+    (C, h, w) ─ PCA over the positions ─> three directions of largest variance ─> red, green, blue
 
 Panels can be compared by colour only where they share a PCA: before and after one enhancer.
 
@@ -21,12 +22,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from minst.model import MobileInst, image_to_batch
 from minst.visualize.masks import frames_of
-from minst.visualize.style import INK, WIDTH, headline, new_figure
+from minst.visualize.style import INK, WIDTH, Picture, bare, headline, new_figure
 
 __all__ = ["FrameFeatures", "frame_features", "pca_rgb", "plot_features"]
 
@@ -37,13 +38,15 @@ class FrameFeatures(NamedTuple):
     """Feature maps (C, h, w) of one frame, without its padding."""
 
     maps: dict[str, Tensor]  # X3, X4, X5, X6, X_mask
-    strides: dict[str, int]  # of `maps`: a cell has stride x stride pixels; the last ones may overhang the frame
-    before: dict[str, Tensor]  # X3, X4, X5 as their semantic enhancers get them; empty where these are off
-    after: dict[str, Tensor]  # and as they leave them
+    # Of `maps`: a cell has stride x stride pixels; the last ones may overhang the frame.
+    strides: dict[str, int]
+    # X3, X4, X5 as their semantic enhancers get them, and leave them; empty where these are off.
+    before: dict[str, Tensor]
+    after: dict[str, Tensor]
 
 
 def frame_features(model: MobileInst, image: np.ndarray) -> FrameFeatures:
-    """The feature maps of one image (H, W, 3) in bytes, caught on their way through `model.encode`."""
+    """The feature maps of an image (H, W, 3) in bytes, caught on their way through `encode`."""
     caught: dict[str, tuple] = {}  # name -> what went in, what came out
 
     def catch(name):
@@ -61,22 +64,23 @@ def frame_features(model: MobileInst, image: np.ndarray) -> FrameFeatures:
     maps = dict(zip(LEVELS, levels)) | {"X_mask": caught.pop("X_mask")[1]}
     strides = {name: padded.shape[-1] // x.shape[-1] for name, x in maps.items()}
 
-    def cropped(name, x):
-        rows, columns = (math.ceil(n / strides[name]) for n in image.shape[:2])
-        return x[0, :, :rows, :columns].cpu()
+    def cropped(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, x in parts.items():
+            rows, columns = (math.ceil(n / strides[name]) for n in image.shape[:2])
+            found[name] = x[0, :, :rows, :columns].cpu()
+        return found
 
-    return FrameFeatures(
-        {name: cropped(name, x) for name, x in maps.items()},
-        strides,
-        {name: cropped(name, inputs[0]) for name, (inputs, _) in caught.items()},
-        {name: cropped(name, output) for name, (_, output) in caught.items()},
-    )
+    before = cropped({name: inputs[0] for name, (inputs, _) in caught.items()})
+    after = cropped({name: output for name, (_, output) in caught.items()})
+    return FrameFeatures(cropped(maps), strides, before, after)
 
 
 def pca_rgb(*maps: Tensor) -> tuple[list[np.ndarray], float]:
-    """Maps (C, h_i, w_i), C >= 3 -> pictures (h_i, w_i, 3) in [0, 1] by one PCA for all; the share of variance shown.
+    """Maps (C, h_i, w_i), C >= 3 -> pictures (h_i, w_i, 3) in [0, 1]; the share of variance shown.
 
-    The sign of a direction is free; here its largest channel counts positive, so that no picture flips between runs.
+    One PCA for all. The sign of a direction is free; here its largest channel counts positive, so
+    that no picture flips between runs.
     """
     x = torch.cat([m.detach().double().flatten(1) for m in maps], dim=1)  # (C, P)
     x = x - x.mean(1, keepdim=True)
@@ -86,7 +90,9 @@ def pca_rgb(*maps: Tensor) -> tuple[list[np.ndarray], float]:
     # a direction without variance is rounding, which must not be stretched to full contrast
     top = top * (variances[-3:].flip(0) > 1e-9 * variances[-1])[:, None]
     scores = top @ x  # (3, P)
-    low, high = torch.quantile(scores, torch.tensor([0.01, 0.99], dtype=x.dtype), dim=1)  # (3,) each
+    low, high = torch.quantile(
+        scores, torch.tensor([0.01, 0.99], dtype=x.dtype), dim=1
+    )  # (3,) each
     varies = (high > low)[:, None]  # what does not is grey
     colors = torch.where(varies, (scores - low[:, None]) / (high - low)[:, None], 0.5).clamp(0, 1)
     parts = colors.split([m.shape[1] * m.shape[2] for m in maps], dim=1)
@@ -94,37 +100,42 @@ def pca_rgb(*maps: Tensor) -> tuple[list[np.ndarray], float]:
     return pictures, float(variances[-3:].sum() / variances.sum().clamp_min(1e-30))
 
 
-def plot_features(model: MobileInst, video, frame: int = 0) -> Figure:
-    """X3, X4, X5, X6 and X_mask of a frame as colours, and each level before and after its semantic enhancer.
+def plot_features(model: MobileInst, video, frame: int = 0) -> Picture:
+    """X3, X4, X5, X6 and X_mask of a frame as colours; each level before and after its enhancer.
 
-    video: a clip with `render(t)` or any iterable of frames. ValueError for a frame that is not there.
+    video: a clip with `render(t)` or any iterable. ValueError for a frame that is not there.
     """
     image = frame_at(video, frame)
     maps, strides, before, after = frame_features(model, image)
-    fig, panel = _layout(*image.shape[:2], rows=3 if before else 2)
-    panel(0, 0, image, f"frame {frame}\n3 x {image.shape[0]} x {image.shape[1]}")
+    page = _Page(*image.shape[:2])
+    page.panel(0, 0, image, f"frame {frame}\n3 x {image.shape[0]} x {image.shape[1]}")
     for name, x in maps.items():
-        row, column = (1.5 if before else 1, 4) if name == "X_mask" else (0, int(name[1]) - 2)
+        row, column = (0, int(name[1]) - 2) if name != "X_mask" else (1.5 if before else 1, 4)
         (picture,), share = pca_rgb(x)
-        panel(row, column, picture, f"{name}, 1/{strides[name]}{_words(x, share)}", strides[name])
-    head, changes = f"Features of frame {frame}; semantic enhancers are off in this model", []
+        words = f"{name}, 1/{strides[name]}{_words(x, share)}"
+        page.panel(row, column, picture, words, strides[name])
+    changes = []
     for column, name in enumerate(before, 1):
         x, y = before[name], after[name]
         pictures, share = pca_rgb(x, y)
         for row, when, picture in zip((1, 2), ("before", "after"), pictures):
-            panel(row, column, picture, f"{name} {when}, 1/{strides[name]}{_words(x, share)}", strides[name])
+            words = f"{name} {when}, 1/{strides[name]}{_words(x, share)}"
+            page.panel(row, column, picture, words, strides[name])
         changes.append(f"{name} by {100 * float((y - x).norm() / x.norm()):.0f} %")
+    head = f"Features of frame {frame}; semantic enhancers are off in this model"
+    note = "Colours: the 3 directions in which a panel's features vary most (% of variance). "
+    note += "Compare them in a panel"
     if changes:
         head = f"Features of frame {frame}: semantic enhancers change {', '.join(changes)}"
-        panel(1, 0, None, "before the\nsemantic enhancer,\nafter a 1x1\nconvolution")
-        panel(2, 0, None, "after: X6 decides\nwhat counts\n\nchange: norm of\nafter - before over\nnorm of before")
-    note = "Colours: the 3 directions in which a panel's features vary most (% of variance). Compare them in a panel"
-    headline(fig, head, f"{note}, and from before to after." if changes else f"{note} only.")
-    return fig
+        page.words(1, "before the\nsemantic enhancer,\nafter a 1x1\nconvolution")
+        change = "change: norm of\nafter - before over\nnorm of before"
+        page.words(2, f"after: X6 decides\nwhat counts\n\n{change}")
+    headline(page.fig, head, f"{note}, and from before to after." if changes else f"{note} only.")
+    return page.fig
 
 
 def frame_at(video, frame: int) -> np.ndarray:
-    """Image (H, W, 3) number `frame` of a clip with `render(t)` or of an iterable; ValueError where there is none."""
+    """Image (H, W, 3) number `frame` of a clip or iterable; ValueError where there is none."""
     if frame != int(frame) or frame < 0:
         raise ValueError(f"frame is {frame}; frames are counted 0, 1, 2, ...")
     image = next(frames_of(video, int(frame)), None)
@@ -146,27 +157,35 @@ def evaluating(model: MobileInst) -> Iterator[None]:
         model.train(training)
 
 
-def _layout(height: int, width: int, rows: int) -> tuple:
-    """A figure with room for rows x 5 pictures, and `panel`, which puts one there: cells of stride x stride pixels."""
-    aspect, gap, words, top = width / height, 0.1, 0.33, 0.6  # inches
-    wide = min((WIDTH - 6 * gap) / 5, 2.3 * aspect)
-    tall, left = wide / aspect, (WIDTH - 5 * wide - 4 * gap) / 2
-    total = top + rows * (tall + words + gap) + gap
-    fig = new_figure(total)
+class _Page:
+    """Rows of five pictures of a frame's shape, two lines of words above each. Inches."""
 
-    def panel(row: float, column: int, picture: np.ndarray | None, text: str, stride: int = 1) -> None:
-        x, y = left + column * (wide + gap), top + row * (tall + words + gap) + words
-        axes = fig.add_axes((x / WIDTH, 1 - (y + tall) / total, wide / WIDTH, tall / total))
-        axes.set_axis_off()
-        if picture is None:
-            axes.text(0.97, 0.5, text, fontsize=8, color=INK, ha="right", va="center", transform=axes.transAxes)
-            return
+    gap, line, top = 0.1, 0.33, 0.6
+
+    def __init__(self, height: int, width: int):
+        self.size, self.fig = (height, width), new_figure()
+        self.wide = min((WIDTH - 6 * self.gap) / 5, 2.3 * width / height)
+        self.tall = self.wide * height / width
+        self.left = (WIDTH - 5 * self.wide - 4 * self.gap) / 2
+
+    def place(self, row: float, column: int) -> Axes:
+        left = self.left + column * (self.wide + self.gap)
+        top = self.top + self.line + row * (self.tall + self.line + self.gap)
+        return bare(self.fig.place(left, top, self.wide, self.tall, below=2 * self.gap))
+
+    def panel(self, row: float, column: int, picture: np.ndarray, text: str, stride=1) -> None:
+        """A picture whose cells have stride x stride pixels of the frame."""
+        axes, (height, width) = self.place(row, column), self.size
         extent = (0, picture.shape[1] * stride, picture.shape[0] * stride, 0)
         axes.imshow(picture, extent=extent, interpolation="nearest")
         axes.set(xlim=(0, width), ylim=(height, 0))  # the last cells may overhang the frame
         axes.set_title(text, fontsize=6.5, color=INK, pad=3, loc="left")
 
-    return fig, panel
+    def words(self, row: int, text: str) -> None:
+        """Words in the place of a row's first picture."""
+        axes = self.place(row, 0)
+        look = {"fontsize": 8, "color": INK, "ha": "right", "va": "center"}
+        axes.text(0.97, 0.5, text, transform=axes.transAxes, **look)
 
 
 def _words(x: Tensor, share: float) -> str:

@@ -1,19 +1,18 @@
 """Images beside one another: frames, masks, maps of numbers. The lessons' plainest picture.
 
-    [(H, W, 3) bytes | (H, W) bool | (H, W) float, ...] -> one row or more, a title under each, one scale for all maps
+    [(H, W, 3) bytes | (H, W) bool | (H, W) float, ...] -> rows, a title under each image
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from minst.visualize.style import INK, WIDTH, Picture, headline, new_figure
+from minst.visualize.style import CENTER, WIDTH, Picture, bare, headline, new_figure
 
 __all__ = ["plot_images"]
 
@@ -30,9 +29,10 @@ def plot_images(
 ) -> Picture:
     """Images in rows of `columns` (default: all in one row, up to 6).
 
-    images: (H, W, 3) bytes, (3, H, W) floats in [0, 1] (a model's frames), (H, W) bool masks, or (H, W) numbers, which
-    share one colour scale, `limits` (default: their least and largest), drawn with the colormap `colors` and a bar.
-    values: write each number into its cell (small maps). head, note: see `headline`; they are the picture's alt text.
+    images: (H, W, 3) bytes, (3, H, W) floats in [0, 1] (a model's frames), (H, W) bool masks, or
+    (H, W) numbers, which share one colour scale, `limits` (default: their least and largest), drawn
+    with the colormap `colors` and a bar. values: write each number into its cell (small maps).
+    head, note: see `headline`; they are the picture's alt text.
     """
     images = [_readable(image) for image in images]
     if not images:
@@ -41,29 +41,27 @@ def plot_images(
     if len(titles) != len(images):
         raise ValueError(f"plot_images: {len(titles)} titles for {len(images)} images")
     columns = min(columns or 6, len(images))
-    rows = math.ceil(len(images) / columns)
     maps = [image for image in images if image.ndim == 2 and image.dtype != bool]
-    low, high = limits or (min(m.min() for m in maps), max(m.max() for m in maps)) if maps else (0, 1)
+    low, high = limits or (min(map(np.min, maps), default=0), max(map(np.max, maps), default=1))
+    # All in inches: a picture, the lines of words below it, and what stands above all.
     bar = 0.7 if maps else 0.0
-    cell = (WIDTH - 0.2 - bar) / columns
-    tall = min(cell * max(image.shape[0] / image.shape[1] for image in images), 4.2)
-    line = 0.18 * max(title.count("\n") + 1 for title in titles) + 0.08 if any(titles) else 0.06
+    wide = (WIDTH - 0.2 - bar) / columns
+    tall = min(wide * max(image.shape[0] / image.shape[1] for image in images), 4.2)
+    words = 0.18 * max(title.count("\n") + 1 for title in titles) + 0.08 if any(titles) else 0.06
     top = (0.62 if note else 0.4) if head else 0.08
-    fig = new_figure(top + rows * (tall + line) + 0.05)
+    fig = new_figure()
     headline(fig, head, note)
-    height = fig.get_figheight()
     for i, (image, title) in enumerate(zip(images, titles)):
         row, column = divmod(i, columns)
-        left, bottom = 0.1 + column * cell, height - top - (row + 1) * (tall + line) + line
-        axes = fig.add_axes([(left + 0.04) / WIDTH, bottom / height, (cell - 0.08) / WIDTH, tall / height])
-        axes.set_axis_off()
+        left, above = 0.14 + column * wide, top + row * (tall + words)
+        axes = bare(fig.place(left, above, wide - 0.08, tall, below=words + 0.05))
         shown = _show(axes, image, low, high, colors)
-        axes.text(0.5, -0.04 / tall, title, transform=axes.transAxes, ha="center", va="top", fontsize=8, color=INK)
+        fig.write(left + wide / 2 - 0.04, above + tall + 0.04, title, ha="center", fontsize=8)
         if values and image.ndim == 2:
             _write_values(axes, image, low, high)
         if maps and image is maps[-1]:
-            place = fig.add_axes([(WIDTH - bar + 0.1) / WIDTH, bottom / height, 0.12 / WIDTH, tall / height])
-            fig.colorbar(shown, cax=place).ax.tick_params(labelsize=7)
+            scale = fig.place(WIDTH - bar + 0.1, above, 0.12, tall)
+            fig.colorbar(shown, cax=scale).ax.tick_params(labelsize=7)
     return fig
 
 
@@ -72,7 +70,9 @@ def _readable(image) -> np.ndarray:
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
         image = image.transpose(1, 2, 0)
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] != 3) or image.size == 0:
-        raise ValueError(f"plot_images: an image of shape {image.shape}; give (H, W, 3), (3, H, W) or (H, W)")
+        raise ValueError(
+            f"plot_images: an image of shape {image.shape}; give (H, W, 3), (3, H, W) or (H, W)"
+        )
     return image
 
 
@@ -86,6 +86,7 @@ def _show(axes, image: np.ndarray, low: float, high: float, colors: str):
 
 def _write_values(axes, image: np.ndarray, low: float, high: float) -> None:
     form = "{:.0f}" if np.all(image == np.round(image)) else "{:.2f}"
+    middle = 0.5 if image.dtype == bool else (low + high) / 2
     for (y, x), value in np.ndenumerate(image):
-        dark = image.dtype != bool and value < (low + high) / 2 or image.dtype == bool and not value
-        axes.text(x, y, form.format(value), ha="center", va="center", fontsize=7, color="white" if dark else "black")
+        color = "white" if value < middle else "black"
+        axes.text(x, y, form.format(value), fontsize=7, color=color, **CENTER)

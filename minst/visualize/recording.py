@@ -1,12 +1,12 @@
-"""A clip computed once and then looked at from all sides: the network sees each frame once, trackers only replay it.
+"""A clip computed once and then looked at from all sides: the network sees each frame once.
 
     video ─ read_frames ─> at most `max_frames` images ─ encode ─> Recording ─ replay ─> Replay
 
 A Recording has a Frame for each, which is decoded once and remembers it: a KernelTracker with
 another T, association or threshold runs over 30 frames in some 50 ms on one core.
 
-Memory is bounded: of a longer video every k-th frame is kept (k = 2, 4, 8, ... grows while it is read), and large
-frames are made smaller.
+Memory is bounded: of a longer video every k-th frame is kept (k = 2, 4, 8, ... grows while it is
+read), and large frames are made smaller.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -15,22 +15,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from minst.evaluation.consistency import mask_ious
 from minst.evaluation.identity import IdentityEvents, identity_events
 from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
 from minst.results import FrameResult, gather_frames
 from minst.tracking import KernelTracker, cosine_similarity
-from minst.visualize.masks import frames_of
+from minst.visualize.masks import resized, resized_masks, shown_frames
 
-__all__ = ["Recording", "Replay", "Settings", "read_frames"]
+__all__ = ["Recording", "Replay", "Settings", "Shots", "read_clip", "read_frames"]
 
 MAX_FRAMES = 64
-MAX_SIDE, MIN_SIDE = 384, 64  # pixels of the longer side, unless the shorter falls below what a model takes
+# Pixels of the longer side, unless the shorter one falls below what a model takes.
+MAX_SIDE, MIN_SIDE = 384, 64
 
 
 class Settings(NamedTuple):
@@ -52,33 +56,54 @@ class Shots(NamedTuple):
 
 
 def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -> Shots:
-    """Images (and annotations, if the video has `render`) of a clip or iterable of frames, in bounded memory.
+    """A whole video, thinned and made smaller until it fits into bounded memory.
 
-    Larger frames are scaled to a longer side of `max_side` pixels. Raises ValueError for a video without frames.
+    video: an iterable of frames, or a clip with `render(t)`, which also has annotations. Larger
+    frames are scaled to a longer side of `max_side` pixels. ValueError for a video without frames.
     """
     if max_frames < 1 or max_side < MIN_SIDE:
-        raise ValueError(f"max_frames is {max_frames}, max_side {max_side}; at least 1 and {MIN_SIDE}")
+        least = f"at least 1 and {MIN_SIDE}"
+        raise ValueError(f"max_frames is {max_frames}, max_side {max_side}; {least}")
     kept, step, total = [], 1, 0
-    for t, (image, masks) in enumerate(_pairs(video)):
+    for t, (image, masks) in enumerate(shown_frames(video)):
         total = t + 1
-        if t % step:
-            continue
-        if len(kept) == max_frames:
+        if len(kept) == max_frames and t % step == 0:
             kept, step = kept[::2], step * 2
-            if t % step:
-                continue
-        kept.append((_shrink(image, max_side), masks if masks is None else _shrink_masks(masks, max_side)))
+        if t % step == 0:
+            kept.append(_shrink(image, masks, max_side))
     if not kept:
         raise ValueError("the video has no frames")
     images, truth = zip(*kept)
     return Shots(list(images), None if truth[0] is None else list(truth), step, total)
 
 
+def read_clip(video, num_frames: int, start: int = 0) -> Shots:
+    """Frames start .. start + num_frames - 1 as they are; fewer if the video ends.
+
+    ValueError when it has no frame `start`, or frames that are not bytes (H, W, 3) of one size.
+    """
+    if num_frames < 1 or start < 0:
+        words = "at least one frame, from 0 on"
+        raise ValueError(f"num_frames is {num_frames}, start {start}; {words}")
+    pairs = list(islice(shown_frames(video, start), num_frames))
+    if not pairs:
+        raise ValueError(f"the video has no frame {start}")
+    images, truth = map(list, zip(*pairs))
+    for t, image in enumerate(images, start):
+        same = image.shape == images[0].shape and image.shape[2:] == (3,)
+        if not same or image.dtype != np.uint8:
+            got = f"{image.dtype} {image.shape}"
+            raise ValueError(f"frame {t} is {got}: give bytes (H, W, 3), all of one size")
+    return Shots(images, None if truth[0] is None else truth, 1, len(images))
+
+
 class Recording:
     """What a model says of every frame of a video, each computed as a key frame.
 
     Attributes: images, truth, step, total (see `Shots`); frames (T Frames, without the mask logits
-    of all queries, which are never looked at together); scores (T, N), kernels (T, N, D).
+    of all queries, which are large, and come again from the kernels); kernels (T, N, D), class
+    scores (T, N, K), probabilities of the classes without objectness (T, N, K), all in [0, 1];
+    scores (T, N) of the best class.
     progress: called with the list of images, yields them; a progress bar.
     """
 
@@ -92,8 +117,11 @@ class Recording:
                     self.frames.append(model.encode(image_to_batch(image)).forget_masks())
                 except ValueError as error:
                     raise ValueError(f"frame {t * self.step}: {error}") from None
-            self.scores = torch.stack([frame.out.scores()[0].amax(-1) for frame in self.frames])
-            self.kernels = torch.stack([frame.out.kernels[0] for frame in self.frames])
+        outs = [frame.out for frame in self.frames]
+        self.kernels = torch.cat([out.kernels for out in outs])
+        self.class_scores = torch.cat([out.scores() for out in outs])
+        self.probabilities = torch.cat([out.class_logits.sigmoid() for out in outs])
+        self.scores = self.class_scores.amax(-1)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,18 +131,32 @@ class Recording:
         return self.truth[t]
 
     def replay(self, settings: Settings) -> Replay:
-        """Track all frames with these settings. Raises ValueError for settings that a tracker refuses."""
+        """Track all frames. Raises ValueError for settings that a tracker refuses."""
         tracker = KernelTracker(self.model, *settings)
         return Replay(self, settings, [tracker.advance(frame) for frame in self.frames])
 
     @torch.inference_mode()
+    def mask_logits(self, t: int) -> Tensor:
+        """The masks of all queries in frame `t`: (N, h, w)."""
+        return self.frames[t].masks(self.kernels[t][None])[0]
+
+    def found(self, t: int, queries: list[int] | slice = slice(None)) -> np.ndarray:
+        """The masks of queries in frame `t`, cut at 1/2, at the size of the frame: (n, H, W)."""
+        logits = self.mask_logits(t)[queries]
+        return (upsample_masks(logits[None], self.images[t].shape[:2])[0] >= 0).cpu().numpy()
+
+    def ious(self, t: int) -> np.ndarray:
+        """IoU of all queries with all annotated instances in frame `t`: (N, M)."""
+        return mask_ious(self.found(t), self.truth[t])
+
+    @torch.inference_mode()
     def soft_mask(self, query: int, key: int, t: int) -> np.ndarray:
-        """The mask in frame `t` by the kernel that the query had in frame `key`: (H, W) in [0, 1]."""
+        """The mask in frame `t` by a query's kernel of frame `key`: (H, W) in [0, 1]."""
         logits = self.frames[t].masks(self.kernels[key, query][None, None])
         return upsample_masks(logits, self.images[t].shape[:2])[0, 0].sigmoid().cpu().numpy()
 
     def similarity(self, query: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-        """cos of the query's kernel in frame `key` with its own in every frame (T,), and with all others' (T, N)."""
+        """cos of a query's kernel of frame `key` with its own over time (T,), with all (T, N)."""
         cosine = cosine_similarity(self.kernels[key, query][None], self.kernels.flatten(0, 1))
         cosine = cosine.view(len(self), -1).cpu().numpy()  # (T, N)
         return cosine[:, query], cosine
@@ -123,8 +165,9 @@ class Recording:
 class Replay:
     """A recording tracked with certain settings.
 
-    Attributes: frames (T FrameResults), result (VideoResult), keys (T,) the key frame whose kernels each frame uses,
-    handovers [(frame, id, old query, new query)], identity (IdentityEvents, or None without annotations).
+    Attributes: frames (T FrameResults), result (VideoResult), keys (T,) the key frame whose kernels
+    each frame uses, handovers [(frame, id, old query, new query)], identity (IdentityEvents, or
+    None without annotations).
     """
 
     def __init__(self, recording: Recording, settings: Settings, frames: list[FrameResult]):
@@ -143,7 +186,7 @@ class Replay:
         return [next((i for i, q in zip(f.ids, f.queries) if q == query), 0) for f in self.frames]
 
     def query_at(self, t: int, x: float, y: float) -> int | None:
-        """The query of the best mask at a point of frame `t`; x, y in [0, 1] of width and height. None: no mask."""
+        """The query of the best mask at a point of frame `t`, x, y in [0, 1]; None if none."""
         frame = self.frames[t]
         masks = frame.masks()
         if not len(masks):
@@ -168,31 +211,14 @@ def _handovers(frames: list[FrameResult]) -> Iterator[tuple[int, int, int, int]]
             last[identity] = query
 
 
-def _pairs(video) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    if hasattr(video, "render"):
-        for t in range(len(video)):
-            shown = video.render(t)
-            yield shown.image, shown.masks
-    else:
-        for image in frames_of(video):
-            yield image, None
-
-
-def _target(shape: tuple[int, int], max_side: int) -> tuple[int, int]:
-    share = min(1.0, max(max_side / max(shape), MIN_SIDE / min(shape)))
-    return round(shape[0] * share), round(shape[1] * share)
-
-
-def _shrink(image: np.ndarray, max_side: int) -> np.ndarray:
-    height, width = _target(image.shape[:2], max_side)
-    if (height, width) == image.shape[:2]:
-        return np.ascontiguousarray(image)
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
-
-
-def _shrink_masks(masks: np.ndarray, max_side: int) -> np.ndarray:
-    height, width = _target(masks.shape[1:], max_side)
-    if (height, width) == masks.shape[1:] or not len(masks):
-        return masks if len(masks) else np.zeros((0, height, width), dtype=bool)
-    soft = torch.nn.functional.interpolate(torch.from_numpy(masks)[None].float(), (height, width), mode="area")
-    return (soft[0] >= 0.5).numpy()
+def _shrink(
+    image: np.ndarray, masks: np.ndarray | None, max_side: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """A frame and its annotation (M, H, W), no longer than `max_side` but as large as needed."""
+    sides = image.shape[:2]
+    share = min(1.0, max(max_side / max(sides), MIN_SIDE / min(sides)))
+    if share == 1:
+        return np.ascontiguousarray(image), masks
+    size = round(sides[0] * share), round(sides[1] * share)
+    small = resized(image, size, Image.Resampling.BOX)
+    return small, None if masks is None else resized_masks(masks, size)

@@ -1,8 +1,9 @@
-"""How a training went: every number of its log over the iterations, one run alone or several compared.
+"""How a training went: every number of its log over the iterations, one run or several compared.
 
-    log.jsonl (iteration, loss, cls, dice, ...), train.json beside it (the learning rate) -> a panel for each number
+    log.jsonl (iteration, loss, cls, dice, ...), train.json beside it (the learning rate) -> panels
 
-Assumption: an iteration that stands twice in a log was computed again after an interruption: the later line wins.
+Assumption: an iteration that stands twice in a log was computed again after an interruption: the
+later line wins.
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -13,33 +14,45 @@ import json
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from scipy.ndimage import gaussian_filter1d
 
 from minst.training import TrainConfig, learning_rate
-from minst.visualize.style import GREY, INK, WIDTH, headline, new_figure, rgb
+from minst.visualize.style import GREY, INK, WIDTH, Picture, headline, new_figure, plain, rgb
 
 __all__ = ["plot_training", "read_log"]
 
-TITLES = {"loss": "total loss", "cls": "class (focal)", "dice": "mask: dice", "pixel": "mask: BCE", "obj": "objectness",
-          "pass_dice": "passed: dice", "pass_pixel": "passed: BCE",
-          "global_dice": "masks of Q_G: dice", "global_pixel": "masks of Q_G: BCE",
-          "token": "token classifier", "lr": "learning rate", "seconds_per_iteration": "seconds a step"}  # fmt: skip
+TITLES = {
+    "loss": "total loss",
+    "cls": "class (focal)",
+    "dice": "mask: dice",
+    "pixel": "mask: BCE",
+    "obj": "objectness",
+    "pass_dice": "passed: dice",
+    "pass_pixel": "passed: BCE",
+    "global_dice": "masks of Q_G: dice",
+    "global_pixel": "masks of Q_G: BCE",
+    "token": "token classifier",
+    "lr": "learning rate",
+    "seconds_per_iteration": "seconds a step",
+}
 EXACT = ("lr", "seconds_per_iteration")  # not of a single batch: no points, no smoothing
 SMOOTH = 0.035  # sigma of the smoothing, as a share of the points of a part
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
-    """The entries of a log.jsonl (or a run's folder) by iteration, each once, "lr" added where train.json tells it."""
+    """The entries of a log.jsonl (or a run's folder), each once; "lr" if train.json tells it."""
     path = Path(path) / "log.jsonl" if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise ValueError(f"plot_training: there is no file {path}")
     entries = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             if line.strip():
                 values = json.loads(line, parse_constant=int)  # int refuses NaN
-                entries[values["iteration"]] = {"loss": values["loss"], **{k: float(v) for k, v in values.items()}}
+                numbers = {key: float(value) for key, value in values.items()}
+                entries[values["iteration"]] = {"loss": values["loss"]} | numbers
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             why = f"lacks {error}" if isinstance(error, KeyError) else f"is broken: {line[:60]!r}"
             raise ValueError(f"plot_training: {path}, line {number} {why}") from None
@@ -47,70 +60,82 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
         raise ValueError(f"plot_training: {path} has no entries")
     arguments = path.with_name(path.stem.replace("log", "train", 1) + ".json")
     if arguments.is_file():
-        known = {k: v for k, v in json.loads(arguments.read_text()).items() if k in TrainConfig.__dataclass_fields__}
+        said = json.loads(arguments.read_text())
+        known = {k: v for k, v in said.items() if k in TrainConfig.__dataclass_fields__}
         config = TrainConfig(**known)
         for iteration, entry in entries.items():
             entry.setdefault("lr", config.lr * learning_rate(int(iteration) - 1, config))
     return [entries[iteration] for iteration in sorted(entries)]
 
 
-def plot_training(log: str | Path | list | dict) -> Figure:
+def plot_training(log: str | Path | list | dict) -> Picture:
     """Losses, learning rate and whatever else a training has logged.
 
-    log: the path of a log.jsonl or of a run's folder; a list of them, the parts of one training in their order; or
-    {name: path or list} to compare runs. Raises ValueError, saying where, for logs that are missing or broken.
+    log: the path of a log.jsonl or of a run's folder; a list of them, the parts of one training in
+    their order; or {name: path or list} to compare runs. Raises ValueError, saying where, for logs
+    that are missing or broken.
     """
-    named = log if isinstance(log, dict) else {"": log}
-    runs = {name: [read_log(p) for p in ([v] if isinstance(v, (str, Path)) else v)] for name, v in named.items()}
+    runs: dict[str, list] = {}
+    for name, paths in (log if isinstance(log, dict) else {"": log}).items():
+        paths = [paths] if isinstance(paths, (str, Path)) else paths
+        runs[name] = [read_log(path) for path in paths]
     if not runs or not all(runs.values()):
         raise ValueError("plot_training: no logs given")
-    found = {field for parts in runs.values() for part in parts for entry in part for field in entry} - {"iteration"}
+    every = [part for parts in runs.values() for part in parts]
+    found = {field for part in every for entry in part for field in entry} - {"iteration"}
     fields = sorted(found, key=lambda field: ([*TITLES, field].index(field), field))
     columns = 4 if len(fields) <= 8 else 5
-    height, gap = 0.65 + 1.5 * -(-len(fields) // columns), 0.45
+    gap, fig = 0.45, new_figure()
     side = (WIDTH - 0.15 - columns * gap) / columns
-    fig = new_figure(height)
     for k, field in enumerate(fields):
         row, column = divmod(k, columns)
-        x, y = gap + column * (side + gap), height - 1.85 - 1.5 * row
-        _panel(fig.add_axes((x / WIDTH, y / height, side / WIDTH, 1.05 / height)), field, runs)
-    first, *_, last = [_smooth(part, "loss")[2] for parts in runs.values() for part in (parts[0], parts[-1])]
+        left = gap + column * (side + gap)
+        _panel(fig.place(left, 0.8 + 1.5 * row, side, 1.05, below=0.3), field, runs)
+    first, last = (_smooth(part, "loss")[2] for part in (every[0], every[-1]))
     count = sum(int(part[-1]["iteration"]) for part in next(iter(runs.values())))
     head = f"Training: total loss {first[0]:.2f} to {last[-1]:.2f} in {count:,} iterations"
     if isinstance(log, dict):
         head = f"{len(runs)} trainings compared"
-        handles = fig.axes[0].get_legend_handles_labels()
-        fig.legend(*handles, loc="upper right", ncols=len(runs), fontsize=8, frameon=False)
-    note = "Over iterations.  Points: one batch each.  Lines: smoothed; the number is where they end."
-    headline(fig, head, note + "  Dotted: the next part begins." * any(len(parts) > 1 for parts in runs.values()))
+        lines, names = fig.axes[0].get_legend_handles_labels()
+        look = {"loc": "upper right", "ncols": len(runs), "fontsize": 8, "frameon": False}
+        fig.legend(lines, names, **look)
+    note = (
+        "Over iterations.  Points: one batch each.  Lines: smoothed; the number is where they end."
+    )
+    note += "  Dotted: the next part begins." * any(len(parts) > 1 for parts in runs.values())
+    headline(fig, head, note)
     return fig
 
 
 def _smooth(part: list[dict[str, float]], field: str) -> np.ndarray:
     """Iterations, values and smoothed values of a field where the part has it: (3, n)."""
-    x, y = np.array([(entry["iteration"], entry[field]) for entry in part if field in entry]).reshape(-1, 2).T
-    smooth = len(y) and field not in EXACT
-    return np.stack([x, y, gaussian_filter1d(y, max(SMOOTH * len(y), 0.5), mode="nearest") if smooth else y])
+    points = [(entry["iteration"], entry[field]) for entry in part if field in entry]
+    x, y = np.array(points).reshape(-1, 2).T
+    if not len(y) or field in EXACT:
+        return np.stack([x, y, y])
+    return np.stack([x, y, gaussian_filter1d(y, max(SMOOTH * len(y), 0.5), mode="nearest")])
 
 
-def _panel(axes, field: str, runs: dict[str, list[list[dict[str, float]]]]) -> None:
+def _panel(axes: Axes, field: str, runs: dict[str, list[list[dict[str, float]]]]) -> None:
     top = end = 0.0
+    dots = {"markersize": 3, "alpha": 0.35, "mew": 0}
     for i, (name, parts) in enumerate(runs.items(), start=1):
-        start = 0.0
+        start, color = 0.0, rgb(i)
         for part in parts:
             x, y, line = _smooth(part, field)
-            axes.plot(start + x, y, "" if field in EXACT else ".", color=rgb(i), markersize=3, alpha=0.35, mew=0)
-            axes.plot(start + x, line, color=rgb(i), linewidth=1.5, label=None if start else name)
+            axes.plot(start + x, y, "" if field in EXACT else ".", color=color, **dots)
+            label = None if start else name
+            axes.plot(start + x, line, color=color, linewidth=1.5, label=label)
             axes.axvline(start, color=GREY, linewidth=0.9, linestyle=":")
             start += part[-1]["iteration"]
             top, end = max(top, line.max(initial=0.0)), max(end, start)
         if len(line):
-            place = {"ha": "right", "transform": axes.transAxes}
-            axes.text(1, 1.18 - 0.14 * i, f"{line[-1]:.2g}", color=rgb(i), fontsize=7.5, weight="bold", **place)
+            look = {"color": color, "fontsize": 7.5, "weight": "bold", "ha": "right"}
+            place = 1, 1.18 - 0.14 * i
+            axes.text(*place, f"{line[-1]:.2g}", transform=axes.transAxes, **look)
     axes.set(xlim=(0, 1.02 * end), ylim=(0, 1.12 * top or 1))
-    axes.set_title(TITLES.get(field, field.replace("_", " ")), fontsize=7.5, color=INK, loc="left", pad=3)
+    title = TITLES.get(field, field.replace("_", " "))
+    axes.set_title(title, fontsize=7.5, color=INK, loc="left", pad=3)
     axes.locator_params(nbins=4)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
-    axes.tick_params(labelsize=6.8, length=2, color=GREY, pad=2)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[:].set_color(GREY)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+    plain(axes, labelsize=6.8)

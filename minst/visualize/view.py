@@ -1,4 +1,4 @@
-"""A picture with an SVG over it that says where it was clicked: the one widget that ipywidgets lacks.
+"""A picture with an SVG over it that says where it was clicked: a widget that ipywidgets lacks.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -21,7 +21,8 @@ function render({ model, el }) {
     if (image.hidden) return;
     const old = address;
     address = URL.createObjectURL(new Blob([bytes], { type: "image/jpeg" }));
-    image.onload = () => old && URL.revokeObjectURL(old);  // the old picture stays until the new one is there
+    // The old picture stays until the new one is there.
+    image.onload = () => old && URL.revokeObjectURL(old);
     image.src = address;
   };
   const drawOverlay = () => { overlay.innerHTML = model.get("overlay"); };
@@ -46,7 +47,8 @@ function render({ model, el }) {
 export default { render };
 """
 STYLE = """
-.minst-view { position: relative; display: inline-block; margin: 2px; line-height: 0; cursor: pointer; }
+.minst-view { position: relative; display: inline-block; margin: 2px; line-height: 0; }
+.minst-view { cursor: pointer; }
 .minst-view img { position: absolute; inset: 0; width: 100%; height: 100%; border-radius: 4px; }
 .minst-view > div { position: relative; }
 .minst-view svg { max-width: 100%; height: auto; font-family: system-ui, sans-serif; }
@@ -56,7 +58,8 @@ STYLE = """
 class View(anywidget.AnyWidget):
     """`image` (JPEG bytes, or none) below `overlay` (an SVG, which gives the size).
 
-    `click` becomes {"x", "y"} in [0, 1] from the upper left, "pick" (the `data-pick` of what was hit, or "") and "count".
+    `click` becomes {"x", "y"} in [0, 1] from the upper left, "pick" (the `data-pick` of what was
+    hit, or "") and "count".
     """
 
     _esm = SCRIPT

@@ -446,7 +446,7 @@ visualize.plot_images(
 # back. A slot remembers a kernel, not a face, and its query may have found something else meanwhile. *Fast*: a snail hides behind
 # the fish and comes out elsewhere. *Occlusion*: the fish slides over the ladybird, and a kernel may change sides with the mask.
 #
-# The explorer has it whole, with a timeline (`visualize.plot_timeline` is its still): click a creature, play, change T.
+# The explorer has it whole, with a timeline (a saved notebook keeps a still of it): click a creature, play, change T.
 
 # %%
 visualize.explore(model, clips["occlusion"])
