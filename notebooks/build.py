@@ -287,7 +287,7 @@ def mistakes() -> str:
     """What the checks know of wrong answers: the hints, by lesson and exercise."""
     lines = []
     for number, lesson in enumerate(LESSONS):
-        path = HERE.parent / "minst" / "check" / f"lesson{number:02d}.py"
+        path = HERE.parent / "minst" / "course" / f"lesson{number:02d}.py"
         if not path.exists():
             continue
         lines += [f"### {number:02d} {lesson.title.lower()}", ""]

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minst.check import lesson04 as check
+from minst.course import lesson04 as check
 from minst.visualize import attention_maps
 
 SOLUTIONS = Path(__file__).resolve().parent.parent / "notebooks" / "solutions" / "04_dual_decoder.py"

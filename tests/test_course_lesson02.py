@@ -1,4 +1,4 @@
-"""minst.check.lesson02: the reference solutions pass, a stub is not attempted, plausible mistakes get their hint."""
+"""minst.course.lesson02: the reference solutions pass, a stub is not attempted, plausible mistakes get their hint."""
 
 import runpy
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import minst
-from minst.check import lesson02
+from minst.course import lesson02
 
 SOLVED = Path(__file__).resolve().parent.parent / "notebooks" / "solutions" / "02_backbone.py"
 

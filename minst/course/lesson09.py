@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minst.check.verdict import Mistake, Verdict, attempt, correct, judge, wrong
+from minst.course.verdict import Mistake, Verdict, attempt, correct, judge, wrong
 from minst.lab.statistics import SAMPLES, Comparison, Measured, compare, seeds_needed, spread
 from minst.lab.statistics import draw as draw_again
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from minst.backbones.base import InvertedResidual
 from minst.backbones.seaformer import SqueezeAxialAttention
 from minst.backbones.topformer import TopFormer
-from minst.check.verdict import Mistake, Verdict, attempt, correct, difference, judge, normal, wrong
+from minst.course.verdict import Mistake, Verdict, attempt, correct, difference, judge, normal, wrong
 
 __all__ = ["level_sizes", "macs_of_inverted_residual", "row_attention", "unseen_change"]
 
@@ -23,7 +23,7 @@ __all__ = ["level_sizes", "macs_of_inverted_residual", "row_attention", "unseen_
 def level_sizes(answer: Callable) -> Verdict:
     """level_sizes(height, width) -> [(h, w) of X3, X4, X5, X6], the frame being padded to multiples of 64 first."""
 
-    def level_sizes(height, width):  # tests/test_check_lesson02.py: equal to the backbone's own maps
+    def level_sizes(height, width):  # tests/test_course_lesson02.py: equal to the backbone's own maps
         return divided(height, width, multiple=64)
 
     def divided(*size, multiple=1, strides=(8, 16, 32, 64), up=False):

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from minst import losses, matcher
-from minst.check.verdict import Mistake, Verdict, correct, judge, not_attempted, wrong
+from minst.course.verdict import Mistake, Verdict, correct, judge, not_attempted, wrong
 
 __all__ = ["dice_loss", "focal_term", "greedy_trap", "matching_scores", "target_counts"]
 

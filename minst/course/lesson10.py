@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minst.check.verdict import Mistake, Verdict, judge
+from minst.course.verdict import Mistake, Verdict, judge
 from minst.data.files import read_image, read_json
 
 __all__ = ["class_ids", "linear_scaling", "polygon_area", "top_entries", "validation_frames"]

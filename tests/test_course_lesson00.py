@@ -1,4 +1,4 @@
-"""minst.check.lesson00: the reference solutions pass, a stub is not attempted, plausible mistakes get their hint."""
+"""minst.course.lesson00: the reference solutions pass, a stub is not attempted, plausible mistakes get their hint."""
 
 import runpy
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minst.check import lesson00
+from minst.course import lesson00
 
 SOLVED = Path(__file__).resolve().parent.parent / "notebooks" / "solutions" / "00_start_here.py"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from minst.check import lesson06 as check
+from minst.course import lesson06 as check
 from minst.model import apply_kernels
 
 LESSON = "06_temporal_training"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from minst.check.verdict import Mistake, Verdict, judge
+from minst.course.verdict import Mistake, Verdict, judge
 
 __all__ = ["instance_map", "running_mean", "swap_identities", "task_name"]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minst.check.verdict import Mistake, Verdict, attempt, correct, judge, normal, wrong
+from minst.course.verdict import Mistake, Verdict, attempt, correct, judge, normal, wrong
 from minst.instance_decoder import DualInstanceDecoder
 from minst.layers import MultiHeadAttention
 from minst.model import FrameOutput, apply_kernels, upsample_masks

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from minst.check import lesson08 as check
+from minst.course import lesson08 as check
 
 SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "08_on_device_latency.py"
 

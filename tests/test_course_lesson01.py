@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minst.check import lesson01 as check
+from minst.course import lesson01 as check
 
 SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "01_task_and_data.py"
 RECALLS = np.linspace(0, 1, 101)

@@ -11,7 +11,7 @@ from scipy.ndimage import uniform_filter
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from minst.check.verdict import Mistake, Verdict, correct, judge, not_attempted, wrong
+from minst.course.verdict import Mistake, Verdict, correct, judge, not_attempted, wrong
 from minst.model import Frame, FrameOutput, MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.samples import load_sample, sample_names
 from minst.tracking import KernelTracker, Slots, assign, cosine_similarity

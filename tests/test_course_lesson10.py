@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minst.check import lesson10
+from minst.course import lesson10
 from minst.data.convert import convert
 from minst.data.split import split_annotations
 from minst.data.validate import check_dataset

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from minst.check.verdict import Mistake, Verdict, judge, normal
+from minst.course.verdict import Mistake, Verdict, judge, normal
 from minst.layers import h_sigmoid
 from minst.mask_decoder import resize_to
 from minst.model import apply_kernels as minst_apply_kernels

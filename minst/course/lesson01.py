@@ -7,7 +7,7 @@ from itertools import cycle
 
 import numpy as np
 
-from minst.check.verdict import Mistake, Verdict, attempt, correct, difference, judge, wrong
+from minst.course.verdict import Mistake, Verdict, attempt, correct, difference, judge, wrong
 from minst.evaluation import YTVISEval, evaluate_ytvis
 from minst.evaluation.coco import run_lengths
 from minst.tracking import encode_mask

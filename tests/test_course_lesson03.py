@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minst.check import lesson03 as check
+from minst.course import lesson03 as check
 
 SOLUTIONS = runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "solutions" / "03_mask_decoder.py"))
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from minst.check import lesson05
+from minst.course import lesson05
 
 SOLUTIONS = Path(__file__).parents[1] / "notebooks" / "solutions" / "05_losses.py"
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from minst.check.verdict import Mistake, Verdict, judge
+from minst.course.verdict import Mistake, Verdict, judge
 from minst.mobile.logs import parse_log
 
 __all__ = ["conv_cost", "fair_times", "least_ms", "mean_frame", "read_log"]

@@ -1,11 +1,11 @@
-"""minst.check.verdict: what a check says of right, wrong, missing and broken answers."""
+"""minst.course.verdict: what a check says of right, wrong, missing and broken answers."""
 
 import numpy as np
 import pytest
 import torch
 
-from minst.check import lesson01, lesson02, lesson04, lesson06
-from minst.check.verdict import Mistake, Verdict, difference, judge
+from minst.course import lesson01, lesson02, lesson04, lesson06
+from minst.course.verdict import Mistake, Verdict, difference, judge
 
 
 def double(x):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import minst.temporal
-from minst.check.verdict import Mistake, Verdict, attempt, correct, judge, wrong
+from minst.course.verdict import Mistake, Verdict, attempt, correct, judge, wrong
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.instance_decoder import DualInstanceDecoder
 from minst.matcher import Instances

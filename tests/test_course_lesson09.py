@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minst.check import lesson09 as check
+from minst.course import lesson09 as check
 
 SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "09_ablation_lab.py"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from minst.check import lesson07 as check
+from minst.course import lesson07 as check
 from minst.model import apply_kernels, image_to_batch, upsample_masks
 
 SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "07_kernel_reuse_and_association.py"
