@@ -1,10 +1,11 @@
-"""How an answer is judged: on fresh random input, against a reference, with the likely misconception named.
+"""How an answer is judged: on fresh random input, against a reference, likely misconceptions named.
 
     draw(rng) -> arguments --copies--> answer(...) ---compare---> Verdict
                           '----------> reference(...) (minst's own function, wherever there is one)
-                          '----------> mistakes: what a plausible wrong answer would give, and the hint for it
+                          '----------> mistakes: a hint, and what somebody whom it helps would give
 
-A mistake is code, not a pattern in a text: a hint is given only when the answer behaves like the mistake on every input.
+A mistake is code, not a pattern in a text: a hint is given only when the answer behaves like the
+mistake on every input.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -13,14 +14,14 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["Mistake", "Verdict", "attempt", "correct", "difference", "judge", "normal", "not_attempted", "wrong"]
+__all__ = ["Verdict", "difference", "examine", "judge", "normal"]
 
 MARKS = {"not attempted": "○", "wrong": "✘", "correct": "✔"}
 
@@ -38,47 +39,8 @@ class Verdict:
 
     def __repr__(self) -> str:
         joint = ", because" if self.state == "wrong" else "."
-        return (
-            f"{MARKS[self.state]} {self.exercise}: {self.state}{joint if self.reason else '.'} {self.reason}".rstrip()
-        )
-
-
-class Mistake(NamedTuple):
-    """A plausible wrong answer."""
-
-    imitate: Callable  # takes the arguments of the exercise, gives what somebody with this misconception would
-    hint: str  # said when the answer does the same
-
-
-def not_attempted(exercise: str) -> Verdict:
-    """The verdict on an untouched stub."""
-    return Verdict("not attempted", exercise, "Replace the line that raises NotImplementedError, then run both cells.")
-
-
-def wrong(exercise: str, reason: str) -> Verdict:
-    """The verdict "wrong, because `reason`"."""
-    return Verdict("wrong", exercise, reason)
-
-
-def correct(exercise: str, reason: str = "") -> Verdict:
-    """The verdict "correct", with what else there is to say."""
-    return Verdict("correct", exercise, reason)
-
-
-def attempt(exercise: str, answer: Callable, *arguments, where: str = "") -> tuple[Any, Verdict | None]:
-    """What `answer` gives and None, or None and the verdict on what gives nothing: a stub, an error, no function.
-
-    where: opens the reason of an error, "with 2 tracks, ".
-    """
-    if not callable(answer):
-        reason = f"a {type(answer).__name__} was handed over; hand over the function, without brackets."
-        return None, wrong(exercise, reason)
-    try:
-        return answer(*arguments), None
-    except NotImplementedError:
-        return None, not_attempted(exercise)
-    except Exception as error:
-        return None, wrong(exercise, f"{where}{_where(error, answer)} {type(error).__name__}: {error}")
+        said = f"{MARKS[self.state]} {self.exercise}: {self.state}"
+        return f"{said}{joint} {self.reason}" if self.reason else f"{said}."
 
 
 def normal(rng: np.random.Generator, *shape: int) -> torch.Tensor:
@@ -89,55 +51,97 @@ def normal(rng: np.random.Generator, *shape: int) -> torch.Tensor:
 def judge(
     answer: Callable,
     reference: Callable,
-    draw: Callable[[np.random.Generator], tuple],
-    mistakes: Sequence[Mistake] = (),
+    draw: Callable[[np.random.Generator], Iterable],
+    mistakes: Sequence[str | Callable] = (),
     *,
     exercise: str | None = None,
     rounds: int = 6,
     tolerance: float = 1e-4,
+    view: Callable[[Any], Any] = lambda result: result,
     praise: str = "",
 ) -> Verdict:
-    """Run `answer` on `rounds` fresh draws beside `reference`, and say the first difference and the likely reason.
+    """Run `answer` on `rounds` fresh draws beside `reference`; the first difference and its reason.
 
-    draw: random arguments, a tuple. tolerance: absolute and relative. exercise: default the name of `reference`.
-    The answer gets copies of the arguments; changing them in place is an error of its own.
+    draw: random arguments. mistakes: a hint, the functions that it is for, another hint, ...
+    exercise: default the name of `reference`. tolerance: absolute and relative.
+    view: what of a result is compared. More is drawn, ten times as much at most, while a mistake
+    passes as the right answer: strides of 1 alone, say, happen once in 64 checks and hide that
+    somebody counts the places of the input.
     """
     exercise = exercise or reference.__name__
-    problem, likely = "", list(mistakes)
-    for given in _draws(draw, reference, mistakes, rounds, tolerance):
-        expected, arguments = reference(*copy.deepcopy(given)), copy.deepcopy(given)
-        got, verdict = attempt(exercise, answer, *arguments)
+    hints = {}  # of every mistake
+    for item in mistakes:
+        if isinstance(item, str):
+            hint = item
+        else:
+            hints[item] = hint
+    unseen = likely = list(hints)  # those that have given the right answer so far; and this answer
+    problem = ""
+    for done in range(10 * rounds):
+        if done >= rounds and not unseen:
+            break
+        given = tuple(_plain(value) for value in draw(np.random.default_rng()))
+        expected = view(reference(*copy.deepcopy(given)))
+        got, verdict = _attempt(exercise, answer, given)
         if verdict is not None:
             return verdict
-        if changed := difference(arguments, given, 0.0):
-            return wrong(exercise, f"it changes its arguments in place ({changed}); work on a copy.")
-        found = difference(got, expected, tolerance)
-        problem = problem or found
-        likely = [mistake for mistake in likely if _same(mistake, given, got, tolerance)]
+        got = view(got)
+        problem = problem or difference(got, expected, tolerance)
+        imitated = {m: _imitated(m, given, view) for m in {*unseen, *likely}}
+        unseen = [m for m in unseen if _alike(imitated[m], expected, tolerance)]
+        likely = [m for m in likely if _alike(imitated[m], got, tolerance)]
     if not problem:
-        return correct(exercise, praise)
-    return wrong(exercise, " ".join([f"{problem}.", *(mistake.hint for mistake in likely[:1])]))
+        return Verdict("correct", exercise, praise)
+    hint = f" {hints[likely[0]]}" if likely else ""
+    return Verdict("wrong", exercise, f"{problem}.{hint}")
+
+
+def examine(
+    answer: Callable,
+    exercise: str,
+    cases: Iterable[tuple],
+    fault: Callable[..., str],
+    praise: str = "",
+) -> Verdict:
+    """Judge an exercise with many right answers.
+
+    cases: arguments of the answer. fault(what the answer gives, *arguments): why that is wrong,
+    or "".
+    """
+    for given in cases:
+        got, verdict = _attempt(exercise, answer, given)
+        if verdict is not None:
+            return verdict
+        reason = f"{difference(got, given)}." if got is None else fault(got, *given)
+        if reason:
+            return Verdict("wrong", exercise, reason)
+    return Verdict("correct", exercise, praise)
 
 
 def difference(got: Any, expected: Any, tolerance: float = 1e-4, where: str = "") -> str:
-    """What tells `got` from `expected`: "" | a clause naming type, length, key, shape or the first element."""
+    """What tells `got` from `expected`: "" | a clause naming type, length, key, shape, element."""
     at = f"{where}: " if where else ""
     if got is None and expected is not None:
         return f"{at}it returns None (is a `return` missing?)"
     if isinstance(expected, dict):
         if not isinstance(got, dict) or set(got) != set(expected):
             shown = sorted(map(str, got)) if isinstance(got, dict) else type(got).__name__
-            return f"{at}expected a dict with the keys {sorted(map(str, expected))}, it gives {shown}"
-        return _first(difference(got[k], expected[k], tolerance, f"{where}[{k!r}]") for k in expected)
+            keys = sorted(map(str, expected))
+            return f"{at}expected a dict with the keys {keys}, it gives {shown}"
+        return _first(
+            difference(got[k], expected[k], tolerance, f"{where}[{k!r}]") for k in expected
+        )
     if isinstance(expected, (tuple, list)):
-        if isinstance(got, (torch.Tensor, np.ndarray)):
+        if isinstance(got, (torch.Tensor, np.ndarray)) and got.ndim:
             got = list(got)
         if not isinstance(got, (tuple, list)):
             return f"{at}expected {len(expected)} values, it gives one {type(got).__name__}"
         if len(got) != len(expected):
             return f"{at}expected {len(expected)} values, it gives {len(got)}"
-        pairs = enumerate(zip(got, expected))
-        return _first(difference(g, e, tolerance, f"{where or 'value'}[{i}]") for i, (g, e) in pairs)
+        return _first(
+            difference(g, e, tolerance, f"{where or 'value'}[{i}]")
+            for i, (g, e) in enumerate(zip(got, expected))
+        )
     if isinstance(expected, (torch.Tensor, np.ndarray, float, int, np.generic)):
         return _numbers(got, expected, tolerance, at)
     try:
@@ -148,7 +152,10 @@ def difference(got: Any, expected: Any, tolerance: float = 1e-4, where: str = ""
 
 
 def _numbers(got: Any, expected: Any, tolerance: float, at: str) -> str:
-    """Shapes first, then the first differing element; lists, arrays, tensors and numbers may stand for one another."""
+    """Shapes first, then the first differing element.
+
+    Lists, arrays, tensors and numbers may stand for one another.
+    """
     want = _array(expected)
     try:
         have = _array(got)
@@ -156,15 +163,14 @@ def _numbers(got: Any, expected: Any, tolerance: float, at: str) -> str:
         return f"{at}expected numbers of shape {want.shape}, it gives {got!r:.80}"
     if have.shape != want.shape:
         turned = have.ndim == want.ndim == 2 and have.T.shape == want.shape
-        return f"{at}the shape is {have.shape}, expected {want.shape}" + (" (transposed?)" if turned else "")
-    if want.size == 0:
-        return ""
+        hint = " (transposed?)" if turned else ""
+        return f"{at}the shape is {have.shape}, expected {want.shape}{hint}"
     differs = ~np.isclose(have, want, rtol=tolerance, atol=tolerance, equal_nan=True)
     if not differs.any():
         return ""
-    first = tuple(int(i) for i in np.argwhere(differs)[0])
+    first = tuple(np.argwhere(differs)[0].tolist())
     place = f"element {list(first)} is" if first else "it gives"
-    share = f" ({int(differs.sum())} of {differs.size} elements differ)" if differs.size > 1 else ""
+    share = f" ({differs.sum()} of {differs.size} elements differ)" if differs.size > 1 else ""
     return f"{at}{place} {_short(have[first], want)}, expected {_short(want[first], want)}{share}"
 
 
@@ -181,38 +187,70 @@ def _short(value: float, like: np.ndarray) -> str:
     return f"{value:.0f}" if whole else f"{value:.5g}"
 
 
-def _draws(
-    draw: Callable, reference: Callable, mistakes: Sequence[Mistake], rounds: int, tolerance: float
-) -> Iterator[tuple]:
-    """`rounds` draws, and more (ten times as many at most) while they let one of the mistakes pass as the right answer.
+def _plain(value: Any) -> Any:
+    """A drawn number as Python's own int, float, bool or str."""
+    return value.item() if isinstance(value, np.generic) else value
 
-    Strides of 1 alone, say, happen once in 64 checks and hide that somebody counts the places of the input.
+
+def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdict | None]:
+    """What `answer` gives for copies of `given`, and no verdict yet; or None, and the verdict.
+
+    The verdict is on what gives nothing to judge: no function, a stub, an error, changed arguments.
     """
-    unseen = list(mistakes)
-    for done in range(10 * rounds):
-        if done >= rounds and not unseen:
-            return
-        given = draw(np.random.default_rng())
-        expected = reference(*copy.deepcopy(given))
-        unseen = [mistake for mistake in unseen if _same(mistake, given, expected, tolerance)]
-        yield given
-
-
-def _same(mistake: Mistake, given: tuple, got: Any, tolerance: float) -> bool:
-    """Does the answer behave like this mistake here?"""
+    if not callable(answer):
+        kind = type(answer).__name__
+        reason = f"a {kind} was handed over; hand over the function, without brackets."
+        return None, Verdict("wrong", exercise, reason)
+    arguments = copy.deepcopy(given)
     try:
-        imitated = mistake.imitate(*copy.deepcopy(given))
-    except Exception:  # this mistake has nothing to say about this input
-        return False
-    return not (difference(got, imitated, tolerance) or difference(imitated, got, tolerance))
+        got = answer(*arguments)
+    except NotImplementedError:
+        hint = "Replace the line that raises NotImplementedError, then run both cells."
+        return None, Verdict("not attempted", exercise, hint)
+    except Exception as error:
+        said = f"{_where(error, answer)} {type(error).__name__}: {error}"
+        return None, Verdict("wrong", exercise, f"{said} ({_call(exercise, given)})")
+    for now, before in zip(arguments, given):
+        can_change = isinstance(before, (torch.Tensor, np.ndarray, list))
+        if can_change and (changed := difference(now, before, 0.0)):
+            copied = "clone" if isinstance(before, torch.Tensor) else "copy"
+            reason = f"it changes its arguments in place ({changed}); work on a copy, .{copied}()."
+            return None, Verdict("wrong", exercise, reason)
+    return got, None
+
+
+def _call(exercise: str, given: tuple) -> str:
+    """ "in track(2, Tensor (3, 4))": with which arguments an answer was called."""
+    shown = [
+        f"{type(value).__name__} {tuple(value.shape)}"
+        if hasattr(value, "shape")
+        else f"{value!r:.30}"
+        for value in given
+    ]
+    return f"in {exercise}({', '.join(shown)})"
+
+
+def _imitated(imitate: Callable, given: tuple, view: Callable) -> Any:
+    """What a mistake gives; where it has nothing to say about this input, the error."""
+    try:
+        return view(imitate(*copy.deepcopy(given)))
+    except Exception as error:
+        return error
+
+
+def _alike(one: Any, other: Any, tolerance: float) -> bool:
+    return not (difference(one, other, tolerance) or difference(other, one, tolerance))
 
 
 def _where(error: Exception, answer: Callable) -> str:
     """ "line 3 of your function raises": the innermost line of the answer itself."""
     code = getattr(answer, "__code__", None)
-    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
-    return f"line {lines[-1] - code.co_firstlineno + 1} of your function raises" if lines else "it raises"
+    walk = traceback.walk_tb(error.__traceback__)
+    lines = [line for frame, line in walk if frame.f_code is code]
+    if not lines:
+        return "it raises"
+    return f"line {lines[-1] - code.co_firstlineno + 1} of your function raises"
 
 
-def _first(problems) -> str:
+def _first(problems: Iterable[str]) -> str:
     return next((problem for problem in problems if problem), "")
