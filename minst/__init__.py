@@ -25,7 +25,7 @@ _HOMES = {
     "sample_names": "samples",
     "summary": "macs",
 }
-_MODULES = ("backbones", "check", "config", "data", "evaluation", "instance_decoder", "layers", "losses",
+_MODULES = ("backbones", "check", "config", "course", "data", "evaluation", "instance_decoder", "layers", "losses",
             "mask_decoder", "matcher", "mobile", "model", "samples", "temporal", "tracking", "training", "visualize")  # fmt: skip
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]

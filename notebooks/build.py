@@ -287,7 +287,7 @@ def mistakes() -> str:
     """What the checks know of wrong answers: the hints, by lesson and exercise."""
     lines = []
     for number, lesson in enumerate(LESSONS):
-        path = HERE.parent / "minst" / "check" / f"lesson{number:02d}.py"
+        path = HERE.parent / "minst" / "course" / f"lesson{number:02d}.py"
         if not path.exists():
             continue
         lines += [f"### {number:02d} {lesson.title.lower()}", ""]
@@ -295,12 +295,25 @@ def mistakes() -> str:
             node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
         ]
         for check in checks:
-            calls = [node for node in ast.walk(check) if isinstance(node, ast.Call) and len(node.args) >= 2]
-            hints = [c.args[1].value for c in calls if getattr(c.func, "id", "") in ("Mistake", "wrong")
-                     and isinstance(c.args[1], ast.Constant) and isinstance(c.args[1].value, str)]  # fmt: skip
-            lines += [f"- `{check.name}`", *(f"  - {hint[:1].upper()}{hint[1:]}" for hint in hints)] if hints else []
+            hints = [text[:1].upper() + text[1:] for text in hints_of(check)]
+            lines += [f"- `{check.name}`", *(f"  - {hint}" for hint in hints)] if hints else []
         lines.append("")
     return "\n".join(lines)
+
+
+def hints_of(check: ast.FunctionDef) -> list[str]:
+    """The texts in a list `mistakes`, and what a function `fault` returns or calls a `hint`."""
+    said = []
+    for node in ast.walk(check):
+        assigns = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        if assigns and node.targets[0].id == "mistakes":
+            said += node.value.elts
+        if isinstance(node, ast.FunctionDef) and node.name == "fault":
+            for part in ast.walk(node):
+                hint = isinstance(part, ast.Assign) and getattr(part.targets[0], "id", "") == "hint"
+                said += [part.value] if hint or isinstance(part, ast.Return) else []
+    texts = [part for part in said if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value]
+    return [text.value for text in sorted(texts, key=lambda text: text.lineno)]
 
 
 def tutor_with_mistakes() -> str:

@@ -143,7 +143,7 @@ def test_exercises_have_stub_check_and_hint(number, book):
     cells, kinds = book.cells, []
     places = [i for i, cell in enumerate(cells) if "exercise" in cell.metadata.get("tags", [])]
     assert 3 <= len(places) <= 5
-    checks = importlib.import_module(f"minst.check.lesson{number:02d}")
+    checks = importlib.import_module(f"minst.course.lesson{number:02d}")
     for i in places:
         (function,) = [node for node in ast.parse(cells[i].source).body if isinstance(node, ast.FunctionDef)]
         assert ast.get_docstring(function) and build.STUB in cells[i].source
@@ -193,7 +193,7 @@ def test_every_solution_is_shipped_and_parses(number):
     names = {
         node.name for node in ast.parse(solved.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
     }
-    assert names == set(importlib.import_module(f"minst.check.lesson{number:02d}").__all__)
+    assert names == set(importlib.import_module(f"minst.course.lesson{number:02d}").__all__)
     assert "NotImplementedError" not in solved.read_text(encoding="utf-8")
 
 

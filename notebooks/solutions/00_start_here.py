@@ -5,7 +5,7 @@ import numpy as np
 
 import minst
 from minst import visualize
-from minst.check import lesson00 as check
+from minst.course import lesson00 as check
 
 # %%
 def task_name(separates_objects: bool, through_time: bool) -> str:

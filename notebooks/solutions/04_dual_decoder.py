@@ -10,7 +10,7 @@ from torch import Tensor
 
 import minst
 from minst import visualize
-from minst.check import lesson04 as check
+from minst.course import lesson04 as check
 from minst.evaluation.consistency import assign_queries, frame_share, mask_ious
 from minst.model import Frame, apply_kernels, image_to_batch, upsample_masks
 

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 import minst
 from minst import losses, matcher, visualize
-from minst.check import lesson05 as check
+from minst.course import lesson05 as check
 from minst.model import image_to_batch
 
 # %%

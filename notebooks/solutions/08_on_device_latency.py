@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import minst
 from minst import visualize
-from minst.check import lesson08 as check
+from minst.course import lesson08 as check
 from minst.mobile import compare, export, lite, logs, optimize, phone, programs, roofline, runtime
 
 # %%

@@ -6,7 +6,7 @@ import numpy as np
 import minst, torch
 from IPython.display import Markdown
 from minst import visualize
-from minst.check import lesson09 as check
+from minst.course import lesson09 as check
 from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, compare, run_lab
 from minst.lab import plots, report, statistics
 from minst.lab.grid import SPEEDS

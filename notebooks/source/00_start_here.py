@@ -18,7 +18,7 @@ import numpy as np
 
 import minst
 from minst import visualize
-from minst.check import lesson00 as check
+from minst.course import lesson00 as check
 
 # %% [markdown]
 # ## Is everything here?

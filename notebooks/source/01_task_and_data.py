@@ -21,7 +21,7 @@ import torch
 from pycocotools import mask as rle_codec
 import minst
 from minst import data, visualize
-from minst.check import lesson01 as check
+from minst.course import lesson01 as check
 from minst.tracking import encode_mask
 
 # %% [markdown]

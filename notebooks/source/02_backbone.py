@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import minst
 from minst import backbones, visualize
-from minst.check import lesson02 as check
+from minst.course import lesson02 as check
 from minst.layers import h_sigmoid
 from minst.visualize.features import pca_rgb
 

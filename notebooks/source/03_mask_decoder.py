@@ -22,7 +22,7 @@ import torch.nn.functional as F
 
 import minst
 from minst import visualize
-from minst.check import lesson03 as check
+from minst.course import lesson03 as check
 from minst.layers import h_sigmoid
 from minst.model import image_to_batch
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 import minst
 from minst import losses, matcher, temporal, training, visualize
-from minst.check import lesson06 as check
+from minst.course import lesson06 as check
 from minst.evaluation.consistency import ConsistencyMeter, frame_share
 from minst.model import apply_kernels, image_to_batch, upsample_masks
 

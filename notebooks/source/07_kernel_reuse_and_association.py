@@ -21,7 +21,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 import minst
 from minst import visualize
-from minst.check import lesson07 as check
+from minst.course import lesson07 as check
 from minst.evaluation.consistency import assign_queries, mask_ious
 from minst.model import apply_kernels, image_to_batch, upsample_masks
 from minst.tracking import Candidates, assign, by_masks, cosine_similarity, mask_similarity

@@ -1,44 +1,11 @@
-"""The verdicts of lesson 06: solutions pass, stubs are not attempted, and likely mistakes get the hint that fits."""
-
-import runpy
-from pathlib import Path
+"""The verdicts of lesson 06: likely mistakes get the hint that fits."""
 
 import numpy as np
 import pytest
 import torch
 
-from minst.check import lesson06 as check
+from minst.course import lesson06 as check
 from minst.model import apply_kernels
-
-LESSON = "06_temporal_training"
-NAMES = ["needed_later", "kept_pairs", "retention", "pass_queries", "sample_pair"]
-
-
-@pytest.fixture(scope="module")
-def solved():
-    return runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "solutions" / f"{LESSON}.py"))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_solution_is_correct_each_time(solved, name):
-    for _ in range(5):
-        verdict = getattr(check, name)(solved[name])
-        assert verdict.state == "correct", verdict
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_no_answer_is_told(name):
-    def stub(*_):
-        raise NotImplementedError
-
-    def breaks(*_):
-        return 1 / 0
-
-    judge = getattr(check, name)
-    assert judge(stub).state == "not attempted"
-    assert "ZeroDivisionError" in judge(breaks).reason
-    assert "None" in judge(lambda *_: None).reason
-    assert judge(torch.zeros(3)).state == "wrong" and judge(lambda *_: torch.zeros(7, 7)).state == "wrong"
 
 
 def all_but_classes(parts):
@@ -96,7 +63,13 @@ def gone_counts(held, visible, k):
 
 
 def anybody(held, visible, k):
-    return count(held, visible, k, lambda t, m: m >= 0 and visible[t + k, m], lambda t, n, m: m in held[t + k])
+    return count(
+        held,
+        visible,
+        k,
+        lambda t, m: m >= 0 and visible[t + k, m],
+        lambda t, n, m: m in held[t + k],
+    )
 
 
 def all_the_way(held, visible, k):
@@ -109,22 +82,33 @@ def nothing_counts(held, visible, k):
 
 
 def next_frame(held, visible, k):
-    return count(held, visible, 1, lambda t, m: m >= 0 and visible[t + 1, m], lambda t, n, m: held[t + 1, n] == m)
+    return count(
+        held,
+        visible,
+        1,
+        lambda t, m: m >= 0 and visible[t + 1, m],
+        lambda t, n, m: held[t + 1, n] == m,
+    )
 
 
 def through(decoder, queries, x_mask, stage="local_decoder"):
     pooled = torch.nn.functional.max_pool2d(x_mask, decoder.pool_size)
     position = decoder.position(pooled.shape[2], pooled.shape[3])
-    return getattr(decoder, stage)(queries, decoder.queries, pooled.flatten(2).permute(0, 2, 1), position)
+    return getattr(decoder, stage)(
+        queries, decoder.queries, pooled.flatten(2).permute(0, 2, 1), position
+    )
 
 
 def global_again(decoder, queries, x_mask):
-    return apply_kernels(decoder.predict(through(decoder, queries, x_mask, "global_decoder"))[2], x_mask)
+    return apply_kernels(
+        decoder.predict(through(decoder, queries, x_mask, "global_decoder"))[2], x_mask
+    )
 
 
 def from_the_start(decoder, queries, x_mask):
     return apply_kernels(
-        decoder.predict(through(decoder, decoder.queries.expand(len(x_mask), -1, -1), x_mask))[2], x_mask
+        decoder.predict(through(decoder, decoder.queries.expand(len(x_mask), -1, -1), x_mask))[2],
+        x_mask,
     )
 
 
@@ -207,7 +191,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("name, answer, hint", WRONG, ids=[f"{name}-{answer.__name__}" for name, answer, _ in WRONG])
+@pytest.mark.parametrize(
+    "name, answer, hint", WRONG, ids=[f"{name}-{answer.__name__}" for name, answer, _ in WRONG]
+)
 def test_a_likely_mistake_gets_its_hint(name, answer, hint):
     for _ in range(3):
         verdict = getattr(check, name)(answer)

@@ -1,4 +1,4 @@
-"""minst.check.lesson02: the reference solutions pass, a stub is not attempted, plausible mistakes get their hint."""
+"""minst.course.lesson02: plausible mistakes get their hint."""
 
 import runpy
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import minst
-from minst.check import lesson02
+from minst.course import lesson02
 
 SOLVED = Path(__file__).resolve().parent.parent / "notebooks" / "solutions" / "02_backbone.py"
 
@@ -17,23 +17,14 @@ def solutions():
     return runpy.run_path(str(SOLVED))
 
 
-@pytest.mark.parametrize("name", lesson02.__all__)
-def test_reference_and_stub(name, solutions):
-    def stub(*args):
-        raise NotImplementedError
-
-    check = getattr(lesson02, name)
-    for _ in range(10):  # random draws: never by chance
-        assert check(solutions[name]), check(solutions[name])
-    assert check(stub).state == "not attempted"
-
-
 @pytest.mark.parametrize(("height", "width"), [(100, 130), (192, 256)])
 def test_sizes_are_those_of_the_model(solutions, height, width):
     with torch.device("meta"):
         model = minst.MobileInst(minst.MobileInstConfig.preset("topformer-tiny")).eval()
         padded, _ = model._pad(torch.empty(1, 3, height, width), None)
-        assert [tuple(x.shape[-2:]) for x in model.backbone(padded)] == solutions["level_sizes"](height, width)
+        assert [tuple(x.shape[-2:]) for x in model.backbone(padded)] == solutions["level_sizes"](
+            height, width
+        )
 
 
 def sizes_floor(height, width):
@@ -178,7 +169,7 @@ WRONG = [
     ("row_attention", rows_not_transposed, "transpose the weights"),
     ("row_attention", columns, "last axis"),
     ("unseen_change", same, "nothing has changed"),
-    ("unseen_change", in_place, "feature.clone()"),
+    ("unseen_change", in_place, "a copy, .clone()"),
     ("unseen_change", whole_map_mirrored, "within a block"),
     ("unseen_change", swap_by_alias, "betrays"),
     ("unseen_change", one_block_only, "change every one"),
@@ -186,26 +177,13 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "answer", "word"), WRONG, ids=[answer.__name__ for _, answer, _ in WRONG])
+@pytest.mark.parametrize(
+    ("name", "answer", "word"), WRONG, ids=[answer.__name__ for _, answer, _ in WRONG]
+)
 def test_mistakes_get_their_hint(name, answer, word):
     for _ in range(3):
         verdict = getattr(lesson02, name)(answer)
         assert verdict.state == "wrong" and word in verdict.reason, verdict
-
-
-@pytest.mark.parametrize("name", lesson02.__all__)
-@pytest.mark.parametrize(
-    ("answer", "word"),
-    [
-        (lambda *args: None, "None"),
-        (lambda *args: args[99], "IndexError"),
-        (lambda *args: torch.zeros(1, 2), "expected"),
-        (lambda: 0, "TypeError"),
-    ],
-)
-def test_nonsense_gets_a_clear_reason(name, answer, word):
-    verdict = getattr(lesson02, name)(answer)
-    assert verdict.state == "wrong" and word in verdict.reason, verdict
 
 
 def test_other_right_answers_pass():

@@ -1,4 +1,4 @@
-"""The checks of lesson 07: the shipped solutions pass, the stubs wait, and students' mistakes meet their hint."""
+"""The checks of lesson 07: students' mistakes meet their hint."""
 
 from __future__ import annotations
 
@@ -10,36 +10,20 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from minst.check import lesson07 as check
+from minst.course import lesson07 as check
 from minst.model import apply_kernels, image_to_batch, upsample_masks
 
-SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "07_kernel_reuse_and_association.py"
+SOLUTIONS = (
+    Path(__file__).resolve().parents[1]
+    / "notebooks"
+    / "solutions"
+    / "07_kernel_reuse_and_association.py"
+)
 
 
 @pytest.fixture(scope="module")
 def solved() -> dict:
     return runpy.run_path(str(SOLUTIONS))
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_the_solution_is_correct(solved, name):
-    for _ in range(2):
-        verdict = getattr(check, name)(solved[name])
-        assert verdict.state == "correct", verdict
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_what_is_not_an_answer(name):
-    def stub(*given):
-        raise NotImplementedError
-
-    judged = getattr(check, name)
-    assert judged(stub).state == "not attempted"
-    assert judged(3).state == "wrong" and "without brackets" in judged(3).reason
-    for answer, word in ((lambda *given: None, "None"), (lambda *given: 1 / 0, "ZeroDivisionError")):
-        verdict = judged(answer)
-        assert verdict.state == "wrong" and word in verdict.reason, verdict
-    assert judged(lambda *given: torch.zeros(2, 1)).state == "wrong"
 
 
 # --- what students write
@@ -58,7 +42,9 @@ def rests(frame, reuse_interval):
 
 def counts_from_one(frame, reuse_interval):
     names = ["backbone", "mask decoder"]
-    return names + ["instance decoder", "association"] if (frame + 1) % reuse_interval == 0 else names
+    return (
+        names + ["instance decoder", "association"] if (frame + 1) % reuse_interval == 0 else names
+    )
 
 
 def decodes_always(frame, reuse_interval):
@@ -96,9 +82,12 @@ def tracker(**slips):
                 kernels, scores = output.kernels[0], output.scores()[0].max(-1).values
                 order = np.arange(len(kernels))
                 if memory is not None and not slips.get("lazy"):
-                    cosine = torch.nn.functional.cosine_similarity(memory[:, None], kernels[None], dim=-1)
+                    cosine = torch.nn.functional.cosine_similarity(
+                        memory[:, None], kernels[None], dim=-1
+                    )
                     both = 1 if slips.get("silent") else old_scores[:, None] * scores
                     order = linear_sum_assignment(-cosine * both)[1]
+                    order = order.argsort() if slips.get("inverse") else order
                 kernels = kernels[order]
                 scores = scores if slips.get("scores") else scores[order]
                 memory = memory if slips.get("first") and memory is not None else kernels
@@ -108,7 +97,12 @@ def tracker(**slips):
                 if scores[slot] >= threshold:
                     names.setdefault(slot, slot + 1 if slips.get("slot") else len(names) + 1)
                     used = (key if slips.get("still") else encoded).x_mask
-                    mask = upsample_masks(apply_kernels(kernels[None, slot : slot + 1], used), encoded.size)[0, 0] >= 0
+                    mask = (
+                        upsample_masks(
+                            apply_kernels(kernels[None, slot : slot + 1], used), encoded.size
+                        )[0, 0]
+                        >= 0
+                    )
                     result[-1][names[slot]] = mask if not slips.get("small") else mask[::8, ::8]
         return result[1:] if slips.get("short") else result
 
@@ -139,7 +133,9 @@ def everywhere(x_mask):
 
 
 def mean_of_all_frames(scores, T, threshold):
-    return torch.stack([scores[: t + 1][scores[: t + 1].amax(1) >= threshold].mean(0) for t in range(len(scores))])
+    return torch.stack(
+        [scores[: t + 1][scores[: t + 1].amax(1) >= threshold].mean(0) for t in range(len(scores))]
+    )
 
 
 def blind_frames_too(scores, T, threshold):
@@ -161,12 +157,17 @@ WRONG = [
     ("modules_run", rests, "never rest"),
     ("modules_run", decodes_always, "reused"),
     ("modules_run", counts_from_one, "expected"),
-    ("modules_run", lambda t, T: [["backbone", "mask decoder"], rests(t + 1, T)][(t + 1) % T == 0], "count from 0"),
+    (
+        "modules_run",
+        lambda t, T: [["backbone", "mask decoder"], rests(t + 1, T)][(t + 1) % T == 0],
+        "count from 0",
+    ),
     ("cosine_association", favourite, "One to one"),
     ("cosine_association", no_lengths, "Long kernels"),
     ("cosine_association", least_alike, "maximize"),
     ("cosine_association", the_other_way_round, "new query of every old"),
     ("track", tracker(lazy=True), "Nobody is associated"),
+    ("track", tracker(inverse=True), "wrong way round"),
     ("track", tracker(every=True), "0, T, 2 T"),
     ("track", tracker(still=True), "stand still"),
     ("track", tracker(first=True), "last key frame"),
@@ -212,13 +213,15 @@ def test_a_pixel_on_the_edge_is_no_mistake_and_a_lost_instance_is():
 
 @torch.no_grad()
 def test_running_scores_are_those_of_the_tracker(solved):
-    from minst import KernelTracker, load_sample
+    from minst import KernelTracker, MobileInst, load_sample
 
-    model, scores, known = check._model(), [], []
+    model, scores, known = MobileInst.from_pretrained("shapes-tiny"), [], []
     online = KernelTracker(model, reuse_interval=3, association="cosine")
     for _, image in zip(range(10), load_sample("occlusion")):
         online.step(image)
-        scores.append(model(image_to_batch(image)).scores()[0][online.slots.queries])  # (N, K), in the order of the slots
+        scores.append(
+            model(image_to_batch(image)).scores()[0][online.slots.queries]
+        )  # (N, K), in the order of the slots
         known.append(online.slots.means().clone())
     for slot, expected in enumerate(torch.stack(known, dim=1)):
         found = solved["running_class_scores"](torch.stack(scores)[:, slot], 3, 0.5)

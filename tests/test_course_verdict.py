@@ -1,11 +1,11 @@
-"""minst.check.verdict: what a check says of right, wrong, missing and broken answers."""
+"""minst.course.verdict: what a check says of right, wrong, missing and broken answers."""
 
 import numpy as np
 import pytest
 import torch
 
-from minst.check import lesson01, lesson02, lesson04, lesson06
-from minst.check.verdict import Mistake, Verdict, difference, judge
+from minst.course import lesson01, lesson02, lesson04, lesson06
+from minst.course.verdict import Verdict, difference, judge
 
 
 def double(x):
@@ -16,10 +16,14 @@ def draw(rng):
     return (torch.from_numpy(rng.normal(size=(3, 4))),)
 
 
+HINTS = ["Double, do not square.", "Keep the sign.", "Rows and columns are swapped."]
 MISTAKES = [
-    Mistake(lambda x: x * x, "Double, do not square."),
-    Mistake(lambda x: 2 * x.abs(), "Keep the sign."),
-    Mistake(lambda x: (2 * x).T, "Rows and columns are swapped."),
+    HINTS[0],
+    lambda x: x * x,
+    HINTS[1],
+    lambda x: 2 * x.abs(),
+    HINTS[2],
+    lambda x: (2 * x).T,
 ]
 
 
@@ -29,7 +33,9 @@ def verdict(answer):
 
 def test_a_right_answer_in_another_style_is_correct():
     assert verdict(lambda x: x + x)
-    assert verdict(lambda x: (2 * x.numpy()).tolist()).state == "correct"  # lists and arrays may stand for tensors
+    assert (
+        verdict(lambda x: (2 * x.numpy()).tolist()).state == "correct"
+    )  # lists and arrays may stand for tensors
 
 
 def test_a_stub_is_not_attempted():
@@ -63,7 +69,7 @@ def test_a_wrong_answer_says_why(answer, words):
 
 def test_no_hint_for_an_answer_that_no_mistake_explains():
     reason = verdict(lambda x: 2 * x + 1).reason
-    assert not any(mistake.hint in reason for mistake in MISTAKES)
+    assert not any(hint in reason for hint in HINTS)
 
 
 def test_a_mistake_must_explain_every_draw():
@@ -79,7 +85,7 @@ def test_a_mistake_must_explain_every_draw():
 
 def test_a_hint_that_is_right_too_is_not_given():
     # this "mistake" equals the right answer on every input, so it cannot be what went wrong
-    same = [Mistake(lambda x: x + x, "nonsense")]
+    same = ["nonsense", lambda x: x + x]
     assert "nonsense" not in judge(lambda x: 3 * x, double, draw, same).reason
 
 
@@ -119,7 +125,13 @@ def test_difference(got, expected, words):
 
 
 @pytest.mark.parametrize(
-    "check", [lesson01.perfect_and_worthless, lesson02.unseen_change, lesson04.one_voice, lesson06.sample_pair]
+    "check",
+    [
+        lesson01.perfect_and_worthless,
+        lesson02.unseen_change,
+        lesson04.one_voice,
+        lesson06.sample_pair,
+    ],
 )
 def test_checks_with_a_verdict_of_their_own_say_what_an_attempt_lacks(check):
     def broken(*given):

@@ -1,45 +1,14 @@
-"""The checks of lesson 08: the shipped solutions pass, the stubs wait, and students' mistakes meet their hint."""
+"""The checks of lesson 08: students' mistakes meet their hint."""
 
 from __future__ import annotations
 
-import runpy
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from minst.check import lesson08 as check
-
-SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "08_on_device_latency.py"
-
-
-@pytest.fixture(scope="module")
-def solved() -> dict:
-    return runpy.run_path(str(SOLUTIONS))
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_the_solution_is_correct(solved, name):
-    for _ in range(10):
-        verdict = getattr(check, name)(solved[name])
-        assert verdict.state == "correct", verdict
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_what_is_not_an_answer(name):
-    def stub(*given):
-        raise NotImplementedError
-
-    judged = getattr(check, name)
-    assert judged(stub).state == "not attempted"
-    assert judged(3).state == "wrong" and "without brackets" in judged(3).reason
-    for answer, word in ((lambda *given: None, "None"), (lambda *given: 1 / 0, "ZeroDivisionError")):
-        verdict = judged(answer)
-        assert verdict.state == "wrong" and word in verdict.reason, verdict
-    assert judged(lambda *given: torch.zeros(2, 1)).state == "wrong"
+from minst.course import lesson08 as check
 
 
 def test_another_fair_order_is_correct_too():
@@ -146,7 +115,11 @@ def longest(text):
 
 
 def digits_alone(text):
-    us = [int(line.split('"')[-2]) for line in text.splitlines() if line.startswith("Py") and "e+" not in line]
+    us = [
+        int(line.split('"')[-2])
+        for line in text.splitlines()
+        if line.startswith("Py") and "e+" not in line
+    ]
     return np.median(us) / 1000, np.percentile(us, 95) / 1000
 
 
@@ -192,11 +165,17 @@ def in_seconds(*given):
 
 
 def own_clock(jobs, clock, warmup, rounds):
-    return {name: np.median(ms) for name, ms in measured(jobs, time.perf_counter, warmup, rounds).items()}
+    return {
+        name: np.median(ms)
+        for name, ms in measured(jobs, time.perf_counter, warmup, rounds).items()
+    }
 
 
 def one_after_the_other(jobs, clock, warmup, rounds):
-    return {name: np.median(measured({name: job}, clock, warmup, rounds)[name]) for name, job in jobs.items()}
+    return {
+        name: np.median(measured({name: job}, clock, warmup, rounds)[name])
+        for name, job in jobs.items()
+    }
 
 
 def lying(jobs, clock, warmup, rounds):

@@ -1,4 +1,4 @@
-"""Checks of lesson 03: the shipped solutions pass; stubs, plausible mistakes and crashes get the verdict they deserve."""
+"""Checks of lesson 03: plausible mistakes get their hint."""
 
 import runpy
 from pathlib import Path
@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minst.check import lesson03 as check
+from minst.course import lesson03 as check
 
-SOLUTIONS = runpy.run_path(str(Path(__file__).parents[1] / "notebooks" / "solutions" / "03_mask_decoder.py"))
+SOLUTIONS = runpy.run_path(
+    str(Path(__file__).parents[1] / "notebooks" / "solutions" / "03_mask_decoder.py")
+)
 
 
 def bilinear(x, like, **options):
@@ -144,32 +146,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("name", check.__all__)
-def test_the_shipped_solution_is_correct(name):
-    for _ in range(5):  # on fresh random input each time
-        verdict = getattr(check, name)(SOLUTIONS[name])
-        assert verdict.state == "correct", verdict
-
-
-@pytest.mark.parametrize("judge, answer, hint", WRONG, ids=[answer.__name__ for _, answer, _ in WRONG])
+@pytest.mark.parametrize(
+    "judge, answer, hint", WRONG, ids=[answer.__name__ for _, answer, _ in WRONG]
+)
 def test_a_plausible_mistake_gets_its_hint(judge, answer, hint):
     for _ in range(5):
         verdict = judge(answer)
         assert verdict.state == "wrong" and hint in verdict.reason, verdict
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_stubs_crashes_and_nonsense(name):
-    judge = getattr(check, name)
-
-    def stub(*arguments):
-        raise NotImplementedError("your turn: replace this line")
-
-    def crash(*arguments):
-        return arguments[7]
-
-    assert judge(stub).state == "not attempted"
-    assert "IndexError" in judge(crash).reason
-    assert "returns None" in judge(lambda *arguments: None).reason
-    nonsense = judge(lambda *arguments: torch.zeros(1, 2))
-    assert nonsense.state == "wrong" and ("shape" in nonsense.reason or "expected" in nonsense.reason), nonsense

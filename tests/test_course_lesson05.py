@@ -1,31 +1,10 @@
-"""Lesson 05's verdicts: its solutions are correct, its stubs not attempted, wrong answers get the hint they need."""
-
-import runpy
-from pathlib import Path
+"""Lesson 05's verdicts: wrong answers get the hint they need."""
 
 import numpy as np
 import pytest
 import torch
 
-from minst.check import lesson05
-
-SOLUTIONS = Path(__file__).parents[1] / "notebooks" / "solutions" / "05_losses.py"
-
-
-@pytest.fixture(scope="module")
-def solutions() -> dict:
-    return runpy.run_path(str(SOLUTIONS))
-
-
-@pytest.mark.parametrize("name", lesson05.__all__)
-def test_the_solution_is_correct_and_the_stub_not_attempted(name, solutions):
-    def stub(*_):
-        raise NotImplementedError("your turn")
-
-    check = getattr(lesson05, name)
-    for _ in range(20):  # random input must never make a check flaky
-        assert check(solutions[name]), check(solutions[name]).reason
-    assert check(stub).state == "not attempted"
+from minst.course import lesson05
 
 
 def all_instances_find_one(n, m, k):
@@ -52,7 +31,9 @@ def no_classes(n, m, k):
     return matched, n - matched, matched, n - matched
 
 
-def scores(classes, logits, labels, masks, sigmoid=True, softmax=False, powers=(0.8, 0.2), squares=True):
+def scores(
+    classes, logits, labels, masks, sigmoid=True, softmax=False, powers=(0.8, 0.2), squares=True
+):
     result = torch.zeros(len(classes), len(labels))
     for q in range(len(classes)):
         for m in range(len(labels)):
@@ -60,7 +41,9 @@ def scores(classes, logits, labels, masks, sigmoid=True, softmax=False, powers=(
             x = 1 / (1 + torch.exp(-x)) if sigmoid else x
             p = torch.softmax(classes[q], 0) if softmax else torch.sigmoid(classes[q])
             size = (x**2).sum() + (y**2).sum() if squares else x.sum() + y.sum()
-            result[q, m] = (2 * (x * y).sum() / (size + 1e-4)) ** powers[0] * p[labels[m]] ** powers[1]
+            result[q, m] = (2 * (x * y).sum() / (size + 1e-4)) ** powers[0] * p[
+                labels[m]
+            ] ** powers[1]
     return result
 
 

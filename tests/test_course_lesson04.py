@@ -1,4 +1,4 @@
-"""Lesson 04's checks: shipped solutions are correct, wrong answers get their hint, stubs are not attempted."""
+"""Lesson 04's checks: wrong answers get their hint."""
 
 import runpy
 from pathlib import Path
@@ -7,10 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minst.check import lesson04 as check
+from minst.course import lesson04 as check
+from minst.layers import MultiHeadAttention
 from minst.visualize import attention_maps
 
-SOLUTIONS = Path(__file__).resolve().parent.parent / "notebooks" / "solutions" / "04_dual_decoder.py"
+SOLUTIONS = (
+    Path(__file__).resolve().parent.parent / "notebooks" / "solutions" / "04_dual_decoder.py"
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +23,14 @@ def solved():
     torch.set_grad_enabled(grad)
 
 
-def stub(*_):
-    raise NotImplementedError("your turn: replace this line")
-
-
 # how a student gets it wrong, and a word of the hint
 def local_at_an_eighth(height, width, queries, heads, token_stride):
     s = height * width // token_stride**2
-    return [(1, heads, queries, s), (1, heads, queries, height * width // 64), (1, heads, queries, queries)]
+    return [
+        (1, heads, queries, s),
+        (1, heads, queries, height * width // 64),
+        (1, heads, queries, queries),
+    ]
 
 
 def tokens_ask(height, width, queries, heads, token_stride):
@@ -66,7 +69,11 @@ def position_in_values(queries, tokens, position, w_q, w_k, w_v):
 
 
 def position_forgotten(queries, tokens, position, w_q, w_k, w_v):
-    return F.softmax((queries @ w_q) @ (tokens @ w_k).T / queries.shape[-1] ** 0.5, dim=-1) @ tokens @ w_v
+    return (
+        F.softmax((queries @ w_q) @ (tokens @ w_k).T / queries.shape[-1] ** 0.5, dim=-1)
+        @ tokens
+        @ w_v
+    )
 
 
 def not_scaled(queries, tokens, position, w_q, w_k, w_v):
@@ -74,16 +81,23 @@ def not_scaled(queries, tokens, position, w_q, w_k, w_v):
 
 
 def scaled_by_d(queries, tokens, position, w_q, w_k, w_v):
-    return F.softmax((queries @ w_q) @ ((tokens + position) @ w_k).T / queries.shape[-1], dim=-1) @ (tokens @ w_v)
+    return F.softmax(
+        (queries @ w_q) @ ((tokens + position) @ w_k).T / queries.shape[-1], dim=-1
+    ) @ (tokens @ w_v)
 
 
 def over_queries(queries, tokens, position, w_q, w_k, w_v):
-    scores = torch.einsum("nd,sd->ns", queries @ w_q, (tokens + position) @ w_k) / queries.shape[1] ** 0.5
+    scores = (
+        torch.einsum("nd,sd->ns", queries @ w_q, (tokens + position) @ w_k)
+        / queries.shape[1] ** 0.5
+    )
     return scores.softmax(dim=0) @ (tokens @ w_v)
 
 
 def scores_alone(queries, tokens, position, w_q, w_k, w_v):
-    return ((queries @ w_q) @ ((tokens + position) @ w_k).T / queries.shape[1] ** 0.5) @ (tokens @ w_v)
+    return ((queries @ w_q) @ ((tokens + position) @ w_k).T / queries.shape[1] ** 0.5) @ (
+        tokens @ w_v
+    )
 
 
 def classes_compete(class_logits, objectness):
@@ -128,11 +142,15 @@ def threshold(kernels, mask_features):
 
 
 def repeated(kernels, mask_features):
-    return products(kernels, mask_features).repeat_interleave(8, 1).repeat_interleave(8, 2).sigmoid()
+    return (
+        products(kernels, mask_features).repeat_interleave(8, 1).repeat_interleave(8, 2).sigmoid()
+    )
 
 
 def corners(kernels, mask_features):
-    return upsampled(products(kernels, mask_features), mode="bilinear", align_corners=True).sigmoid()
+    return upsampled(
+        products(kernels, mask_features), mode="bilinear", align_corners=True
+    ).sigmoid()
 
 
 def small(kernels, mask_features):
@@ -148,8 +166,7 @@ def parallel(queries):
 
 
 def two_alike(queries):
-    queries[1] = queries[0]
-    return queries
+    return torch.cat([queries[:1], queries[:1], queries[2:]])
 
 
 def one_query(queries):
@@ -190,33 +207,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("name", check.__all__)
-def test_the_shipped_solution_is_correct(solved, name):
-    for _ in range(5):
-        verdict = getattr(check, name)(solved[name])
-        assert verdict.state == "correct", verdict
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_a_stub_is_not_attempted(name):
-    assert getattr(check, name)(stub).state == "not attempted"
-
-
 @pytest.mark.parametrize("name, answer, word", WRONG, ids=lambda x: getattr(x, "__name__", None))
 def test_a_wrong_answer_gets_its_hint(name, answer, word):
     for _ in range(5):
         verdict = getattr(check, name)(answer)
         assert verdict.state == "wrong" and word in verdict.reason, verdict
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_what_is_no_answer_is_said_clearly(name):
-    verdict = getattr(check, name)(lambda *_: None)
-    assert verdict.state == "wrong" and "None" in verdict.reason
-    verdict = getattr(check, name)(lambda *_: 1 / 0)
-    assert verdict.state == "wrong" and "ZeroDivisionError" in verdict.reason
-    verdict = getattr(check, name)(lambda *_: torch.zeros(7, 9))
-    assert verdict.state == "wrong" and ("shape" in verdict.reason or "values" in verdict.reason), verdict
 
 
 def test_other_ways_to_be_right():
@@ -231,9 +226,23 @@ def test_shapes_are_those_of_the_model(make_model, solved):
     """The exercise's formula against the maps that a model really makes."""
     model = make_model()
     frames, config = torch.rand(1, 3, 128, 192), model.config
-    expected = solved["attention_shapes"](128, 192, config.num_queries, config.heads, config.token_stride)
+    expected = solved["attention_shapes"](
+        128, 192, config.num_queries, config.heads, config.token_stride
+    )
     for weights, shape in zip(attention_maps(model, frames).weights, expected):
         assert tuple(weights.flatten(3).shape) == shape
+
+
+def test_cross_attention_is_that_of_the_package():
+    @torch.no_grad()
+    def of_the_package(queries, tokens, position, w_q, w_k, w_v):
+        attention = MultiHeadAttention(queries.shape[1], heads=1)
+        attention.out = torch.nn.Identity()
+        for linear, weight in ((attention.q, w_q), (attention.k, w_k), (attention.v, w_v)):
+            linear.weight.copy_(weight.T)
+        return attention(queries[None], (tokens + position)[None], tokens[None])[0]
+
+    assert check.cross_attention(of_the_package)
 
 
 def test_a_check_leaves_the_random_state_alone(solved):

@@ -1,45 +1,13 @@
-"""The checks of lesson 09: the shipped solutions pass, the stubs wait, and students' mistakes meet their hint."""
+"""The checks of lesson 09: students' mistakes meet their hint."""
 
 from __future__ import annotations
 
 import math
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minst.check import lesson09 as check
-
-SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions" / "09_ablation_lab.py"
-
-
-@pytest.fixture(scope="module")
-def solved() -> dict:
-    return runpy.run_path(str(SOLUTIONS))
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_the_solution_is_correct(solved, name):
-    for _ in range(4):
-        verdict = getattr(check, name)(solved[name])
-        assert verdict.state == "correct", verdict
-
-
-@pytest.mark.parametrize("name", check.__all__)
-def test_what_is_not_an_answer(name):
-    def stub(*given):
-        raise NotImplementedError
-
-    judged = getattr(check, name)
-    assert judged(stub).state == "not attempted"
-    assert judged(3).state == "wrong" and "without brackets" in judged(3).reason
-    for answer, word in ((lambda *given: None, "None"), (lambda *given: 1 / 0, "ZeroDivisionError")):
-        verdict = judged(answer)
-        assert verdict.state == "wrong" and word in verdict.reason, verdict
-    for answer in (lambda *given: np.zeros(3), lambda *given: "agrees", lambda *given: (1, [2, 3])):
-        assert judged(answer).state == "wrong"
-
+from minst.course import lesson09 as check
 
 # --- what students write
 
@@ -65,7 +33,14 @@ def worded(unsure="cannot tell", silent="no claim", sign=-1, one_way=False):
 
 
 def bootstrap(
-    ends=(2.5, 97.5), swap=False, whole=True, seeds_drawn=True, clips_drawn=True, mean=True, pair=True, pool=False
+    ends=(2.5, 97.5),
+    swap=False,
+    whole=True,
+    seeds_drawn=True,
+    clips_drawn=True,
+    mean=True,
+    pair=True,
+    pool=False,
 ):
     """By loops over samples, with some slip."""
 
@@ -77,7 +52,9 @@ def bootstrap(
                 return (weights * run[:, 0]).sum() / (weights * run[:, 1]).sum()
             return np.average(run[:, 0] / run[:, 1], weights=weights)
 
-        tables = np.array([[[retention(run, w) for w in clips] for run in model] for model in (ours, theirs)])
+        tables = np.array(
+            [[[retention(run, w) for w in clips] for run in model] for model in (ours, theirs)]
+        )
         if swap:
             tables = tables[::-1]
         shares = seeds.T if seeds_drawn else np.ones_like(seeds.T)  # (S, B)
@@ -108,7 +85,9 @@ def power(ddof=1, variance=True, factor=2.8, pool="squares", up=True, effect_pow
     def seeds_for(differences, effect):
         rows = [np.array(row) for row in differences if len(row) > 1]
         if pool == "squares":
-            found = sum(((row - row.mean()) ** 2).sum() for row in rows) / sum(len(row) - ddof for row in rows)
+            found = sum(((row - row.mean()) ** 2).sum() for row in rows) / sum(
+                len(row) - ddof for row in rows
+            )
         elif pool == "sd":
             found = np.mean([row.std(ddof=1) for row in rows]) ** 2
         elif pool == "var":

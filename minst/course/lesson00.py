@@ -1,0 +1,113 @@
+"""Lesson 00: the names of the tasks, instance maps, what online means, swapped identities."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from minst.course.verdict import Verdict, judge
+
+__all__ = ["instance_map", "running_mean", "swap_identities", "task_name"]
+
+
+def task_name(answer: Callable) -> Verdict:
+    """task_name(separates_objects: bool, through_time: bool) -> str."""
+
+    def task_name(separates_objects, through_time):
+        if not separates_objects:
+            return "semantic segmentation"
+        return "video instance segmentation" if through_time else "instance segmentation"
+
+    def draw(rng):
+        return rng.random(2) < 0.5
+
+    mistakes = [
+        "Time alone is not enough: without separate objects there is nobody to follow.",
+        lambda objects, time: "video instance segmentation" if time else task_name(objects, time),
+        "What does it take to know the second swan again in the next frame?",
+        lambda objects, time: task_name(objects, False),
+    ]
+    # four cases: in 100 rounds all of them, practically always
+    return judge(answer, task_name, draw, mistakes, rounds=100)
+
+
+def instance_map(answer: Callable) -> Verdict:
+    """instance_map(masks (M, H, W) bool) -> (H, W): 0, or m + 1 on instance m, later on top."""
+
+    def instance_map(masks):
+        image = np.zeros(masks.shape[1:], dtype=np.int64)
+        for m, mask in enumerate(masks):
+            image[mask] = m + 1
+        return image
+
+    def draw(rng):
+        return (rng.random((rng.integers(2, 5), 5, 7)) < 0.4,)
+
+    mistakes = [
+        "0 is kept for the background: instance m becomes m + 1.",
+        lambda masks: instance_map(masks) - 1,
+        "All instances share one value: that is a semantic map. Give each its own number.",
+        lambda masks: masks.any(0),
+        "Where instances overlap the numbers are added up; the later instance should replace the "
+        "earlier one.",
+        lambda masks: (masks * np.arange(1, len(masks) + 1)[:, None, None]).sum(0),
+        "Where instances overlap the first one wins; the later one lies on top here.",
+        lambda masks: np.where(masks.any(0), masks.argmax(0) + 1, 0),
+    ]
+    return judge(answer, instance_map, draw, mistakes)
+
+
+def running_mean(answer: Callable) -> Verdict:
+    """running_mean(scores: list of floats) -> list: after every frame, the mean of all so far."""
+
+    def running_mean(scores):
+        return [sum(scores[: t + 1]) / (t + 1) for t in range(len(scores))]
+
+    def draw(rng):
+        return (rng.random(rng.integers(3, 9)).round(3).tolist(),)
+
+    mistakes = [
+        "This is the mean over the whole video: at frame t an online method has not seen the "
+        "frames after it.",
+        lambda scores: [sum(scores) / len(scores)] * len(scores),
+        "Divide by the number of frames seen so far, t + 1; the length of the video is not known "
+        "online.",
+        lambda scores: np.cumsum(scores) / len(scores),
+        "The current frame has been seen as well: include it.",
+        lambda scores: [0.0, *running_mean(scores)[:-1]],
+        "These are sums; divide by the number of frames seen so far.",
+        lambda scores: np.cumsum(scores),
+    ]
+    return judge(answer, running_mean, draw, mistakes)
+
+
+def swap_identities(answer: Callable) -> Verdict:
+    """swap_identities(masks (M, T, H, W) bool, frame) -> with 0 and 1 swapped from `frame` on."""
+
+    def swap_identities(masks, frame, stop=None):
+        swapped = masks.copy()
+        swapped[:2, frame:stop] = masks[1::-1, frame:stop]
+        return swapped
+
+    def aliased(masks, frame):
+        swapped = masks.copy()
+        swapped[0, frame:] = swapped[1, frame:]
+        return swapped
+
+    def draw(rng):
+        return rng.random((3, 6, 4, 5)) < 0.5, rng.integers(1, 5)
+
+    mistakes = [
+        "They are swapped in one frame only; from `frame` on means frame, frame + 1, ...",
+        lambda masks, frame: swap_identities(masks, frame, frame + 1),
+        "After the first assignment the old masks of instance 0 are gone: swap through a copy.",
+        aliased,
+        "It starts one frame late: `frame` itself is swapped too.",
+        lambda masks, frame: swap_identities(masks, frame + 1),
+        "All frames are swapped: before `frame` nothing changes.",
+        lambda masks, frame: swap_identities(masks, 0),
+    ]
+    praise = (
+        "Every frame by itself is still perfect. "
+        "Lesson 01 computes what the video metric says of it."
+    )
+    return judge(answer, swap_identities, draw, mistakes, praise=praise)

@@ -1,0 +1,196 @@
+"""Lesson 04: shapes of attention, cross-attention, scores, masks from kernels, one voice."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minst.course.verdict import Verdict, examine, judge, normal
+from minst.instance_decoder import DualInstanceDecoder
+from minst.model import FrameOutput, apply_kernels, upsample_masks
+
+__all__ = [
+    "attention_shapes",
+    "cross_attention",
+    "instance_scores",
+    "masks_from_kernels",
+    "one_voice",
+]
+
+
+def attention_shapes(answer: Callable) -> Verdict:
+    """attention_shapes(height, width, queries, heads, token_stride) -> [global, local, among]."""
+
+    def attention_shapes(height, width, queries, heads, token_stride):  # a test asks a model
+        tokens = (height // token_stride) * (width // token_stride)
+        return [(1, heads, queries, asked) for asked in (tokens, tokens, queries)]
+
+    def unpooled(height, width, *given):
+        shapes = attention_shapes(height, width, *given)
+        return [shapes[0], (*shapes[1][:3], (height // 8) * (width // 8)), shapes[2]]
+
+    def each(change):
+        return lambda *given: [change(*shape) for shape in attention_shapes(*given)]
+
+    def draw(rng):
+        return *(64 * rng.integers(1, 6, 2)), *rng.integers((30, 2), (40, 9)), rng.choice([32, 64])
+
+    mistakes = [
+        "The local decoder does not look at all of X_mask at 1/8: X_L is X_mask after pooling.",
+        unpooled,
+        "A row for each query that asks, a column for each that is asked.",
+        each(lambda batch, heads, rows, columns: (batch, heads, columns, rows)),
+        "In self-attention the queries ask the queries; there are no tokens.",
+        lambda *given: attention_shapes(*given)[:1] * 3,
+        "The batch dimension is missing: B = 1 comes first.",
+        each(lambda batch, heads, rows, columns: (heads, rows, columns)),
+        "Every head has an attention of its own: their number comes after the batch.",
+        each(lambda batch, heads, rows, columns: (batch, rows, columns)),
+        "These are tokens at 1/64; token_stride may be 32.",
+        lambda *given: attention_shapes(*given[:4], 64),
+    ]
+    return judge(answer, attention_shapes, draw, mistakes, rounds=12)
+
+
+def cross_attention(answer: Callable) -> Verdict:
+    """cross_attention(queries (N, D), tokens, position (S, D), w_q, w_k, w_v (D, D)) -> (N, D)."""
+
+    def cross_attention(
+        queries, tokens, position, w_q, w_k, w_v, in_keys=1, in_values=0, power=0.5, share=F.softmax
+    ):  # a test holds it to MultiHeadAttention
+        keys, values = (tokens + in_keys * position) @ w_k, (tokens + in_values * position) @ w_v
+        return share(queries @ w_q @ keys.T / queries.shape[1] ** power, dim=-1) @ values
+
+    def draw(rng):
+        n, s, d = rng.integers(2, 5), rng.integers(6, 9), rng.choice([9, 12])
+        rows = (n, s, s, d, d, d)
+        return [normal(rng, count, d) / d**0.25 for count in rows]
+
+    mistakes = [
+        "The position is in the values too; it should say where to look, not be part of what is "
+        "brought home.",
+        partial(cross_attention, in_values=1),
+        "The position is in the values; the keys, which decide where to look, need it.",
+        partial(cross_attention, in_keys=0, in_values=1),
+        "The position is not used: without it tokens are a set without places. Add it to the keys.",
+        partial(cross_attention, in_keys=0),
+        "The scores are not divided by the root of D: softmax becomes all or nothing.",
+        partial(cross_attention, power=0),
+        "Divide by the square root of D, not by D.",
+        partial(cross_attention, power=1),
+        "Softmax runs over the queries; each query shares its attention out over the tokens: the "
+        "last dimension.",
+        partial(cross_attention, share=lambda scores, dim: scores.softmax(0)),
+        "Scores are not shares yet: a softmax over the tokens is missing.",
+        partial(cross_attention, share=lambda scores, dim: scores),
+    ]
+    return judge(answer, cross_attention, draw, mistakes)
+
+
+def instance_scores(answer: Callable) -> Verdict:
+    """instance_scores(class_logits (N, K), objectness (N,)) -> (N, K): sqrt(class * objectness)."""
+
+    def instance_scores(classes, objectness):
+        return FrameOutput(classes, objectness, None, None, None, None).scores()
+
+    def draw(rng):
+        n = rng.integers(4, 8)
+        return 2 * normal(rng, n, rng.integers(2, n)), 2 * normal(rng, n)
+
+    mistakes = [
+        "Softmax makes the classes compete; here each has a sigmoid of its own, and none is "
+        "background.",
+        lambda classes, objectness: instance_scores(classes.softmax(-1).logit(), objectness),
+        "The square root is missing: the score is a geometric mean.",
+        lambda classes, objectness: instance_scores(classes, objectness) ** 2,
+        "Only the best class is left: give all K scores of a query.",
+        lambda classes, objectness: instance_scores(classes, objectness).amax(-1),
+        "The objectness is not used: a good name on a bad mask should score low.",
+        lambda classes, objectness: classes.sigmoid(),
+        "The objectness is a logit as well: it needs its sigmoid.",
+        lambda classes, objectness: (classes.sigmoid() * objectness[:, None]).sqrt(),
+    ]
+    return judge(answer, instance_scores, draw, mistakes)
+
+
+def masks_from_kernels(answer: Callable) -> Verdict:
+    """masks_from_kernels(kernels (N, D), features (D, h, w)) -> probabilities (N, 8 h, 8 w)."""
+
+    def logits(kernels, mask_features):
+        return apply_kernels(kernels[None], mask_features[None])
+
+    def masks_from_kernels(kernels, mask_features, last=torch.sigmoid):
+        _, height, width = mask_features.shape
+        return last(upsample_masks(logits(kernels, mask_features), (8 * height, 8 * width))[0])
+
+    def enlarged(scale=8, **how):
+        return lambda *given: F.interpolate(logits(*given), scale_factor=scale, **how)[0].sigmoid()
+
+    def draw(rng):
+        (n, d, h) = rng.integers((2, 4, 3), (4, 7, 6))
+        return normal(rng, n, d), normal(rng, d, h, h + 1)
+
+    mistakes = [
+        "These are logits: the sigmoid is missing.",
+        partial(masks_from_kernels, last=lambda x: x),
+        "The sigmoid comes before the upsampling; logits are interpolated, so that outlines stay "
+        "crisp.",
+        lambda *given: F.interpolate(logits(*given).sigmoid(), scale_factor=8, mode="bilinear")[0],
+        "Soft masks are asked for: probabilities, without a threshold.",
+        partial(masks_from_kernels, last=lambda x: x > 0),
+        'Every cell is repeated 8 x 8 times, the default of F.interpolate; choose mode="bilinear".',
+        enlarged(mode="nearest"),
+        "The corners are aligned, which moves every mask a little; leave align_corners=False.",
+        enlarged(mode="bilinear", align_corners=True),
+        "The masks are still at 1/8: upsample them by 8.",
+        enlarged(scale=1),
+    ]
+    return judge(answer, masks_from_kernels, draw, mistakes)
+
+
+@torch.no_grad()
+def one_voice(answer: Callable) -> Verdict:
+    """one_voice(queries (N, D)) -> queries that make all N kernels equal, whatever the weights."""
+
+    def fault(got, given):
+        if not isinstance(got, Tensor):
+            return f"it returns {type(got).__name__}, expected a tensor."
+        if got.shape != given.shape:
+            shapes = f"{tuple(got.shape)}, expected {tuple(given.shape)}"
+            return f"the shape is {shapes}: N queries, all of them there."
+        if not got.isfinite().all():
+            return "some numbers are not finite: equal answers are asked for, not none."
+        decoder = DualInstanceDecoder(12, 16, 6, 3, heads=4, pool_size=4)
+        decoder.queries.copy_(got)
+        kernels = decoder(torch.randn(1, 12, 2, 3), torch.randn(1, 16, 8, 12))[0].kernels[0]
+        differ = ~torch.isclose(kernels, kernels[:1], rtol=1e-3, atol=1e-4).all(1)  # (N,)
+        if not differ.any():
+            return ""
+        row = int(differ.nonzero()[0])
+        if torch.equal(got.sort(0).values, given.sort(0).values):
+            hint = (
+                "These are the same queries, perhaps shuffled: "
+                "the answers are then shuffled alike, and just as different."
+            )
+        elif torch.allclose(F.normalize(got), F.normalize(got[:1]), atol=1e-4):
+            hint = (
+                "The rows are parallel but not equal: "
+                "a longer query has larger scores, and another residual."
+            )
+        else:
+            known = "a query is known by nothing but its vector"
+            hint = f"Row {row} of your queries is not row 0, and {known}."
+        return f"kernel {row} differs from kernel 0. {hint}"
+
+    rng = np.random.default_rng()
+    cases = [(normal(rng, 6, 16),) for _ in range(3)]
+    praise = (
+        "Equal queries get equal gradients, too: training could not part them. "
+        "Hence the random start."
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.integers(2**31).item())
+        return examine(answer, "one_voice", cases, fault, praise)

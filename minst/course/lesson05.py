@@ -1,0 +1,196 @@
+"""Lesson 05: who is matched and told what, matching scores, dice and focal loss, a trap."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from minst import losses, matcher
+from minst.course.verdict import Verdict, examine, judge, normal
+
+__all__ = ["dice_loss", "focal_term", "greedy_trap", "matching_scores", "target_counts"]
+
+
+def target_counts(answer: Callable) -> Verdict:
+    """target_counts(N, M, K) -> (queries matched, left over, class targets of 1, targets of 0)."""
+
+    def target_counts(n, m, k):
+        return min(n, m), n - min(n, m), min(n, m), n * k - min(n, m)
+
+    def draw(rng):
+        return rng.integers(6, 15), rng.choice([*range(1, 6), *range(16, 21)]), rng.integers(2, 9)
+
+    def zeros(count):
+        return lambda n, m, k: (*target_counts(n, m, k)[:3], count(n, m, k))
+
+    mistakes = [
+        "There may be more instances than queries: then only N of them find a query.",
+        lambda n, m, k: (m, n - m, m, n * k - m),
+        "With more instances than queries only N are matched; the others teach nobody.",
+        lambda n, m, k: (m, max(n - m, 0), m, n * k - m),
+        "A matched query has targets of 0 as well, for all classes but that of its instance.",
+        zeros(lambda n, m, k: max(n - m, 0) * k),
+        "A matched query has one target of 1, at the class of its instance; its other classes "
+        "have 0.",
+        lambda n, m, k: (min(n, m), max(n - m, 0), min(n, m) * k, max(n - m, 0) * k),
+        "Every query has a target for every class: N times K of them, not N.",
+        zeros(lambda n, m, k: max(n - m, 0)),
+    ]
+    return judge(answer, target_counts, draw, mistakes, rounds=24)
+
+
+def matching_scores(answer: Callable) -> Verdict:
+    """matching_scores(classes (N, K), mask_logits (N, P), labels (M,), masks (M, P)) -> (N, M)."""
+
+    def matching_scores(classes, logits, labels, masks):
+        target = matcher.Instances(labels, masks[:, None], torch.arange(len(labels)))
+        return matcher.matching_scores(classes, logits[:, None], target)
+
+    def but(mask=torch.sigmoid, odds=torch.sigmoid, powers=(0.8, 0.2), size=torch.square):
+        def imitate(classes, logits, labels, masks):
+            x, p = mask(logits), odds(classes)[:, labels]
+            dice = 2 * x @ masks.T / (size(x).sum(-1)[:, None] + size(masks).sum(-1) + 1e-4)
+            return dice ** powers[0] * p ** powers[1]
+
+        return imitate
+
+    def draw(rng):
+        n, m, k = rng.integers((5, 2, 3), (8, 5, 7))
+        labels, masks = (
+            torch.from_numpy(rng.integers(0, k, m)),
+            torch.from_numpy(rng.random((m, 12))),
+        )
+        return 1.5 * normal(rng, n, k), 1.5 * normal(rng, n, 12), labels, masks.float()
+
+    mistakes = [
+        "Mask logits are not probabilities yet: x is their sigmoid.",
+        but(mask=lambda z: z),
+        "Class logits are not probabilities yet: p is their sigmoid.",
+        but(odds=lambda z: z),
+        "Softmax lets the classes compete; here each has a sigmoid of its own, and there is no "
+        "background class.",
+        but(odds=lambda z: z.softmax(-1)),
+        "The powers are swapped: 0.8 belongs to the dice, 0.2 to the class.",
+        but(powers=(0.2, 0.8)),
+        "The powers are missing: dice to the 0.8, p to the 0.2.",
+        but(powers=(1, 1)),
+        "The sizes are x.x and y.y, sums of squares; these are plain sums.",
+        but(size=lambda v: v),
+    ]
+    return judge(answer, matching_scores, draw, mistakes)
+
+
+def dice_loss(answer: Callable) -> Verdict:
+    """dice_loss(logits (P,), target (P,)) -> 1 - 2 x.y / (x.x + y.y + 1e-4), x = sigmoid."""
+
+    def dice_loss(logits, target):
+        return losses.dice_loss(logits[None], target[None], 1.0)
+
+    def of(x, y, size=torch.square, factor=2.0):
+        return 1 - factor * (x * y).sum() / (size(x).sum() + size(y).sum() + 1e-4)
+
+    def draw(rng):
+        target = torch.from_numpy(rng.random(20) * (rng.random(20) < 0.6))
+        return 2 * normal(rng, 20), target.float()
+
+    mistakes = [
+        "x is the sigmoid of the logits; raw logits stand here.",
+        of,
+        "This is dice itself, 1 for a perfect mask: the loss is 1 - dice.",
+        lambda logits, target: 1 - dice_loss(logits, target),
+        "Sizes are sums of squares. With plain sums a soft target still has a loss when it is "
+        "reached exactly.",
+        lambda logits, target: of(logits.sigmoid(), target, size=lambda v: v),
+        "The 2 is missing: a perfect mask would have loss 0.5.",
+        lambda logits, target: of(logits.sigmoid(), target, factor=1.0),
+        "A threshold has no gradient, so nothing would be learned: keep the probabilities.",
+        lambda logits, target: of((logits > 0).float(), target),
+    ]
+    return judge(answer, dice_loss, draw, mistakes)
+
+
+def focal_term(answer: Callable) -> Verdict:
+    """focal_term(logits (n,), targets (n,), alpha, gamma) -> alpha_t (1 - p_t)^gamma CE, (n,)."""
+
+    def focal_term(logits, targets, alpha, gamma):
+        pairs = zip(logits, targets)
+        return torch.stack([losses.focal_loss(z, y, 1.0, alpha, gamma) for z, y in pairs])
+
+    def but(base=lambda p, p_t: 1 - p_t, weight=lambda y, a: torch.where(y == 1, a, 1 - a)):
+        def imitate(logits, targets, alpha, gamma):
+            p = logits.sigmoid()
+            p_t = torch.where(targets == 1, p, 1 - p)
+            return -weight(targets, alpha) * base(p, p_t) ** gamma * p_t.log()
+
+        return imitate
+
+    def draw(rng):
+        targets = torch.arange(8) % 2 == rng.integers(2)
+        logits = torch.from_numpy(rng.uniform(-3, 3, 8)).float()
+        return logits, targets.float(), rng.uniform(0.1, 0.4), rng.uniform(1.2, 3)
+
+    mistakes = [
+        "For a target of 0 what is right has p_t = 1 - p, so its factor is p^gamma.",
+        but(base=lambda p, p_t: 1 - p),
+        "This forgets the hard ones: the factor is (1 - p_t)^gamma, not p_t^gamma.",
+        but(base=lambda p, p_t: p_t),
+        "alpha weighs targets of 1 only; targets of 0 have 1 - alpha.",
+        but(weight=lambda y, a: a),
+        "alpha_t is missing.",
+        but(weight=lambda y, a: 1.0),
+        "The sign: a cross-entropy is -log p_t, never negative.",
+        lambda *given: -focal_term(*given),
+        "It is summed up; give one value for each element.",
+        lambda *given: focal_term(*given).sum(),
+    ]
+    return judge(answer, focal_term, draw, mistakes)
+
+
+def greedy_trap(answer: Callable) -> Verdict:
+    """greedy_trap(N, M) -> scores (N, M) of which greedy gets < 60 % of the best sum."""
+    shares = []
+
+    def fault(got, n, m):
+        call = f"greedy_trap({n}, {m})"
+        try:
+            scores = np.array(got.tolist() if isinstance(got, torch.Tensor) else got, dtype=float)
+        except (TypeError, ValueError) as error:
+            return f"{call} gives no table of numbers: {error}"
+        if scores.shape != (n, m):
+            return f"{call}: the shape is {scores.shape}, expected {(n, m)}."
+        if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
+            reach = f"from {scores.min():.3g} to {scores.max():.3g}"
+            return f"scores lie in [0, 1]; these reach {reach}."
+        most, taken = scores[linear_sum_assignment(scores, maximize=True)].sum(), _greedy(scores)
+        got = f"with {n} queries and {m} instances greedy gets {taken:.2f} of {most:.2f}"
+        if taken >= most - 1e-6:
+            hint = "Let the largest score block two, one in its row, one in its column."
+            return f"{got}, the best sum there is. {hint}"
+        if taken >= 0.6 * most:
+            hint = (
+                "What greedy blocks should be nearly as large as what it takes, "
+                "and what is left for it worth nothing."
+            )
+            return f"{got}, {taken / most:.0%}. {hint}"
+        shares.append(taken / most)
+        return ""
+
+    rng = np.random.default_rng()
+    cases = [(m + rng.integers(0, 4).item(), m) for m in (2, 3, rng.integers(4, 8).item())]
+    verdict = examine(answer, "greedy_trap", cases, fault)
+    if not verdict:
+        return verdict
+    most = f"Greedy gets at most {max(shares):.0%} of the best sum."
+    praise = "Less than a half it never gets: can you see why?"
+    return Verdict("correct", "greedy_trap", f"{most} {praise}")
+
+
+def _greedy(scores: np.ndarray) -> float:
+    """The sum of the largest score, the largest of what its row and its column leave, and so on."""
+    left, total = scores.copy(), 0.0
+    for _ in range(min(scores.shape)):
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        total += scores[row, column]
+        left[row], left[:, column] = -1, -1
+    return total

@@ -1,0 +1,257 @@
+"""Lesson 06: what runs at frame t+delta, who keeps which instance, retention, passing, pairs."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import minst.temporal
+from minst.course.verdict import Verdict, examine, judge
+from minst.evaluation.consistency import ConsistencyMeter
+from minst.instance_decoder import DualInstanceDecoder
+from minst.matcher import Instances
+from minst.model import apply_kernels
+
+__all__ = ["kept_pairs", "needed_later", "pass_queries", "retention", "sample_pair"]
+
+
+def needed_later(answer: Callable) -> Verdict:
+    """needed_later(parts: list of names) -> those that passed queries need for frame t+delta."""
+
+    needed = ("backbone", "mask decoder", "local decoder", "kernel head", "mask losses")
+    classes = ("class head", "objectness head", "class loss", "objectness loss")
+    parts = (*needed, "global decoder", *classes)
+
+    def those(*names):
+        return lambda given: [part for part in given if part in names]
+
+    def draw(rng):
+        return (rng.permutation(parts)[: rng.integers(6, 11)].tolist(),)
+
+    mistakes = [
+        "The global decoder ran at frame t: Q_G is its output, and enters behind it.",
+        those(*needed, "global decoder"),
+        "The queries skip one decoder, and their classes are not judged at t+delta.",
+        those(*parts),
+        "Q_G has seen frame t alone: the local decoder lets it look at frame t+delta.",
+        those("backbone", "mask decoder", "kernel head", "mask losses"),
+        "X_L and X_mask are those of frame t+delta: what computes them from its pixels?",
+        those("local decoder", "kernel head", "mask losses"),
+        "Only masks are judged: a passed query gets no class or objectness loss.",
+        those(*needed, *classes),
+    ]
+    return judge(answer, those(*needed), draw, mistakes, exercise="needed_later", rounds=12)
+
+
+def kept_pairs(answer: Callable) -> Verdict:
+    """kept_pairs(queries, found, ids_now, ids_later) -> (kept queries, indices into ids_later)."""
+
+    def kept_pairs(queries, found, ids_now, ids_later):
+        now, later = (Instances(i, torch.zeros(len(i), 1, 1), i) for i in (ids_now, ids_later))
+        return minst.temporal.kept_pairs((queries, found), now, later)
+
+    def by_place(queries, found, ids_now, ids_later):
+        return queries[found < len(ids_later)], found[found < len(ids_later)]
+
+    def gone_as_zero(queries, found, ids_now, ids_later):
+        return queries, (ids_now[found][:, None] == ids_later).float().argmax(1)
+
+    def found_now(queries, found, ids_now, ids_later):
+        there = torch.isin(ids_now[found], ids_later)
+        return queries[there], found[there]
+
+    def as_ids(queries, found, ids_now, ids_later):
+        kept, found = found_now(queries, found, ids_now, ids_later)
+        return kept, ids_now[found]
+
+    def draw(rng):
+        def shuffled(*values):
+            return torch.from_numpy(rng.permutation(*values))
+
+        ids = shuffled(np.arange(3, 40))
+        later = ids[2:8][shuffled(6)]  # two are gone, three are new
+        return shuffled(20)[:4], shuffled(5)[:4], ids[:5], later
+
+    mistakes = [
+        "An index is a place in a list, not an identity: at t+delta the list has another order.",
+        by_place,
+        "An instance that is gone is left out with its query; here it points at another one.",
+        gone_as_zero,
+        "The second tensor still counts in frame t; masks will be taken from frame t+delta.",
+        found_now,
+        "These are identities; what is asked for is where they stand in ids_later.",
+        as_ids,
+    ]
+    return judge(answer, kept_pairs, draw, mistakes)
+
+
+def retention(answer: Callable) -> Verdict:
+    """retention(held (T, N) instance or -1, visible (T, M), distance) -> share still held."""
+
+    def retention(held, visible, distance):
+        ious = (held[:, :, None] == np.arange(visible.shape[1])).astype(float)  # (T, N, M)
+        return ConsistencyMeter(distance).add_ious(ious, visible).result()["retention"][distance]
+
+    def same(before, after, between):
+        return before == after
+
+    def anybody(before, after, between):
+        return (before[:, :, None] == after[:, None, :]).any(2)
+
+    def throughout(before, after, between):
+        return np.all([before == frame for frame in (*between, after)], axis=0)
+
+    def counted(keeps=same, counts=lambda before, there: (before >= 0) & there):
+        def share(held, visible, distance):
+            before, after = held[:-distance], held[distance:]
+            there = np.take_along_axis(visible[distance:], before.clip(min=0), axis=1)
+            between = [held[k : len(before) + k] for k in range(distance)]
+            of = counts(before, there)
+            return (keeps(before, after, between) & of).sum() / of.sum()
+
+        return share
+
+    def draw(rng):
+        frames, queries, instances = rng.integers(14, 20), 6, 4
+        visible, held = rng.random((frames, instances)) < 0.75, np.full((frames, queries), -1)
+        home = rng.permutation(queries)[:instances]
+        for t in range(frames):
+            if rng.random() < 0.4:
+                home = rng.permutation(queries)[:instances]
+            seen = visible[t] & (rng.random(instances) < 0.9)
+            held[t, home] = np.where(seen, np.arange(instances), -1)
+        return held, visible, rng.integers(2, 5)
+
+    mistakes = [
+        "An instance that is not visible at t + distance cannot be held: such pairs do not count.",
+        counted(counts=lambda before, there: before >= 0),
+        "Here -1 counts like an instance; a query that holds nothing at t is no pair.",
+        counted(counts=lambda before, there: np.ones_like(there)),
+        "Some query holds it, perhaps another one; retention asks for the *same* query.",
+        counted(anybody),
+        "Frames in between do not matter: a query may let go and come back.",
+        counted(throughout),
+        "It looks one frame ahead, whatever the distance is.",
+        lambda held, visible, distance: retention(held, visible, 1),
+    ]
+    return judge(answer, retention, draw, mistakes, rounds=8)
+
+
+def pass_queries(answer: Callable) -> Verdict:
+    """pass_queries(decoder, queries (B, N, D), x_mask (B, D, h, w)) -> mask logits (B, N, h, w)."""
+
+    def pass_queries(decoder, queries, x_mask):
+        return apply_kernels(decoder.local(queries, x_mask).kernels, x_mask)
+
+    def but(
+        stage="local_decoder",
+        pool=F.max_pool2d,
+        speak=lambda decoder, content: decoder.predict(content).kernels,
+    ):
+        def imitate(decoder, queries, x_mask):
+            pooled = pool(x_mask, decoder.pool_size)
+            tokens, place = pooled.flatten(2).mT, decoder.position(*pooled.shape[-2:])
+            content = getattr(decoder, stage)(queries, decoder.queries, tokens, place)
+            return apply_kernels(speak(decoder, content), x_mask)
+
+        return imitate
+
+    def from_the_start(decoder, queries, x_mask):
+        return pass_queries(decoder, decoder.queries.expand_as(queries), x_mask)
+
+    def no_look(decoder, queries, x_mask):
+        return apply_kernels(decoder.predict(queries).kernels, x_mask)
+
+    def draw(rng):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.integers(2**31).item())
+            decoder = DualInstanceDecoder(24, 32, 5, 4, heads=4, pool_size=4)
+            return decoder.requires_grad_(False), torch.randn(2, 5, 32), torch.randn(2, 32, 8, 16)
+
+    mistakes = [
+        "That is the global decoder, which ran at frame t; passed queries enter the local one, "
+        "local_decoder.",
+        but(stage="global_decoder"),
+        "The learned queries have seen nothing; the content starts from global_queries.",
+        from_the_start,
+        "X_L is pooled by the maximum (decoder.pool), not by the mean.",
+        but(pool=F.avg_pool2d),
+        "The content is used as a kernel; the heads make the kernel: "
+        "decoder.predict(content).kernels.",
+        but(speak=lambda decoder, content: content),
+        "The heads do not know who speaks: decoder.predict adds the learned queries before them.",
+        but(speak=lambda decoder, content: decoder.heads(content).kernels),
+        "The queries never look at frame t+delta: the local decoder is left out.",
+        no_look,
+    ]
+    return judge(answer, pass_queries, draw, mistakes, rounds=3)
+
+
+def sample_pair(answer: Callable) -> Verdict:
+    """sample_pair(num_frames, max_gap, rng) -> (frame t, frame t+delta), as training draws it."""
+
+    drawn, draws = [], 3000
+
+    def fault(got, num_frames, max_gap, rng):
+        where = f"with {num_frames} frames and max_gap {max_gap}"
+        try:
+            t, later = (int(frame) for frame in got)
+        except (TypeError, ValueError):
+            return f"{where} it gives {got!r}; expected two frame numbers, (t, t + delta)."
+        drawn.append((t, later))
+        if len(drawn) % draws:  # judged are many pairs at once
+            return ""
+        reason = _trouble(np.array(drawn[-draws:]), num_frames, max_gap)
+        return f"{where} {reason}" if reason else ""
+
+    cases = (
+        (*case, np.random.default_rng()) for case in ((6, 3), (3, 5), (9, 4)) for _ in range(draws)
+    )
+    praise = "Any two frames of a clip may meet, neither order is preferred, and none meets itself."
+    return examine(answer, "sample_pair", cases, fault, praise)
+
+
+def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
+    """What is wrong with many drawn pairs (n, 2), or "".
+
+    A right answer fails once in some 10^10 times.
+    """
+
+    def far(
+        hits, expected
+    ):  # hits: for each of many pairs, whether it is one of the expected share
+        return abs(hits.mean() - expected) > 6.5 * np.sqrt(expected * (1 - expected) / len(hits))
+
+    outside = pairs[(pairs < 0).any(1) | (pairs >= frames).any(1)]
+    if len(outside):
+        pair = tuple(outside[0].tolist())
+        hint = "Draw t so that t+delta exists."
+        return f"it draws the pair {pair}: the last frame is {frames - 1}. {hint}"
+    gaps, top = np.abs(pairs[:, 1] - pairs[:, 0]), min(most, frames - 1)
+    if not gaps.all():
+        return (
+            "delta is sometimes 0: a frame paired with itself teaches nothing about time. "
+            "delta begins at 1."
+        )
+    if gaps.max() > top:
+        return f"it draws a gap of {gaps.max()}: at most max_gap = {most}."
+    if not (gaps == top).any():
+        return f"delta is never {top}: `rng.integers(low, high)` leaves `high` out."
+    backwards = pairs[:, 1] < pairs[:, 0]
+    if far(backwards, 0.5):
+        return f"{backwards.mean():.0%} of pairs are played backwards; it should be half of them."
+    each = [gaps == gap for gap in range(1, top + 1)]
+    if any(far(hits, 1 / top) for hits in each):
+        shares = ", ".join(f"{hits.mean():.2f}" for hits in each)
+        return (
+            f"the gaps 1 to {top} have the shares {shares}; all should be alike. "
+            "Draw delta first, then a t that fits."
+        )
+    starts = pairs.min(1)[gaps == top]
+    if any(far(starts == t, 1 / (frames - top)) for t in range(frames - top)):
+        return (
+            f"with gap {top} not every t that fits is drawn alike often. "
+            "Which is the last t that fits?"
+        )
+    return ""

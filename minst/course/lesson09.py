@@ -1,0 +1,185 @@
+"""Lesson 09: verdicts from intervals, a paired bootstrap, what pairs alone tell, how many seeds."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from minst.course.verdict import Verdict, examine, judge
+from minst.lab.statistics import SAMPLES, Comparison, Measured, compare, seeds_needed, spread
+from minst.lab.statistics import draw as draw_again
+
+__all__ = ["hidden_by_noise", "paired_interval", "seeds_for", "verdict_of"]
+
+
+def verdict_of(answer: Callable) -> Verdict:
+    """verdict_of(difference, low, high, claim) -> "agrees", "disagrees", "cannot tell" or so."""
+
+    def verdict_of(difference, low, high, claim):
+        return Comparison(difference, low, high, ()).verdict(claim)
+
+    def unsure(word):
+        return lambda *given: verdict_of(*given).replace("cannot tell", word)
+
+    def claiming(wrong):
+        return lambda difference, low, high, claim: verdict_of(difference, low, high, wrong(claim))
+
+    def draw(rng):
+        difference, half = rng.choice([-1, 1]) * rng.uniform(0.2, 3), rng.uniform(0.1, 5)
+        high = difference + half * rng.uniform(0.5, 1.5)
+        return difference, difference - half, high, rng.integers(-1, 2)
+
+    mistakes = [
+        "The mean decides here; a claim holds only when the whole interval lies on its side.",
+        lambda difference, low, high, claim: verdict_of(*[difference] * 3, claim),
+        "The claim's sign is turned round: +1 says worse, so a difference below zero agrees.",
+        claiming(lambda claim: -claim),
+        "An interval across zero refutes nothing: the claimed effect may be inside.",
+        unsure("disagrees"),
+        "An interval across zero confirms nothing: no effect is inside as well.",
+        unsure("agrees"),
+        "Claim 0: the paper says nothing of this row, so there is nothing to agree with.",
+        claiming(lambda claim: claim or 1),
+        "Claim -1 says that the variant is better; this treats it as worse.",
+        claiming(abs),
+    ]
+    return judge(answer, verdict_of, draw, mistakes, rounds=80)
+
+
+def paired_interval(answer: Callable) -> Verdict:
+    """paired_interval(ours, theirs (S, V, 2), clips (B, V), seeds (B, S)) -> (low, high)."""
+
+    def figures(model):  # (S, V, 2)
+        runs = ({"consistency": {"distances": [3], "pairs": pairs}} for pairs in model)
+        return [Measured(None, run).figure(("retention", 3)) for run in runs]
+
+    def paired_interval(ours, theirs, clips, seeds):
+        found = compare(figures(ours), figures(theirs))  # draws these clips and seeds itself
+        return found.low, found.high
+
+    def shares(pairs, clips):
+        kept, of = np.moveaxis(clips @ pairs, -1, 0)
+        return (kept / of).T  # (B, S)
+
+    def by_clip(pairs, clips):
+        return clips @ (pairs[..., 0] / pairs[..., 1]).T / clips.shape[1]
+
+    def interval(ours, theirs, clips, seeds, share=shares, ends=(2.5, 97.5)):
+        differences = (share(ours, clips) - share(theirs, clips)) * seeds
+        return np.percentile(differences.mean(1), ends)
+
+    def apart(ours, theirs, clips, seeds):
+        (a, b), (c, d) = (interval(x, 0 * x + 1, clips, seeds) for x in (ours, theirs))
+        return a - d, b - c
+
+    def draw(rng):
+        S, V = rng.integers((2, 6), (5, 12)).tolist()
+        of = rng.integers(3, 60, (2, S, V))
+        chance = rng.uniform(0.4, 0.9, (2, S, 1)) + rng.normal(0, 0.2, V)
+        kept = rng.binomial(of, np.clip(chance, 0.05, 0.95))
+        ours, theirs = np.stack([kept, of], axis=-1).astype(float)
+        return ours, theirs, draw_again(SAMPLES, V, 0), draw_again(SAMPLES, S, 1)
+
+    mistakes = [
+        "The difference is ours - theirs, not theirs - ours.",
+        lambda ours, theirs, *drawn: paired_interval(theirs, ours, *drawn),
+        "Shares of single clips are averaged; a sample's retention is one sum divided by another.",
+        partial(interval, share=by_clip),
+        "Clips are drawn again, seeds are not: use the counts in `seeds`.",
+        lambda ours, theirs, clips, seeds: interval(ours, theirs, clips, np.ones_like(seeds)),
+        "Seeds are drawn again, clips are not: weigh each clip by its count in `clips`.",
+        lambda ours, theirs, clips, seeds: interval(ours, theirs, np.ones_like(clips), seeds),
+        "The drawn seeds are summed; take their mean: divide by their number S.",
+        lambda ours, theirs, clips, seeds: interval(ours, theirs, clips, seeds * len(ours)),
+        "Percentiles 5 and 95 hold the middle 90 %; leave 2.5 % out at each end.",
+        partial(interval, ends=(5, 95)),
+        "This is an interval for each model, then the difference of their ends: pairing is lost.",
+        apart,
+    ]
+    praise = "The same interval as minst.lab.compare."
+    return judge(answer, paired_interval, draw, mistakes, rounds=3, praise=praise)
+
+
+def hidden_by_noise(answer: Callable) -> Verdict:
+    """hidden_by_noise(seeds) -> changed, full: AP that pairs can tell apart, two tables cannot."""
+
+    def fault(got, seeds):
+        try:
+            changed, full = (np.asarray(values, dtype=float) for values in got)
+        except (TypeError, ValueError):
+            return f"it gives {got!r:.60}; expected a pair (changed, full) of {seeds} numbers each."
+        if not changed.shape == full.shape == (seeds,):
+            return f"the shapes are {changed.shape} and {full.shape}, expected ({seeds},) each."
+        if not all(((0 <= values) & (values <= 100)).all() for values in (changed, full)):
+            return "AP is a number from 0 to 100."
+        ours, theirs, each = (spread(v.tolist()) for v in (changed, full, changed - full))
+        if each.sd < 0.1 - 1e-9:
+            alike = f"standard deviation {each.sd:.2f}, 0.1 is asked"
+            return f"the differences are too alike: {alike}."
+        if abs(each.mean) > 2 + 1e-9:
+            return f"the models differ by {abs(each.mean):.1f} points; at most 2 are asked."
+        apart = math.hypot(ours.sd, theirs.sd)
+        paired, unpaired = (1.96 * sd / math.sqrt(seeds) for sd in (each.sd, apart))
+        if each.mean - paired > 0:
+            return "the changed model is better here. Changed comes first, and is to be worse."
+        if each.mean + paired >= 0:
+            reach = f"with {seeds} seeds the paired interval reaches {each.mean + paired:+.1f}"
+            return f"{reach}: it is not wholly below zero. Let both models share the noise."
+        if each.mean + unpaired < 0:
+            return (
+                "two tables can tell these apart as well. Let seeds differ more, for both models."
+            )
+        return ""
+
+    cases = [
+        (seeds,) for seeds in np.random.default_rng().permutation(np.arange(4, 13))[:4].tolist()
+    ]
+    praise = "Two tables would have said: cannot tell. The pairs can."
+    return examine(answer, "hidden_by_noise", cases, fault, praise)
+
+
+def seeds_for(answer: Callable) -> Verdict:
+    """seeds_for(differences, effect) -> int: seeds that show `effect`, from paired differences."""
+
+    def seeds_for(differences, effect):
+        return seeds_needed(differences, effect)
+
+    def need(variance, factor=1.96 + 0.84, whole=math.ceil):
+        """What one would say who estimates the variance of the rows in another way."""
+        return lambda rows, effect: max(2, whole(factor**2 * variance(rows) / effect**2))
+
+    def pooled(rows, less=1):
+        squares = sum(np.var(row) * len(row) for row in rows)
+        return squares / sum(len(row) - less for row in rows if len(row) > 1)
+
+    def averaged(rows, of):
+        return np.mean([of(row, ddof=1) for row in rows if len(row) > 1])
+
+    def draw(rng):
+        counts, deviations = rng.integers(2, 6, 4), rng.permutation([0.8, 2.0, 5.0, 8.0])
+        rows = [rng.normal(rng.uniform(-6, 6), sd, n) for n, sd in zip(counts, deviations)]
+        rows.append(rng.normal(0, 3, 1))
+        return [row.tolist() for row in rows], rng.uniform(0.4, 1.2)
+
+    mistakes = [
+        "Divide the squares by the seeds less one of each row: one is spent on its mean.",
+        need(partial(pooled, less=0)),
+        "The formula wants the variance; this is the standard deviation.",
+        need(lambda rows: math.sqrt(pooled(rows))),
+        "With 1.96 alone the effect is seen every other time; four of five need the 0.84 as well.",
+        need(pooled, factor=1.96),
+        "Standard deviations are averaged; pool the squares, then divide by the degrees of "
+        "freedom.",
+        need(lambda rows: averaged(rows, np.std) ** 2),
+        "Variances of rows are averaged; a row with more seeds has more to say: pool the squares.",
+        need(lambda rows: averaged(rows, np.var)),
+        "All rows are thrown together: deviations are from the mean of each row, as rows differ on "
+        "purpose.",
+        need(lambda rows: np.var(np.concatenate(rows), ddof=1)),
+        "Rounded down, a seed is missing: round up.",
+        need(pooled, whole=math.floor),
+        "The effect is squared too: half the effect takes four times the seeds.",
+        lambda rows, effect: need(pooled)(rows, math.sqrt(effect)),
+    ]
+    return judge(answer, seeds_for, draw, mistakes, rounds=20)

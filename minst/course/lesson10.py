@@ -1,0 +1,218 @@
+"""Lesson 10: polygons, classes of category ids, split by video, what is submitted, linear scaling.
+
+`plant_defect` is no verdict: it breaks a data set in one place, for a student to find.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable
+from functools import partial
+from operator import mul, truediv
+from pathlib import Path
+
+import numpy as np
+
+from minst.course.verdict import Verdict, judge
+from minst.data.files import read_image, read_json
+
+__all__ = ["class_ids", "linear_scaling", "polygon_area", "top_entries", "validation_frames"]
+
+
+def polygon_area(answer: Callable) -> Verdict:
+    """polygon_area(points (P, 2)) -> float: pixels within; the last corner joins the first."""
+
+    def terms(points):
+        (x, y), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
+        return x * y1 - x1 * y
+
+    def polygon_area(points):
+        return abs(terms(points).sum()) / 2
+
+    sides = itertools.cycle((1, -1))  # every other polygon goes round the other way
+
+    def draw(rng):
+        turn = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(5, 12))) * next(sides)
+        reach = rng.uniform(5, 40, len(turn))  # a star, seen from its middle
+        return (np.stack([100 + reach * np.cos(turn), 80 + reach * np.sin(turn)], 1),)
+
+    mistakes = [
+        "Clicked the other way round, the same polygon has a negative sum: take the absolute value "
+        "at the end.",
+        lambda points: terms(points).sum() / 2,
+        "Each term is the area of a parallelogram; the triangles are half of it.",
+        lambda points: 2 * polygon_area(points),
+        "The last corner joins the first: that side is missing (np.roll gives every corner its "
+        "next one).",
+        lambda points: abs(terms(points)[:-1].sum()) / 2,
+        "This is the area of the box around the polygon.",
+        lambda points: np.ptp(points, axis=0).prod(),
+        "This is the length of the outline, not what lies within it.",
+        lambda points: np.hypot(*np.diff(points, axis=0, append=points[:1]).T).sum(),
+    ]
+    return judge(answer, polygon_area, draw, mistakes, rounds=10)
+
+
+def class_ids(answer: Callable) -> Verdict:
+    """class_ids(categories: [{"id", "name"}]) -> ({file's id: class}, [id of class 0, ...])."""
+
+    def class_ids(categories):
+        back = [category["id"] for category in categories]
+        return {number: k for k, number in enumerate(back)}, back
+
+    def forward(wrong):
+        """wrong(file's ids) in the place of the dict."""
+        return lambda categories: (wrong(class_ids(categories)[1]), class_ids(categories)[1])
+
+    def by(key):
+        return lambda categories: class_ids(sorted(categories, key=lambda category: category[key]))
+
+    def draw(rng):
+        ids = rng.choice(np.arange(1, 91), rng.integers(5, 9), replace=False).tolist()
+        names = ["crab", "fish", "leaf", "snail", "turtle", "bee", "mouse", "owl"]
+        named = zip(ids, rng.permutation(names).tolist())
+        return ([{"id": number, "name": name} for number, name in named],)
+
+    mistakes = [
+        "Ids have gaps (COCO's 80 categories go up to 90): id - 1 would need rows that nobody "
+        "fills.",
+        forward(lambda ids: {number: number - 1 for number in ids}),
+        "The order is that of the file, which need not be that of the ids.",
+        by("id"),
+        "The order is that of the file; lists of several years differ, so do not sort by name.",
+        by("name"),
+        "The dict is turned round: its keys are the file's ids, its values the classes.",
+        forward(lambda ids: dict(enumerate(ids))),
+        "Classes count from 0: class k is row k of the class head.",
+        forward(lambda ids: {number: k for k, number in enumerate(ids, start=1)}),
+    ]
+    return judge(answer, class_ids, draw, mistakes, rounds=8)
+
+
+def validation_frames(answer: Callable) -> Verdict:
+    """validation_frames(frames: ["video/frame.jpg"], seed, val) -> those of the validation side."""
+
+    def place(text):
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+    def seeded_video(frame, seed):
+        return f"{seed}:{frame.split('/')[0]}"
+
+    def validation_frames(frames, seed, val, text=seeded_video):
+        return [frame for frame in frames if place(text(frame, seed)) < val]
+
+    def training_frames(*given):
+        return [frame for frame in given[0] if frame not in validation_frames(*given)]
+
+    def draw(rng):
+        names = ["bay", "beach", "dune", "meadow", "night", "pond", "reef", "street"]
+        videos = [(name, rng.integers(3, 6)) for name in rng.permutation(names)]
+        frames = [f"{name}/{t:05d}.jpg" for name, count in videos for t in range(count)]
+        return frames, rng.integers(1000), rng.uniform(0.3, 0.6)
+
+    mistakes = [
+        "Frames of one video land on both sides: hash the name of the video, never that of the "
+        "frame.",
+        partial(validation_frames, text=lambda frame, seed: f"{seed}:{frame}"),
+        'The seed is not used: hash the text "seed:video", so that another seed gives another '
+        "split.",
+        partial(validation_frames, text=lambda frame, seed: frame.split("/")[0]),
+        "This is the training side: validation is where the number is less than val.",
+        training_frames,
+        "The first frames of the list: their order decides then, and a video is cut in two.",
+        lambda frames, seed, val: frames[: round(val * len(frames))],
+    ]
+    return judge(answer, validation_frames, draw, mistakes, rounds=10)
+
+
+def top_entries(answer: Callable) -> Verdict:
+    """top_entries(results, limit) -> the best `limit` of each video, best first, ids rising."""
+
+    def score(entry):
+        return -entry["score"]
+
+    def top_entries(results, limit, groups=("video_id",), order=score):
+        kept, places = [], [tuple(entry[key] for key in groups) for entry in results]
+        for group in sorted(set(places)):
+            own = [entry for entry, place in zip(results, places) if place == group]
+            kept += sorted(own, key=order)[:limit]
+        return kept
+
+    def of_each_category(results, limit):
+        kept = top_entries(results, limit, groups=("video_id", "category_id"))
+        return top_entries(kept, len(results))
+
+    def draw(rng):
+        count = rng.integers(30, 40)
+        scores = rng.permutation(np.arange(1, 100))[:count] / 100  # all different
+        ids = rng.integers(1, 4, (count, 2)).tolist()
+        return [
+            {"video_id": video, "category_id": category, "score": score}
+            for (video, category), score in zip(ids, scores.tolist())
+        ], rng.integers(3, 6)
+
+    mistakes = [
+        "These are the best of all videos together; the limit holds for each video.",
+        partial(top_entries, groups=()),
+        "The limit holds for a video, whatever the categories of its entries.",
+        of_each_category,
+        "The worst are kept: sort by falling score.",
+        partial(top_entries, order=lambda entry: entry["score"]),
+        "The first of each video are kept, as they stand: sort by score before the cut.",
+        partial(top_entries, order=lambda entry: 0),
+        "The right ones, in another order: video by video, ids rising, and the best first within a "
+        "video.",
+        lambda results, limit: sorted(top_entries(results, limit), key=score),
+    ]
+    return judge(answer, top_entries, draw, mistakes, rounds=8)
+
+
+def linear_scaling(answer: Callable) -> Verdict:
+    """linear_scaling(lr, iterations, batch, per_gpu, gpus, accumulate) -> (lr, iterations) there."""
+
+    def linear_scaling(lr, iterations, batch, per_gpu, gpus, parts, power=1.0, steps=truediv):
+        times = per_gpu * gpus * parts / batch
+        return lr * times**power, round(steps(iterations, times))
+
+    def draw(rng):
+        sizes = rng.choice([1, 3, 5]), rng.choice([2, 3, 6]), rng.choice([2, 4, 7])
+        return rng.choice([1e-4, 2e-4, 5e-5]), rng.integers(10, 271) * 1000, 16, *sizes
+
+    mistakes = [
+        "Linear, not the square root: twice the batch, twice the learning rate.",
+        partial(linear_scaling, power=0.5),
+        "The other way round: a larger batch is a surer direction, so take larger steps.",
+        partial(linear_scaling, power=-1),
+        "Every GPU has a share of its own: multiply by their number.",
+        lambda lr, n, batch, each, gpus, parts: linear_scaling(lr, n, batch, each, 1, parts),
+        "Accumulated parts belong to the same step: multiply by their number.",
+        lambda lr, n, batch, each, gpus, parts: linear_scaling(lr, n, batch, each, gpus, 1),
+        "As many iterations with a larger batch see more images: keep images, iterations * batch, "
+        "the same.",
+        partial(linear_scaling, steps=lambda iterations, times: iterations),
+        "A larger batch needs fewer iterations for the same number of images.",
+        partial(linear_scaling, steps=mul),
+    ]
+    tolerance = 1e-9  # a learning rate is a small number
+    return judge(answer, linear_scaling, draw, mistakes, rounds=10, tolerance=tolerance)
+
+
+def plant_defect(folder: str | Path, which: int = 0) -> None:
+    """Break the data set in `folder` (annotations.json, JPEGImages/) in one place; which: 0 to 3."""
+    file = Path(folder) / "annotations.json"
+    data = read_json(file)
+    track = data["annotations"][len(data["annotations"]) // 2]
+    if which == 0:  # a chat program made a picture smaller
+        from PIL import Image
+
+        name = data["videos"][-1]["file_names"][1]
+        path = Path(folder) / "JPEGImages" / name
+        image = Image.fromarray(read_image(path))
+        image.resize((image.width // 2, image.height // 2)).save(path)
+    elif which == 1:  # a frame was taken out of the video, but not of this track
+        track["segmentations"] = track["segmentations"][:-1]
+    elif which == 2:  # two people numbered their tracks
+        track["id"] = data["annotations"][0]["id"]
+    else:  # a category was deleted from the list
+        track["category_id"] = 1 + max(category["id"] for category in data["categories"])
+    file.write_text(json.dumps(data), encoding="utf-8")
