@@ -31,7 +31,11 @@ def latency(tmp_path_factory):
 
 def test_latency_has_all_rows_with_positive_numbers(latency):
     result, _ = latency
-    assert list(result["stages"]) == ["fused", "not fused"] and list(result["intervals"]) == ["1", "3", "6"]
+    assert list(result["stages"]) == ["fused", "not fused"] and list(result["intervals"]) == [
+        "1",
+        "3",
+        "6",
+    ]
     for stages in result["stages"].values():
         assert list(stages) == [*PARTS, "whole frame"]
         for row in stages.values():
@@ -39,8 +43,15 @@ def test_latency_has_all_rows_with_positive_numbers(latency):
     for row in result["intervals"].values():
         assert row["mean_ms"] > 0 and 0 < row["median_ms"] <= row["p95_ms"]
         assert row["instances"] == benchmark.LIVE  # the still picture and the threshold see to that
-    assert result["threads"] == 1 and result["torch"] == torch.__version__ and result["cpu"] and result["allocator"]
-    assert result["model"] == "shapes-tiny" and result["size"] == [64, 128] and result["frames"] == 2
+    assert (
+        result["threads"] == 1
+        and result["torch"] == torch.__version__
+        and result["cpu"]
+        and result["allocator"]
+    )
+    assert (
+        result["model"] == "shapes-tiny" and result["size"] == [64, 128] and result["frames"] == 2
+    )
 
 
 def test_stages_are_laps_of_one_clock(monkeypatch):
@@ -106,13 +117,25 @@ def test_json_is_what_is_returned(latency, capsys):
 def test_tables_are_printed(capsys):
     bench_latency(**SMALL)
     printed = capsys.readouterr().out
-    for words in [*PARTS, "whole frame", "T = 1", "T = 3", "T = 6", "not fused", "p95", "malloc: ", "limit"]:
+    for words in [
+        *PARTS,
+        "whole frame",
+        "T = 1",
+        "T = 3",
+        "T = 6",
+        "not fused",
+        "p95",
+        "malloc: ",
+        "limit",
+    ]:
         assert words in printed
 
 
 def test_threads_are_used_and_restored(monkeypatch):
     used, step, threads = set(), KernelTracker.step, 2 if torch.get_num_threads() != 2 else 1
-    monkeypatch.setattr(KernelTracker, "step", lambda *a: (used.add(torch.get_num_threads()), step(*a))[1])
+    monkeypatch.setattr(
+        KernelTracker, "step", lambda *a: (used.add(torch.get_num_threads()), step(*a))[1]
+    )
     before, random = torch.get_num_threads(), torch.get_rng_state()
     bench_latency(**SMALL, threads=threads)
     assert used == {threads} and torch.get_num_threads() == before
@@ -131,9 +154,16 @@ def test_threads_are_restored_after_a_failure(monkeypatch):
 
 
 def test_weights_from_a_folder(tmp_path):
-    MobileInst(MobileInstConfig.preset("shapes-tiny", dim=16, num_queries=7)).save_pretrained(tmp_path)
-    result = bench_latency(weights=str(tmp_path), size=(64, 64), frames=2)  # they find nothing, which is no error
-    assert result["model"] == str(tmp_path) and set(result["stages"]["fused"]) == {*PARTS, "whole frame"}
+    MobileInst(MobileInstConfig.preset("shapes-tiny", dim=16, num_queries=7)).save_pretrained(
+        tmp_path
+    )
+    result = bench_latency(
+        weights=str(tmp_path), size=(64, 64), frames=2
+    )  # they find nothing, which is no error
+    assert result["model"] == str(tmp_path) and set(result["stages"]["fused"]) == {
+        *PARTS,
+        "whole frame",
+    }
     assert result["intervals"]["1"]["instances"] == 0
 
 
@@ -168,21 +198,32 @@ def test_data_counts_frames_of_both(tmp_path, capsys):
     assert result["frames_per_batch"] == 2 and result["batches"] == 2
     for name in ("data", "training"):
         row = result[name]
-        assert 0 < row["median_ms"] <= row["p95_ms"] and row["frames_per_s"] == pytest.approx(2e3 / row["median_ms"])
-    assert result["ratio"] == pytest.approx(result["training"]["median_ms"] / result["data"]["median_ms"])
+        assert 0 < row["median_ms"] <= row["p95_ms"] and row["frames_per_s"] == pytest.approx(
+            2e3 / row["median_ms"]
+        )
+    assert result["ratio"] == pytest.approx(
+        result["training"]["median_ms"] / result["data"]["median_ms"]
+    )
     assert result["reached"] == (result["ratio"] >= 2)
     printed = capsys.readouterr().out
     assert "frames/s" in printed and f"{result['ratio']:.2f}" in printed
 
 
-@pytest.mark.parametrize(("wrong", "named"), [({"threads": 0}, "threads"), ({"batches": 0}, "batches")])
+@pytest.mark.parametrize(
+    ("wrong", "named"), [({"threads": 0}, "threads"), ({"batches": 0}, "batches")]
+)
 def test_wrong_arguments_of_data(wrong, named):
     with pytest.raises(ValueError, match=named):
         bench_data(**wrong)
 
 
 def test_allocator_says_what_is_in_force(monkeypatch):
-    for name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+    for name in (
+        "LD_PRELOAD",
+        "GLIBC_TUNABLES",
+        "MALLOC_TRIM_THRESHOLD_",
+        "MALLOC_MMAP_THRESHOLD_",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(benchmark.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.cpu.x86_ibt=off")

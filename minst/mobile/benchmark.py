@@ -46,7 +46,9 @@ from minst.visualize.masks import draw_frame
 __all__ = ["allocator", "bench_data", "bench_latency"]
 
 INTERVALS = (1, 3, 6)
-WARM_UP = 6  # frames not counted, a multiple of every interval: the first one that counts is a key frame
+WARM_UP = (
+    6  # frames not counted, a multiple of every interval: the first one that counts is a key frame
+)
 LIVE = 5  # instances that a model with random weights is taken to find
 MARGIN = 0.02  # what the mean frame at T = 3 may cost beyond its share
 DATA_TARGET = 2.0  # clips must be made so many times as fast as they are trained on
@@ -74,14 +76,22 @@ def bench_latency(
     if preset and weights:
         raise ValueError(f"bench: preset {preset!r} and weights {weights!r}; give one of them")
     name = weights or preset or "topformer-tiny"
-    image = shapes_clip("val", 0, ShapesConfig(width=size[1], height=size[0], frames=2)).render(0).image
+    image = (
+        shapes_clip("val", 0, ShapesConfig(width=size[1], height=size[0], frames=2)).render(0).image
+    )
     with _setting(threads):
-        plain = MobileInst.from_pretrained(name) if weights else MobileInst(MobileInstConfig.preset(name)).eval()
+        plain = (
+            MobileInst.from_pretrained(name)
+            if weights
+            else MobileInst(MobileInstConfig.preset(name)).eval()
+        )
         models = {"fused": copy.deepcopy(plain).fuse(), "not fused": plain}
         threshold = 0.3 if weights else _threshold(models["fused"], image)
         staged = {kind: defaultdict(list) for kind in models}  # stage -> ms of every frame
         tracked = {t: [] for t in INTERVALS}  # (is_key, ms, instances) of every frame
-        jobs = [partial(_staged_frame, models[kind], image, threshold, staged[kind]) for kind in models]
+        jobs = [
+            partial(_staged_frame, models[kind], image, threshold, staged[kind]) for kind in models
+        ]
         for t in INTERVALS:
             # random weights may draw nothing at all, and are taken to have found something
             area = 12 if weights else 0
@@ -91,7 +101,10 @@ def bench_latency(
             turn = i % len(jobs)  # the order turns: nobody always follows the same neighbour
             for job in jobs[turn:] + jobs[:turn]:
                 job()
-    rows = {kind: {stage: _row(ms[WARM_UP:]) for stage, ms in stages.items()} for kind, stages in staged.items()}
+    rows = {
+        kind: {stage: _row(ms[WARM_UP:]) for stage, ms in stages.items()}
+        for kind, stages in staged.items()
+    }
     intervals = {str(t): _interval_row(t, tracked[t][WARM_UP:]) for t in INTERVALS}
     result = {"model": name, "size": list(size), "threads": threads, "frames": frames, **_machine(), "stages": rows,
               "intervals": intervals, "reuse": _reuse(rows["fused"], intervals)}  # fmt: skip
@@ -100,7 +113,10 @@ def bench_latency(
 
 
 def bench_data(
-    threads: int = 1, batches: int = 20, json_path: str | Path | None = None, config: TrainConfig | None = None
+    threads: int = 1,
+    batches: int = 20,
+    json_path: str | Path | None = None,
+    config: TrainConfig | None = None,
 ) -> dict:
     """Frames a second that one core makes (clips, augmentation) and that one training step takes in; prints both.
 
@@ -123,14 +139,21 @@ def bench_data(
             start = time.perf_counter()
             _step(state, [batch], i, config)
             times["training"].append(1e3 * (time.perf_counter() - start))
-    rows = {name: {"frames_per_s": 1e3 * frames / median(ms[2:]), **_row(ms[2:])} for name, ms in times.items()}
+    rows = {
+        name: {"frames_per_s": 1e3 * frames / median(ms[2:]), **_row(ms[2:])}
+        for name, ms in times.items()
+    }
     ratio = rows["data"]["frames_per_s"] / rows["training"]["frames_per_s"]
     result = {"model": config.preset, "size": [config.height, config.width], "threads": threads, "batches": batches,
               "frames_per_batch": frames, **_machine(), **rows, "ratio": ratio, "target": DATA_TARGET,
               "reached": ratio >= DATA_TARGET}  # fmt: skip
-    _print_rows("", {"frames/s": "frames_per_s", "ms a batch": "median_ms", "p95": "p95_ms"}, rows.items())
+    _print_rows(
+        "", {"frames/s": "frames_per_s", "ms a batch": "median_ms", "p95": "p95_ms"}, rows.items()
+    )
     verdict = "reached" if ratio >= DATA_TARGET else "missed"
-    print(f"\nclips on one core : training on {threads} thread(s) = {ratio:.2f} (at least {DATA_TARGET:g}: {verdict})")
+    print(
+        f"\nclips on one core : training on {threads} thread(s) = {ratio:.2f} (at least {DATA_TARGET:g}: {verdict})"
+    )
     return _write(result, json_path)
 
 
@@ -149,7 +172,9 @@ def allocator() -> str:
 
 
 @torch.inference_mode()
-def _staged_frame(model: MobileInst, image: np.ndarray, threshold: float, times: dict[str, list[float]]) -> None:
+def _staged_frame(
+    model: MobileInst, image: np.ndarray, threshold: float, times: dict[str, list[float]]
+) -> None:
     """One key frame, piece by piece: what `KernelTracker.step` does, and drawing."""
     last = first = time.perf_counter()
 
@@ -179,7 +204,9 @@ def _staged_frame(model: MobileInst, image: np.ndarray, threshold: float, times:
     times["whole frame"].append(1e3 * (last - first))
 
 
-def _tracked_frame(tracker: KernelTracker, image: np.ndarray, times: list[tuple[bool, float, int]]) -> None:
+def _tracked_frame(
+    tracker: KernelTracker, image: np.ndarray, times: list[tuple[bool, float, int]]
+) -> None:
     start = time.perf_counter()
     result = tracker.step(image)
     times.append((result.is_key, 1e3 * (time.perf_counter() - start), len(result.ids)))
@@ -198,7 +225,9 @@ def _row(ms: list[float]) -> dict[str, float]:
 
 def _interval_row(interval: int, times: list[tuple[bool, float, int]]) -> dict[str, float]:
     """Undrawn frames at reuse interval T; T = 1 knows no frame between key frames."""
-    key, other = (median([ms for is_key, ms, _ in times if is_key == kind] or [0.0]) for kind in (True, False))
+    key, other = (
+        median([ms for is_key, ms, _ in times if is_key == kind] or [0.0]) for kind in (True, False)
+    )
     instances = float(np.mean([count for *_, count in times]))
     return {"mean_ms": (key + (interval - 1) * other) / interval, "key_ms": key, "instances": instances,
             **_row([ms for _, ms, _ in times])}  # fmt: skip
@@ -208,7 +237,12 @@ def _reuse(stages: dict, intervals: dict) -> dict:
     frame = intervals["1"]["mean_ms"]
     share = stages["instance decoder"]["median_ms"] / frame
     limit, ratio = 1 - 2 / 3 * share + MARGIN, intervals["3"]["mean_ms"] / frame
-    return {"instance_decoder_share": share, "reuse_limit": limit, "measured_ratio": ratio, "within": ratio <= limit}
+    return {
+        "instance_decoder_share": share,
+        "reuse_limit": limit,
+        "measured_ratio": ratio,
+        "within": ratio <= limit,
+    }
 
 
 @contextlib.contextmanager
@@ -227,7 +261,9 @@ def _setting(threads: int) -> Iterator[None]:
 def _check(**numbers: tuple[int, int]) -> None:
     for name, (value, least) in numbers.items():
         if type(value) is not int or value < least:
-            raise ValueError(f"bench: {name} is {value!r}; it must be a whole number of at least {least}")
+            raise ValueError(
+                f"bench: {name} is {value!r}; it must be a whole number of at least {least}"
+            )
 
 
 def _machine() -> dict[str, str]:
@@ -236,15 +272,33 @@ def _machine() -> dict[str, str]:
 
 def _print_latency(result: dict) -> None:
     fused, plain = (result["stages"][kind] for kind in ("fused", "not fused"))
-    rows = [(stage, {**fused[stage], **{f"plain_{k}": v for k, v in plain[stage].items()}}) for stage in fused]
-    columns = {"fused": "median_ms", "p95": "p95_ms", "not fused": "plain_median_ms", " p95": "plain_p95_ms"}
+    rows = [
+        (stage, {**fused[stage], **{f"plain_{k}": v for k, v in plain[stage].items()}})
+        for stage in fused
+    ]
+    columns = {
+        "fused": "median_ms",
+        "p95": "p95_ms",
+        "not fused": "plain_median_ms",
+        " p95": "plain_p95_ms",
+    }
     _print_rows("ms a key frame", columns, rows)
     rows = [(f"T = {t}, fused", row) for t, row in result["intervals"].items()]
-    columns = {"mean": "mean_ms", "key": "key_ms", "median": "median_ms", "p95": "p95_ms", "instances": "instances"}
+    columns = {
+        "mean": "mean_ms",
+        "key": "key_ms",
+        "median": "median_ms",
+        "p95": "p95_ms",
+        "instances": "instances",
+    }
     _print_rows("ms, not drawn", columns, rows)
     share, limit, ratio, within = result["reuse"].values()
-    print(f"\nof the mean frame at T = 1: instance decoder {share:.1%}, mean frame at T = 3 {ratio:.3f}")
-    print(f"reuse_limit 1 - 2/3 x share + {MARGIN}: {limit:.3f} ({'within' if within else 'exceeded'})")
+    print(
+        f"\nof the mean frame at T = 1: instance decoder {share:.1%}, mean frame at T = 3 {ratio:.3f}"
+    )
+    print(
+        f"reuse_limit 1 - 2/3 x share + {MARGIN}: {limit:.3f} ({'within' if within else 'exceeded'})"
+    )
 
 
 def _print_rows(what: str, columns: dict[str, str], rows: Iterable[tuple[str, dict]]) -> None:
@@ -256,7 +310,9 @@ def _print_rows(what: str, columns: dict[str, str], rows: Iterable[tuple[str, di
 
 def _write(result: dict, json_path: str | Path | None) -> dict:
     (height, width), threads = result["size"], result["threads"]
-    print(f"\n{result['model']}, {width}x{height}, {threads} thread(s) of {result['cpu']}, torch {result['torch']}")
+    print(
+        f"\n{result['model']}, {width}x{height}, {threads} thread(s) of {result['cpu']}, torch {result['torch']}"
+    )
     print(f"malloc: {result['allocator']}")
     if json_path is not None:
         Path(json_path).write_text(json.dumps(result, indent=1) + "\n")

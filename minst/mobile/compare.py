@@ -69,7 +69,10 @@ OUTSIDE = "outside of all programs"
 BUNDLED = 3  # frames in a lite file, of one byte a number
 WARM_UP = 3  # rounds not counted: TorchScript compiles in its first runs
 PROCESSES = 3  # with each allocator
-KEEP = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_MMAP_THRESHOLD_": "4294967296"}  # as `allocator` advises
+KEEP = {
+    "MALLOC_TRIM_THRESHOLD_": "4294967296",
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+}  # as `allocator` advises
 # seconds that exports and a process take on an idle core: for the estimate alone
 EXPORT_S, PROCESS_S = {"torchscript": 8, "lite": 9, "onnx": 18, "executorch": 50}, 4
 
@@ -102,7 +105,11 @@ def bench_mobile(
     able, seconds, rows = [runtime for runtime in runtimes if runtime not in missing], {}, []
     with _setting(1), _folder(programs_folder) as folder:
         device, peak = _device(), core_peak()
-        cases = [_case(name, model, size, folder, peak) for name, model in models.items() for size in sizes]
+        cases = [
+            _case(name, model, size, folder, peak)
+            for name, model in models.items()
+            for size in sizes
+        ]
         with _progress(cases, able, rounds) as bar:
             with _timed(seconds, "exports"):
                 exported = _export_all(cases, able, bar)
@@ -112,7 +119,10 @@ def bench_mobile(
                     times = _measure(case, runs, rounds, bar)
                 with _timed(seconds, "processes"):
                     alone = {
-                        runtime: {**exported[case].get(runtime, {}), **_cold_start(case, runtime, bar)}
+                        runtime: {
+                            **exported[case].get(runtime, {}),
+                            **_cold_start(case, runtime, bar),
+                        }
                         for runtime in runs
                     }
                 rows += _rows(case, runtimes, times, alone, why, peak)
@@ -120,7 +130,14 @@ def bench_mobile(
                 # large frames show it best
                 malloc = _malloc(max(cases[: len(sizes)], key=lambda case: case.size), rounds)
     seconds["all"] = time.perf_counter() - started
-    result = {"device": device, "peak": peak, "rounds": rounds, "rows": rows, "malloc": malloc, "seconds": seconds}
+    result = {
+        "device": device,
+        "peak": peak,
+        "rounds": rounds,
+        "rows": rows,
+        "malloc": malloc,
+        "seconds": seconds,
+    }
     _print(result)
     if json_path is not None:
         Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
@@ -153,14 +170,18 @@ class Case(NamedTuple):
 
 def _models(presets: Sequence[str] | None, weights: str | None) -> dict[str, MobileInst]:
     if presets is not None and weights is not None:
-        raise ValueError(f"bench: presets {list(presets)} and weights {weights!r}; give one of them")
+        raise ValueError(
+            f"bench: presets {list(presets)} and weights {weights!r}; give one of them"
+        )
     if weights is not None:
         return {Path(weights).resolve().name: MobileInst.from_pretrained(weights)}
     presets = _several("presets", MODELS if presets is None else presets, PRESETS)
     return {preset: settled_model(preset) for preset in presets}
 
 
-def _check_grid(sizes: Sequence[int], runtimes: Sequence[str], rounds: int, json_path: str | Path | None) -> None:
+def _check_grid(
+    sizes: Sequence[int], runtimes: Sequence[str], rounds: int, json_path: str | Path | None
+) -> None:
     for size in _several("sizes", sizes):
         _check(size=(size, 64))
     _several("runtimes", runtimes, RUNTIMES)
@@ -176,7 +197,9 @@ def _check_grid(sizes: Sequence[int], runtimes: Sequence[str], rounds: int, json
 def _several(what: str, values: Sequence, known: Collection | None = None) -> list:
     """`values` as a list: at least one, none twice, all of them known."""
     if isinstance(values, (str, int)) or not values or len(set(values)) < len(values):
-        raise ValueError(f"bench: {what} is {values!r}; it must be a list of at least one, none of them twice")
+        raise ValueError(
+            f"bench: {what} is {values!r}; it must be a list of at least one, none of them twice"
+        )
     for value in values:
         if known is not None and value not in known:
             raise ValueError(f"bench: {what} holds {value!r}; there are {', '.join(known)}")
@@ -204,7 +227,10 @@ def _device() -> dict:
     found, policy = environment(), Path("/sys/devices/system/cpu/cpu0/cpufreq")
     shown = {name: path.read_text().strip() if (path := policy / file).is_file() else "not visible" for name, file in
              (("governor", "scaling_governor"), ("khz_now", "scaling_cur_freq"), ("khz_max", "cpuinfo_max_freq"))}  # fmt: skip
-    versions = {name: found["packages"].get(name, {}).get("installed") for name in ("executorch", "onnxruntime")}
+    versions = {
+        name: found["packages"].get(name, {}).get("installed")
+        for name in ("executorch", "onnxruntime")
+    }
     return {"cpu": found["cpu"], "cores": found["cores"], **shown, "threads": 1, "allocator": allocator(),
             "torch": torch.__version__, **versions,
             "python": found["python"], "os": found["platform"], "minst": minst.__version__,
@@ -221,7 +247,9 @@ def _case(name: str, model: MobileInst, size: int, folder: Path, peak: dict) -> 
 
 @contextlib.contextmanager
 def _folder(given: str | Path | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() if given is None else contextlib.nullcontext(given) as folder:
+    with (
+        tempfile.TemporaryDirectory() if given is None else contextlib.nullcontext(given) as folder
+    ):
         yield Path(folder)
 
 
@@ -234,10 +262,16 @@ def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
 
 def _progress(cases: list[Case], runtimes: list[str], rounds: int) -> tqdm:
     """A bar over the seconds that an idle machine would take."""
-    exports = sum(EXPORT_S[runtime] for runtime in runtimes if runtime in SUFFIXES) / _workers() * len(cases)
+    exports = (
+        sum(EXPORT_S[runtime] for runtime in runtimes if runtime in SUFFIXES)
+        / _workers()
+        * len(cases)
+    )
     frames = sum(case.turn_s for case in cases) * (WARM_UP + rounds) * len(runtimes)
     total = exports + frames + PROCESS_S * len(cases) * len(runtimes)
-    print(f"{len(cases) * len(runtimes)} configurations, about {total / 60:.0f} minutes if nothing else runs")
+    print(
+        f"{len(cases) * len(runtimes)} configurations, about {total / 60:.0f} minutes if nothing else runs"
+    )
     form = "{desc:32}{percentage:3.0f} %|{bar:20}| {elapsed}, {remaining} left"
     return tqdm(total=1.001 * total, bar_format=form, disable=None)
 
@@ -253,7 +287,9 @@ def _export_all(cases: list[Case], runtimes: list[str], bar: tqdm) -> dict[Case,
     """All programs, written by processes that leave nothing behind here; {case: {runtime: what `_export` says}}."""
     said = {case: {} for case in cases}
     jobs = [(case, runtime) for case in cases for runtime in runtimes if runtime in SUFFIXES]
-    jobs.sort(key=lambda job: -EXPORT_S[job[1]])  # the longest first, so that no core waits at the end
+    jobs.sort(
+        key=lambda job: -EXPORT_S[job[1]]
+    )  # the longest first, so that no core waits at the end
     with ThreadPoolExecutor(_workers()) as pool:
         waiting = {pool.submit(_ask, _export, str(c.weights), runtime, str(c.programs), c.size): (c, runtime)
                    for c, runtime in jobs}  # fmt: skip
@@ -285,7 +321,11 @@ def _export(weights: str, format: str, out: str, size: int) -> dict:
 
 
 def _programs(model: MobileInst, size: int) -> list[Program]:
-    return [program for part in ("full", "masks") for program in make_programs(model, (size, size), part)]
+    return [
+        program
+        for part in ("full", "masks")
+        for program in make_programs(model, (size, size), part)
+    ]
 
 
 def _kept(path: Path, eager: Program) -> float | None:
@@ -324,7 +364,12 @@ def _cold(weights: str, path: str, runtime: str, size: int) -> dict:
         for _ in range(3):
             run(frame)
     load, first = (1e3 * (end - start) for start, end in zip(laps, laps[1:]))
-    return {"load_ms": load, "first_ms": first, "peak_mb": _memory() - imports, "imports_mb": imports}
+    return {
+        "load_ms": load,
+        "first_ms": first,
+        "peak_mb": _memory() - imports,
+        "imports_mb": imports,
+    }
 
 
 def _memory(reset: bool = False) -> float:
@@ -345,11 +390,19 @@ def _malloc(case: Case, rounds: int) -> dict:
     """ms and page faults of a frame under glibc's default allocator and one that keeps its memory, in turns."""
     if platform.libc_ver()[0] != "glibc":
         return {"missing": f"{allocator()} is not glibc's"}
-    untouched = {k: v for k, v in os.environ.items() if k not in (*KEEP, "GLIBC_TUNABLES", "LD_PRELOAD")}
+    untouched = {
+        k: v for k, v in os.environ.items() if k not in (*KEEP, "GLIBC_TUNABLES", "LD_PRELOAD")
+    }
     with contextlib.ExitStack() as stack:
-        start, children = partial(_start, _faults, str(case.weights), case.size, pipe=subprocess.PIPE), []
+        start, children = (
+            partial(_start, _faults, str(case.weights), case.size, pipe=subprocess.PIPE),
+            [],
+        )
         # few rounds ask for a quick look: then one process of each kind will do
-        for kind, env in min(PROCESSES, 1 + rounds // 10) * (("default", untouched), ("tuned", {**untouched, **KEEP})):
+        for kind, env in min(PROCESSES, 1 + rounds // 10) * (
+            ("default", untouched),
+            ("tuned", {**untouched, **KEEP}),
+        ):
             children.append((kind, stack.enter_context(start(env=env)), []))
             stack.callback(children[-1][1].kill)
         for i in range(WARM_UP + rounds):
@@ -357,9 +410,13 @@ def _malloc(case: Case, rounds: int) -> dict:
             for _, child, laps in children[turn:] + children[:turn]:
                 laps.append(_turn_of(child))
     rows = {
-        kind: _faults_row([laps[WARM_UP:] for k, _, laps in children if k == kind]) for kind in ("default", "tuned")
+        kind: _faults_row([laps[WARM_UP:] for k, _, laps in children if k == kind])
+        for kind in ("default", "tuned")
     }
-    cost = {name: row["median_ms"] / rows["tuned"][name]["median_ms"] - 1 for name, row in rows["default"].items()}
+    cost = {
+        name: row["median_ms"] / rows["tuned"][name]["median_ms"] - 1
+        for name, row in rows["default"].items()
+    }
     return {"model": case.model, "size": case.size, **rows, "cost": cost}
 
 
@@ -368,7 +425,9 @@ def _turn_of(child: subprocess.Popen) -> dict:
     child.stdin.flush()
     answer = child.stdout.readline()
     if not answer:
-        raise RuntimeError(f"bench: the process that measures malloc ended: {_line(child.stderr.read())}")
+        raise RuntimeError(
+            f"bench: the process that measures malloc ended: {_line(child.stderr.read())}"
+        )
     return json.loads(answer)
 
 
@@ -383,7 +442,10 @@ def _faults(weights: str, size: int) -> None:
         said = {}
         for name, model in models.items():
             with torch.inference_mode():
-                faults, start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
+                faults, start = (
+                    resource.getrusage(resource.RUSAGE_SELF).ru_minflt,
+                    time.perf_counter(),
+                )
                 model(frame)
                 ms = 1e3 * (time.perf_counter() - start)
             said[name] = ms, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
@@ -406,13 +468,21 @@ def _ask(function: Callable, *arguments: str | int) -> dict:
     return json.loads(out.splitlines()[-1])
 
 
-def _start(function: Callable, *arguments: str | int, env: dict | None = None, pipe: int | None = None):
+def _start(
+    function: Callable, *arguments: str | int, env: dict | None = None, pipe: int | None = None
+):
     env = dict(os.environ if env is None else env)
-    env["PYTHONPATH"] = os.pathsep.join([str(Path(minst.__file__).parents[1]), env.get("PYTHONPATH", "")])
+    env["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(minst.__file__).parents[1]), env.get("PYTHONPATH", "")]
+    )
     code = "import json, sys; from minst.mobile import compare as c; name, *a = json.loads(sys.argv[1]); "
     code += "print(json.dumps(getattr(c, name)(*a)))"
     command = [sys.executable, "-c", code, json.dumps([function.__name__, *arguments])]
-    pipes = {"stdin": pipe or subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = {
+        "stdin": pipe or subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+    }
     return subprocess.Popen(command, env=env, text=True, **pipes)
 
 
@@ -424,10 +494,15 @@ def _line(text: str) -> str:
 # ---------------------------------------------------------------------------------------------- rounds
 
 
-def _loaded(case: Case, runtimes: Sequence[str], exported: dict, missing: dict) -> tuple[dict, dict]:
+def _loaded(
+    case: Case, runtimes: Sequence[str], exported: dict, missing: dict
+) -> tuple[dict, dict]:
     """{runtime: {program: function without arguments}} of those that run here, and {runtime: why} of the others."""
     model, runs = MobileInst.from_pretrained(case.weights), {}
-    why = {**missing, **{name: said["missing"] for name, said in exported.items() if "missing" in said}}
+    why = {
+        **missing,
+        **{name: said["missing"] for name, said in exported.items() if "missing" in said},
+    }
     eager = _programs(model, case.size)
     inputs = {program.name: tuple(program.inputs.values()) for program in eager}
     for runtime in [runtime for runtime in runtimes if runtime not in why]:
@@ -435,7 +510,11 @@ def _loaded(case: Case, runtimes: Sequence[str], exported: dict, missing: dict) 
             if runtime in SUFFIXES:
                 programs = {name: load_program(_program(case, name, runtime)) for name in inputs}
             else:
-                made = eager if runtime == "eager" else _programs(copy.deepcopy(model).fuse(), case.size)
+                made = (
+                    eager
+                    if runtime == "eager"
+                    else _programs(copy.deepcopy(model).fuse(), case.size)
+                )
                 programs = {program.name: program.run for program in made}
         except (OSError, ValueError) as error:  # such as an ExecuTorch that has its threads already
             why[runtime] = str(error)
@@ -467,13 +546,19 @@ def _outside(case: Case) -> dict[str, Callable]:
     frame = real_frames(size, 1)
     out = MobileInst.from_pretrained(case.weights)(frame)
     best = out.scores()[0].amax(-1).argsort(descending=True)[:LIVE]
-    logits, image = out.mask_logits[:, best], frame[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+    logits, image = (
+        out.mask_logits[:, best],
+        frame[0].permute(1, 2, 0).mul(255).round().byte().numpy(),
+    )
 
     def upsampling() -> np.ndarray:
         return upsample_masks(logits, size)[0].ge(0).numpy()
 
     found = list(upsampling())
-    return {"upsampling": upsampling, "drawing": partial(draw_frame, image, found, range(1, len(found) + 1))}
+    return {
+        "upsampling": upsampling,
+        "drawing": partial(draw_frame, image, found, range(1, len(found) + 1)),
+    }
 
 
 def _program(case: Case, name: str, runtime: str) -> Path:
@@ -483,7 +568,9 @@ def _program(case: Case, name: str, runtime: str) -> Path:
 # ---------------------------------------------------------------------------------------------- rows
 
 
-def _rows(case: Case, runtimes: Sequence[str], times: dict, alone: dict, missing: dict, peak: dict) -> list[dict]:
+def _rows(
+    case: Case, runtimes: Sequence[str], times: dict, alone: dict, missing: dict, peak: dict
+) -> list[dict]:
     rows, outside = [], {stage: median(ms) for stage, ms in times[OUTSIDE].items()}
     for runtime in runtimes:
         row = {"model": case.model, "size": case.size, "runtime": runtime}
@@ -492,7 +579,12 @@ def _rows(case: Case, runtimes: Sequence[str], times: dict, alone: dict, missing
             rows.append({**row, "missing": why})
             continue
         key, reuse, masks = (median(times[runtime][name]) for name in ("key", "reuse", "masks"))
-        stages = {"features": reuse - masks, "instance decoder": key - reuse, "masks": masks, **outside}
+        stages = {
+            "features": reuse - masks,
+            "instance decoder": key - reuse,
+            "masks": masks,
+            **outside,
+        }
         rows.append({**row, **_row(times[runtime]["key"]), "reuse": _row(times[runtime]["reuse"]),
                      "mean_ms": {str(t): (key + (t - 1) * reuse) / t for t in INTERVALS}, "stages": stages,
                      "to_eager": key / median(times["eager"]["key"]) if "eager" in times else None,
@@ -503,7 +595,11 @@ def _rows(case: Case, runtimes: Sequence[str], times: dict, alone: dict, missing
 
 def _file_mb(case: Case, runtime: str) -> float:
     """Of the key program, or of the weights where there is none."""
-    path = _program(case, "key", runtime) if runtime in SUFFIXES else case.weights / "model.safetensors"
+    path = (
+        _program(case, "key", runtime)
+        if runtime in SUFFIXES
+        else case.weights / "model.safetensors"
+    )
     return (path.stat().st_size - (runtime == "lite") * BUNDLED * 3 * case.size**2) / 1e6
 
 
@@ -513,15 +609,31 @@ def _print(result: dict) -> None:
     for (model, size), rows in groupby(result["rows"], key=lambda row: (row["model"], row["size"])):
         rows = list(rows)
         there = [row for row in rows if "missing" not in row]
-        outside = [f"{stage} {there[0]['stages'][stage]:.1f} ms" for stage in ("upsampling", "drawing") if there]
+        outside = [
+            f"{stage} {there[0]['stages'][stage]:.1f} ms"
+            for stage in ("upsampling", "drawing")
+            if there
+        ]
         print(f"\n{model}, {size} x {size}; after every runtime: {', '.join(outside) or 'nothing'}")
         print(f"{'ms':12}" + "".join(f"{head:>9}" for head in heads))
         for row in rows:
-            print(f"{row['runtime']:12}" + (f"  missing: {row['missing']}" if "missing" in row else _cells(row)))
+            print(
+                f"{row['runtime']:12}"
+                + (f"  missing: {row['missing']}" if "missing" in row else _cells(row))
+            )
     device, peak, malloc = (result[name] for name in ("device", "peak", "malloc"))
-    print(f"\none thread of {device['cpu']}, governor {device['governor']}, load {device['load_average']} at the start")
-    print(f"peak {peak['gflop_s']:.0f} GFLOP/s, {peak['gb_s']:.0f} GB/s; malloc: {device['allocator']}")
-    print(", ".join(f"{name} {device[name]}" for name in ("torch", "executorch", "onnxruntime", "python", "os")))
+    print(
+        f"\none thread of {device['cpu']}, governor {device['governor']}, load {device['load_average']} at the start"
+    )
+    print(
+        f"peak {peak['gflop_s']:.0f} GFLOP/s, {peak['gb_s']:.0f} GB/s; malloc: {device['allocator']}"
+    )
+    print(
+        ", ".join(
+            f"{name} {device[name]}"
+            for name in ("torch", "executorch", "onnxruntime", "python", "os")
+        )
+    )
     differing = [row for row in result["rows"] if "difference" in row]
     if differing:
         worst = max(differing, key=lambda row: row["difference"])
@@ -529,7 +641,11 @@ def _print(result: dict) -> None:
             f"largest difference to eager {worst['difference']:.1e} ({worst['runtime']}, {worst['model']}, {worst['size']})"
         )
     _print_malloc(malloc)
-    print("took " + ", ".join(f"{what} {taken / 60:.1f}" for what, taken in result["seconds"].items()) + " minutes")
+    print(
+        "took "
+        + ", ".join(f"{what} {taken / 60:.1f}" for what, taken in result["seconds"].items())
+        + " minutes"
+    )
 
 
 def _cells(row: dict) -> str:

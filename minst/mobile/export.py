@@ -36,12 +36,21 @@ from torch import Tensor
 
 import minst
 from minst.mobile.programs import Program, largest_difference, make_programs
-from minst.mobile.runtime import FORMAT_VERSION, METADATA, METADATA_METHOD, SUFFIXES, load_program, sealed
+from minst.mobile.runtime import (
+    FORMAT_VERSION,
+    METADATA,
+    METADATA_METHOD,
+    SUFFIXES,
+    load_program,
+    sealed,
+)
 from minst.model import MobileInst
 
 __all__ = ["TOLERANCE", "export", "metadata", "parity", "write_program"]
 
-TOLERANCE = 1e-4  # largest difference allowed, relative to the largest value of an output (at least 1)
+TOLERANCE = (
+    1e-4  # largest difference allowed, relative to the largest value of an output (at least 1)
+)
 POSTPROCESSING = (
     "outside: score = sqrt(sigmoid(class) * sigmoid(objectness)), threshold, association between key frames, "
     "bilinear upsampling of the mask logits by 8 (align_corners false), cut at logit 0"
@@ -97,8 +106,16 @@ def metadata(program: Program, model: MobileInst, weights: str, size: tuple[int,
         "size": list(size),
         "classes": list(config.class_names) or [str(k) for k in range(config.num_classes)],
         "inputs": {name: list(value.shape) for name, value in program.inputs.items()},
-        "outputs": {name: list(x.shape) for name, x in zip(program.outputs, program.run(*program.inputs.values()))},
-        "normalisation": {"input": "RGB in [0, 1]", "inside": True, "mean": config.pixel_mean, "std": config.pixel_std},
+        "outputs": {
+            name: list(x.shape)
+            for name, x in zip(program.outputs, program.run(*program.inputs.values()))
+        },
+        "normalisation": {
+            "input": "RGB in [0, 1]",
+            "inside": True,
+            "mean": config.pixel_mean,
+            "std": config.pixel_std,
+        },
         "postprocessing": POSTPROCESSING,
         "token_stride": config.token_stride,
     }
@@ -111,7 +128,9 @@ def parity(path: str | Path, eager: Program, tolerance: float = TOLERANCE) -> di
     """
     loaded, worst = load_program(path), dict.fromkeys(eager.outputs, 0.0)
     for example in eager.examples:
-        for name, want, got in zip(eager.outputs, eager.run(*example.values()), loaded(*example.values())):
+        for name, want, got in zip(
+            eager.outputs, eager.run(*example.values()), loaded(*example.values())
+        ):
             if got.shape != want.shape or not torch.isfinite(got).all():
                 raise ValueError(
                     f"export: {name} is {tuple(got.shape)} in the file, {tuple(want.shape)} eagerly, or not finite"
@@ -142,7 +161,9 @@ def bundle(module: torch.jit.ScriptModule, examples: list[dict[str, Tensor]]) ->
     """Put the examples into a TorchScript module: a benchmarker then runs on real frames instead of ones."""
     from torch.utils import bundled_inputs
 
-    packed = [tuple(_packed(name, value) for name, value in example.items()) for example in examples]
+    packed = [
+        tuple(_packed(name, value) for name, value in example.items()) for example in examples
+    ]
     with _quiet():
         bundled_inputs.augment_model_with_bundled_inputs(module, packed)
 
@@ -196,7 +217,9 @@ def _executorch(program: Program, about: dict, path: Path) -> None:
 
         graph = torch.export.export(program.module, tuple(program.inputs.values()))
         edge = to_edge_transform_and_lower(
-            graph, partitioner=[XnnpackPartitioner()], constant_methods={METADATA_METHOD: json.dumps(about)}
+            graph,
+            partitioner=[XnnpackPartitioner()],
+            constant_methods={METADATA_METHOD: json.dumps(about)},
         )
         path.write_bytes(sealed(bytes(edge.to_executorch().buffer)))
 
@@ -255,7 +278,15 @@ def _quiet() -> Iterator[None]:
     """The exporters' warnings are about their own insides: deprecated names, shapes that a trace makes constant."""
     loggers = [
         logging.getLogger(name)
-        for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "torchao", "executorch", "root")
+        for name in (
+            "torch",
+            "torch.onnx",
+            "torch.export",
+            "onnxscript",
+            "torchao",
+            "executorch",
+            "root",
+        )
     ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

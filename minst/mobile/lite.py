@@ -61,9 +61,15 @@ def bench_lite(
     Raises FileNotFoundError; ValueError for numbers out of range and for what the runner says of model and inputs;
     ImportError as `compile_benchmark` where compiled is True.
     """
-    for name, value, least in (("warmup", warmup, 0), ("iterations", iterations, 1), ("threads", threads, 1)):
+    for name, value, least in (
+        ("warmup", warmup, 0),
+        ("iterations", iterations, 1),
+        ("threads", threads, 1),
+    ):
         if type(value) is not int or value < least:
-            raise ValueError(f"bench: {name} is {value!r}; it must be a whole number of at least {least}")
+            raise ValueError(
+                f"bench: {name} is {value!r}; it must be a whole number of at least {least}"
+            )
     if bundled == (input_dims is not None):
         raise ValueError("bench: give input_dims when bundled is False, and only then")
     if not Path(path).is_file():
@@ -77,7 +83,12 @@ def bench_lite(
         flags += [f"--input_dims={input_dims}", f"--input_type={types}"]
     program = _program(compiled)
     log = _run(program or [sys.executable, "-m", "minst.mobile.lite"], flags)
-    return {"runner": SOURCE.name if program else "python", **_figures(log), "threads": threads, "log": log}
+    return {
+        "runner": SOURCE.name if program else "python",
+        **_figures(log),
+        "threads": threads,
+        "log": log,
+    }
 
 
 def compile_benchmark(force: bool = False, cache: str | Path | None = None) -> Path:
@@ -87,22 +98,41 @@ def compile_benchmark(force: bool = False, cache: str | Path | None = None) -> P
     where that is set, else g++, clang++ or c++. Raises ImportError without one that works, saying what to install, and
     OSError where the cache cannot be written.
     """
-    cache = Path(cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "minst")
-    folder = Path(torch.__file__).parent  # a program finds its libraries there, so another venv needs another program
-    key = hashlib.sha256(SOURCE.read_bytes() + f"{folder} {platform.machine()}".encode()).hexdigest()[:12]
+    cache = Path(
+        cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "minst"
+    )
+    folder = Path(
+        torch.__file__
+    ).parent  # a program finds its libraries there, so another venv needs another program
+    key = hashlib.sha256(
+        SOURCE.read_bytes() + f"{folder} {platform.machine()}".encode()
+    ).hexdigest()[:12]
     program = cache.absolute() / f"lite_benchmark-{torch.__version__}-{key}"
     if program.is_file() and not force:
         return program
     compiler = _compiler()
     cache.mkdir(parents=True, exist_ok=True)
     print(
-        f"compiling {SOURCE.name} with {compiler[0]}, once for torch {torch.__version__}: some 10 to 20 s", flush=True
+        f"compiling {SOURCE.name} with {compiler[0]}, once for torch {torch.__version__}: some 10 to 20 s",
+        flush=True,
     )
     with tempfile.TemporaryDirectory(dir=program.parent) as new:
         made = Path(new) / program.name
         # C++20 as torch's own builder of extensions
-        command = [*compiler, "-O2", "-std=c++20", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"]
-        command += ["-isystem", str(folder / "include"), str(SOURCE), "-o", str(made), f"-L{folder / 'lib'}"]
+        command = [
+            *compiler,
+            "-O2",
+            "-std=c++20",
+            f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+        ]
+        command += [
+            "-isystem",
+            str(folder / "include"),
+            str(SOURCE),
+            "-o",
+            str(made),
+            f"-L{folder / 'lib'}",
+        ]
         command += ["-ltorch_cpu", "-lc10", "-Xlinker", "-rpath", "-Xlinker", str(folder / "lib")]
         for step in (command, [str(made), "--help"]):  # it must also find its libraries
             done = subprocess.run(step, capture_output=True, text=True, errors="replace")
@@ -114,9 +144,17 @@ def compile_benchmark(force: bool = False, cache: str | Path | None = None) -> P
 
 def _compiler() -> list[str]:
     wanted = shlex.split(os.environ.get("CXX", ""))  # may be "ccache g++"
-    found = [words for words in ([wanted] if wanted else [["g++"], ["clang++"], ["c++"]]) if shutil.which(words[0])]
+    found = [
+        words
+        for words in ([wanted] if wanted else [["g++"], ["clang++"], ["c++"]])
+        if shutil.which(words[0])
+    ]
     if not found:
-        looked = f"$CXX is {wanted[0]!r}, which is not on PATH" if wanted else "none of g++, clang++, c++ is on PATH"
+        looked = (
+            f"$CXX is {wanted[0]!r}, which is not on PATH"
+            if wanted
+            else "none of g++, clang++, c++ is on PATH"
+        )
         raise ImportError(f"{SOURCE.name} needs a C++ compiler: {looked}; {INSTALL}")
     return found[0]
 
@@ -148,13 +186,20 @@ def _say_once(text: str) -> None:
 
 def _run(program: list[str], flags: list[str]) -> str:
     """What a benchmarker prints; ValueError with its last words where it fails."""
-    places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]  # the same minst there
+    places = [
+        str(Path(__file__).resolve().parents[2]),
+        os.environ.get("PYTHONPATH", ""),
+    ]  # the same minst there
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
-    done = subprocess.run([*program, *flags], capture_output=True, text=True, errors="replace", env=environment)
+    done = subprocess.run(
+        [*program, *flags], capture_output=True, text=True, errors="replace", env=environment
+    )
     if done.returncode:
         signal = f"it was ended by signal {-done.returncode}; do number, shape and type of its inputs fit the model?"
         said = done.stderr.strip().splitlines()[-1:] or [""]
-        raise ValueError(f"bench: {signal if done.returncode < 0 else said[0].partition(': ')[2]} ({flags[0]})")
+        raise ValueError(
+            f"bench: {signal if done.returncode < 0 else said[0].partition(': ')[2]} ({flags[0]})"
+        )
     return done.stdout
 
 
@@ -176,7 +221,11 @@ def _benchmark(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     module = _load(options.model)
     load_us = 1e6 * (time.perf_counter() - start)
-    inputs = _ones(options) if options.use_bundled_input < 0 else _bundled(module, options.use_bundled_input)
+    inputs = (
+        _ones(options)
+        if options.use_bundled_input < 0
+        else _bundled(module, options.use_bundled_input)
+    )
     times = []
 
     def run() -> None:
@@ -194,10 +243,17 @@ def _benchmark(options: argparse.Namespace) -> None:
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     main = times[options.warmup :]
     for us in main if options.report_pep == "true" else []:
-        print(f'PyTorchObserver {{"type": "NET", "unit": "us", "metric": "latency", "value": "{int(us)}"}}')
+        print(
+            f'PyTorchObserver {{"type": "NET", "unit": "us", "metric": "latency", "value": "{int(us)}"}}'
+        )
     mean = 1e6 * wall / options.iter
     print(f"Main run finished. Microseconds per iter: {mean:g}. Iters per second: {1e6 / mean:g}")
-    ours = {"load_us": load_us, "first_run_us": times[0], "peak_bytes": _peak_bytes(), "cores": cpu / wall}
+    ours = {
+        "load_us": load_us,
+        "first_run_us": times[0],
+        "peak_bytes": _peak_bytes(),
+        "cores": cpu / wall,
+    }
     print(f"minst: {json.dumps({**ours, 'iterations_us': main})}")
 
 
@@ -207,7 +263,9 @@ def _ones(options: argparse.Namespace) -> list[torch.Tensor]:
         raise ValueError(f"--input_dims has {len(dims)} input(s), --input_type {len(types)}")
     for name, allowed in ((name, TYPES) for name in types if name not in TYPES):
         raise ValueError(f"--input_type: {name!r} must be {', '.join(allowed)}")
-    for text in (text for shape in dims for text in shape.split(",") if not text.isdecimal() or int(text) < 1):
+    for text in (
+        text for shape in dims for text in shape.split(",") if not text.isdecimal() or int(text) < 1
+    ):
         raise ValueError(f"--input_dims: {text!r} must be a whole number of at least 1")
     return [torch.ones([int(n) for n in d.split(",")], dtype=TYPES[t]) for d, t in zip(dims, types)]
 
@@ -224,7 +282,9 @@ def _load(path: str):
 
 def _bundled(module, index: int) -> tuple[torch.Tensor, ...]:
     if not module.find_method("get_all_bundled_inputs"):
-        raise ValueError("the model has no bundled inputs; export it with them, or give --input_dims and --input_type")
+        raise ValueError(
+            "the model has no bundled inputs; export it with them, or give --input_dims and --input_type"
+        )
     bundled = module.run_method("get_all_bundled_inputs")
     if index >= len(bundled):
         raise ValueError(f"--use_bundled_input {index}: the model has {len(bundled)}, from 0")
@@ -233,8 +293,14 @@ def _bundled(module, index: int) -> tuple[torch.Tensor, ...]:
 
 def _peak_bytes() -> int:
     status = Path("/proc/self/status")
-    if status.is_file():  # not ru_maxrss: on Linux that starts with the size of the process that started this one
-        return 1024 * sum(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    if (
+        status.is_file()
+    ):  # not ru_maxrss: on Linux that starts with the size of the process that started this one
+        return 1024 * sum(
+            int(line.split()[1])
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
     try:
         import resource
     except ImportError:  # Windows
@@ -246,7 +312,12 @@ def _main() -> None:
     parser = argparse.ArgumentParser("minst.mobile.lite")
     for name in ("model", "input_dims", "input_type", "report_pep"):
         parser.add_argument(f"--{name}", default="")
-    for name, default in {"use_bundled_input": -1, "warmup": 0, "iter": 10, "pthreadpool_size": 1}.items():
+    for name, default in {
+        "use_bundled_input": -1,
+        "warmup": 0,
+        "iter": 10,
+        "pthreadpool_size": 1,
+    }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     try:
         _benchmark(parser.parse_args())

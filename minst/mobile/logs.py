@@ -30,13 +30,18 @@ _NUMBER = r"([-+.\w]+)"  # C++ also prints 1.02e+06, inf and nan
 _LINES = {
     (SPEED, "start"): r"Starting benchmark\.",
     (SPEED, "main"): r"Main runs\.",
-    (SPEED, "time"): rf'PyTorchObserver\s*{{.*"unit": "us".*"metric": "latency".*"value": "{_NUMBER}"\s*}}',
+    (
+        SPEED,
+        "time",
+    ): rf'PyTorchObserver\s*{{.*"unit": "us".*"metric": "latency".*"value": "{_NUMBER}"\s*}}',
     (SPEED, "end"): rf"Main run finished\. Microseconds per iter: {_NUMBER}\. Iters per second",
     (RUNNER, "start"): r"Model file .* is loaded\.",
     (RUNNER, "time"): rf"Iteration \d+ of \d+: {_NUMBER} ms$",
     (RUNNER, "end"): rf"Model executed successfully (\d+) time\(s\) in {_NUMBER} ms\.",
 }
-_CUT = r"PyTorchObserver|Microseconds per iter|executed successfully \d+ time"  # and none of the above
+_CUT = (
+    r"PyTorchObserver|Microseconds per iter|executed successfully \d+ time"  # and none of the above
+)
 _CRASH = (
     r"segmentation fault|CANNOT LINK|permission denied|aborted|illegal instruction|bus error|killed|fatal signal"
     r"|terminating|uncaught exception|not executable|exec format error|inaccessible or not found|no such file"
@@ -61,7 +66,9 @@ def parse_log(text: str, warmup: int = 5) -> dict:
         raise ValueError(f"log: warmup is {warmup!r}; it must be a whole number of at least 0")
     lines = [line.strip() for line in text.splitlines()]  # adb may end them with \r\n or \r\r\n
     if not any(lines):
-        raise ValueError("log: it is empty; the benchmarker wrote nothing, or its output went elsewhere (2>&1)")
+        raise ValueError(
+            "log: it is empty; the benchmarker wrote nothing, or its output went elsewhere (2>&1)"
+        )
     program, found = _runs(lines)
     runs = [_speed_run(*run) for run in found] if program == SPEED else _runner_runs(found, warmup)
     times = [ms for run in runs for ms in run["times_ms"]]
@@ -85,22 +92,36 @@ def report_log(parsed: dict) -> str:
     columns = {"iterations": "iterations", "median": "median_ms", "p95": "p95_ms", "spread": "spread_ms",
                "mean": "mean_ms", "first": "first_ms"}  # fmt: skip
     runs = parsed["runs"]
-    rows = [(f"run {i}", run) for i, run in enumerate(runs, 1)] + ([("all", parsed)] if len(runs) > 1 else [])
+    rows = [(f"run {i}", run) for i, run in enumerate(runs, 1)] + (
+        [("all", parsed)] if len(runs) > 1 else []
+    )
     said = [f"{parsed['format'] + ', ms':26}" + "".join(f"{heading:>11}" for heading in columns)]
-    said += [f"{name:26}" + "".join(f"{_cell(row.get(key)):>11}" for key in columns.values()) for name, row in rows]
+    said += [
+        f"{name:26}" + "".join(f"{_cell(row.get(key)):>11}" for key in columns.values())
+        for name, row in rows
+    ]
     if parsed["run_spread_ms"] is not None:
         said.append(f"from run to run: {parsed['run_spread_ms']:.2f} ms")
     if parsed["median_ms"] is None:
         more = "--report_pep=true" if parsed["format"] == SPEED else "a newer executor_runner"
-        said.append(f"a mean alone: the log tells no single times, so there is no median ({more} would tell them)")
+        said.append(
+            f"a mean alone: the log tells no single times, so there is no median ({more} would tell them)"
+        )
     if parsed["cold"]:
-        said.append("the first, cold execution is in the mean: run it once more with fewer executions to take it off")
+        said.append(
+            "the first, cold execution is in the mean: run it once more with fewer executions to take it off"
+        )
     return "\n".join(said)
 
 
 def _runs(lines: list[str]) -> tuple[str, list[tuple[tuple[str, ...], list[float]]]]:
     """The program that wrote the log, and of each of its runs what its last line says and the times before it."""
-    programs, found, times, state = set(), [], [], None  # state: the last event of a run that is not over
+    programs, found, times, state = (
+        set(),
+        [],
+        [],
+        None,
+    )  # state: the last event of a run that is not over
     for i, line in enumerate(lines):
         program, event, values = _event(line)
         if not event:
@@ -117,7 +138,9 @@ def _runs(lines: list[str]) -> tuple[str, list[tuple[tuple[str, ...], list[float
     if state or not found:
         _interrupted(lines, state)
     if len(programs) > 1:
-        raise ValueError("log: two programs wrote it, speed_benchmark_torch and executor_runner; parse one at a time")
+        raise ValueError(
+            "log: two programs wrote it, speed_benchmark_torch and executor_runner; parse one at a time"
+        )
     return programs.pop(), found
 
 
@@ -136,9 +159,13 @@ def _interrupted(lines: list[str], state: str | None) -> None:
     if crash:  # "Aborted" often follows the line that says why
         raise ValueError(f"log: the benchmarker failed: {' / '.join(crash[-2:])!r}")
     if state is None:
-        raise ValueError(f"log: neither {SPEED} nor {RUNNER} wrote this; it begins {next(filter(None, lines))[:80]!r}")
+        raise ValueError(
+            f"log: neither {SPEED} nor {RUNNER} wrote this; it begins {next(filter(None, lines))[:80]!r}"
+        )
     where = "in its warm-up or while loading" if state == "start" else "in its main runs"
-    raise ValueError(f"log: the benchmarker was interrupted {where}; the line with the result is missing")
+    raise ValueError(
+        f"log: the benchmarker was interrupted {where}; the line with the result is missing"
+    )
 
 
 def _number(text: str, line: str) -> float:
@@ -147,7 +174,9 @@ def _number(text: str, line: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise ValueError(f"log: {text!r} is no time; were there 0 iterations? the line is {line[:120]!r}")
+        raise ValueError(
+            f"log: {text!r} is no time; were there 0 iterations? the line is {line[:120]!r}"
+        )
     return value
 
 
@@ -169,10 +198,16 @@ def _runner_runs(found: list[tuple[tuple[str, float], list[float]]], warmup: int
         if count <= warmup:
             colds.append(cold)
         elif times:
-            runs.append(_run(count - warmup, fmean(times[warmup:]), times[warmup:], times[0], cold=not warmup))
+            runs.append(
+                _run(
+                    count - warmup, fmean(times[warmup:]), times[warmup:], times[0], cold=not warmup
+                )
+            )
         elif warmup and before and before[0] == warmup:
             if total <= before[1]:
-                raise ValueError(f"log: {count} executions took no longer than {warmup} before: a busy device; repeat")
+                raise ValueError(
+                    f"log: {count} executions took no longer than {warmup} before: a busy device; repeat"
+                )
             runs.append(_run(count - warmup, (total - before[1]) / (count - warmup), [], None))
         else:
             runs.append(cold)
@@ -180,7 +215,9 @@ def _runner_runs(found: list[tuple[tuple[str, float], list[float]]], warmup: int
     return runs or colds
 
 
-def _run(iterations: int | None, mean: float, times: list[float], first: float | None, cold: bool = False) -> dict:
+def _run(
+    iterations: int | None, mean: float, times: list[float], first: float | None, cold: bool = False
+) -> dict:
     return {"iterations": iterations, "mean_ms": mean, **_spread(times), "times_ms": times, "first_ms": first,
             "cold": cold}  # fmt: skip
 
@@ -188,7 +225,11 @@ def _run(iterations: int | None, mean: float, times: list[float], first: float |
 def _spread(times: list[float]) -> dict:
     if not times:
         return dict.fromkeys(("median_ms", "p95_ms", "spread_ms"))
-    return {"median_ms": median(times), "p95_ms": float(np.percentile(times, 95)), "spread_ms": max(times) - min(times)}
+    return {
+        "median_ms": median(times),
+        "p95_ms": float(np.percentile(times, 95)),
+        "spread_ms": max(times) - min(times),
+    }
 
 
 def _cell(value: float | int | None) -> str:

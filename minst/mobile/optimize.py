@@ -121,11 +121,17 @@ def print_steps(rows: list[dict]) -> None:
     """The rows of `optimize_step_by_step` as a table."""
     width = max(len(row["pass"]) for row in rows)
     kinds = [*KINDS, "total"]
-    print(f"{'':{width}}" + "".join(f"{kind:>{len(kind) + 2}}" for kind in kinds) + "  difference        ms")
+    print(
+        f"{'':{width}}"
+        + "".join(f"{kind:>{len(kind) + 2}}" for kind in kinds)
+        + "  difference        ms"
+    )
     for row in rows:
         nodes = row["nodes"] or dict.fromkeys(kinds, "")
         counts = "".join(f"{nodes[kind]:>{len(kind) + 2}}" for kind in kinds)
-        print(f"{row['pass']:{width}}{counts}{row['largest_difference']:12.1e}{row['median_ms']:10.2f}")
+        print(
+            f"{row['pass']:{width}}{counts}{row['largest_difference']:12.1e}{row['median_ms']:10.2f}"
+        )
     for row in rows:
         print(f"{row['pass']}: {row['what']}")
 
@@ -133,7 +139,9 @@ def print_steps(rows: list[dict]) -> None:
 def count_nodes(module: torch.jit.ScriptModule) -> dict[str, int]:
     """How many operations of every kind of `KINDS` a frozen module's graph holds, and all ("total")."""
     found = Counter(node.kind() for node in _nodes(module.graph))
-    return {kind: sum(found[name] for name in names) for kind, names in KINDS.items()} | {"total": found.total()}
+    return {kind: sum(found[name] for name in names) for kind, names in KINDS.items()} | {
+        "total": found.total()
+    }
 
 
 def _steps(program: Program) -> list[tuple[str, str, nn.Module]]:
@@ -147,12 +155,23 @@ def _steps(program: Program) -> list[tuple[str, str, nn.Module]]:
         ("eager", "PyTorch as it is", program.module),
         ("traced", "one graph with constant weights, no pass yet", _optimized(plain, [])),
         (first, PASSES[first], _optimized(plain, [first])),
-        ("fuse()", "batch norms folded by minst before tracing, in place of that pass", _optimized(fused, [])),
+        (
+            "fuse()",
+            "batch norms folded by minst before tracing, in place of that pass",
+            _optimized(fused, []),
+        ),
     ]
     for i, name in enumerate(others, 1):
         steps.append((f"+ {name}", PASSES[name], _optimized(fused, others[:i])))
     turned = trace(channels_last_frame(folded))
-    return [*steps, ("+ channels-last frame", "turns the frame to NHWC once, for all convolutions", optimize(turned))]
+    return [
+        *steps,
+        (
+            "+ channels-last frame",
+            "turns the frame to NHWC once, for all convolutions",
+            optimize(turned),
+        ),
+    ]
 
 
 def _optimized(module: torch.jit.ScriptModule, passes: list[str]) -> torch.jit.ScriptModule:
@@ -160,7 +179,9 @@ def _optimized(module: torch.jit.ScriptModule, passes: list[str]) -> torch.jit.S
     from torch.utils.mobile_optimizer import MobileOptimizerType, optimize_for_mobile
 
     check_xnnpack()
-    return optimize_for_mobile(module, {getattr(MobileOptimizerType, name) for name in PASSES if name not in passes})
+    return optimize_for_mobile(
+        module, {getattr(MobileOptimizerType, name) for name in PASSES if name not in passes}
+    )
 
 
 def _nodes(block):

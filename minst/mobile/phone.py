@@ -97,21 +97,37 @@ def phone_commands(
     names = [f"round-{i}.log" for i in range(1, rounds + 1)]
     mask = "MASK" if core is None else f"{1 << core:x}"
     commands = [
-        PhoneCommand((*adb, "shell", f"mkdir -p {shlex.quote(remote)}"), "a folder that needs no root", "push"),
+        PhoneCommand(
+            (*adb, "shell", f"mkdir -p {shlex.quote(remote)}"),
+            "a folder that needs no root",
+            "push",
+        ),
         PhoneCommand((*adb, "push", _here(binary), there[0]), "the benchmarker", "push"),
         PhoneCommand((*adb, "push", _here(model), there[1]), "the model", "push"),
-        PhoneCommand((*adb, "shell", f"chmod 755 {shlex.quote(there[0])}"), "make it a program", "push"),
-        PhoneCommand((*adb, "shell", _RECORD), "which phone, which cores, governor, how warm", "record"),
+        PhoneCommand(
+            (*adb, "shell", f"chmod 755 {shlex.quote(there[0])}"), "make it a program", "push"
+        ),
+        PhoneCommand(
+            (*adb, "shell", _RECORD), "which phone, which cores, governor, how warm", "record"
+        ),
     ]
     for i, name in enumerate(names):
         if i and cooldown_s:
             commands.append(PhoneCommand(("sleep", str(cooldown_s)), "cool down", "cool"))
         line = f"cd {shlex.quote(remote)} || exit 1; {_RUN[runner](binary.name, model.name, mask, warmup, iterations, name)}"
         commands += [
-            PhoneCommand((*adb, "shell", line), f"round {i + 1} of {rounds}: one thread on one core", "run"),
-            PhoneCommand((*adb, "pull", f"{remote.rstrip('/')}/{name}", _here(Path(logs) / name)), "its log", "pull"),
+            PhoneCommand(
+                (*adb, "shell", line), f"round {i + 1} of {rounds}: one thread on one core", "run"
+            ),
+            PhoneCommand(
+                (*adb, "pull", f"{remote.rstrip('/')}/{name}", _here(Path(logs) / name)),
+                "its log",
+                "pull",
+            ),
         ]
-    files = " ".join(shlex.quote(path) for path in (*there, *(f"{remote.rstrip('/')}/{name}" for name in names)))
+    files = " ".join(
+        shlex.quote(path) for path in (*there, *(f"{remote.rstrip('/')}/{name}" for name in names))
+    )
     clean = f"rm -f {files}; rmdir {shlex.quote(remote)} 2>/dev/null; true"
     return [*commands, PhoneCommand((*adb, "shell", _RECORD), "how warm it is now", "record"),
             PhoneCommand((*adb, "shell", clean), "leave nothing behind", "clean")]  # fmt: skip
@@ -141,14 +157,26 @@ def bench_phone(
     "serial", "core", "device", "after" (records), "settings"; a dry run returns {"commands": [one line each]}.
     Raises ValueError for wrong arguments and for a log without a result, OSError for files, adb and the phone.
     """
-    runner = runner or ("executor_runner" if Path(model).suffix == ".pte" else "speed_benchmark_torch")
-    settings = dict(warmup=warmup, iterations=iterations, rounds=rounds, cooldown_s=cooldown_s, remote=remote)
-    arguments = {"model": model, "runner": runner, "binary": binary or runner, "serial": serial, "core": core}
+    runner = runner or (
+        "executor_runner" if Path(model).suffix == ".pte" else "speed_benchmark_torch"
+    )
+    settings = dict(
+        warmup=warmup, iterations=iterations, rounds=rounds, cooldown_s=cooldown_s, remote=remote
+    )
+    arguments = {
+        "model": model,
+        "runner": runner,
+        "binary": binary or runner,
+        "serial": serial,
+        "core": core,
+    }
     commands = phone_commands(**arguments, logs=logs or ".", **settings)
     if dry_run:
         return _print_commands(commands, runner, binary)
     _check_files(Path(model), runner, binary)
-    arguments["serial"] = serial = _choose_device(serial or os.environ.get("ANDROID_SERIAL"), timeout_s)
+    arguments["serial"] = serial = _choose_device(
+        serial or os.environ.get("ANDROID_SERIAL"), timeout_s
+    )
     with tempfile.TemporaryDirectory() as folder:
         if logs:
             Path(logs).mkdir(parents=True, exist_ok=True)
@@ -173,7 +201,9 @@ def _run_torch(binary: str, model: str, mask: str, warmup: int, iterations: int,
     )
 
 
-def _run_executorch(binary: str, model: str, mask: str, warmup: int, iterations: int, log: str) -> str:
+def _run_executorch(
+    binary: str, model: str, mask: str, warmup: int, iterations: int, log: str
+) -> str:
     """No warm-up flag: once with `warmup` executions, once with so many more; see minst.mobile.logs.
 
     The program writes to stderr or, with Android's platform layer, to logcat: that of its own process is appended.
@@ -189,7 +219,14 @@ def _run_executorch(binary: str, model: str, mask: str, warmup: int, iterations:
 _RUN = {"speed_benchmark_torch": _run_torch, "executor_runner": _run_executorch}
 
 
-def _check(model: Path, runner: str, binary: Path, core: int | None, remote: str, **numbers: tuple[int, int]) -> None:
+def _check(
+    model: Path,
+    runner: str,
+    binary: Path,
+    core: int | None,
+    remote: str,
+    **numbers: tuple[int, int],
+) -> None:
     if runner not in _RUN:
         raise ValueError(f"phone: runner is {runner!r}; choose one of {', '.join(_RUN)}")
     if model.suffix != _ENDING[runner]:
@@ -197,17 +234,25 @@ def _check(model: Path, runner: str, binary: Path, core: int | None, remote: str
             f"phone: {runner} loads {_ENDING[runner]}, not {model.name!r}; `minst export` writes both kinds"
         )
     if model.name == binary.name:
-        raise ValueError(f"phone: model and benchmarker are both called {model.name!r}; rename one of them")
+        raise ValueError(
+            f"phone: model and benchmarker are both called {model.name!r}; rename one of them"
+        )
     if not remote.startswith("/") or not remote.strip("/"):
-        raise ValueError(f"phone: remote is {remote!r}; it must be a folder below / such as {REMOTE}")
+        raise ValueError(
+            f"phone: remote is {remote!r}; it must be a folder below / such as {REMOTE}"
+        )
     for name, (value, least) in {**numbers, "core": (0 if core is None else core, 0)}.items():
         if type(value) is not int or value < least:
-            raise ValueError(f"phone: {name} is {value!r}; it must be a whole number of at least {least}")
+            raise ValueError(
+                f"phone: {name} is {value!r}; it must be a whole number of at least {least}"
+            )
 
 
 def _check_files(model: Path, runner: str, binary: str | Path | None) -> None:
     if not model.is_file():
-        raise FileNotFoundError(errno.ENOENT, "no such model; `minst export` writes one", str(model))
+        raise FileNotFoundError(
+            errno.ENOENT, "no such model; `minst export` writes one", str(model)
+        )
     if binary is None or not Path(binary).is_file():
         raise OSError(
             f"phone: {binary or runner} is not there (--binary FILE); to build it for a phone: {BUILD[runner]}"
@@ -222,7 +267,9 @@ def _here(path: Path) -> str:
 def _adb(argv: tuple[str, ...], timeout_s: float) -> str:
     """Run adb; what it printed. Raises OSError with its last words."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout_s)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, errors="replace", timeout=timeout_s
+        )
     except FileNotFoundError:
         raise OSError(
             "adb is not on PATH: install Android's platform-tools (`apt install adb`, `brew install "
@@ -233,7 +280,9 @@ def _adb(argv: tuple[str, ...], timeout_s: float) -> str:
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
         more = "; make room on the phone" if "space" in said.lower() else ""
-        raise OSError(f"phone: `adb {argv[3] if len(argv) > 3 else argv[-1]}` failed ({done.returncode}): {said}{more}")
+        raise OSError(
+            f"phone: `adb {argv[3] if len(argv) > 3 else argv[-1]}` failed ({done.returncode}): {said}{more}"
+        )
     return done.stdout
 
 
@@ -245,15 +294,23 @@ def _choose_device(serial: str | None, timeout_s: float) -> str:
     )
     ready = [name for name, state in listed.items() if state.strip() == "device"]
     if serial and serial not in listed:
-        raise ValueError(f"phone: adb does not see {serial!r}; it sees {', '.join(listed) or 'no device'}")
+        raise ValueError(
+            f"phone: adb does not see {serial!r}; it sees {', '.join(listed) or 'no device'}"
+        )
     if serial is None and len(ready) > 1:
-        raise ValueError(f"phone: {len(ready)} devices; say which with --serial: {', '.join(ready)}")
+        raise ValueError(
+            f"phone: {len(ready)} devices; say which with --serial: {', '.join(ready)}"
+        )
     if not listed:
-        raise OSError("phone: adb sees no device: plug it in, switch on USB debugging in its developer options")
+        raise OSError(
+            "phone: adb sees no device: plug it in, switch on USB debugging in its developer options"
+        )
     chosen = serial or (ready or list(listed))[0]
     if chosen not in ready:
         mend = (
-            "allow USB debugging on its screen" if "unauthorized" in listed[chosen] else "unplug it, plug it in again"
+            "allow USB debugging on its screen"
+            if "unauthorized" in listed[chosen]
+            else "unplug it, plug it in again"
         )
         raise OSError(f"phone: {chosen} is {listed[chosen].strip()!r}; {mend}")
     return chosen
@@ -294,9 +351,13 @@ def _check_log(text: str, warmup: int, number: int, failure: str) -> None:
     try:
         parse_log(text, warmup)
     except ValueError as error:
-        raise ValueError(f"phone: round {number}{failure}: {str(error).removeprefix('log: ')}") from None
+        raise ValueError(
+            f"phone: round {number}{failure}: {str(error).removeprefix('log: ')}"
+        ) from None
     if failure:
-        raise ValueError(f"phone: round {number}{failure}; what its log holds up to there is not counted")
+        raise ValueError(
+            f"phone: round {number}{failure}; what its log holds up to there is not counted"
+        )
 
 
 def _adb_quietly(argv: tuple[str, ...], timeout_s: float) -> None:
@@ -309,7 +370,9 @@ def _adb_quietly(argv: tuple[str, ...], timeout_s: float) -> None:
 def _parse_record(text: str) -> dict:
     """{"manufacturer", "model", ..., "cores": {number: {"max_mhz", "governor"}}, "celsius": {zone: degrees}}."""
     said = dict(line.strip().split("=", 1) for line in text.splitlines() if "=" in line)
-    record = {key.removeprefix("ro."): value for key, value in said.items() if key.startswith("ro.")}
+    record = {
+        key.removeprefix("ro."): value for key, value in said.items() if key.startswith("ro.")
+    }
     cores, zones = {}, {}
     for path, value in said.items():
         core = re.search(r"/cpu(\d+)/cpufreq/(\w+)$", path)
@@ -317,13 +380,19 @@ def _parse_record(text: str) -> dict:
             cores.setdefault(core[1], {})["max_mhz"] = int(value) // 1000
         elif core and core[2] == "scaling_governor" and value:
             cores.setdefault(core[1], {})["governor"] = value
-        elif path.endswith("/temp") and value.isdigit() and 1000 < int(value) < 150_000:  # a thousandth of a degree
-            zones[said.get(path.removesuffix("temp") + "type") or path.split("/")[-2]] = int(value) / 1000
+        elif (
+            path.endswith("/temp") and value.isdigit() and 1000 < int(value) < 150_000
+        ):  # a thousandth of a degree
+            zones[said.get(path.removesuffix("temp") + "type") or path.split("/")[-2]] = (
+                int(value) / 1000
+            )
     return {**record, "cores": cores, "celsius": zones}
 
 
 def _big_core(device: dict) -> int:
-    speeds = {int(core): about["max_mhz"] for core, about in device["cores"].items() if "max_mhz" in about}
+    speeds = {
+        int(core): about["max_mhz"] for core, about in device["cores"].items() if "max_mhz" in about
+    }
     if not speeds:
         raise ValueError(
             "phone: it does not tell how fast its cores are; choose one with --core, often 7 is the big one"
@@ -352,7 +421,9 @@ def _print_commands(commands: list[PhoneCommand], runner: str, binary: str | Pat
     if any(" -s SERIAL " in line for line in lines):
         print("# SERIAL: as `adb devices` lists it")
     if any("taskset MASK" in line for line in lines):
-        print("# MASK: 1 << core, hexadecimal, of the core whose cpuinfo_max_freq is highest (core 7: 80)")
+        print(
+            "# MASK: 1 << core, hexadecimal, of the core whose cpuinfo_max_freq is highest (core 7: 80)"
+        )
     for line, command in zip(lines, commands):
         print(f"# {command.why}\n{line}")
     return {"commands": lines}

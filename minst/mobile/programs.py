@@ -30,7 +30,14 @@ from minst.config import MobileInstConfig
 from minst.model import PAD_MULTIPLE, MobileInst, apply_kernels, image_to_batch
 from minst.samples import load_sample
 
-__all__ = ["PARTS", "Program", "largest_difference", "make_programs", "real_frames", "settled_model"]
+__all__ = [
+    "PARTS",
+    "Program",
+    "largest_difference",
+    "make_programs",
+    "real_frames",
+    "settled_model",
+]
 
 PARTS = {"full": ("key", "reuse"), "features": ("features",), "masks": ("masks",)}
 
@@ -112,7 +119,9 @@ class Program(NamedTuple):
         return (out,) if isinstance(out, Tensor) else tuple(out)
 
 
-def make_programs(model: MobileInst, size: tuple[int, int], part: str = "full", frames: int = 3) -> list[Program]:
+def make_programs(
+    model: MobileInst, size: tuple[int, int], part: str = "full", frames: int = 3
+) -> list[Program]:
     """The programs of `part` for frames of `size` (H, W), in eval mode, with so many real frames as examples.
 
     `model` is not changed and not copied. Raises ValueError for an unknown part or a size below 64 x 64.
@@ -130,9 +139,13 @@ def make_programs(model: MobileInst, size: tuple[int, int], part: str = "full", 
     frame = [{"frame": image[None]} for image in images]
     made = {
         "key": lambda: Program("key", KeyFrame(model).eval(), frame),
-        "reuse": lambda: Program("reuse", ReuseFrame(model).eval(), [{**f, "kernels": kernels} for f in frame]),
+        "reuse": lambda: Program(
+            "reuse", ReuseFrame(model).eval(), [{**f, "kernels": kernels} for f in frame]
+        ),
         "features": lambda: Program("features", Features(model).eval(), frame),
-        "masks": lambda: Program("masks", Masks().eval(), [{"kernels": kernels, "mask_features": x} for x in features]),
+        "masks": lambda: Program(
+            "masks", Masks().eval(), [{"kernels": kernels, "mask_features": x} for x in features]
+        ),
     }
     return [made[name]() for name in PARTS[part]]
 
@@ -159,7 +172,9 @@ def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> 
     return torch.cat([image_to_batch(image) for image in images])
 
 
-def settled_model(preset: str, seed: int = 0, size: tuple[int, int] = (256, 256), **overrides) -> MobileInst:
+def settled_model(
+    preset: str, seed: int = 0, size: tuple[int, int] = (256, 256), **overrides
+) -> MobileInst:
     """A preset with random weights whose batch norms have seen real frames: for timing, and for parity.
 
     Untrained batch norms let activations grow into the thousands, where rounding alone moves the outputs. So does the
@@ -168,7 +183,11 @@ def settled_model(preset: str, seed: int = 0, size: tuple[int, int] = (256, 256)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MobileInst(MobileInstConfig.preset(preset, **overrides))
-        norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+        norms = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+        }
         for name, norm in norms.items():
             norm.momentum = None  # the plain mean of what it sees
             if ".to_q." in name or ".to_k." in name:  # (q / 4) . (k / 4) = q . k / sqrt(d), d = 16
@@ -188,5 +207,7 @@ def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _without_decoder(model: MobileInst) -> MobileInst:
     """The same weights without the instance decoder, which would only make the file larger."""
     light = copy.copy(model)
-    light._modules = {name: part for name, part in model._modules.items() if name != "instance_decoder"}
+    light._modules = {
+        name: part for name, part in model._modules.items() if name != "instance_decoder"
+    }
     return light

@@ -75,7 +75,10 @@ def bench_layers(
         from minst.visualize import plot_layers, plot_roofline, save
 
         Path(out).mkdir(parents=True, exist_ok=True)
-        for figure, file in ((plot_layers(rows), "layers.png"), (plot_roofline(rows, peak), "roofline.png")):
+        for figure, file in (
+            (plot_layers(rows), "layers.png"),
+            (plot_roofline(rows, peak), "roofline.png"),
+        ):
             save(figure, Path(out) / file)
             print(f"written: {Path(out) / file}")
     return result
@@ -121,7 +124,9 @@ def layer_table(model: MobileInst, size: tuple[int, int], rounds: int = 15) -> l
     if rounds < 1:
         raise ValueError(f"layer_table: rounds is {rounds!r}; it must be at least 1")
     if model.pixel_mean.device.type != "cpu":
-        raise ValueError(f"layer_table: the model is on {model.pixel_mean.device}; call model.cpu() first")
+        raise ValueError(
+            f"layer_table: the model is on {model.pixel_mean.device}; call model.cpu() first"
+        )
     frame, model = real_frames(size, 1), copy.deepcopy(model).eval()
     with _setting(1), torch.inference_mode():
         rows = _describe(model, frame)
@@ -140,10 +145,14 @@ def layer_table(model: MobileInst, size: tuple[int, int], rounds: int = 15) -> l
 def _print_layers(result: dict, most: int = 25) -> None:
     """The slowest layers and the whole frame, as a table."""
     rows, peak = result["rows"], result["peak"]
-    print(f"{'layer':44}{'kind':20}{'M MACs':>9}{'k params':>9}{'MB':>8}{'ms':>8}{'share':>7}{'GFLOP/s':>9}")
+    print(
+        f"{'layer':44}{'kind':20}{'M MACs':>9}{'k params':>9}{'MB':>8}{'ms':>8}{'share':>7}{'GFLOP/s':>9}"
+    )
     for row in sorted(rows, key=lambda row: -row["ms"])[:most]:
         numbers = f"{row['macs'] / 1e6:9.2f}{row['params'] / 1e3:9.1f}{row['bytes'] / 1e6:8.2f}{row['ms']:8.3f}"
-        print(f"{row['name'][-43:]:44}{row['kind']:20}{numbers}{row['share']:7.1%}{row['gflop_s']:9.1f}")
+        print(
+            f"{row['name'][-43:]:44}{row['kind']:20}{numbers}{row['share']:7.1%}{row['gflop_s']:9.1f}"
+        )
     if len(rows) > most:
         print(f"... and {len(rows) - most} faster ones")
     macs, ms = (sum(row[key] for row in rows) for key in ("macs", "ms"))
@@ -179,13 +188,22 @@ def _describe(model: MobileInst, frame: Tensor) -> list[dict]:
     rows, inside, counted = [], [""], set()
 
     def note(function: str, inputs: list, out: Tensor) -> None:
-        tensors = [t for x in inputs for t in (x if isinstance(x, (list, tuple)) else [x]) if isinstance(t, Tensor)]
+        tensors = [
+            t
+            for x in inputs
+            for t in (x if isinstance(x, (list, tuple)) else [x])
+            if isinstance(t, Tensor)
+        ]
         kind, macs = _kind_and_macs(function, tensors, out)
         # outside of all modules lies what comes before the backbone and what comes last
         name = inside[-1] or ("masks" if rows and rows[-1]["part"] != "input" else "input")
         kind = "mask product" if (name, function) == ("masks", "matmul") else kind
         # the learned queries are added in several places, and are parameters once
-        new = {id(t): t.numel() for t in tensors if isinstance(t, nn.Parameter) and id(t) not in counted}
+        new = {
+            id(t): t.numel()
+            for t in tensors
+            if isinstance(t, nn.Parameter) and id(t) not in counted
+        }
         counted.update(new)
         rows.append({"name": name, "kind": kind, "part": name.partition(".")[0].replace("_", " "),
                      "shape": list(out.shape), "macs": macs,
@@ -194,7 +212,9 @@ def _describe(model: MobileInst, frame: Tensor) -> list[dict]:
 
     with ExitStack() as hooks, _Clock(note):
         for name, module in model.named_modules():
-            hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
+            hooks.enter_context(
+                module.register_forward_pre_hook(lambda *_, name=name: inside.append(name))
+            )
             hooks.enter_context(module.register_forward_hook(lambda *_: inside.pop() and None))
         model(frame)
     return rows
@@ -281,5 +301,10 @@ def _streams(size: int) -> dict[int, tuple[float, Callable]]:
 
 def _last_cache() -> int:
     """Bytes of the last cache as Linux tells it, 32 to 128 MiB; 32 MiB where it tells nothing."""
-    found = [p.read_text().strip() for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return min(max([2**25, *(2**10 * int(size[:-1]) for size in found if size.endswith("K"))]), 2**27)
+    found = [
+        p.read_text().strip()
+        for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    ]
+    return min(
+        max([2**25, *(2**10 * int(size[:-1]) for size in found if size.endswith("K"))]), 2**27
+    )

@@ -104,7 +104,9 @@ class ExportedModel:
 
     def __init__(self, folder: str | Path, format: str | None = None, threads: int = 1):
         suffix = _suffix(Path(folder), format)
-        self.key, self.reuse = (load_program(Path(folder) / f"{name}{suffix}", threads) for name in ("key", "reuse"))
+        self.key, self.reuse = (
+            load_program(Path(folder) / f"{name}{suffix}", threads) for name in ("key", "reuse")
+        )
         about = self.key.metadata
         for field in ("size", "weights", "classes"):
             if about[field] != self.reuse.metadata[field]:
@@ -145,7 +147,12 @@ def load_program(path: str | Path, threads: int = 1) -> LoadedProgram:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; `minst export` writes it")
     format = formats[path.suffix]
-    load = {"lite": _load_lite, "torchscript": _load_torchscript, "executorch": _load_executorch, "onnx": _load_onnx}
+    load = {
+        "lite": _load_lite,
+        "torchscript": _load_torchscript,
+        "executorch": _load_executorch,
+        "onnx": _load_onnx,
+    }
     run, about = load[format](path, threads)
     return LoadedProgram(path, format, _checked(about, path), run)
 
@@ -168,14 +175,18 @@ def _check_seal(path: Path) -> None:
 
 def _checked(text: str | None, path: Path) -> dict:
     if text is None:
-        raise ValueError(f"{path} has no {METADATA} inside: not written by `minst export`; export it again")
+        raise ValueError(
+            f"{path} has no {METADATA} inside: not written by `minst export`; export it again"
+        )
     try:
         about = json.loads(text)
         version = about["format_version"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its {METADATA} is damaged ({error}); export it again") from None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path} is of format version {version}, this minst reads {FORMAT_VERSION}; export it again")
+        raise ValueError(
+            f"{path} is of format version {version}, this minst reads {FORMAT_VERSION}; export it again"
+        )
     return about
 
 
@@ -236,7 +247,9 @@ def _load_executorch(path: Path, threads: int) -> tuple[Run, str | None]:
         about = program.load_method(METADATA_METHOD).execute([])[0]
         method = program.load_method("forward")
 
-    def run(*inputs: Tensor, program=program) -> list[Tensor]:  # the program must live as long as its method
+    def run(
+        *inputs: Tensor, program=program
+    ) -> list[Tensor]:  # the program must live as long as its method
         # outputs lie in memory that the next call overwrites
         return [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
 
@@ -252,7 +265,9 @@ def _executorch_pool(threads: int) -> None:
         if portable_lib._threadpool_get_thread_count() != first:
             portable_lib._unsafe_reset_threadpool(first)
     if threads != first:
-        raise ValueError(f"ExecuTorch runs on {first} thread(s) in this process; start another process for {threads}")
+        raise ValueError(
+            f"ExecuTorch runs on {first} thread(s) in this process; start another process for {threads}"
+        )
 
 
 @contextlib.contextmanager
@@ -277,7 +292,9 @@ def _load_onnx(path: Path, threads: int) -> tuple[Run, str | None]:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     with _readable(path):
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
     names = [entry.name for entry in session.get_inputs()]
 
     def run(*inputs: Tensor) -> list[Tensor]:
@@ -295,11 +312,19 @@ def _suffix(folder: Path, format: str | None) -> str:
     """The format whose key.* and reuse.* lie in the folder."""
     if format is not None and format not in SUFFIXES:
         raise ValueError(f"format is {format!r}; choose one of {', '.join(SUFFIXES)}")
-    found = [s for s in SUFFIXES.values() if (folder / f"key{s}").is_file() and (folder / f"reuse{s}").is_file()]
+    found = [
+        s
+        for s in SUFFIXES.values()
+        if (folder / f"key{s}").is_file() and (folder / f"reuse{s}").is_file()
+    ]
     wanted = [SUFFIXES[format]] if format else found
     if not found or wanted[0] not in found:
         what = f"key{wanted[0]} and reuse{wanted[0]}" if wanted else "key.* and reuse.*"
-        raise FileNotFoundError(f"{folder} does not hold {what}; `minst export --part full` writes them")
+        raise FileNotFoundError(
+            f"{folder} does not hold {what}; `minst export --part full` writes them"
+        )
     if len(wanted) > 1:
-        raise ValueError(f"{folder} holds several formats ({', '.join(found)}); choose one with format=")
+        raise ValueError(
+            f"{folder} holds several formats ({', '.join(found)}); choose one with format="
+        )
     return wanted[0]

@@ -32,7 +32,15 @@ from typing import NamedTuple
 import minst
 from minst.samples import load_sample
 
-__all__ = ["ORT_FILES", "ORT_VERSION", "PageServer", "lan_addresses", "make_server", "qr_code", "serve"]
+__all__ = [
+    "ORT_FILES",
+    "ORT_VERSION",
+    "PageServer",
+    "lan_addresses",
+    "make_server",
+    "qr_code",
+    "serve",
+]
 
 PORT = 8867
 PASSES = 3  # over the clip, for one measurement
@@ -43,7 +51,9 @@ ORT_FILES = {
     "ort-wasm-simd-threaded.wasm": "sha384-wr7M1C6iNW3VC/2ZcY8NgYHkS1JqhtT6XO1KrErv3Sr588B9M0NzTOhBco0UgAZj",
 }
 CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{ORT_VERSION}/dist/"
-GET_ASSETS = f"`npm pack onnxruntime-web@{ORT_VERSION}`, unpack it, and give its folder package/dist"
+GET_ASSETS = (
+    f"`npm pack onnxruntime-web@{ORT_VERSION}`, unpack it, and give its folder package/dist"
+)
 TYPES = {".html": "text/html; charset=utf-8", ".mjs": "text/javascript; charset=utf-8", ".json": "application/json",
          ".wasm": "application/wasm"}  # fmt: skip
 PALETTE_SIZE = 21  # colours before they repeat
@@ -111,8 +121,14 @@ def make_server(
     try:
         made, about = _programs(weights, sample, size, programs)
         settings = {"reuse_interval": reuse_interval, "association": association}
-        server.routes = {**files, **_content(made, _about(about, sample, runtime, settings, passes))}
-        server.headers = {**HEADERS, "Content-Security-Policy": _policy(CDN if assets is None else "")}
+        server.routes = {
+            **files,
+            **_content(made, _about(about, sample, runtime, settings, passes)),
+        }
+        server.headers = {
+            **HEADERS,
+            "Content-Security-Policy": _policy(CDN if assets is None else ""),
+        }
     except BaseException:
         server.server_close()
         raise
@@ -139,8 +155,14 @@ class PageServer(ThreadingHTTPServer):
             super().__init__((host, port), _Handler)
         except OSError as error:
             elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-            advice = "give an address of this machine with --host" if elsewhere else "choose another with --port"
-            raise OSError(f"port {port} on {host} cannot be used ({error.strerror or error}); {advice}") from None
+            advice = (
+                "give an address of this machine with --host"
+                if elsewhere
+                else "choose another with --port"
+            )
+            raise OSError(
+                f"port {port} on {host} cannot be used ({error.strerror or error}); {advice}"
+            ) from None
 
     def server_bind(self) -> None:
         """Without HTTPServer's look-up of the machine's name, which may take seconds offline."""
@@ -151,7 +173,9 @@ class PageServer(ThreadingHTTPServer):
     def addresses(self) -> list[str]:
         """Where the page is: as many as this machine has on the network when all are served."""
         host, port = self.server_address[:2]
-        return [f"http://{name}:{port}/" for name in (lan_addresses() if host == "0.0.0.0" else [host])]
+        return [
+            f"http://{name}:{port}/" for name in (lan_addresses() if host == "0.0.0.0" else [host])
+        ]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -170,7 +194,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self) -> None:
         self.close_connection = True  # what was sent along stays unread
         self._send(
-            405, Route(b"read only: GET and HEAD\n", "text/plain"), {"Allow": "GET, HEAD", "Connection": "close"}
+            405,
+            Route(b"read only: GET and HEAD\n", "text/plain"),
+            {"Allow": "GET, HEAD", "Connection": "close"},
         )
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _refuse
@@ -199,7 +225,9 @@ def lan_addresses() -> list[str]:
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: asks which way a packet would leave (RFC 5737 address)
+            probe.connect(
+                ("192.0.2.1", 9)
+            )  # sends nothing: asks which way a packet would leave (RFC 5737 address)
             found.append(probe.getsockname()[0])
         except OSError:
             pass
@@ -228,8 +256,15 @@ def qr_code(text: str) -> str:
 def _greeting(addresses: list[str]) -> list[str]:
     lines = [f"the page: {'   '.join(addresses)}   (Ctrl-C ends it)"]
     if "//127." in addresses[0] or "localhost" in addresses[0]:
-        return [*lines, "for this machine alone; for a phone in the same network, with a QR code: --host 0.0.0.0"]
-    return [*lines, qr_code(addresses[0]), "whoever is in this network can open it; it is read-only"]
+        return [
+            *lines,
+            "for this machine alone; for a phone in the same network, with a QR code: --host 0.0.0.0",
+        ]
+    return [
+        *lines,
+        qr_code(addresses[0]),
+        "whoever is in this network can open it; it is read-only",
+    ]
 
 
 def _check_settings(reuse_interval: int, association: str, port: int, passes: int) -> None:
@@ -247,8 +282,17 @@ def _check_settings(reuse_interval: int, association: str, port: int, passes: in
 def _runtime(assets: str | Path | None) -> tuple[dict, dict[str, Route]]:
     """Where the page finds onnxruntime-web, and the routes of its files when they are local."""
     where = CDN if assets is None else "/ort/"
-    files = {Path(name).suffix[1:]: {"url": where + name, "integrity": pin} for name, pin in ORT_FILES.items()}
-    said = {"name": "onnxruntime-web", "version": ORT_VERSION, "source": where, "files": files, "get": GET_ASSETS}
+    files = {
+        Path(name).suffix[1:]: {"url": where + name, "integrity": pin}
+        for name, pin in ORT_FILES.items()
+    }
+    said = {
+        "name": "onnxruntime-web",
+        "version": ORT_VERSION,
+        "source": where,
+        "files": files,
+        "get": GET_ASSETS,
+    }
     if assets is None:
         return said, {}
     routes = {}
@@ -258,12 +302,16 @@ def _runtime(assets: str | Path | None) -> tuple[dict, dict[str, Route]]:
             raise FileNotFoundError(f"{path} does not exist; {GET_ASSETS}")
         body = path.read_bytes()
         if pin != "sha384-" + base64.b64encode(hashlib.sha384(body).digest()).decode():
-            raise ValueError(f"{path} is not that of onnxruntime-web {ORT_VERSION} (another hash); {GET_ASSETS}")
+            raise ValueError(
+                f"{path} is not that of onnxruntime-web {ORT_VERSION} (another hash); {GET_ASSETS}"
+            )
         routes["/ort/" + name] = Route(body, TYPES[path.suffix])
     return said, routes
 
 
-def _programs(weights, sample: str, size: tuple[int, int] | None, folder) -> tuple[dict[str, bytes], dict]:
+def _programs(
+    weights, sample: str, size: tuple[int, int] | None, folder
+) -> tuple[dict[str, bytes], dict]:
     """key.onnx and reuse.onnx, exported now or of a folder, checked as a pair, and what they say of themselves."""
     from minst.mobile.runtime import ExportedModel
 
@@ -275,7 +323,9 @@ def _programs(weights, sample: str, size: tuple[int, int] | None, folder) -> tup
             export(weights, "onnx", fresh, tuple(size), "full")
             return _programs(weights, sample, None, fresh)
     if size is not None:
-        raise ValueError(f"size {size} and programs {folder}: exported programs have their size; give one of them")
+        raise ValueError(
+            f"size {size} and programs {folder}: exported programs have their size; give one of them"
+        )
     pair = ExportedModel(folder, "onnx")
     about = {**pair.key.metadata, "inputs": pair.reuse.metadata["inputs"]}
     return {name: (Path(folder) / name).read_bytes() for name in ("key.onnx", "reuse.onnx")}, about
@@ -286,7 +336,11 @@ def _about(metadata: dict, sample: str, runtime: dict, settings: dict, passes: i
     from minst.tracking import KernelTracker
     from minst.visualize.masks import color_of
 
-    defaults = {name: p.default for name, p in inspect.signature(KernelTracker).parameters.items() if name != "model"}
+    defaults = {
+        name: p.default
+        for name, p in inspect.signature(KernelTracker).parameters.items()
+        if name != "model"
+    }
     return {
         "minst": minst.__version__,
         "sample": sample,
@@ -307,14 +361,26 @@ def _content(programs: dict[str, bytes], about: dict) -> dict[str, Route]:
     page = Path(__file__).parent / "page"
     for name in ("index.html", "app.mjs", "draw.mjs", "worker.mjs", "tracker.mjs"):
         routes[f"/{name}"] = Route((page / name).read_bytes(), TYPES[Path(name).suffix])
-    return {**routes, "/": routes["/index.html"], "/about.json": Route(json.dumps(about).encode(), TYPES[".json"])}
+    return {
+        **routes,
+        "/": routes["/index.html"],
+        "/about.json": Route(json.dumps(about).encode(), TYPES[".json"]),
+    }
 
 
 def _frames(size: tuple[int, int], sample: str, count: int) -> bytes:
     """The clip at `size`, RGB bytes (T, H, W, 3): no picture format, no colour management, the very pixels of Python."""
     from minst.mobile.programs import real_frames
 
-    return real_frames(size, count, sample).mul(255).round().byte().permute(0, 2, 3, 1).numpy().tobytes()
+    return (
+        real_frames(size, count, sample)
+        .mul(255)
+        .round()
+        .byte()
+        .permute(0, 2, 3, 1)
+        .numpy()
+        .tobytes()
+    )
 
 
 def _policy(cdn: str) -> str:

@@ -71,7 +71,9 @@ def int8_programs(folder: str | Path, out: str | Path) -> list[Path]:
         del graph.metadata_props[:]
         del graph.graph.value_info[:]  # onnxruntime infers shapes itself, and stumbles over torch's
         level = logging.getLogger().level
-        logging.getLogger().setLevel(logging.ERROR)  # it advises a preprocessing that these programs do not need
+        logging.getLogger().setLevel(
+            logging.ERROR
+        )  # it advises a preprocessing that these programs do not need
         try:
             # ONNX Runtime's ConvInteger takes unsigned weights alone
             quantize_dynamic(graph, path, weight_type=QuantType.QUInt8)
@@ -93,7 +95,9 @@ def linear_share(model: MobileInst, size: tuple[int, int] = (640, 640)) -> float
         nonlocal macs
         macs += output.numel() * layer.in_features
 
-    hooks = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, nn.Linear)]
+    hooks = [
+        part.register_forward_hook(count) for part in model.modules() if isinstance(part, nn.Linear)
+    ]
     try:
         model(torch.zeros(1, 3, *size))
     finally:
