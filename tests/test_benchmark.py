@@ -1,4 +1,4 @@
-"""minst.mobile.benchmark: every row is there and adds up, JSON is what is returned, nothing is left changed.
+"""minst.mobile.benchmark and timing: every row is there and adds up, JSON is what is returned, nothing is left changed.
 
 No test says how fast anything must be: that is for `minst bench` and tests/benchmarks/rivals.py, on a quiet machine.
 """
@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from minst.config import MobileInstConfig
-from minst.mobile import benchmark
-from minst.mobile.benchmark import allocator, bench_data, bench_latency
+from minst.mobile import benchmark, timing
+from minst.mobile.benchmark import bench_data, bench_latency
+from minst.mobile.timing import allocator, summarize, table, turns
 from minst.model import MobileInst
 from minst.tracking import KernelTracker
 from minst.training import TrainConfig
@@ -225,7 +226,7 @@ def test_allocator_says_what_is_in_force(monkeypatch):
         "MALLOC_MMAP_THRESHOLD_",
     ):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(benchmark.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(timing.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.cpu.x86_ibt=off")
     assert allocator().startswith("glibc, default")
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "123")
@@ -235,5 +236,17 @@ def test_allocator_says_what_is_in_force(monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libjemalloc.so.2")
     assert allocator() == "jemalloc"
     monkeypatch.delenv("LD_PRELOAD")
-    monkeypatch.setattr(benchmark.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(timing.platform, "libc_ver", lambda: ("", ""))
     assert allocator().startswith("that of")
+
+
+def test_turns_move_on_by_one_and_leave_nobody_out():
+    assert "".join(turns("abc", 4)) == "abc" + "bca" + "cab" + "abc"
+    assert list(turns("abc", 0)) == []
+
+
+def test_summary_and_table_by_hand():
+    row = summarize([30.0, 10.0, 50.0])
+    assert row == {"median_ms": 30.0, "p95_ms": pytest.approx(48.0)}  # nine tenths from 30 to 50
+    said = table("ms", {"p95": ("p95_ms", ".1f"), "n": ("count", "d")}, [("eager", row), ("b", {})])
+    assert said.splitlines() == ["ms      p95  n", "eager  48.0  -", "b         -  -"]

@@ -17,7 +17,7 @@ import torch
 
 from minst.mobile import export as exporting
 from minst.mobile import runtime
-from minst.mobile.export import export, metadata, parity, write_program
+from minst.mobile.export import WRITERS, export, metadata, parity
 from minst.mobile.programs import PARTS, Program, make_programs, real_frames, settled_model
 from minst.mobile.runtime import SUFFIXES, ExportedModel, load_program, sealed
 from minst.model import MobileInst
@@ -223,14 +223,14 @@ def test_a_settled_model_is_the_same_every_time_and_takes_no_random_numbers():
 
 def test_parity_is_asserted_and_the_old_file_stays(tiny, tmp_path, monkeypatch):
     (path,) = export(tiny, "torchscript", tmp_path, (64, 64), "features")
-    before, write = path.read_bytes(), exporting._torchscript
+    before, write = path.read_bytes(), WRITERS["torchscript"]
 
     def wrong(program: Program, about: dict, path) -> None:
         with torch.no_grad():
             next(program.module.parameters()).mul_(1.01)
         write(program, about, path)
 
-    monkeypatch.setattr(exporting, "_torchscript", wrong)
+    monkeypatch.setitem(WRITERS, "torchscript", wrong)
     with pytest.raises(
         ValueError, match=r"features' differs from eager PyTorch by .* 1e-04 is allowed"
     ):
@@ -241,7 +241,7 @@ def test_parity_is_asserted_and_the_old_file_stays(tiny, tmp_path, monkeypatch):
 def test_parity_measures_every_example(tiny, tmp_path):
     program = make_programs(tiny, (64, 64), "features")[0]
     path = tmp_path / "features.pt"
-    write_program(program, "torchscript", path, metadata(program, tiny, "tiny", (64, 64)))
+    WRITERS["torchscript"](program, metadata(program, tiny, "tiny", (64, 64)), path)
     assert max(parity(path, program).values()) <= 1e-4
 
     class Off(torch.nn.Module):
@@ -291,7 +291,7 @@ def test_places_that_cannot_be_written(tiny, tmp_path, monkeypatch):
     def refused(*_, **where):
         raise PermissionError(13, "Permission denied", str(where["dir"]))
 
-    monkeypatch.setattr(exporting.tempfile, "mkstemp", refused)
+    monkeypatch.setattr(exporting.tempfile, "TemporaryDirectory", refused)
     with pytest.raises(PermissionError, match="closed"):
         export(tiny, out=tmp_path / "closed", **arguments)
 
@@ -412,12 +412,12 @@ def test_key_and_reuse_must_belong_together(tiny, tmp_path):
     (small,) = make_programs(
         tiny, (64, 64), "masks"
     )  # what they say decides, not what they compute
-    write_program(small, "torchscript", tmp_path / "key.pt", about)
+    WRITERS["torchscript"](small, about, tmp_path / "key.pt")
     for field, value in {"size": [64, 128], "weights": "b", "classes": ["fish"]}.items():
-        write_program(small, "torchscript", tmp_path / "reuse.pt", {**about, field: value})
+        WRITERS["torchscript"](small, {**about, field: value}, tmp_path / "reuse.pt")
         with pytest.raises(ValueError, match=f"key and reuse differ in {field}: "):
             ExportedModel(tmp_path)
-    write_program(small, "torchscript", tmp_path / "reuse.pt", about)
+    WRITERS["torchscript"](small, about, tmp_path / "reuse.pt")
     assert ExportedModel(tmp_path).size == (64, 64)
     (tmp_path / "reuse.pt").unlink()
     with pytest.raises(FileNotFoundError, match="does not hold"):

@@ -1,10 +1,13 @@
-"""minst.mobile.variants: what is 8-bit afterwards, what stays, and that a tracker takes them. No figures of accuracy:
-those are for tests/benchmarks/variants_accuracy.py."""
+"""tests/benchmarks/variants.py: what is 8-bit afterwards, what stays, and that a tracker takes them.
+
+No figures of accuracy: those are for tests/benchmarks/variants_accuracy.py.
+"""
 
 from __future__ import annotations
 
 import itertools
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +16,12 @@ from torch import nn
 from minst.macs import summary
 from minst.mobile.export import export
 from minst.mobile.runtime import ExportedModel
-from minst.mobile.variants import VARIANTS, int8_programs, linear_share, make_variant
 from minst.model import MobileInst
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))  # scripts, not a package
+from variants import VARIANTS, int8_programs, linear_share, make_variant
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from variants import VARIANTS, int8_programs, linear_share, make_variant  # beside this file
 
 from minst.data.shapes import write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
@@ -28,7 +29,6 @@ from minst.evaluation.run import evaluate_model
 from minst.mobile.export import export
 from minst.mobile.programs import real_frames
 from minst.mobile.runtime import ExportedModel
-from minst.mobile.variants import VARIANTS, int8_programs, linear_share, make_variant
 from minst.model import MobileInst
 
 SIZE = (192, 256)

@@ -4,10 +4,8 @@
     "int8"           MobileInst, linear layers with 8-bit weights; their inputs are rounded to 8 bits frame by frame
     key.onnx, reuse.onnx --int8_programs--> the same with 8-bit weights in convolutions as well, a quarter in size
 
-Beyond the paper's setting: its latencies are of 32-bit networks. tests/benchmarks/variants_accuracy.py measures what
-each costs in accuracy.
-
-Lesson: notebooks/08_on_device_latency.ipynb
+Beyond the paper's setting: its latencies are of 32-bit networks. variants_accuracy.py measures what each costs in
+accuracy; lesson 08 tells its figures.
 """
 
 from __future__ import annotations
