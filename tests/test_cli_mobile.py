@@ -1,7 +1,10 @@
 """`minst export` and the mobile benchmarks on the command line: real runs, arguments passed on, errors in one line."""
 
+import ast
 import inspect
 import json
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 from test_cli import assert_refused, call_of, run
@@ -135,3 +138,18 @@ def test_functions_take_what_commands_pass():
         "cooldown_s",
     )
     inspect.signature(phone.bench_phone).bind("key.ptl", **dict.fromkeys(names), json_path=None)
+
+
+def test_no_two_modules_import_each_other_and_no_underscore_name_is_imported():
+    needs, package = {}, "minst.mobile"
+    for path in Path(export.__file__).parent.glob("*.py"):
+        needs[path.stem] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module.startswith(package):
+                continue
+            names = [alias.name for alias in node.names]
+            assert not any(name.startswith("_") for name in names), path.name
+            modules = names if node.module == package else [node.module.split(".")[2]]
+            needs[path.stem].update(modules)
+    assert {"programs", "timing"} <= needs["optimize"] and "optimize" in needs["export"]
+    TopologicalSorter(needs).prepare()  # CycleError names a circle
