@@ -1,4 +1,4 @@
-"""minst.mobile.benchmark: every row is there and adds up, JSON is what is returned, nothing is left changed.
+"""minst.mobile.benchmark and timing: every row is there and adds up, JSON is what is returned, nothing is left changed.
 
 No test says how fast anything must be: that is for `minst bench` and tests/benchmarks/rivals.py, on a quiet machine.
 """
@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from minst.config import MobileInstConfig
-from minst.mobile import benchmark
-from minst.mobile.benchmark import allocator, bench_data, bench_latency
+from minst.mobile import benchmark, timing
+from minst.mobile.benchmark import bench_data, bench_latency
+from minst.mobile.timing import allocator, summarize, table, turns
 from minst.model import MobileInst
 from minst.tracking import KernelTracker
 from minst.training import TrainConfig
@@ -31,7 +32,11 @@ def latency(tmp_path_factory):
 
 def test_latency_has_all_rows_with_positive_numbers(latency):
     result, _ = latency
-    assert list(result["stages"]) == ["fused", "not fused"] and list(result["intervals"]) == ["1", "3", "6"]
+    assert list(result["stages"]) == ["fused", "not fused"] and list(result["intervals"]) == [
+        "1",
+        "3",
+        "6",
+    ]
     for stages in result["stages"].values():
         assert list(stages) == [*PARTS, "whole frame"]
         for row in stages.values():
@@ -39,8 +44,15 @@ def test_latency_has_all_rows_with_positive_numbers(latency):
     for row in result["intervals"].values():
         assert row["mean_ms"] > 0 and 0 < row["median_ms"] <= row["p95_ms"]
         assert row["instances"] == benchmark.LIVE  # the still picture and the threshold see to that
-    assert result["threads"] == 1 and result["torch"] == torch.__version__ and result["cpu"] and result["allocator"]
-    assert result["model"] == "shapes-tiny" and result["size"] == [64, 128] and result["frames"] == 2
+    assert (
+        result["threads"] == 1
+        and result["torch"] == torch.__version__
+        and result["cpu"]
+        and result["allocator"]
+    )
+    assert (
+        result["model"] == "shapes-tiny" and result["size"] == [64, 128] and result["frames"] == 2
+    )
 
 
 def test_stages_are_laps_of_one_clock(monkeypatch):
@@ -106,13 +118,25 @@ def test_json_is_what_is_returned(latency, capsys):
 def test_tables_are_printed(capsys):
     bench_latency(**SMALL)
     printed = capsys.readouterr().out
-    for words in [*PARTS, "whole frame", "T = 1", "T = 3", "T = 6", "not fused", "p95", "malloc: ", "limit"]:
+    for words in [
+        *PARTS,
+        "whole frame",
+        "T = 1",
+        "T = 3",
+        "T = 6",
+        "not fused",
+        "p95",
+        "malloc: ",
+        "limit",
+    ]:
         assert words in printed
 
 
 def test_threads_are_used_and_restored(monkeypatch):
     used, step, threads = set(), KernelTracker.step, 2 if torch.get_num_threads() != 2 else 1
-    monkeypatch.setattr(KernelTracker, "step", lambda *a: (used.add(torch.get_num_threads()), step(*a))[1])
+    monkeypatch.setattr(
+        KernelTracker, "step", lambda *a: (used.add(torch.get_num_threads()), step(*a))[1]
+    )
     before, random = torch.get_num_threads(), torch.get_rng_state()
     bench_latency(**SMALL, threads=threads)
     assert used == {threads} and torch.get_num_threads() == before
@@ -131,9 +155,16 @@ def test_threads_are_restored_after_a_failure(monkeypatch):
 
 
 def test_weights_from_a_folder(tmp_path):
-    MobileInst(MobileInstConfig.preset("shapes-tiny", dim=16, num_queries=7)).save_pretrained(tmp_path)
-    result = bench_latency(weights=str(tmp_path), size=(64, 64), frames=2)  # they find nothing, which is no error
-    assert result["model"] == str(tmp_path) and set(result["stages"]["fused"]) == {*PARTS, "whole frame"}
+    MobileInst(MobileInstConfig.preset("shapes-tiny", dim=16, num_queries=7)).save_pretrained(
+        tmp_path
+    )
+    result = bench_latency(
+        weights=str(tmp_path), size=(64, 64), frames=2
+    )  # they find nothing, which is no error
+    assert result["model"] == str(tmp_path) and set(result["stages"]["fused"]) == {
+        *PARTS,
+        "whole frame",
+    }
     assert result["intervals"]["1"]["instances"] == 0
 
 
@@ -168,23 +199,34 @@ def test_data_counts_frames_of_both(tmp_path, capsys):
     assert result["frames_per_batch"] == 2 and result["batches"] == 2
     for name in ("data", "training"):
         row = result[name]
-        assert 0 < row["median_ms"] <= row["p95_ms"] and row["frames_per_s"] == pytest.approx(2e3 / row["median_ms"])
-    assert result["ratio"] == pytest.approx(result["training"]["median_ms"] / result["data"]["median_ms"])
+        assert 0 < row["median_ms"] <= row["p95_ms"] and row["frames_per_s"] == pytest.approx(
+            2e3 / row["median_ms"]
+        )
+    assert result["ratio"] == pytest.approx(
+        result["training"]["median_ms"] / result["data"]["median_ms"]
+    )
     assert result["reached"] == (result["ratio"] >= 2)
     printed = capsys.readouterr().out
     assert "frames/s" in printed and f"{result['ratio']:.2f}" in printed
 
 
-@pytest.mark.parametrize(("wrong", "named"), [({"threads": 0}, "threads"), ({"batches": 0}, "batches")])
+@pytest.mark.parametrize(
+    ("wrong", "named"), [({"threads": 0}, "threads"), ({"batches": 0}, "batches")]
+)
 def test_wrong_arguments_of_data(wrong, named):
     with pytest.raises(ValueError, match=named):
         bench_data(**wrong)
 
 
 def test_allocator_says_what_is_in_force(monkeypatch):
-    for name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"):
+    for name in (
+        "LD_PRELOAD",
+        "GLIBC_TUNABLES",
+        "MALLOC_TRIM_THRESHOLD_",
+        "MALLOC_MMAP_THRESHOLD_",
+    ):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(benchmark.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(timing.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.cpu.x86_ibt=off")
     assert allocator().startswith("glibc, default")
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "123")
@@ -194,5 +236,17 @@ def test_allocator_says_what_is_in_force(monkeypatch):
     monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libjemalloc.so.2")
     assert allocator() == "jemalloc"
     monkeypatch.delenv("LD_PRELOAD")
-    monkeypatch.setattr(benchmark.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(timing.platform, "libc_ver", lambda: ("", ""))
     assert allocator().startswith("that of")
+
+
+def test_turns_move_on_by_one_and_leave_nobody_out():
+    assert "".join(turns("abc", 4)) == "abc" + "bca" + "cab" + "abc"
+    assert list(turns("abc", 0)) == []
+
+
+def test_summary_and_table_by_hand():
+    row = summarize([30.0, 10.0, 50.0])
+    assert row == {"median_ms": 30.0, "p95_ms": pytest.approx(48.0)}  # nine tenths from 30 to 50
+    said = table("ms", {"p95": ("p95_ms", ".1f"), "n": ("count", "d")}, [("eager", row), ("b", {})])
+    assert said.splitlines() == ["ms      p95  n", "eager  48.0  -", "b         -  -"]

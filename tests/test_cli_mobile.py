@@ -1,7 +1,10 @@
 """`minst export` and the mobile benchmarks on the command line: real runs, arguments passed on, errors in one line."""
 
+import ast
 import inspect
 import json
+from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 from test_cli import assert_refused, call_of, run
@@ -17,7 +20,11 @@ Main run finished. Microseconds per iter: 121318. Iters per second: 8.24281
 
 
 @pytest.mark.parametrize(
-    "command", ["export", *(f"bench {what}" for what in ("mobile", "layers", "lite", "phone", "parse", "web"))]
+    "command",
+    [
+        "export",
+        *(f"bench {what}" for what in ("mobile", "layers", "lite", "phone", "parse", "web")),
+    ],
 )
 def test_every_command_has_help(command):
     status, out, err = run(*command.split(), "--help")
@@ -28,9 +35,15 @@ def test_export_writes_both_programs_of_the_size_asked_for(tmp_path):
     out = tmp_path / "for the phone"
     status, said, err = run("export", "--format", "torchscript", "--size", "128x96", "--out", out)
     assert (status, err) == (0, "")
-    assert [line.split("  ")[0] for line in said.splitlines()] == [str(out / "key.pt"), str(out / "reuse.pt")]
+    assert [line.split("  ")[0] for line in said.splitlines()] == [
+        str(out / "key.pt"),
+        str(out / "reuse.pt"),
+    ]
     assert load_program(out / "key.pt").metadata["inputs"] == {"frame": [1, 3, 96, 128]}
-    assert sorted(path.name for path in out.iterdir()) == ["key.pt", "reuse.pt"]  # and nothing half written
+    assert sorted(path.name for path in out.iterdir()) == [
+        "key.pt",
+        "reuse.pt",
+    ]  # and nothing half written
 
 
 def test_export_refuses_in_one_line(tmp_path):
@@ -60,8 +73,15 @@ def test_parse_reads_a_file_or_what_comes_in(monkeypatch, tmp_path):
 
 
 def test_the_phone_is_reached_only_when_asked_for():
-    status, said, _ = run("bench", "phone", "key.ptl", "--dry-run", "--core", 7, "--rounds", 2, "--cooldown", 9)
-    assert status == 0 and said.count("taskset 80 ") == 2 and "sleep 9" in said and "--pthreadpool_size=1" in said
+    status, said, _ = run(
+        "bench", "phone", "key.ptl", "--dry-run", "--core", 7, "--rounds", 2, "--cooldown", 9
+    )
+    assert (
+        status == 0
+        and said.count("taskset 80 ") == 2
+        and "sleep 9" in said
+        and "--pthreadpool_size=1" in said
+    )
     assert_refused("bench", "phone", "key.ptl", word="--adb")
     assert_refused("bench", "phone", "key.onnx", "--dry-run", word="key.onnx")
 
@@ -74,9 +94,16 @@ def test_arguments_are_passed_on(monkeypatch):
     assert passed["association"] == "mask" and passed["open_browser"] is False
     inspect.signature(serve.serve).bind(**passed)
     calls = call_of(monkeypatch, "minst.mobile.roofline", "bench_layers")
-    assert run("bench", "layers", "--preset", "topformer-base", "--size", "512x384", "--out", "d")[0] == 0
+    assert (
+        run("bench", "layers", "--preset", "topformer-base", "--size", "512x384", "--out", "d")[0]
+        == 0
+    )
     ((_, passed),) = calls
-    assert passed["size"] == (384, 512) and passed["preset"] == "topformer-base" and passed["out"] == "d"
+    assert (
+        passed["size"] == (384, 512)
+        and passed["preset"] == "topformer-base"
+        and passed["out"] == "d"
+    )
     inspect.signature(roofline.bench_layers).bind(**passed)
 
 
@@ -84,7 +111,12 @@ def test_lite_prints_figures_and_keeps_the_log(monkeypatch, tmp_path):
     found = {"runner": "lite_benchmark.cpp", "median_ms": 21.5, "ms": [21.5, 22.0], "log": LOG}
     calls = call_of(monkeypatch, "minst.mobile.lite", "bench_lite", found)
     status, said, _ = run("bench", "lite", "key.ptl", "--iter", 7, "--log", tmp_path / "log")
-    assert status == 0 and "lite_benchmark.cpp" in said and "21.5" in said and (tmp_path / "log").read_text() == LOG
+    assert (
+        status == 0
+        and "lite_benchmark.cpp" in said
+        and "21.5" in said
+        and (tmp_path / "log").read_text() == LOG
+    )
     assert calls == [(("key.ptl",), {"warmup": 10, "iterations": 7, "threads": 1})]
 
 
@@ -93,5 +125,31 @@ def test_functions_take_what_commands_pass():
         weights="w", format="lite", out="d", part="full", size=(64, 64), progress=print
     )
     inspect.signature(lite.bench_lite).bind("key.ptl", warmup=1, iterations=1, threads=1)
-    names = ("runner", "binary", "serial", "core", "dry_run", "logs", "warmup", "iterations", "rounds", "cooldown_s")
+    names = (
+        "runner",
+        "binary",
+        "serial",
+        "core",
+        "dry_run",
+        "logs",
+        "warmup",
+        "iterations",
+        "rounds",
+        "cooldown_s",
+    )
     inspect.signature(phone.bench_phone).bind("key.ptl", **dict.fromkeys(names), json_path=None)
+
+
+def test_no_two_modules_import_each_other_and_no_underscore_name_is_imported():
+    needs, package = {}, "minst.mobile"
+    for path in Path(export.__file__).parent.glob("*.py"):
+        needs[path.stem] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not node.module.startswith(package):
+                continue
+            names = [alias.name for alias in node.names]
+            assert not any(name.startswith("_") for name in names), path.name
+            modules = names if node.module == package else [node.module.split(".")[2]]
+            needs[path.stem].update(modules)
+    assert {"programs", "timing"} <= needs["optimize"] and "optimize" in needs["export"]
+    TopologicalSorter(needs).prepare()  # CycleError names a circle

@@ -22,27 +22,43 @@ def recorded(name):
 
 def pep(times_us, end="\n"):
     lines = ["Starting benchmark.", "Running warmup runs.", "Main runs."]
-    lines += [f'PyTorchObserver {{"type": "NET", "unit": "us", "metric": "latency", "value": "{t}"}}' for t in times_us]
+    lines += [
+        f'PyTorchObserver {{"type": "NET", "unit": "us", "metric": "latency", "value": "{t}"}}'
+        for t in times_us
+    ]
     mean = sum(map(float, times_us)) / len(times_us) + 20
-    return end.join([*lines, f"Main run finished. Microseconds per iter: {mean:.6g}. Iters per second: 1.5", ""])
+    return end.join(
+        [*lines, f"Main run finished. Microseconds per iter: {mean:.6g}. Iters per second: 1.5", ""]
+    )
 
 
 def executions(times, lines=True):
-    each = [f"Iteration {i} of {len(times)}: {ms:f} ms" for i, ms in enumerate(times, 1)] if lines else []
+    each = (
+        [f"Iteration {i} of {len(times)}: {ms:f} ms" for i, ms in enumerate(times, 1)]
+        if lines
+        else []
+    )
     said = [
         "Model file m.pte is loaded.",
         *each,
         f"Model executed successfully {len(times)} time(s) in {sum(times):f} ms.",
     ]
-    return "".join(f"I 00:00:00.000123 executorch:executor_runner.cpp:501] {line}\n" for line in said)
+    return "".join(
+        f"I 00:00:00.000123 executorch:executor_runner.cpp:501] {line}\n" for line in said
+    )
 
 
 def test_the_plain_log_tells_a_mean_and_nothing_else():
     said = parse_log(recorded("speed_mean.log"))
     assert said["format"] == "speed_benchmark_torch" and said["mean_ms"] == pytest.approx(187.45)
-    assert all(said[field] is None for field in (*FIELDS, "iterations", "run_spread_ms")) and not said["cold"]
+    assert (
+        all(said[field] is None for field in (*FIELDS, "iterations", "run_spread_ms"))
+        and not said["cold"]
+    )
     assert len(said["runs"]) == 1 and said["runs"][0]["times_ms"] == []
-    assert "no median (--report_pep=true" in report_log(said) and "first, cold" not in report_log(said)
+    assert "no median (--report_pep=true" in report_log(said) and "first, cold" not in report_log(
+        said
+    )
 
 
 def test_two_rounds_with_every_run_warnings_crlf_and_an_exponent():
@@ -51,21 +67,36 @@ def test_two_rounds_with_every_run_warnings_crlf_and_an_exponent():
     said = parse_log(text)
     first, second = said["runs"]
     assert first["times_ms"] == pytest.approx([161.24, 158.31, 160.02, 174.905, 159.48])
-    assert first["median_ms"] == pytest.approx(160.02) and first["mean_ms"] == pytest.approx(162.794)
-    assert first["p95_ms"] == pytest.approx(161.24 + 0.8 * (174.905 - 161.24))  # 0.95 * 4 = 3.8 in order of length
-    assert first["spread_ms"] == pytest.approx(16.595) and second["spread_ms"] == pytest.approx(1204.31 - 161.9)
+    assert first["median_ms"] == pytest.approx(160.02) and first["mean_ms"] == pytest.approx(
+        162.794
+    )
+    assert first["p95_ms"] == pytest.approx(
+        161.24 + 0.8 * (174.905 - 161.24)
+    )  # 0.95 * 4 = 3.8 in order of length
+    assert first["spread_ms"] == pytest.approx(16.595) and second["spread_ms"] == pytest.approx(
+        1204.31 - 161.9
+    )
     assert said["iterations"] == 10 and said["median_ms"] == pytest.approx((161.9 + 162.25) / 2)
-    assert said["run_spread_ms"] == pytest.approx(163.1 - 160.02) and said["mean_ms"] == pytest.approx(267.2245)
+    assert said["run_spread_ms"] == pytest.approx(163.1 - 160.02) and said[
+        "mean_ms"
+    ] == pytest.approx(267.2245)
     table = report_log(said).splitlines()
-    assert table[1].split()[:4] == ["run", "1", "5", "160.02"] and table[3].split()[:2] == ["all", "10"]
+    assert table[1].split()[:4] == ["run", "1", "5", "160.02"] and table[3].split()[:2] == [
+        "all",
+        "10",
+    ]
     assert "from run to run: 3.08 ms" in table[4]
-    assert parse_log(text.replace("\r\n", "\r\r\n")) == parse_log(text.replace("\r\n", "\n")) == said
+    assert (
+        parse_log(text.replace("\r\n", "\r\r\n")) == parse_log(text.replace("\r\n", "\n")) == said
+    )
 
 
 def test_executorch_sums_of_two_runs_are_subtracted():
     said = parse_log(recorded("executorch_sums.log"))  # 5 in 640.5 ms, 25 in 2400.5 ms
     assert said["format"] == "executor_runner" and said["iterations"] == 20 and not said["cold"]
-    assert said["mean_ms"] == pytest.approx((2400.5 - 640.5) / 20) and all(said[field] is None for field in FIELDS)
+    assert said["mean_ms"] == pytest.approx((2400.5 - 640.5) / 20) and all(
+        said[field] is None for field in FIELDS
+    )
     assert len(said["runs"]) == 1
 
 
@@ -74,7 +105,9 @@ def test_an_executorch_sum_alone_is_marked_as_cold():
     assert said["cold"] and said["mean_ms"] == pytest.approx(120) and said["iterations"] == 10
     assert "first, cold execution is in the mean" in report_log(said)
     unlike = executions([300.0] * 3, lines=False) + executions([100.0] * 9, lines=False)
-    assert [run["mean_ms"] for run in parse_log(unlike)["runs"]] == [100]  # 3 are no warm-up of 5: not taken off
+    assert [run["mean_ms"] for run in parse_log(unlike)["runs"]] == [
+        100
+    ]  # 3 are no warm-up of 5: not taken off
     warm = recorded("executorch_sums.log")
     both = parse_log(warm + unlike)
     assert [run["cold"] for run in both["runs"]] == [False, True] and both["cold"]
@@ -85,7 +118,11 @@ def test_executorch_in_logcat_leaves_the_first_executions_out():
     said = parse_log(recorded("executorch_logcat.log"), warmup=2)
     (run,) = said["runs"]
     assert run["times_ms"] == [88.5, 88.25, 90.75, 97.5, 88.0] and run["first_ms"] == 139.0
-    assert run["median_ms"] == 88.5 and run["mean_ms"] == pytest.approx(453 / 5) and run["iterations"] == 5
+    assert (
+        run["median_ms"] == 88.5
+        and run["mean_ms"] == pytest.approx(453 / 5)
+        and run["iterations"] == 5
+    )
     assert said["run_spread_ms"] is None and not said["cold"] and said["spread_ms"] == 9.5
     assert report_log(said).splitlines()[1].split()[-1] == "139.00"
 
@@ -100,8 +137,12 @@ def test_executorch_warm_ups_alone_are_all_there_is():
 def test_any_times_of_speed_benchmark_come_back(rounds):
     said = parse_log("".join(map(pep, rounds)))
     every = [t / 1e3 for times in rounds for t in times]
-    assert [run["times_ms"] for run in said["runs"]] == [[t / 1e3 for t in times] for times in rounds]
-    assert said["median_ms"] == pytest.approx(statistics.median(every)) and said["iterations"] == len(every)
+    assert [run["times_ms"] for run in said["runs"]] == [
+        [t / 1e3 for t in times] for times in rounds
+    ]
+    assert said["median_ms"] == pytest.approx(statistics.median(every)) and said[
+        "iterations"
+    ] == len(every)
     assert said["p95_ms"] == pytest.approx(np.quantile(every, 0.95))
     assert said["spread_ms"] == pytest.approx(np.ptp(every))
     assert said["mean_ms"] == pytest.approx(statistics.fmean(every) + 0.02, rel=1e-4)
@@ -114,7 +155,11 @@ def test_any_times_of_speed_benchmark_come_back(rounds):
 def test_any_times_of_executorch_come_back(times, warmup, lines):
     times = [round(t, 6) for t in times]
     warmup = min(warmup, len(times) - 1)
-    text = executions(times[:warmup], lines) + executions(times, lines) if warmup else executions(times, lines)
+    text = (
+        executions(times[:warmup], lines) + executions(times, lines)
+        if warmup
+        else executions(times, lines)
+    )
     said = parse_log(text, warmup)
     counted = times[warmup:]
     assert said["iterations"] == len(counted) and said["cold"] == (warmup == 0)
@@ -163,7 +208,9 @@ def test_a_crash_in_the_second_run_is_not_the_first_ones_result():
         parse_log(pep([160_000]) + "Starting benchmark.\nSegmentation fault\n")
     with pytest.raises(ValueError, match="interrupted"):
         parse_log(pep([160_000])[:-60] + "\nStarting benchmark.\n" + pep([160_000]))
-    with pytest.raises(ValueError, match="'status 0x20 failed: 0x1 / Aborted'"):  # the reason, and the end
+    with pytest.raises(
+        ValueError, match="'status 0x20 failed: 0x1 / Aborted'"
+    ):  # the reason, and the end
         parse_log("a: Permission denied\nStarting benchmark.\nstatus 0x20 failed: 0x1\nAborted\n")
     noise = "cpuinfo: /sys/devices/soc0: Permission denied\n"  # before a run that ends well: only a warning
     assert parse_log(noise + pep([160_000]) + "Aborted\n")["iterations"] == 1
@@ -174,22 +221,37 @@ def test_a_crash_in_the_second_run_is_not_the_first_ones_result():
     [
         ("", "empty"),
         (" \r\n\n", "empty"),
-        ("Loading model...\nmean 12 ms\n", "neither speed_benchmark_torch nor executor_runner.*Loading model"),
+        (
+            "Loading model...\nmean 12 ms\n",
+            "neither speed_benchmark_torch nor executor_runner.*Loading model",
+        ),
         ("Starting benchmark.\nRunning warmup runs.\n", "interrupted in its warm-up"),
         ("Starting benchmark.\nRunning warmup runs.\nMain runs.\n", "interrupted in its main runs"),
         (
             "I x] Model file m.pte is loaded.\nI x] Using method forward\n",
             "interrupted in its warm-up or while loading",
         ),
-        ("Main runs.\nMain run finished. Microseconds per iter: nan. Iters per second: inf\n", "'nan' is no time"),
-        ("Main runs.\nMain run finished. Microseconds per iter: -5. Iters per second: 1\n", "'-5' is no time"),
+        (
+            "Main runs.\nMain run finished. Microseconds per iter: nan. Iters per second: inf\n",
+            "'nan' is no time",
+        ),
+        (
+            "Main runs.\nMain run finished. Microseconds per iter: -5. Iters per second: 1\n",
+            "'-5' is no time",
+        ),
         ("Main runs.\nMain run finished. Microseconds per it", "main runs"),
         ("Main runs.\nMain run finished. Microseconds per iter: 1213", "cut"),
-        ('PyTorchObserver {"type": "NET", "unit": "ms", "metric": "latency", "value": "12"}\n', "another version"),
+        (
+            'PyTorchObserver {"type": "NET", "unit": "ms", "metric": "latency", "value": "12"}\n',
+            "another version",
+        ),
         (pep([160_000]) + executions([100.0]), "two programs"),
         (executions([100.0] * 7).replace("Iteration 3 of", "Iteration"), "lines are lost"),
         (executions([100.0] * 7).replace("of 7: 100.", "of 7: 400.", 1), "lines are lost"),
-        (executions([100.0] * 5, lines=False) + executions([50.0] * 7, lines=False), "no longer than 5 before"),
+        (
+            executions([100.0] * 5, lines=False) + executions([50.0] * 7, lines=False),
+            "no longer than 5 before",
+        ),
     ],
 )
 def test_no_result_is_said_in_one_line(text, named):

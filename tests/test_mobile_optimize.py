@@ -8,14 +8,22 @@ import pytest
 import torch
 from torch import nn
 
-from minst.mobile import optimize as optimizing
-from minst.mobile.export import trace
-from minst.mobile.optimize import PASSES, channels_last_frame, count_nodes, optimize, optimize_step_by_step, print_steps
+from minst.mobile.optimize import (
+    PASSES,
+    channels_last_frame,
+    count_nodes,
+    optimize,
+    optimize_step_by_step,
+    print_steps,
+    trace,
+)
 from minst.mobile.programs import Program, make_programs
 from minst.model import MobileInst
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-needs_xnnpack = pytest.mark.skipif(not torch._C._is_xnnpack_enabled(), reason="this torch has no XNNPACK")
+needs_xnnpack = pytest.mark.skipif(
+    not torch._C._is_xnnpack_enabled(), reason="this torch has no XNNPACK"
+)
 
 
 class Net(nn.Module):
@@ -85,7 +93,9 @@ def test_only_the_batch_norm_pass_changes_results_and_only_without_bias(steps):
     for bias, rows in steps.items():
         for row in rows:
             wrong = row["pass"] == "CONV_BN_FUSION" and not bias
-            assert (row["largest_difference"] > 0.1) if wrong else (row["largest_difference"] < 1e-5), (bias, row)
+            assert (
+                (row["largest_difference"] > 0.1) if wrong else (row["largest_difference"] < 1e-5)
+            ), (bias, row)
 
 
 def test_differences_are_relative_and_over_all_examples():
@@ -103,8 +113,8 @@ def test_differences_are_relative_and_over_all_examples():
 
     largest = float(Times()(given.examples[-1]["frame"]).detach().abs().max())
     assert largest > 10
-    found = optimizing._difference(Off(), given._replace(module=Times()))
-    assert found == pytest.approx(3.0 / largest, rel=1e-3)
+    found = given._replace(module=Times()).differences(given._replace(module=Off()).run)
+    assert found["out"] == pytest.approx(3.0 / largest, rel=1e-3)
 
 
 @needs_xnnpack
@@ -112,7 +122,9 @@ def test_the_program_is_left_as_it_was():
     given = program(False)
     before = copy.deepcopy(given.module.state_dict())
     optimize_step_by_step(given, rounds=1)
-    assert all(torch.equal(value, before[name]) for name, value in given.module.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in given.module.state_dict().items()
+    )
     assert any(isinstance(part, nn.BatchNorm2d) for part in given.module.modules())
 
 
@@ -142,7 +154,9 @@ def test_channels_last_frame_turns_the_frame_alone(tiny):
     frame, kernels = torch.rand(1, 3, 64, 64), torch.rand(1, 8, 4)
     turned = channels_last_frame(Program("reuse", See(), [{"frame": frame, "kernels": kernels}]))
     assert torch.equal(turned.run(frame, kernels)[0], kernels) and turned.outputs == ("kernels",)
-    assert seen["frame"].stride() == (3 * 64 * 64, 1, 64 * 3, 3) and torch.equal(seen["frame"], frame)
+    assert seen["frame"].stride() == (3 * 64 * 64, 1, 64 * 3, 3) and torch.equal(
+        seen["frame"], frame
+    )
     without = make_programs(tiny, (64, 64), "masks")[0]
     assert channels_last_frame(without) is without
 
@@ -152,7 +166,7 @@ def test_table(capsys, steps):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + 2 * 9 and "batch_norm" in lines[0] and "ms" in lines[0]
     assert lines[2].split()[:4] == ["traced", "2", "2", "3"]
-    assert lines[1].split()[0] == "eager" and len(lines[1].split()) == 3
+    assert lines[1].split()[:-2] == ["eager", *"-" * 7]  # no graph, so nothing to count
     assert lines[12].startswith("CONV_BN_FUSION: folds")
     assert len({len(line) for line in lines[1:10]}) == 1  # columns
 
@@ -161,7 +175,12 @@ def test_bad_input_and_a_torch_without_xnnpack(monkeypatch):
     with pytest.raises(ValueError, match="rounds is 0"):
         optimize_step_by_step(program(True), rounds=0)
     monkeypatch.setattr(torch._C, "_is_xnnpack_enabled", lambda: False)
-    for call in (lambda: optimize(trace(program(True))), lambda: optimize_step_by_step(program(True))):
-        with pytest.raises(ImportError, match="without XNNPACK.*pip install.*--format executorch") as error:
+    for call in (
+        lambda: optimize(trace(program(True))),
+        lambda: optimize_step_by_step(program(True)),
+    ):
+        with pytest.raises(
+            ImportError, match="without XNNPACK.*pip install.*--format executorch"
+        ) as error:
             call()
         assert "\n" not in str(error.value) and torch.__version__ in str(error.value)

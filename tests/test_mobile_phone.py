@@ -76,7 +76,9 @@ said "Model file $model is loaded."
 [ -e "$PHONE/crash" ] && [ "$n" = 5 ] && { said "Loading of method forward failed with status 0x20"; exit 134; }
 i=0; while [ $i -lt $n ]; do i=$((i + 1)); said "Iteration $i of $n: ${i}0.5 ms"; done
 said "Model executed successfully $n time(s) in $((5 * n * (n + 1))).$((5 * n % 10)) ms."
-""".replace("$((5 * n * (n + 1))).$((5 * n % 10))", "$((5 * n * (n + 1) + n / 2)).$((n % 2 * 5))")  # sum of i0.5
+""".replace(
+    "$((5 * n * (n + 1))).$((5 * n % 10))", "$((5 * n * (n + 1) + n / 2)).$((n % 2 * 5))"
+)  # sum of i0.5
 
 
 @pytest.fixture
@@ -91,7 +93,13 @@ def play(tmp_path, monkeypatch):
             put(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq", f"{khz}\n")
             put(root / f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_governor", "schedutil\n")
         for zone, (kind, temp) in enumerate(
-            [("cpu-0", "41500"), ("battery", "33000"), ("odd", "-40000"), ("raw", "38"), ("hot", "200000")]
+            [
+                ("cpu-0", "41500"),
+                ("battery", "33000"),
+                ("odd", "-40000"),
+                ("raw", "38"),
+                ("hot", "200000"),
+            ]
         ):
             put(root / f"sys/class/thermal/thermal_zone{zone}/type", f"{kind}\n")
             put(root / f"sys/class/thermal/thermal_zone{zone}/temp", f"{temp}\n")
@@ -128,7 +136,9 @@ def program(path, interpreter, script):
 def files(tmp_path, ending=".ptl", name="key", folder="here"):
     runner = "speed_benchmark_torch" if ending == ".ptl" else "executor_runner"
     put(tmp_path / folder / f"{name}{ending}", "weights")
-    put(tmp_path / folder / runner, "#!/bin/sh\n" + (TORCH if ending == ".ptl" else RUNNER))  # not yet executable
+    put(
+        tmp_path / folder / runner, "#!/bin/sh\n" + (TORCH if ending == ".ptl" else RUNNER)
+    )  # not yet executable
     return {"model": tmp_path / folder / f"{name}{ending}", "binary": tmp_path / folder / runner}
 
 
@@ -138,22 +148,39 @@ def calls(root):
 
 def test_three_rounds_on_the_big_core(play, tmp_path, capsys):
     root, given = play(), files(tmp_path)
-    result = bench_phone(**given, iterations=3, warmup=2, cooldown_s=7, json_path=tmp_path / "out.json")
-    assert [run["times_ms"] for run in result["runs"]] == [[100 * r + i for i in (1, 2, 3)] for r in (1, 2, 3)]
-    assert result["median_ms"] == 202 and result["run_spread_ms"] == 200 and result["mean_ms"] == pytest.approx(202)
-    assert result["core"] == 6 and (root / "masks").read_text().split() == ["40"] * 3  # 5 and 6 are as fast: the last
+    result = bench_phone(
+        **given, iterations=3, warmup=2, cooldown_s=7, json_path=tmp_path / "out.json"
+    )
+    assert [run["times_ms"] for run in result["runs"]] == [
+        [100 * r + i for i in (1, 2, 3)] for r in (1, 2, 3)
+    ]
+    assert (
+        result["median_ms"] == 202
+        and result["run_spread_ms"] == 200
+        and result["mean_ms"] == pytest.approx(202)
+    )
+    assert (
+        result["core"] == 6 and (root / "masks").read_text().split() == ["40"] * 3
+    )  # 5 and 6 are as fast: the last
     arguments = (root / "arguments").read_text().split("--\n")[0].splitlines()
     assert arguments == ["--model=key.ptl", "--use_bundled_input=0", "--warmup=2", "--iter=3", "--report_pep=true",
                          "--pthreadpool_size=1"]  # fmt: skip
     device = result["device"]
     assert device["product.model"] == "Fold 9" and device["board.platform"] == "taro"
-    assert device["cores"]["6"] == {"max_mhz": 2900, "governor": "schedutil"} and len(device["cores"]) == 8
+    assert (
+        device["cores"]["6"] == {"max_mhz": 2900, "governor": "schedutil"}
+        and len(device["cores"]) == 8
+    )
     assert device["celsius"] == result["after"]["celsius"] == {"cpu-0": 41.5, "battery": 33.0}
-    assert naps == [7, 7] and not list((root / "data/local/tmp").iterdir())  # cooled between rounds, nothing left
+    assert naps == [7, 7] and not list(
+        (root / "data/local/tmp").iterdir()
+    )  # cooled between rounds, nothing left
     assert all(call[:2] == ["-s", "R5CX"] for call in calls(root)[1:])
     assert json.loads((tmp_path / "out.json").read_text()) == result
     printed = capsys.readouterr().out
-    assert "Fold 9 (taro), core 6 up to 2900 MHz, governor schedutil" in printed and "run 3" in printed
+    assert (
+        "Fold 9 (taro), core 6 up to 2900 MHz, governor schedutil" in printed and "run 3" in printed
+    )
     assert "warmest zone: 42 C before" in printed and "from run to run: 200.00 ms" in printed
 
 
@@ -161,21 +188,34 @@ def test_three_rounds_on_the_big_core(play, tmp_path, capsys):
 def test_executor_runner_is_run_twice_a_round(play, tmp_path, platform):
     root, given = play(), files(tmp_path, ".pte")
     put(root / platform, "")
-    put(root / "data/local/tmp/minst/round-1.log", "Model file m is loaded.\n")  # left by a run that was pulled out
-    result = bench_phone(**given, iterations=4, warmup=2, rounds=2, cooldown_s=0, core=3, logs=tmp_path / "logs")
+    put(
+        root / "data/local/tmp/minst/round-1.log", "Model file m is loaded.\n"
+    )  # left by a run that was pulled out
+    result = bench_phone(
+        **given, iterations=4, warmup=2, rounds=2, cooldown_s=0, core=3, logs=tmp_path / "logs"
+    )
     assert result["runner"] == "executor_runner" and result["format"] == "executor_runner"
-    assert [run["times_ms"] for run in result["runs"]] == [[30.5, 40.5, 50.5, 60.5]] * 2 and not result["cold"]
+    assert [run["times_ms"] for run in result["runs"]] == [
+        [30.5, 40.5, 50.5, 60.5]
+    ] * 2 and not result["cold"]
     arguments = (root / "arguments").read_text().split()
     assert arguments[:4] == ["--model_path=key.pte", "--num_executions=2", "--cpu_threads=1", "--"]
-    assert [a for a in arguments if a.startswith("--num")] == [f"--num_executions={n}" for n in (2, 6, 2, 6)]
+    assert [a for a in arguments if a.startswith("--num")] == [
+        f"--num_executions={n}" for n in (2, 6, 2, 6)
+    ]
     assert (root / "masks").read_text().split() == ["8"] * 4 and naps == []
-    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == ["round-1.log", "round-2.log"]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [
+        "round-1.log",
+        "round-2.log",
+    ]
 
 
 @pytest.mark.parametrize("ending", [".ptl", ".pte"])
 def test_blanks_quotes_and_dollars_reach_the_phone_whole(play, tmp_path, ending):
     root, given = play(), files(tmp_path, ending, AWKWARD, folder="a folder's")
-    result = bench_phone(**given, iterations=2, warmup=1, rounds=1, remote="/data/local/tmp/min st's $x")
+    result = bench_phone(
+        **given, iterations=2, warmup=1, rounds=1, remote="/data/local/tmp/min st's $x"
+    )
     assert (root / "arguments").read_text().splitlines()[0].endswith(f"={AWKWARD}{ending}")
     assert len(result["runs"]) == 1 and not list((root / "data/local/tmp").iterdir())
 
@@ -183,7 +223,14 @@ def test_blanks_quotes_and_dollars_reach_the_phone_whole(play, tmp_path, ending)
 @pytest.mark.parametrize("ending", [".ptl", ".pte"])
 def test_printed_commands_can_be_pasted_into_a_shell(play, tmp_path, monkeypatch, capsys, ending):
     root, given = play(), files(tmp_path, ending, AWKWARD, folder="a folder's")
-    settings = {"iterations": 2, "warmup": 1, "rounds": 2, "cooldown_s": 0, "serial": "R5CX", "core": 7}
+    settings = {
+        "iterations": 2,
+        "warmup": 1,
+        "rounds": 2,
+        "cooldown_s": 0,
+        "serial": "R5CX",
+        "core": 7,
+    }
     bench_phone(**given, dry_run=True, **settings)
     assert not (root / "calls").exists()
     script = capsys.readouterr().out
@@ -192,7 +239,9 @@ def test_printed_commands_can_be_pasted_into_a_shell(play, tmp_path, monkeypatch
     pasted = parse_log("".join(Path(f"round-{i}.log").read_text() for i in (1, 2)), warmup=1)
     assert pasted["iterations"] == 4 and not list((root / "data/local/tmp").iterdir())
     done = [call for call in calls(root) if call != ["devices"]]
-    assert done == [list(c.argv[1:]) for c in phone_commands(runner=phone_runner(ending), **given, **settings)]
+    assert done == [
+        list(c.argv[1:]) for c in phone_commands(runner=phone_runner(ending), **given, **settings)
+    ]
 
 
 def phone_runner(ending):
@@ -204,10 +253,22 @@ def test_a_dry_run_needs_nothing(monkeypatch, tmp_path, capsys):
     result = bench_phone("nowhere/key.pte", dry_run=True, rounds=2, cooldown_s=9)
     printed = capsys.readouterr().out
     lines = [line for line in printed.splitlines() if not line.startswith("#")]
-    assert result == {"commands": lines} and sum("taskset MASK ./executor_runner" in line for line in lines) == 2
-    assert lines[0] == "adb -s SERIAL shell 'mkdir -p /data/local/tmp/minst'" and lines.count("sleep 9") == 1
-    assert "# SERIAL: as `adb devices`" in printed and "# MASK: " in printed and "--branch v1.3.1" in printed
-    bench_phone("key.ptl", binary=files(tmp_path)["binary"], dry_run=True, serial="a", core=10, logs="kept")
+    assert (
+        result == {"commands": lines}
+        and sum("taskset MASK ./executor_runner" in line for line in lines) == 2
+    )
+    assert (
+        lines[0] == "adb -s SERIAL shell 'mkdir -p /data/local/tmp/minst'"
+        and lines.count("sleep 9") == 1
+    )
+    assert (
+        "# SERIAL: as `adb devices`" in printed
+        and "# MASK: " in printed
+        and "--branch v1.3.1" in printed
+    )
+    bench_phone(
+        "key.ptl", binary=files(tmp_path)["binary"], dry_run=True, serial="a", core=10, logs="kept"
+    )
     printed = capsys.readouterr().out
     assert (
         "SERIAL" not in printed
@@ -286,7 +347,8 @@ def test_a_runner_that_crashes_in_the_second_round(play, tmp_path):
     root = play()
     put(root / "crash", "")
     with pytest.raises(
-        ValueError, match=r"round 2 \(`adb shell` failed \(139\).*(Segmentation fault|interrupted in its warm-up)"
+        ValueError,
+        match=r"round 2 \(`adb shell` failed \(139\).*(Segmentation fault|interrupted in its warm-up)",
     ):
         bench_phone(**files(tmp_path), iterations=2)
     assert not list((root / "data/local/tmp").iterdir())
@@ -297,9 +359,13 @@ def test_executor_runner_that_fails_while_warming_up(play, tmp_path, platform):
     root = play()
     put(root / "crash", "")
     put(root / platform, "")
-    with pytest.raises(ValueError, match=r"round 1 \(`adb shell` failed \(134\).*forward failed with status 0x20"):
+    with pytest.raises(
+        ValueError, match=r"round 1 \(`adb shell` failed \(134\).*forward failed with status 0x20"
+    ):
         bench_phone(**files(tmp_path, ".pte"))
-    assert (root / "arguments").read_text().count("--model_path") == 1  # and is not started a second time
+    assert (root / "arguments").read_text().count(
+        "--model_path"
+    ) == 1  # and is not started a second time
 
 
 def test_a_runner_that_ends_badly_after_its_result(play, tmp_path):
@@ -319,7 +385,10 @@ def test_a_runner_for_another_processor(play, tmp_path):
 def test_a_phone_that_hangs(play, tmp_path):
     play()
     given = files(tmp_path)
-    put(given["binary"], '#!/bin/sh\nwhile :; do /bin/sleep 0.1; [ -e "$PHONE/over" ] && exit; done\n')
+    put(
+        given["binary"],
+        '#!/bin/sh\nwhile :; do /bin/sleep 0.1; [ -e "$PHONE/over" ] && exit; done\n',
+    )
     with pytest.raises(OSError, match="no end after 2 s"):
         bench_phone(**given, timeout_s=2)
     put(Path(os.environ["PHONE"]) / "over", "")  # the script ends itself
@@ -349,7 +418,10 @@ def test_files_that_are_missing(play, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"runner": "tflite"}, "runner is 'tflite'; choose one of speed_benchmark_torch, executor_runner"),
+        (
+            {"runner": "tflite"},
+            "runner is 'tflite'; choose one of speed_benchmark_torch, executor_runner",
+        ),
         ({"model": "key.onnx"}, "loads .ptl, not 'key.onnx'"),
         ({"model": "key.pte"}, "loads .ptl, not 'key.pte'"),
         ({"model": "key.ptl", "binary": "a/key.ptl"}, "rename"),
@@ -365,10 +437,15 @@ def test_files_that_are_missing(play, tmp_path):
 )
 def test_wrong_arguments(wrong, named):
     with pytest.raises(ValueError, match=named):
-        bench_phone(**{"model": "key.ptl", "runner": "speed_benchmark_torch", "dry_run": True, **wrong})
+        bench_phone(
+            **{"model": "key.ptl", "runner": "speed_benchmark_torch", "dry_run": True, **wrong}
+        )
 
 
 def test_what_is_printed_is_what_is_run(capsys):
     result = bench_phone(f"{AWKWARD}.ptl", dry_run=True)
-    argv = [list(c.argv) for c in phone_commands(f"{AWKWARD}.ptl", "speed_benchmark_torch", "speed_benchmark_torch")]
+    argv = [
+        list(c.argv)
+        for c in phone_commands(f"{AWKWARD}.ptl", "speed_benchmark_torch", "speed_benchmark_torch")
+    ]
     assert [shlex.split(line) for line in result["commands"]] == argv

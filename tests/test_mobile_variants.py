@@ -1,10 +1,13 @@
-"""minst.mobile.variants: what is 8-bit afterwards, what stays, and that a tracker takes them. No figures of accuracy:
-those are for tests/benchmarks/variants_accuracy.py."""
+"""tests/benchmarks/variants.py: what is 8-bit afterwards, what stays, and that a tracker takes them.
+
+No figures of accuracy: those are for tests/benchmarks/variants_accuracy.py.
+"""
 
 from __future__ import annotations
 
 import itertools
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +16,12 @@ from torch import nn
 from minst.macs import summary
 from minst.mobile.export import export
 from minst.mobile.runtime import ExportedModel
-from minst.mobile.variants import VARIANTS, int8_programs, linear_share, make_variant
 from minst.model import MobileInst
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))  # scripts, not a package
+from variants import VARIANTS, int8_programs, linear_share, make_variant
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,13 +38,17 @@ def int8_onnx(shapes, tmp_path_factory):
         pytest.importorskip(name)
     folder = tmp_path_factory.mktemp("onnx")
     export(shapes, "onnx", folder / "float", (64, 128))
-    assert int8_programs(folder / "float", folder / "int8") == [folder / "int8" / f"{n}.onnx" for n in ("key", "reuse")]
+    assert int8_programs(folder / "float", folder / "int8") == [
+        folder / "int8" / f"{n}.onnx" for n in ("key", "reuse")
+    ]
     return folder / "float", folder / "int8"
 
 
 def test_channels_last_is_the_same_model(shapes):
     made, frame = make_variant(shapes, "channels-last"), torch.rand(1, 3, 128, 192)
-    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in made.parameters() if w.ndim == 4)
+    assert all(
+        w.is_contiguous(memory_format=torch.channels_last) for w in made.parameters() if w.ndim == 4
+    )
     with torch.inference_mode():
         got, want = made(frame), shapes(frame)
         for a, b in zip(got[:5], want[:5]):
@@ -71,7 +80,9 @@ def test_the_model_stays_and_the_variant_tracks(shapes, variant):
     want, got = KernelTracker(shapes), KernelTracker(made)
     for frame in frames:
         a, b = want.step(frame), got.step(frame)
-        assert sorted(a.labels) == sorted(b.labels) and a.labels  # an easy clip: rounding moves no class
+        assert (
+            sorted(a.labels) == sorted(b.labels) and a.labels
+        )  # an easy clip: rounding moves no class
     assert variant == "channels-last" or b.scores != a.scores  # something was rounded
 
 
@@ -105,7 +116,9 @@ def test_int8_programs_are_near_and_not_the_same(int8_onnx, shapes):
     model = ExportedModel(int8_onnx[1])
     with torch.inference_mode():
         got, want = model.encode(frame).out, shapes(frame)
-    away = float((got.mask_features - want.mask_features).abs().mean() / want.mask_features.abs().mean())
+    away = float(
+        (got.mask_features - want.mask_features).abs().mean() / want.mask_features.abs().mean()
+    )
     assert 1e-4 < away < 0.5
     assert KernelTracker(model, score_threshold=0.1).step(frame[0]).frame == 0
 

@@ -94,11 +94,16 @@ def elsewhere(programs):
 @contextmanager
 def visitor(browser, address, size=(1180, 900), scale=1, cdn=None, init=None):
     """A page in a fresh profile; errors of its scripts fail the test. cdn: answers for requests to other hosts."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, device_scale_factor=scale)
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]}, device_scale_factor=scale
+    )
     page, errors = context.new_page(), []
     page.on("pageerror", lambda error: errors.append(str(error)))
     host = address.split("/")[2]
-    context.route(lambda url: host not in url and not url.startswith("blob:"), cdn or (lambda route: route.abort()))
+    context.route(
+        lambda url: host not in url and not url.startswith("blob:"),
+        cdn or (lambda route: route.abort()),
+    )
     if init:
         page.add_init_script(init)
     page.goto(address)
@@ -111,7 +116,9 @@ def visitor(browser, address, size=(1180, 900), scale=1, cdn=None, init=None):
 
 def measured(page) -> None:
     """Wait until the page has measured; an error it shows fails the test."""
-    page.locator("#status", has_text="Measured").or_(page.locator("#error:visible")).first.wait_for(timeout=90_000)
+    page.locator("#status", has_text="Measured").or_(page.locator("#error:visible")).first.wait_for(
+        timeout=90_000
+    )
     assert not page.is_visible("#error"), page.inner_text("#error")
 
 
@@ -131,7 +138,10 @@ def downloaded(page) -> dict:
 
 @functools.cache
 def python_tracks(**setting) -> list:
-    tracker, threads = KernelTracker(MobileInst.from_pretrained("shapes-tiny"), **setting), torch.get_num_threads()
+    tracker, threads = (
+        KernelTracker(MobileInst.from_pretrained("shapes-tiny"), **setting),
+        torch.get_num_threads(),
+    )
     torch.set_num_threads(1)  # the browser is busy on the other cores
     frames = [tracker.step(image) for image in load_sample("easy")]
     torch.set_num_threads(threads)
@@ -146,7 +156,9 @@ def assert_tracks_equal_python(run: dict) -> None:
         assert said == (want.frame, want.is_key, want.ids, want.labels, want.queries)
         assert frame["scores"] == pytest.approx(want.scores, abs=1e-3)
         for mask, segmentation in zip(want.masks(), frame["segmentations"]):
-            mine = rle_codec.decode(rle_codec.frPyObjects(segmentation, *segmentation["size"])).astype(bool)
+            mine = rle_codec.decode(
+                rle_codec.frPyObjects(segmentation, *segmentation["size"])
+            ).astype(bool)
             assert (mine != mask).sum() <= 3
             found += 1
     assert found > 50
@@ -184,9 +196,17 @@ def test_every_frame_can_be_a_key_frame_or_one_of_six(page):
 def test_the_json_says_what_was_measured_and_its_figures_are_those_of_the_samples(page):
     report = downloaded(page)
     run = report["runs"][-1]
-    assert report["kind"] == "minst bench web" and report["weights"] == "shapes-tiny" and report["size"] == [192, 256]
+    assert (
+        report["kind"] == "minst bench web"
+        and report["weights"] == "shapes-tiny"
+        and report["size"] == [192, 256]
+    )
     device = report["device"]
-    assert device["cross_origin_isolated"] and device["secure_context"] and "Chrome" in device["user_agent"]
+    assert (
+        device["cross_origin_isolated"]
+        and device["secure_context"]
+        and "Chrome" in device["user_agent"]
+    )
     assert device["cores"] >= 1 and 0 < device["clock_step_ms"] < 1
     assert report["runtime"]["version"] == web.ORT_VERSION and run["threads"] == 1
     assert {name: f["integrity"] for name, f in report["runtime"]["files"].items()} == {
@@ -198,11 +218,17 @@ def test_the_json_says_what_was_measured_and_its_figures_are_those_of_the_sample
         figures = run["network"][kind]
         assert len(samples) == figures["n"] and min(samples) > 0
         wanted = np.percentile(samples, [25, 50, 75, 95])
-        assert [figures[f"{name}_ms"] for name in ("p25", "median", "p75", "p95")] == pytest.approx(list(wanted))
+        assert [figures[f"{name}_ms"] for name in ("p25", "median", "p75", "p95")] == pytest.approx(
+            list(wanted)
+        )
     key, reuse = (run["network"][kind]["median_ms"] for kind in ("key", "reuse"))
     means = {t: (key + (int(t) - 1) * reuse) / int(t) for t in ("1", "3", "6")}
     assert run["mean_frame_ms"] == pytest.approx(means)
-    assert len(run["warm_up_ms"]["key"]) == 3 and run["first_run_ms"]["reuse"] > 0 and run["load_ms"]["key"] > 0
+    assert (
+        len(run["warm_up_ms"]["key"]) == 3
+        and run["first_run_ms"]["reuse"] > 0
+        and run["load_ms"]["key"] > 0
+    )
     for stage in ("before", "after", "drawing"):
         assert run["apart"][stage]["key"]["n"] == run["network"]["key"]["n"]
     for place, value in (("#network", key), ("#mean", means["6"])):
@@ -237,12 +263,20 @@ def test_masks_are_drawn_where_they_are_in_the_colour_of_their_identity(page):
     scale = width // 256
     original = np.kron(list(load_sample("easy"))[3].astype(float), np.ones((scale, scale, 1)))
     changed = np.abs(picture - original).sum(-1) > 40
-    masks = [rle_codec.decode(rle_codec.frPyObjects(s, *s["size"])).astype(bool) for s in frame["segmentations"]]
+    masks = [
+        rle_codec.decode(rle_codec.frPyObjects(s, *s["size"])).astype(bool)
+        for s in frame["segmentations"]
+    ]
     union = np.kron(np.any(masks, axis=0), np.ones((scale, scale), dtype=bool))
-    assert changed[union].mean() > 0.9 and changed[~union].mean() < 0.12  # tags and halos are outside
+    assert (
+        changed[union].mean() > 0.9 and changed[~union].mean() < 0.12
+    )  # tags and halos are outside
     for identity, mask in zip(frame["ids"], masks):
         ys, xs = np.nonzero(mask)
-        inside = picture[(ys * scale) + 1, (xs * scale) + 1] - original[(ys * scale) + 1, (xs * scale) + 1]
+        inside = (
+            picture[(ys * scale) + 1, (xs * scale) + 1]
+            - original[(ys * scale) + 1, (xs * scale) + 1]
+        )
         wanted = 0.42 * (color_of(identity) - original[(ys * scale) + 1, (xs * scale) + 1])
         assert np.median(np.abs(inside - wanted)) < 6
 
@@ -257,7 +291,11 @@ def test_all_threads_give_the_same_tracks_beside_the_figures_of_one(page, screen
     assert run["threads"] == int(cores)
     assert_tracks_equal_python(run)
     rows = page.locator("#network tbody th").all_inner_texts()
-    assert rows == [f"{kind} frame, {n} thread{'s' * (n > 1)}" for n in (1, int(cores)) for kind in ("key", "reuse")]
+    assert rows == [
+        f"{kind} frame, {n} thread{'s' * (n > 1)}"
+        for n in (1, int(cores))
+        for kind in ("key", "reuse")
+    ]
     page.screenshot(path=screenshots / "web-threads.png", full_page=True)
 
 
@@ -272,7 +310,9 @@ def test_another_setting_in_the_middle_of_a_measurement_starts_over(page):
     assert_tracks_equal_python(run)
 
 
-def test_a_phone_on_the_network_has_one_thread_and_is_told_why(browser, programs, assets, screenshots):
+def test_a_phone_on_the_network_has_one_thread_and_is_told_why(
+    browser, programs, assets, screenshots
+):
     address = web.lan_addresses()[0]
     if address.startswith("127."):
         pytest.skip("this machine has no network address")
@@ -281,9 +321,13 @@ def test_a_phone_on_the_network_has_one_thread_and_is_told_why(browser, programs
             measured(page)
             assert page.is_visible("#alone") and "https" in page.inner_text("#alone")
             assert page.locator("input[name=threads]:enabled").count() == 1
-            assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out
+            assert (
+                page.evaluate("document.documentElement.scrollWidth") <= 390
+            )  # nothing sticks out
             report = downloaded(page)
-            assert not report["device"]["cross_origin_isolated"] and report["runs"][0]["threads"] == 1
+            assert (
+                not report["device"]["cross_origin_isolated"] and report["runs"][0]["threads"] == 1
+            )
             assert report["runs"][0]["network"]["reuse"]["n"] == 32  # two passes
             assert_tracks_equal_python(report["runs"][0])
             page.locator("#play").click()
@@ -299,12 +343,16 @@ def cdn_of(assets, tampered="", seen=None):
             seen.append(route.request.url)
         kind = {".mjs": "text/javascript", ".wasm": "application/wasm"}[path.suffix]
         headers = {"Access-Control-Allow-Origin": "*", "Content-Type": kind}
-        route.fulfill(status=200, headers=headers, body=path.read_bytes() + b"\n" * (path.name == tampered))
+        route.fulfill(
+            status=200, headers=headers, body=path.read_bytes() + b"\n" * (path.name == tampered)
+        )
 
     return answer
 
 
-def test_the_runtime_comes_from_the_cdn_when_its_bytes_are_the_pinned_ones(browser, elsewhere, assets, screenshots):
+def test_the_runtime_comes_from_the_cdn_when_its_bytes_are_the_pinned_ones(
+    browser, elsewhere, assets, screenshots
+):
     seen = []
     with visitor(browser, elsewhere.addresses[0], cdn=cdn_of(assets, seen=seen)) as page:
         measured(page)
@@ -313,7 +361,11 @@ def test_the_runtime_comes_from_the_cdn_when_its_bytes_are_the_pinned_ones(brows
         with visitor(browser, elsewhere.addresses[0], cdn=cdn_of(assets, tampered=name)) as page:
             page.locator("#error:visible").wait_for()
             said = page.inner_text("#error")
-            assert name in said and "not the file that was expected" in said and not page.is_visible("main")
+            assert (
+                name in said
+                and "not the file that was expected" in said
+                and not page.is_visible("main")
+            )
     with visitor(browser, elsewhere.addresses[0]) as page:  # offline
         page.locator("#error:visible").wait_for()
         assert "--assets FOLDER" in page.inner_text("#error")
@@ -364,7 +416,9 @@ def test_only_the_table_is_served_and_only_to_be_read(elsewhere):
     whole, head = (request(elsewhere, method, "/key.onnx?x=1") for method in ("GET", "HEAD"))
     assert whole.status == head.status == 200 and not head.body
     assert head.headers["Content-Length"] == str(len(whole.body))
-    with socket.create_connection(elsewhere.server_address[:2], timeout=10) as raw:  # http.client would hide a body
+    with socket.create_connection(
+        elsewhere.server_address[:2], timeout=10
+    ) as raw:  # http.client would hide a body
         raw.sendall(b"HEAD /about.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert raw.makefile("rb").read().endswith(b"\r\n\r\n")
     assert request(elsewhere, "GET", "/").headers["Content-Type"].startswith("text/html")
@@ -375,7 +429,10 @@ def test_headers_isolate_the_page_and_name_one_cdn_or_none(elsewhere, programs, 
     assert headers["Content-Type"].startswith("text/javascript")
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
-    assert web.CDN in headers["Content-Security-Policy"] and "unsafe-inline'; img" in headers["Content-Security-Policy"]
+    assert (
+        web.CDN in headers["Content-Security-Policy"]
+        and "unsafe-inline'; img" in headers["Content-Security-Policy"]
+    )
     with serving(programs=programs, assets=assets) as server:
         answer = request(server, "GET", "/ort/ort-wasm-simd-threaded.wasm")
         assert "https:" not in answer.headers["Content-Security-Policy"]
@@ -434,7 +491,9 @@ def test_a_network_address_is_printed_with_its_qr_code_and_loopback_without(monk
 
 
 def test_serve_prints_the_address_and_ends_with_ctrl_c(monkeypatch, programs):
-    monkeypatch.setattr(web.PageServer, "serve_forever", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        web.PageServer, "serve_forever", lambda self: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     opened = []
     monkeypatch.setattr(web.webbrowser, "open", opened.append)
     with redirect_stdout(io.StringIO()) as said:
@@ -470,13 +529,16 @@ def test_assignment_is_as_good_as_scipys():
     tables = [rng.normal(size=(n, n)) for n in (1, 2, 3, 5, 8, 20, 50) for _ in range(10)]
     tables += [rng.integers(0, 3, (6, 6)) for _ in range(30)]  # many optima
     answers = in_node(
-        "result = given.tables.map((t) => tracker.assign(f32(t), t.length));", tables=[t.tolist() for t in tables]
+        "result = given.tables.map((t) => tracker.assign(f32(t), t.length));",
+        tables=[t.tolist() for t in tables],
     )
     for similarity, columns in zip(tables, answers):
         n = len(similarity)
         assert sorted(columns) == list(range(n))
         best = linear_sum_assignment(similarity, maximize=True)
-        assert similarity[range(n), columns].sum() == pytest.approx(similarity[best].sum(), abs=2e-5 * n)
+        assert similarity[range(n), columns].sum() == pytest.approx(
+            similarity[best].sum(), abs=2e-5 * n
+        )
 
 
 def test_equal_similarities_leave_queries_where_they_are_and_nan_is_refused():
@@ -523,23 +585,32 @@ def test_enlargement_and_run_length_codes_are_pythons(size):
     wanted = upsample_masks(small, size)[0, 0]
     assert grown == pytest.approx(wanted.flatten().tolist(), abs=1e-5)
     mask = (np.array(grown) >= 0).reshape(height, width)
-    assert rle_codec.frPyObjects(code, height, width)["counts"].decode() == encode_mask(mask)["counts"]
+    assert (
+        rle_codec.frPyObjects(code, height, width)["counts"].decode() == encode_mask(mask)["counts"]
+    )
 
 
 def test_lost_and_small_and_ended_instances_are_treated_as_in_python():
     """A stand-in for the network, made to flicker: one query's score comes and goes, one mask shrinks to nothing."""
     steps, n, k, d, h, w = 14, 4, 3, 5, 8, 8
     rng = torch.Generator().manual_seed(3)
-    base = {"kernels": torch.randn(1, n, d, generator=rng), "mask_features": torch.randn(1, d, h, w, generator=rng)}
+    base = {
+        "kernels": torch.randn(1, n, d, generator=rng),
+        "mask_features": torch.randn(1, d, h, w, generator=rng),
+    }
     frames = []
     for t in range(steps):
         classes = torch.full((1, n, k), -4.0)
         for query in range(n):
             classes[0, query] += 0.1 * torch.arange(k) + 0.01 * t  # no two means are equal
-            classes[0, query, (query + t // 5) % k] = 4.0 + 0.1 * t if (t // (query + 1)) % 3 != 1 else -4.0
+            classes[0, query, (query + t // 5) % k] = (
+                4.0 + 0.1 * t if (t // (query + 1)) % 3 != 1 else -4.0
+            )
         features = (
             base["mask_features"]
-            + (20.0 if t in (4, 5) else 0.0) * torch.ones(1, d, h, w) * base["kernels"].mean(1)[0, :, None, None]
+            + (20.0 if t in (4, 5) else 0.0)
+            * torch.ones(1, d, h, w)
+            * base["kernels"].mean(1)[0, :, None, None]
         )
         kernels = base["kernels"].roll(t // 4, dims=1)
         logits = torch.einsum("bnd,bdhw->bnhw", kernels, features)
@@ -592,7 +663,12 @@ def _python_tracks(frames, setting):
                 result.is_key,
                 [
                     list(row)
-                    for row in zip(result.ids, result.labels, result.queries, result.masks().sum((1, 2)).tolist())
+                    for row in zip(
+                        result.ids,
+                        result.labels,
+                        result.queries,
+                        result.masks().sum((1, 2)).tolist(),
+                    )
                 ],
             ]
         )

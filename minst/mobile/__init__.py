@@ -1,14 +1,14 @@
 """MobileInst on a phone, and how fast it is.
 
-    programs   what a device runs: key, reuse        export     as files of four formats, compared with eager PyTorch
-    runtime    those files, run: ExportedModel       optimize   PyTorch's mobile optimiser, pass by pass
-    variants   beyond the paper: 8 bits, channels-last
+    programs   what a device runs: key, reuse        optimize   PyTorch's mobile optimiser
+    export     as files of four formats              runtime    those files, run: ExportedModel
 
-    benchmark  stages of a frame, kernel reuse       compare    six runtimes in turns, in one table
-    roofline   every layer; what this core can do    lite       our benchmarker in C++, for .ptl files
-    phone      the adb commands; logs reads them     serve      a page that measures the visitor's browser
+    timing     turns, medians, tables                benchmark  stages of a frame, kernel reuse
+    compare    six runtimes in one table             lite       our benchmarker in C++, for .ptl files
+    roofline   every layer; what this core can do    phone      the adb commands; logs reads them
+    serve      a page that measures the visitor's browser
 
-Lesson: notebooks/08_on_device_latency.ipynb
+No two of them import each other. Lesson: notebooks/08_on_device_latency.ipynb
 """
 
 import importlib
@@ -20,5 +20,6 @@ def __getattr__(name: str):
     if name in __all__:
         return getattr(importlib.import_module("minst.mobile.runtime"), name)
     raise AttributeError(
-        f"module 'minst.mobile' has no attribute {name!r}; it offers {', '.join(__all__)} and its modules"
+        f"module 'minst.mobile' has no attribute {name!r}; "
+        f"it offers {', '.join(__all__)} and its modules"
     )

@@ -1,16 +1,18 @@
-"""Logs of the phone benchmarkers: what their lines say, and what they do not (paper: latency on one mobile core, Tab 1).
+"""Logs of the phone benchmarkers: what their lines say, and what they do not (paper: Tab 1).
 
-    speed_benchmark_torch                     its end alone: a mean, no median
-      --report_pep=true                       and one line a run of the network: median, p95, spread
-    executor_runner (ExecuTorch)              the sum over all executions; newer ones, one line an execution too
+    speed_benchmark_torch      its end alone: a mean, no median
+      --report_pep=true        and one line a run of the network: median, p95, spread
+    executor_runner            (ExecuTorch) the sum of all executions; newer ones one line each, too
 
-    text -> lines, whatever stands before (logcat's prefix) or between (warnings) -> runs -> milliseconds of each
+    text -> lines, whatever stands before (logcat) or between (warnings) -> runs -> ms of each
 
-`executor_runner` has no warm-up of its own: its first execution, which unpacks weights and touches fresh memory, is in
-the sum. Where each execution has its line, the first ones are left out. Where only the sum is told, run it twice, with
-w and with w + n executions: (second sum - first sum) / n is the mean of n warm ones. A log with neither is marked.
+`executor_runner` has no warm-up of its own: its first execution, which unpacks weights and touches
+fresh memory, is in the sum. Where each execution has its line, the first ones are left out. Where
+only the sum is told, run it twice, with w and with w + n executions: (second sum - first sum) / n
+is the mean of n warm ones. A log with neither is marked.
 
-Assumption: nothing is derived that a format does not tell; a mean alone has no median, so it is None.
+Assumption: nothing is derived that a format does not tell; a mean alone has no median, so it is
+    None.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -18,50 +20,57 @@ Lesson: notebooks/08_on_device_latency.ipynb
 from __future__ import annotations
 
 import re
-from statistics import fmean, median
+from statistics import fmean
 
 import numpy as np
+
+from minst.mobile import timing
 
 __all__ = ["parse_log", "report_log"]
 
 SPEED, RUNNER = "speed_benchmark_torch", "executor_runner"
-_NUMBER = r"([-+.\w]+)"  # C++ also prints 1.02e+06, inf and nan
+NUMBER = r"([-+.\w]+)"  # C++ also prints 1.02e+06, inf and nan
+OBSERVED = r'PyTorchObserver\s*{.*"unit": "us".*"metric": "latency".*"value": "' + NUMBER + r'"\s*}'
 # what a line means: (program, event) -> pattern
-_LINES = {
+LINES = {
     (SPEED, "start"): r"Starting benchmark\.",
     (SPEED, "main"): r"Main runs\.",
-    (SPEED, "time"): rf'PyTorchObserver\s*{{.*"unit": "us".*"metric": "latency".*"value": "{_NUMBER}"\s*}}',
-    (SPEED, "end"): rf"Main run finished\. Microseconds per iter: {_NUMBER}\. Iters per second",
+    (SPEED, "time"): OBSERVED,
+    (SPEED, "end"): rf"Main run finished\. Microseconds per iter: {NUMBER}\. Iters per second",
     (RUNNER, "start"): r"Model file .* is loaded\.",
-    (RUNNER, "time"): rf"Iteration \d+ of \d+: {_NUMBER} ms$",
-    (RUNNER, "end"): rf"Model executed successfully (\d+) time\(s\) in {_NUMBER} ms\.",
+    (RUNNER, "time"): rf"Iteration \d+ of \d+: {NUMBER} ms$",
+    (RUNNER, "end"): rf"Model executed successfully (\d+) time\(s\) in {NUMBER} ms\.",
 }
-_CUT = r"PyTorchObserver|Microseconds per iter|executed successfully \d+ time"  # and none of the above
-_CRASH = (
-    r"segmentation fault|CANNOT LINK|permission denied|aborted|illegal instruction|bus error|killed|fatal signal"
-    r"|terminating|uncaught exception|not executable|exec format error|inaccessible or not found|no such file"
-    r"|unknown command line flag|failed to parse|enforce fail|does not have bundled inputs|has only \d+ bundled"
-    r"|failed.*0x[0-9a-f]+|out of memory"
+# a line with these that is none of the above
+CUT = r"PyTorchObserver|Microseconds per iter|executed successfully \d+ time"
+CRASH = (
+    r"segmentation fault|CANNOT LINK|permission denied|aborted|illegal instruction|bus error|killed"
+    r"|fatal signal|terminating|uncaught exception|not executable|exec format error"
+    r"|inaccessible or not found|no such file|unknown command line flag|failed to parse"
+    r"|enforce fail|does not have bundled inputs|has only \d+ bundled|failed.*0x[0-9a-f]+"
+    r"|out of memory"
 )
 
 
 def parse_log(text: str, warmup: int = 5) -> dict:
-    """Milliseconds of every run of a benchmarker that `text` tells of, and of all of them together.
+    """Milliseconds of every run of a benchmarker that `text` tells of, and of all together.
 
-    warmup: how many first executions of `executor_runner` are not counted, 5 as in `minst bench phone`
-    (`speed_benchmark_torch` has its own --warmup, which its log does not repeat).
-    Returns {"format": "speed_benchmark_torch" | "executor_runner", "runs": [run, ...], and over all runs "iterations",
-    "mean_ms", "median_ms", "p95_ms", "spread_ms" (longest - shortest), "run_spread_ms" (largest - smallest median of a
-    run, or mean where there is none; None for one run), "cold"}. A run has "iterations", "mean_ms", "median_ms",
-    "p95_ms", "spread_ms", "times_ms", "first_ms" (where told), "cold" (the mean holds the first, cold execution too).
-    None stands for what the log does not tell. Raises ValueError for an empty log, another program's, an interrupted
-    one (the line that says why is quoted).
+    warmup: how many first executions of `executor_runner` are not counted, 5 as in
+    `minst bench phone` (`speed_benchmark_torch` has its own --warmup, which its log does not say).
+    Returns {"format": "speed_benchmark_torch" | "executor_runner", "runs": [run, ...], and over all
+    runs "iterations", "mean_ms", "median_ms", "p95_ms", "spread_ms" (longest - shortest),
+    "run_spread_ms" (largest - smallest median of a run, or mean where there is none; None for one
+    run), "cold"}. A run has "iterations", "mean_ms", "median_ms", "p95_ms", "spread_ms",
+    "times_ms", "first_ms" (where told), "cold" (the mean holds the first, cold execution too).
+    None stands for what the log does not tell. Raises ValueError for an empty log, another
+    program's, an interrupted one (the line that says why is quoted).
     """
-    if type(warmup) is not int or warmup < 0:
-        raise ValueError(f"log: warmup is {warmup!r}; it must be a whole number of at least 0")
+    timing.check_whole(warmup=(warmup, 0))
     lines = [line.strip() for line in text.splitlines()]  # adb may end them with \r\n or \r\r\n
     if not any(lines):
-        raise ValueError("log: it is empty; the benchmarker wrote nothing, or its output went elsewhere (2>&1)")
+        raise ValueError(
+            "log: it is empty; the benchmarker wrote nothing, or its output went elsewhere (2>&1)"
+        )
     program, found = _runs(lines)
     runs = [_speed_run(*run) for run in found] if program == SPEED else _runner_runs(found, warmup)
     times = [ms for run in runs for ms in run["times_ms"]]
@@ -82,25 +91,32 @@ def parse_log(text: str, warmup: int = 5) -> dict:
 
 def report_log(parsed: dict) -> str:
     """What `parse_log` returned as a small table; "-" for what the log does not tell."""
-    columns = {"iterations": "iterations", "median": "median_ms", "p95": "p95_ms", "spread": "spread_ms",
-               "mean": "mean_ms", "first": "first_ms"}  # fmt: skip
-    runs = parsed["runs"]
-    rows = [(f"run {i}", run) for i, run in enumerate(runs, 1)] + ([("all", parsed)] if len(runs) > 1 else [])
-    said = [f"{parsed['format'] + ', ms':26}" + "".join(f"{heading:>11}" for heading in columns)]
-    said += [f"{name:26}" + "".join(f"{_cell(row.get(key)):>11}" for key in columns.values()) for name, row in rows]
+    columns = {"iterations": ("iterations", "d")}
+    keys = ("median_ms", "p95_ms", "spread_ms", "mean_ms", "first_ms")
+    columns |= {key.removesuffix("_ms"): (key, ".2f") for key in keys}
+    rows = [(f"run {i}", run) for i, run in enumerate(parsed["runs"], 1)]
+    rows += [("all", parsed)] if len(rows) > 1 else []
+    said = [timing.table(f"{parsed['format']}, ms", columns, rows)]
     if parsed["run_spread_ms"] is not None:
         said.append(f"from run to run: {parsed['run_spread_ms']:.2f} ms")
     if parsed["median_ms"] is None:
         more = "--report_pep=true" if parsed["format"] == SPEED else "a newer executor_runner"
-        said.append(f"a mean alone: the log tells no single times, so there is no median ({more} would tell them)")
+        said.append(
+            "a mean alone: the log tells no single times, so there is no median "
+            f"({more} would tell them)"
+        )
     if parsed["cold"]:
-        said.append("the first, cold execution is in the mean: run it once more with fewer executions to take it off")
+        said.append(
+            "the first, cold execution is in the mean: "
+            "run it once more with fewer executions to take it off"
+        )
     return "\n".join(said)
 
 
 def _runs(lines: list[str]) -> tuple[str, list[tuple[tuple[str, ...], list[float]]]]:
-    """The program that wrote the log, and of each of its runs what its last line says and the times before it."""
-    programs, found, times, state = set(), [], [], None  # state: the last event of a run that is not over
+    """The program, and of each of its runs what its last line says and the times before it."""
+    programs, found, times = set(), [], []
+    state = None  # the last event of a run that is not over
     for i, line in enumerate(lines):
         program, event, values = _event(line)
         if not event:
@@ -117,28 +133,31 @@ def _runs(lines: list[str]) -> tuple[str, list[tuple[tuple[str, ...], list[float
     if state or not found:
         _interrupted(lines, state)
     if len(programs) > 1:
-        raise ValueError("log: two programs wrote it, speed_benchmark_torch and executor_runner; parse one at a time")
+        raise ValueError(f"log: two programs wrote it, {SPEED} and {RUNNER}; parse one at a time")
     return programs.pop(), found
 
 
 def _event(line: str) -> tuple[str | None, str | None, tuple[str, ...]]:
-    for (program, event), pattern in _LINES.items():
+    for (program, event), pattern in LINES.items():
         if match := re.search(pattern, line):
             return program, event, match.groups()
-    if re.search(_CUT, line):
+    if re.search(CUT, line):
         raise ValueError(f"log: a line is cut or of another version: {line[:120]!r}")
     return None, None, ()
 
 
 def _interrupted(lines: list[str], state: str | None) -> None:
     """Say why the run that these lines end with has no result."""
-    crash = [line[:200] for line in lines if re.search(_CRASH, line, re.IGNORECASE)]
+    crash = [line[:200] for line in lines if re.search(CRASH, line, re.IGNORECASE)]
     if crash:  # "Aborted" often follows the line that says why
         raise ValueError(f"log: the benchmarker failed: {' / '.join(crash[-2:])!r}")
     if state is None:
-        raise ValueError(f"log: neither {SPEED} nor {RUNNER} wrote this; it begins {next(filter(None, lines))[:80]!r}")
+        begin = next(filter(None, lines))[:80]
+        raise ValueError(f"log: neither {SPEED} nor {RUNNER} wrote this; it begins {begin!r}")
     where = "in its warm-up or while loading" if state == "start" else "in its main runs"
-    raise ValueError(f"log: the benchmarker was interrupted {where}; the line with the result is missing")
+    raise ValueError(
+        f"log: the benchmarker was interrupted {where}; the line with the result is missing"
+    )
 
 
 def _number(text: str, line: str) -> float:
@@ -147,49 +166,59 @@ def _number(text: str, line: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise ValueError(f"log: {text!r} is no time; were there 0 iterations? the line is {line[:120]!r}")
+        raise ValueError(
+            f"log: {text!r} is no time; were there 0 iterations? the line is {line[:120]!r}"
+        )
     return value
 
 
 def _speed_run(end: tuple[float], times_us: list[float]) -> dict:
     times = [us / 1e3 for us in times_us]
-    return _run(len(times) or None, end[0] / 1e3, times, None)
+    return _run(len(times) or None, end[0] / 1e3, times)
 
 
 def _runner_runs(found: list[tuple[tuple[str, float], list[float]]], warmup: int) -> list[dict]:
-    """Runs of no more than `warmup` executions are warm-ups: left out, but for taking them off the next sum."""
-    runs, colds, before = [], [], None
+    """Runs of no more than `warmup` executions are warm-ups: left out, but for the next sum."""
+    runs, colds, before = [], [], (0, 0.0)
     for (count, total), times in found:
-        count = int(count)
+        count, warm = int(count), int(count) - warmup
         if times and abs(sum(times) - total) > 1e-5 * (count + 1):  # each is printed to a millionth
             raise ValueError(
-                f"log: {len(times)} executions have a line, {count} were run in {total} ms: lines are lost"
+                f"log: {len(times)} executions have a line, {count} were run in {total} ms: "
+                "lines are lost"
             )
-        cold = _run(count, total / count, times, times[0] if times else None, cold=True)
-        if count <= warmup:
+        first = times[0] if times else None
+        cold = _run(count, total / count, times, first, cold=True)
+        if warm <= 0:
             colds.append(cold)
         elif times:
-            runs.append(_run(count - warmup, fmean(times[warmup:]), times[warmup:], times[0], cold=not warmup))
-        elif warmup and before and before[0] == warmup:
+            counted = times[warmup:]
+            runs.append(_run(warm, fmean(counted), counted, first, cold=not warmup))
+        elif warmup and before[0] == warmup:
             if total <= before[1]:
-                raise ValueError(f"log: {count} executions took no longer than {warmup} before: a busy device; repeat")
-            runs.append(_run(count - warmup, (total - before[1]) / (count - warmup), [], None))
+                raise ValueError(
+                    f"log: {count} executions took no longer than {warmup} before: "
+                    "a busy device; repeat"
+                )
+            runs.append(_run(warm, (total - before[1]) / warm, []))
         else:
             runs.append(cold)
         before = count, total
     return runs or colds
 
 
-def _run(iterations: int | None, mean: float, times: list[float], first: float | None, cold: bool = False) -> dict:
-    return {"iterations": iterations, "mean_ms": mean, **_spread(times), "times_ms": times, "first_ms": first,
-            "cold": cold}  # fmt: skip
+def _run(
+    iterations: int | None,
+    mean: float,
+    times: list[float],
+    first: float | None = None,
+    cold: bool = False,
+) -> dict:
+    run = {"iterations": iterations, "mean_ms": mean, **_spread(times)}
+    return {**run, "times_ms": times, "first_ms": first, "cold": cold}
 
 
 def _spread(times: list[float]) -> dict:
     if not times:
         return dict.fromkeys(("median_ms", "p95_ms", "spread_ms"))
-    return {"median_ms": median(times), "p95_ms": float(np.percentile(times, 95)), "spread_ms": max(times) - min(times)}
-
-
-def _cell(value: float | int | None) -> str:
-    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.2f}"
+    return {**timing.summarize(times), "spread_ms": max(times) - min(times)}

@@ -1,64 +1,73 @@
-"""A program on one big core of a phone: the exact adb commands, printed or run (paper: latency on one mobile core).
+"""A program on one big core of a phone: the exact adb commands, printed or run (paper: latency).
 
-    adb push runner, model -> device record -> [run on one core -> cool down -> pull log] x rounds -> record -> rm
-                              cores, governor,  taskset MASK ./runner --...      |
-                              thermal zones                                      +-> parse_log -> median, p95, spread
+    adb push runner, model
+    -> record                cores, governor, thermal zones
+    -> [taskset MASK ./runner --... -> cool down -> pull log] x rounds
+    -> record -> rm          parse_log -> median, p95, spread
 
-What adb itself takes (push, pull) are plain arguments; what follows `adb shell` is read by the phone's own shell, so it
-is one string, quoted once for the phone and, where it is printed, once more for the shell here.
+What adb itself takes (push, pull) are plain arguments; what follows `adb shell` is read by the
+phone's own shell, so it is one string, quoted once for the phone and, where it is printed, once
+more for the shell here.
 
-Assumption: the big core is the one with the highest cpuinfo_max_freq, of equals the last. Nothing on the phone is set:
-    no root, so the governor and the temperature are recorded, not fixed. A phone that is charging, or whose screen is
-    on, is warmer: the record before and after says how warm.
-Deviation: `executor_runner` knows no bundled inputs and feeds ones; the time of a dense network does not depend on it.
+Assumption: the big core is the one with the highest cpuinfo_max_freq, of equals the last. Nothing
+    on the phone is set: no root, so the governor and the temperature are recorded, not fixed. A
+    phone that is charging, or whose screen is on, is warmer: the record before and after says how
+    warm.
+Deviation: `executor_runner` knows no bundled inputs and feeds ones; the time of a dense network
+    does not depend on it.
 
-Not here: profiles by operator. The wheel of executorch 1.3 takes enable_etdump and records nothing, for it is built
-    without EXECUTORCH_ENABLE_EVENT_TRACER. An executor_runner built with that and with EXECUTORCH_BUILD_DEVTOOLS writes
-    one (--etdump_path), which executorch.devtools.Inspector reads.
+Not here: profiles by operator. The wheel of executorch 1.3 takes enable_etdump and records nothing,
+    for it is built without EXECUTORCH_ENABLE_EVENT_TRACER. An executor_runner built with that and
+    with EXECUTORCH_BUILD_DEVTOOLS writes one (--etdump_path), which executorch.devtools.Inspector
+    reads.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import json
 import os
 import re
 import shlex
 import subprocess
 import tempfile
 import time
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from minst.mobile.logs import parse_log, report_log
+from minst.mobile import timing
+from minst.mobile.logs import RUNNER, SPEED, parse_log, report_log
 
 __all__ = ["PhoneCommand", "bench_phone", "phone_commands"]
 
 REMOTE = "/data/local/tmp/minst"  # where adb may write and start programs without root
-_ENDING = {"speed_benchmark_torch": ".ptl", "executor_runner": ".pte"}
+ENDING = {SPEED: ".ptl", RUNNER: ".pte"}
 BUILD = {
     # scripts/build_android.sh left PyTorch in July 2025; 2.9 is the first release without it
-    "speed_benchmark_torch": "git clone --depth 1 --branch v2.7.1 --recurse-submodules "
+    SPEED: "git clone --depth 1 --branch v2.7.1 --recurse-submodules "
     "https://github.com/pytorch/pytorch && cd pytorch && pip install -r requirements.txt && "
-    "ANDROID_NDK=/path/to/ndk BUILD_PYTORCH_MOBILE=1 ANDROID_ABI=arm64-v8a scripts/build_android.sh -DBUILD_BINARY=ON "
-    "gives build_android/bin/speed_benchmark_torch",
-    # the posix platform layer writes to stderr; that of the preset writes to logcat, which is read as well
-    "executor_runner": "git clone --depth 1 --branch v1.3.1 --recurse-submodules "
-    "https://github.com/pytorch/executorch && cd executorch && ./install_executorch.sh && cmake --preset "
-    "android-arm64-v8a -B build-android -DCMAKE_TOOLCHAIN_FILE=$ANDROID_NDK/build/cmake/android.toolchain.cmake "
-    "-DANDROID_PLATFORM=android-26 -DCMAKE_BUILD_TYPE=Release -DEXECUTORCH_BUILD_EXECUTOR_RUNNER=ON "
-    "-DEXECUTORCH_BUILD_EXTENSION_EVALUE_UTIL=ON -DEXECUTORCH_BUILD_EXTENSION_RUNNER_UTIL=ON "
-    "-DEXECUTORCH_PAL_DEFAULT=posix && cmake --build build-android --target executor_runner "
-    "gives build-android/executor_runner",
+    "ANDROID_NDK=/path/to/ndk BUILD_PYTORCH_MOBILE=1 ANDROID_ABI=arm64-v8a "
+    "scripts/build_android.sh -DBUILD_BINARY=ON gives build_android/bin/speed_benchmark_torch",
+    # the posix platform layer writes to stderr; the preset's to logcat, which is read as well
+    RUNNER: "git clone --depth 1 --branch v1.3.1 --recurse-submodules "
+    "https://github.com/pytorch/executorch && cd executorch && ./install_executorch.sh && "
+    "cmake --preset android-arm64-v8a -B build-android "
+    "-DCMAKE_TOOLCHAIN_FILE=$ANDROID_NDK/build/cmake/android.toolchain.cmake "
+    "-DANDROID_PLATFORM=android-26 -DCMAKE_BUILD_TYPE=Release "
+    "-DEXECUTORCH_BUILD_EXECUTOR_RUNNER=ON -DEXECUTORCH_BUILD_EXTENSION_EVALUE_UTIL=ON "
+    "-DEXECUTORCH_BUILD_EXTENSION_RUNNER_UTIL=ON -DEXECUTORCH_PAL_DEFAULT=posix && "
+    "cmake --build build-android --target executor_runner gives build-android/executor_runner",
 }
-_RECORD = (
-    "for p in ro.product.manufacturer ro.product.model ro.soc.model ro.board.platform ro.build.version.release; do "
-    'echo "$p=$(getprop $p)"; done; '
+RECORD = (
+    "for p in ro.product.manufacturer ro.product.model ro.soc.model ro.board.platform "
+    'ro.build.version.release; do echo "$p=$(getprop $p)"; done; '
     "for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq "
-    "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor /sys/class/thermal/thermal_zone*/type "
-    '/sys/class/thermal/thermal_zone*/temp; do echo "$f=$(cat "$f" 2>/dev/null)"; done'
+    "/sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor "
+    "/sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp; "
+    'do echo "$f=$(cat "$f" 2>/dev/null)"; done'
 )
 
 
@@ -83,38 +92,48 @@ def phone_commands(
     remote: str = REMOTE,
     logs: str | Path = ".",
 ) -> list[PhoneCommand]:
-    """Every command of a measurement, in order; without `serial` or `core` SERIAL and MASK stand in their place.
+    """Every command of a measurement, in order.
 
-    runner: "speed_benchmark_torch" (.ptl with bundled inputs) or "executor_runner" (.pte), `binary` its file, built for
-    the phone. logs: folder here that receives round-1.log, ... Raises ValueError for numbers out of range, a runner
-    that cannot load such a model, a remote folder that is no absolute path.
+    Args:
+        runner: "speed_benchmark_torch" (.ptl with bundled inputs) or "executor_runner" (.pte).
+        binary: its file, built for the phone.
+        serial, core: without them SERIAL and MASK stand in their place.
+        logs: folder here that receives round-1.log, ...
+    Raises ValueError for numbers out of range, a runner that cannot load such a model, a remote
+    folder that is no absolute path.
     """
     model, binary = Path(model), Path(binary)
-    _check(model, runner, binary, core, remote, warmup=(warmup, 1), iterations=(iterations, 1), rounds=(rounds, 1),
-           cooldown_s=(cooldown_s, 0))  # fmt: skip
-    adb = ("adb", "-s", serial or "SERIAL")
-    there = [f"{remote.rstrip('/')}/{path.name}" for path in (binary, model)]
-    names = [f"round-{i}.log" for i in range(1, rounds + 1)]
-    mask = "MASK" if core is None else f"{1 << core:x}"
-    commands = [
-        PhoneCommand((*adb, "shell", f"mkdir -p {shlex.quote(remote)}"), "a folder that needs no root", "push"),
-        PhoneCommand((*adb, "push", _here(binary), there[0]), "the benchmarker", "push"),
-        PhoneCommand((*adb, "push", _here(model), there[1]), "the model", "push"),
-        PhoneCommand((*adb, "shell", f"chmod 755 {shlex.quote(there[0])}"), "make it a program", "push"),
-        PhoneCommand((*adb, "shell", _RECORD), "which phone, which cores, governor, how warm", "record"),
-    ]
-    for i, name in enumerate(names):
-        if i and cooldown_s:
+    _check(model, runner, binary, remote)
+    timing.check_whole(warmup=(warmup, 1), iterations=(iterations, 1), rounds=(rounds, 1))
+    timing.check_whole(cooldown_s=(cooldown_s, 0), core=(0 if core is None else core, 0))
+    folder, mask = PurePosixPath(remote), "MASK" if core is None else f"{1 << core:x}"
+    there = [str(folder / path.name) for path in (binary, model)]
+    commands = []
+
+    def adb(why: str, step: str, *arguments: str) -> None:
+        argv = ("adb", "-s", serial or "SERIAL", *arguments)
+        commands.append(PhoneCommand(argv, why, step))
+
+    make = f"mkdir -p {shlex.quote(remote)}"
+    adb("a folder that needs no root", "push", "shell", make)
+    adb("the benchmarker", "push", "push", _here(binary), there[0])
+    adb("the model", "push", "push", _here(model), there[1])
+    adb("make it a program", "push", "shell", f"chmod 755 {shlex.quote(there[0])}")
+    adb("which phone, which cores, governor, how warm", "record", "shell", RECORD)
+    for i in range(1, rounds + 1):
+        if i > 1 and cooldown_s:
             commands.append(PhoneCommand(("sleep", str(cooldown_s)), "cool down", "cool"))
-        line = f"cd {shlex.quote(remote)} || exit 1; {_RUN[runner](binary.name, model.name, mask, warmup, iterations, name)}"
-        commands += [
-            PhoneCommand((*adb, "shell", line), f"round {i + 1} of {rounds}: one thread on one core", "run"),
-            PhoneCommand((*adb, "pull", f"{remote.rstrip('/')}/{name}", _here(Path(logs) / name)), "its log", "pull"),
-        ]
-    files = " ".join(shlex.quote(path) for path in (*there, *(f"{remote.rstrip('/')}/{name}" for name in names)))
+        name = f"round-{i}.log"
+        there.append(str(folder / name))
+        line = RUN[runner](binary.name, model.name, mask, warmup, iterations, name)
+        line = f"cd {shlex.quote(remote)} || exit 1; {line}"
+        adb(f"round {i} of {rounds}: one thread on one core", "run", "shell", line)
+        adb("its log", "pull", "pull", there[-1], _here(Path(logs) / name))
+    files = " ".join(map(shlex.quote, there))
     clean = f"rm -f {files}; rmdir {shlex.quote(remote)} 2>/dev/null; true"
-    return [*commands, PhoneCommand((*adb, "shell", _RECORD), "how warm it is now", "record"),
-            PhoneCommand((*adb, "shell", clean), "leave nothing behind", "clean")]  # fmt: skip
+    adb("how warm it is now", "record", "shell", RECORD)
+    adb("leave nothing behind", "clean", "shell", clean)
+    return commands
 
 
 def bench_phone(
@@ -133,84 +152,106 @@ def bench_phone(
     remote: str = REMOTE,
     timeout_s: float = 600,
 ) -> dict:
-    """Measure `model` on the phone that adb sees, or (dry_run) print the commands, which needs neither adb nor phone.
+    """Measure `model` on the phone that adb sees, or print the commands.
 
-    runner: by default what the model's ending asks for; binary: its file. core: by default the fastest. logs: a folder
-    that keeps the logs. timeout_s: for each command. The others are those of `phone_commands`.
-    Returns, prints and writes to `json_path` what `parse_log` says, its "runs" being the rounds, and "model", "runner",
-    "serial", "core", "device", "after" (records), "settings"; a dry run returns {"commands": [one line each]}.
-    Raises ValueError for wrong arguments and for a log without a result, OSError for files, adb and the phone.
+    Args:
+        runner: by default what the model's ending asks for; binary: its file.
+        core: by default the fastest.
+        dry_run: print the commands, which needs neither adb nor phone.
+        logs: a folder that keeps the logs. timeout_s: for each command.
+        The others are those of `phone_commands`.
+    Returns, prints and writes to `json_path` what `parse_log` says, its "runs" being the rounds,
+    and "model", "runner", "serial", "core", "device", "after" (records), "settings"; a dry run
+    returns {"commands": [one line each]}.
+    Raises ValueError for wrong arguments and for a log without a result, OSError for files, adb and
+    the phone.
     """
-    runner = runner or ("executor_runner" if Path(model).suffix == ".pte" else "speed_benchmark_torch")
-    settings = dict(warmup=warmup, iterations=iterations, rounds=rounds, cooldown_s=cooldown_s, remote=remote)
-    arguments = {"model": model, "runner": runner, "binary": binary or runner, "serial": serial, "core": core}
-    commands = phone_commands(**arguments, logs=logs or ".", **settings)
+    runner = runner or (RUNNER if Path(model).suffix == ".pte" else SPEED)
+    settings = {"warmup": warmup, "iterations": iterations, "rounds": rounds}
+    settings |= {"cooldown_s": cooldown_s, "remote": remote}
+    prepare = partial(phone_commands, model, runner, binary or runner, **settings)
+    commands = prepare(serial, core, logs=logs or ".")
     if dry_run:
         return _print_commands(commands, runner, binary)
     _check_files(Path(model), runner, binary)
-    arguments["serial"] = serial = _choose_device(serial or os.environ.get("ANDROID_SERIAL"), timeout_s)
+    serial = _choose_device(serial or os.environ.get("ANDROID_SERIAL"), timeout_s)
     with tempfile.TemporaryDirectory() as folder:
         if logs:
             Path(logs).mkdir(parents=True, exist_ok=True)
-        arguments["logs"] = Path(logs or folder)
-        device = _parse_record(_adb(("adb", "-s", serial, "shell", _RECORD), timeout_s))
-        arguments["core"] = core = _big_core(device) if core is None else core
-        texts, after = _measure(phone_commands(**arguments, **settings), timeout_s, warmup)
-    result = {"model": str(model), "runner": runner, "serial": serial, "core": core, "device": device, "after": after,
-              "settings": settings, **parse_log("\n".join(texts), warmup)}  # fmt: skip
+        device = _parse_record(_adb(("adb", "-s", serial, "shell", RECORD), timeout_s))
+        core = _big_core(device) if core is None else core
+        commands = prepare(serial, core, logs=logs or folder)
+        texts, after = _measure(commands, timeout_s, warmup)
+    result = {
+        "model": str(model),
+        "runner": runner,
+        "serial": serial,
+        "core": core,
+        "device": device,
+        "after": after,
+        "settings": settings,
+        **parse_log("\n".join(texts), warmup),
+    }
     print(_report(result))
-    if json_path is not None:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
-        print(f"written: {json_path}")
+    timing.write_json(result, json_path)
     return result
 
 
 def _run_torch(binary: str, model: str, mask: str, warmup: int, iterations: int, log: str) -> str:
-    model = shlex.quote(f"--model={model}")
+    program, model = shlex.quote("./" + binary), shlex.quote(f"--model={model}")
     return (
-        f"taskset {mask} {shlex.quote('./' + binary)} {model} --use_bundled_input=0 --warmup={warmup} "
+        f"taskset {mask} {program} {model} --use_bundled_input=0 --warmup={warmup} "
         f"--iter={iterations} --report_pep=true --pthreadpool_size=1 > {log} 2>&1"
     )
 
 
-def _run_executorch(binary: str, model: str, mask: str, warmup: int, iterations: int, log: str) -> str:
-    """No warm-up flag: once with `warmup` executions, once with so many more; see minst.mobile.logs.
+def _run_executorch(
+    binary: str, model: str, mask: str, warmup: int, iterations: int, log: str
+) -> str:
+    """No warm-up flag: once with `warmup` executions, once with so many more; see `logs`.
 
-    The program writes to stderr or, with Android's platform layer, to logcat: that of its own process is appended.
+    The program writes to stderr or, with Android's platform layer, to logcat: what its own process
+    wrote there is appended.
     """
     program, model = shlex.quote("./" + binary), shlex.quote(f"--model_path={model}")
     return (
-        f"rm -f {log}; for n in {warmup} {warmup + iterations}; do taskset {mask} {program} {model} "
-        f"--num_executions=$n --cpu_threads=1 >> {log} 2>&1 & pid=$!; wait $pid; status=$?; sleep 1; "
-        f"logcat -d --pid=$pid -s ExecuTorch:I >> {log} 2>/dev/null; [ $status = 0 ] || exit $status; done"
+        f"rm -f {log}; for n in {warmup} {warmup + iterations}; do "
+        f"taskset {mask} {program} {model} --num_executions=$n --cpu_threads=1 >> {log} 2>&1 & "
+        f"pid=$!; wait $pid; status=$?; sleep 1; "
+        f"logcat -d --pid=$pid -s ExecuTorch:I >> {log} 2>/dev/null; "
+        "[ $status = 0 ] || exit $status; done"
     )
 
 
-_RUN = {"speed_benchmark_torch": _run_torch, "executor_runner": _run_executorch}
+RUN = {SPEED: _run_torch, RUNNER: _run_executorch}
 
 
-def _check(model: Path, runner: str, binary: Path, core: int | None, remote: str, **numbers: tuple[int, int]) -> None:
-    if runner not in _RUN:
-        raise ValueError(f"phone: runner is {runner!r}; choose one of {', '.join(_RUN)}")
-    if model.suffix != _ENDING[runner]:
+def _check(model: Path, runner: str, binary: Path, remote: str) -> None:
+    if runner not in RUN:
+        raise ValueError(f"phone: runner is {runner!r}; choose one of {', '.join(RUN)}")
+    if model.suffix != ENDING[runner]:
         raise ValueError(
-            f"phone: {runner} loads {_ENDING[runner]}, not {model.name!r}; `minst export` writes both kinds"
+            f"phone: {runner} loads {ENDING[runner]}, not {model.name!r}; "
+            "`minst export` writes both kinds"
         )
     if model.name == binary.name:
-        raise ValueError(f"phone: model and benchmarker are both called {model.name!r}; rename one of them")
+        raise ValueError(
+            f"phone: model and benchmarker are both called {model.name!r}; rename one of them"
+        )
     if not remote.startswith("/") or not remote.strip("/"):
-        raise ValueError(f"phone: remote is {remote!r}; it must be a folder below / such as {REMOTE}")
-    for name, (value, least) in {**numbers, "core": (0 if core is None else core, 0)}.items():
-        if type(value) is not int or value < least:
-            raise ValueError(f"phone: {name} is {value!r}; it must be a whole number of at least {least}")
+        raise ValueError(
+            f"phone: remote is {remote!r}; it must be a folder below / such as {REMOTE}"
+        )
 
 
 def _check_files(model: Path, runner: str, binary: str | Path | None) -> None:
     if not model.is_file():
-        raise FileNotFoundError(errno.ENOENT, "no such model; `minst export` writes one", str(model))
+        what = "no such model; `minst export` writes one"
+        raise FileNotFoundError(errno.ENOENT, what, str(model))
     if binary is None or not Path(binary).is_file():
         raise OSError(
-            f"phone: {binary or runner} is not there (--binary FILE); to build it for a phone: {BUILD[runner]}"
+            f"phone: {binary or runner} is not there (--binary FILE); "
+            f"to build it for a phone: {BUILD[runner]}"
         )
 
 
@@ -221,46 +262,55 @@ def _here(path: Path) -> str:
 
 def _adb(argv: tuple[str, ...], timeout_s: float) -> str:
     """Run adb; what it printed. Raises OSError with its last words."""
+    captured = {"capture_output": True, "text": True, "errors": "replace"}
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=timeout_s)
+        done = subprocess.run(argv, check=False, timeout=timeout_s, **captured)
     except FileNotFoundError:
         raise OSError(
-            "adb is not on PATH: install Android's platform-tools (`apt install adb`, `brew install "
-            "android-platform-tools`), or see the commands with --dry-run"
+            "adb is not on PATH: install Android's platform-tools (`apt install adb`, "
+            "`brew install android-platform-tools`), or see the commands with --dry-run"
         ) from None
     except subprocess.TimeoutExpired:
         raise OSError(f"phone: no end after {timeout_s:g} s: {shlex.join(argv)[:120]}") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
         more = "; make room on the phone" if "space" in said.lower() else ""
-        raise OSError(f"phone: `adb {argv[3] if len(argv) > 3 else argv[-1]}` failed ({done.returncode}): {said}{more}")
+        verb = argv[3] if len(argv) > 3 else argv[-1]
+        raise OSError(f"phone: `adb {verb}` failed ({done.returncode}): {said}{more}")
     return done.stdout
 
 
 def _choose_device(serial: str | None, timeout_s: float) -> str:
-    listed = dict(
-        line.split(maxsplit=1)
-        for line in _adb(("adb", "devices"), timeout_s).splitlines()
-        if len(line.split()) >= 2 and not line.startswith(("List of", "*"))
-    )
-    ready = [name for name, state in listed.items() if state.strip() == "device"]
-    if serial and serial not in listed:
-        raise ValueError(f"phone: adb does not see {serial!r}; it sees {', '.join(listed) or 'no device'}")
+    states = {}
+    for line in _adb(("adb", "devices"), timeout_s).splitlines():
+        if len(line.split()) >= 2 and not line.startswith(("List of", "*")):
+            name, state = line.split(maxsplit=1)
+            states[name] = state.strip()
+    ready = [name for name, state in states.items() if state == "device"]
+    if serial and serial not in states:
+        seen = ", ".join(states) or "no device"
+        raise ValueError(f"phone: adb does not see {serial!r}; it sees {seen}")
     if serial is None and len(ready) > 1:
-        raise ValueError(f"phone: {len(ready)} devices; say which with --serial: {', '.join(ready)}")
-    if not listed:
-        raise OSError("phone: adb sees no device: plug it in, switch on USB debugging in its developer options")
-    chosen = serial or (ready or list(listed))[0]
-    if chosen not in ready:
-        mend = (
-            "allow USB debugging on its screen" if "unauthorized" in listed[chosen] else "unplug it, plug it in again"
+        names = ", ".join(ready)
+        raise ValueError(f"phone: {len(ready)} devices; say which with --serial: {names}")
+    if not states:
+        raise OSError(
+            "phone: adb sees no device: plug it in, "
+            "switch on USB debugging in its developer options"
         )
-        raise OSError(f"phone: {chosen} is {listed[chosen].strip()!r}; {mend}")
+    chosen = serial or (ready or list(states))[0]
+    if chosen not in ready:
+        allow, again = "allow USB debugging on its screen", "unplug it, plug it in again"
+        mend = allow if "unauthorized" in states[chosen] else again
+        raise OSError(f"phone: {chosen} is {states[chosen]!r}; {mend}")
     return chosen
 
 
 def _measure(commands: list[PhoneCommand], timeout_s: float, warmup: int) -> tuple[list[str], dict]:
-    """Run them; the text of every log, and the last record. Whatever happens, the phone is left clean."""
+    """Run the commands: the text of every log, and the last record.
+
+    Whatever happens, the phone is left clean.
+    """
     texts, failure, record = [], "", {}
     try:
         for argv, _, step in commands[:-1]:
@@ -275,12 +325,14 @@ def _measure(commands: list[PhoneCommand], timeout_s: float, warmup: int) -> tup
                 texts.append(Path(argv[-1]).read_text(errors="replace"))
                 _check_log(texts[-1], warmup, len(texts), failure)
     finally:
-        _adb_quietly(commands[-1].argv, timeout_s)
+        # why nothing can be removed has been raised already, or does not spoil the figures
+        with contextlib.suppress(OSError):
+            _adb(commands[-1].argv, min(timeout_s, 30))
     return texts, record
 
 
 def _run_round(argv: tuple[str, ...], timeout_s: float) -> str:
-    """A runner that fails says why in its log, which is pulled next; what adb says is kept beside it."""
+    """What adb says of a runner that fails; why, stands in its log, which is pulled next."""
     try:
         _adb(argv, timeout_s)
     except OSError as error:
@@ -291,57 +343,61 @@ def _run_round(argv: tuple[str, ...], timeout_s: float) -> str:
 
 
 def _check_log(text: str, warmup: int, number: int, failure: str) -> None:
+    why = "what its log holds up to there is not counted" if failure else ""
     try:
         parse_log(text, warmup)
     except ValueError as error:
-        raise ValueError(f"phone: round {number}{failure}: {str(error).removeprefix('log: ')}") from None
-    if failure:
-        raise ValueError(f"phone: round {number}{failure}; what its log holds up to there is not counted")
-
-
-def _adb_quietly(argv: tuple[str, ...], timeout_s: float) -> None:
-    try:
-        _adb(argv, min(timeout_s, 30))
-    except OSError:  # the reason why nothing can be removed has been raised already, or does not spoil the figures
-        pass
+        why = str(error).removeprefix("log: ")
+    if why:
+        raise ValueError(f"phone: round {number}{failure}: {why}")
 
 
 def _parse_record(text: str) -> dict:
-    """{"manufacturer", "model", ..., "cores": {number: {"max_mhz", "governor"}}, "celsius": {zone: degrees}}."""
+    """What `RECORD` printed.
+
+    {"product.model", ..., "cores": {number: {"max_mhz", "governor"}}, "celsius": {zone: degrees}}
+    """
     said = dict(line.strip().split("=", 1) for line in text.splitlines() if "=" in line)
-    record = {key.removeprefix("ro."): value for key, value in said.items() if key.startswith("ro.")}
-    cores, zones = {}, {}
+    record, cores, zones = {}, {}, {}
     for path, value in said.items():
+        if path.startswith("ro."):
+            record[path.removeprefix("ro.")] = value
         core = re.search(r"/cpu(\d+)/cpufreq/(\w+)$", path)
         if core and core[2] == "cpuinfo_max_freq" and value.isdigit():
             cores.setdefault(core[1], {})["max_mhz"] = int(value) // 1000
         elif core and core[2] == "scaling_governor" and value:
             cores.setdefault(core[1], {})["governor"] = value
-        elif path.endswith("/temp") and value.isdigit() and 1000 < int(value) < 150_000:  # a thousandth of a degree
-            zones[said.get(path.removesuffix("temp") + "type") or path.split("/")[-2]] = int(value) / 1000
+        elif path.endswith("/temp") and value.isdigit() and 1000 < int(value) < 150_000:
+            zone = said.get(path.removesuffix("temp") + "type") or path.split("/")[-2]
+            zones[zone] = int(value) / 1000  # told in thousandths of a degree
     return {**record, "cores": cores, "celsius": zones}
 
 
 def _big_core(device: dict) -> int:
-    speeds = {int(core): about["max_mhz"] for core, about in device["cores"].items() if "max_mhz" in about}
+    """Of the fastest cores the last."""
+    cores = device["cores"].items()
+    speeds = [(about["max_mhz"], int(core)) for core, about in cores if "max_mhz" in about]
     if not speeds:
         raise ValueError(
-            "phone: it does not tell how fast its cores are; choose one with --core, often 7 is the big one"
+            "phone: it does not tell how fast its cores are; "
+            "choose one with --core, often 7 is the big one"
         )
-    return max(speeds, key=lambda core: (speeds[core], core))
+    return max(speeds)[1]
 
 
 def _report(result: dict) -> str:
-    device, warm = (
-        result["device"],
-        [max(r["celsius"].values(), default=0) for r in (result["device"], result["after"])],
+    device = result["device"]
+    core = device["cores"].get(str(result["core"]), {})
+    names = (device.get("product.manufacturer"), device.get("product.model"))
+    name = " ".join(filter(None, names)) or result["serial"]
+    chip = device.get("board.platform") or "unknown chip"
+    before, after = (
+        max(result[when]["celsius"].values(), default=0) for when in ("device", "after")
     )
-    about = device["cores"].get(str(result["core"]), {})
-    name = " ".join(filter(None, (device.get("product.manufacturer"), device.get("product.model"))))
     return (
-        f"{name or result['serial']} ({device.get('board.platform') or 'unknown chip'}), core {result['core']}"
-        f" up to {about.get('max_mhz', '?')} MHz, governor {about.get('governor', '?')}, one thread\n"
-        f"warmest zone: {warm[0]:.0f} C before, {warm[1]:.0f} C after\n{report_log(result)}"
+        f"{name} ({chip}), core {result['core']} up to {core.get('max_mhz', '?')} MHz, "
+        f"governor {core.get('governor', '?')}, one thread\n"
+        f"warmest zone: {before:.0f} C before, {after:.0f} C after\n{report_log(result)}"
     )
 
 
@@ -352,7 +408,8 @@ def _print_commands(commands: list[PhoneCommand], runner: str, binary: str | Pat
     if any(" -s SERIAL " in line for line in lines):
         print("# SERIAL: as `adb devices` lists it")
     if any("taskset MASK" in line for line in lines):
-        print("# MASK: 1 << core, hexadecimal, of the core whose cpuinfo_max_freq is highest (core 7: 80)")
-    for line, command in zip(lines, commands):
+        fastest = "the core whose cpuinfo_max_freq is highest (core 7: 80)"
+        print(f"# MASK: 1 << core, hexadecimal, of {fastest}")
+    for line, command in zip(lines, commands, strict=True):
         print(f"# {command.why}\n{line}")
     return {"commands": lines}

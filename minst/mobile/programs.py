@@ -1,17 +1,21 @@
-"""The programs that a device runs: MobileInst cut where the tracker needs it, for one frame size (paper: kernel reuse).
+"""The programs that a device runs: MobileInst cut where the tracker needs it, for one frame size.
 
-    full      key    frame                  -> class_logits, objectness, kernels, mask_features, mask_logits
-              reuse  frame, kernels         -> mask_logits               features, then K . X_mask with the kernels given
-    features         frame                  -> x6, mask_features         backbone and mask decoder alone
-    masks            kernels, mask_features -> mask_logits               K . X_mask alone
+    full      key    frame                  -> class_logits, objectness, kernels, mask_features,
+                                               mask_logits
+              reuse  frame, kernels         -> mask_logits         features, then K . X_mask with
+                                                                   the kernels given
+    features         frame                  -> x6, mask_features   backbone and mask decoder alone
+    masks            kernels, mask_features -> mask_logits         K . X_mask alone
 
-A frame is (1, 3, H, W) floats in [0, 1]: normalisation and padding to a multiple of 64 are inside every program. What
-follows the masks is outside, for it depends on how many instances there are: scores = sqrt(class probability *
-objectness), the threshold, association between key frames, bilinear upsampling by 8, the cut at probability 0.5.
+Paper: kernel reuse. A frame is (1, 3, H, W) floats in [0, 1]: normalisation and padding to a
+multiple of 64 are inside every program. What follows the masks is outside, for it depends on how
+many instances there are: scores = sqrt(class probability * objectness), the threshold, association
+between key frames, bilinear upsampling by 8, the cut at probability 0.5.
 
 Symbols: N queries, K classes, D channels, H W frame size, h w = ceil(H/8), ceil(W/8).
 
-Assumption: batch 1 and a fixed size, as on a phone: every shape is a constant that the optimisers can use.
+Assumption: batch 1 and a fixed size, as on a phone: every shape is a constant that the optimisers
+    can use.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -19,6 +23,8 @@ Lesson: notebooks/08_on_device_latency.ipynb
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +36,14 @@ from minst.config import MobileInstConfig
 from minst.model import PAD_MULTIPLE, MobileInst, apply_kernels, image_to_batch
 from minst.samples import load_sample
 
-__all__ = ["PARTS", "Program", "largest_difference", "make_programs", "real_frames", "settled_model"]
+__all__ = [
+    "PARTS",
+    "Program",
+    "largest_difference",
+    "make_programs",
+    "real_frames",
+    "settled_model",
+]
 
 PARTS = {"full": ("key", "reuse"), "features": ("features",), "masks": ("masks",)}
 
@@ -111,11 +124,31 @@ class Program(NamedTuple):
         out = self.module(*inputs)
         return (out,) if isinstance(out, Tensor) else tuple(out)
 
+    def differences(self, run: Callable[..., tuple[Tensor, ...]]) -> dict[str, float]:
+        """How far `run` is from this program: {output: `largest_difference` over all examples}.
 
-def make_programs(model: MobileInst, size: tuple[int, int], part: str = "full", frames: int = 3) -> list[Program]:
-    """The programs of `part` for frames of `size` (H, W), in eval mode, with so many real frames as examples.
+        Raises ValueError where an output has another shape or is not finite.
+        """
+        worst = dict.fromkeys(self.outputs, 0.0)
+        for example in self.examples:
+            wanted, found = self.run(*example.values()), run(*example.values())
+            for name, want, got in zip(self.outputs, wanted, found, strict=True):
+                if got.shape != want.shape or not torch.isfinite(got).all():
+                    raise ValueError(
+                        f"export: {name} is {tuple(got.shape)} in the file, {tuple(want.shape)} "
+                        "eagerly, or not finite"
+                    )
+                worst[name] = max(worst[name], largest_difference(want, got))
+        return worst
 
-    `model` is not changed and not copied. Raises ValueError for an unknown part or a size below 64 x 64.
+
+def make_programs(
+    model: MobileInst, size: tuple[int, int], part: str = "full", frames: int = 3
+) -> list[Program]:
+    """The programs of `part` for frames of `size` (H, W), with so many real frames as examples.
+
+    They are in eval mode. `model` is not changed and not copied.
+    Raises ValueError for an unknown part or a size below 64 x 64.
     """
     if part not in PARTS:
         raise ValueError(f"part is {part!r}; choose one of {', '.join(PARTS)}")
@@ -126,15 +159,20 @@ def make_programs(model: MobileInst, size: tuple[int, int], part: str = "full", 
         key = model(images[:1])
         encoded = [model.encode(image[None]) for image in images]
     # tensors of inference mode cannot be traced; a clone made outside of it can
-    kernels, features = key.kernels.clone(), [e.x_mask.clone() for e in encoded]
+    kernels = {"kernels": key.kernels.clone()}
     frame = [{"frame": image[None]} for image in images]
+    features = [{"mask_features": e.x_mask.clone()} for e in encoded]
     made = {
-        "key": lambda: Program("key", KeyFrame(model).eval(), frame),
-        "reuse": lambda: Program("reuse", ReuseFrame(model).eval(), [{**f, "kernels": kernels} for f in frame]),
-        "features": lambda: Program("features", Features(model).eval(), frame),
-        "masks": lambda: Program("masks", Masks().eval(), [{"kernels": kernels, "mask_features": x} for x in features]),
+        "key": lambda: (KeyFrame(model), frame),
+        "reuse": lambda: (ReuseFrame(model), [{**one, **kernels} for one in frame]),
+        "features": lambda: (Features(model), frame),
+        "masks": lambda: (Masks(), [{**kernels, **one} for one in features]),
     }
-    return [made[name]() for name in PARTS[part]]
+    programs = []
+    for name in PARTS[part]:
+        module, examples = made[name]()
+        programs.append(Program(name, module.eval(), examples))
+    return programs
 
 
 def largest_difference(want: Tensor, got: Tensor) -> float:
@@ -143,7 +181,7 @@ def largest_difference(want: Tensor, got: Tensor) -> float:
 
 
 def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> Tensor:
-    """The first frames of a shipped clip, resized: (count, 3, H, W) floats, multiples of 1/255 in [0, 1].
+    """The first frames of a shipped clip, resized: (count, 3, H, W), multiples of 1/255 in [0, 1].
 
     `size` is (H, W). Raises ValueError for a size below 64 x 64 or a count the clip does not have.
     """
@@ -153,22 +191,30 @@ def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> 
     clip = load_sample(sample)
     if not 1 <= count <= len(clip):
         raise ValueError(f"the clip {sample!r} has {len(clip)} frames; {count} were asked for")
-    images = [image for image, _ in zip(clip, range(count))]
-    if images[0].shape[:2] != (height, width):
-        images = [_resized(image, (width, height)) for image in images]
-    return torch.cat([image_to_batch(image) for image in images])
+    images = []
+    for image in islice(clip, count):
+        if image.shape[:2] != (height, width):
+            # bytes stay bytes, so that a bundled frame is small
+            picture = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+            image = np.asarray(picture)
+        images.append(image_to_batch(image))
+    return torch.cat(images)
 
 
-def settled_model(preset: str, seed: int = 0, size: tuple[int, int] = (256, 256), **overrides) -> MobileInst:
-    """A preset with random weights whose batch norms have seen real frames: for timing, and for parity.
+def settled_model(
+    preset: str, seed: int = 0, size: tuple[int, int] = (256, 256), **overrides
+) -> MobileInst:
+    """A preset with random weights whose batch norms have seen real frames: for timing and parity.
 
-    Untrained batch norms let activations grow into the thousands, where rounding alone moves the outputs. So does the
-    backbone's attention, which leaves it to the norms of q and k to divide by sqrt(d): here they are told to.
+    Untrained batch norms let activations grow into the thousands, where rounding alone moves the
+    outputs. So does the backbone's attention, which leaves it to the norms of q and k to divide by
+    sqrt(d): here they are told to.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MobileInst(MobileInstConfig.preset(preset, **overrides))
-        norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
+        modules = dict(model.named_modules())
+        norms = {name: m for name, m in modules.items() if isinstance(m, nn.BatchNorm2d)}
         for name, norm in norms.items():
             norm.momentum = None  # the plain mean of what it sees
             if ".to_q." in name or ".to_k." in name:  # (q / 4) . (k / 4) = q . k / sqrt(d), d = 16
@@ -180,13 +226,10 @@ def settled_model(preset: str, seed: int = 0, size: tuple[int, int] = (256, 256)
     return model.eval()
 
 
-def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, 3) bytes -> bytes of `size` (width, height): bytes stay bytes, so that a bundled frame is small."""
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-
-
 def _without_decoder(model: MobileInst) -> MobileInst:
     """The same weights without the instance decoder, which would only make the file larger."""
     light = copy.copy(model)
-    light._modules = {name: part for name, part in model._modules.items() if name != "instance_decoder"}
+    light._modules = {
+        name: part for name, part in model._modules.items() if name != "instance_decoder"
+    }
     return light

@@ -1,17 +1,20 @@
-"""What one core can do at most, and what every layer of a frame makes of it (paper: latency on one mobile core).
+"""What one core can do at most, and what every layer of a frame makes of it (paper: latency).
 
-    core_peak     large matrix products, long and short arrays       -> GFLOP/s, GB/s of memory and of the cache
-    layer_table   one frame, layer by layer: MACs, parameters, bytes -> intensity = FLOP / byte, ms, GFLOP/s, share
+    core_peak     large matrix products, long and short arrays
+                      -> GFLOP/s, GB/s of memory and of the cache
+    layer_table   one frame, layer by layer: MACs, parameters, bytes
+                      -> intensity = FLOP / byte, ms, GFLOP/s, share
 
     no layer is faster than   min(peak, bandwidth * intensity)       the roof
 
-A layer of low intensity has a low roof, whatever the core can multiply. One far below its roof pays for what is no work
-of its own: page faults, another order of the numbers, the call. One MAC is two FLOP (a product and a sum); bytes are
-those of inputs, weights and output, each counted once.
+A layer of low intensity has a low roof, whatever the core can multiply. One far below its roof pays
+for what is no work of its own: page faults, another order of the numbers, the call. One MAC is two
+FLOP (a product and a sum); bytes are those of inputs, weights and output, each counted once.
 
-Assumption: FLOP count MACs only, as elsewhere (`minst.summary`): a ReLU, a sum or a resize has bytes and time, but
-    intensity 0. Page faults count as time of the layer that first writes to the memory. With glibc's default malloc
-    they were, in one run, half of what the depth-wise layers of topformer-base cost at 512 x 512.
+Assumption: FLOP count MACs only, as elsewhere (`minst.summary`): a ReLU, a sum or a resize has
+    bytes and time, but intensity 0. Page faults count as time of the layer that first writes to the
+    memory. With glibc's default malloc they were, in one run, half of what the depth-wise layers of
+    topformer-base cost at 512 x 512.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -19,19 +22,21 @@ Lesson: notebooks/08_on_device_latency.ipynb
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.benchmark import Timer
 
-from minst.mobile.benchmark import _setting
+from minst.mobile import timing
 from minst.mobile.programs import real_frames, settled_model
 from minst.model import MobileInst
 
@@ -40,12 +45,21 @@ __all__ = ["bench_layers", "core_peak", "layer_table", "peak_fraction"]
 PARTS = ("input", "backbone", "mask decoder", "instance decoder", "masks")
 PRODUCTS = (256, 384, 512, 768)
 WARM_UP = 2
-# functions of torch that work on numbers -> kind; all others (views, shapes) go to the row "other"
-KINDS = {"conv2d": "conv", "linear": "linear", "matmul": "attention matmul", "softmax": "softmax", "batch_norm": "norm",
-         "layer_norm": "norm", "relu": "activation", "relu6": "activation", "hardtanh": "activation",
-         "interpolate": "resize", "max_pool2d": "pool", "avg_pool2d": "pool", "adaptive_avg_pool2d": "pool",
-         "mean": "pool", "cat": "concatenate", "pad": "pad", "add": "add, multiply", "sub": "add, multiply",
-         "mul": "add, multiply", "div": "add, multiply"}  # fmt: skip
+# functions of torch that work on numbers, by kind; all others (views, shapes) go to the row "other"
+FUNCTIONS = {
+    "conv": ("conv2d",),
+    "linear": ("linear",),
+    "attention matmul": ("matmul",),
+    "softmax": ("softmax",),
+    "norm": ("batch_norm", "layer_norm"),
+    "activation": ("relu", "relu6", "hardtanh"),
+    "resize": ("interpolate",),
+    "pool": ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean"),
+    "concatenate": ("cat",),
+    "pad": ("pad",),
+    "add, multiply": ("add", "sub", "mul", "div"),
+}
+KINDS = {function: kind for kind, functions in FUNCTIONS.items() for function in functions}
 
 
 def bench_layers(
@@ -56,10 +70,14 @@ def bench_layers(
     json_path: str | Path | None = None,
     out: str | Path | None = None,
 ) -> dict:
-    """Print the layers of a fused model, slowest first, beside the core's peak: {"model", "size", "peak", "rows"}.
+    """Print the layers of a fused model, slowest first, beside the core's peak.
 
-    preset: a config with random weights; or weights: shipped ones (default shapes-tiny), or a folder. size: (H, W).
-    json_path: file for what is returned. out: folder for layers.png and roofline.png. Raises ValueError as `layer_table`.
+    Args:
+        preset: a config with random weights.
+        weights: in its place shipped ones (default shapes-tiny), or a folder.
+        size: (H, W).
+        json_path: file for what is returned. out: folder for layers.png and roofline.png.
+    Returns {"model", "size", "peak", "rows"}. Raises ValueError as `layer_table`.
     """
     if preset and weights:
         raise ValueError(f"bench: preset {preset!r} and weights {weights!r}; give one of them")
@@ -68,31 +86,34 @@ def bench_layers(
     rows, peak = layer_table(model.fuse(), size, rounds), core_peak()
     result = {"model": name, "size": list(size), "peak": peak, "rows": rows}
     _print_layers(result)
-    if json_path is not None:
-        Path(json_path).write_text(json.dumps(result, indent=1) + "\n")
-        print(f"written: {json_path}")
+    timing.write_json(result, json_path)
     if out is not None:
         from minst.visualize import plot_layers, plot_roofline, save
 
         Path(out).mkdir(parents=True, exist_ok=True)
-        for figure, file in ((plot_layers(rows), "layers.png"), (plot_roofline(rows, peak), "roofline.png")):
+        for figure, file in (
+            (plot_layers(rows), "layers.png"),
+            (plot_roofline(rows, peak), "roofline.png"),
+        ):
             save(figure, Path(out) / file)
             print(f"written: {Path(out) / file}")
     return result
 
 
 def core_peak(seconds: float = 2.0) -> dict[str, float]:
-    """What one thread reaches at best: {"gflop_s", "gb_s", "cache_gb_s", "mm_size"}; takes about `seconds`.
+    """What one thread reaches at best: {"gflop_s", "gb_s", "cache_gb_s", "mm_size"}.
 
-    gflop_s: float32 `torch.mm` of n x n matrices, 2 n^3 FLOP, n of `PRODUCTS` in turns; the best round of the best n.
-    gb_s: copy (b <- a, 2 arrays) and triad (c <- a + 2 b, 3 arrays) of arrays four times the last cache; the better.
-    cache_gb_s: the same with arrays of 256 KiB, which stay in the core's own cache.
-    Bytes are those that the program reads and writes. Most processors also read a line before they write to it, so
-    that the memory moves up to half as much again. Raises ValueError unless seconds > 0.
+    It takes about `seconds`, and each figure is the fastest of many blocks.
+    gflop_s: float32 `torch.mm` of n x n matrices, 2 n^3 FLOP; the best n of `PRODUCTS`.
+    gb_s: copy (b <- a, 2 arrays) and triad (c <- a + 2 b, 3 arrays) of arrays four times the last
+    cache; the better. cache_gb_s: with arrays of 256 KiB, which stay in the core's own cache.
+    Bytes are those that the program reads and writes. Most processors also read a line before they
+    write to it, so that the memory moves up to half as much again. Raises ValueError unless
+    seconds > 0.
     """
     if not seconds > 0:
         raise ValueError(f"core_peak: seconds is {seconds!r}; it must be above 0")
-    with _setting(1), torch.inference_mode():
+    with timing.fixed_setting(1), torch.inference_mode():
         size, gflop_s = _best({n: _product(n) for n in PRODUCTS}, 0.6 * seconds)
         _, gb_s = _best(_streams(4 * _last_cache()), 0.3 * seconds)
         _, cache_gb_s = _best(_streams(2**18), 0.1 * seconds)
@@ -105,25 +126,29 @@ def peak_fraction(macs: float, ms: float, peak: dict[str, float]) -> float:
 
 
 def layer_table(model: MobileInst, size: tuple[int, int], rounds: int = 15) -> list[dict]:
-    """One row for every layer and function call of a frame of `size` (H, W), in the order in which they run.
+    """One row for every layer and function call of a frame of `size` (H, W), in their order.
 
-    The model is measured as it is (so fuse it first), as a copy in eval mode on one thread; itself is not changed.
-    A row: "name" (dotted, of the module that called), "kind" ("conv 1x1", "depth-wise 5x5", "linear", "resize", ...),
-    "part" (of `PARTS`), "shape" of the output, "macs", "params", "bytes", "ms" (median), "intensity" (FLOP / byte),
-    "gflop_s", "share" (of the frame's time, 0 to 1). The last row of a part, kind "other", is what lies between its
-    layers: Python, views, giving memory back, and parameters that no layer takes. So macs and params add up to the
-    model's and ms to the frame's: the parts' medians, from frames whose layers are not timed, in turns with those
-    where they are. The clocks cost some 9 us a call (a seventh of shapes-tiny's frame at 192 x 256, 3 % of
-    topformer-base's at 512 x 512), nearly all of it between the layers and so in no row. On a busy machine the layers
-    may come to more than their part: "other" is then 0.
+    The model is measured as it is (so fuse it first), as a copy in eval mode on one thread.
+    A row: "name" (dotted, of the module that called), "kind" ("conv 1x1", "depth-wise 5x5",
+    "linear", "resize", ...), "part" (of `PARTS`), "shape" of the output, "macs", "params", "bytes",
+    "ms" (median), "intensity" (FLOP / byte), "gflop_s", "share" (of the frame's time, 0 to 1).
+
+    The last row of a part, kind "other", is what lies between its layers: Python, views, giving
+    memory back, and parameters that no layer takes. So macs and params add up to the model's and ms
+    to the frame's: the parts' medians, from frames whose layers are not timed, in turns with those
+    where they are. The clocks cost some 9 us a call (a seventh of shapes-tiny's frame at 192 x 256,
+    3 % of topformer-base's at 512 x 512), nearly all of it between the layers and so in no row. On
+    a busy machine the layers may come to more than their part: "other" is then 0.
     Raises ValueError for a size below 64 x 64, rounds below 1, or a model that is not on the CPU.
     """
     if rounds < 1:
         raise ValueError(f"layer_table: rounds is {rounds!r}; it must be at least 1")
     if model.pixel_mean.device.type != "cpu":
-        raise ValueError(f"layer_table: the model is on {model.pixel_mean.device}; call model.cpu() first")
+        raise ValueError(
+            f"layer_table: the model is on {model.pixel_mean.device}; call model.cpu() first"
+        )
     frame, model = real_frames(size, 1), copy.deepcopy(model).eval()
-    with _setting(1), torch.inference_mode():
+    with timing.fixed_setting(1), torch.inference_mode():
         rows = _describe(model, frame)
         layers, parts = [], []  # ms, a list for each round
         for _ in range(WARM_UP + rounds):
@@ -140,23 +165,34 @@ def layer_table(model: MobileInst, size: tuple[int, int], rounds: int = 15) -> l
 def _print_layers(result: dict, most: int = 25) -> None:
     """The slowest layers and the whole frame, as a table."""
     rows, peak = result["rows"], result["peak"]
-    print(f"{'layer':44}{'kind':20}{'M MACs':>9}{'k params':>9}{'MB':>8}{'ms':>8}{'share':>7}{'GFLOP/s':>9}")
-    for row in sorted(rows, key=lambda row: -row["ms"])[:most]:
-        numbers = f"{row['macs'] / 1e6:9.2f}{row['params'] / 1e3:9.1f}{row['bytes'] / 1e6:8.2f}{row['ms']:8.3f}"
-        print(f"{row['name'][-43:]:44}{row['kind']:20}{numbers}{row['share']:7.1%}{row['gflop_s']:9.1f}")
+    columns = {
+        "kind": ("kind", ""),
+        "M MACs": ("million", ".2f"),
+        "k params": ("thousand", ".1f"),
+        "MB": ("megabytes", ".2f"),
+        "ms": ("ms", ".3f"),
+        "share": ("share", ".1%"),
+        "GFLOP/s": ("gflop_s", ".1f"),
+    }
+    slowest = sorted(rows, key=lambda row: -row["ms"])[:most]
+    lines = []
+    for row in slowest:
+        units = {"million": row["macs"] / 1e6, "thousand": row["params"] / 1e3}
+        lines.append((row["name"], {**row, **units, "megabytes": row["bytes"] / 1e6}))
+    print(timing.table("layer", columns, lines))
     if len(rows) > most:
         print(f"... and {len(rows) - most} faster ones")
-    macs, ms = (sum(row[key] for row in rows) for key in ("macs", "ms"))
-    said = f"{macs / 1e6:.0f} M MACs, {sum(row['params'] for row in rows) / 1e6:.2f} M parameters, {ms:.1f} ms"
+    macs, params, ms = (sum(row[key] for row in rows) for key in ("macs", "params", "ms"))
     (height, width), share = result["size"], peak_fraction(macs, ms, peak)
-    print(f"\n{result['model']}, {width}x{height}, fused, one thread: {said}")
     print(
-        f"this core: {peak['gflop_s']:.0f} GFLOP/s, {peak['gb_s']:.0f} GB/s; the frame reaches {share:.0%} of the first"
+        f"\n{result['model']}, {width}x{height}, fused, one thread: {macs / 1e6:.0f} M MACs, "
+        f"{params / 1e6:.2f} M parameters, {ms:.1f} ms\nthis core: {peak['gflop_s']:.0f} GFLOP/s, "
+        f"{peak['gb_s']:.0f} GB/s; the frame reaches {share:.0%} of the first"
     )
 
 
 class _Clock(TorchFunctionMode):
-    """Times every function of `KINDS` that runs within it: `ms`; and tells `note` of it, if there is one."""
+    """Times every function of `KINDS` that runs within it (`ms`); tells `note` of it, if any."""
 
     def __init__(self, note: Callable | None = None):
         super().__init__()
@@ -179,22 +215,32 @@ def _describe(model: MobileInst, frame: Tensor) -> list[dict]:
     rows, inside, counted = [], [""], set()
 
     def note(function: str, inputs: list, out: Tensor) -> None:
-        tensors = [t for x in inputs for t in (x if isinstance(x, (list, tuple)) else [x]) if isinstance(t, Tensor)]
+        tensors = [
+            t
+            for x in inputs
+            for t in (x if isinstance(x, (list, tuple)) else [x])
+            if isinstance(t, Tensor)
+        ]
         kind, macs = _kind_and_macs(function, tensors, out)
         # outside of all modules lies what comes before the backbone and what comes last
         name = inside[-1] or ("masks" if rows and rows[-1]["part"] != "input" else "input")
         kind = "mask product" if (name, function) == ("masks", "matmul") else kind
         # the learned queries are added in several places, and are parameters once
-        new = {id(t): t.numel() for t in tensors if isinstance(t, nn.Parameter) and id(t) not in counted}
+        new = {
+            id(t): t.numel()
+            for t in tensors
+            if isinstance(t, nn.Parameter) and id(t) not in counted
+        }
         counted.update(new)
-        rows.append({"name": name, "kind": kind, "part": name.partition(".")[0].replace("_", " "),
-                     "shape": list(out.shape), "macs": macs,
-                     "params": sum(new.values()),
-                     "bytes": sum(t.numel() * t.element_size() for t in [*tensors, out])})  # fmt: skip
+        row = {"name": name, "kind": kind, "part": name.partition(".")[0].replace("_", " ")}
+        row |= {"shape": list(out.shape), "macs": macs, "params": sum(new.values())}
+        rows.append({**row, "bytes": sum(t.nbytes for t in [*tensors, out])})
 
     with ExitStack() as hooks, _Clock(note):
         for name, module in model.named_modules():
-            hooks.enter_context(module.register_forward_pre_hook(lambda *_, name=name: inside.append(name)))
+            hooks.enter_context(
+                module.register_forward_pre_hook(lambda *_, name=name: inside.append(name))
+            )
             hooks.enter_context(module.register_forward_hook(lambda *_: inside.pop() and None))
         model(frame)
     return rows
@@ -216,7 +262,7 @@ def _kind_and_macs(function: str, tensors: list[Tensor], out: Tensor) -> tuple[s
 def _part_times(model: MobileInst, frame: Tensor) -> list[float]:
     """ms of each of `PARTS` in a frame whose layers are not timed."""
     laps = []
-    lap = lambda *_: laps.append(time.perf_counter())  # noqa: E731
+    lap = lambda *_: laps.append(time.perf_counter())
     parts = (model.backbone, model.mask_decoder, model.instance_decoder)
     with ExitStack() as hooks:
         for part in parts:
@@ -225,7 +271,7 @@ def _part_times(model: MobileInst, frame: Tensor) -> list[float]:
         lap()
         model(frame)
         lap()
-    return [1e3 * (end - start) for start, end in zip(laps, laps[1:])]
+    return [1e3 * (end - start) for start, end in pairwise(laps)]
 
 
 def _with_others(rows: list[dict], model: MobileInst, whole: dict[str, float]) -> list[dict]:
@@ -235,9 +281,16 @@ def _with_others(rows: list[dict], model: MobileInst, whole: dict[str, float]) -
         own = [row for row in rows if row["part"] == part]
         module = getattr(model, part.replace(" ", "_"), None)
         params = sum(p.numel() for p in module.parameters()) if isinstance(module, nn.Module) else 0
-        rest = {"name": part.replace(" ", "_"), "kind": "other", "part": part, "shape": [], "macs": 0, "bytes": 0,
-                "params": params - sum(row["params"] for row in own),
-                "ms": max(whole[part] - sum(row["ms"] for row in own), 0.0)}  # fmt: skip
+        rest = {
+            "name": part.replace(" ", "_"),
+            "kind": "other",
+            "part": part,
+            "shape": [],
+            "macs": 0,
+            "bytes": 0,
+            "params": params - sum(row["params"] for row in own),
+            "ms": max(whole[part] - sum(row["ms"] for row in own), 0.0),
+        }
         table += [*own, rest]
     return table
 
@@ -254,32 +307,38 @@ def _rated(rows: list[dict]) -> list[dict]:
 
 
 def _best(jobs: dict[int, tuple[float, Callable]], seconds: float) -> tuple[int, float]:
-    """Runs the jobs (work, function) in turns for so long, at least twice: (name of the best, 1e9 work / second)."""
-    rates, rounds, end = dict.fromkeys(jobs, 0.0), 0, time.perf_counter() + seconds
-    while rounds < 2 or time.perf_counter() < end:
-        for name, (work, job) in jobs.items():
-            start = time.perf_counter()
-            job()
-            rates[name] = max(rates[name], 1e-9 * work / (time.perf_counter() - start))
-        rounds += 1
+    """Time jobs, each for its share of the seconds: (name of the best, its 1e9 work a second).
+
+    jobs: name -> (work, function). What counts is the fastest of many blocks of calls, each of them
+    long enough for the clock.
+    """
+    rates = {}
+    for name, (work, job) in jobs.items():
+        timer = Timer("job()", globals={"job": job})
+        blocks = timer.blocked_autorange(min_run_time=seconds / len(jobs))
+        rates[name] = 1e-9 * work / min(blocks.times)
     return max(rates.items(), key=lambda item: item[1])
 
 
 def _product(n: int) -> tuple[float, Callable]:
+    """A product of n x n matrices: 2 n^3 FLOP."""
     a, b, out = torch.rand(n, n), torch.rand(n, n), torch.empty(n, n)
-    return 2 * n**3, lambda: torch.mm(a, b, out=out)
+    return 2 * n**3, partial(torch.mm, a, b, out=out)
 
 
 def _streams(size: int) -> dict[int, tuple[float, Callable]]:
-    """Copy and triad of arrays of so many bytes, by their number; short ones many times over, for the clock's sake."""
+    """Copy and triad of arrays of so many bytes, by the number of arrays that they touch."""
     a, b, c = (torch.ones(size // 4) for _ in range(3))
-    times = range(max(2**24 // size, 1))
-    copied = 2 * size * len(times), lambda: [b.copy_(a) for _ in times]
-    triad = 3 * size * len(times), lambda: [torch.add(a, b, alpha=2, out=c) for _ in times]
-    return {2: copied, 3: triad}
+    triad = partial(torch.add, a, b, alpha=2, out=c)
+    return {2: (2 * size, partial(b.copy_, a)), 3: (3 * size, triad)}
 
 
 def _last_cache() -> int:
     """Bytes of the last cache as Linux tells it, 32 to 128 MiB; 32 MiB where it tells nothing."""
-    found = [p.read_text().strip() for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return min(max([2**25, *(2**10 * int(size[:-1]) for size in found if size.endswith("K"))]), 2**27)
+    found = [
+        p.read_text().strip()
+        for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    ]
+    return min(
+        max([2**25, *(2**10 * int(size[:-1]) for size in found if size.endswith("K"))]), 2**27
+    )

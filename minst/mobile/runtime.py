@@ -1,10 +1,11 @@
-"""Exported programs, run: one file as a function, two files as a model that the tracker takes (paper: kernel reuse).
+"""Exported programs, run: one file as a function, two files as a model that the tracker takes.
 
     key.*    frame          -> class_logits, objectness, kernels, mask_features, mask_logits
     reuse.*  frame, kernels -> mask_logits
                        ExportedModel("DIR")  --encode-->  ExportedFrame  -->  KernelTracker
 
-The suffix says the runtime: .ptl lite interpreter, .pt TorchScript, .pte ExecuTorch, .onnx ONNX Runtime.
+Paper: kernel reuse. The suffix says the runtime: .ptl lite interpreter, .pt TorchScript, .pte
+ExecuTorch, .onnx ONNX Runtime.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -29,14 +30,15 @@ from torch import Tensor
 
 from minst.model import FrameOutput, apply_kernels
 
-__all__ = ["ExportedFrame", "ExportedModel", "LoadedProgram", "SUFFIXES", "load_program", "sealed"]
+__all__ = ["SUFFIXES", "ExportedFrame", "ExportedModel", "LoadedProgram", "load_program", "sealed"]
 
 FORMAT_VERSION = 1
 METADATA = "minst.json"  # the name of the metadata inside every file
-METADATA_METHOD = "minst"  # ... in an ExecuTorch file, where it is a method that returns a constant
+METADATA_METHOD = "minst"  # ... in an ExecuTorch file, a method that returns a constant
 SUFFIXES = {"lite": ".ptl", "torchscript": ".pt", "executorch": ".pte", "onnx": ".onnx"}
 SEAL_KEY = "sha256"
-SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"  # in protobuf: one more metadata entry, "sha256" of 64 characters
+# in protobuf one more metadata entry, "sha256" of 64 characters
+SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"
 
 _POOL: dict[str, int] = {}  # ExecuTorch's own global: see _executorch_pool
 
@@ -52,13 +54,17 @@ class LoadedProgram(NamedTuple):
     run: Run
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Tensors of exactly the shapes of metadata["inputs"] -> those of metadata["outputs"]; else ValueError."""
+        """Tensors of the shapes of metadata["inputs"] -> those of metadata["outputs"].
+
+        Raises ValueError for other shapes.
+        """
         wanted = self.metadata["inputs"]
         given = [list(x.shape) for x in inputs]
         if given != list(wanted.values()):
             said = ", ".join(f"{name} {shape}" for name, shape in wanted.items())
             raise ValueError(
-                f"{self.path} takes {said}; got {given}. Export it for another size with `minst export --size`"
+                f"{self.path} takes {said}; got {given}. "
+                "Export it for another size with `minst export --size`"
             )
         return tuple(self.run(*inputs))
 
@@ -97,22 +103,26 @@ class ExportedModel:
     """Two exported programs in the place of a MobileInst: `KernelTracker(ExportedModel("DIR"))`.
 
     Args:
-        folder: with key.* and reuse.* of one format and one size. format: needed when the folder holds several.
-        threads: CPU threads of ONNX Runtime and ExecuTorch; TorchScript and lite follow torch.set_num_threads.
-    Raises FileNotFoundError or ValueError as `load_program`, and ValueError when the two do not belong together.
+        folder: with key.* and reuse.* of one format and one size.
+        format: needed when the folder holds several.
+        threads: CPU threads of ONNX Runtime and ExecuTorch; TorchScript and lite follow
+            torch.set_num_threads.
+    Raises FileNotFoundError or ValueError as `load_program`, and ValueError when the two do not
+    belong together.
     """
 
     def __init__(self, folder: str | Path, format: str | None = None, threads: int = 1):
         suffix = _suffix(Path(folder), format)
-        self.key, self.reuse = (load_program(Path(folder) / f"{name}{suffix}", threads) for name in ("key", "reuse"))
-        about = self.key.metadata
+        self.key = load_program(Path(folder) / f"key{suffix}", threads)
+        self.reuse = load_program(Path(folder) / f"reuse{suffix}", threads)
+        key, reuse = self.key.metadata, self.reuse.metadata
         for field in ("size", "weights", "classes"):
-            if about[field] != self.reuse.metadata[field]:
+            if key[field] != reuse[field]:
                 raise ValueError(
-                    f"{folder}: key and reuse differ in {field}: {about[field]}, {self.reuse.metadata[field]}"
+                    f"{folder}: key and reuse differ in {field}: {key[field]}, {reuse[field]}"
                 )
-        self.size = tuple(about["size"])
-        self.config = _Classes(tuple(about["classes"]))
+        self.size = tuple(key["size"])
+        self.config = _Classes(tuple(key["classes"]))
 
     def eval(self) -> ExportedModel:
         """Nothing to do: exported programs know no training."""
@@ -135,8 +145,8 @@ class _Classes(NamedTuple):
 def load_program(path: str | Path, threads: int = 1) -> LoadedProgram:
     """A file that `minst export` wrote.
 
-    Raises FileNotFoundError, ValueError (unknown format, not readable, no metadata, another version) or
-    ModuleNotFoundError (the runtime is not installed).
+    Raises FileNotFoundError, ValueError (unknown format, not readable, no metadata, another
+    version) or ModuleNotFoundError (the runtime is not installed).
     """
     path = Path(path)
     formats = {suffix: format for format, suffix in SUFFIXES.items()}
@@ -144,38 +154,43 @@ def load_program(path: str | Path, threads: int = 1) -> LoadedProgram:
         raise ValueError(f"{path}: unknown format {path.suffix!r}; there are {', '.join(formats)}")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; `minst export` writes it")
-    format = formats[path.suffix]
-    load = {"lite": _load_lite, "torchscript": _load_torchscript, "executorch": _load_executorch, "onnx": _load_onnx}
-    run, about = load[format](path, threads)
-    return LoadedProgram(path, format, _checked(about, path), run)
+    load = {".ptl": _load_archive, ".pt": _load_archive, ".pte": _load_executorch}
+    run, about = load.get(path.suffix, _load_onnx)(path, threads)
+    return LoadedProgram(path, formats[path.suffix], _checked(about, path), run)
 
 
 def sealed(body: bytes) -> bytes:
-    """A program and its SHA-256: to ONNX one more metadata entry, to ExecuTorch bytes behind the end, not read."""
+    """A program and its SHA-256: to ONNX a metadata entry, to ExecuTorch bytes behind the end."""
     body += SEAL
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
 def _check_seal(path: Path) -> None:
-    """Neither runtime notices a wrong weight, and ExecuTorch ends the whole process on some damaged files."""
+    """Neither runtime notices a wrong weight, and ExecuTorch ends the process on some files."""
     data = path.read_bytes()
     if data != sealed(data[: -len(SEAL) - 64]):
         raise ValueError(
-            f"{path} is damaged, cut short or not written by `minst export`: its SHA-256 is wrong or missing; "
-            "export it again"
+            f"{path} is damaged, cut short or not written by `minst export`: its SHA-256 is wrong "
+            "or missing; export it again"
         )
 
 
 def _checked(text: str | None, path: Path) -> dict:
+    """The metadata, of this version."""
     if text is None:
-        raise ValueError(f"{path} has no {METADATA} inside: not written by `minst export`; export it again")
+        raise ValueError(
+            f"{path} has no {METADATA} inside: not written by `minst export`; export it again"
+        )
     try:
         about = json.loads(text)
         version = about["format_version"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: its {METADATA} is damaged ({error}); export it again") from None
     if version != FORMAT_VERSION:
-        raise ValueError(f"{path} is of format version {version}, this minst reads {FORMAT_VERSION}; export it again")
+        raise ValueError(
+            f"{path} is of format version {version}, this minst reads {FORMAT_VERSION}; "
+            "export it again"
+        )
     return about
 
 
@@ -193,66 +208,66 @@ def _readable(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _zip_metadata(path: Path) -> str | None:
-    """TorchScript files are zip archives: what they say can be read before anything of them is run."""
+def _load_archive(path: Path, threads: int) -> tuple[Run | None, str | None]:
+    """TorchScript, lite or not: a zip archive, whose metadata is read before anything is run."""
+    from torch.jit.mobile import _load_for_lite_interpreter
+
     with _readable(path), zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
         if broken:
             raise ValueError(f"checksum of {broken}")
         names = [name for name in archive.namelist() if name.endswith(f"extra/{METADATA}")]
-        return archive.read(names[0]).decode() if names else None
+        if not names:
+            return None, None
+        about = archive.read(names[0]).decode()
+        load = _load_for_lite_interpreter if path.suffix == ".ptl" else torch.jit.load
+        module = load(str(path))
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        out = module(*inputs)
+        return [out] if isinstance(out, Tensor) else list(out)
+
+    return run, about
 
 
-def _load_lite(path: Path, threads: int) -> tuple[Run, str | None]:
-    from torch.jit.mobile import _load_for_lite_interpreter
-
-    about = _zip_metadata(path)
-    if about is None:
-        return None, None
-    with _readable(path):
-        module = _load_for_lite_interpreter(str(path))
-    return lambda *inputs: _listed(module(*inputs)), about
-
-
-def _load_torchscript(path: Path, threads: int) -> tuple[Run, str | None]:
-    about = _zip_metadata(path)
-    if about is None:
-        return None, None
-    with _readable(path):
-        module = torch.jit.load(str(path))
-    return lambda *inputs: _listed(module(*inputs)), about
-
-
-def _load_executorch(path: Path, threads: int) -> tuple[Run, str | None]:
+def _load_executorch(path: Path, threads: int) -> tuple[Run | None, str | None]:
     from executorch.runtime import Runtime, Verification
 
     _check_seal(path)
-    _executorch_pool(threads)
+    if threads != (first := _executorch_pool(threads)):
+        raise ValueError(
+            f"ExecuTorch runs on {first} thread(s) in this process; "
+            f"start another process for {threads}"
+        )
     with _readable(path), _without_stderr():
-        program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
-    if METADATA_METHOD not in program.method_names:
-        return None, None
-    with _readable(path), _without_stderr():
+        consistency = Verification.InternalConsistency
+        program = Runtime.get().load_program(path, verification=consistency)
+        if METADATA_METHOD not in program.method_names:
+            return None, None
         about = program.load_method(METADATA_METHOD).execute([])[0]
         method = program.load_method("forward")
 
-    def run(*inputs: Tensor, program=program) -> list[Tensor]:  # the program must live as long as its method
+    # the program must live as long as its method
+    def run(*inputs: Tensor, program=program) -> list[Tensor]:
         # outputs lie in memory that the next call overwrites
         return [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
 
     return run, about
 
 
-def _executorch_pool(threads: int) -> None:
-    """ExecuTorch has one thread pool a process; replacing it while a program holds it hangs, so the first call decides."""
+def _executorch_pool(threads: int) -> int:
+    """How many threads ExecuTorch runs on.
+
+    It has one thread pool a process, and replacing it while a program holds it hangs: so the first
+    call decides.
+    """
     from executorch.extension.pybindings import portable_lib
 
+    first = _POOL.setdefault("threads", threads)
     with _without_stderr():
-        first = _POOL.setdefault("threads", threads)
         if portable_lib._threadpool_get_thread_count() != first:
             portable_lib._unsafe_reset_threadpool(first)
-    if threads != first:
-        raise ValueError(f"ExecuTorch runs on {first} thread(s) in this process; start another process for {threads}")
+    return first
 
 
 @contextlib.contextmanager
@@ -277,29 +292,32 @@ def _load_onnx(path: Path, threads: int) -> tuple[Run, str | None]:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     with _readable(path):
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     names = [entry.name for entry in session.get_inputs()]
 
     def run(*inputs: Tensor) -> list[Tensor]:
-        feed = {name: np.ascontiguousarray(x.numpy()) for name, x in zip(names, inputs)}
-        return [torch.from_numpy(x) for x in session.run(None, feed)]
+        arrays = (np.ascontiguousarray(x.numpy()) for x in inputs)
+        return [torch.from_numpy(x) for x in session.run(None, dict(zip(names, arrays)))]
 
     return run, session.get_modelmeta().custom_metadata_map.get(METADATA)
-
-
-def _listed(out: Tensor | tuple) -> list[Tensor]:
-    return [out] if isinstance(out, Tensor) else list(out)
 
 
 def _suffix(folder: Path, format: str | None) -> str:
     """The format whose key.* and reuse.* lie in the folder."""
     if format is not None and format not in SUFFIXES:
         raise ValueError(f"format is {format!r}; choose one of {', '.join(SUFFIXES)}")
-    found = [s for s in SUFFIXES.values() if (folder / f"key{s}").is_file() and (folder / f"reuse{s}").is_file()]
-    wanted = [SUFFIXES[format]] if format else found
-    if not found or wanted[0] not in found:
-        what = f"key{wanted[0]} and reuse{wanted[0]}" if wanted else "key.* and reuse.*"
-        raise FileNotFoundError(f"{folder} does not hold {what}; `minst export --part full` writes them")
-    if len(wanted) > 1:
-        raise ValueError(f"{folder} holds several formats ({', '.join(found)}); choose one with format=")
-    return wanted[0]
+    wanted = list(SUFFIXES.values()) if format is None else [SUFFIXES[format]]
+    pairs = {suffix: (folder / f"key{suffix}", folder / f"reuse{suffix}") for suffix in wanted}
+    found = [suffix for suffix, pair in pairs.items() if all(path.is_file() for path in pair)]
+    if not found:
+        ending = "*" if format is None else SUFFIXES[format][1:]
+        raise FileNotFoundError(
+            f"{folder} does not hold key.{ending} and reuse.{ending}; "
+            "`minst export --part full` writes them"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} holds several formats ({', '.join(found)}); choose one with format="
+        )
+    return found[0]

@@ -309,8 +309,7 @@ print("\n" + logs.report_log(logs.parse_log(key["log"])))
 #
 # ## One table
 #
-# `minst bench mobile` measures runtimes in turns, so that a busy machine slows all alike; loading, first run and memory in
-# processes of their own. Here a small one:
+# `minst bench mobile` measures runtimes in turns, so that a busy machine slows all alike. Here a small one:
 
 # %%
 table = compare.bench_mobile(weights="shapes-tiny", sizes=[192], rounds=9, programs_folder=folder,
@@ -323,8 +322,9 @@ visualize.plot_latency(table)
 #
 # - `first` is the first run after loading: colder than all that follow.
 # - Drawing may take as long as a network.
-# - glibc's malloc gives large blocks back to the system and gets them anew, as pages full of zeros: hundreds of *page faults* a
-#   frame, or more. Two environment variables make it keep them.
+# - `faults` are *page faults* of a key frame: glibc's malloc gives large blocks back to the system and gets them anew, as pages
+#   full of zeros, hundreds a frame or more. Two environment variables make it keep them (named in the last lines, where they
+#   are not set); `tests/benchmarks/malloc_faults.py` measures what that is worth.
 # - `% peak`: the share of the core's measured GFLOP/s. Eager leaves most of it unused.
 
 # %% [markdown]
@@ -566,7 +566,7 @@ check.least_ms(least_ms)
 # - **No phone has been measured by us.** All above ran on the machine that executed this notebook. These milliseconds and
 #   the paper's are not comparable: another chip, runtime, size, implementation. The paper's own two versions differ on COCO
 #   by a factor of more than two.
-# - As in the paper: 32-bit floats, one thread, batch 1. Beyond it (`minst.mobile.variants`), on 20 clips of the val split
+# - As in the paper: 32-bit floats, one thread, batch 1. Beyond it, on 20 clips of the val split
 #   (`tests/benchmarks/variants_accuracy.py`): 8-bit linear layers cost 0.2 AP and gain no time (they are 1.3 % of the MACs);
 #   8-bit ONNX costs 0.9 AP, is a third of the size and here half as fast.
 # - `Assumption:` the paper's latency is the network's, without decoding, upsampling and drawing.

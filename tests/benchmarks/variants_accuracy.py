@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from variants import VARIANTS, int8_programs, linear_share, make_variant  # beside this file
 
 from minst.data.shapes import write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
@@ -28,7 +29,6 @@ from minst.evaluation.run import evaluate_model
 from minst.mobile.export import export
 from minst.mobile.programs import real_frames
 from minst.mobile.runtime import ExportedModel
-from minst.mobile.variants import VARIANTS, int8_programs, linear_share, make_variant
 from minst.model import MobileInst
 
 SIZE = (192, 256)
@@ -41,7 +41,9 @@ def measure(weights: str, videos: int, rounds: int, seed: int = 0) -> dict:
     share = linear_share(plain, SIZE)
     with tempfile.TemporaryDirectory() as folder:
         models, megabytes = _models(plain, Path(folder))
-        rows = {name: {**times, "mb": megabytes[name]} for name, times in _times(models, rounds).items()}
+        rows = {
+            name: {**times, "mb": megabytes[name]} for name, times in _times(models, rounds).items()
+        }
         write_shapes_dataset(Path(folder) / "val", videos, seed=seed, split="val")
         dataset = YouTubeVIS(Path(folder) / "val")
         for name, model in models.items():
@@ -87,21 +89,32 @@ def _times(models: dict, rounds: int) -> dict[str, dict[str, float]]:
             model.encode(frame).masks(kernels[name])
             ms[name]["key_ms"].append(1e3 * (middle - start))
             ms[name]["reuse_ms"].append(1e3 * (time.perf_counter() - middle))
-    return {name: {key: median(values[3:]) for key, values in row.items()} for name, row in ms.items()}
+    return {
+        name: {key: median(values[3:]) for key, values in row.items()} for name, row in ms.items()
+    }
 
 
 def _print(result: dict) -> None:
-    print(f"\n{'':14}" + "".join(f"{heading:>9}" for heading in ("key ms", "reuse ms", "MB", "AP", "AP50", "swaps")))
+    print(
+        f"\n{'':14}"
+        + "".join(
+            f"{heading:>9}" for heading in ("key ms", "reuse ms", "MB", "AP", "AP50", "swaps")
+        )
+    )
     for name, row in result["variants"].items():
         print(
             f"{name:14}{row['key_ms']:9.1f}{row['reuse_ms']:9.1f}{row['mb']:9.1f}"
             f"{100 * row['AP']:9.1f}{100 * row['AP50']:9.1f}{row['swaps']:9}"
         )
-    print(f"{result['weights']}, {result['videos']} clips; linear layers: {result['linear_share']:.1%} of the MACs")
+    print(
+        f"{result['weights']}, {result['videos']} clips; linear layers: {result['linear_share']:.1%} of the MACs"
+    )
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", default="shapes-tiny")
     parser.add_argument("--videos", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=30)

@@ -4,10 +4,8 @@
     "int8"           MobileInst, linear layers with 8-bit weights; their inputs are rounded to 8 bits frame by frame
     key.onnx, reuse.onnx --int8_programs--> the same with 8-bit weights in convolutions as well, a quarter in size
 
-Beyond the paper's setting: its latencies are of 32-bit networks. tests/benchmarks/variants_accuracy.py measures what
-each costs in accuracy.
-
-Lesson: notebooks/08_on_device_latency.ipynb
+Beyond the paper's setting: its latencies are of 32-bit networks. variants_accuracy.py measures what each costs in
+accuracy; lesson 08 tells its figures.
 """
 
 from __future__ import annotations
@@ -71,7 +69,9 @@ def int8_programs(folder: str | Path, out: str | Path) -> list[Path]:
         del graph.metadata_props[:]
         del graph.graph.value_info[:]  # onnxruntime infers shapes itself, and stumbles over torch's
         level = logging.getLogger().level
-        logging.getLogger().setLevel(logging.ERROR)  # it advises a preprocessing that these programs do not need
+        logging.getLogger().setLevel(
+            logging.ERROR
+        )  # it advises a preprocessing that these programs do not need
         try:
             # ONNX Runtime's ConvInteger takes unsigned weights alone
             quantize_dynamic(graph, path, weight_type=QuantType.QUInt8)
@@ -93,7 +93,9 @@ def linear_share(model: MobileInst, size: tuple[int, int] = (640, 640)) -> float
         nonlocal macs
         macs += output.numel() * layer.in_features
 
-    hooks = [part.register_forward_hook(count) for part in model.modules() if isinstance(part, nn.Linear)]
+    hooks = [
+        part.register_forward_hook(count) for part in model.modules() if isinstance(part, nn.Linear)
+    ]
     try:
         model(torch.zeros(1, 3, *size))
     finally:

@@ -1,0 +1,161 @@
+"""What all benchmarks share: threads, turns, medians, tables, and what must be said beside a time.
+
+    jobs A B C  --turns-->  A B C | B C A | C A B | ...     --summarize-->  median and 95th percentile
+
+Whatever is compared is measured in turns within one run, and the order turns from round to
+round: a machine that is busy with other things slows all alike, and nobody always follows the same
+neighbour.
+
+Lesson: notebooks/08_on_device_latency.ipynb
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+
+__all__ = [
+    "allocator",
+    "check_whole",
+    "fixed_setting",
+    "milliseconds",
+    "page_faults",
+    "peak_bytes",
+    "summarize",
+    "table",
+    "turns",
+    "write_json",
+]
+
+Job = TypeVar("Job")
+
+
+def turns(jobs: Sequence[Job], rounds: int) -> Iterator[Job]:
+    """Every job once a round; who begins moves on by one from round to round."""
+    for i in range(rounds):
+        first = i % len(jobs)
+        yield from jobs[first:]
+        yield from jobs[:first]
+
+
+def milliseconds(job: Callable, *arguments) -> float:
+    """How long one call takes, by wall time."""
+    start = time.perf_counter()
+    job(*arguments)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def summarize(ms: Sequence[float]) -> dict[str, float]:
+    """{"median_ms", "p95_ms"}; the percentile lies between its neighbours as numpy's."""
+    return {"median_ms": median(ms), "p95_ms": float(np.percentile(ms, 95))}
+
+
+@contextlib.contextmanager
+def fixed_setting(threads: int) -> Iterator[None]:
+    """So many threads of torch and fixed random numbers; both as before afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_whole(**numbers: tuple[int, int]) -> None:
+    """name=(value, least): raises ValueError unless each value is a whole number of at least `least`."""
+    for name, (value, least) in numbers.items():
+        if type(value) is not int or value < least:
+            raise ValueError(
+                f"bench: {name} is {value!r}; it must be a whole number of at least {least}"
+            )
+
+
+def allocator() -> str:
+    """The malloc in force.
+
+    glibc's default gives big blocks back to the system after a frame, and pays for it in page faults.
+    """
+    for name in ("jemalloc", "tcmalloc", "mimalloc"):
+        if name in os.environ.get("LD_PRELOAD", ""):
+            return name
+    if platform.libc_ver()[0] != "glibc":
+        return f"that of {platform.system()}"
+    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+    tuned = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
+    tuned = [setting for setting in tuned if "MALLOC" in setting or "glibc.malloc" in setting]
+    if tuned:
+        return "glibc, tuned: " + ", ".join(tuned)
+    return (
+        "glibc, default (try MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_MMAP_THRESHOLD_=4294967296)"
+    )
+
+
+def page_faults() -> int:
+    """How often this process has been given a page of memory so far; 0 where nobody counts (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def peak_bytes(reset: bool = False) -> int:
+    """The most memory that this process has held; 0 where the system does not say (Windows).
+
+    reset: begin anew from what is held now, which Linux alone can.
+    """
+    if reset:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    # Not ru_maxrss: on Linux that starts with the size of the process that started this one.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = status.read_text().splitlines()
+        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def table(
+    corner: str, columns: dict[str, tuple[str, str]], rows: Iterable[tuple[str, dict]]
+) -> str:
+    """Rows (name, {key: value}) as lines of text, with a line of headings.
+
+    columns: heading -> (key of a row, format such as ".2f"). What a row lacks, or is None, is "-".
+    """
+    lines = [[corner, *columns]]
+    for name, row in rows:
+        cells = [
+            "-" if row.get(key) is None else format(row[key], form)
+            for key, form in columns.values()
+        ]
+        lines.append([name, *cells])
+    left, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return "\n".join(
+        name.ljust(left)
+        + "".join(cell.rjust(2 + width) for cell, width in zip(cells, widths, strict=True))
+        for name, *cells in lines
+    )
+
+
+def write_json(result: dict, path: str | Path | None) -> None:
+    """Write the result to the file, if one is given, and say so."""
+    if path is not None:
+        Path(path).write_text(json.dumps(result, indent=1) + "\n")
+        print(f"written: {path}")
