@@ -265,13 +265,13 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _demo(arguments: argparse.Namespace) -> None:
-    from minst.demo import run_demo
+    from minst.predict import run_demo
 
     run_demo(**_named(arguments, "out", "sample", "reuse_interval"))
 
 
 def _track(arguments: argparse.Namespace) -> int | None:
-    from minst.applications import track_video
+    from minst.predict import track_video
 
     names = ("out", "weights", "reuse_interval", "association", "score_threshold", "size", "every", "max_frames")
     said = track_video(arguments.video, **_named(arguments, *names), video=not arguments.no_video)
@@ -294,7 +294,7 @@ def _explore(arguments: argparse.Namespace) -> None:
 
 
 def _eval(arguments: argparse.Namespace) -> None:
-    from minst.evaluation.run import evaluate_folder, write_figures
+    from minst.predict import evaluate_folder, write_figures
 
     if arguments.results:
         from minst.data.layouts import find_annotations
@@ -317,7 +317,7 @@ def _eval(arguments: argparse.Namespace) -> None:
 
 def _predict(arguments: argparse.Namespace) -> None:
     from minst.evaluation.submission import write_results
-    from minst.prediction import gathered, predict_folder
+    from minst.predict import gathered, predict_folder
     from minst.processes import join
 
     engine = join(arguments.device)

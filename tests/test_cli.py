@@ -164,17 +164,17 @@ def test_errors_of_a_command_become_a_status_and_one_line(monkeypatch, error, st
     def fail(**_):
         raise error
 
-    fake = types.ModuleType("minst.demo")
+    fake = types.ModuleType("minst.predict")
     fake.run_demo = fail
-    monkeypatch.setitem(sys.modules, "minst.demo", fake)
+    monkeypatch.setitem(sys.modules, "minst.predict", fake)
     assert_refused("demo", status=status, word=word)
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
     """A fault of ours must not look like a fault of the user's."""
-    fake = types.ModuleType("minst.demo")
+    fake = types.ModuleType("minst.predict")
     fake.run_demo = lambda **_: {}["gone"]
-    monkeypatch.setitem(sys.modules, "minst.demo", fake)
+    monkeypatch.setitem(sys.modules, "minst.predict", fake)
     with pytest.raises(KeyError):
         main(["demo"])
 
@@ -182,7 +182,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
 def test_a_closed_pipe_is_no_error():
     code = """
 import sys, types
-sys.modules["minst.demo"] = demo = types.ModuleType("minst.demo")
+sys.modules["minst.predict"] = demo = types.ModuleType("minst.predict")
 demo.run_demo = lambda **_: print("x" * 1_000_000)
 from minst.cli import main
 sys.exit(main(["demo"]))
@@ -196,7 +196,7 @@ sys.exit(main(["demo"]))
 
 
 def test_demo_passes_its_arguments_on(monkeypatch):
-    calls = call_of(monkeypatch, "minst.demo", "run_demo")
+    calls = call_of(monkeypatch, "minst.predict", "run_demo")
     assert run("demo")[0] == 0
     assert run("demo", "--sample", "twins", "--out", "d", "--reuse-interval", "6")[0] == 0
     assert calls == [
@@ -213,10 +213,10 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
         "identity": {"swaps": 3, "HOTA": float("nan"), "note": "install trackeval"},
         "weights": "w",
     }
-    from minst.evaluation.run import write_figures
+    from minst.predict import write_figures
 
-    calls = call_of(monkeypatch, "minst.evaluation.run", "evaluate_folder", figures)
-    sys.modules["minst.evaluation.run"].write_figures = write_figures
+    calls = call_of(monkeypatch, "minst.predict", "evaluate_folder", figures)
+    sys.modules["minst.predict"].write_figures = write_figures
     argv = ["eval", "DIR", "--weights", "w", "--reuse-interval", 6, "--association", "cosine", "--videos", 2]
     status, out, _ = run(*argv, "--json", tmp_path / "out.json")
     assert status == 0
@@ -269,12 +269,11 @@ def test_bench_passes_its_arguments_on(monkeypatch):
 def test_functions_take_what_commands_pass():
     from inspect import signature
 
-    from minst import demo
-    from minst.evaluation import run as evaluation
+    from minst import predict
     from minst.mobile import benchmark
 
-    signature(demo.run_demo).bind(out="d", sample=None, reuse_interval=3)
-    signature(evaluation.evaluate_folder).bind("DIR", weights="w", reuse_interval=3, association="mask", videos=None)
+    signature(predict.run_demo).bind(out="d", sample=None, reuse_interval=3)
+    signature(predict.evaluate_folder).bind("DIR", weights="w", reuse_interval=3, association="mask", videos=None)
     signature(benchmark.bench_latency).bind(
         preset=None, weights="w", size=(64, 64), threads=1, frames=2, json_path=None
     )
@@ -460,15 +459,16 @@ def test_track_writes_a_video_and_results(weights, frames, tmp_path):
 
 
 def test_track_fills_the_gaps_of_a_track_with_null(tmp_path):
-    from minst.applications import _Tracks
+    from minst.predict import TracksOnDisk, masks_on_disk
     from minst.tracking import FrameResult
 
-    tracks = _Tracks(tmp_path, ("fish", "snail"))
-    seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
-    for t, ids in seen.items():
-        codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
-        tracks.take(FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids))
-    tracks.write(tmp_path / "results.json")
+    with masks_on_disk(tmp_path / "masks") as masks:
+        tracks = TracksOnDisk(masks, ("fish", "snail"))
+        seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
+        for t, ids in seen.items():
+            codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
+            tracks.take(FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids))
+        tracks.write(tmp_path / "results.json")
     results = json.loads((tmp_path / "results.json").read_text())
     found = {e["id"]: [s and s["counts"] for s in e["segmentations"]] for e in results}
     assert found == {9: [None, None, "29", "39", None], 4: ["04", None, "24", None, None]}

@@ -9,9 +9,8 @@ import torch
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import decode_mask
 from minst.evaluation import evaluate_results
-from minst.evaluation.run import evaluate_folder
 from minst.model import MobileInst, image_to_batch, upsample_masks
-from minst.prediction import gathered, predict_folder
+from minst.predict import evaluate_folder, gathered, predict_folder
 from minst.processes import Alone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,12 +51,19 @@ def test_detections_of_images(images, weights):
         expected = {}
         for query in range(8):
             for label, name in enumerate(CATEGORIES):
-                score = float((out.class_logits[0, query, label].sigmoid() * out.objectness[0, query].sigmoid()).sqrt())
+                score = float(
+                    (
+                        out.class_logits[0, query, label].sigmoid()
+                        * out.objectness[0, query].sigmoid()
+                    ).sqrt()
+                )
                 if score >= 0.4:
                     expected[round(score, 5), id_of[name]] = masks[query].numpy()
         mine = [e for e in entries if e["image_id"] == image["id"]]
         assert [e["score"] for e in mine] == sorted((e["score"] for e in mine), reverse=True)
-        assert {(round(e["score"], 5), e["category_id"]) for e in mine} == expected.keys() and expected
+        assert {
+            (round(e["score"], 5), e["category_id"]) for e in mine
+        } == expected.keys() and expected
         for entry in mine:
             mask = expected[round(entry["score"], 5), entry["category_id"]]
             np.testing.assert_array_equal(decode_mask(entry["segmentation"], 96, 128), mask)
