@@ -27,7 +27,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -48,109 +48,18 @@ from minst.data.shapes import CATEGORIES
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances, Match, hungarian_match
 from minst.model import Frame, MobileInst
+from minst.recipes import TrainConfig, switches
 from minst.temporal import kept_pairs, query_passing_losses
 from minst.weights import load_backbone_weights
 
-__all__ = ["ClipBatches", "ShapesTraining", "TrainConfig", "learning_rate", "train", "training_losses"]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Every argument of `minst train`; the help text of an argument is its `help` here."""
-
-    out: str = field(default="runs/shapes-tiny", metadata={"help": "folder of log, checkpoint and weights"})
-    preset: str = field(default="shapes-tiny", metadata={"help": "model preset"})
-    switches: str = field(default="", metadata={"help": "fields of the model to change: pooling=avg,bottom_up=off"})
-    init: str = field(
-        default="", metadata={"help": "weights to start from, and their model (a folder or shipped name)"}
-    )
-    backbone_weights: str = field(default="", metadata={"help": "a public checkpoint of the backbone alone"})
-    data: str = field(default="", metadata={"help": "folder in YouTube-VIS or COCO form; '' = shapes made on the fly"})
-    split: str = field(default="", metadata={"help": "its split: train, valid, ...; '' = the only one, or train"})
-    iterations: int = field(default=15000, metadata={"help": "optimiser steps"})
-    pairs: int = field(
-        default=8, metadata={"help": "pairs of frames a batch (an image batch has twice as many frames)"}
-    )
-    accumulate: int = field(default=1, metadata={"help": "parts in which each process computes its share of a batch"})
-    height: int = field(default=192, metadata={"help": "height of training frames, pixels"})
-    width: int = field(default=256, metadata={"help": "width of training frames, pixels"})
-    short_min: int = field(default=416, metadata={"help": "smallest shorter side, with --short-max"})
-    short_max: int = field(default=0, metadata={"help": "largest shorter side, pixels; 0 = crops of height x width"})
-    long_max: int = field(default=864, metadata={"help": "largest longer side, with --short-max"})
-    small_until: int = field(default=0, metadata={"help": "iterations at the start at some 3/4 of that size"})
-    image_share: float = field(default=0.1, metadata={"help": "share of image batches, without query passing"})
-    max_gap: int = field(default=5, metadata={"help": "largest distance delta of the frames of a pair"})
-    train_on: str = field(default="pairs", metadata={"help": "pairs of frames of a clip | images, single ones"})
-    query_passing: str = field(
-        default="shared", metadata={"help": "what a passed query is held to: shared | kept | fresh; off: pairs alone"}
-    )
-    passing_weight: float = field(default=1.0, metadata={"help": "weight of the losses of query passing"})
-    global_weight: float = field(default=1.0, metadata={"help": "weight of the losses of what the heads say of Q_G; 0 = without"})
-    target_stride: int = field(default=2, metadata={"help": "pixels along a cell of the targets of masks: 1, 2, 4, 8"})
-    token_weight: float = field(default=1.0, metadata={"help": "weight of the token classifier on X6; 0 = without"})
-    min_scale: float = field(default=0.6, metadata={"help": "smallest share of the area that a random crop keeps"})
-    jitter_probability: float = field(default=0.5, metadata={"help": "how often colours are changed, 0 to 1"})
-    lr: float = field(default=1.5e-3, metadata={"help": "peak learning rate"})
-    backbone_lr: float = field(default=1.0, metadata={"help": "factor on the learning rate of the backbone"})
-    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, not on norms, biases and queries"})
-    warmup: int = field(default=300, metadata={"help": "iterations of linear warm-up"})
-    cosine_share: float = field(default=0.5, metadata={"help": "share of the run, at its end, in which the rate falls"})
-    final_lr: float = field(default=0.01, metadata={"help": "learning rate at the end, as a share of the peak"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
-    freeze_norms: bool = field(default=False, metadata={"help": "batch norms keep their statistics; no drop path"})
-    checkpointing: bool = field(
-        default=False, metadata={"help": "keep fewer activations, compute them again: less memory"}
-    )
-    precision: str = field(default="fp32", metadata={"help": "fp32 | bf16 (autocast)"})
-    ema: float = field(default=0.999, metadata={"help": "decay of the moving average of the weights"})
-    seed: int = field(default=0, metadata={"help": "seed of weights, clips and augmentation"})
-    threads: int = field(default=0, metadata={"help": "CPU threads of the network; 0 = torch's choice"})
-    processes: int = field(
-        default=1, metadata={"help": "CPU processes that share each batch (GPUs: accelerate launch)"}
-    )
-    workers: int = field(default=1, metadata={"help": "processes that make clips, each; 0 = the training one does"})
-    log_every: int = field(default=50, metadata={"help": "iterations between lines of the log"})
-    save_every: int = field(default=500, metadata={"help": "iterations between checkpoints"})
-    device: str = field(default="auto", metadata={"help": "auto | cpu | cuda"})
-
-    def __post_init__(self):
-        for name in ("iterations", "pairs", "accumulate", "processes", "max_gap", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training: {name} is {getattr(self, name)}; it must be at least 1")
-        if self.pairs % self.processes:
-            raise ValueError(f"training: {self.processes} processes cannot share {self.pairs} pairs evenly")
-        choices = {
-            "train_on": ("pairs", "images"),
-            "query_passing": ("shared", "kept", "fresh", "off"),
-            "target_stride": (1, 2, 4, 8),
-            "precision": ("fp32", "bf16"),
-            "device": ("auto", "cpu", "cuda"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"training: {name} is {getattr(self, name)!r}; choose one of {', '.join(map(str, allowed))}")
-        if self.short_max and not 64 <= self.short_min <= self.short_max <= self.long_max:
-            sides = f"{self.short_min} to {self.short_max}, at most {self.long_max}"
-            raise ValueError(f"training: shorter sides of {sides}; they must rise, from at least 64 pixels")
-        if min(self.height, self.width) < 64:
-            raise ValueError(f"training: frames of {self.height} x {self.width}; at least 64 x 64")
-
-
-def switches(text: str) -> dict:
-    """"pooling=avg,bottom_up=off" -> {"pooling": "avg", "bottom_up": False}: fields as a command line has them."""
-    known, found = {field.name: field for field in fields(MobileInstConfig)}, {}
-    for part in filter(None, text.split(",")):
-        name, said, value = part.partition("=")
-        kind = type(known[name].default) if name in known else None
-        if kind is bool and value in ("on", "off"):
-            found[name] = value == "on"
-        elif kind is int and value.isdecimal():
-            found[name] = int(value)
-        elif kind is str and said:
-            found[name] = value
-        else:
-            raise ValueError(f"config: {part!r} is no switch such as pooling=avg, bottom_up=off or num_queries=50")
-    return found
+__all__ = [
+    "ClipBatches",
+    "ShapesTraining",
+    "TrainConfig",
+    "learning_rate",
+    "train",
+    "training_losses",
+]
 
 
 def learning_rate(iteration: int, config: TrainConfig) -> float:
@@ -161,7 +70,9 @@ def learning_rate(iteration: int, config: TrainConfig) -> float:
     warm = min(1.0, (iteration + 1) / max(1, config.warmup))
     start = (1 - config.cosine_share) * config.iterations
     done = max(0.0, iteration - start) / max(1.0, config.iterations - start)
-    return warm * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return warm * (
+        config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    )
 
 
 def training_losses(
@@ -182,7 +93,9 @@ def training_losses(
     out = model.decode(frame)
     losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen)
     if config.global_weight:
-        losses |= _prefixed("global", global_losses(model, frame, out.global_queries, instances, matches, seen))
+        losses |= _prefixed(
+            "global", global_losses(model, frame, out.global_queries, instances, matches, seen)
+        )
     if is_pairs and config.query_passing != "off":
         half = len(frames) // 2  # the first half are the frames t, the second the frames t+delta
         later = frame.select(slice(half, None))
@@ -209,18 +122,28 @@ def global_losses(
     """The same losses of what the heads say of Q_G already, which is to answer for the same instances."""
     said = model.instance_decoder.predict(global_queries)
     return set_losses(
-        said.class_logits, said.objectness, frame.masks(said.kernels), instances, num_instances, matches
+        said.class_logits,
+        said.objectness,
+        frame.masks(said.kernels),
+        instances,
+        num_instances,
+        matches,
     )[0]
 
 
-def _passed_matches(config: TrainConfig, class_logits: Tensor, passed: Tensor, matches: list, instances: list) -> list:
+def _passed_matches(
+    config: TrainConfig, class_logits: Tensor, passed: Tensor, matches: list, instances: list
+) -> list:
     """Which instance of frame t+delta each passed query is held to, pair by pair (see minst/temporal.py)."""
     half = len(passed)
     if config.query_passing == "shared":
         return matches[half:]
     if config.query_passing == "fresh":
         return hungarian_match(class_logits, passed, instances[half:])
-    return [kept_pairs(*of) for of in zip(matches[:half], instances[:half], instances[half:], strict=True)]
+    return [
+        kept_pairs(*of)
+        for of in zip(matches[:half], instances[:half], instances[half:], strict=True)
+    ]
 
 
 def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float, float]:
@@ -231,7 +154,11 @@ def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float,
         half = len(part.instances) // 2 if part.is_pairs else 0
         for now, later in zip(part.instances[:half], part.instances[half:]):
             # "kept" leaves out what frame t does not show
-            kept = torch.isin(later.ids, now.ids) if config.query_passing == "kept" else torch.ones_like(later.ids)
+            kept = (
+                torch.isin(later.ids, now.ids)
+                if config.query_passing == "kept"
+                else torch.ones_like(later.ids)
+            )
             passed_on += int(kept.sum())
     return float(seen), float(passed_on)
 
@@ -243,7 +170,11 @@ def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
     """
     targets = torch.zeros_like(logits, dtype=torch.float32)
     for target, (labels, masks, _) in zip(targets, instances):
-        cover = F.adaptive_avg_pool2d(masks.float()[None], logits.shape[-2:])[0] if len(labels) else masks  # (m, h, w)
+        cover = (
+            F.adaptive_avg_pool2d(masks.float()[None], logits.shape[-2:])[0]
+            if len(labels)
+            else masks
+        )  # (m, h, w)
         for label, cells in zip(labels.tolist(), cover):
             target[label] = torch.maximum(target[label], (2 * cells).clamp(max=1))
     return F.binary_cross_entropy_with_logits(logits.float(), targets) * logits.shape[1]
@@ -259,7 +190,10 @@ def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
 
 
 def train(
-    config: TrainConfig, resume: bool = True, clips: Callable | None = None, model: MobileInst | None = None
+    config: TrainConfig,
+    resume: bool = True,
+    clips: Callable | None = None,
+    model: MobileInst | None = None,
 ) -> Path:
     """Train, and write into `config.out`: log.jsonl, checkpoint.pt, and the averaged weights in weights/.
 
@@ -275,7 +209,9 @@ def train(
     return Path(config.out) / "weights"
 
 
-def _run(config: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None) -> None:
+def _run(
+    config: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None
+) -> None:
     """The loop of one process; rank 0 writes."""
     engine, out = processes.join(config.device, config.precision), Path(config.out)
     clips = clips or _clips(config)
@@ -285,7 +221,9 @@ def _run(config: TrainConfig, resume: bool, clips: Callable | None, model: Mobil
         torch.set_num_threads(config.threads)
     state = _start(config, engine, getattr(clips, "categories", CATEGORIES), model)
     if not resume and not engine.rank:
-        (out / "checkpoint.pt").unlink(missing_ok=True)  # or a new run, killed early, would go on from the old one
+        (out / "checkpoint.pt").unlink(
+            missing_ok=True
+        )  # or a new run, killed early, would go on from the old one
     first = _resume(state, out, config) if resume else 0
     engine.wait()  # all have read what rank 0 is about to overwrite
     loader = iter(DataLoader(
@@ -300,7 +238,9 @@ def _run(config: TrainConfig, resume: bool, clips: Callable | None, model: Mobil
     for iteration in range(first, config.iterations):
         losses = _step(state, _next(loader, config.accumulate), iteration, config)
         _report(log, engine, iteration + 1, losses, config)
-        if not engine.rank and ((iteration + 1) % config.save_every == 0 or iteration + 1 == config.iterations):
+        if not engine.rank and (
+            (iteration + 1) % config.save_every == 0 or iteration + 1 == config.iterations
+        ):
             _save(state, out, iteration + 1)
     engine.wait()
 
@@ -310,8 +250,12 @@ def _next(loader: Iterator[Batch], count: int) -> list[Batch]:
     try:
         return [next(loader) for _ in range(count)]
     except ValueError as error:
-        said = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")  # a worker sends its traceback along
-        raise ValueError(f"{said}; `minst data check` finds all such; what was trained is kept") from None
+        said = (
+            str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        )  # a worker sends its traceback along
+        raise ValueError(
+            f"{said}; `minst data check` finds all such; what was trained is kept"
+        ) from None
 
 
 def _clips(config: TrainConfig) -> Callable:
@@ -320,7 +264,9 @@ def _clips(config: TrainConfig) -> Callable:
     return FolderClips(open_folder(config.data, config.split or None), config.seed)
 
 
-def _report(log: _Log | None, engine: processes.Alone, iteration: int, losses: dict[str, Tensor], config) -> None:
+def _report(
+    log: _Log | None, engine: processes.Alone, iteration: int, losses: dict[str, Tensor], config
+) -> None:
     """A line of the log holds the mean over all processes, so that all must take part in it."""
     due = iteration % config.log_every == 0 or iteration == config.iterations
     means = engine.total(torch.stack(list(losses.values()))) / engine.processes if due else None
@@ -336,7 +282,9 @@ class _Log:
         os.replace(out / "train.tmp", out / "train.json")  # a kill in between must not cost the run
         self.file = open(out / "log.jsonl", "a" if first else "w")
         self.first, self.config, self.started = first, config, time.perf_counter()
-        self.progress = tqdm(total=config.iterations, initial=first, desc="training", mininterval=5.0)
+        self.progress = tqdm(
+            total=config.iterations, initial=first, desc="training", mininterval=5.0
+        )
 
     def line(self, iteration: int, losses: dict[str, float] | None) -> None:
         self.progress.update()
@@ -369,14 +317,18 @@ class _Learner(nn.Module):
 class _State:
     """What a run carries from iteration to iteration."""
 
-    def __init__(self, model: MobileInst, config: TrainConfig, engine: processes.Alone | None = None):
+    def __init__(
+        self, model: MobileInst, config: TrainConfig, engine: processes.Alone | None = None
+    ):
         self.engine = engine or processes.Alone("cpu")
         model = model.to(self.engine.device)
         self.learner = _Learner(model, config).to(self.engine.device).train()
         self.model, self.tokens = model, self.learner.tokens
         if config.freeze_norms:
             freeze_norms(model)
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        self.average = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True
+        )
         if config.checkpointing:
             checkpoint_blocks(model)
         self.parameters = list(self.learner.parameters())
@@ -414,7 +366,9 @@ def checkpoint_blocks(model: MobileInst) -> None:
         def forward(*inputs, block=block, inner=block.forward):
             if not torch.is_grad_enabled():
                 return inner(*inputs)
-            norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]  # now: several GPUs synchronise them
+            norms = [
+                m for m in block.modules() if isinstance(m, _BatchNorm)
+            ]  # now: several GPUs synchronise them
             twice = lambda: (contextlib.nullcontext(), _without_momentum(norms))  # noqa: E731 - first pass, second pass
             return checkpoint(inner, *inputs, use_reentrant=False, context_fn=twice)
 
@@ -468,7 +422,9 @@ def initial_model(config: TrainConfig, categories: Sequence[str] = CATEGORIES) -
         model = MobileInst.from_pretrained(config.init, categories)
     else:
         named = {"class_names": tuple(categories), "num_classes": len(categories)}
-        model = MobileInst(MobileInstConfig.preset(config.preset, **named | switches(config.switches)))
+        model = MobileInst(
+            MobileInstConfig.preset(config.preset, **named | switches(config.switches))
+        )
     if config.backbone_weights:
         load_backbone_weights(model.backbone, config.backbone_weights)
     return model
@@ -490,7 +446,9 @@ def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     ]
 
 
-def _step(state: _State, parts: list[Batch], iteration: int, config: TrainConfig) -> dict[str, Tensor]:
+def _step(
+    state: _State, parts: list[Batch], iteration: int, config: TrainConfig
+) -> dict[str, Tensor]:
     """One step of the optimiser on a batch, which this process sees its own `parts` of; its mean losses."""
     engine = state.engine
     # What drop path draws is a function of the iteration, so that resume is exact, and of the process.
@@ -519,7 +477,9 @@ def _step(state: _State, parts: list[Batch], iteration: int, config: TrainConfig
     return sums
 
 
-def _losses(state: _State, part: Batch, counts: Sequence[float], iteration: int, config) -> dict[str, Tensor]:
+def _losses(
+    state: _State, part: Batch, counts: Sequence[float], iteration: int, config
+) -> dict[str, Tensor]:
     """The weighted "loss" first, then its terms; FloatingPointError when it is not finite."""
     try:
         with state.engine.autocast():
@@ -528,14 +488,27 @@ def _losses(state: _State, part: Batch, counts: Sequence[float], iteration: int,
         raise _not_finite(iteration, str(error)) from None
     loss = weighted_sum(losses, config)
     if not torch.isfinite(loss):
-        raise _not_finite(iteration, ", ".join(name for name, value in losses.items() if not torch.isfinite(value)))
+        raise _not_finite(
+            iteration,
+            ", ".join(name for name, value in losses.items() if not torch.isfinite(value)),
+        )
     return {"loss": loss, **losses}
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    frames = batch.frames.to(device, non_blocking=True).float().div(255).contiguous(memory_format=torch.channels_last)
+    frames = (
+        batch.frames.to(device, non_blocking=True)
+        .float()
+        .div(255)
+        .contiguous(memory_format=torch.channels_last)
+    )
     instances = [Instances(*(x.to(device) for x in target)) for target in batch.instances]
-    return Batch(frames, instances, batch.is_pairs, None if batch.padding is None else batch.padding.to(device))
+    return Batch(
+        frames,
+        instances,
+        batch.is_pairs,
+        None if batch.padding is None else batch.padding.to(device),
+    )
 
 
 def _not_finite(iteration: int, what: str) -> FloatingPointError:
@@ -581,7 +554,11 @@ def _resume(state: _State, out: Path, config: TrainConfig) -> int:
         )
     state.load_state_dict(checkpoint)
     lines = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= checkpoint["iteration"]]
+    kept = [
+        line
+        for line in lines
+        if line.endswith("}") and json.loads(line)["iteration"] <= checkpoint["iteration"]
+    ]
     (out / "log.jsonl").write_text("".join(line + "\n" for line in kept))
     return checkpoint["iteration"]
 

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 
 import minst
+from minst import cli
 from minst.cli import build_parser, main
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
+from minst.options import comments
 from minst.samples import weights_names
 from minst.visualize.recording import Settings
 
@@ -136,13 +138,13 @@ def test_bad_input_is_refused_in_one_line(tmp_path, weights, frames):
     assert_refused("track", frames, "--weights", "no-such", "--out", tmp_path / "o", word="no-such")
     assert_refused("track", frames, "--weights", tmp_path / "empty", "--out", tmp_path / "o", word="config.json")
     assert_refused("track", frames, "--weights", weights, "--out", tmp_path / "text.mp4", word="text.mp4")
-    assert_refused("track", frames, "--weights", weights, "--reuse-interval", 0, word="reuse_interval is 0")
+    assert_refused("track", frames, "--weights", weights, "--reuse-interval", 0, word="must be at least 1")
     assert_refused("track", frames, "--weights", weights, "--score-threshold", 1.5, word="1.5")
     assert_refused("summary", "--preset", "shapes-tiny", "--size", "32x32", word="64 x 64")
     assert_refused("data", "shapes", "--out", tmp_path, "--videos", "1", word="empty")
     assert_refused("data", "shapes", "--out", tmp_path / "o2", "--speed", "9", word="speed")
     assert_refused_after_progress(run("data", "shapes", "--out", tmp_path / "o2", "--seed", "-1"), "seed")
-    assert_refused("train", "--out", tmp_path / "r", "--iterations", "0", word="iterations")
+    assert_refused("train", "--out", tmp_path / "r", "--iterations", "0", word="--iterations")
     assert_refused("train", "--out", tmp_path / "r", "--preset", "huge", word="huge")
     assert not (tmp_path / "o" / "results.json").exists()
 
@@ -220,7 +222,7 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
     argv = ["eval", "DIR", "--weights", "w", "--reuse-interval", 6, "--association", "cosine", "--videos", 2]
     status, out, _ = run(*argv, "--json", tmp_path / "out.json")
     assert status == 0
-    assert calls == [(("DIR",), {"weights": "w", "reuse_interval": 6, "association": "cosine", "videos": 2})]
+    assert calls == [(("DIR", "w", 6, "cosine", 2, None, None), {})]
     assert [line.split() for line in out.splitlines()[:-1]] == [
         ["AP", "0.5123"],
         ["consistency", "retention", "1", "0.95"],
@@ -273,7 +275,8 @@ def test_functions_take_what_commands_pass():
     from minst.mobile import benchmark
 
     signature(predict.run_demo).bind(out="d", sample=None, reuse_interval=3)
-    signature(predict.evaluate_folder).bind("DIR", weights="w", reuse_interval=3, association="mask", videos=None)
+    names = ["folder", "weights", "reuse_interval", "association", "videos", "split", "annotations"]
+    assert list(signature(predict.evaluate_folder).parameters) == names
     signature(benchmark.bench_latency).bind(
         preset=None, weights="w", size=(64, 64), threads=1, frames=2, json_path=None
     )
@@ -288,9 +291,10 @@ def test_train_has_an_argument_for_every_field(monkeypatch):
     _, text, _ = run("train", "--help")
     text = " ".join(text.split())
     fields = dataclasses.fields(training.TrainConfig)
+    said = comments(training.TrainConfig)
     for field in fields:
-        said = " ".join(field.metadata["help"].split())
-        assert f"--{field.name.replace('_', '-')} " in text and f"{said} (default: {field.default})" in text
+        usual = "" if field.default is False or field.default == "" else f" (default: {field.default})"
+        assert f"--{field.name.replace('_', '-')}" in text and f"{said[field.name]}{usual}" in text and said[field.name]
     # another value for every field, of its own type, arrives
     wanted = {f.name: _other(f) for f in fields}
     argv = [part for name, value in wanted.items() for part in _said(name.replace("_", "-"), value)]
@@ -307,13 +311,13 @@ def _said(name, value):
 
 
 def _other(field):
-    chosen = {"train_on": "images", "query_passing": "fresh", "precision": "bf16", "device": "cpu",
+    chosen = {"train_on": "images", "query_passing": "fresh", "precision": "bf16", "device": "cpu", "target_stride": 4,
               "short_max": 900}  # fmt: skip
     if field.name in chosen:
         return chosen[field.name]
     if isinstance(field.default, (bool, str)):
         return "other" if isinstance(field.default, str) else not field.default
-    return 2 * field.default or 1
+    return field.default / 2 if isinstance(field.default, float) else 2 * field.default or 1
 
 
 def test_a_recipe_is_the_ground_and_arguments_stand_on_it(monkeypatch):
@@ -502,5 +506,5 @@ def assert_refused_after_progress(outcome, word):
 
 def test_the_parser_knows_all_commands_of_readme():
     """`build_parser` is what tests/test_packaging.py checks README's commands with."""
-    parsed = build_parser("train").parse_args(["train", "--lr", "0.5"])
-    assert parsed.lr == 0.5 and parsed.command == "train"
+    parsed = build_parser().parse_args(["train", "--lr", "0.5"])
+    assert parsed.lr == 0.5 and parsed.function is cli.train

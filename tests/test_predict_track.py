@@ -252,15 +252,11 @@ def test_ctrl_c_ends_a_webcam_and_keeps_what_there_is(camera, weights, tmp_path,
 
 
 def test_the_command_says_by_its_status_that_it_was_stopped(film, weights, tmp_path, monkeypatch):
-    from minst.cli import _track, build_parser
-
     interrupt_after(monkeypatch, 2)
-    arguments = build_parser().parse_args(
-        ["track", str(film), "--weights", str(weights), "--out", str(tmp_path)]
-    )
-    assert _track(arguments) == 130
-    arguments.max_frames, before = 1, signal.getsignal(signal.SIGINT)
-    assert not _track(arguments)
+    command = ["track", film, "--weights", weights, "--out", tmp_path]
+    assert run(*command)[0] == 130
+    before = signal.getsignal(signal.SIGINT)
+    assert run(*command, "--max-frames", 1)[0] == 0
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -18,7 +18,7 @@ Lesson: notebooks/06_temporal_training.ipynb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,9 +30,7 @@ from minst.config import MASK_STRIDE
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
 from minst.data.transforms import augmentation, frame_instances, multi_scale, transform_clip
 from minst.matcher import Instances
-
-if TYPE_CHECKING:
-    from minst.training import TrainConfig
+from minst.recipes import TrainConfig
 
 __all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining", "pad_batch"]
 
@@ -45,7 +43,9 @@ class Batch(NamedTuple):
     frames: Tensor  # (F, 3, H, W) uint8
     instances: list[Instances]  # F of them, masks at 1/target_stride
     is_pairs: bool
-    padding: Tensor | None  # (F, H, W) bool, True beyond a frame that is smaller than the batch; None = nowhere
+    padding: (
+        Tensor | None
+    )  # (F, H, W) bool, True beyond a frame that is smaller than the batch; None = nowhere
 
 
 class ClipBatches(Dataset):
@@ -59,7 +59,9 @@ class ClipBatches(Dataset):
         self.config, self.clip, self.rank, self.processes = config, clip, rank, processes
         if config.pairs % (processes * config.accumulate):
             parts = f"{processes} processes of {config.accumulate} parts each"
-            raise ValueError(f"training: {parts} cannot share {config.pairs} pairs evenly; change --pairs")
+            raise ValueError(
+                f"training: {parts} cannot share {config.pairs} pairs evenly; change --pairs"
+            )
 
     def __len__(self) -> int:
         return self.config.iterations * self.config.accumulate
@@ -67,7 +69,10 @@ class ClipBatches(Dataset):
     def __getitem__(self, item: int) -> Batch:
         c = self.config
         iteration, part = divmod(item, c.accumulate)
-        is_pairs = c.train_on == "pairs" and np.random.default_rng([c.seed, iteration]).random() >= c.image_share
+        is_pairs = (
+            c.train_on == "pairs"
+            and np.random.default_rng([c.seed, iteration]).random() >= c.image_share
+        )
         frames_each = 2 if is_pairs else 1
         share = 2 * c.pairs // frames_each // (self.processes * c.accumulate)
         first = (part * self.processes + self.rank) * share
@@ -78,9 +83,14 @@ class ClipBatches(Dataset):
     def _transform(self, iteration: int):
         c = self.config
         if c.short_max:
-            return multi_scale(range(c.short_min, c.short_max + 1, 32), c.long_max, c.jitter_probability)
+            return multi_scale(
+                range(c.short_min, c.short_max + 1, 32), c.long_max, c.jitter_probability
+            )
         # three quarters of the size, down to a multiple of 64: more would be padding
-        size = [n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n for n in (c.height, c.width)]
+        size = [
+            n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n
+            for n in (c.height, c.width)
+        ]
         return augmentation(tuple(size), c.min_scale, jitter=c.jitter_probability)
 
     def _first_index(self, iteration: int) -> int:
@@ -92,10 +102,14 @@ class ClipBatches(Dataset):
         only_pairs = c.train_on == "pairs" and not c.image_share
         return iteration * (c.pairs if only_pairs else 2 * c.pairs)
 
-    def _sample(self, iteration: int, position: int, frames_each: int, transform) -> tuple[Tensor, list[Instances]]:
+    def _sample(
+        self, iteration: int, position: int, frames_each: int, transform
+    ) -> tuple[Tensor, list[Instances]]:
         """One or two frames (T, 3, H, W) of a clip, augmented alike, and their instances."""
         c = self.config
-        rng = np.random.default_rng([c.seed, iteration, position + 1])  # numpy takes [a, b] and [a, b, 0] for the same
+        rng = np.random.default_rng(
+            [c.seed, iteration, position + 1]
+        )  # numpy takes [a, b] and [a, b, 0] for the same
         torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
         clip = self.clip(self._first_index(iteration) + position)
         farthest = min(c.max_gap, len(clip) - 1) if frames_each == 2 else 0
@@ -170,10 +184,15 @@ class FolderClips:
         self.annotated = np.flatnonzero(dataset.track_counts)
         self._order = (-1, None)
         if not len(self.annotated):
-            raise ValueError(f"{dataset.file}: no annotations to learn from (those of valid and test are withheld)")
+            raise ValueError(
+                f"{dataset.file}: no annotations to learn from (those of valid and test are withheld)"
+            )
 
     def __call__(self, index: int):
         epoch, place = divmod(index, len(self.annotated))
         if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.annotated))
+            self._order = (
+                epoch,
+                np.random.default_rng([self.seed, epoch]).permutation(self.annotated),
+            )
         return self.dataset[int(self._order[1][place])]

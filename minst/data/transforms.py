@@ -29,19 +29,29 @@ MIN_VISIBLE = 12  # pixels of a mask below which an instance is not to be learne
 
 
 def augmentation(
-    size: tuple[int, int], min_scale: float = 0.5, flip: float = 0.5, jitter: float = 0.5, color: float = 0.25
+    size: tuple[int, int],
+    min_scale: float = 0.5,
+    flip: float = 0.5,
+    jitter: float = 0.5,
+    color: float = 0.25,
 ) -> v2.Compose:
     """Random crop of `min_scale`..1 of the area resized to `size` (H, W), horizontal flip, colour jitter.
 
     flip and jitter are probabilities; color is the strength of brightness, contrast and saturation.
     """
     ratio = size[1] / size[0]
-    crop = v2.RandomResizedCrop(size, scale=(min_scale, 1.0), ratio=(ratio * 0.85, ratio / 0.85), antialias=False)
+    crop = v2.RandomResizedCrop(
+        size, scale=(min_scale, 1.0), ratio=(ratio * 0.85, ratio / 0.85), antialias=False
+    )
     return v2.Compose([crop, v2.RandomHorizontalFlip(flip), _colors(jitter, color)])
 
 
 def multi_scale(
-    short_sides: Sequence[int], long_side: int, jitter: float = 0.0, flip: float = 0.5, color: float = 0.25
+    short_sides: Sequence[int],
+    long_side: int,
+    jitter: float = 0.0,
+    flip: float = 0.5,
+    color: float = 0.25,
 ) -> v2.Compose:
     """Random shorter side out of `short_sides`, pixels, the longer one at most `long_side`; flip, colour jitter.
 
