@@ -167,11 +167,11 @@ def predict(
     out: File = "results.json",  # the results file
 ) -> None:
     """A results file for all videos, or images, of a data set; no labels needed."""
+    from minst.engine import Engine
     from minst.evaluation.submission import write_results
     from minst.predict import gathered, predict_folder
-    from minst.processes import join
 
-    engine = join(device)
+    engine = Engine(device)
     tracker = (weights, reuse_interval, association)
     entries = predict_folder(
         folder, *tracker, split, annotations, size, videos=videos, engine=engine

@@ -37,12 +37,12 @@ from minst.data.coco import COCO, open_folder
 from minst.data.files import read_json
 from minst.data.video import TimedFrame, VideoInfo, read_timed, video_info, write_mp4
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
+from minst.engine import Engine
 from minst.evaluation.coco import evaluate_coco
 from minst.evaluation.consistency import ConsistencyMeter, FrameShare, mask_ious
 from minst.evaluation.identity import IdentityMeter, category_names
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
-from minst.processes import Alone
 from minst.results import FrameResult, gather_frames
 from minst.samples import load_sample, sample_names
 from minst.tracking import KernelTracker
@@ -418,7 +418,7 @@ def predict_folder(
     size: int | None = None,
     score_threshold: float = EVALUATION_THRESHOLD,
     videos: int | None = None,
-    engine: Alone | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[dict]:
     """Entries of a results file for the first `videos` of a folder (images, if in COCO form).
 
@@ -428,10 +428,10 @@ def predict_folder(
     classes as the file has categories. size: shorter side of what the network sees, in pixels; by
     default the file's, up to 480 (images: 640); masks are of the file's size. score_threshold: of
     tracks and detections; low, since AP ranks sure and unsure ones.
-    engine: of `minst.processes.join`; each process gives the entries of its own share, every n-th
+    engine: of several processes each gives the entries of its own share, every n-th
     video. Raises ValueError at once where categories do not fit.
     """
-    engine = engine or Alone("cpu")
+    engine = engine or Engine("cpu")
     dataset = folder if isinstance(folder, YouTubeVIS) else open_folder(folder, split, annotations)
     model = MobileInst.from_pretrained(weights).fuse().to(engine.device)
     ids = category_ids(model, dataset)
@@ -450,7 +450,7 @@ def predict_folder(
     return (entry for i in shown for entry in entries_of(dataset[i]))
 
 
-def gathered(engine: Alone, entries: Iterable[dict]) -> Iterable[dict]:
+def gathered(engine: Engine, entries: Iterable[dict]) -> Iterable[dict]:
     """The entries of all processes, by video or image; one process's as they come."""
     if engine.processes == 1:
         return entries

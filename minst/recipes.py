@@ -1,23 +1,28 @@
-"""What a training may be told, and recipes for it: the paper's (COCO images first, then temporal training on videos), and our own.
+"""What a training may be told, and recipes for it: the paper's, and our own.
 
-    recipe("coco", data=DIR)                         270,000 steps of 16 images, shorter sides 416 to 640
+    recipe("coco", data=DIR)        270,000 steps of 16 images, shorter sides 416 to 640
       -> runs/coco/weights
-    recipe("youtubevis-2019", data=DIR, init="runs/coco/weights")      pairs of frames, shorter sides 360 to 480
-    recipe("finetune", data=DIR)                     your own dozen of labelled frames, from the shipped weights
+    recipe("youtubevis-2019", data=DIR, init="runs/coco/weights")
+                                    then pairs of frames, shorter sides 360 to 480
+    recipe("finetune", data=DIR)    your own dozen of labelled frames, from the shipped weights
 
-Another `pairs` (frames in a step / 2) scales the learning rate linearly, and the numbers of steps inversely, so
-that as many images are seen; what is given by name is taken as it is. `accumulate` and processes change none of this:
-they only cut the same batch.
+Another `pairs` (frames in a step / 2) scales the learning rate linearly, and the numbers of steps
+inversely, so that as many images are seen; what is given by name is taken as it is. `accumulate`
+and processes change none of this: they only cut the same batch.
 
-From the paper (nothing more of its training is public): AdamW; COCO with shorter sides 416 to 640 and longer ones up to
-864; video with 360 to 480; a backbone that knows ImageNet; image batches first, temporal training on videos afterwards.
+From the paper (nothing more of its training is public): AdamW; COCO with shorter sides 416 to 640
+and longer ones up to 864; video with 360 to 480; a backbone that knows ImageNet; image batches
+first, temporal training on videos afterwards.
 
-Assumption: 270,000 steps of 16 images, which is SparseInst's schedule, and 100 queries. (A public reproduction on images
-    alone takes batches of 64, a learning rate of 5e-5 and weighs the pixel loss with 5.)
-Assumption: learning rate 1e-4 for 16 images, half of it in the backbone, weight decay 0.05, 1,000 steps of warm-up, a
-    cosine over the last 22 % in the place of steps (SparseInst, whose losses the paper follows, cuts its rate at 78 %
-    and 93 %); no colour jitter; gradients clipped at 1; no moving average to speak of (0.999).
-Assumption: video training: 12,000 steps (OVIS 20,000) of 8 pairs, 5e-5, frames 1 to 5 apart, no image batches.
+Assumption: 270,000 steps of 16 images, which is SparseInst's schedule, and 100 queries. (A public
+    reproduction on images alone takes batches of 64, a learning rate of 5e-5 and weighs the pixel
+    loss with 5.)
+Assumption: learning rate 1e-4 for 16 images, half of it in the backbone, weight decay 0.05, 1,000
+    steps of warm-up, a cosine over the last 22 % in the place of steps (SparseInst, whose losses
+    the paper follows, cuts its rate at 78 % and 93 %); no colour jitter; gradients clipped at 1; no
+    moving average to speak of (0.999).
+Assumption: video training: 12,000 steps (OVIS 20,000) of 8 pairs, 5e-5, frames 1 to 5 apart, no
+    image batches.
 Assumption: with more than one process on GPUs, batch norms are synchronised.
 
 Lesson: notebooks/10_capstone.ipynb
@@ -36,7 +41,7 @@ __all__ = ["RECIPES", "TrainConfig", "recipe", "switches"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Every option of `minst train`: what is said of each is its help, its type says what it may be.
+    """Every option of `minst train`: its comment is its help, its type says what it may be.
 
     ValueError names the first field that is out of range.
     """
@@ -153,7 +158,8 @@ RECIPES = {
     "coco": {**_IMAGES, "out": "runs/coco", "split": "train"},
     "youtubevis-2019": {**_VIDEO, "out": "runs/youtubevis-2019", "split": "train"},
     "youtubevis-2021": {**_VIDEO, "out": "runs/youtubevis-2021", "split": "train"},
-    # a dozen labelled frames on top of what the shipped weights know (lesson 10: how these values were found)
+    # A dozen labelled frames on top of what the shipped weights know (lesson 10: how these values
+    # were found).
     "finetune": {
         "out": "runs/mine",
         "init": "shapes-tiny",
@@ -174,7 +180,8 @@ RECIPES = {
 
 
 def recipe(name: str, **changes) -> TrainConfig:
-    """The recipe `name` with single fields replaced; another `pairs` scales what depends on it. ValueError: what exists."""
+    """The recipe `name` with single fields replaced; another `pairs` scales what depends on it.
+    ValueError: what exists."""
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
     fields = RECIPES[name] | changes
@@ -188,7 +195,8 @@ def recipe(name: str, **changes) -> TrainConfig:
 
 
 def _scaled(fields: dict, changes: dict) -> dict:
-    """The linear rule (Goyal et al., 2017): k times the batch, k times the rate, a k-th of the steps."""
+    """The linear rule (Goyal et al., 2017): k times the batch, k times the rate, a k-th of the
+    steps."""
     factor = changes.get("pairs", fields["pairs"]) / fields["pairs"]
     if factor <= 0:
         return fields  # TrainConfig says what is wrong with it

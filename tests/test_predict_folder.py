@@ -11,7 +11,7 @@ from minst.data.ytvis import decode_mask
 from minst.evaluation import evaluate_results
 from minst.model import MobileInst, image_to_batch, upsample_masks
 from minst.predict import evaluate_folder, gathered, predict_folder
-from minst.processes import Alone
+from minst.engine import Engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = ShapesConfig(width=128, height=96, frames=4)
@@ -95,7 +95,7 @@ def test_a_folder_of_images_is_judged(images):
     assert evaluate_folder(images, videos=3)["AP"] not in (figures["AP"], -1.0)
 
 
-class Share(Alone):
+class Share(Engine):
     """One of three processes, whose gather is told what the others have."""
 
     processes = 3
@@ -113,7 +113,7 @@ def test_three_processes_give_what_one_gives(images, weights, tmp_path, form):
     folder = images
     if form == "videos":
         folder = write_shapes_dataset(tmp_path / "vis", 4, SIZE).parent
-    one = list(gathered(Alone("cpu"), predict_folder(folder, weights)))
+    one = list(gathered(Engine("cpu"), predict_folder(folder, weights)))
     shares = [list(predict_folder(folder, weights, engine=Share(rank))) for rank in range(3)]
     together = gathered(Share(0, [entry for share in shares for entry in share]), shares[0])
     key = "image_id" if form == "images" else "video_id"

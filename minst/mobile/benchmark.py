@@ -35,12 +35,13 @@ from statistics import median
 import numpy as np
 import torch
 
+from minst import training
 from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.environment import environment
 from minst.model import Frame, FrameOutput, MobileInst, image_to_batch, upsample_masks
 from minst.tracking import ASSOCIATIONS, Candidates, KernelTracker, assign, encode_mask
-from minst.training import ClipBatches, ShapesTraining, TrainConfig, _start, _step
+from minst.training import ClipBatches, ShapesTraining, TrainConfig
 from minst.visualize.masks import draw_frame
 
 __all__ = ["allocator", "bench_data", "bench_latency"]
@@ -113,7 +114,7 @@ def bench_data(
     clips, frames = ClipBatches(config, ShapesTraining(config.seed)), 2 * config.pairs
     times = {"data": [], "training": []}
     with _setting(threads):
-        state = _start(config)
+        state = training.start(config)
         for i in range(2 + batches):  # two to warm up
             torch.set_num_threads(1)
             start = time.perf_counter()
@@ -121,7 +122,7 @@ def bench_data(
             times["data"].append(1e3 * (time.perf_counter() - start))
             torch.set_num_threads(threads)
             start = time.perf_counter()
-            _step(state, [batch], i, config)
+            training.step(state, [batch], i, config)
             times["training"].append(1e3 * (time.perf_counter() - start))
     rows = {name: {"frames_per_s": 1e3 * frames / median(ms[2:]), **_row(ms[2:])} for name, ms in times.items()}
     ratio = rows["data"]["frames_per_s"] / rows["training"]["frames_per_s"]
