@@ -192,7 +192,7 @@ def test_shapes_are_those_of_the_training_split():
         ),
         ({"train_on": "videos"}, "train_on is 'videos'; choose one of pairs, images"),
         ({"target_stride": 3}, "target_stride is 3; choose one of 1, 2, 4, 8"),
-        ({"width": 32}, "64 x 32"),
+        ({"width": 32}, "width is 32; it must be at least 64"),
         ({"save_every": 0}, "save_every"),
     ],
 )
