@@ -27,8 +27,8 @@ import torch
 
 from minst.data.shapes import write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
-from minst.evaluation.run import evaluate_model, write_figures
 from minst.model import MobileInst
+from minst.predict import evaluate_model, write_figures
 from minst.samples import weights_folder, weights_names
 
 SETTINGS = [(interval, association) for association in ("mask", "cosine") for interval in (1, 3)]

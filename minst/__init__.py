@@ -26,7 +26,7 @@ _HOMES = {
     "summary": "macs",
 }
 _MODULES = ("backbones", "check", "config", "course", "data", "evaluation", "instance_decoder", "layers", "losses",
-            "mask_decoder", "matcher", "mobile", "model", "samples", "temporal", "tracking", "training", "visualize")  # fmt: skip
+            "mask_decoder", "matcher", "mobile", "model", "predict", "samples", "temporal", "tracking", "training", "visualize")  # fmt: skip
 
 __all__ = [*_HOMES, *_MODULES, "__version__"]
 

@@ -1,10 +1,12 @@
-"""`minst …` on the command line: every command parses its arguments and calls one public function.
+"""`minst …` on the command line: a function for every command, whose signature is its options.
 
-    argv -> build_parser(command) -> arguments.run(arguments) -> exit status
-    0 done   1 the work failed (a loss that is not finite, a missing package)   2 wrong arguments or input   130 Ctrl-C
+    argv --build_parser, from the signatures--> function(**arguments) -> exit status
+    0 done   1 the work failed (a loss that is not finite, a missing package)
+    2 wrong arguments or input   130 Ctrl-C
 
-What goes wrong is said in one line on stderr that starts with `minst: `. Heavy imports stand inside the commands, so
-that `minst --help` answers at once.
+A parameter is an argument; one that is named only, after the *, is an option; the comment beside it
+is its help. What goes wrong is said in one line on stderr that starts with `minst: `. Heavy imports
+stand inside the functions, so that `minst --help`, and that of every command, answers at once.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -12,40 +14,633 @@ Lesson: notebooks/00_start_here.ipynb
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import os
-import re
 import sys
-import typing
 from collections.abc import Sequence
+from json import dumps
 from pathlib import Path
+from typing import Annotated, Literal, NoReturn
 
 import minst
 from minst.config import PRESETS
+from minst.options import Count, File, Folder, Natural, Number, Range, Share, Size, add_options
+from minst.recipes import RECIPES, TrainConfig, recipe
 
-__all__ = ["build_parser", "main"]
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+Association = Literal["mask", "cosine"]
+Device = Literal["auto", "cpu", "cuda"]
+Preset = Literal[tuple(PRESETS)]
+Recipe = Literal[tuple(RECIPES)]
+SidePixels = Annotated[int, Range(64)]
+
+# What a parameter without a comment is.
+SHARED = {
+    "annotations": "the annotation file, when it lies elsewhere",
+    "association": "mask (ours) or cosine (as in the paper)",
+    "folder": "folder of a data set in YouTube-VIS or COCO form",
+    "host": "who can reach it: 127.0.0.1 is this machine alone, 0.0.0.0 the whole network",
+    "json": "write all figures to this file",
+    "port": "where the page is served",
+    "preset": "random weights (topformer-tiny if nothing is said)",
+    "reuse_interval": "T: a key frame every T frames",
+    "sample": "name of a shipped clip",
+    "seed": "another seed, other clips; another split",
+    "size": "width x height of the frames",
+    "split": "train, valid, ... (default: the only annotation file, or train)",
+    "threads": "CPU threads of the network",
+    "videos": "only the first N videos, or images",
+    "weights": "shipped weights by name, or a folder that save_pretrained wrote",
+}
+
+
+# ------------------------------------------------------------------------------------ using a model
+
+
+def demo(
+    *,
+    sample: str | None = None,  # name of a shipped clip (default: the demo's own choice)
+    out: Folder = "minst-demo",  # folder of what is written
+    reuse_interval: Count = 3,
+) -> None:
+    """Track a shipped clip, print a table, write pictures."""
+    from minst.predict import run_demo
+
+    run_demo(out=out, sample=sample, reuse_interval=reuse_interval)
+
+
+def track(
+    # video file, folder of images in order of their names, pattern ("a/*.png"), or webcam (0)
+    video: str,
+    *,
+    out: Folder = "minst-track",  # folder of what is written
+    weights: str = "shapes-tiny",
+    reuse_interval: Count = 3,
+    association: Association = "mask",
+    score_threshold: Share = 0.5,  # identities are shown from this score on, 0 to 1
+    # shorter side of what the network sees (default: up to 480)
+    size: SidePixels | None = None,
+    every: Count = 1,  # use every N-th frame
+    max_frames: Count | None = None,  # stop after N frames
+    no_video: bool = False,  # write results.json alone
+) -> int | None:
+    """Track a video, images or a webcam; write an MP4 and results.json."""
+    from minst.predict import track_video
+
+    tracker = (weights, reuse_interval, association, score_threshold)
+    said = track_video(video, out, *tracker, size, every, max_frames, video=not no_video)
+    if said["interrupted"]:
+        print("stopped by Ctrl-C; what was tracked so far is written, complete")
+    milliseconds = f"{said['ms_per_frame']:.1f} ms a frame"
+    print(f"{said['frames']} frames, {len(said['tracks'])} tracks, {milliseconds}")
+    rows = [tuple(row.values()) for row in said["tracks"]]
+    _print_table([("track", "category", "score", "frames"), *rows])
+    print("written: " + ", ".join(str(said[name]) for name in ("video", "results") if said[name]))
+    return 130 if said["interrupted"] else None
+
+
+def explore(
+    # shipped clip, video file, folder of images or in YouTube-VIS form
+    source: str = "easy",
+    *,
+    # names or folders; several can be switched (default: all shipped)
+    weights: list[str] | None = None,
+    reuse_interval: Count = 3,  # T: a key frame every T frames, to begin with
+    association: Association = "mask",  # to begin with
+    port: Natural = 8866,
+    host: str = "127.0.0.1",
+    no_browser: bool = False,  # do not open a browser
+) -> None:
+    """A page in the browser: click an object and watch its query."""
+    from minst.samples import weights_names
+    from minst.visualize.recording import Settings
+    from minst.visualize.serve import serve
+
+    settings = Settings(reuse_interval, association)
+    serve(source, weights or weights_names(), settings, port, host, not no_browser)
+
+
+def evaluate(
+    folder: str,
+    *,
+    split: str | None = None,
+    annotations: File | None = None,
+    weights: str = "shapes-tiny",
+    reuse_interval: Count = 3,
+    association: Association = "mask",
+    results: File | None = None,  # judge this results file; no model is run
+    videos: Count | None = None,
+    json: File | None = None,
+) -> None:
+    """Video AP, query consistency and identities on a YouTube-VIS data set."""
+    from minst.predict import evaluate_folder, write_figures
+
+    if results:
+        from minst.data.layouts import find_annotations
+        from minst.evaluation.submission import evaluate_results
+
+        figures = evaluate_results(annotations or find_annotations(folder, split), results)
+    else:
+        tracker = (weights, reuse_interval, association)
+        figures = evaluate_folder(folder, *tracker, videos, split, annotations)
+    _print_table(_numbers(figures))
+    for part in ("identity", "tracking"):
+        if "note" in figures.get(part, ()):
+            print(f"note: {figures[part]['note']}")
+    if json:
+        write_figures(figures, json)
+        print(f"written: {json}")
+
+
+def predict(
+    folder: str,
+    *,
+    split: str | None = None,
+    annotations: File | None = None,
+    weights: str = "shapes-tiny",
+    reuse_interval: Count = 3,
+    association: Association = "mask",
+    # shorter side of what the network sees (default: up to 480)
+    size: SidePixels | None = None,
+    videos: Count | None = None,
+    device: Device = "cpu",  # under `accelerate launch` auto is what it says
+    out: File = "results.json",  # the results file
+) -> None:
+    """A results file for all videos, or images, of a data set; no labels needed."""
+    from minst.engine import Engine
+    from minst.evaluation.submission import write_results
+    from minst.predict import gathered, predict_folder
+
+    engine = Engine(device)
+    tracker = (weights, reuse_interval, association)
+    entries = predict_folder(
+        folder, *tracker, split, annotations, size, videos=videos, engine=engine
+    )
+    entries = gathered(engine, entries)
+    if not engine.rank:
+        count = write_results(entries, out)
+        print(f"written: {out}, {count} entries, one for each class of a mask")
+
+
+def submit(
+    results: str,  # results file of `minst predict`
+    *,
+    annotations: File,  # annotation file of the split; its labels may be withheld
+    out: File = "results.zip",  # the zip
+    top: Count = 10,  # tracks of highest score kept a video
+) -> None:
+    """Check a results file and pack it as the YouTube-VIS servers want it."""
+    from minst.evaluation.submission import write_submission
+
+    said = write_submission(results, annotations, out, top=top)
+    names = {
+        "videos": "videos",
+        "videos_without_tracks": "without any track",
+        "kept": "tracks kept",
+        "dropped": "tracks dropped",
+    }
+    rows = [(text, said[name]) for name, text in names.items()]
+    _print_table([*rows, ("size", f"{said['bytes']:,} bytes")])
+    print(f"written: {said['file']}")
+
+
+def train(
+    *,
+    config: Recipe = "shapes",  # recipe: the values of what is not said otherwise
+    restart: bool = False,  # start anew, over a run that is already in the folder
+    **fields: TrainConfig,
+) -> None:
+    """Train on shapes made on the fly, or on a folder; an interrupted run goes on."""
+    from minst import training
+
+    print(f"weights: {training.train(recipe(config, **fields), resume=not restart)}")
+
+
+# --------------------------------------------------------------------------------------------- data
+
+
+def data_shapes(
+    *,
+    out: Folder,  # a new or empty folder
+    videos: Count = 50,  # number of clips, or of images with --images
+    frames: Count = 24,  # frames a clip
+    size: Size = "256x192",
+    seed: int = 0,
+    split: Literal["train", "val", "test"] = "val",  # splits never share a clip, whatever the seed
+    images: bool = False,  # still images in COCO form in the place of clips
+    speed: Number = 1.0,  # factor on all motion, 0 to 4
+    occlusion: Number = 1.0,  # how often paths are led across each other, 0 to 3
+    crowding: Number = 1.0,  # how many objects a clip has, 0 to 4
+    clutter: Number = 1.0,  # how many untracked things lie in the background, 0 to 4
+) -> None:
+    """Write clips of moving creatures in YouTube-VIS or COCO form."""
+    from minst.data.shapes import ShapesConfig, write_shapes_dataset
+
+    knobs = {"speed": speed, "occlusion": occlusion, "crowding": crowding, "clutter": clutter}
+    config = ShapesConfig(height=size[0], width=size[1], frames=frames, **knobs)
+    print(f"written: {write_shapes_dataset(out, videos, config, seed, split, images)}")
+
+
+def data_check(
+    folder: str,
+    *,
+    split: str | None = None,
+    annotations: File | None = None,
+    # read only the headers of images: a file that is cut short goes unseen
+    fast: bool = False,
+    json: File | None = None,  # write all problems to this file, not the first of each kind
+) -> int:
+    """Every error of a data set, with file and entry; exit status 1 if any."""
+    from minst.data.validate import check_dataset
+
+    report = check_dataset(folder, split, annotations, read_images=not fast)
+    print(report)
+    if json:
+        report.save(json)
+        print(f"written: {json}")
+    return int(bool(report.errors))
+
+
+def data_preview(
+    folder: str,
+    *,
+    split: str | None = None,
+    annotations: File | None = None,
+    videos: Count = 12,  # videos, or images, on the sheet
+    out: File = "preview.png",  # the sheet: .png, .pdf or .svg
+) -> None:
+    """A sheet of videos or images with masks, identities, categories."""
+    from minst.visualize import preview_dataset, save
+
+    sheet = preview_dataset(folder, split, annotations, count=videos)
+    print(f"written: {save(sheet, out)}")
+
+
+def data_split(
+    annotations: str,  # annotation file in YouTube-VIS or COCO form, with labels
+    *,
+    val: float = 0.1,  # share of videos (images) of the validation side, within 0 and 1
+    seed: int = 0,
+    out: Folder = "minst-split",  # folder of train.json, valid.json and split.json
+    # compare with the split of this split.json; nothing is written
+    verify: File | None = None,
+) -> int | None:
+    """A local train / valid split by video; its hash is recorded."""
+    from minst.data.split import split_annotations, verify_split
+
+    if verify:
+        same = verify_split(verify, annotations)
+        words = {True: "the same", False: "differs"}
+        _print_table([(name, words[bool(value)]) for name, value in same.items()])
+        return int(not all(value for name, value in same.items() if name != "source"))
+    record = split_annotations(annotations, out, val=val, seed=seed)
+    for side in ("train", "valid"):
+        print(f"{side}  " + "  ".join(f"{key} {count}" for key, count in record[side].items()))
+    for side, names in record["missing"].items():
+        if names:
+            print(f"note: no instance in {side}: {', '.join(names)}")
+    print(f"written: {Path(out) / 'split.json'}, beside train.json and valid.json")
+    return None
+
+
+def data_convert(
+    source: str,  # file or folder; with --to davis a folder in YouTube-VIS form
+    *,
+    # what it is (default: guessed)
+    from_: Literal["coco", "labelme", "cvat", "mots", "davis"] | None = None,
+    to: Literal["ytvis", "davis"] = "ytvis",  # what is written
+    out: Folder,  # a new or empty folder
+    # where the images are (cvat: or the video), if not beside it
+    images: Folder | None = None,
+    split: str | None = None,  # of the folder, with --to davis
+) -> None:
+    """Other tools' annotations to YouTube-VIS form, and to indexed PNGs."""
+    from minst.data.convert import convert, to_indexed_png
+
+    if to == "davis" and (from_ or images):
+        raise ValueError(
+            "data convert --to davis reads YouTube-VIS form; --from and --images are not for it"
+        )
+    if to != "davis" and split:
+        raise ValueError(
+            "data convert: --split goes with --to davis; name the file of the split as the source"
+        )
+    if to == "davis":
+        written = to_indexed_png(source, out, split, progress=print)
+    else:
+        written = convert(source, out, format=from_, images=images, progress=print)
+    print(f"written: {written}")
+
+
+# ------------------------------------------------------------------------ this machine, and a phone
+
+
+def env() -> None:
+    """Versions, processor, XNNPACK; what is missing and the command that installs it."""
+    from minst.environment import environment, report
+
+    print(report(environment()))
+
+
+def summary(
+    *, preset: Preset | None = None, weights: str | None = None, size: Size = "640x640"
+) -> None:
+    """Parameters and multiply-accumulates of every part of a model."""
+    from minst import macs
+    from minst.model import MobileInst, MobileInstConfig
+
+    if weights:
+        model = MobileInst.from_pretrained(weights)
+    else:
+        model = MobileInst(MobileInstConfig.preset(preset or "topformer-tiny"))
+    rows = [
+        (part, f"{n['params']:,}", f"{n['macs'] / 1e9:.3f} G")
+        for part, n in macs.summary(model, size).items()
+    ]
+    _print_table([("part", "parameters", f"MACs at {size[1]}x{size[0]}"), *rows])
+
+
+def export(
+    *,
+    weights: str = "shapes-tiny",
+    format: str = "lite",  # lite (.ptl), torchscript (.pt), executorch (.pte) or onnx (.onnx)
+    out: Folder = "minst-export",  # folder of what is written: key.*, reuse.*, ...
+    size: Size = "256x192",
+    part: str = "full",  # full (the tracker's two: key, reuse), features, or masks
+) -> None:
+    """Write the programs that a device runs, each compared with PyTorch."""
+    from minst.mobile import export as mobile
+
+    chosen = {"weights": weights, "format": format, "part": part}
+    mobile.export(**chosen, out=out, size=size, progress=print)
+
+
+def bench_latency(
+    *,
+    preset: Preset | None = None,
+    weights: str | None = None,
+    size: Size = "640x640",
+    threads: Count = 1,
+    frames: Count = 30,  # frames measured
+    json: File | None = None,
+) -> None:
+    """Milliseconds a frame, stage by stage, fused and not, T = 1, 3, 6."""
+    from minst.mobile import benchmark as bench
+
+    chosen = {"preset": preset, "weights": weights}
+    bench.bench_latency(**chosen, size=size, threads=threads, frames=frames, json_path=json)
+
+
+def bench_mobile(
+    *,
+    models: list[str] | None = None,  # presets (default: topformer-tiny, -small and -base)
+    weights: str | None = None,  # shipped weights by name, or a folder, in place of --models
+    sizes: list[int] = (320, 512, 640),  # sides of square frames, in pixels
+    # eager, fused, torchscript, lite, executorch, onnx (default: all)
+    runtimes: list[str] | None = None,
+    rounds: Count = 20,  # frames measured, all runtimes in turns
+    programs: Folder | None = None,  # keep the exported programs here for the next run
+    json: File | None = None,
+    out: File | None = None,  # draw the table into this PNG
+) -> None:
+    """Eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table."""
+    from minst.mobile import compare
+
+    chosen = runtimes or tuple(compare.RUNTIMES)
+    found = compare.bench_mobile(
+        models,
+        sizes=sizes,
+        runtimes=chosen,
+        rounds=rounds,
+        json_path=json,
+        weights=weights,
+        programs_folder=programs,
+    )
+    if out:
+        from minst.visualize import plot_latency, save
+
+        save(plot_latency(found), out)
+        print(f"written: {out}")
+
+
+def bench_layers(
+    *,
+    preset: Preset | None = None,
+    weights: str | None = None,
+    size: Size = "256x192",
+    rounds: Count = 15,  # frames measured
+    json: File | None = None,  # write the table and the core's peak to this file
+    out: Folder | None = None,  # draw layers.png and roofline.png into this folder
+) -> None:
+    """MACs, parameters, bytes and time of every layer, and this core's roofline."""
+    from minst.mobile import roofline
+
+    chosen = {"preset": preset, "weights": weights}
+    roofline.bench_layers(**chosen, size=size, rounds=rounds, json_path=json, out=out)
+
+
+def bench_lite(
+    model: str,  # a file of `minst export --format lite`
+    *,
+    warmup: Natural = 10,  # runs not counted
+    iter: Count = 50,  # runs measured
+    threads: Count = 1,
+    log: File | None = None,  # keep its log, which `minst bench parse` reads
+) -> None:
+    """A .ptl with our benchmarker on libtorch, compiled when first used."""
+    from minst.mobile import lite
+
+    found = lite.bench_lite(model, warmup=warmup, iterations=iter, threads=threads)
+    _print_table([(found.pop("runner"), ""), *_numbers(found)])
+    if log:
+        Path(log).write_text(found["log"])
+        print(f"written: {log}")
+
+
+def bench_phone(
+    model: str,  # a file of `minst export --format lite` or `--format executorch`
+    *,
+    adb: bool = False,  # reach the phone by adb (USB); so far the only way there is
+    dry_run: bool = False,  # print the commands; needs neither adb nor a phone
+    binary: File | None = None,  # the benchmarker, built for the phone
+    # speed_benchmark_torch or executor_runner (default: what the model asks for)
+    runner: str | None = None,
+    serial: str | None = None,  # which phone, as `adb devices` names it
+    # which core (default: the one with the highest clock)
+    core: Annotated[int, Range(0, 255)] | None = None,
+    warmup: Natural = 5,  # runs not counted
+    iter: Count = 50,  # runs measured in a round
+    rounds: Count = 3,  # rounds, with a pause between
+    cooldown: Natural = 30,  # seconds of the pause
+    logs: Folder | None = None,  # keep the logs of the rounds here
+    json: File | None = None,
+) -> None:
+    """A .ptl or .pte on one core of a phone."""
+    from minst.mobile import phone
+
+    if not (adb or dry_run):
+        raise ValueError("bench phone: say --adb to run on the phone, or --dry-run to see commands")
+    where = {"runner": runner, "binary": binary, "serial": serial, "core": core, "logs": logs}
+    often = {"warmup": warmup, "iterations": iter, "rounds": rounds, "cooldown_s": cooldown}
+    phone.bench_phone(model, **where, **often, dry_run=dry_run, json_path=json)
+
+
+def bench_parse(
+    log: str,  # a file, or - for what comes in
+    *,
+    warmup: Natural = 5,  # first runs of executor_runner that are not counted
+    json: File | None = None,
+) -> None:
+    """The log of speed_benchmark_torch or executor_runner as median, p95, spread."""
+    from minst.mobile.logs import parse_log, report_log
+
+    text = sys.stdin.read() if log == "-" else Path(log).read_text(errors="replace")
+    parsed = parse_log(text, warmup)
+    print(report_log(parsed))
+    if json:
+        Path(json).write_text(dumps(parsed, indent=1) + "\n")
+        print(f"written: {json}")
+
+
+def bench_web(
+    *,
+    weights: str = "shapes-tiny",
+    # key.onnx and reuse.onnx of `minst export`, in place of --weights
+    programs: Folder | None = None,
+    sample: str = "easy",
+    size: Size | None = None,  # width x height of the frames (default: the clip's)
+    reuse_interval: Count = 3,  # T: a key frame every T frames, to begin with
+    association: Association = "mask",  # to begin with
+    port: Natural = 8867,
+    host: str = "127.0.0.1",
+    assets: Folder | None = None,  # folder with onnxruntime-web, for networks without internet
+    browser: bool = False,  # open the page here
+) -> None:
+    """A page on which the visitor's own browser runs the tracker and is timed."""
+    from minst.mobile.serve import serve
+
+    shown = {"weights": weights, "programs": programs, "sample": sample, "size": size}
+    tracker = {"reuse_interval": reuse_interval, "association": association}
+    serve(**shown, **tracker, host=host, port=port, assets=assets, open_browser=browser)
+
+
+def bench_data(
+    *,
+    threads: Count = 1,
+    batches: Count = 20,  # batches measured
+    json: File | None = None,
+) -> None:
+    """Clips made a second against clips trained on a second."""
+    from minst.mobile import benchmark
+
+    benchmark.bench_data(threads=threads, batches=batches, json_path=json)
+
+
+# ------------------------------------------------------------------------------------------ the lab
+
+
+def lab_run(
+    names: list[str] = (),  # variants (default: all; `minst lab list` names them)
+    *,
+    seeds: Count | None = None,  # seeds 0 to N - 1 of each (default: 3; with --smoke: 1)
+    # a budget of seconds a run, to see that all works; its figures mean nothing
+    smoke: bool = False,
+    # folder of the lab (default: runs/lab; with --smoke: runs/lab-smoke)
+    out: Folder | None = None,
+    jobs: Count | None = None,  # runs at a time (default: 2 on a CPU, 8 on an accelerator)
+    device: Device = "auto",  # where it trains
+) -> int | None:
+    """Train and measure runs of the grid; skips what is done, goes on after Ctrl-C."""
+    from minst.lab.grid import FULL, SMOKE
+    from minst.lab.runs import run_lab
+
+    budget, usual, folder = (SMOKE, 1, "runs/lab-smoke") if smoke else (FULL, 3, "runs/lab")
+    out = out or folder
+    try:
+        runs = run_lab(names, seeds or usual, out, budget, jobs=jobs, device=device)
+    except RuntimeError as error:  # some runs have failed; each has said why in its log
+        return _complain(str(error), 1)
+    print(f"{len(runs)} runs are done in {out}; `minst lab report {out}` compares them")
+    return None
+
+
+def lab_report(
+    folder: str = "runs/lab",  # folder of the lab
+    *,
+    out: Folder | None = None,  # where the report goes (default: report in that folder)
+    no_plots: bool = False,  # tables alone
+) -> None:
+    """Tables (Markdown, CSV) and plots from the metrics of a lab's runs."""
+    from minst.lab.report import write_report
+
+    print(f"written: {write_report(folder, out, plots=not no_plots)}")
+
+
+def lab_list() -> None:
+    """The variants of the grid, and what the paper says of each."""
+    from minst.lab.grid import VARIANTS
+
+    header = ("name", "what is changed", "group", "the paper")
+    _print_table([header, *((v.name, v.says, v.group, v.paper) for v in VARIANTS.values())])
+
+
+# --------------------------------------------------------------------------------- from argv to them
+
+COMMANDS = {
+    "demo": demo,
+    "track": track,
+    "explore": explore,
+    "eval": evaluate,
+    "predict": predict,
+    "submit": submit,
+    "train": train,
+    "data shapes": data_shapes,
+    "data check": data_check,
+    "data preview": data_preview,
+    "data split": data_split,
+    "data convert": data_convert,
+    "env": env,
+    "summary": summary,
+    "export": export,
+    "bench latency": bench_latency,
+    "bench mobile": bench_mobile,
+    "bench layers": bench_layers,
+    "bench lite": bench_lite,
+    "bench phone": bench_phone,
+    "bench parse": bench_parse,
+    "bench web": bench_web,
+    "bench data": bench_data,
+    "lab run": lab_run,
+    "lab report": lab_report,
+    "lab list": lab_list,
+}
+GROUPS = {
+    "data": "Make data sets.",
+    "bench": "Measure times: on this machine, on a phone, in a browser.",
+    "lab": "The ablation lab: the paper's claims, shown again at a laptop's scale.",
+}
+RESUME = {
+    train: "; the same command without --restart goes on from the last checkpoint",
+    lab_run: "; the same command goes on: what is done stays done, the rest from its checkpoint",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. `--help`, `--version` and wrong arguments raise SystemExit."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    arguments = build_parser(argv[0] if argv else None).parse_args(argv)
+    """Run one command; returns the exit status. --help and wrong arguments raise SystemExit."""
+    arguments = vars(build_parser().parse_args(argv))
+    function = arguments.pop("function")
     try:
-        status = arguments.run(arguments)
+        status = function(**arguments)
         sys.stdout.flush()
         return status or 0
     except KeyboardInterrupt:
-        resume = {
-            "train": "; the same command without --restart goes on from the last checkpoint",
-            "lab": "; the same command goes on: what is done stays done, the rest from its last checkpoint",
-        }
-        return _complain("interrupted" + resume.get(arguments.command, ""), 130)
+        return _complain("interrupted" + RESUME.get(function, ""), 130)
     except BrokenPipeError:  # `minst … | head`: nobody reads on, which is no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ModuleNotFoundError as error:
-        return _complain(f"the package {error.name!r} is missing; `python -m minst env` says how to install it", 1)
+        missing = f"the package {error.name!r} is missing"
+        return _complain(f"{missing}; `python -m minst env` says how to install it", 1)
     except (FloatingPointError, ImportError) as error:
         return _complain(str(error), 1)
     except OSError as error:
@@ -55,557 +650,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), 2)
 
 
-def build_parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser of all commands. Arguments of `train` are filled in when `command` is "train": they need torch."""
-    parser = _Parser(prog="minst", description="MobileInst: video instance segmentation on the mobile (not MNIST).")
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands: what it parses is a `function` and its arguments."""
+    what = "MobileInst: video instance segmentation on the mobile (not MNIST)."
+    parser = Parser(prog="minst", description=what)
     parser.add_argument("--version", action="version", version=f"minst {minst.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    add = _command(commands, "demo", _demo, "track a shipped clip, print a table, write pictures")
-    add("--sample", default=None, help="name of a shipped clip (default: the demo's own choice)")
-    add("--out", default="minst-demo", help="folder of what is written")
-    add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames")
-
-    add = _command(commands, "track", _track, "track a video, images or a webcam; write an MP4 and results.json")
-    add("video", help='video file, folder of images in order of their names, pattern ("a/*.png"), or webcam (0)')
-    add("--out", default="minst-track", help="folder of what is written")
-    _tracker_arguments(add)
-    add("--score-threshold", type=float, default=0.5, help="identities are shown from this score on, 0 to 1")
-    add(
-        "--size", type=int, default=None, metavar="N", help="shorter side of what the network sees (default: up to 480)"
-    )
-    add("--every", type=int, default=1, metavar="N", help="use every N-th frame")
-    add("--max-frames", type=int, default=None, metavar="N", help="stop after N frames")
-    add("--no-video", action="store_true", help="write results.json alone")
-
-    add = _command(commands, "explore", _explore, "a page in the browser: click an object and watch its query")
-    add("source", nargs="?", default="easy", help="shipped clip, video file, folder of images or in YouTube-VIS form")
-    add("--weights", nargs="+", default=None, help="names or folders; several can be switched (default: all shipped)")
-    add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames, to begin with")
-    add("--association", choices=("mask", "cosine"), default="mask", help="to begin with")
-    add("--port", type=int, default=8866, help="where the page is served")
-    add("--host", default="127.0.0.1", help="who can reach it: 127.0.0.1 is this machine alone")
-    add("--no-browser", action="store_true", help="do not open a browser")
-
-    add = _command(commands, "eval", _eval, "video AP, query consistency and identities on a YouTube-VIS data set")
-    _data_arguments(add)
-    _tracker_arguments(add)
-    add("--results", default=None, metavar="FILE", help="judge this results file; no model is run")
-    add("--videos", type=int, default=None, metavar="N", help="only the first N videos")
-    add("--json", default=None, metavar="FILE", help="write all figures to this file")
-
-    add = _command(
-        commands, "predict", _predict, "a results file for all videos, or images, of a data set; no labels needed"
-    )
-    _data_arguments(add)
-    _tracker_arguments(add)
-    add(
-        "--size", type=int, default=None, metavar="N", help="shorter side of what the network sees (default: up to 480)"
-    )
-    add("--videos", type=int, default=None, metavar="N", help="only the first N videos, or images")
-    add(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="cpu",
-        help="under `accelerate launch` auto is what it says",
-    )
-    add("--out", default="results.json", metavar="FILE", help="the results file")
-
-    add = _command(commands, "submit", _submit, "check a results file and pack it as the YouTube-VIS servers want it")
-    add("results", help="results file of `minst predict`")
-    add("--annotations", required=True, metavar="FILE", help="annotation file of the split; its labels may be withheld")
-    add("--out", default="results.zip", metavar="FILE", help="the zip")
-    add("--top", type=int, default=10, metavar="N", help="tracks of highest score kept a video")
-
-    add = _command(
-        commands, "train", _train, "train on shapes made on the fly, or on a folder; an interrupted run goes on"
-    )
-    if command == "train":
-        _train_arguments(add)
-
-    kinds = _group(commands, "data", "make data sets")
-    add = _command(kinds, "shapes", _data_shapes, "write clips of moving creatures in YouTube-VIS or COCO form")
-    add("--out", required=True, help="a new or empty folder")
-    add("--videos", type=int, default=50, help="number of clips, or of images with --images")
-    add("--frames", type=int, default=24, help="frames a clip")
-    add("--size", type=_size, default=(256, 192), metavar="WxH", help="width x height in pixels (default: 256x192)")
-    add("--seed", type=int, default=0, help="another seed, other clips")
-    add("--split", choices=("train", "val", "test"), default="val", help="splits never share a clip, whatever the seed")
-    add("--images", action="store_true", help="still images in COCO form in the place of clips")
-    for knob, what in _KNOBS.items():
-        add(f"--{knob}", type=float, default=1.0, help=what)
-    add = _command(kinds, "check", _data_check, "every error of a data set, with file and entry; exit status 1 if any")
-    _data_arguments(add)
-    add("--fast", action="store_true", help="read only the headers of images: a file that is cut short goes unseen")
-    add("--json", default=None, metavar="FILE", help="write all problems to this file, not the first of each kind")
-    add = _command(kinds, "preview", _data_preview, "a sheet of videos or images with masks, identities, categories")
-    _data_arguments(add)
-    add("--videos", type=int, default=12, metavar="N", help="videos, or images, on the sheet")
-    add("--out", default="preview.png", metavar="FILE", help="the sheet: .png, .pdf or .svg")
-    add = _command(kinds, "split", _data_split, "a local train / valid split by video; its hash is recorded")
-    add("annotations", help="annotation file in YouTube-VIS or COCO form, with labels")
-    add("--val", type=float, default=0.1, help="share of videos (images) of the validation side, within 0 and 1")
-    add("--seed", type=int, default=0, help="another seed, another split")
-    add("--out", default="minst-split", metavar="DIR", help="folder of train.json, valid.json and split.json")
-    add("--verify", default=None, metavar="FILE", help="compare with the split of this split.json; nothing is written")
-    add = _command(kinds, "convert", _data_convert, "other tools' annotations to YouTube-VIS form, and to indexed PNGs")
-    add("source", help="file or folder; with --to davis a folder in YouTube-VIS form")
-    formats = ("coco", "labelme", "cvat", "mots", "davis")
-    add("--from", choices=formats, default=None, dest="format", help="what it is (default: guessed)")
-    add("--to", choices=("ytvis", "davis"), default="ytvis", help="what is written")
-    add("--out", required=True, help="a new or empty folder")
-    add("--images", default=None, metavar="DIR", help="where the images are (cvat: or the video), if not beside it")
-    add("--split", default=None, help="of the folder, with --to davis")
-
-    _command(commands, "env", _env, "versions, processor, XNNPACK; what is missing and the command that installs it")
-
-    add = _command(commands, "summary", _summary, "parameters and multiply-accumulates of every part of a model")
-    _model_arguments(commands.choices["summary"])
-    add("--size", type=_size, default=(640, 640), metavar="WxH", help="width x height of the frame (default: 640x640)")
-
-    add = _command(commands, "export", _export, "write the programs that a device runs, each compared with PyTorch")
-    add("--weights", default="shapes-tiny", help="shipped weights by name, or a folder that save_pretrained wrote")
-    add("--format", default="lite", help="lite (.ptl), torchscript (.pt), executorch (.pte) or onnx (.onnx)")
-    add("--out", default="minst-export", help="folder of what is written: key.*, reuse.*, ...")
-    add("--size", type=_size, default=(256, 192), metavar="WxH", help="width x height of the frames (default: 256x192)")
-    add("--part", default="full", help="full (the tracker's two: key, reuse), features, or masks")
-
-    kinds = _group(commands, "bench", "measure times: on this machine, on a phone, in a browser")
-    add = _command(kinds, "latency", _bench_latency, "milliseconds a frame, stage by stage, fused and not, T = 1, 3, 6")
-    _model_arguments(kinds.choices["latency"])
-    add("--size", type=_size, default=(640, 640), metavar="WxH", help="width x height of the frame (default: 640x640)")
-    add("--threads", type=int, default=1, help="CPU threads")
-    add("--frames", type=int, default=30, help="frames measured")
-    add("--json", default=None, metavar="FILE", help="write all figures to this file")
-    add = _command(kinds, "mobile", _bench_mobile, "eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table")
-    add("--models", nargs="+", default=None, help="presets (default: topformer-tiny, -small and -base)")
-    add("--weights", default=None, help="shipped weights by name, or a folder, in place of --models")
-    add("--sizes", nargs="+", type=int, default=[320, 512, 640], help="sides of square frames, in pixels")
-    add("--runtimes", nargs="+", default=None, help="eager, fused, torchscript, lite, executorch, onnx (default: all)")
-    add("--rounds", type=int, default=20, help="frames measured, all runtimes in turns")
-    add("--programs", default=None, metavar="DIR", help="keep the exported programs here for the next run")
-    add("--json", default=None, metavar="FILE", help="write all figures to this file")
-    add("--out", default=None, metavar="FILE", help="draw the table into this PNG")
-    add = _command(
-        kinds, "layers", _bench_layers, "MACs, parameters, bytes and time of every layer, and this core's roofline"
-    )
-    _model_arguments(kinds.choices["layers"])
-    add("--size", type=_size, default=(256, 192), metavar="WxH", help="width x height of the frame (default: 256x192)")
-    add("--rounds", type=int, default=15, help="frames measured")
-    add("--json", default=None, metavar="FILE", help="write the table and the core's peak to this file")
-    add("--out", default=None, metavar="DIR", help="draw layers.png and roofline.png into this folder")
-    add = _command(kinds, "lite", _bench_lite, "a .ptl with our benchmarker on libtorch, compiled when first used")
-    add("model", help="a file of `minst export --format lite`")
-    add("--warmup", type=int, default=10, help="runs not counted")
-    add("--iter", type=int, default=50, dest="iterations", help="runs measured")
-    add("--threads", type=int, default=1, help="CPU threads")
-    add("--log", default=None, metavar="FILE", help="keep its log, which `minst bench parse` reads")
-    add = _command(kinds, "phone", _bench_phone, "a .ptl or .pte on one core of a phone")
-    add("model", help="a file of `minst export --format lite` or `--format executorch`")
-    add("--adb", action="store_true", help="reach the phone by adb (USB); so far the only way there is")
-    add("--dry-run", action="store_true", help="print the commands; needs neither adb nor a phone")
-    add("--binary", default=None, metavar="FILE", help="the benchmarker, built for the phone")
-    add("--runner", default=None, help="speed_benchmark_torch or executor_runner (default: what the model asks for)")
-    add("--serial", default=None, help="which phone, as `adb devices` names it")
-    add("--core", type=int, default=None, help="which core (default: the one with the highest clock)")
-    add("--warmup", type=int, default=5, help="runs not counted")
-    add("--iter", type=int, default=50, dest="iterations", help="runs measured in a round")
-    add("--rounds", type=int, default=3, help="rounds, with a pause between")
-    add("--cooldown", type=int, default=30, dest="cooldown_s", metavar="SECONDS", help="the pause")
-    add("--logs", default=None, metavar="DIR", help="keep the logs of the rounds here")
-    add("--json", default=None, metavar="FILE", help="write all figures to this file")
-    add = _command(
-        kinds, "parse", _bench_parse, "the log of speed_benchmark_torch or executor_runner as median, p95, spread"
-    )
-    add("log", help="a file, or - for what comes in")
-    add("--warmup", type=int, default=5, help="first runs of executor_runner that are not counted")
-    add("--json", default=None, metavar="FILE", help="write all figures to this file")
-    add = _command(kinds, "web", _bench_web, "a page on which the visitor's own browser runs the tracker and is timed")
-    add("--weights", default="shapes-tiny", help="shipped weights by name, or a folder that save_pretrained wrote")
-    add(
-        "--programs",
-        default=None,
-        metavar="DIR",
-        help="key.onnx and reuse.onnx of `minst export`, in place of --weights",
-    )
-    add("--sample", default="easy", help="name of a shipped clip")
-    add("--size", type=_size, default=None, metavar="WxH", help="width x height of the frames (default: the clip's)")
-    add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames, to begin with")
-    add("--association", choices=("mask", "cosine"), default="mask", help="to begin with")
-    add("--port", type=int, default=8867, help="where the page is served")
-    add(
-        "--host",
-        default="127.0.0.1",
-        help="who can reach it: 127.0.0.1 is this machine alone, 0.0.0.0 the whole network",
-    )
-    add("--assets", default=None, metavar="DIR", help="folder with onnxruntime-web, for networks without internet")
-    add("--browser", action="store_true", help="open the page here")
-    add = _command(kinds, "data", _bench_data, "clips made a second against clips trained on a second")
-    add("--threads", type=int, default=1, help="CPU threads of the network")
-    add("--batches", type=int, default=20, help="batches measured")
-    add("--json", default=None, metavar="FILE", help="write all figures to this file")
-
-    kinds = _group(commands, "lab", "the ablation lab: the paper's claims, shown again at a laptop's scale")
-    add = _command(kinds, "run", _lab_run, "train and measure runs of the grid; skips what is done, goes on after Ctrl-C")
-    add("names", nargs="*", metavar="NAME", help="variants (default: all; `minst lab list` names them)")
-    add("--seeds", type=int, default=None, metavar="N", help="seeds 0 to N - 1 of each (default: 3; with --smoke: 1)")
-    add("--smoke", action="store_true", help="a budget of seconds a run, to see that all works; its figures mean nothing")
-    add("--out", default=None, metavar="DIR", help="folder of the lab (default: runs/lab; with --smoke: runs/lab-smoke)")
-    add("--jobs", type=int, default=None, metavar="N", help="runs at a time (default: 2 on a CPU, 8 on an accelerator)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where it trains")
-    add = _command(kinds, "report", _lab_report, "tables (Markdown, CSV) and plots from the metrics of a lab's runs")
-    add("folder", nargs="?", default="runs/lab", metavar="DIR", help="folder of the lab")
-    add("--out", default=None, metavar="DIR", help="where the report goes (default: DIR/report)")
-    add("--no-plots", action="store_true", help="tables alone")
-    _command(kinds, "list", _lab_list, "the variants of the grid, and what the paper says of each")
+    commands = {"": parser.add_subparsers(metavar="COMMAND", required=True)}
+    for path, function in COMMANDS.items():
+        group, _, name = path.rpartition(" ")
+        if group not in commands:
+            said = commands[""].add_parser(group, help=GROUPS[group], description=GROUPS[group])
+            commands[group] = said.add_subparsers(metavar="WHAT", required=True)
+        what = function.__doc__
+        command = commands[group].add_parser(name, help=what, description=what)
+        command.set_defaults(function=function)
+        add_options(command, function, SHARED)
     return parser
 
 
-# ---------------------------------------------------------------------------------------------- the commands
-
-
-def _demo(arguments: argparse.Namespace) -> None:
-    from minst.demo import run_demo
-
-    run_demo(**_named(arguments, "out", "sample", "reuse_interval"))
-
-
-def _track(arguments: argparse.Namespace) -> int | None:
-    from minst.applications import track_video
-
-    names = ("out", "weights", "reuse_interval", "association", "score_threshold", "size", "every", "max_frames")
-    said = track_video(arguments.video, **_named(arguments, *names), video=not arguments.no_video)
-    if said["interrupted"]:
-        print("stopped by Ctrl-C; what was tracked so far is written, complete")
-    print(f"{said['frames']} frames, {len(said['tracks'])} tracks, {said['ms_per_frame']:.1f} ms a frame")
-    _print_table([("track", "category", "score", "frames"), *(tuple(t.values()) for t in said["tracks"])])
-    print("written: " + ", ".join(str(path) for path in (said["video"], said["results"]) if path))
-    return 130 if said["interrupted"] else None
-
-
-def _explore(arguments: argparse.Namespace) -> None:
-    from minst.samples import weights_names
-    from minst.visualize.recording import Settings
-    from minst.visualize.serve import serve
-
-    settings = Settings(arguments.reuse_interval, arguments.association)
-    weights = arguments.weights or weights_names()
-    serve(arguments.source, weights, settings, arguments.port, arguments.host, not arguments.no_browser)
-
-
-def _eval(arguments: argparse.Namespace) -> None:
-    from minst.evaluation.run import evaluate_folder, write_figures
-
-    if arguments.results:
-        from minst.data.layouts import find_annotations
-        from minst.evaluation.submission import evaluate_results
-
-        gt = arguments.annotations or find_annotations(arguments.folder, arguments.split)
-        figures = evaluate_results(gt, arguments.results)
-    else:
-        chosen = _named(arguments, "weights", "reuse_interval", "association", "videos")
-        where = {key: value for key, value in _named(arguments, "split", "annotations").items() if value}
-        figures = evaluate_folder(arguments.folder, **chosen, **where)
-    _print_table(_numbers(figures))
-    for part in ("identity", "tracking"):
-        if "note" in figures.get(part, ()):
-            print(f"note: {figures[part]['note']}")
-    if arguments.json:
-        write_figures(figures, arguments.json)
-        print(f"written: {arguments.json}")
-
-
-def _predict(arguments: argparse.Namespace) -> None:
-    from minst.evaluation.submission import write_results
-    from minst.prediction import gathered, predict_folder
-    from minst.processes import join
-
-    engine = join(arguments.device)
-    names = ("weights", "reuse_interval", "association", "split", "annotations", "size", "videos")
-    entries = gathered(engine, predict_folder(arguments.folder, **_named(arguments, *names), engine=engine))
-    if not engine.rank:
-        print(
-            f"written: {arguments.out}, {write_results(entries, arguments.out)} entries, one for each class of a mask"
-        )
-
-
-def _submit(arguments: argparse.Namespace) -> None:
-    from minst.evaluation.submission import write_submission
-
-    said = write_submission(**_named(arguments, "results", "annotations", "out", "top"))
-    rows = [("videos", said["videos"]), ("without any track", said["videos_without_tracks"])]
-    rows += [("tracks kept", said["kept"]), ("tracks dropped", said["dropped"]), ("size", f"{said['bytes']:,} bytes")]
-    _print_table(rows)
-    print(f"written: {said['file']}")
-
-
-def _train(arguments: argparse.Namespace) -> None:
-    from minst.recipes import recipe
-    from minst.training import TrainConfig, train
-
-    given = {f.name: vars(arguments)[f.name] for f in dataclasses.fields(TrainConfig) if f.name in vars(arguments)}
-    print(f"weights: {train(recipe(arguments.config, **given), resume=not arguments.restart)}")
-
-
-def _data_shapes(arguments: argparse.Namespace) -> None:
-    from minst.data.shapes import ShapesConfig, write_shapes_dataset
-
-    width, height = arguments.size
-    config = ShapesConfig(width=width, height=height, **_named(arguments, "frames", *_KNOBS))
-    path = write_shapes_dataset(arguments.out, config=config, **_named(arguments, "videos", "seed", "split", "images"))
-    print(f"written: {path}")
-
-
-def _data_check(arguments: argparse.Namespace) -> int:
-    from minst.data.validate import check_dataset
-
-    report = check_dataset(**_named(arguments, "folder", "split", "annotations"), read_images=not arguments.fast)
-    print(report)
-    if arguments.json:
-        report.save(arguments.json)
-        print(f"written: {arguments.json}")
-    return int(bool(report.errors))
-
-
-def _data_preview(arguments: argparse.Namespace) -> None:
-    from minst.visualize import preview_dataset, save
-
-    fig = preview_dataset(**_named(arguments, "folder", "split", "annotations"), count=arguments.videos)
-    print(f"written: {save(fig, arguments.out)}")
-
-
-def _data_split(arguments: argparse.Namespace) -> int | None:
-    from minst.data.split import split_annotations, verify_split
-
-    if arguments.verify:
-        same = verify_split(arguments.verify, arguments.annotations)
-        _print_table([(name, "the same" if value else "differs") for name, value in same.items()])
-        return int(not all(value for name, value in same.items() if name != "source"))
-    record = split_annotations(**_named(arguments, "annotations", "out", "val", "seed"))
-    _print_table([(side, *(f"{key} {record[side][key]}" for key in record[side])) for side in ("train", "valid")])
-    for side, names in record["missing"].items():
-        if names:
-            print(f"note: no instance in {side}: {', '.join(names)}")
-    print(f"written: {Path(arguments.out) / 'split.json'}, beside train.json and valid.json")
-
-
-def _data_convert(arguments: argparse.Namespace) -> None:
-    from minst.data.convert import convert, to_indexed_png
-
-    if arguments.to == "davis":
-        if arguments.format or arguments.images:
-            raise ValueError("data convert --to davis reads YouTube-VIS form; --from and --images are not for it")
-        written = to_indexed_png(arguments.source, arguments.out, arguments.split, print)
-    else:
-        if arguments.split:
-            raise ValueError("data convert: --split goes with --to davis; name the file of the split as the source")
-        written = convert(arguments.source, arguments.out, progress=print, **_named(arguments, "format", "images"))
-    print(f"written: {written}")
-
-
-def _env(arguments: argparse.Namespace) -> None:
-    from minst.environment import environment, report
-
-    print(report(environment()))
-
-
-def _summary(arguments: argparse.Namespace) -> None:
-    from minst.macs import summary
-    from minst.model import MobileInst, MobileInstConfig
-
-    if arguments.weights:
-        model = MobileInst.from_pretrained(arguments.weights)
-    else:
-        model = MobileInst(MobileInstConfig.preset(arguments.preset or "topformer-tiny"))
-    width, height = arguments.size
-    counted = summary(model, (height, width))
-    rows = [(part, f"{n['params']:,}", f"{n['macs'] / 1e9:.3f} G") for part, n in counted.items()]
-    _print_table([("part", "parameters", f"MACs at {width}x{height}"), *rows])
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    from minst.mobile.export import export
-
-    export(**_named(arguments, "weights", "format", "out", "part"), size=arguments.size[::-1], progress=print)
-
-
-def _bench_latency(arguments: argparse.Namespace) -> None:
-    from minst.mobile.benchmark import bench_latency
-
-    chosen = _named(arguments, "preset", "weights", "threads", "frames")
-    bench_latency(size=arguments.size[::-1], json_path=arguments.json, **chosen)
-
-
-def _bench_mobile(arguments: argparse.Namespace) -> None:
-    from minst.mobile.compare import RUNTIMES, bench_mobile
-
-    chosen = _named(arguments, "sizes", "rounds", "weights")
-    runtimes = arguments.runtimes or tuple(RUNTIMES)
-    found = bench_mobile(
-        arguments.models, runtimes=runtimes, json_path=arguments.json, programs_folder=arguments.programs, **chosen
-    )
-    if arguments.out:
-        from minst.visualize import plot_latency, save
-
-        save(plot_latency(found), arguments.out)
-        print(f"written: {arguments.out}")
-
-
-def _bench_layers(arguments: argparse.Namespace) -> None:
-    from minst.mobile.roofline import bench_layers
-
-    chosen = _named(arguments, "preset", "weights", "rounds", "out")
-    bench_layers(size=arguments.size[::-1], json_path=arguments.json, **chosen)
-
-
-def _bench_lite(arguments: argparse.Namespace) -> None:
-    from minst.mobile.lite import bench_lite
-
-    found = bench_lite(arguments.model, **_named(arguments, "warmup", "iterations", "threads"))
-    _print_table([(found.pop("runner"), ""), *_numbers(found)])
-    if arguments.log:
-        Path(arguments.log).write_text(found["log"])
-        print(f"written: {arguments.log}")
-
-
-def _bench_phone(arguments: argparse.Namespace) -> None:
-    from minst.mobile.phone import bench_phone
-
-    if not (arguments.adb or arguments.dry_run):
-        raise ValueError("bench phone: say --adb to run on the phone, or --dry-run to see the commands")
-    names = ("runner", "binary", "serial", "core", "dry_run", "logs", "warmup", "iterations", "rounds", "cooldown_s")
-    bench_phone(arguments.model, **_named(arguments, *names), json_path=arguments.json)
-
-
-def _bench_parse(arguments: argparse.Namespace) -> None:
-    from minst.mobile.logs import parse_log, report_log
-
-    text = sys.stdin.read() if arguments.log == "-" else Path(arguments.log).read_text(errors="replace")
-    parsed = parse_log(text, arguments.warmup)
-    print(report_log(parsed))
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(parsed, indent=1) + "\n")
-        print(f"written: {arguments.json}")
-
-
-def _bench_web(arguments: argparse.Namespace) -> None:
-    from minst.mobile.serve import serve
-
-    names = ("weights", "programs", "sample", "reuse_interval", "association", "port", "host", "assets")
-    size = arguments.size and arguments.size[::-1]
-    serve(**_named(arguments, *names), size=size, open_browser=arguments.browser)
-
-
-def _bench_data(arguments: argparse.Namespace) -> None:
-    from minst.mobile.benchmark import bench_data
-
-    bench_data(**_named(arguments, "threads", "batches"), json_path=arguments.json)
-
-
-def _lab_run(arguments: argparse.Namespace) -> int | None:
-    from minst.lab.grid import FULL, SMOKE
-    from minst.lab.runs import run_lab
-
-    budget = SMOKE if arguments.smoke else FULL
-    out = arguments.out or ("runs/lab-smoke" if arguments.smoke else "runs/lab")
-    seeds = (1 if arguments.smoke else 3) if arguments.seeds is None else arguments.seeds
-    try:
-        runs = run_lab(arguments.names, seeds, out, budget, **_named(arguments, "jobs", "device"))
-    except RuntimeError as error:  # some runs have failed; each has said why in its log
-        return _complain(str(error), 1)
-    print(f"{len(runs)} runs are done in {out}; `minst lab report {out}` compares them")
-
-
-def _lab_report(arguments: argparse.Namespace) -> None:
-    from minst.lab.report import write_report
-
-    print(f"written: {write_report(arguments.folder, arguments.out, plots=not arguments.no_plots)}")
-
-
-def _lab_list(arguments: argparse.Namespace) -> None:
-    from minst.lab.grid import VARIANTS
-
-    header = ("name", "what is changed", "group", "the paper")
-    _print_table([header, *((v.name, v.says, v.group, v.paper) for v in VARIANTS.values())])
-
-
-def _named(arguments: argparse.Namespace, *names: str) -> dict:
-    return {name: getattr(arguments, name) for name in names}
-
-
-# ---------------------------------------------------------------------------------------------- arguments
-
-_KNOBS = {
-    "speed": "factor on all motion, 0 to 4",
-    "occlusion": "how often paths are led across each other, 0 to 3",
-    "crowding": "how many objects a clip has, 0 to 4",
-    "clutter": "how many untracked things lie in the background, 0 to 4",
-}
-
-
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """argparse, with complaints of one line and `--options` spelled out in full."""
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **options)
+        super().__init__(allow_abbrev=False, **options)
 
-    def error(self, message: str) -> typing.NoReturn:
+    def error(self, message: str) -> NoReturn:
+        """Say it in one line and leave."""
         sys.exit(_complain(f"{message} (see `{self.prog} --help`)", 2))
 
 
-def _command(commands, name: str, run: typing.Callable, what: str) -> typing.Callable:
-    """Add one command and return its `add_argument`."""
-    parser = commands.add_parser(name, help=what, description=what)
-    parser.set_defaults(run=run)
-    return parser.add_argument
-
-
-def _group(commands, name: str, what: str):
-    """Add a command that has commands of its own."""
-    parser = commands.add_parser(name, help=what, description=what)
-    return parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-
-
-def _data_arguments(add: typing.Callable) -> None:
-    add("folder", help="folder of a data set in YouTube-VIS or COCO form")
-    add("--split", default=None, help="train, valid, ... (default: the only annotation file, or train)")
-    add("--annotations", default=None, metavar="FILE", help="the annotation file, when it lies elsewhere")
-
-
-def _tracker_arguments(add: typing.Callable) -> None:
-    add("--weights", default="shapes-tiny", help="shipped weights by name, or a folder that save_pretrained wrote")
-    add("--reuse-interval", type=int, default=3, metavar="T", help="a key frame every T frames")
-    add("--association", choices=("mask", "cosine"), default="mask", help="mask (ours) or cosine (as in the paper)")
-
-
-def _model_arguments(parser: argparse.ArgumentParser) -> None:
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--preset", choices=tuple(PRESETS), help="random weights (topformer-tiny if nothing is said)")
-    which.add_argument("--weights", help="shipped weights by name, or a folder that save_pretrained wrote")
-
-
-def _train_arguments(add: typing.Callable) -> None:
-    """--config, --restart, and one argument for every field of TrainConfig; what is not said is left to the recipe."""
-    from minst.recipes import RECIPES
-    from minst.training import TrainConfig
-
-    add("--config", choices=tuple(RECIPES), default="shapes", help="recipe: the values of what is not said otherwise")
-    add("--restart", action="store_true", help="start anew, over a run that is already in the folder")
-    types = typing.get_type_hints(TrainConfig)
-    for field in dataclasses.fields(TrainConfig):
-        kind = {"action": argparse.BooleanOptionalAction} if types[field.name] is bool else {"type": types[field.name]}
-        text = f"{field.metadata['help']} (default: {field.default})".replace("%", "%%")
-        add(f"--{field.name.replace('_', '-')}", default=argparse.SUPPRESS, help=text, **kind)
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 256x192")
-    return int(match[1]), int(match[2])
-
-
-# ---------------------------------------------------------------------------------------------- output
+# ------------------------------------------------------------------------------------------- output
 
 
 def _complain(message: str, status: int) -> int:
@@ -614,20 +688,24 @@ def _complain(message: str, status: int) -> int:
 
 
 def _numbers(figures: dict, prefix: str = "", depth: int = 2) -> list[tuple[str, str]]:
-    """The numbers of a nested dict as rows (name, value); per category, per video and deeper ones stay in the JSON."""
+    """The numbers of a nested dict as rows (name, value); those per category stay in the JSON."""
     rows = []
     for name, value in figures.items():
         if isinstance(value, dict) and depth and not str(name).startswith("per_"):
             rows += _numbers(value, f"{prefix}{name} ", depth - 1)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            rows.append((f"{prefix}{name}", f"{value:.4g}" if isinstance(value, float) else str(value)))
+            text = f"{value:.4g}" if isinstance(value, float) else str(value)
+            rows.append((f"{prefix}{name}", text))
     return rows
 
 
 def _print_table(rows: Sequence[tuple]) -> None:
     """Columns as wide as they need to be: the first to the left, the others to the right."""
-    texts = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    texts = [
+        [f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows
+    ]
     widths = [max(map(len, column)) for column in zip(*texts)]
     for first, *others in texts:
-        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:]))]
+        cells = [first.ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(others, widths[1:])]
         print("  ".join(cells).rstrip())

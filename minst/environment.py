@@ -1,6 +1,7 @@
-"""What this machine offers minst: `environment()` measures, `report()` says it in words (`minst env`).
+"""What this machine offers minst: `environment()` measures, `report()` says it (`minst env`).
 
-    pins of pyproject.toml (clone) or of the metadata (wheel) --compare with what is installed--> problems + one command
+    pins of pyproject.toml (clone) or of the metadata (wheel)
+      --compare with what is installed-->  problems, each with one command
 
 Nothing here fails where a package is missing or broken: to say so is the purpose.
 
@@ -19,34 +20,43 @@ import sys
 import tomllib
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
 import minst
 
-__all__ = ["environment", "report", "requirements"]
+__all__ = ["environment", "report", "requirements", "satisfies"]
 
 
 def requirements() -> dict[str, tuple[str, str]]:
-    """{package: (versions wanted, such as ">=2.12,<2.13", extra: "" for minst itself or "test", ...)}."""
+    """{package: (versions wanted, such as "<2.13,>=2.12", extra or "" for minst itself)}."""
     pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
     if pyproject.is_file():  # a clone: newer than the metadata of its last installation
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
         groups = {"": project["dependencies"], **project.get("optional-dependencies", {})}
-        lines = [f"{text}; extra == '{extra}'" for extra, texts in groups.items() for text in texts]
+        lines = [f"{line}; extra == '{extra}'" for extra in groups for line in groups[extra]]
     else:
         lines = importlib.metadata.requires("minst") or []
-    form = re.compile(r"([\w.-]+)\s*(?:\[.*?\])?\s*\(?([^;)]*)\)?(?:.*extra\s*==\s*['\"](.*?)['\"])?")
-    found = [form.match(line).groups() for line in lines]
-    # an extra may name minst itself, for its other extras
-    return {name: (wanted.replace(" ", ""), extra or "") for name, wanted, extra in reversed(found) if name != "minst"}
+    found = {}
+    for line in reversed(
+        lines
+    ):  # what minst itself needs comes first, so that it has the last word
+        needed = Requirement(line)
+        extra = re.search(r"extra == \"(.*?)\"", str(needed.marker or ""))
+        found[needed.name] = (str(needed.specifier), extra[1] if extra else "")
+    found.pop("minst", None)  # an extra may name it, for its other extras
+    return found
 
 
 def environment() -> dict:
-    """Versions, processor, threads, XNNPACK, shipped files, and `problems`, each with the command that mends it."""
-    packages = {
-        name: {"installed": _installed(name), "wanted": wanted, "extra": extra}
-        for name, (wanted, extra) in sorted(requirements().items(), key=lambda item: (item[1][1], item[0]))
-    }
-    for package in packages.values():
-        package["ok"] = package["installed"] is not None and satisfies(package["installed"], package["wanted"])
+    """Versions, processor, XNNPACK, what ships, and `problems` with the commands that mend them."""
+    packages = {}
+    wanted_by_extra = sorted(requirements().items(), key=lambda item: (item[1][1], item[0]))
+    for name, (wanted, extra) in wanted_by_extra:
+        installed = _installed(name)
+        ok = installed is not None and satisfies(installed, wanted)
+        packages[name] = {"installed": installed, "wanted": wanted, "extra": extra, "ok": ok}
     return {
         "minst": minst.__version__,
         "python": platform.python_version(),
@@ -63,10 +73,11 @@ def environment() -> dict:
 def report(found: dict) -> str:
     """The table that `minst env` prints of what `environment()` found."""
     no = "no (PyTorch's mobile optimiser will not run; wheels of torch 2.12 have it)"
+    threads = f"{found['threads'] or '?'} threads for torch"
     lines = [
         ("minst", found["minst"]),
         ("python", f"{found['python']} ({found['platform']})"),
-        ("cpu", f"{found['cpu']}, {found['cores']} cores, {found['threads'] or '?'} threads for torch"),
+        ("cpu", f"{found['cpu']}, {found['cores']} cores, {threads}"),
         ("accelerator", found["accelerator"]),
         ("XNNPACK", {True: "yes", False: no, None: "unknown"}[found["xnnpack"]]),
         ("clips", ", ".join(found["clips"]) or "none"),
@@ -74,22 +85,15 @@ def report(found: dict) -> str:
     ]
     for name, package in found["packages"].items():
         extra = f", extra '{package['extra']}'" if package["extra"] else ""
-        state = package["installed"] or "missing"
-        lines.append((name, f"{state:12} {'ok' if package['ok'] else '--'}   (wanted {package['wanted']}{extra})"))
+        state = f"{package['installed'] or 'missing':12} {'ok' if package['ok'] else '--'}"
+        lines.append((name, f"{state}   (wanted {package['wanted']}{extra})"))
     text = [f"{name:14}{value}" for name, value in lines]
     return "\n".join([*text, "", *(found["problems"] or ["nothing is missing"])])
 
 
 def satisfies(version: str, wanted: str) -> bool:
-    """Whether a version meets ">=a,<b"; local and development suffixes ("+cpu", ".dev1") do not count."""
-    have, meets = _numbers(version), {">=": tuple.__ge__, "<": tuple.__lt__, "==": tuple.__eq__, "!=": tuple.__ne__}
-    conditions = [re.match(r"([<>=!~]+)(.*)", condition).groups() for condition in wanted.split(",") if condition]
-    return all(meets[sign](have, _numbers(bound)) for sign, bound in conditions)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    digits = [int(n) for n in re.match(r"\d+(?:\.\d+)*", version)[0].split(".")]
-    return tuple(digits + [0] * (4 - len(digits)))
+    """Whether a version meets ">=a,<b"; suffixes ("+cpu", ".dev1") do not count."""
+    return SpecifierSet(wanted).contains(Version(version).base_version)
 
 
 def _installed(name: str) -> str | None:
@@ -100,14 +104,17 @@ def _installed(name: str) -> str | None:
 
 
 def _problems(packages: dict) -> list[str]:
-    """What lacks for minst itself and for each extra, a line each, with the command that installs it."""
+    """What lacks for minst and for each extra, a line each, with the command that installs it."""
+    lacking: dict[str, list[str]] = {}
+    for name, package in packages.items():
+        if not package["ok"]:
+            lacking.setdefault(package["extra"], []).append(name)
     lines = []
-    for extra in sorted({package["extra"] for package in packages.values()}):
-        bad = [name for name, package in packages.items() if package["extra"] == extra and not package["ok"]]
-        command = " ".join([sys.executable, "-m pip install", *(f'"{name}{packages[name]["wanted"]}"' for name in bad)])
-        if bad:
-            purpose = f"for the extra {extra!r}" if extra else "needed"
-            lines.append(f"{purpose}: {', '.join(bad)}; install with: {command}")
+    for extra, names in sorted(lacking.items()):
+        purpose = f"for the extra {extra!r}" if extra else "needed"
+        wanted = " ".join(f'"{name}{packages[name]["wanted"]}"' for name in names)
+        command = f"{sys.executable} -m pip install {wanted}"
+        lines.append(f"{purpose}: {', '.join(names)}; install with: {command}")
     return lines
 
 
@@ -143,10 +150,14 @@ def _shipped() -> dict:
 def _cpu() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
+        model = re.search(
+            r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE
+        )
         if model:
             return model[1]
     if sys.platform == "darwin":
-        asked = subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True)
+        asked = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
+        )
         return asked.stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()

@@ -1,23 +1,28 @@
-"""Training recipes as `TrainConfig`s: the paper's (COCO images first, then temporal training on videos), and our own.
+"""What a training may be told, and recipes for it: the paper's, and our own.
 
-    recipe("coco", data=DIR)                         270,000 steps of 16 images, shorter sides 416 to 640
+    recipe("coco", data=DIR)        270,000 steps of 16 images, shorter sides 416 to 640
       -> runs/coco/weights
-    recipe("youtubevis-2019", data=DIR, init="runs/coco/weights")      pairs of frames, shorter sides 360 to 480
-    recipe("finetune", data=DIR)                     your own dozen of labelled frames, from the shipped weights
+    recipe("youtubevis-2019", data=DIR, init="runs/coco/weights")
+                                    then pairs of frames, shorter sides 360 to 480
+    recipe("finetune", data=DIR)    your own dozen of labelled frames, from the shipped weights
 
-Another `pairs` (frames in a step / 2) scales the learning rate linearly, and the numbers of steps inversely, so
-that as many images are seen; what is given by name is taken as it is. `accumulate` and processes change none of this:
-they only cut the same batch.
+Another `pairs` (frames in a step / 2) scales the learning rate linearly, and the numbers of steps
+inversely, so that as many images are seen; what is given by name is taken as it is. `accumulate`
+and processes change none of this: they only cut the same batch.
 
-From the paper (nothing more of its training is public): AdamW; COCO with shorter sides 416 to 640 and longer ones up to
-864; video with 360 to 480; a backbone that knows ImageNet; image batches first, temporal training on videos afterwards.
+From the paper (nothing more of its training is public): AdamW; COCO with shorter sides 416 to 640
+and longer ones up to 864; video with 360 to 480; a backbone that knows ImageNet; image batches
+first, temporal training on videos afterwards.
 
-Assumption: 270,000 steps of 16 images, which is SparseInst's schedule, and 100 queries. (A public reproduction on images
-    alone takes batches of 64, a learning rate of 5e-5 and weighs the pixel loss with 5.)
-Assumption: learning rate 1e-4 for 16 images, half of it in the backbone, weight decay 0.05, 1,000 steps of warm-up, a
-    cosine over the last 22 % in the place of steps (SparseInst, whose losses the paper follows, cuts its rate at 78 %
-    and 93 %); no colour jitter; gradients clipped at 1; no moving average to speak of (0.999).
-Assumption: video training: 12,000 steps (OVIS 20,000) of 8 pairs, 5e-5, frames 1 to 5 apart, no image batches.
+Assumption: 270,000 steps of 16 images, which is SparseInst's schedule, and 100 queries. (A public
+    reproduction on images alone takes batches of 64, a learning rate of 5e-5 and weighs the pixel
+    loss with 5.)
+Assumption: learning rate 1e-4 for 16 images, half of it in the backbone, weight decay 0.05, 1,000
+    steps of warm-up, a cosine over the last 22 % in the place of steps (SparseInst, whose losses
+    the paper follows, cuts its rate at 78 % and 93 %); no colour jitter; gradients clipped at 1; no
+    moving average to speak of (0.999).
+Assumption: video training: 12,000 steps (OVIS 20,000) of 8 pairs, 5e-5, frames 1 to 5 apart, no
+    image batches.
 Assumption: with more than one process on GPUs, batch norms are synchronised.
 
 Lesson: notebooks/10_capstone.ipynb
@@ -25,9 +30,101 @@ Lesson: notebooks/10_capstone.ipynb
 
 from __future__ import annotations
 
-from minst.training import TrainConfig
+from dataclasses import dataclass, fields
+from typing import Annotated, Literal
 
-__all__ = ["RECIPES", "recipe"]
+from minst.config import MobileInstConfig
+from minst.options import Count, Natural, Number, Pixels, Positive, Range, Share, check
+
+__all__ = ["RECIPES", "TrainConfig", "recipe", "switches"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every option of `minst train`: its comment is its help, its type says what it may be.
+
+    ValueError names the first field that is out of range.
+    """
+
+    out: str = "runs/shapes-tiny"  # folder of log, checkpoint and weights
+    preset: str = "shapes-tiny"  # model preset
+    switches: str = ""  # fields of the model to change: pooling=avg,bottom_up=off
+    init: str = ""  # weights to start from, and their model (a folder or shipped name)
+    backbone_weights: str = ""  # a public checkpoint of the backbone alone
+    data: str = ""  # folder in YouTube-VIS or COCO form; '' = shapes made on the fly
+    split: str = ""  # its split: train, valid, ...; '' = the only one, or train
+    iterations: Count = 15000  # optimiser steps
+    pairs: Count = 8  # pairs of frames a batch (an image batch has twice as many frames)
+    accumulate: Count = 1  # parts in which each process computes its share of a batch
+    height: Pixels = 192  # height of training frames, pixels
+    width: Pixels = 256  # width of training frames, pixels
+    short_min: Natural = 416  # smallest shorter side, with --short-max
+    short_max: Natural = 0  # largest shorter side, pixels; 0 = crops of height x width
+    long_max: Natural = 864  # largest longer side, with --short-max
+    small_until: Natural = 0  # iterations at the start at some 3/4 of that size
+    image_share: Share = 0.1  # share of image batches, without query passing
+    max_gap: Count = 5  # largest distance delta of the frames of a pair
+    # pairs of frames of a clip | images, single ones
+    train_on: Literal["pairs", "images"] = "pairs"
+    # what a passed query is held to: shared | kept | fresh; off: pairs alone
+    query_passing: Literal["shared", "kept", "fresh", "off"] = "shared"
+    passing_weight: Number = 1.0  # weight of the losses of query passing
+    global_weight: Number = 1.0  # weight of the losses of what the heads say of Q_G; 0 = without
+    target_stride: Literal[1, 2, 4, 8] = 2  # pixels along a cell of the targets of masks
+    token_weight: Number = 1.0  # weight of the token classifier on X6; 0 = without
+    # smallest share of the area that a random crop keeps
+    min_scale: Annotated[float, Range(above=0, most=1)] = 0.6
+    jitter_probability: Share = 0.5  # how often colours are changed, 0 to 1
+    lr: Positive = 1.5e-3  # peak learning rate
+    backbone_lr: Number = 1.0  # factor on the learning rate of the backbone
+    weight_decay: Number = 0.05  # AdamW's, not on norms, biases and queries
+    warmup: Natural = 300  # iterations of linear warm-up
+    cosine_share: Share = 0.5  # share of the run, at its end, in which the rate falls
+    final_lr: Share = 0.01  # learning rate at the end, as a share of the peak
+    max_grad_norm: Positive = 1.0  # largest norm of the gradient
+    freeze_norms: bool = False  # batch norms keep their statistics; no drop path
+    checkpointing: bool = False  # keep fewer activations, compute them again: less memory
+    precision: Literal["fp32", "bf16"] = "fp32"  # fp32 | bf16 (autocast)
+    ema: Share = 0.999  # decay of the moving average of the weights
+    seed: Natural = 0  # seed of weights, clips and augmentation
+    threads: Natural = 0  # CPU threads of the network; 0 = torch's choice
+    processes: Count = 1  # CPU processes that share each batch (GPUs: accelerate launch)
+    workers: Natural = 1  # processes that make clips, each; 0 = the training one does
+    log_every: Count = 50  # iterations between lines of the log
+    save_every: Count = 500  # iterations between checkpoints
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where it trains
+
+    def __post_init__(self):
+        check(self, "training")
+        if self.pairs % self.processes:
+            raise ValueError(
+                f"training: {self.processes} processes cannot share {self.pairs} pairs evenly"
+            )
+        if self.short_max and not 64 <= self.short_min <= self.short_max <= self.long_max:
+            sides = f"{self.short_min} to {self.short_max}, at most {self.long_max}"
+            raise ValueError(
+                f"training: shorter sides of {sides}; they must rise, from at least 64 pixels"
+            )
+
+
+def switches(text: str) -> dict:
+    """ "pooling=avg,bottom_up=off" -> {"pooling": "avg", "bottom_up": False}, fields of a model."""
+    known, found = {field.name: field for field in fields(MobileInstConfig)}, {}
+    for part in filter(None, text.split(",")):
+        name, said, value = part.partition("=")
+        kind = type(known[name].default) if name in known else None
+        if kind is bool and value in ("on", "off"):
+            found[name] = value == "on"
+        elif kind is int and value.isdecimal():
+            found[name] = int(value)
+        elif kind is str and said:
+            found[name] = value
+        else:
+            raise ValueError(
+                f"config: {part!r} is no switch such as pooling=avg, bottom_up=off, num_queries=50"
+            )
+    return found
+
 
 _PAPER = {
     "preset": "topformer-base",
@@ -46,7 +143,14 @@ _PAPER = {
     "precision": "bf16",
 }
 _IMAGES = {**_PAPER, "iterations": 270_000, "lr": 1e-4, "train_on": "images"}
-_VIDEO = {**_PAPER, "iterations": 12_000, "lr": 5e-5, "image_share": 0.0, "short_min": 360, "short_max": 480}
+_VIDEO = {
+    **_PAPER,
+    "iterations": 12_000,
+    "lr": 5e-5,
+    "image_share": 0.0,
+    "short_min": 360,
+    "short_max": 480,
+}
 _VIDEO |= {"warmup": 500, "save_every": 1000}
 
 RECIPES = {
@@ -54,7 +158,8 @@ RECIPES = {
     "coco": {**_IMAGES, "out": "runs/coco", "split": "train"},
     "youtubevis-2019": {**_VIDEO, "out": "runs/youtubevis-2019", "split": "train"},
     "youtubevis-2021": {**_VIDEO, "out": "runs/youtubevis-2021", "split": "train"},
-    # a dozen labelled frames on top of what the shipped weights know (lesson 10: how these values were found)
+    # A dozen labelled frames on top of what the shipped weights know (lesson 10: how these values
+    # were found).
     "finetune": {
         "out": "runs/mine",
         "init": "shapes-tiny",
@@ -75,19 +180,23 @@ RECIPES = {
 
 
 def recipe(name: str, **changes) -> TrainConfig:
-    """The recipe `name` with single fields replaced; another `pairs` scales what depends on it. ValueError: what exists."""
+    """The recipe `name` with single fields replaced; another `pairs` scales what depends on it.
+    ValueError: what exists."""
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
     fields = RECIPES[name] | changes
     if name != "shapes":
         if not fields.get("data"):
-            raise ValueError(f"training: the recipe {name} needs the folder of its data set: --data DIR")
+            raise ValueError(
+                f"training: the recipe {name} needs the folder of its data set: --data DIR"
+            )
         fields = _scaled(RECIPES[name], changes) | changes
     return TrainConfig(**fields)
 
 
 def _scaled(fields: dict, changes: dict) -> dict:
-    """The linear rule (Goyal et al., 2017): k times the batch, k times the rate, a k-th of the steps."""
+    """The linear rule (Goyal et al., 2017): k times the batch, k times the rate, a k-th of the
+    steps."""
     factor = changes.get("pairs", fields["pairs"]) / fields["pairs"]
     if factor <= 0:
         return fields  # TrainConfig says what is wrong with it

@@ -1,10 +1,11 @@
 """What ships with minst: a few clips and images with their ground truth, and weights.
 
-    data_samples/clips/      six clips, one YouTube-VIS folder     sample_names(), load_sample(name) -> Clip
+    data_samples/clips/      six clips, one YouTube-VIS folder     load_sample(name) -> Clip
     data_samples/images/     twelve still images in COCO form
     data_samples/weights/    one folder a model                    weights_folder(name)
 
-In a clone (and an editable install of it) `data_samples` lies beside the package, in an installed wheel inside it.
+In a clone (and an editable install of it) `data_samples` lies beside the package, in an installed
+wheel inside it.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
@@ -27,7 +28,9 @@ def data_folder() -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise FileNotFoundError(f"data_samples is neither at {places[0]} nor at {places[1]}; install minst again")
+    raise FileNotFoundError(
+        f"data_samples is neither at {places[0]} nor at {places[1]}; install minst again"
+    )
 
 
 def sample_names() -> list[str]:
@@ -37,7 +40,7 @@ def sample_names() -> list[str]:
 
 
 def load_sample(name: str) -> Clip:
-    """The shipped clip `name`: iterating gives its frames, (H, W, 3) bytes; labels and masks are its ground truth."""
+    """The shipped clip `name`: its frames, (H, W, 3) bytes; labels and masks are the truth."""
     clips = _clips()
     names = sample_names()
     if name not in names:
@@ -56,7 +59,9 @@ def weights_folder(name: str) -> Path:
     names = weights_names()
     if name not in names:
         shipped = ", ".join(names) or "none"
-        raise FileNotFoundError(f"no weights {name!r}: neither a folder of that name nor shipped (shipped: {shipped})")
+        raise FileNotFoundError(
+            f"no weights {name!r}: neither a folder of that name nor shipped (shipped: {shipped})"
+        )
     return data_folder() / "weights" / name
 
 

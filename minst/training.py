@@ -1,20 +1,23 @@
-"""One plain training loop: image batches and frame pairs, query passing, EMA, exact resume, one process or many.
+"""One plain training loop: image batches and frame pairs, exact resume, one process or many.
 
-    batch(iteration) -> frames (2P, 3, H, W), instances      every second half is t+delta of the first
+    batch(iteration) -> frames (2P, 3, H, W), instances      the second half is t+delta of the first
       -> set losses on all frames  +  query-passing losses from the first half to the second
-      -> AdamW (backbone apart), clipped gradients, warm-up and cosine decay, moving average of the weights
+      -> AdamW (backbone apart), clipped gradients, warm-up and cosine decay
+      -> moving average of the weights, which is what is measured and shipped
 
-Everything random is a function of (seed, iteration) alone: batch, augmentation, drop path. So a checkpoint is weights,
-average, optimiser and one number, and a run killed at any moment goes on to the same weights, bit for bit (on CPU,
-with the same number of threads and processes).
+Everything random is a function of (seed, iteration) alone: batch, augmentation, drop path. So a
+checkpoint is weights, average, optimiser and one number, and a run killed at any moment goes on to
+the same weights, bit for bit (on CPU, with the same number of threads and processes).
 
-`pairs` is the whole batch of one step. Processes share it, and each may compute its share in several parts
-(`accumulate`): losses are divided by the counts of the whole batch, so that the step is the same however it is cut, but
-for batch norms, which see each their own part (all processes' on GPUs: synchronised batch norm), and for drop path.
+`pairs` is the whole batch of one step. Processes share it, and each may compute its share in
+several parts (`accumulate`): losses are divided by the counts of the whole batch, so that the step
+is the same however it is cut, but for batch norms, which see each their own part (all processes' on
+GPUs: synchronised batch norm), and for drop path.
 
-Deviation: the paper starts from a backbone that has learned to classify ImageNet. On shapes nothing is pre-trained, and
-masks were learned long before classes (after 2,900 iterations: IoU 0.74, class accuracy 0.2). So a 1x1 classifier on
-the tokens of X6 is trained along, saying which categories each cell holds, and is thrown away at the end.
+Deviation: the paper starts from a backbone that has learned to classify ImageNet. On shapes nothing
+is pre-trained, and masks were learned long before classes (after 2,900 iterations: IoU 0.74, class
+accuracy 0.2). So a 1x1 classifier on the tokens of X6 is trained along, saying which categories
+each cell holds, and is thrown away at the end.
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -27,7 +30,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -40,128 +43,41 @@ from torch.utils.data import DataLoader
 from torchvision.ops import StochasticDepth
 from tqdm.auto import tqdm
 
-from minst import processes
 from minst.config import MobileInstConfig
 from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining
 from minst.data.coco import open_folder
 from minst.data.shapes import CATEGORIES
+from minst.engine import Engine, spawn
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances, Match, hungarian_match
 from minst.model import Frame, MobileInst
+from minst.recipes import TrainConfig, switches
 from minst.temporal import kept_pairs, query_passing_losses
 from minst.weights import load_backbone_weights
 
-__all__ = ["ClipBatches", "ShapesTraining", "TrainConfig", "learning_rate", "train", "training_losses"]
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Every argument of `minst train`; the help text of an argument is its `help` here."""
-
-    out: str = field(default="runs/shapes-tiny", metadata={"help": "folder of log, checkpoint and weights"})
-    preset: str = field(default="shapes-tiny", metadata={"help": "model preset"})
-    switches: str = field(default="", metadata={"help": "fields of the model to change: pooling=avg,bottom_up=off"})
-    init: str = field(
-        default="", metadata={"help": "weights to start from, and their model (a folder or shipped name)"}
-    )
-    backbone_weights: str = field(default="", metadata={"help": "a public checkpoint of the backbone alone"})
-    data: str = field(default="", metadata={"help": "folder in YouTube-VIS or COCO form; '' = shapes made on the fly"})
-    split: str = field(default="", metadata={"help": "its split: train, valid, ...; '' = the only one, or train"})
-    iterations: int = field(default=15000, metadata={"help": "optimiser steps"})
-    pairs: int = field(
-        default=8, metadata={"help": "pairs of frames a batch (an image batch has twice as many frames)"}
-    )
-    accumulate: int = field(default=1, metadata={"help": "parts in which each process computes its share of a batch"})
-    height: int = field(default=192, metadata={"help": "height of training frames, pixels"})
-    width: int = field(default=256, metadata={"help": "width of training frames, pixels"})
-    short_min: int = field(default=416, metadata={"help": "smallest shorter side, with --short-max"})
-    short_max: int = field(default=0, metadata={"help": "largest shorter side, pixels; 0 = crops of height x width"})
-    long_max: int = field(default=864, metadata={"help": "largest longer side, with --short-max"})
-    small_until: int = field(default=0, metadata={"help": "iterations at the start at some 3/4 of that size"})
-    image_share: float = field(default=0.1, metadata={"help": "share of image batches, without query passing"})
-    max_gap: int = field(default=5, metadata={"help": "largest distance delta of the frames of a pair"})
-    train_on: str = field(default="pairs", metadata={"help": "pairs of frames of a clip | images, single ones"})
-    query_passing: str = field(
-        default="shared", metadata={"help": "what a passed query is held to: shared | kept | fresh; off: pairs alone"}
-    )
-    passing_weight: float = field(default=1.0, metadata={"help": "weight of the losses of query passing"})
-    global_weight: float = field(default=1.0, metadata={"help": "weight of the losses of what the heads say of Q_G; 0 = without"})
-    target_stride: int = field(default=2, metadata={"help": "pixels along a cell of the targets of masks: 1, 2, 4, 8"})
-    token_weight: float = field(default=1.0, metadata={"help": "weight of the token classifier on X6; 0 = without"})
-    min_scale: float = field(default=0.6, metadata={"help": "smallest share of the area that a random crop keeps"})
-    jitter_probability: float = field(default=0.5, metadata={"help": "how often colours are changed, 0 to 1"})
-    lr: float = field(default=1.5e-3, metadata={"help": "peak learning rate"})
-    backbone_lr: float = field(default=1.0, metadata={"help": "factor on the learning rate of the backbone"})
-    weight_decay: float = field(default=0.05, metadata={"help": "AdamW's, not on norms, biases and queries"})
-    warmup: int = field(default=300, metadata={"help": "iterations of linear warm-up"})
-    cosine_share: float = field(default=0.5, metadata={"help": "share of the run, at its end, in which the rate falls"})
-    final_lr: float = field(default=0.01, metadata={"help": "learning rate at the end, as a share of the peak"})
-    max_grad_norm: float = field(default=1.0, metadata={"help": "largest norm of the gradient"})
-    freeze_norms: bool = field(default=False, metadata={"help": "batch norms keep their statistics; no drop path"})
-    checkpointing: bool = field(
-        default=False, metadata={"help": "keep fewer activations, compute them again: less memory"}
-    )
-    precision: str = field(default="fp32", metadata={"help": "fp32 | bf16 (autocast)"})
-    ema: float = field(default=0.999, metadata={"help": "decay of the moving average of the weights"})
-    seed: int = field(default=0, metadata={"help": "seed of weights, clips and augmentation"})
-    threads: int = field(default=0, metadata={"help": "CPU threads of the network; 0 = torch's choice"})
-    processes: int = field(
-        default=1, metadata={"help": "CPU processes that share each batch (GPUs: accelerate launch)"}
-    )
-    workers: int = field(default=1, metadata={"help": "processes that make clips, each; 0 = the training one does"})
-    log_every: int = field(default=50, metadata={"help": "iterations between lines of the log"})
-    save_every: int = field(default=500, metadata={"help": "iterations between checkpoints"})
-    device: str = field(default="auto", metadata={"help": "auto | cpu | cuda"})
-
-    def __post_init__(self):
-        for name in ("iterations", "pairs", "accumulate", "processes", "max_gap", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"training: {name} is {getattr(self, name)}; it must be at least 1")
-        if self.pairs % self.processes:
-            raise ValueError(f"training: {self.processes} processes cannot share {self.pairs} pairs evenly")
-        choices = {
-            "train_on": ("pairs", "images"),
-            "query_passing": ("shared", "kept", "fresh", "off"),
-            "target_stride": (1, 2, 4, 8),
-            "precision": ("fp32", "bf16"),
-            "device": ("auto", "cpu", "cuda"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"training: {name} is {getattr(self, name)!r}; choose one of {', '.join(map(str, allowed))}")
-        if self.short_max and not 64 <= self.short_min <= self.short_max <= self.long_max:
-            sides = f"{self.short_min} to {self.short_max}, at most {self.long_max}"
-            raise ValueError(f"training: shorter sides of {sides}; they must rise, from at least 64 pixels")
-        if min(self.height, self.width) < 64:
-            raise ValueError(f"training: frames of {self.height} x {self.width}; at least 64 x 64")
-
-
-def switches(text: str) -> dict:
-    """"pooling=avg,bottom_up=off" -> {"pooling": "avg", "bottom_up": False}: fields as a command line has them."""
-    known, found = {field.name: field for field in fields(MobileInstConfig)}, {}
-    for part in filter(None, text.split(",")):
-        name, said, value = part.partition("=")
-        kind = type(known[name].default) if name in known else None
-        if kind is bool and value in ("on", "off"):
-            found[name] = value == "on"
-        elif kind is int and value.isdecimal():
-            found[name] = int(value)
-        elif kind is str and said:
-            found[name] = value
-        else:
-            raise ValueError(f"config: {part!r} is no switch such as pooling=avg, bottom_up=off or num_queries=50")
-    return found
+__all__ = [
+    "ClipBatches",
+    "ShapesTraining",
+    "TrainConfig",
+    "learning_rate",
+    "train",
+    "training_losses",
+]
 
 
 def learning_rate(iteration: int, config: TrainConfig) -> float:
-    """The share of the peak: linear warm-up, then constant, then a cosine down to `final_lr` in the last `cosine_share`.
+    """The share of the peak: linear warm-up, then constant, then a cosine down to `final_lr` in the
+    last `cosine_share`.
 
-    While it is constant, a run does not depend on where it will end: `iterations` may still be changed.
+    While it is constant, a run does not depend on where it will end: `iterations` may still be
+    changed.
     """
     warm = min(1.0, (iteration + 1) / max(1, config.warmup))
     start = (1 - config.cosine_share) * config.iterations
     done = max(0.0, iteration - start) / max(1.0, config.iterations - start)
-    return warm * (config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return warm * (
+        config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    )
 
 
 def training_losses(
@@ -171,10 +87,12 @@ def training_losses(
     token_classifier: nn.Module | None = None,
     counts: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    """All losses of one batch (frames as floats in [0, 1]), unweighted, by name: those of `set_losses`, the same of Q_G
-    ("global_cls", …), those of query passing ("pass_dice", "pass_pixel") and "token".
+    """All losses of one batch (frames as floats in [0, 1]), unweighted, by name: those of
+    `set_losses`, the same of Q_G ("global_cls", …), those of query passing ("pass_dice",
+    "pass_pixel") and "token".
 
-    counts: what losses are divided by, (instances, instances that a passed query is held to); None = those of `batch`.
+    counts: what losses are divided by, (instances, instances that a passed query is held to); None
+    = those of `batch`.
     """
     frames, instances, is_pairs, padding = batch
     seen, passed_on = counts or [max(1.0, n) for n in instance_counts([batch], config)]
@@ -182,7 +100,9 @@ def training_losses(
     out = model.decode(frame)
     losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen)
     if config.global_weight:
-        losses |= _prefixed("global", global_losses(model, frame, out.global_queries, instances, matches, seen))
+        losses |= _prefixed(
+            "global", global_losses(model, frame, out.global_queries, instances, matches, seen)
+        )
     if is_pairs and config.query_passing != "off":
         half = len(frames) // 2  # the first half are the frames t, the second the frames t+delta
         later = frame.select(slice(half, None))
@@ -206,32 +126,49 @@ def global_losses(
     matches: Sequence[Match],
     num_instances: float,
 ) -> dict[str, Tensor]:
-    """The same losses of what the heads say of Q_G already, which is to answer for the same instances."""
+    """The same losses of what the heads say of Q_G already, which is to answer for the same
+    instances."""
     said = model.instance_decoder.predict(global_queries)
     return set_losses(
-        said.class_logits, said.objectness, frame.masks(said.kernels), instances, num_instances, matches
+        said.class_logits,
+        said.objectness,
+        frame.masks(said.kernels),
+        instances,
+        num_instances,
+        matches,
     )[0]
 
 
-def _passed_matches(config: TrainConfig, class_logits: Tensor, passed: Tensor, matches: list, instances: list) -> list:
-    """Which instance of frame t+delta each passed query is held to, pair by pair (see minst/temporal.py)."""
+def _passed_matches(
+    config: TrainConfig, class_logits: Tensor, passed: Tensor, matches: list, instances: list
+) -> list:
+    """Which instance of frame t+delta each passed query is held to, pair by pair (see
+    minst/temporal.py)."""
     half = len(passed)
     if config.query_passing == "shared":
         return matches[half:]
     if config.query_passing == "fresh":
         return hungarian_match(class_logits, passed, instances[half:])
-    return [kept_pairs(*of) for of in zip(matches[:half], instances[:half], instances[half:], strict=True)]
+    return [
+        kept_pairs(*of)
+        for of in zip(matches[:half], instances[:half], instances[half:], strict=True)
+    ]
 
 
 def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float, float]:
-    """Instances in all frames of a batch cut into `parts`, and those that a passed query is held to."""
+    """Instances in all frames of a batch cut into `parts`, and those that a passed query is held
+    to."""
     seen = sum(len(target.labels) for part in parts for target in part.instances)
     passed_on = 0
     for part in parts:
         half = len(part.instances) // 2 if part.is_pairs else 0
         for now, later in zip(part.instances[:half], part.instances[half:]):
             # "kept" leaves out what frame t does not show
-            kept = torch.isin(later.ids, now.ids) if config.query_passing == "kept" else torch.ones_like(later.ids)
+            kept = (
+                torch.isin(later.ids, now.ids)
+                if config.query_passing == "kept"
+                else torch.ones_like(later.ids)
+            )
             passed_on += int(kept.sum())
     return float(seen), float(passed_on)
 
@@ -239,18 +176,24 @@ def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float,
 def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
     """Which categories does the cell of a token hold? BCE, summed over classes, mean over tokens.
 
-    logits (B, K, h, w) of X6. Target of a class: 1 when its instances cover half of the cell, less in proportion.
+    logits (B, K, h, w) of X6. Target of a class: 1 when its instances cover half of the cell, less
+    in proportion.
     """
     targets = torch.zeros_like(logits, dtype=torch.float32)
     for target, (labels, masks, _) in zip(targets, instances):
-        cover = F.adaptive_avg_pool2d(masks.float()[None], logits.shape[-2:])[0] if len(labels) else masks  # (m, h, w)
+        cover = (
+            F.adaptive_avg_pool2d(masks.float()[None], logits.shape[-2:])[0]
+            if len(labels)
+            else masks
+        )  # (m, h, w)
         for label, cells in zip(labels.tolist(), cover):
             target[label] = torch.maximum(target[label], (2 * cells).clamp(max=1))
     return F.binary_cross_entropy_with_logits(logits.float(), targets) * logits.shape[1]
 
 
 def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
-    """2 L_cls + 2 L_mask + L_obj, and the mask losses of query passing and of Q_G with the same weights."""
+    """2 L_cls + 2 L_mask + L_obj, and the mask losses of query passing and of Q_G with the same
+    weights."""
     weights = {**LOSS_WEIGHTS, "token": config.token_weight}
     for name, weight in LOSS_WEIGHTS.items():
         weights[f"pass_{name}"] = config.passing_weight * weight
@@ -259,59 +202,70 @@ def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
 
 
 def train(
-    config: TrainConfig, resume: bool = True, clips: Callable | None = None, model: MobileInst | None = None
+    config: TrainConfig,
+    resume: bool = True,
+    clips: Callable | None = None,
+    model: MobileInst | None = None,
 ) -> Path:
-    """Train, and write into `config.out`: log.jsonl, checkpoint.pt, and the averaged weights in weights/.
+    """Train, and write into `config.out`: log.jsonl, checkpoint.pt, averaged weights in weights/.
 
-    With `resume` a run that was interrupted goes on from its last checkpoint; without, it starts anew.
-    clips, model: in the place of those that the config names; what `ClipBatches` takes, and a model to be changed.
-    Raises FloatingPointError when a loss is not finite (iteration, which losses), ValueError when the folder holds
-    a run of another config, what the readers raise for `config.data`. Returns the folder of the weights.
+    With `resume` a run that was interrupted goes on from its last checkpoint; without, it starts
+    anew. clips, model: in the place of those that the config names; what `ClipBatches` takes, and a
+    model to be changed. Raises FloatingPointError when a loss is not finite (iteration, which
+    losses), ValueError when the folder holds a run of another config, what the readers raise for
+    `config.data`. Returns the folder of the weights.
     """
     if config.processes == 1:
         _run(config, resume, clips, model)
     else:
-        processes.spawn(_run, config.processes, config, resume, clips, model)
+        spawn(_run, config.processes, config, resume, clips, model)
     return Path(config.out) / "weights"
 
 
-def _run(config: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None) -> None:
+def _run(
+    config: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None
+) -> None:
     """The loop of one process; rank 0 writes."""
-    engine, out = processes.join(config.device, config.precision), Path(config.out)
+    engine, out = Engine(config.device, config.precision), Path(config.out)
     clips = clips or _clips(config)
     batches = ClipBatches(config, clips, engine.rank, engine.processes)
     out.mkdir(parents=True, exist_ok=True)
     if config.threads:
         torch.set_num_threads(config.threads)
-    state = _start(config, engine, getattr(clips, "categories", CATEGORIES), model)
+    state = start(config, engine, getattr(clips, "categories", CATEGORIES), model)
     if not resume and not engine.rank:
-        (out / "checkpoint.pt").unlink(missing_ok=True)  # or a new run, killed early, would go on from the old one
+        # Or a new run, killed early, would go on from the old one.
+        (out / "checkpoint.pt").unlink(missing_ok=True)
     first = _resume(state, out, config) if resume else 0
     engine.wait()  # all have read what rank 0 is about to overwrite
-    loader = iter(DataLoader(
+    loader = DataLoader(
         batches,
         batch_size=None,
         sampler=range(first * config.accumulate, len(batches)),
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
         pin_memory=engine.device.type == "cuda",
-    ))  # fmt: skip
-    log = _Log(out, first, config) if not engine.rank else None
+    )
+    parts = iter(loader)
+    log = _Log(out, first, config, engine)
     for iteration in range(first, config.iterations):
-        losses = _step(state, _next(loader, config.accumulate), iteration, config)
-        _report(log, engine, iteration + 1, losses, config)
-        if not engine.rank and ((iteration + 1) % config.save_every == 0 or iteration + 1 == config.iterations):
-            _save(state, out, iteration + 1)
+        losses = step(state, _next(parts, config.accumulate), iteration, config)
+        done = iteration + 1
+        log.line(done, losses)
+        if not engine.rank and (done % config.save_every == 0 or done == config.iterations):
+            _save(state, out, done)
     engine.wait()
 
 
-def _next(loader: Iterator[Batch], count: int) -> list[Batch]:
-    """The next parts of a batch. ValueError names the file at fault, whichever process has read it."""
+def _next(parts: Iterator[Batch], count: int) -> list[Batch]:
+    """The next parts of a batch. ValueError names the file at fault, whichever process read it."""
     try:
-        return [next(loader) for _ in range(count)]
+        return [next(parts) for _ in range(count)]
     except ValueError as error:
-        said = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")  # a worker sends its traceback along
-        raise ValueError(f"{said}; `minst data check` finds all such; what was trained is kept") from None
+        # A worker sends its traceback along.
+        said = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        hint = "`minst data check` finds all such; what was trained is kept"
+        raise ValueError(f"{said}; {hint}") from None
 
 
 def _clips(config: TrainConfig) -> Callable:
@@ -320,63 +274,71 @@ def _clips(config: TrainConfig) -> Callable:
     return FolderClips(open_folder(config.data, config.split or None), config.seed)
 
 
-def _report(log: _Log | None, engine: processes.Alone, iteration: int, losses: dict[str, Tensor], config) -> None:
-    """A line of the log holds the mean over all processes, so that all must take part in it."""
-    due = iteration % config.log_every == 0 or iteration == config.iterations
-    means = engine.total(torch.stack(list(losses.values()))) / engine.processes if due else None
-    if log:
-        log.line(iteration, dict(zip(losses, means.tolist())) if due else None)
-
-
 class _Log:
-    """log.jsonl, one line every `log_every` iterations, and the progress bar."""
+    """log.jsonl, one line every `log_every` iterations, and the progress bar; rank 0 writes."""
 
-    def __init__(self, out: Path, first: int, config: TrainConfig):
+    def __init__(self, out: Path, first: int, config: TrainConfig, engine: Engine):
+        self.first, self.config, self.engine = first, config, engine
+        self.started = time.perf_counter()
+        if engine.rank:
+            return
         (out / "train.tmp").write_text(json.dumps(asdict(config), indent=1) + "\n")
-        os.replace(out / "train.tmp", out / "train.json")  # a kill in between must not cost the run
-        self.file = open(out / "log.jsonl", "a" if first else "w")
-        self.first, self.config, self.started = first, config, time.perf_counter()
-        self.progress = tqdm(total=config.iterations, initial=first, desc="training", mininterval=5.0)
+        os.replace(out / "train.tmp", out / "train.json")  # a kill in between costs nothing
+        self.path = out / "log.jsonl"
+        if not first:
+            self.path.write_text("")
+        total = config.iterations
+        self.progress = tqdm(total=total, initial=first, desc="training", mininterval=5.0)
 
-    def line(self, iteration: int, losses: dict[str, float] | None) -> None:
+    def line(self, iteration: int, losses: dict[str, Tensor]) -> None:
+        """A line holds the mean over all processes, so that all must take part in it."""
+        means = None
+        if iteration % self.config.log_every == 0 or iteration == self.config.iterations:
+            means = self.engine.total(torch.stack(list(losses.values()))) / self.engine.processes
+        if self.engine.rank:
+            return
         self.progress.update()
-        if losses is None:
+        if means is None:
             return
         seconds = (time.perf_counter() - self.started) / (iteration - self.first)
-        line = {"iteration": iteration, **{k: round(v, 5) for k, v in losses.items()}}
-        line["seconds_per_iteration"] = round(seconds, 4)
+        line = {name: round(value, 5) for name, value in zip(losses, means.tolist())}
+        line = {"iteration": iteration, **line, "seconds_per_iteration": round(seconds, 4)}
         if torch.cuda.is_available():
             line["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
-        print(json.dumps(line), file=self.file, flush=True)
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
         self.progress.set_postfix(loss=f"{line['loss']:.3f}")
 
 
-class _Learner(nn.Module):
+class Learner(nn.Module):
     """Model, token classifier and losses as one module, which is what several processes wrap."""
 
     def __init__(self, model: MobileInst, config: TrainConfig):
         super().__init__()
         self.model, self.config, self.tokens = model, config, None
         if config.token_weight:
-            self.tokens = nn.Conv2d(model.backbone.out_channels[-1], model.config.num_classes, 1)
-            nn.init.zeros_(self.tokens.weight)  # X6 may be large; start from "rarely anything here"
+            channels, classes = model.backbone.out_channels[-1], model.config.num_classes
+            self.tokens = nn.Conv2d(channels, classes, 1)
+            # X6 may be large; start from "rarely anything here".
+            nn.init.zeros_(self.tokens.weight)
             nn.init.constant_(self.tokens.bias, -3.0)
 
     def forward(self, batch: Batch, counts: Sequence[float]) -> dict[str, Tensor]:
+        """`training_losses` of a batch."""
         return training_losses(self.model, batch, self.config, self.tokens, counts)
 
 
-class _State:
-    """What a run carries from iteration to iteration."""
+class State:
+    """What a run carries from iteration to iteration; `parts` are what a checkpoint holds."""
 
-    def __init__(self, model: MobileInst, config: TrainConfig, engine: processes.Alone | None = None):
-        self.engine = engine or processes.Alone("cpu")
-        model = model.to(self.engine.device)
-        self.learner = _Learner(model, config).to(self.engine.device).train()
-        self.model, self.tokens = model, self.learner.tokens
+    def __init__(self, model: MobileInst, config: TrainConfig, engine: Engine | None = None):
+        self.engine = engine or Engine("cpu")
+        self.model = model.to(self.engine.device)
+        self.learner = Learner(model, config).to(self.engine.device).train()
         if config.freeze_norms:
             freeze_norms(model)
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+        ema = get_ema_multi_avg_fn(config.ema)
+        self.average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
         if config.checkpointing:
             checkpoint_blocks(model)
         self.parameters = list(self.learner.parameters())
@@ -384,28 +346,20 @@ class _State:
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.wrapped = self.engine.prepare(self.learner)
-
-    def state_dict(self) -> dict:
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: dict) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-    def _parts(self) -> dict:
-        parts = {"model": self.model, "average": self.average, "optimizer": self.optimizer}
-        return {**parts, "tokens": self.tokens} if self.tokens else parts
+        self.parts = {"model": model, "average": self.average, "optimizer": self.optimizer}
+        if self.learner.tokens:
+            self.parts["tokens"] = self.learner.tokens
 
 
 def freeze_norms(model: nn.Module) -> None:
-    """Batch norms use the statistics they have and drop path is off: for small batches, and to compare processes."""
+    """Batch norms use the statistics they have, without drop path: for few frames, and in tests."""
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm2d, StochasticDepth)):
             module.eval()
 
 
 def checkpoint_blocks(model: MobileInst) -> None:
-    """Keep the input of every block of the backbone and of the mask decoder, and compute the rest again when needed.
+    """Keep the input of every block of backbone and mask decoder, compute the rest again if needed.
 
     Gradients are the same. Batch norms learn their statistics in the first pass alone.
     """
@@ -414,23 +368,31 @@ def checkpoint_blocks(model: MobileInst) -> None:
         def forward(*inputs, block=block, inner=block.forward):
             if not torch.is_grad_enabled():
                 return inner(*inputs)
-            norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]  # now: several GPUs synchronise them
-            twice = lambda: (contextlib.nullcontext(), _without_momentum(norms))  # noqa: E731 - first pass, second pass
-            return checkpoint(inner, *inputs, use_reentrant=False, context_fn=twice)
+            # Looked for now, since several GPUs put synchronised ones in their place.
+            norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+
+            def contexts():  # of the first pass and of the second
+                return contextlib.nullcontext(), _without_momentum(norms)
+
+            return checkpoint(inner, *inputs, use_reentrant=False, context_fn=contexts)
 
         block.forward = forward
 
 
 def _blocks(module: nn.Module) -> list[nn.Module]:
-    """The outermost modules that are no mere rows of modules.
+    """The outermost modules with parameters that are no mere rows of modules.
 
-    A row with an activation of its own is a block: an activation in place changes what the part before it has put out.
+    A row with an activation of its own is a block: an activation in place changes what the part
+    before it has put out.
     """
     found = []
     for child in module.children():
         row = isinstance(child, nn.ModuleList)
-        row = row or (isinstance(child, nn.Sequential) and all(_learns(part) for part in child))
-        found += _blocks(child) if row else [child] if _learns(child) else []
+        row = row or (isinstance(child, nn.Sequential) and all(map(_learns, child)))
+        if row:
+            found += _blocks(child)
+        elif _learns(child):
+            found.append(child)
     return found
 
 
@@ -450,35 +412,37 @@ def _without_momentum(norms: Sequence[_BatchNorm]):
             norm.momentum = momentum
 
 
-def _start(
+def start(
     config: TrainConfig,
-    engine: processes.Alone | None = None,
+    engine: Engine | None = None,
     categories: Sequence[str] = CATEGORIES,
     model: MobileInst | None = None,
-) -> _State:
+) -> State:
+    """The state before the first step; model: in the place of the one that the config names."""
     torch.manual_seed(config.seed)
     model = model or initial_model(config, categories)
     # channels_last makes CPU training about 1.7 times as fast
-    return _State(model.to(memory_format=torch.channels_last), config, engine)
+    return State(model.to(memory_format=torch.channels_last), config, engine)
 
 
 def initial_model(config: TrainConfig, categories: Sequence[str] = CATEGORIES) -> MobileInst:
-    """The model that a config starts from; random weights are those of torch's generator as it stands."""
+    """What a config starts from; random weights are those of torch's generator as it stands."""
     if config.init:
         model = MobileInst.from_pretrained(config.init, categories)
     else:
         named = {"class_names": tuple(categories), "num_classes": len(categories)}
-        model = MobileInst(MobileInstConfig.preset(config.preset, **named | switches(config.switches)))
+        changes = named | switches(config.switches)
+        model = MobileInst(MobileInstConfig.preset(config.preset, **changes))
     if config.backbone_weights:
         load_backbone_weights(model.backbone, config.backbone_weights)
     return model
 
 
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """Backbone and the rest, each with and without weight decay (none on vectors: norms, biases; nor on queries)."""
-    groups: dict[tuple[bool, bool], list] = {}
+    """Backbone and the rest, each with weight decay and, for vectors and queries, without."""
+    groups: dict[tuple[float, float], list] = {}
     for name, parameter in model.named_parameters():
-        plain = parameter.ndim < 2 or name.endswith("queries")
+        plain = parameter.ndim < 2 or name.endswith("queries")  # norms, biases
         groups.setdefault((".backbone." in name, plain), []).append(parameter)
     return [
         {
@@ -490,10 +454,14 @@ def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     ]
 
 
-def _step(state: _State, parts: list[Batch], iteration: int, config: TrainConfig) -> dict[str, Tensor]:
-    """One step of the optimiser on a batch, which this process sees its own `parts` of; its mean losses."""
+def step(
+    state: State, parts: list[Batch], iteration: int, config: TrainConfig
+) -> dict[str, Tensor]:
+    """One step of the optimiser on a batch, of which this process has its own `parts`; its
+    losses."""
     engine = state.engine
-    # What drop path draws is a function of the iteration, so that resume is exact, and of the process.
+    # What drop path draws is a function of the iteration, so that resume is exact, and of the
+    # process.
     torch.manual_seed(config.seed * 1_000_003 + iteration + 7_919 * engine.rank)
     for group, base in zip(state.optimizer.param_groups, state.base_rates):
         group["lr"] = base * learning_rate(iteration, config)
@@ -507,11 +475,12 @@ def _step(state: _State, parts: list[Batch], iteration: int, config: TrainConfig
         last = number == len(parts)
         with contextlib.nullcontext() if last else engine.no_sync(state.wrapped):
             losses = _losses(state, part, counts, iteration, config)
-            engine.backward(losses["loss"] / len(parts))
+            (losses["loss"] / len(parts)).backward()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0) + value.detach() / len(parts)
     # A gradient that is not finite must not reach the weights and, through them, a checkpoint.
-    if not torch.isfinite(nn.utils.clip_grad_norm_(state.parameters, config.max_grad_norm)):
+    norm = nn.utils.clip_grad_norm_(state.parameters, config.max_grad_norm)
+    if not torch.isfinite(norm):
         raise _not_finite(iteration, "gradient")
     state.optimizer.step()
     # What is measured and shipped is the moving average of the weights.
@@ -519,7 +488,9 @@ def _step(state: _State, parts: list[Batch], iteration: int, config: TrainConfig
     return sums
 
 
-def _losses(state: _State, part: Batch, counts: Sequence[float], iteration: int, config) -> dict[str, Tensor]:
+def _losses(
+    state: State, part: Batch, counts: Sequence[float], iteration: int, config: TrainConfig
+) -> dict[str, Tensor]:
     """The weighted "loss" first, then its terms; FloatingPointError when it is not finite."""
     try:
         with state.engine.autocast():
@@ -528,14 +499,17 @@ def _losses(state: _State, part: Batch, counts: Sequence[float], iteration: int,
         raise _not_finite(iteration, str(error)) from None
     loss = weighted_sum(losses, config)
     if not torch.isfinite(loss):
-        raise _not_finite(iteration, ", ".join(name for name, value in losses.items() if not torch.isfinite(value)))
+        wrong = [name for name, value in losses.items() if not torch.isfinite(value)]
+        raise _not_finite(iteration, ", ".join(wrong))
     return {"loss": loss, **losses}
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    frames = batch.frames.to(device, non_blocking=True).float().div(255).contiguous(memory_format=torch.channels_last)
+    frames = batch.frames.to(device, non_blocking=True).float().div(255)
+    frames = frames.contiguous(memory_format=torch.channels_last)
     instances = [Instances(*(x.to(device) for x in target)) for target in batch.instances]
-    return Batch(frames, instances, batch.is_pairs, None if batch.padding is None else batch.padding.to(device))
+    padding = None if batch.padding is None else batch.padding.to(device)
+    return Batch(frames, instances, batch.is_pairs, padding)
 
 
 def _not_finite(iteration: int, what: str) -> FloatingPointError:
@@ -545,50 +519,43 @@ def _not_finite(iteration: int, what: str) -> FloatingPointError:
     )
 
 
-def _save(state: _State, out: Path, iteration: int) -> None:
-    """Averaged weights and checkpoint, which is moved into place, so that a kill never leaves half of one."""
-    torch.save({"iteration": iteration, **state.state_dict()}, out / "checkpoint.tmp")
+def _save(state: State, out: Path, iteration: int) -> None:
+    """Averaged weights and checkpoint, moved into place, so that a kill never leaves half of
+    one."""
+    parts = {name: part.state_dict() for name, part in state.parts.items()}
+    torch.save({"iteration": iteration, **parts}, out / "checkpoint.tmp")
     state.average.module.save_pretrained(out / "weights")
-    # last: a run killed before this line writes its weights again, one killed after it has them
+    # Last: a run killed before this line writes its weights again, one killed after it has them.
     os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
 
 
-# what may change between the parts of one run: the machine, on which weights depend by rounding and batch norms alone
-_FREE_FIELDS = {
-    "out",
-    "workers",
-    "log_every",
-    "save_every",
-    "threads",
-    "device",
-    "processes",
-    "accumulate",
-    "checkpointing",
-}
+# What may change between the parts of one run: the machine, on which weights depend by rounding and
+# batch norms alone.
+FREE_FIELDS = ("out", "workers", "log_every", "save_every", "threads", "device")
+FREE_FIELDS += ("processes", "accumulate", "checkpointing")
 
 
-def _resume(state: _State, out: Path, config: TrainConfig) -> int:
-    """Load the last checkpoint, cut the log back to it, return the iteration to go on with (0 = nothing there)."""
+def _resume(state: State, out: Path, config: TrainConfig) -> int:
+    """Load the last checkpoint, cut the log back to it; the iteration to go on with (0: none)."""
     if not (out / "checkpoint.pt").is_file():
         return 0
-    before = json.loads((out / "train.json").read_text())
+    before, now = json.loads((out / "train.json").read_text()), asdict(config)
     checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, map_location="cpu")
-    free = _FREE_FIELDS | _free_length(before, config, checkpoint["iteration"])
-    changed = [k for k, v in asdict(config).items() if k not in free and before.get(k) != v]
+    done = checkpoint["iteration"]
+    free = set(FREE_FIELDS)
+    # The length may change as long as neither the old nor the new schedule has begun to decay.
+    # (An earlier release had another name for this share, and other fields that differ.)
+    shares = [(run.get("cosine_share", 1), run["iterations"]) for run in (before, now)]
+    if all(done <= (1 - share) * iterations for share, iterations in shares):
+        free |= {"iterations", "cosine_share"}
+    changed = [name for name in now if name not in free and before.get(name) != now[name]]
     if changed:
-        raise ValueError(
-            f"{out} holds a run with another {', '.join(changed)}; choose another --out, or --restart to overwrite it"
-        )
-    state.load_state_dict(checkpoint)
-    lines = (out / "log.jsonl").read_text().splitlines() if (out / "log.jsonl").is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= checkpoint["iteration"]]
-    (out / "log.jsonl").write_text("".join(line + "\n" for line in kept))
-    return checkpoint["iteration"]
-
-
-def _free_length(before: dict, config: TrainConfig, iteration: int) -> set[str]:
-    """`iterations` may change as long as neither the old nor the new schedule has begun to decay."""
-    if "cosine_share" not in before:  # of an earlier release
-        return set()
-    begin = min((1 - run["cosine_share"]) * run["iterations"] for run in (before, asdict(config)))
-    return {"iterations", "cosine_share"} if iteration <= begin else set()
+        hint = "choose another --out, or --restart to overwrite it"
+        raise ValueError(f"{out} holds a run with another {', '.join(changed)}; {hint}")
+    for name, part in state.parts.items():
+        part.load_state_dict(checkpoint[name])
+    log = out / "log.jsonl"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= done]
+    log.write_text("".join(line + "\n" for line in kept))
+    return done

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 
 import minst
+from minst import cli
 from minst.cli import build_parser, main
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
+from minst.options import comments
 from minst.samples import weights_names
 from minst.visualize.recording import Settings
 
@@ -78,13 +80,16 @@ def call_of(monkeypatch, module, function, answer=None):
 # ---------------------------------------------------------------------------- starting, help, wrong arguments
 
 
-def test_python_m_minst_helps_within_half_a_second():
+@pytest.mark.parametrize("command", ["", "train", "bench mobile"])
+def test_python_m_minst_helps_within_half_a_second(command):
     before = os.times()
-    done = subprocess.run([sys.executable, "-m", "minst", "--help"], capture_output=True, text=True, check=False)
+    argv = [sys.executable, "-m", "minst", *command.split(), "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     after = os.times()
     assert done.returncode == 0 and done.stderr == ""
-    for command in ("demo", "track", "eval", "train", "data", "env", "summary", "bench"):
-        assert f"\n    {command} " in done.stdout
+    if not command:
+        for name in ("demo", "track", "eval", "train", "data", "env", "summary", "bench"):
+            assert f"\n    {name} " in done.stdout
     # processor time: what the clock shows depends on who else is at work
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
 
@@ -93,10 +98,7 @@ def test_version():
     assert run("--version") == (0, f"minst {minst.__version__}\n", "")
 
 
-COMMANDS = ["demo", "track", "eval", "train", "env", "summary", "data shapes", "bench latency", "bench data"]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_every_command_has_help(command):
     status, out, err = run(*command.split(), "--help")
     assert status == 0 and err == "" and out.startswith(f"usage: minst {command} [-h]")
@@ -136,13 +138,13 @@ def test_bad_input_is_refused_in_one_line(tmp_path, weights, frames):
     assert_refused("track", frames, "--weights", "no-such", "--out", tmp_path / "o", word="no-such")
     assert_refused("track", frames, "--weights", tmp_path / "empty", "--out", tmp_path / "o", word="config.json")
     assert_refused("track", frames, "--weights", weights, "--out", tmp_path / "text.mp4", word="text.mp4")
-    assert_refused("track", frames, "--weights", weights, "--reuse-interval", 0, word="reuse_interval is 0")
+    assert_refused("track", frames, "--weights", weights, "--reuse-interval", 0, word="must be at least 1")
     assert_refused("track", frames, "--weights", weights, "--score-threshold", 1.5, word="1.5")
     assert_refused("summary", "--preset", "shapes-tiny", "--size", "32x32", word="64 x 64")
     assert_refused("data", "shapes", "--out", tmp_path, "--videos", "1", word="empty")
     assert_refused("data", "shapes", "--out", tmp_path / "o2", "--speed", "9", word="speed")
     assert_refused_after_progress(run("data", "shapes", "--out", tmp_path / "o2", "--seed", "-1"), "seed")
-    assert_refused("train", "--out", tmp_path / "r", "--iterations", "0", word="iterations")
+    assert_refused("train", "--out", tmp_path / "r", "--iterations", "0", word="--iterations")
     assert_refused("train", "--out", tmp_path / "r", "--preset", "huge", word="huge")
     assert not (tmp_path / "o" / "results.json").exists()
 
@@ -164,17 +166,17 @@ def test_errors_of_a_command_become_a_status_and_one_line(monkeypatch, error, st
     def fail(**_):
         raise error
 
-    fake = types.ModuleType("minst.demo")
+    fake = types.ModuleType("minst.predict")
     fake.run_demo = fail
-    monkeypatch.setitem(sys.modules, "minst.demo", fake)
+    monkeypatch.setitem(sys.modules, "minst.predict", fake)
     assert_refused("demo", status=status, word=word)
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
     """A fault of ours must not look like a fault of the user's."""
-    fake = types.ModuleType("minst.demo")
+    fake = types.ModuleType("minst.predict")
     fake.run_demo = lambda **_: {}["gone"]
-    monkeypatch.setitem(sys.modules, "minst.demo", fake)
+    monkeypatch.setitem(sys.modules, "minst.predict", fake)
     with pytest.raises(KeyError):
         main(["demo"])
 
@@ -182,7 +184,7 @@ def test_other_errors_keep_their_traceback(monkeypatch):
 def test_a_closed_pipe_is_no_error():
     code = """
 import sys, types
-sys.modules["minst.demo"] = demo = types.ModuleType("minst.demo")
+sys.modules["minst.predict"] = demo = types.ModuleType("minst.predict")
 demo.run_demo = lambda **_: print("x" * 1_000_000)
 from minst.cli import main
 sys.exit(main(["demo"]))
@@ -196,7 +198,7 @@ sys.exit(main(["demo"]))
 
 
 def test_demo_passes_its_arguments_on(monkeypatch):
-    calls = call_of(monkeypatch, "minst.demo", "run_demo")
+    calls = call_of(monkeypatch, "minst.predict", "run_demo")
     assert run("demo")[0] == 0
     assert run("demo", "--sample", "twins", "--out", "d", "--reuse-interval", "6")[0] == 0
     assert calls == [
@@ -213,14 +215,14 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
         "identity": {"swaps": 3, "HOTA": float("nan"), "note": "install trackeval"},
         "weights": "w",
     }
-    from minst.evaluation.run import write_figures
+    from minst.predict import write_figures
 
-    calls = call_of(monkeypatch, "minst.evaluation.run", "evaluate_folder", figures)
-    sys.modules["minst.evaluation.run"].write_figures = write_figures
+    calls = call_of(monkeypatch, "minst.predict", "evaluate_folder", figures)
+    sys.modules["minst.predict"].write_figures = write_figures
     argv = ["eval", "DIR", "--weights", "w", "--reuse-interval", 6, "--association", "cosine", "--videos", 2]
     status, out, _ = run(*argv, "--json", tmp_path / "out.json")
     assert status == 0
-    assert calls == [(("DIR",), {"weights": "w", "reuse_interval": 6, "association": "cosine", "videos": 2})]
+    assert calls == [(("DIR", "w", 6, "cosine", 2, None, None), {})]
     assert [line.split() for line in out.splitlines()[:-1]] == [
         ["AP", "0.5123"],
         ["consistency", "retention", "1", "0.95"],
@@ -269,12 +271,12 @@ def test_bench_passes_its_arguments_on(monkeypatch):
 def test_functions_take_what_commands_pass():
     from inspect import signature
 
-    from minst import demo
-    from minst.evaluation import run as evaluation
+    from minst import predict
     from minst.mobile import benchmark
 
-    signature(demo.run_demo).bind(out="d", sample=None, reuse_interval=3)
-    signature(evaluation.evaluate_folder).bind("DIR", weights="w", reuse_interval=3, association="mask", videos=None)
+    signature(predict.run_demo).bind(out="d", sample=None, reuse_interval=3)
+    names = ["folder", "weights", "reuse_interval", "association", "videos", "split", "annotations"]
+    assert list(signature(predict.evaluate_folder).parameters) == names
     signature(benchmark.bench_latency).bind(
         preset=None, weights="w", size=(64, 64), threads=1, frames=2, json_path=None
     )
@@ -289,9 +291,10 @@ def test_train_has_an_argument_for_every_field(monkeypatch):
     _, text, _ = run("train", "--help")
     text = " ".join(text.split())
     fields = dataclasses.fields(training.TrainConfig)
+    said = comments(training.TrainConfig)
     for field in fields:
-        said = " ".join(field.metadata["help"].split())
-        assert f"--{field.name.replace('_', '-')} " in text and f"{said} (default: {field.default})" in text
+        usual = "" if field.default is False or field.default == "" else f" (default: {field.default})"
+        assert f"--{field.name.replace('_', '-')}" in text and f"{said[field.name]}{usual}" in text and said[field.name]
     # another value for every field, of its own type, arrives
     wanted = {f.name: _other(f) for f in fields}
     argv = [part for name, value in wanted.items() for part in _said(name.replace("_", "-"), value)]
@@ -308,13 +311,13 @@ def _said(name, value):
 
 
 def _other(field):
-    chosen = {"train_on": "images", "query_passing": "fresh", "precision": "bf16", "device": "cpu",
+    chosen = {"train_on": "images", "query_passing": "fresh", "precision": "bf16", "device": "cpu", "target_stride": 4,
               "short_max": 900}  # fmt: skip
     if field.name in chosen:
         return chosen[field.name]
     if isinstance(field.default, (bool, str)):
         return "other" if isinstance(field.default, str) else not field.default
-    return 2 * field.default or 1
+    return field.default / 2 if isinstance(field.default, float) else 2 * field.default or 1
 
 
 def test_a_recipe_is_the_ground_and_arguments_stand_on_it(monkeypatch):
@@ -460,15 +463,16 @@ def test_track_writes_a_video_and_results(weights, frames, tmp_path):
 
 
 def test_track_fills_the_gaps_of_a_track_with_null(tmp_path):
-    from minst.applications import _Tracks
+    from minst.predict import TracksOnDisk, masks_on_disk
     from minst.tracking import FrameResult
 
-    tracks = _Tracks(tmp_path, ("fish", "snail"))
-    seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
-    for t, ids in seen.items():
-        codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
-        tracks.take(FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids))
-    tracks.write(tmp_path / "results.json")
+    with masks_on_disk(tmp_path / "masks") as masks:
+        tracks = TracksOnDisk(masks, ("fish", "snail"))
+        seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
+        for t, ids in seen.items():
+            codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
+            tracks.take(FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids))
+        tracks.write(tmp_path / "results.json")
     results = json.loads((tmp_path / "results.json").read_text())
     found = {e["id"]: [s and s["counts"] for s in e["segmentations"]] for e in results}
     assert found == {9: [None, None, "29", "39", None], 4: ["04", None, "24", None, None]}
@@ -502,5 +506,5 @@ def assert_refused_after_progress(outcome, word):
 
 def test_the_parser_knows_all_commands_of_readme():
     """`build_parser` is what tests/test_packaging.py checks README's commands with."""
-    parsed = build_parser("train").parse_args(["train", "--lr", "0.5"])
-    assert parsed.lr == 0.5 and parsed.command == "train"
+    parsed = build_parser().parse_args(["train", "--lr", "0.5"])
+    assert parsed.lr == 0.5 and parsed.function is cli.train

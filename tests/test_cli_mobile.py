@@ -6,7 +6,6 @@ import json
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
 from test_cli import assert_refused, call_of, run
 
 from minst.mobile import export, lite, phone, roofline, serve
@@ -17,18 +16,6 @@ Running warmup runs.
 Main runs.
 Main run finished. Microseconds per iter: 121318. Iters per second: 8.24281
 """
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        "export",
-        *(f"bench {what}" for what in ("mobile", "layers", "lite", "phone", "parse", "web")),
-    ],
-)
-def test_every_command_has_help(command):
-    status, out, err = run(*command.split(), "--help")
-    assert status == 0 and err == "" and out.startswith(f"usage: minst {command} [-h]")
 
 
 def test_export_writes_both_programs_of_the_size_asked_for(tmp_path):

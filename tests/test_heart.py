@@ -61,7 +61,7 @@ def test_what_is_counted(tmp_path):
     assert comments_per_hundred(path) == pytest.approx(100 * 3 / 4)  # x, def, and the two lines of y
 
 
-LEAVES = ("visualize", "mobile", "lab", "check", "cli", "demo")
+LEAVES = ("visualize", "mobile", "lab", "check", "cli", "course", "labels")
 
 
 @pytest.mark.parametrize("path", HEART, ids=lambda path: path.stem)

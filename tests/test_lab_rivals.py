@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from minst.data.shapes import ShapesConfig, shapes_clip
-from minst.evaluation.run import EVALUATION_THRESHOLD
 from minst.lab.rivals import (
     ASSOCIATIONS,
     LIVE,
@@ -20,6 +19,7 @@ from minst.lab.rivals import (
     mean_kernels,
 )
 from minst.model import MobileInst, image_to_batch
+from minst.predict import EVALUATION_THRESHOLD
 from minst.tracking import Candidates, KernelTracker, assign
 
 

@@ -18,7 +18,6 @@ from minst import backbones, cli
 from minst.config import MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
-from minst.evaluation.run import EVALUATION_THRESHOLD
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.lab import measure, runs
 from minst.lab import pretrain as pretraining
@@ -30,6 +29,7 @@ from minst.lab.rivals import ASSOCIATIONS
 from minst.lab.runs import Run, find_runs, run_lab
 from minst.macs import summary
 from minst.model import MobileInst, image_to_batch
+from minst.predict import EVALUATION_THRESHOLD
 from minst.results import Track, VideoResult
 from minst.tracking import KernelTracker
 from minst.training import switches
@@ -149,7 +149,7 @@ def test_image_ap_is_that_of_frames_alone(data, model, measured):
 
 def test_consistency_is_kept_by_clip(data, model, measured):
     from minst.evaluation.consistency import ConsistencyMeter
-    from minst.evaluation.run import query_masks
+    from minst.predict import query_masks
 
     clips = YouTubeVIS(data / "medium")
     for i, row in enumerate(measured["consistency"]["pairs"]):

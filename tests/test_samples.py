@@ -134,7 +134,7 @@ def test_clips_are_what_their_commands_make():
         knobs = {
             knob: getattr(said, knob) for knob in ("speed", "occlusion", "crowding", "clutter")
         }
-        width, height = said.size
+        height, width = said.size
         made = shapes_clip(
             "test",
             0,

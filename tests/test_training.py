@@ -192,7 +192,7 @@ def test_shapes_are_those_of_the_training_split():
         ),
         ({"train_on": "videos"}, "train_on is 'videos'; choose one of pairs, images"),
         ({"target_stride": 3}, "target_stride is 3; choose one of 1, 2, 4, 8"),
-        ({"width": 32}, "64 x 32"),
+        ({"width": 32}, "width is 32; it must be at least 64"),
         ({"save_every": 0}, "save_every"),
     ],
 )
@@ -227,7 +227,7 @@ class Small(nn.Module):
 def test_the_average_is_a_moving_one():
     torch.manual_seed(0)
     model = Small()
-    state = training._State(model, config(ema=0.9, token_weight=0.0))
+    state = training.State(model, config(ema=0.9, token_weight=0.0))
     by_hand = None
     for step in range(4):
         with torch.no_grad():
@@ -245,7 +245,7 @@ def test_the_average_is_a_moving_one():
 
 
 def test_parameter_groups():
-    state = training._State(
+    state = training.State(
         Small(), config(lr=0.1, backbone_lr=0.5, weight_decay=0.2, token_weight=0.0)
     )
     names = {id(p): name for name, p in state.model.named_parameters()}
@@ -466,7 +466,7 @@ def test_the_global_queries_are_held_to_the_same_instances(passing):
 def test_deep_supervision_adds_no_parameter_and_teaches_the_global_decoder(passing):
     model, batch, *_ = passing
     names = dict(model.named_parameters())
-    states = [training._State(model, config(global_weight=weight)) for weight in (0.0, 1.0)]
+    states = [training.State(model, config(global_weight=weight)) for weight in (0.0, 1.0)]
     assert len(states[0].parameters) == len(states[1].parameters)
     losses = training_losses(model, batch, config())
     total = sum(value for name, value in losses.items() if name.startswith("global_"))
@@ -616,8 +616,8 @@ def kill_at(monkeypatch, target, name, call, after=False):
 @pytest.mark.parametrize(
     "target, name, call, after",
     [
-        (training, "_step", 1, False),  # before any checkpoint
-        (training, "_step", 3, True),
+        (training, "step", 1, False),  # before any checkpoint
+        (training, "step", 3, True),
         (training.torch, "save", 2, True),  # the new checkpoint is not yet in its place
         (training.os, "replace", 2, False),
         (training.os, "replace", 2, True),  # around the last moment of all
@@ -648,7 +648,7 @@ def test_another_config_is_refused_and_a_restart_is_not(uninterrupted, tmp_path,
         train(config(tmp_path, iterations=9, lr=0.01), clips=CLIPS)
     # a restart that dies early must not be continued from the old run's checkpoint
     with monkeypatch.context() as patch:
-        kill_at(patch, training, "_step", 2)
+        kill_at(patch, training, "step", 2)
         with pytest.raises(Killed):
             train(config(tmp_path), resume=False, clips=CLIPS)
     train(config(tmp_path), clips=CLIPS)
@@ -712,31 +712,31 @@ def test_the_folder_of_an_earlier_release_is_refused(uninterrupted, tmp_path):
 
 def test_a_diverged_model_stops_the_run_with_the_place(tmp_path):
     c = config(tmp_path, pairs=1)
-    state = training._start(c)
+    state = training.start(c)
     batches = ClipBatches(c, CLIPS)
-    training._step(state, [batches[0]], 0, c)
+    training.step(state, [batches[0]], 0, c)
     with torch.no_grad():
         state.model.instance_decoder.heads.kernel.bias[0] = float("nan")
     before = state.model.instance_decoder.queries.clone()
     with pytest.raises(FloatingPointError, match="not finite at iteration 42 .*checkpoint is good"):
-        training._step(state, [batches[1]], 41, c)
+        training.step(state, [batches[1]], 41, c)
     # where nothing is to be matched, the loss itself tells
     with torch.no_grad():
         state.model.instance_decoder.heads.kernel.bias[0] = 0.0
         state.model.instance_decoder.heads.classes.bias[0] = float("inf")
     nothing = [Instances(t.labels[:0], t.masks[:0], t.ids[:0]) for t in batches[1].instances]
     with pytest.raises(FloatingPointError, match=r"iteration 7 \(.*cls"):
-        training._step(state, [batches[1]._replace(instances=nothing, is_pairs=False)], 6, c)
+        training.step(state, [batches[1]._replace(instances=nothing, is_pairs=False)], 6, c)
     assert torch.equal(state.model.instance_decoder.queries, before)
 
 
 def test_a_gradient_that_is_not_finite_reaches_no_weight(tmp_path):
     c = config(tmp_path)
-    state = training._start(c)
+    state = training.start(c)
     state.model.instance_decoder.queries.register_hook(lambda grad: grad * float("inf"))
     before = state.model.instance_decoder.queries.detach().clone()
     with pytest.raises(FloatingPointError, match="iteration 1 .gradient"):
-        training._step(state, [ClipBatches(c, CLIPS)[0]], 0, c)
+        training.step(state, [ClipBatches(c, CLIPS)[0]], 0, c)
     assert torch.equal(state.model.instance_decoder.queries, before)
 
 
@@ -836,7 +836,7 @@ def test_checkpointing_changes_memory_alone(batch, backbone, monkeypatch):
 
     def run(checkpointing):
         torch.manual_seed(0)
-        state = training._start(config(checkpointing=checkpointing, preset="other"))
+        state = training.start(config(checkpointing=checkpointing, preset="other"))
         torch.manual_seed(1)  # drop path
         losses = state.wrapped(batch, (5.0, 2.0))
         training.weighted_sum(losses, config()).backward()
@@ -877,7 +877,7 @@ def test_bf16_is_near(batch):
     model = MobileInst.from_pretrained("shapes-tiny").train()
     training.freeze_norms(model)
     exact = training_losses(model, batch, config())
-    with training.processes.Alone("cpu", "bf16").autocast():
+    with training.Engine("cpu", "bf16").autocast():
         near = training_losses(model, batch, config())
     assert near["cls"].dtype == torch.float32
     for name, value in exact.items():

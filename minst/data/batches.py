@@ -1,16 +1,17 @@
-"""Training batches from clips: which clips, which of their frames, cropped or at many scales, stacked and padded.
+"""Training batches from clips: which of their frames, augmented, stacked and padded.
 
-    clip(index) -> labels (M,), render(t) --sample--> 1 or 2 frames, augmented alike --stack--> Batch
-    a folder in YouTube-VIS or COCO form  --FolderClips--> clip(index), every epoch in an order of its own
-    moving shapes, made on the fly        --ShapesTraining--> clip(index), never one twice
+    a folder, YouTube-VIS or COCO  --FolderClips-->     clip(index), every epoch in another order
+    moving shapes on the fly       --ShapesTraining-->  clip(index), never one twice
+    clip(index) -> labels (M,), render(t)
+      --sample--> 1 or 2 frames, augmented alike  --stack-->  Batch
 
-Sample number p of batch i is a function of (seed, i, p) alone. So is a batch then, whoever makes it, however many
-processes share it and in however many parts it is computed.
+Sample number p of batch i is a function of (seed, i, p) alone. So is a batch then, whoever makes
+it, however many processes share it and in however many parts it is computed.
 
-Assumption: delta, the distance of the frames of a pair, is drawn uniformly from 1..max_gap, and half of the pairs are
-    played backwards.
-Assumption: crowd regions and instances with fewer than 12 visible pixels teach nothing; an image without any
-    annotation is left out (one whose instances a crop has removed is not).
+Assumption: delta, the distance of the frames of a pair, is drawn uniformly from 1..max_gap, and
+    half of the pairs are played backwards.
+Assumption: crowd regions and instances with fewer than 12 visible pixels teach nothing; an image
+    without any annotation is left out (one whose instances a crop has removed is not).
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -18,7 +19,7 @@ Lesson: notebooks/06_temporal_training.ipynb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,9 +31,7 @@ from minst.config import MASK_STRIDE
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
 from minst.data.transforms import augmentation, frame_instances, multi_scale, transform_clip
 from minst.matcher import Instances
-
-if TYPE_CHECKING:
-    from minst.training import TrainConfig
+from minst.recipes import TrainConfig
 
 __all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining", "pad_batch"]
 
@@ -45,21 +44,25 @@ class Batch(NamedTuple):
     frames: Tensor  # (F, 3, H, W) uint8
     instances: list[Instances]  # F of them, masks at 1/target_stride
     is_pairs: bool
-    padding: Tensor | None  # (F, H, W) bool, True beyond a frame that is smaller than the batch; None = nowhere
+    padding: (
+        Tensor | None
+    )  # (F, H, W) bool, True beyond a frame that is smaller than the batch; None = nowhere
 
 
 class ClipBatches(Dataset):
     """The share of process `rank` of `processes`: item i * accumulate + a is part `a` of batch `i`.
 
-    `clip(index)` returns an object with `labels` (M,), perhaps `crowd` (M,) bool, `len()` and `render(t)` with
-    `.image` (H, W, 3) uint8 and `.masks` (M, H, W) bool.
+    `clip(index)` returns an object with `labels` (M,), perhaps `crowd` (M,) bool, `len()` and
+    `render(t)` with `.image` (H, W, 3) uint8 and `.masks` (M, H, W) bool.
     """
 
     def __init__(self, config: TrainConfig, clip: Callable, rank: int = 0, processes: int = 1):
         self.config, self.clip, self.rank, self.processes = config, clip, rank, processes
         if config.pairs % (processes * config.accumulate):
             parts = f"{processes} processes of {config.accumulate} parts each"
-            raise ValueError(f"training: {parts} cannot share {config.pairs} pairs evenly; change --pairs")
+            raise ValueError(
+                f"training: {parts} cannot share {config.pairs} pairs evenly; change --pairs"
+            )
 
     def __len__(self) -> int:
         return self.config.iterations * self.config.accumulate
@@ -67,7 +70,10 @@ class ClipBatches(Dataset):
     def __getitem__(self, item: int) -> Batch:
         c = self.config
         iteration, part = divmod(item, c.accumulate)
-        is_pairs = c.train_on == "pairs" and np.random.default_rng([c.seed, iteration]).random() >= c.image_share
+        is_pairs = (
+            c.train_on == "pairs"
+            and np.random.default_rng([c.seed, iteration]).random() >= c.image_share
+        )
         frames_each = 2 if is_pairs else 1
         share = 2 * c.pairs // frames_each // (self.processes * c.accumulate)
         first = (part * self.processes + self.rank) * share
@@ -78,24 +84,35 @@ class ClipBatches(Dataset):
     def _transform(self, iteration: int):
         c = self.config
         if c.short_max:
-            return multi_scale(range(c.short_min, c.short_max + 1, 32), c.long_max, c.jitter_probability)
+            return multi_scale(
+                range(c.short_min, c.short_max + 1, 32), c.long_max, c.jitter_probability
+            )
         # three quarters of the size, down to a multiple of 64: more would be padding
-        size = [n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n for n in (c.height, c.width)]
+        size = [
+            n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n
+            for n in (c.height, c.width)
+        ]
         return augmentation(tuple(size), c.min_scale, jitter=c.jitter_probability)
 
     def _first_index(self, iteration: int) -> int:
-        """The clip of the first sample of a batch, such that no batch meets the clip of another one.
+        """The clip of the first sample of a batch, such that no batch meets the clip of another
+        one.
 
-        A batch of pairs needs `pairs` clips, a batch of images twice as many. Where both occur each gets room for both.
+        A batch of pairs needs `pairs` clips, a batch of images twice as many. Where both occur each
+        gets room for both.
         """
         c = self.config
         only_pairs = c.train_on == "pairs" and not c.image_share
         return iteration * (c.pairs if only_pairs else 2 * c.pairs)
 
-    def _sample(self, iteration: int, position: int, frames_each: int, transform) -> tuple[Tensor, list[Instances]]:
+    def _sample(
+        self, iteration: int, position: int, frames_each: int, transform
+    ) -> tuple[Tensor, list[Instances]]:
         """One or two frames (T, 3, H, W) of a clip, augmented alike, and their instances."""
         c = self.config
-        rng = np.random.default_rng([c.seed, iteration, position + 1])  # numpy takes [a, b] and [a, b, 0] for the same
+        rng = np.random.default_rng(
+            [c.seed, iteration, position + 1]
+        )  # numpy takes [a, b] and [a, b, 0] for the same
         torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
         clip = self.clip(self._first_index(iteration) + position)
         farthest = min(c.max_gap, len(clip) - 1) if frames_each == 2 else 0
@@ -115,7 +132,8 @@ class ClipBatches(Dataset):
 
 
 def stack(samples: list[tuple[Tensor, list[Instances]]], is_pairs: bool, stride: int) -> Batch:
-    """First all frames t, then all frames t+delta; smaller ones get zeros at the right and the bottom."""
+    """First all frames t, then all frames t+delta; smaller ones get zeros at the right and the
+    bottom."""
     order = [(sample, k) for k in range(2 if is_pairs else 1) for sample in samples]
     batch, padding = pad_batch([frames[k] for (frames, _), k in order], SMALLEST)
     # cells of the targets that lie in the padding are empty
@@ -131,8 +149,8 @@ def stack(samples: list[tuple[Tensor, list[Instances]]], is_pairs: bool, stride:
 def pad_batch(frames: Sequence[Tensor], smallest: int = 0) -> tuple[Tensor, Tensor | None]:
     """Frames (3, H_i, W_i) of any sizes -> one batch (B, 3, H, W) and its padding mask (B, H, W).
 
-    The mask is True where there is no frame; None when that is nowhere, so that such a batch is computed as without
-    padding. smallest: H and W are at least this.
+    The mask is True where there is no frame; None when that is nowhere, so that such a batch is
+    computed as without padding. smallest: H and W are at least this.
     """
     H, W = (max(smallest, *(frame.shape[d] for frame in frames)) for d in (-2, -1))
     if all(frame.shape[-2:] == (H, W) for frame in frames):
@@ -148,7 +166,8 @@ def pad_batch(frames: Sequence[Tensor], smallest: int = 0) -> tuple[Tensor, Tens
 
 
 class ShapesTraining:
-    """Clip number `index` of the training split of shapes (a class, so that worker processes can receive it)."""
+    """Clip number `index` of the training split of shapes (a class, so that worker processes can
+    receive it)."""
 
     categories = CATEGORIES
 
@@ -160,7 +179,8 @@ class ShapesTraining:
 
 
 class FolderClips:
-    """Clip number `index` of an endless series: all annotated clips of `dataset`, every epoch in another order.
+    """Clip number `index` of an endless series: all annotated clips of `dataset`, every epoch in
+    another order.
 
     dataset: a `YouTubeVIS` or a `COCO`. ValueError when none of its clips has an annotation.
     """
@@ -170,10 +190,14 @@ class FolderClips:
         self.annotated = np.flatnonzero(dataset.track_counts)
         self._order = (-1, None)
         if not len(self.annotated):
-            raise ValueError(f"{dataset.file}: no annotations to learn from (those of valid and test are withheld)")
+            why = "no annotations to learn from (those of valid and test are withheld)"
+            raise ValueError(f"{dataset.file}: {why}")
 
     def __call__(self, index: int):
         epoch, place = divmod(index, len(self.annotated))
         if self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.seed, epoch]).permutation(self.annotated))
+            self._order = (
+                epoch,
+                np.random.default_rng([self.seed, epoch]).permutation(self.annotated),
+            )
         return self.dataset[int(self._order[1][place])]

@@ -1,9 +1,10 @@
-"""Augmentation of clips, the same for every frame of a pair, by torchvision's transforms v2 on tv_tensors.
+"""Augmentation of clips, the same for every frame of a pair, by torchvision's transforms v2.
 
-    frames (T, 3, H, W) uint8, masks (T, M, H, W) bool --augmentation(size)--> the same, cropped, flipped, resized
-      --frame_instances--> Instances of each frame: what is still to be seen of it, at the resolution of the targets
+    frames (T, 3, H, W) uint8, masks (T, M, H, W) bool
+      --augmentation(size)--> the same, cropped, flipped, resized
+      --frame_instances--> Instances of each frame: what is left of them, on the targets' grid
 
-One draw of random numbers serves all leading dimensions, so that both frames of a pair move together.
+One draw of random numbers serves all leading dimensions: both frames of a pair move together.
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -23,29 +24,43 @@ from minst.matcher import Instances
 
 __all__ = ["augmentation", "frame_instances", "multi_scale", "resize_masks", "transform_clip"]
 
-# Assumption: targets at 1/2 (SparseInst: 1/4). At 1/8 they hold an IoU of 0.85 with the truth at most.
+# Assumption: targets at 1/2 (SparseInst: 1/4). At 1/8 they hold an IoU of 0.85 with the truth at
+# most.
 TARGET_STRIDE = 2  # of the masks that a loss compares them with
 MIN_VISIBLE = 12  # pixels of a mask below which an instance is not to be learned
 
 
 def augmentation(
-    size: tuple[int, int], min_scale: float = 0.5, flip: float = 0.5, jitter: float = 0.5, color: float = 0.25
+    size: tuple[int, int],
+    min_scale: float = 0.5,
+    flip: float = 0.5,
+    jitter: float = 0.5,
+    color: float = 0.25,
 ) -> v2.Compose:
-    """Random crop of `min_scale`..1 of the area resized to `size` (H, W), horizontal flip, colour jitter.
+    """Random crop of `min_scale`..1 of the area resized to `size` (H, W), horizontal flip, colour
+    jitter.
 
     flip and jitter are probabilities; color is the strength of brightness, contrast and saturation.
     """
     ratio = size[1] / size[0]
-    crop = v2.RandomResizedCrop(size, scale=(min_scale, 1.0), ratio=(ratio * 0.85, ratio / 0.85), antialias=False)
+    crop = v2.RandomResizedCrop(
+        size, scale=(min_scale, 1.0), ratio=(ratio * 0.85, ratio / 0.85), antialias=False
+    )
     return v2.Compose([crop, v2.RandomHorizontalFlip(flip), _colors(jitter, color)])
 
 
 def multi_scale(
-    short_sides: Sequence[int], long_side: int, jitter: float = 0.0, flip: float = 0.5, color: float = 0.25
+    short_sides: Sequence[int],
+    long_side: int,
+    jitter: float = 0.0,
+    flip: float = 0.5,
+    color: float = 0.25,
 ) -> v2.Compose:
-    """Random shorter side out of `short_sides`, pixels, the longer one at most `long_side`; flip, colour jitter.
+    """Random shorter side out of `short_sides`, pixels, the longer one at most `long_side`; flip,
+    colour jitter.
 
-    The whole picture is kept, in its own proportions (the paper's augmentation: shorter sides 416 to 640 for COCO).
+    The whole picture is kept, in its own proportions (the paper's augmentation: shorter sides 416
+    to 640 for COCO).
     """
     resize = v2.RandomShortestSize(list(short_sides), long_side, antialias=True)
     return v2.Compose([resize, v2.RandomHorizontalFlip(flip), _colors(jitter, color)])
@@ -57,7 +72,8 @@ def _colors(probability: float, strength: float) -> v2.Transform:
 
 
 def transform_clip(transform: v2.Transform, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """frames (T, 3, H, W) uint8 and masks (T, M, H, W) bool, moved alike; plain tensors come back."""
+    """frames (T, 3, H, W) uint8 and masks (T, M, H, W) bool, moved alike; plain tensors come
+    back."""
     count, instances = masks.shape[:2]
     flat = tv_tensors.Mask(masks.flatten(0, 1).to(torch.uint8))  # v2 takes (..., H, W)
     image, flat = transform(tv_tensors.Image(frames), flat)
@@ -82,7 +98,8 @@ def resize_masks(masks: Tensor, stride: int = TARGET_STRIDE) -> Tensor:
 
 
 def frame_instances(masks: Tensor, labels: Tensor, stride: int = TARGET_STRIDE) -> Instances:
-    """The instances of one frame with at least 12 visible pixels, masks (M, H, W) by `resize_masks(…, stride)`.
+    """The instances of one frame with at least 12 visible pixels, masks (M, H, W) by
+    `resize_masks(…, stride)`.
 
     The id of an instance is its index in `labels` (M,), the same in all frames of a clip.
     """

@@ -28,7 +28,6 @@ from minst import rle
 from minst.data.files import replacing
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.evaluation.consistency import ConsistencyMeter
-from minst.evaluation.run import EVALUATION_THRESHOLD, encode, masks_of_queries
 from minst.evaluation.ytvis import YTVISEval
 from minst.lab import decoders
 from minst.lab.figures import Matches, average_precision, keep
@@ -36,6 +35,7 @@ from minst.lab.grid import SPEEDS, VARIANTS, Budget
 from minst.lab.rivals import ASSOCIATIONS, AdaptiveRival, FrozenX6, Moves, association, mean_kernels
 from minst.macs import summary
 from minst.model import Frame, MobileInst
+from minst.predict import EVALUATION_THRESHOLD, encode, masks_of_queries
 from minst.results import VideoResult
 from minst.tracking import KernelTracker
 

@@ -32,8 +32,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from minst import tracking
-from minst.evaluation.run import EVALUATION_THRESHOLD
 from minst.model import Frame, MobileInst, image_to_batch
+from minst.predict import EVALUATION_THRESHOLD
 from minst.results import FrameResult
 from minst.tracking import Candidates, KernelTracker, cosine_similarity, mask_similarity
 

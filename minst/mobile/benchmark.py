@@ -32,13 +32,14 @@ from statistics import fmean, median
 import numpy as np
 import torch
 
+from minst import training
 from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.environment import environment
 from minst.mobile import timing
 from minst.model import Frame, FrameOutput, MobileInst, image_to_batch, upsample_masks
 from minst.tracking import ASSOCIATIONS, Candidates, KernelTracker, assign, encode_mask
-from minst.training import ClipBatches, ShapesTraining, TrainConfig, _start, _step
+from minst.training import ClipBatches, ShapesTraining, TrainConfig
 from minst.visualize.masks import draw_frame
 
 __all__ = ["bench_data", "bench_latency"]
@@ -136,14 +137,14 @@ def bench_data(
     clips, frames = ClipBatches(config, ShapesTraining(config.seed)), 2 * config.pairs
     times = {"data": [], "training": []}
     with timing.fixed_setting(threads):
-        state = _start(config)
+        state = training.start(config)
         for i in range(2 + batches):  # two to warm up
             torch.set_num_threads(1)
             start = time.perf_counter()
             batch = clips[i]
             times["data"].append(1e3 * (time.perf_counter() - start))
             torch.set_num_threads(threads)
-            times["training"].append(timing.milliseconds(_step, state, [batch], i, config))
+            times["training"].append(timing.milliseconds(training.step, state, [batch], i, config))
     rows = {
         name: {"frames_per_s": 1e3 * frames / median(ms[2:]), **timing.summarize(ms[2:])}
         for name, ms in times.items()

@@ -29,12 +29,12 @@ def measure(stride: int, steps: int) -> dict[str, float]:
 
     torch.set_num_threads(1)
     config = training.TrainConfig(target_stride=stride)
-    state, batches = training._start(config), ClipBatches(config, ShapesTraining(0))
+    state, batches = training.start(config), ClipBatches(config, ShapesTraining(0))
     times = []
     for i in range(steps + 1):
         batch = batches[i]
         start = time.perf_counter()
-        training._step(state, [batch], i, config)
+        training.step(state, [batch], i, config)
         times.append(time.perf_counter() - start)
     # the first step also allocates
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

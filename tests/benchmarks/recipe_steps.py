@@ -75,7 +75,7 @@ def _child(given: dict) -> None:
     fields = {k: v for k, v in {**given["changes"], "pairs": given["pairs"], "threads": given["threads"]}.items()}
     config = recipe(given["config"], data=f"{given['folder']}/data", split="", out=f"{given['folder']}/run",
                     iterations=given["steps"], workers=2, save_every=10**6, **fields)  # fmt: skip
-    times, busy, step = [], [], training._step
+    times, busy, step = [], [], training.step
 
     def timed(*args):
         start = time.perf_counter()
@@ -85,7 +85,7 @@ def _child(given: dict) -> None:
         times.append(time.perf_counter() - start)
         return losses
 
-    training._step = timed
+    training.step = timed
     ended = threading.Event()
     if torch.cuda.is_available():
         threading.Thread(target=_watch, args=(ended, busy), daemon=True).start()

@@ -25,11 +25,11 @@ from variants import VARIANTS, int8_programs, linear_share, make_variant  # besi
 from minst.data.shapes import write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
 from minst.environment import environment
-from minst.evaluation.run import evaluate_model
 from minst.mobile.export import export
 from minst.mobile.programs import real_frames
 from minst.mobile.runtime import ExportedModel
 from minst.model import MobileInst
+from minst.predict import evaluate_model
 
 SIZE = (192, 256)
 

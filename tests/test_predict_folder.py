@@ -9,10 +9,9 @@ import torch
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import decode_mask
 from minst.evaluation import evaluate_results
-from minst.evaluation.run import evaluate_folder
 from minst.model import MobileInst, image_to_batch, upsample_masks
-from minst.prediction import gathered, predict_folder
-from minst.processes import Alone
+from minst.predict import evaluate_folder, gathered, predict_folder
+from minst.engine import Engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZE = ShapesConfig(width=128, height=96, frames=4)
@@ -52,12 +51,19 @@ def test_detections_of_images(images, weights):
         expected = {}
         for query in range(8):
             for label, name in enumerate(CATEGORIES):
-                score = float((out.class_logits[0, query, label].sigmoid() * out.objectness[0, query].sigmoid()).sqrt())
+                score = float(
+                    (
+                        out.class_logits[0, query, label].sigmoid()
+                        * out.objectness[0, query].sigmoid()
+                    ).sqrt()
+                )
                 if score >= 0.4:
                     expected[round(score, 5), id_of[name]] = masks[query].numpy()
         mine = [e for e in entries if e["image_id"] == image["id"]]
         assert [e["score"] for e in mine] == sorted((e["score"] for e in mine), reverse=True)
-        assert {(round(e["score"], 5), e["category_id"]) for e in mine} == expected.keys() and expected
+        assert {
+            (round(e["score"], 5), e["category_id"]) for e in mine
+        } == expected.keys() and expected
         for entry in mine:
             mask = expected[round(entry["score"], 5), entry["category_id"]]
             np.testing.assert_array_equal(decode_mask(entry["segmentation"], 96, 128), mask)
@@ -89,7 +95,7 @@ def test_a_folder_of_images_is_judged(images):
     assert evaluate_folder(images, videos=3)["AP"] not in (figures["AP"], -1.0)
 
 
-class Share(Alone):
+class Share(Engine):
     """One of three processes, whose gather is told what the others have."""
 
     processes = 3
@@ -107,7 +113,7 @@ def test_three_processes_give_what_one_gives(images, weights, tmp_path, form):
     folder = images
     if form == "videos":
         folder = write_shapes_dataset(tmp_path / "vis", 4, SIZE).parent
-    one = list(gathered(Alone("cpu"), predict_folder(folder, weights)))
+    one = list(gathered(Engine("cpu"), predict_folder(folder, weights)))
     shares = [list(predict_folder(folder, weights, engine=Share(rank))) for rank in range(3)]
     together = gathered(Share(0, [entry for share in shares for entry in share]), shares[0])
     key = "image_id" if form == "images" else "video_id"

@@ -11,8 +11,8 @@ from minst.data.shapes import ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
 from minst.evaluation import ConsistencyMeter, IdentityMeter, evaluate_ytvis
 from minst.evaluation.consistency import frame_share
-from minst.evaluation.run import EVALUATION_THRESHOLD, evaluate_folder, evaluate_model, query_masks
 from minst.model import MobileInst, image_to_batch, upsample_masks
+from minst.predict import EVALUATION_THRESHOLD, evaluate_folder, evaluate_model, query_masks
 from minst.tracking import KernelTracker
 
 
@@ -35,7 +35,11 @@ def figures(model, dataset):
 
 def test_ap_is_that_of_tracks_of_low_score(model, dataset, figures):
     tracker = KernelTracker(model, 2, "mask", score_threshold=EVALUATION_THRESHOLD)
-    results = [entry for clip in (dataset[0], dataset[1]) for entry in tracker.track(clip).to_ytvis(clip.video["id"])]
+    results = [
+        entry
+        for clip in (dataset[0], dataset[1])
+        for entry in tracker.track(clip).to_ytvis(clip.video["id"])
+    ]
     expected = evaluate_ytvis(dataset.dataset, results)
     assert {key: figures[key] for key in expected} == expected and figures["AP"] > 0.3
 
@@ -46,7 +50,10 @@ def test_identities_are_those_of_the_tracker_as_it_is(model, dataset, figures):
         meter.add_clip(tracker.track(clip), clip)
     expected = {"score_threshold": 0.5, **meter.result()}
     assert json.dumps(figures["identity"]) == json.dumps(expected)
-    assert set(figures["identity"]["per_category"]) <= set(dataset.categories) and figures["identity"]["visible"] > 20
+    assert (
+        set(figures["identity"]["per_category"]) <= set(dataset.categories)
+        and figures["identity"]["visible"] > 20
+    )
 
 
 def test_consistency_is_that_of_the_queries(model, dataset, figures):
@@ -61,13 +68,23 @@ def test_consistency_is_that_of_the_queries(model, dataset, figures):
         probabilities = [out.class_logits[0].sigmoid().numpy()[:, classes] for out in outs]
         scores = [out.scores()[0].amax(-1).numpy() for out in outs]
         truths = [clip.masks(t) for t in range(7)]
-        meter = ConsistencyMeter().add_clip(query_masks(model, clip), truths, names, probabilities, scores)
+        meter = ConsistencyMeter().add_clip(
+            query_masks(model, clip), truths, names, probabilities, scores
+        )
         parts.append(meter.result())
-    assert said["holders"] == pytest.approx(sum(p["holders"] * p["held"] for p in parts) / said["held"])
-    assert said["sure_holders"] == pytest.approx(sum(p["sure_holders"] * p["held"] for p in parts) / said["held"])
+    assert said["holders"] == pytest.approx(
+        sum(p["holders"] * p["held"] for p in parts) / said["held"]
+    )
+    assert said["sure_holders"] == pytest.approx(
+        sum(p["sure_holders"] * p["held"] for p in parts) / said["held"]
+    )
     for k in (1, 5, 10):
-        assert said["pairs"][k] == {key: sum(p["pairs"][k][key] for p in parts) for key in ("kept", "of")}
-    assert said["held"] == sum(p["held"] for p in parts) and said["visible"] == sum(p["visible"] for p in parts)
+        assert said["pairs"][k] == {
+            key: sum(p["pairs"][k][key] for p in parts) for key in ("kept", "of")
+        }
+    assert said["held"] == sum(p["held"] for p in parts) and said["visible"] == sum(
+        p["visible"] for p in parts
+    )
     for group in ("low", "medium", "high"):
         held = [p["per_difficulty"]["size"][group]["held"] for p in parts]
         assert said["per_difficulty"]["size"][group]["held"] == sum(held)
@@ -108,15 +125,31 @@ def test_without_trackeval_the_rest_is_there(model, dataset, figures, monkeypatc
 def test_a_folder_by_name(dataset):
     said = evaluate_folder(dataset.root, reuse_interval=3, association="cosine", videos=1)
     assert said["setting"] == {"videos": 1, "reuse_interval": 3, "association": "cosine"}
-    assert said["weights"] == "shapes-tiny" and said["folder"] == "val" and said["consistency"]["clips"] == 1
+    assert (
+        said["weights"] == "shapes-tiny"
+        and said["folder"] == "val"
+        and said["consistency"]["clips"] == 1
+    )
 
 
 def test_a_clip_without_instances_and_one_of_one_frame(model, dataset):
-    lonely = {**dataset.dataset, "annotations": [a for a in dataset.dataset["annotations"] if a["video_id"] != 1]}
-    short = {**lonely["videos"][1], "file_names": lonely["videos"][1]["file_names"][:1], "length": 1}
-    tracks = [{**a, "segmentations": a["segmentations"][:1], "areas": a["areas"][:1]} for a in lonely["annotations"]]
+    lonely = {
+        **dataset.dataset,
+        "annotations": [a for a in dataset.dataset["annotations"] if a["video_id"] != 1],
+    }
+    short = {
+        **lonely["videos"][1],
+        "file_names": lonely["videos"][1]["file_names"][:1],
+        "length": 1,
+    }
+    tracks = [
+        {**a, "segmentations": a["segmentations"][:1], "areas": a["areas"][:1]}
+        for a in lonely["annotations"]
+    ]
     file = dataset.root / "short.json"
-    file.write_text(json.dumps({**lonely, "videos": [lonely["videos"][0], short], "annotations": tracks}))
+    file.write_text(
+        json.dumps({**lonely, "videos": [lonely["videos"][0], short], "annotations": tracks})
+    )
     said = evaluate_model(model, YouTubeVIS(dataset.root, annotations=file))
     assert said["consistency"]["clips"] == 2 and np.isnan(said["consistency"]["retention"][1])
     assert said["identity"]["visible"] == said["consistency"]["visible"] > 0

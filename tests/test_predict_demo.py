@@ -1,13 +1,16 @@
 import json
+import time
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from minst import MobileInst, MobileInstConfig, demo, samples
+from minst import MobileInst, MobileInstConfig, predict, samples
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.video import read_video, video_info
 from minst.evaluation import evaluate_ytvis
+from minst.results import FrameResult
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +32,15 @@ def here(shipped, monkeypatch):
 
 def test_demo_tells_and_writes_everything(here, tmp_path, capsys):
     out = tmp_path / "deep" / "demo"
-    said = demo.run_demo(out)
+    said = predict.run_demo(out)
     printed = capsys.readouterr()
     assert "\r" not in printed.err  # no progress bars where there is no terminal
-    assert sorted(p.name for p in out.iterdir()) == ["fig2.png", "results.json", "tracks.gif", "tracks.mp4"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "fig2.png",
+        "results.json",
+        "tracks.gif",
+        "tracks.mp4",
+    ]
     assert said["files"] == {p.name: str(p) for p in out.iterdir()}
 
     clip = samples.load_sample(samples.sample_names()[0])
@@ -58,35 +66,47 @@ def test_demo_replaces_its_files_and_takes_another_clip(here, tmp_path):
     (tmp_path / "results.json").write_text("old")
     (tmp_path / "mine.txt").write_text("stays")
     name = samples.sample_names()[1]
-    said = demo.run_demo(tmp_path, sample=name, reuse_interval=1)
+    said = predict.run_demo(tmp_path, sample=name, reuse_interval=1)
     assert said["sample"] == name and said["ms_reuse"] is None
     assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
     assert (tmp_path / "mine.txt").read_text() == "stays"
 
 
+class Sleeper:
+    """A tracker that works for `milliseconds`: every third frame is a key frame."""
+
+    def __init__(self, milliseconds):
+        self.milliseconds, self.frame = milliseconds, 0
+
+    def step(self, image):
+        time.sleep(self.milliseconds[self.frame] / 1000)
+        self.frame += 1
+        return FrameResult(self.frame - 1, self.frame % 3 == 1, [], [], [], [], [])
+
+
 def test_times_are_those_of_the_work_and_not_of_reading():
-    import time
+    """And key frames are timed apart from the frames between."""
 
-    def slow():
-        for t in range(3):
-            time.sleep(0.03)
-            yield t
+    class Slow(list):
+        def __iter__(self):
+            for image in super().__iter__():
+                time.sleep(0.03)
+                yield image
 
-    spent = []
-    for t in demo._timed(slow(), spent):
-        time.sleep(0.01 * t)
-    assert len(spent) == 3 and spent[0] < 8 and 10 <= spent[1] < 28 and spent[2] >= 20
-
-
-def test_key_frames_and_the_frames_between_are_timed_apart():
-    assert demo._medians([30, 1, 2, 31, 3, 4, 35], every=3) == (31, 2.5)
-    assert demo._medians([30, 40], every=1) == (35, None)
+    times = {True: [], False: []}
+    clip = Slow([np.zeros((64, 64, 3), np.uint8)] * 4)
+    results = list(predict._timed(clip, Sleeper([0, 10, 20, 30]), times))
+    assert [r.frame for r in results] == [0, 1, 2, 3]
+    (first, last), (one, two) = times[True], times[False]
+    assert first < 8 and 10 <= one < 28 and 20 <= two and 30 <= last
 
 
 def test_demo_says_so_when_nothing_is_found(here, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "KernelTracker", lambda model, **kw: real(model, score_threshold=1.0, **kw))
+    monkeypatch.setattr(
+        predict, "KernelTracker", lambda model, **kw: real(model, score_threshold=1.0, **kw)
+    )
     real = __import__("minst.tracking", fromlist=["KernelTracker"]).KernelTracker
-    said = demo.run_demo(tmp_path)
+    said = predict.run_demo(tmp_path)
     assert said["tracks"] == [] and said["AP"] == 0 and "no tracks found" in capsys.readouterr().out
 
 
@@ -95,11 +115,11 @@ def test_demo_errors_are_clear(here, tmp_path):
     file.write_text("mine")
     for out in (file, file / "below"):
         with pytest.raises(ValueError, match="file; name a folder"):
-            demo.run_demo(out)
+            predict.run_demo(out)
     assert file.read_text() == "mine"
     with pytest.raises(ValueError, match="no shipped clip 'nope'"):
-        demo.run_demo(tmp_path / "o", sample="nope")
+        predict.run_demo(tmp_path / "o", sample="nope")
     with pytest.raises(FileNotFoundError, match="none-such"):
-        demo.run_demo(tmp_path / "o", weights="none-such")
+        predict.run_demo(tmp_path / "o", weights="none-such")
     with pytest.raises(ValueError, match="reuse_interval"):
-        demo.run_demo(tmp_path / "o", reuse_interval=0)
+        predict.run_demo(tmp_path / "o", reuse_interval=0)

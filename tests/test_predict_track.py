@@ -4,6 +4,7 @@ import io
 import json
 import signal
 import threading
+import tracemalloc
 from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
@@ -11,8 +12,7 @@ import pytest
 from PIL import Image
 
 import minst
-from minst import applications
-from minst.applications import track_video
+from minst import predict
 from minst.cli import main
 from minst.data import video
 from minst.data.files import read_json
@@ -20,7 +20,8 @@ from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip, write_shape
 from minst.data.video import TimedFrame, read_timed, read_video, write_mp4
 from minst.data.ytvis import decode_mask
 from minst.evaluation import evaluate_results, write_submission
-from minst.prediction import at_size, predict_folder, resized
+from minst.predict import TracksOnDisk, at_size, masks_on_disk, predict_folder, resized, track_video
+from minst.results import FrameResult
 from minst.tracking import KernelTracker, encode_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -71,7 +72,9 @@ def film(clip, tmp_path_factory):
 def dataset(tmp_path_factory):
     """Three clips in YouTube-VIS form."""
     folder = tmp_path_factory.mktemp("data") / "set"
-    write_shapes_dataset(folder, videos=3, config=ShapesConfig(width=96, height=64, frames=4), seed=1)
+    write_shapes_dataset(
+        folder, videos=3, config=ShapesConfig(width=96, height=64, frames=4), seed=1
+    )
     return folder
 
 
@@ -91,7 +94,9 @@ def test_every_nth_frame_up_to_a_number_keeps_its_time(film, weights, model, tmp
     chosen = list(read_video(film))[0:6:3]
     whole = KernelTracker(model, 2, "mask", 0.1).track(chosen)
     results = read_json(said["results"])
-    assert {e["id"]: len(e["segmentations"]) for e in results} == {t.id: 2 for t in whole.tracks} != {}
+    assert (
+        {e["id"]: len(e["segmentations"]) for e in results} == {t.id: 2 for t in whole.tracks} != {}
+    )
     assert track_video(film, tmp_path, weights, every=4)["frames"] == 3  # frames 0, 4, 8
     assert [f.seconds for f in read_timed(tmp_path / "tracks.mp4")] == pytest.approx([0, 0.4, 3.5])
     assert track_video(film, tmp_path, weights, every=100)["frames"] == 1
@@ -100,24 +105,42 @@ def test_every_nth_frame_up_to_a_number_keeps_its_time(film, weights, model, tmp
 
 def test_no_frame_is_read_beyond_the_last_one_wanted(film, weights, tmp_path, monkeypatch):
     read = []
-    monkeypatch.setattr(applications, "read_timed", lambda source: (read.append(1) or f for f in read_timed(source)))
+    monkeypatch.setattr(
+        predict, "read_timed", lambda source: (read.append(1) or f for f in read_timed(source))
+    )
     track_video(film, tmp_path, weights, every=2, max_frames=3, video=False)
     assert len(read) == 5
 
 
 def test_the_annotated_video_is_as_long_as_its_source(film, weights, tmp_path):
     track_video(film, tmp_path, weights)
-    source, drawn = ([f.seconds for f in read_timed(path)] for path in (film, tmp_path / "tracks.mp4"))
+    source, drawn = (
+        [f.seconds for f in read_timed(path)] for path in (film, tmp_path / "tracks.mp4")
+    )
     assert drawn == pytest.approx(source, abs=1e-4) and len(drawn) == 9
 
 
 def test_without_a_video_results_alone_are_written_and_are_the_same(film, weights, tmp_path):
     with_video = track_video(film, tmp_path / "a", weights, score_threshold=0.1)
     said = track_video(film, tmp_path / "b", weights, score_threshold=0.1, video=False)
-    assert said["video"] is None and [p.name for p in (tmp_path / "b").iterdir()] == ["results.json"]
+    assert said["video"] is None and [p.name for p in (tmp_path / "b").iterdir()] == [
+        "results.json"
+    ]
     assert read_json(said["results"]) == read_json(with_video["results"]) != []
-    status, text, _ = run("track", film, "--weights", weights, "--out", tmp_path / "c", "--no-video", "--max-frames", 2)
-    assert status == 0 and "2 frames" in text and "tracks.mp4" not in text and "results.json" in text
+    status, text, _ = run(
+        "track",
+        film,
+        "--weights",
+        weights,
+        "--out",
+        tmp_path / "c",
+        "--no-video",
+        "--max-frames",
+        2,
+    )
+    assert (
+        status == 0 and "2 frames" in text and "tracks.mp4" not in text and "results.json" in text
+    )
 
 
 def test_the_network_sees_small_frames_and_masks_are_of_full_size(film, weights, model, tmp_path):
@@ -127,7 +150,9 @@ def test_the_network_sees_small_frames_and_masks_are_of_full_size(film, weights,
     results = read_json(said["results"])
     assert len(results) == len(whole) > 0
     for entry in results:
-        for code, original in zip(entry["segmentations"], whole[entry["id"]].segmentations, strict=True):
+        for code, original in zip(
+            entry["segmentations"], whole[entry["id"]].segmentations, strict=True
+        ):
             assert (code is None) == (original is None)
             if code:
                 mask, wanted = decode_mask(code, 96, 128), decode_mask(original, 64, 85)
@@ -139,10 +164,17 @@ def test_sizes():
     tall = np.zeros((1280, 720, 3), np.uint8)
     assert resized(tall, None).shape == (853, 480, 3) and resized(tall, 64).shape == (114, 64, 3)
     small = np.zeros((300, 400, 3), np.uint8)
-    assert resized(small, None) is small and resized(small, 300) is small and resized(small, 600).shape == (600, 800, 3)
+    assert (
+        resized(small, None) is small
+        and resized(small, 300) is small
+        and resized(small, 600).shape == (600, 800, 3)
+    )
     bright = np.zeros((96, 128, 3), np.uint8)
     bright[:, 64:] = 200
-    assert abs(resized(bright, 48)[:, :31]).max() == 0 and abs(resized(bright, 48)[:, 33:] - 200).max() == 0
+    assert (
+        abs(resized(bright, 48)[:, :31]).max() == 0
+        and abs(resized(bright, 48)[:, 33:] - 200).max() == 0
+    )
 
 
 def test_enlarged_masks_stay_where_they_were():
@@ -166,14 +198,16 @@ def test_a_broken_frame_costs_that_frame_alone(clip, weights, tmp_path):
     assert sum("broken" in str(w.message) for w in said) == 1
 
 
-def test_progress_has_a_total_where_the_file_does_not_state_one(film, weights, tmp_path, monkeypatch):
+def test_progress_has_a_total_where_the_file_does_not_state_one(
+    film, weights, tmp_path, monkeypatch
+):
     totals = []
 
     def note(frames, total, **_):
         totals.append(total)
         return frames
 
-    monkeypatch.setattr(applications, "tqdm", note)
+    monkeypatch.setattr(predict, "tqdm", note)
     info = video.video_info(film)
     for stated, options in (
         (info, {}),
@@ -183,7 +217,7 @@ def test_progress_has_a_total_where_the_file_does_not_state_one(film, weights, t
         (info._replace(frames=None, seconds=None), {}),
         (info._replace(frames=None, seconds=None), {"max_frames": 5}),
     ):
-        monkeypatch.setattr(applications, "video_info", lambda source, stated=stated: stated)
+        monkeypatch.setattr(predict, "video_info", lambda source, stated=stated: stated)
         track_video(film, tmp_path, weights, video=False, **options)
     assert totals == [9, 60, 9, 4, None, 5]
 
@@ -195,7 +229,9 @@ def interrupt_after(monkeypatch, steps, times=1):
     def watched(self, frame):
         if self.frame == steps - 1:
             for _ in range(times):
-                signal.raise_signal(signal.SIGINT)  # to this thread: a process's signals may meet on their way
+                signal.raise_signal(
+                    signal.SIGINT
+                )  # to this thread: a process's signals may meet on their way
         return step(self, frame)
 
     monkeypatch.setattr(KernelTracker, "step", watched)
@@ -204,7 +240,9 @@ def interrupt_after(monkeypatch, steps, times=1):
 def test_ctrl_c_ends_a_webcam_and_keeps_what_there_is(camera, weights, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 4)
     before = signal.getsignal(signal.SIGINT)
-    status, text, err = run("track", 0, "--weights", weights, "--out", tmp_path, "--score-threshold", 0.1)
+    status, text, err = run(
+        "track", 0, "--weights", weights, "--out", tmp_path, "--score-threshold", 0.1
+    )
     assert "stopped by Ctrl-C" in text and "4 frames" in text and "Traceback" not in err
     assert len(list(read_video(tmp_path / "tracks.mp4"))) == 4
     results = read_json(tmp_path / "results.json")
@@ -214,13 +252,11 @@ def test_ctrl_c_ends_a_webcam_and_keeps_what_there_is(camera, weights, tmp_path,
 
 
 def test_the_command_says_by_its_status_that_it_was_stopped(film, weights, tmp_path, monkeypatch):
-    from minst.cli import _track, build_parser
-
     interrupt_after(monkeypatch, 2)
-    arguments = build_parser().parse_args(["track", str(film), "--weights", str(weights), "--out", str(tmp_path)])
-    assert _track(arguments) == 130
-    arguments.max_frames, before = 1, signal.getsignal(signal.SIGINT)
-    assert not _track(arguments)
+    command = ["track", film, "--weights", weights, "--out", tmp_path]
+    assert run(*command)[0] == 130
+    before = signal.getsignal(signal.SIGINT)
+    assert run(*command, "--max-frames", 1)[0] == 0
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -242,30 +278,40 @@ def test_in_the_background_ctrl_c_is_not_for_us(film, weights, tmp_path, monkeyp
 
 def test_outside_of_the_main_thread_nothing_is_asked_of_signals(film, weights, tmp_path):
     said = []
-    thread = threading.Thread(target=lambda: said.append(track_video(film, tmp_path, weights, max_frames=2)))
+    thread = threading.Thread(
+        target=lambda: said.append(track_video(film, tmp_path, weights, max_frames=2))
+    )
     thread.start()
     thread.join()
     assert said[0]["frames"] == 2
 
 
-def test_long_tracks_are_kept_in_files_that_are_seldom_opened(film, weights, tmp_path, monkeypatch):
-    whole = track_video(film, tmp_path / "a", weights, score_threshold=0.1, video=False)
-    opened, waiting = [], []
-    save = applications._Tracks._save
+def test_long_tracks_are_kept_on_disk(tmp_path):
+    """Of 40,000 masks next to nothing stays in memory, and all of them are in the file."""
+    length, code = 20_000, {"size": [720, 1280], "counts": "k" * 500}
+    tracemalloc.start()
+    with masks_on_disk(tmp_path / "masks") as masks:
+        tracks = TracksOnDisk(masks, ())
+        for t in range(length):
+            tracks.take(FrameResult(t, True, [2, 7], [0, 0], [0.5, 0.6], [code, code], [0, 1]))
+        tracks.write(tmp_path / "results.json")
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    results = read_json(tmp_path / "results.json")
+    assert [(e["id"], e["segmentations"]) for e in results] == [
+        (7, [code] * length),
+        (2, [code] * length),
+    ]
+    assert peak < 1e6 < (tmp_path / "masks").stat().st_size
 
-    def watched(self):
-        opened.append(len(self.lines))
-        waiting.append(sum(map(len, self.lines.values())))
-        save(self)
 
-    monkeypatch.setattr(applications._Tracks, "_save", watched)
-    monkeypatch.setattr(applications, "LINES_IN_MEMORY", 20)
-    said = track_video(film, tmp_path / "b", weights, score_threshold=0.1, video=False)
-    assert read_json(said["results"]) == read_json(whole["results"])
-    masks = sum(track["frames"] for track in said["tracks"])
-    assert (
-        sum(waiting) == masks > 40 and max(waiting) < 20 + 8 and 2 < len(opened) <= masks // 20 + 1
-    )  # 8 queries a frame
+def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
+    wrong = pytest.raises(OSError, match="masks cannot be kept")
+    with wrong, masks_on_disk(tmp_path / "masks") as masks:
+        masks.execute("PRAGMA max_page_count = 2")
+        tracks = TracksOnDisk(masks, ())
+        for t in range(100):
+            tracks.take(FrameResult(t, True, [1], [0], [0.5], [{"counts": "k" * 500}], [0]))
 
 
 @pytest.mark.parametrize("name, value", [("size", 63), ("every", 0), ("max_frames", 0)])
@@ -287,7 +333,10 @@ def test_a_full_disk_leaves_the_results_of_before(film, weights, tmp_path):
             track_video(film, tmp_path, weights, score_threshold=0.1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"tracks.mp4": "before", "results.json": "before"}
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "tracks.mp4": "before",
+        "results.json": "before",
+    }
 
 
 # ---------------------------------------------------------------------------------------------- predict
@@ -307,22 +356,30 @@ def unlabelled(dataset, tmp_path, categories=None):
 def test_from_a_model_to_a_submission_without_labels(dataset, weights, tmp_path):
     path = unlabelled(dataset, tmp_path)
     out = tmp_path / "new" / "results.json"
-    status, text, _ = run("predict", dataset, "--weights", weights, "--annotations", path, "--out", out)
+    status, text, _ = run(
+        "predict", dataset, "--weights", weights, "--annotations", path, "--out", out
+    )
     entries = read_json(out)
     assert status == 0 and f"{len(entries)} entries" in text and entries
     file = read_json(path)
     names = {c["id"]: c["name"] for c in file["categories"]}
     images = [
-        np.asarray(Image.open(dataset / "JPEGImages" / n).convert("RGB")) for n in file["videos"][1]["file_names"]
+        np.asarray(Image.open(dataset / "JPEGImages" / n).convert("RGB"))
+        for n in file["videos"][1]["file_names"]
     ]
     fused = minst.MobileInst.from_pretrained(weights).fuse()
     whole = KernelTracker(fused, 3, "mask", 0.1).track(np.array(i) for i in images)
-    wanted = [(CATEGORIES[e["category_id"] - 1], e["score"], e["segmentations"]) for e in whole.to_ytvis(1)]
+    wanted = [
+        (CATEGORIES[e["category_id"] - 1], e["score"], e["segmentations"])
+        for e in whole.to_ytvis(1)
+    ]
     mine = [e for e in entries if e["video_id"] == file["videos"][1]["id"]]
     assert [(names[e["category_id"]], e["score"], e["segmentations"]) for e in mine] == wanted
     assert {e["video_id"] for e in entries} <= {v["id"] for v in file["videos"]}
     said = write_submission(out, path, tmp_path / "results.zip", top=3)
-    assert said["videos"] == 3 and said["kept"] <= 9 and said["kept"] + said["dropped"] == len(entries)
+    assert (
+        said["videos"] == 3 and said["kept"] <= 9 and said["kept"] + said["dropped"] == len(entries)
+    )
     # and with its labels the same file is judged
     figures = evaluate_results(dataset / "annotations.json", list(predict_folder(dataset, weights)))
     assert 0 <= figures["AP"] <= 1 and set(figures["tracking"]["per_category"]) == set(CATEGORIES)
@@ -338,22 +395,42 @@ def test_predictions_come_video_by_video(dataset, weights, tmp_path):
 
 def test_predictions_of_small_frames_are_of_the_size_of_the_video(weights, tmp_path):
     folder = tmp_path / "set"
-    write_shapes_dataset(folder, videos=1, config=ShapesConfig(width=192, height=128, frames=2), seed=1)
+    write_shapes_dataset(
+        folder, videos=1, config=ShapesConfig(width=192, height=128, frames=2), seed=1
+    )
     codes = [s for e in predict_folder(folder, weights, size=64) for s in e["segmentations"] if s]
     assert codes and all(code["size"] == [128, 192] for code in codes)
 
 
-def test_categories_that_do_not_fit_are_refused_before_anything_is_tracked(dataset, weights, make_model, tmp_path):
+def test_categories_that_do_not_fit_are_refused_before_anything_is_tracked(
+    dataset, weights, make_model, tmp_path
+):
     few = unlabelled(dataset, tmp_path, [*CATEGORIES[1:], "zebra"])
-    with pytest.raises(ValueError, match=f"the model knows {CATEGORIES[0]}.*valid.json has .*zebra"):
+    with pytest.raises(
+        ValueError, match=f"the model knows {CATEGORIES[0]}.*valid.json has .*zebra"
+    ):
         predict_folder(dataset, weights, annotations=few)
-    assert run("predict", dataset, "--weights", weights, "--annotations", few, "--out", tmp_path / "r.json")[0] == 2
+    assert (
+        run(
+            "predict",
+            dataset,
+            "--weights",
+            weights,
+            "--annotations",
+            few,
+            "--out",
+            tmp_path / "r.json",
+        )[0]
+        == 2
+    )
     assert not (tmp_path / "r.json").exists()
     make_model(class_names=(), num_classes=2).save_pretrained(tmp_path / "two")
     with pytest.raises(ValueError, match="2 classes without names"):
         predict_folder(dataset, tmp_path / "two")
     both = unlabelled(dataset, tmp_path, ["left", "right"])  # by position
-    assert {e["category_id"] for e in predict_folder(dataset, tmp_path / "two", annotations=both)} <= {10, 13}
+    assert {
+        e["category_id"] for e in predict_folder(dataset, tmp_path / "two", annotations=both)
+    } <= {10, 13}
     more = unlabelled(dataset, tmp_path, [*CATEGORIES, "zebra"])  # the file may have more
     ids = {e["category_id"] for e in predict_folder(dataset, weights, annotations=more)}
     assert ids and ids <= {10 + 3 * i for i in range(len(CATEGORIES))}

@@ -1,0 +1,158 @@
+"""What may be chosen: ranges, declared once beside the field, and a command line made from them.
+
+    lr: Positive = 1.5e-3  # peak learning rate        a field of a dataclass, or a parameter
+      --check-->         ValueError before any work begins, for NaN and for what is out of range
+      --add_options-->   --lr X   peak learning rate (default: 0.0015)
+
+The type says what is allowed; the comment beside, or above, says what it is.
+
+Lesson: notebooks/00_start_here.ipynb
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from types import UnionType
+from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+__all__ = ["Count", "File", "Folder", "Natural", "Number", "Pixels", "Positive", "Range", "Share",
+           "Size", "add_options", "check"]  # fmt: skip
+
+
+class Range(NamedTuple):
+    """Finite numbers from `least` to `most`, larger than `above`."""
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: float = -math.inf
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is within; NaN never is."""
+        return math.isfinite(value) and self.above < value and self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        bounds = {"above": self.above, "at least": self.least, "at most": self.most}
+        return " and ".join(f"{word} {n:g}" for word, n in bounds.items() if math.isfinite(n))
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0, 2**32)]
+Pixels = Annotated[int, Range(64, 8192)]  # a side of what a network sees
+Positive = Annotated[float, Range(above=0)]
+Number = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+
+
+def size(text: str) -> tuple[int, int]:
+    """ "256x192", width x height, as (height, width)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 256x192")
+    return int(match[2]), int(match[1])
+
+
+Size = Annotated[tuple[int, int], size]
+File = Annotated[str, "FILE"]
+Folder = Annotated[str, "DIR"]
+METAVARS = {int: "N", float: "X"}
+
+
+def check(fields: object, what: str) -> None:
+    """ValueError for the first field of a dataclass that is no choice of its, or out of range."""
+    for name, hint in get_type_hints(type(fields), include_extras=True).items():
+        value, allowed = getattr(fields, name), get_args(hint)
+        if get_origin(hint) is Literal and value not in allowed:
+            choices = ", ".join(map(str, allowed))
+            raise ValueError(f"{what}: {name} is {value!r}; choose one of {choices}")
+        for bounds in allowed:
+            if isinstance(bounds, Range) and not bounds.holds(value):
+                raise ValueError(f"{what}: {name} is {value}; it must be {bounds}")
+
+
+def add_options(
+    parser: argparse.ArgumentParser, described: Callable | type, shared: Mapping[str, str] = {}
+) -> None:
+    """An argument for every parameter of a function, an option for those that are named only.
+
+    A dataclass, or the one that annotates a function's **fields, gives an option for every field,
+    which is absent where it was not said. shared: what is said of parameters without a comment.
+    Of `preset` and `weights` only one can be said.
+    """
+    said = {**shared, **{name: text for name, text in comments(described).items() if text}}
+    parameters = inspect.signature(described, eval_str=True).parameters
+    one_of = parser
+    if {"preset", "weights"} <= parameters.keys() and inspect.isfunction(described):
+        one_of = parser.add_mutually_exclusive_group()
+    for name, parameter in parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            add_options(parser, parameter.annotation, shared)
+            continue
+        told = _told(parameter.annotation)
+        required = parameter.default is parameter.empty
+        told["help"] = said[name].replace("%", "%%")
+        if not (required or parameter.default is False or parameter.default in (None, "", ())):
+            told["help"] += f" (default: {parameter.default})"
+        flag = "--" + name.rstrip("_").replace("_", "-")
+        if dataclasses.is_dataclass(described):
+            is_flag = told.get("action") == "store_true"
+            told |= {"action": argparse.BooleanOptionalAction} if is_flag else {}
+            parser.add_argument(flag, **told, default=argparse.SUPPRESS)
+        elif parameter.kind is parameter.KEYWORD_ONLY:
+            told |= {"required": True} if required else {"default": parameter.default}
+            (one_of if name in ("preset", "weights") else parser).add_argument(
+                flag, **told, dest=name
+            )
+        else:
+            told.pop("metavar", None)
+            told |= {} if required else {"nargs": "*" if "nargs" in told else "?"}
+            told |= {} if required else {"default": parameter.default}
+            parser.add_argument(name, **told)
+
+
+def comments(described: Callable | type) -> dict[str, str]:
+    """{name: the comment beside its line, or on the lines above} of parameters or fields."""
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in inspect.getsource(described).splitlines():
+        code, _, beside = line.partition("# ")
+        name = re.match(r"\s+(\w+):", code)
+        if name:
+            found.setdefault(name[1], " ".join([*above, beside] if beside else above))
+        above = [*above, beside] if beside and not code.strip() else []
+    return found
+
+
+def _told(hint: object) -> dict:
+    """What argparse is told of a type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):  # X | None
+        return _told(arguments[0])
+    if origin is Literal:
+        return {"choices": arguments, "type": type(arguments[0])}
+    if origin is list:
+        return {**_told(arguments[0]), "nargs": "+"}
+    if origin is not Annotated:
+        return {"action": "store_true"} if hint is bool else _typed(hint)
+    kind, extra = arguments
+    if isinstance(extra, Range):
+        return {**_typed(kind), "type": lambda text: _within(extra, kind, text)}
+    return {"type": kind, "metavar": extra} if kind is str else {"type": extra, "metavar": "WxH"}
+
+
+def _typed(kind: type) -> dict:
+    return {"type": kind, "metavar": METAVARS[kind]} if kind in METAVARS else {"type": kind}
+
+
+def _within(bounds: Range, kind: type, text: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid {kind.__name__} value: {text!r}") from None
+    if not bounds.holds(value):
+        raise argparse.ArgumentTypeError(f"{text} is out of range: it must be {bounds}")
+    return value
