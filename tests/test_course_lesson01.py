@@ -7,7 +7,7 @@ import pytest
 
 from minst.course import lesson01 as check
 from minst.evaluation import YTVISEval, evaluate_ytvis
-from minst.evaluation.coco import run_lengths
+from minst import rle
 from minst.tracking import encode_mask
 
 RECALLS = np.linspace(0, 1, 101)
@@ -274,7 +274,7 @@ def ap50(scores, hits, num_truths):
 
 
 def run_length_code(mask):
-    rows, _ = run_lengths([encode_mask(mask)["counts"]], mask.size)
+    rows, _ = rle.unpack([encode_mask(mask)["counts"]], mask.size)
     counts = rows.reshape(-1).tolist()
     return counts[:-1] if counts[-1] == 0 else counts
 
