@@ -11,7 +11,9 @@ from PIL import Image
 from minst.data.files import inside, read_image, read_json, replacing
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "v/00001.jpg", "v/a..b.jpg", "видео/кадр 1.jpg", "v/.hidden/1.jpg"])
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "v/00001.jpg", "v/a..b.jpg", "видео/кадр 1.jpg", "v/.hidden/1.jpg"]
+)
 def test_a_name_within(tmp_path, name):
     assert inside(tmp_path, name) == tmp_path / name
 
@@ -56,7 +58,9 @@ def test_images_that_cannot_be_read(tmp_path):
             read_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("text, place", [('{"a": [1, 2', "line 1, column 12"), ('{"a": 1}\n}', "line 2, column 1")])
+@pytest.mark.parametrize(
+    "text, place", [('{"a": [1, 2', "line 1, column 12"), ('{"a": 1}\n}', "line 2, column 1")]
+)
 def test_broken_json_says_where(tmp_path, text, place):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=f"a.json: broken JSON at {place}"):
@@ -67,7 +71,9 @@ def test_json_in_another_encoding(tmp_path):
     (tmp_path / "a.json").write_bytes('{"name": "Größe"}'.encode("latin-1"))
     with pytest.raises(ValueError, match="a.json: not JSON in UTF-8"):
         read_json(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text(json.dumps({"name": "Größe"}, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "a.json").write_text(
+        json.dumps({"name": "Größe"}, ensure_ascii=False), encoding="utf-8"
+    )
     assert read_json(tmp_path / "a.json") == {"name": "Größe"}
 
 
@@ -78,11 +84,14 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path):
         assert not path.exists() and beside.suffix == ".json" and beside.parent == path.parent
     assert path.read_text() == "1" and list(path.parent.iterdir()) == [path]
     (tmp_path / "b").touch()
-    assert path.stat().st_mode == (tmp_path / "b").stat().st_mode  # readable by whoever may read other new files
+    assert (
+        path.stat().st_mode == (tmp_path / "b").stat().st_mode
+    )  # readable by whoever may read other new files
 
 
 @pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), ValueError("x")]
+    "error",
+    [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), ValueError("x")],
 )
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.json"

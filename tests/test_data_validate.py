@@ -24,7 +24,9 @@ from minst.data.ytvis import YouTubeVIS
 SMALL = ShapesConfig(width=96, height=72, frames=4)
 H, W, T = 72, 96, 4
 FULL = {"size": [H, W], "counts": [0, H * W]}
-ALL = rle_codec.encode(np.ones((H, W), np.uint8, order="F"))["counts"].decode()[1:]  # its second number: H * W
+ALL = rle_codec.encode(np.ones((H, W), np.uint8, order="F"))["counts"].decode()[
+    1:
+]  # its second number: H * W
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,9 @@ def drop(*path):
 def test_a_whole_data_set_has_no_problem_and_is_counted(sources, form):
     report = check_dataset(sources[form])
     data = json.loads((sources[form] / "annotations.json").read_text())
-    many = [a["segmentations"] if form == "videos" else [a["segmentation"]] for a in data["annotations"]]
+    many = [
+        a["segmentations"] if form == "videos" else [a["segmentation"]] for a in data["annotations"]
+    ]
     masks = sum(mask is not None for track in many for mask in track)
     assert report.problems == [] and report.notes == []
     assert report.counts == {form: 3, "frames": 3 * T if form == "videos" else 3, "instances": len(many),
@@ -97,7 +101,9 @@ def test_a_whole_data_set_has_no_problem_and_is_counted(sources, form):
     assert [row["name"] for row in report.categories] == list(CATEGORIES)
     for row in report.categories:
         mine = [a for a in data["annotations"] if a["category_id"] == row["id"]]
-        assert row["instances"] == len(mine) and row[form] == len({a[form[:-1] + "_id"] for a in mine})
+        assert row["instances"] == len(mine) and row[form] == len(
+            {a[form[:-1] + "_id"] for a in mine}
+        )
     assert sum(row["masks"] for row in report.categories) == masks
 
 
@@ -214,7 +220,9 @@ def test_what_is_wrong_with_a_file(planted, action, kind, fast):
     folder = planted("videos", replace_frame(action))
     expected = [(kind, FRAME, "videos[1].file_names[2]")]
     assert found(folder) == expected
-    assert found(folder, read_images=False) == (expected if fast else [])  # headers do not tell of the end
+    assert found(folder, read_images=False) == (
+        expected if fast else []
+    )  # headers do not tell of the end
 
 
 @pytest.mark.parametrize("name, kind", [
@@ -233,7 +241,9 @@ def test_names_that_no_file_has(planted, name):
     folder = planted("videos", set_to(("videos", 0, "file_names", 0), name))
     (folder / "JPEGImages/00000/00000.jpg").unlink()
     report = check_dataset(folder)
-    assert [(p.kind, p.entry) for p in report.problems] == [("missing file", "videos[0].file_names[0]")]
+    assert [(p.kind, p.entry) for p in report.problems] == [
+        ("missing file", "videos[0].file_names[0]")
+    ]
     text = str(report)
     text.encode("utf-8")
     assert "\x1b" not in text and str(report.problems[0]) in text
@@ -312,11 +322,17 @@ def test_all_problems_are_reported_and_saved(planted, tmp_path):
 
     folder = planted("videos", change)
     report = check_dataset(folder)
-    assert len(report.errors) == 5 + 1 + T + 1 and report.warnings == [] and "zero bytes" in str(report)
+    assert (
+        len(report.errors) == 5 + 1 + T + 1
+        and report.warnings == []
+        and "zero bytes" in str(report)
+    )
     lines = str(report).splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("error   unknown category"))
     assert (
-        " 5  " in lines[at] and "annotations[2].category_id" in lines[at + 2] and lines[at + 3].endswith("… and 2 more")
+        " 5  " in lines[at]
+        and "annotations[2].category_id" in lines[at + 2]
+        and lines[at + 3].endswith("… and 2 more")
     )
     report.save(tmp_path / "report.json")
     saved = json.loads((tmp_path / "report.json").read_text())
@@ -338,7 +354,12 @@ def test_folders_that_are_not_there(tmp_path):
 # ------------------------------------------------------------------------------------------------ masks
 
 
-@given(height=st.integers(1, 40), width=st.integers(1, 40), share=st.floats(0, 1), seed=st.integers(0, 2**31))
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 2**31),
+)
 def test_rle_is_measured_as_pycocotools_does(height, width, share, seed):
     mask = np.random.default_rng(seed).random((height, width)) < share
     code = rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -377,7 +398,9 @@ def test_polygons_are_measured_as_pycocotools_does(points):
         assert drawn == 0
     else:
         assert own.kind == {0: "empty mask", 1: "mask of 1 pixel"}.get(drawn, "")
-        assert drawn <= 1 or (own.area == drawn and list(own.box) == rle_codec.toBbox(code).tolist())
+        assert drawn <= 1 or (
+            own.area == drawn and list(own.box) == rle_codec.toBbox(code).tolist()
+        )
 
 
 # ------------------------------------------------------------------------------------------------ what may come
@@ -389,21 +412,32 @@ junk = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.builds(copy.deepcopy, st.just(FULL)),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["id", "size", "counts", "a"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["id", "size", "counts", "a"]), inner)
+    ),
     max_leaves=6,
 )
 
 
 def places(value, path=()):
     """The path of every value within nested lists and objects."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in items:
         yield (*path, key)
         yield from places(inner, (*path, key))
 
 
 @pytest.mark.parametrize("form", ["videos", "images"])
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(data=st.data())
 def test_no_corruption_stops_the_check(sources, tmp_path, form, data):
     """Whatever stands in the JSON is reported; and what has no error is opened and decoded by the reader."""
