@@ -119,3 +119,68 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Read-only") as raised, replacing(tmp_path / "a.json"):
         pytest.fail("nothing is written")
     assert raised.value.filename == str(tmp_path / "a.json")
+
+
+def saved(path, picture, orientation=None, **options):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    picture.save(path, exif=exif, **options)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "deep.png", "tif", "alpha.png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_camera_was_held(tmp_path, kind, orientation):
+    levels = np.zeros((40, 60), np.uint8)
+    levels[:20, :30] = 250
+    picture = {
+        "deep.png": Image.fromarray(levels.astype(np.uint16) * 257),
+        "alpha.png": Image.fromarray(np.dstack([levels] * 3 + [np.full_like(levels, 255)])),
+    }.get(kind, Image.fromarray(np.dstack([levels] * 3)))
+    path = saved(tmp_path / f"a.{kind}", picture, orientation)
+    turns, mirrored = {
+        1: (0, 0),
+        2: (0, 1),
+        3: (2, 0),
+        4: (2, 1),
+        5: (3, 1),
+        6: (3, 0),
+        7: (1, 1),
+        8: (1, 0),
+    }[orientation]
+    expected = np.rot90(levels, turns)
+    expected = expected[:, ::-1] if mirrored else expected
+    image = read_image(path)
+    assert image.shape == (*expected.shape, 3)
+    assert np.abs(image[..., 0].astype(int) - expected).mean() < 2
+    if kind != "tif":  # its record tells who saw the stored pixels; Pillow itself turns a TIFF
+        assert read_image(path, (40, 60)).shape == (40, 60, 3)
+    assert read_image(path, expected.shape).shape == image.shape
+    assert read_image(path, (7, 7)).shape == image.shape
+
+
+def test_a_square_image_is_turned_whatever_its_record_says(tmp_path):
+    levels = np.zeros((40, 40), np.uint8)
+    levels[:20] = 250
+    path = saved(tmp_path / "a.png", Image.fromarray(levels), 6)
+    assert read_image(path, (40, 40))[:, 0, 0].tolist() == [0] * 40  # the top is on the right
+
+
+def test_content_in_memory_and_formats_that_start_programs(tmp_path):
+    Image.new("RGB", (4, 3), (9, 8, 7)).save(tmp_path / "a.bmp")
+    assert read_image((tmp_path / "a.bmp").read_bytes())[2, 3].tolist() == [9, 8, 7]
+    with pytest.raises(ValueError, match="an image in memory: not a readable image"):
+        read_image(b"no image")
+    (tmp_path / "a.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n{} loop\n"
+    )
+    with pytest.raises(ValueError, match="a.png: not a readable image"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", tmp_path):
+        with pytest.raises(ValueError, match="a folder or device"):
+            read_image(path)

@@ -101,7 +101,7 @@ class Clip:
     def image(self, t: int) -> np.ndarray:
         """Frame `t` as (H, W, 3) bytes. A missing or broken file, or one of another size, is a ValueError."""
         path = inside(self.folder, self.video["file_names"][t])
-        image = read_image(path)
+        image = read_image(path, (self.height, self.width))
         if image.shape[:2] != (self.height, self.width):
             raise ValueError(
                 f"{path}: {image.shape[1]}x{image.shape[0]}, its record says {self.width}x{self.height}"
