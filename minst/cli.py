@@ -357,7 +357,7 @@ def _data_shapes(arguments: argparse.Namespace) -> None:
 
 
 def _data_check(arguments: argparse.Namespace) -> int:
-    from minst.data.validate import check_dataset
+    from minst.labels.check import check_dataset
 
     report = check_dataset(**_named(arguments, "folder", "split", "annotations"), read_images=not arguments.fast)
     print(report)
@@ -375,7 +375,7 @@ def _data_preview(arguments: argparse.Namespace) -> None:
 
 
 def _data_split(arguments: argparse.Namespace) -> int | None:
-    from minst.data.split import split_annotations, verify_split
+    from minst.labels.split import split_annotations, verify_split
 
     if arguments.verify:
         same = verify_split(arguments.verify, arguments.annotations)
@@ -390,7 +390,7 @@ def _data_split(arguments: argparse.Namespace) -> int | None:
 
 
 def _data_convert(arguments: argparse.Namespace) -> None:
-    from minst.data.convert import convert, to_indexed_png
+    from minst.labels.convert import convert, to_indexed_png
 
     if arguments.to == "davis":
         if arguments.format or arguments.images:

@@ -152,7 +152,5 @@ def test_a_file_that_has_changed_is_refused(tmp_path):
 
 
 def test_words_of_an_error():
-    assert (
-        explained(ValueError("Expected `int`, got `str` - at `$.a[2]`"), "x[1]")
-        == "x[1].a[2]: expected `int`, got `str`"
-    )
+    error = ValueError("Expected `int`, got `str` - at `$.a[2]`")
+    assert explained(error, "x[1]") == ("x[1].a[2]", "expected `int`, got `str`")

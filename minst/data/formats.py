@@ -202,7 +202,8 @@ class JsonFile:
         try:
             return decoder.decode(text)
         except (ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError, too
-            raise ValueError(f"{self.path}: {explained(error, place)}") from None
+            place, what = explained(error, place)
+            raise ValueError(f"{self.path}: {place}: {what}") from None
 
     def _broken(self, what: str) -> str:
         """The error with line and column of its place."""
@@ -220,14 +221,16 @@ class JsonFile:
             what += "; the file breaks off, was it copied whole?"
         if self._text[at:].startswith((b"NaN", b"Infinity", b"-Infinity")):
             what += "; NaN and Infinity are no JSON, write null"
+        if self._text[at : at + 1] > b"\x7f":
+            what += "; is it in UTF-8?"
         return f"broken JSON at line {line}, column {column}: {what}"
 
 
-def explained(error: Exception, place: str) -> str:
-    """msgspec's words with the whole path before them."""
+def explained(error: Exception, place: str) -> tuple[str, str]:
+    """The whole path of what msgspec refused, and its words: ("videos[1].width", "expected `int` >= 1")."""
     what, _, path = str(error).partition(" - at `$")
     what = what.replace("Object missing required field", "Lacks")
-    return f"{place}{path.rstrip('`')}: {what[:1].lower()}{what[1:]}"
+    return place + path.rstrip("`"), what[:1].lower() + what[1:]
 
 
 def _stamp(file: BinaryIO) -> tuple[int, int]:

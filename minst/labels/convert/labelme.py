@@ -42,8 +42,14 @@ def read_labelme(source: Path, images: Path | None, found: Found) -> Iterator[Vi
     if not folders:
         raise ValueError(f"{source}: no .json file of labelme there or in its folders")
     for folder in folders:
-        files = [source] if source.is_file() else sorted(folder.glob("*.json"), key=lambda p: natural(p.name))
-        pictures = next(p for p in (images and images / folder.name, images, folder) if p and p.is_dir())
+        files = (
+            [source]
+            if source.is_file()
+            else sorted(folder.glob("*.json"), key=lambda p: natural(p.name))
+        )
+        pictures = next(
+            p for p in (images and images / folder.name, images, folder) if p and p.is_dir()
+        )
         frames, shapes = [], []
         for file in files:
             entry = read_json(file)
@@ -51,7 +57,9 @@ def read_labelme(source: Path, images: Path | None, found: Found) -> Iterator[Vi
             shapes.append((file, drawn, (entry.get("imageHeight"), entry.get("imageWidth"))))
             frames.append(_image(file, entry, pictures))
         stems = {file.stem for file in files}
-        unlabelled = [path for path in image_files(pictures) if path.stem not in stems and source.is_dir()]
+        unlabelled = [
+            path for path in image_files(pictures) if path.stem not in stems and source.is_dir()
+        ]
         found.lost["images without a .json file, left out"] += len(unlabelled)
         first = frames[0][1]
         size = read_image(io.BytesIO(first) if isinstance(first, bytes) else first).shape[:2]
@@ -69,7 +77,9 @@ def _image(file: Path, entry: dict, folder: Path) -> tuple[str, Path | bytes]:
         data = base64.b64decode(entry["imageData"], validate=True)
         read_image(io.BytesIO(data))
     except (TypeError, ValueError):
-        raise ValueError(f"{file}: its image {path} is missing, and imageData is not readable") from None
+        raise ValueError(
+            f"{file}: its image {path} is missing, and imageData is not readable"
+        ) from None
     return path.name, data
 
 
@@ -77,13 +87,17 @@ def _tracks(frames: list, size: tuple[int, int], found: Found) -> list[Track]:
     masks: dict[tuple, dict[int, dict]] = {}
     for t, (file, shapes, said) in enumerate(frames):
         if None not in said and said != size:
-            raise ValueError(f"{file}: imageWidth x imageHeight is {said[1]}x{said[0]}, the video {size[1]}x{size[0]}")
+            raise ValueError(
+                f"{file}: imageWidth x imageHeight is {said[1]}x{said[0]}, the video {size[1]}x{size[0]}"
+            )
         here: dict[tuple, np.ndarray] = {}
         for i, shape in enumerate(shapes):
             where = f"{file}: shapes[{i}]"
             identity = field(shape, "label", str, where), str(shape.get("group_id"))
             if identity in here and shape.get("group_id") is None:
-                raise ValueError(f"{where}: a second {identity[0]!r} in this frame; set group_id to say which is which")
+                raise ValueError(
+                    f"{where}: a second {identity[0]!r} in this frame; set group_id to say which is which"
+                )
             here[identity] = _mask(shape, size, where, found) | here.get(identity, False)
         for identity, mask in here.items():
             masks.setdefault(identity, {})[t] = encode_mask(mask)
@@ -95,7 +109,9 @@ def _mask(shape: dict, size: tuple[int, int], where: str, found: Found) -> np.nd
     if kind == "polygon":
         return polygon_mask(points, size, where)
     if kind not in ("rectangle", "circle", "mask"):
-        raise ValueError(f"{where}: shape_type {kind!r} has no area that could be a mask; draw a polygon instead")
+        raise ValueError(
+            f"{where}: shape_type {kind!r} has no area that could be a mask; draw a polygon instead"
+        )
     try:
         (x0, y0), (x1, y1) = np.array(points, dtype=float).tolist()
     except (TypeError, ValueError):
@@ -105,7 +121,9 @@ def _mask(shape: dict, size: tuple[int, int], where: str, found: Found) -> np.nd
     if kind == "circle":  # points: the centre, and one on the circle
         radius = math.hypot(x1 - x0, y1 - y0)
         return ellipse_mask(x0, y0, radius, radius, size, where)
-    return _pasted(field(shape, "mask", str, where), round(min(x0, x1)), round(min(y0, y1)), size, where)
+    return _pasted(
+        field(shape, "mask", str, where), round(min(x0, x1)), round(min(y0, y1)), size, where
+    )
 
 
 def _pasted(text: str, left: int, top: int, size: tuple[int, int], where: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minst.cli import main
-from minst.data.split import SIDES, _side_ids, split_annotations, verify_split
+from minst.labels.split import SIDES, _side_ids, split_annotations, verify_split
 
 NAMES = {1: "cat", 2: "dog", 3: "owl"}
 

@@ -41,7 +41,13 @@ from minst.data.files import inside, read_image, read_json
 
 __all__ = ["FORMATS", "convert", "guess_format", "to_indexed_png"]
 
-FORMATS = {"coco": read_coco, "labelme": read_labelme, "cvat": read_cvat, "mots": read_mots, "davis": read_davis}
+FORMATS = {
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "cvat": read_cvat,
+    "mots": read_mots,
+    "davis": read_davis,
+}
 
 
 def convert(
@@ -67,7 +73,9 @@ def convert(
         dataset = _write(FORMATS[format](source, images, found), found, new)
         lost = {what: count for what, count in found.lost.items() if count}
         dataset["info"] = {"description": f"converted from {format} by minst", "lost": lost}
-        (new / "annotations.json").write_text(json.dumps(dataset, ensure_ascii=False), encoding="utf-8")
+        (new / "annotations.json").write_text(
+            json.dumps(dataset, ensure_ascii=False), encoding="utf-8"
+        )
     for line in (f"format: {format}", *(f"lost: {count} {what}" for what, count in lost.items())):
         if progress:
             progress(line)
@@ -108,7 +116,9 @@ def _write(videos: Iterable[Video], found: Found, folder: Path) -> dict:
         files = _write_images(video, inside(folder / "JPEGImages", name))
         height, width = video.size
         common = {"height": height, "width": width, "length": len(files)}
-        entries.append({"id": len(entries) + 1, "file_names": [f"{name}/{file}" for file in files], **common})
+        entries.append(
+            {"id": len(entries) + 1, "file_names": [f"{name}/{file}" for file in files], **common}
+        )
         for track in video.tracks:
             masks = _masks(track, len(files), video.name)
             if not any(masks):
@@ -128,7 +138,9 @@ def _write(videos: Iterable[Video], found: Found, folder: Path) -> dict:
 
 def _masks(track: Track, length: int, name: str) -> list[dict | None]:
     if track.masks and max(track.masks) >= length:
-        raise ValueError(f"video {name}: shapes in frame {max(track.masks)}, but only {length} images (from 0 on)")
+        raise ValueError(
+            f"video {name}: shapes in frame {max(track.masks)}, but only {length} images (from 0 on)"
+        )
     masks = [track.masks.get(t) for t in range(length)]
     return [mask if mask and rle_codec.area(mask) else None for mask in masks]
 
@@ -146,7 +158,9 @@ def _write_images(video: Video, folder: Path) -> list[str]:
         image = _pixels(source)
         if image.shape[:2] != video.size:
             said, (height, width) = source if isinstance(source, Path) else name, video.size
-            raise ValueError(f"{said}: {image.shape[1]}x{image.shape[0]}, its video {video.name} is {width}x{height}")
+            raise ValueError(
+                f"{said}: {image.shape[1]}x{image.shape[0]}, its video {video.name} is {width}x{height}"
+            )
         if as_it_is and not isinstance(source, np.ndarray):
             path.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
         else:

@@ -16,8 +16,8 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 
 from minst.cli import main
-from minst.data.convert import FORMATS, convert, guess_format, to_indexed_png
-from minst.data.convert.davis import palette
+from minst.labels.convert import FORMATS, convert, guess_format, to_indexed_png
+from minst.labels.convert.davis import palette
 from minst.data.video import write_mp4
 from minst.data.ytvis import YouTubeVIS
 
@@ -550,7 +550,7 @@ def test_cvat_video_with_broken_frames_is_refused(tmp_path, monkeypatch):
 
     source = source_of("cvat", tmp_path / "in")
     write_mp4([np.zeros((4, 6, 3), np.uint8)] * 3, tmp_path / "film.mp4")
-    monkeypatch.setattr("minst.data.convert.cvat.read_video", reader)
+    monkeypatch.setattr("minst.labels.convert.cvat.read_video", reader)
     assert_refused(
         source,
         tmp_path / "out",

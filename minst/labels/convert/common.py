@@ -44,7 +44,9 @@ class Video(NamedTuple):
 
     name: str
     size: tuple[int, int]  # height, width
-    images: Iterable[tuple[str, Path | bytes | np.ndarray]]  # file name and a file, its content, or (H, W, 3) bytes
+    images: Iterable[
+        tuple[str, Path | bytes | np.ndarray]
+    ]  # file name and a file, its content, or (H, W, 3) bytes
     tracks: list[Track]
 
 
@@ -63,7 +65,9 @@ def polygon_mask(points: list, size: tuple[int, int], where: str) -> np.ndarray:
         raise ValueError(f"{where}: {error}") from None
 
 
-def box_mask(box: list, size: tuple[int, int], where: str, found: Found, degrees: float = 0.0) -> np.ndarray:
+def box_mask(
+    box: list, size: tuple[int, int], where: str, found: Found, degrees: float = 0.0
+) -> np.ndarray:
     """A box left, top, right, bottom, filled: all that is known of an object without a mask."""
     found.lost["boxes without a mask became filled rectangles"] += 1
     left, top, right, bottom = box
@@ -71,7 +75,9 @@ def box_mask(box: list, size: tuple[int, int], where: str, found: Found, degrees
     return polygon_mask(_turned(points, degrees), size, where)
 
 
-def ellipse_mask(x, y, across, down, size: tuple[int, int], where: str, degrees: float = 0.0) -> np.ndarray:
+def ellipse_mask(
+    x, y, across, down, size: tuple[int, int], where: str, degrees: float = 0.0
+) -> np.ndarray:
     """The inside of an ellipse of centre x, y and half axes across, down."""
     turns = np.linspace(0, 2 * math.pi, 128, endpoint=False)
     points = np.stack([x + across * np.cos(turns), y + down * np.sin(turns)], axis=1)
@@ -88,13 +94,18 @@ def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
 def image_files(folder: Path) -> list[Path]:
     """The images of a folder in natural order; none if it is no folder."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted((p for p in paths if p.suffix.lower() in IMAGES and p.name[0] != "."), key=lambda p: natural(p.name))
+    return sorted(
+        (p for p in paths if p.suffix.lower() in IMAGES and p.name[0] != "."),
+        key=lambda p: natural(p.name),
+    )
 
 
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder in natural order, hidden ones left out; none if it is no folder."""
     paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted((p for p in paths if p.is_dir() and p.name[0] != "."), key=lambda p: natural(p.name))
+    return sorted(
+        (p for p in paths if p.is_dir() and p.name[0] != "."), key=lambda p: natural(p.name)
+    )
 
 
 def only_file(source: Path, suffix: str, *folders: Path) -> Path:
@@ -103,7 +114,11 @@ def only_file(source: Path, suffix: str, *folders: Path) -> Path:
         return source
     files = [path for folder in folders for path in sorted(folder.glob(f"*{suffix}"))]
     if len(files) != 1:
-        which = f"several {suffix} files ({', '.join(p.name for p in files[:4])})" if files else f"no {suffix} file"
+        which = (
+            f"several {suffix} files ({', '.join(p.name for p in files[:4])})"
+            if files
+            else f"no {suffix} file"
+        )
         raise ValueError(f"{source}: {which} there; name the one to read")
     return files[0]
 
@@ -113,7 +128,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
+        raise ValueError(
+            f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
 
 
 def index_image(path: Path, modes: tuple[str, ...], what: str, size: tuple[int, int]) -> np.ndarray:
@@ -126,7 +143,9 @@ def index_image(path: Path, modes: tuple[str, ...], what: str, size: tuple[int, 
     if mode not in modes:
         raise ValueError(f"{path}: an image of mode {mode}, not {what}")
     if index.shape != size:
-        raise ValueError(f"{path}: {index.shape[1]}x{index.shape[0]}, its image is {size[1]}x{size[0]}")
+        raise ValueError(
+            f"{path}: {index.shape[1]}x{index.shape[0]}, its image is {size[1]}x{size[0]}"
+        )
     return index
 
 
@@ -152,8 +171,12 @@ def new_folder(out: str | Path) -> Iterator[Path]:
             out.rmdir()
         beside.rename(out)
     except OSError as error:
-        if str(beside) in str(error.filename or beside):  # say its own name, not that of the unfinished one
-            raise OSError(error.errno, f"not written ({error.strerror or error})", str(out)) from None
+        if str(beside) in str(
+            error.filename or beside
+        ):  # say its own name, not that of the unfinished one
+            raise OSError(
+                error.errno, f"not written ({error.strerror or error})", str(out)
+            ) from None
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -23,20 +23,36 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from minst.data.convert.common import Found, Track, Video, field, image_files, index_image, new_folder, subfolders
+from minst.data.convert.common import (
+    Found,
+    Track,
+    Video,
+    field,
+    image_files,
+    index_image,
+    new_folder,
+    subfolders,
+)
 from minst.data.files import inside, read_image, read_json
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 
 __all__ = ["palette", "read_davis", "to_indexed_png"]
 
 VOID = 255
-RESOLUTIONS = ("480p", "Full-Resolution", "1080p")  # folders of DAVIS: the first that is there is read
+RESOLUTIONS = (
+    "480p",
+    "Full-Resolution",
+    "1080p",
+)  # folders of DAVIS: the first that is there is read
 
 
 def read_davis(source: Path, images: Path | None, found: Found) -> Iterator[Video]:
     """Videos in natural order of their folders."""
     resolution = next((s for s in RESOLUTIONS if (source / "Annotations" / s).is_dir()), "")
-    masks, pictures = source / "Annotations" / resolution, (images or source / "JPEGImages") / resolution
+    masks, pictures = (
+        source / "Annotations" / resolution,
+        (images or source / "JPEGImages") / resolution,
+    )
     objects = _objects(source / "meta.json", found)
     videos = [folder for folder in subfolders(masks) if image_files(folder)]
     if not videos:
@@ -45,7 +61,9 @@ def read_davis(source: Path, images: Path | None, found: Found) -> Iterator[Vide
         annotated = {path.stem: path for path in image_files(folder)}
         paths = image_files(pictures / folder.name)
         if missing := annotated.keys() - {path.stem for path in paths}:
-            raise ValueError(f"{annotated[min(missing)]}: no image of this name in {pictures / folder.name}")
+            raise ValueError(
+                f"{annotated[min(missing)]}: no image of this name in {pictures / folder.name}"
+            )
         found.lost["frames without a PNG, left out"] += len(paths) - len(annotated)
         paths = [path for path in paths if path.stem in annotated]
         size = read_image(paths[0]).shape[:2]
@@ -60,7 +78,9 @@ def _objects(file: Path, found: Found) -> Callable[[str, int], str]:
         return lambda video, number: "object"
     meta = read_json(file)
     videos = field(meta, "videos", dict, str(file))
-    found.categories.extend(map(str, field(meta, "categories", list, str(file)) if "categories" in meta else ()))
+    found.categories.extend(
+        map(str, field(meta, "categories", list, str(file)) if "categories" in meta else ())
+    )
 
     def category(video: str, number: int) -> str:
         try:
@@ -75,7 +95,9 @@ def _masks(paths: list[Path], size: tuple[int, int], found: Found) -> dict[int, 
     """{instance: {index of the frame: RLE}}."""
     tracks, void = {}, 0
     for t, path in enumerate(paths):
-        index = index_image(path, ("P", "L"), "one of a palette, whose pixels are numbers of instances", size)
+        index = index_image(
+            path, ("P", "L"), "one of a palette, whose pixels are numbers of instances", size
+        )
         void += int((index == VOID).sum())
         for number in np.unique(index[index > 0]).tolist():
             tracks.setdefault(number, {})[t] = encode_mask(index == number)
@@ -86,7 +108,10 @@ def _masks(paths: list[Path], size: tuple[int, int], found: Found) -> dict[int, 
 
 
 def to_indexed_png(
-    folder: str | Path, out: str | Path, split: str | None = None, progress: Callable[[str], None] | None = None
+    folder: str | Path,
+    out: str | Path,
+    split: str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a data set in YouTube-VIS form as JPEGImages/, Annotations/, meta.json into `out`, a new or empty folder.
 
@@ -113,8 +138,13 @@ def _write(clip: Clip, new: Path, name: str, lost: Counter) -> dict:
     kept = np.flatnonzero(~clip.crowd)
     lost["crowd tracks"] += int(clip.crowd.sum())
     if len(kept) >= VOID:
-        raise ValueError(f"video {name}: {len(kept)} instances; a PNG of 8 bit numbers at most {VOID - 1}")
-    objects = {str(n): {"category": clip.categories[clip.labels[m]], "frames": []} for n, m in enumerate(kept, 1)}
+        raise ValueError(
+            f"video {name}: {len(kept)} instances; a PNG of 8 bit numbers at most {VOID - 1}"
+        )
+    objects = {
+        str(n): {"category": clip.categories[clip.labels[m]], "frames": []}
+        for n, m in enumerate(kept, 1)
+    }
     for kind in ("JPEGImages", "Annotations"):
         inside(new / kind, name).mkdir(parents=True)
     for t, file_name in enumerate(clip.video["file_names"]):

@@ -36,7 +36,10 @@ def read_coco(source: Path, images: Path | None, found: Found) -> Iterator[Video
         field(video, "id", (int, str), where): video.get("name") or video.get("file_name")
         for where, video in (_entries(data, "videos", file) if data.get("videos") else ())
     }
-    root, split = file.parent.parent if file.parent.name == "annotations" else file.parent, file.stem.split("_", 1)[-1]
+    root, split = (
+        file.parent.parent if file.parent.name == "annotations" else file.parent,
+        file.stem.split("_", 1)[-1],
+    )
     for key in sorted(videos, key=natural):
         frames = sorted(videos[key], key=_place)
         folder = images or find_images(root, split, frames[0][1]["file_name"])
@@ -44,15 +47,26 @@ def read_coco(source: Path, images: Path | None, found: Found) -> Iterator[Video
         size = read_image(paths[0]).shape[:2]
         for where, image in frames:
             if (image.get("height", size[0]), image.get("width", size[1])) != size:
-                raise ValueError(f"{where}: its size is not {size[1]}x{size[0]}, that of the video's first image")
-        tracks = _tracks([shapes.pop(image["id"], []) for _, image in frames], size, categories, found)
-        yield Video(str(named.get(key) or key or root.resolve().name), size, [(p.name, p) for p in paths], tracks)
+                raise ValueError(
+                    f"{where}: its size is not {size[1]}x{size[0]}, that of the video's first image"
+                )
+        tracks = _tracks(
+            [shapes.pop(image["id"], []) for _, image in frames], size, categories, found
+        )
+        yield Video(
+            str(named.get(key) or key or root.resolve().name),
+            size,
+            [(p.name, p) for p in paths],
+            tracks,
+        )
     for where, annotation in (entry for entries in shapes.values() for entry in entries):
         raise ValueError(f"{where}: image_id {annotation['image_id']} is not among the images")
 
 
 def _entries(data, key: str, file: Path) -> Iterator[tuple[str, dict]]:
-    return ((f"{file}: {key}[{i}]", entry) for i, entry in enumerate(field(data, key, list, str(file))))
+    return (
+        (f"{file}: {key}[{i}]", entry) for i, entry in enumerate(field(data, key, list, str(file)))
+    )
 
 
 def _frames(data: dict, file: Path) -> dict[object, list]:
@@ -64,7 +78,9 @@ def _frames(data: dict, file: Path) -> dict[object, list]:
         ids.add(image["id"])
         image["file_name"] = field(image, "file_name", str, where).replace("\\", "/")
         folder = str(PurePosixPath(image["file_name"]).parent).strip("./")
-        key = folder if image.get("video_id") is None else field(image, "video_id", (int, str), where)
+        key = (
+            folder if image.get("video_id") is None else field(image, "video_id", (int, str), where)
+        )
         videos[key].append((where, image))
     return videos
 
@@ -73,7 +89,9 @@ def _place(frame: tuple[str, dict]) -> tuple:
     """Sort key of a frame in its video."""
     where, image = frame
     key = next((key for key in ("frame_id", "frame_index") if key in image), None)
-    return (field(image, key, (int, float), where), []) if key else (-1, natural(image["file_name"]))
+    return (
+        (field(image, key, (int, float), where), []) if key else (-1, natural(image["file_name"]))
+    )
 
 
 def _shapes(data: dict, categories: dict, file: Path) -> dict[int, list]:
@@ -81,21 +99,29 @@ def _shapes(data: dict, categories: dict, file: Path) -> dict[int, list]:
     shapes = defaultdict(list)
     for where, annotation in _entries(data, "annotations", file):
         if field(annotation, "category_id", int, where) not in categories:
-            raise ValueError(f"{where}: category_id {annotation['category_id']} is not among the categories")
+            raise ValueError(
+                f"{where}: category_id {annotation['category_id']} is not among the categories"
+            )
         shapes[field(annotation, "image_id", int, where)].append((where, annotation))
     return shapes
 
 
-def _tracks(frames: list[list], size: tuple[int, int], categories: dict, found: Found) -> list[Track]:
+def _tracks(
+    frames: list[list], size: tuple[int, int], categories: dict, found: Found
+) -> list[Track]:
     tracks: dict[object, Track] = {}
     for t, shapes in enumerate(frames):
         for where, annotation in shapes:
             identity, category = _identity(annotation, where), categories[annotation["category_id"]]
             track = tracks.setdefault(identity, Track(category, {}))
             if track.category != category:
-                raise ValueError(f"{where}: track {identity} is a {category} here, a {track.category} before")
+                raise ValueError(
+                    f"{where}: track {identity} is a {category} here, a {track.category} before"
+                )
             if t in track.masks:
-                raise ValueError(f"{where}: track {identity} has another annotation in the same frame")
+                raise ValueError(
+                    f"{where}: track {identity} has another annotation in the same frame"
+                )
             track.masks[t] = _mask(annotation, size, where, found)
             if annotation.get("iscrowd") or annotation.get("ignore"):
                 tracks[identity] = track._replace(crowd=True)
@@ -107,7 +133,9 @@ def _identity(annotation: dict, where: str) -> int | str:
         for key in ("track_id", "instance_id"):
             if isinstance(place, dict) and isinstance(place.get(key), int | str):
                 return place[key]
-    raise ValueError(f"{where}: no track_id, instance_id or attributes.track_id; which instance is it?")
+    raise ValueError(
+        f"{where}: no track_id, instance_id or attributes.track_id; which instance is it?"
+    )
 
 
 def _mask(annotation: dict, size: tuple[int, int], where: str, found: Found) -> dict:

@@ -27,7 +27,9 @@ __all__ = ["split_annotations", "verify_split"]
 SIDES = ("train", "valid")
 
 
-def split_annotations(annotations: str | Path, out: str | Path, val: float = 0.1, seed: int = 0) -> dict:
+def split_annotations(
+    annotations: str | Path, out: str | Path, val: float = 0.1, seed: int = 0
+) -> dict:
     """Write train.json, valid.json and split.json into the folder `out`; returns what stands in split.json.
 
     annotations: a file in YouTube-VIS or COCO form; all its other keys go to both sides. val: the share of videos (or
@@ -37,13 +39,17 @@ def split_annotations(annotations: str | Path, out: str | Path, val: float = 0.1
     Raises ValueError for a file that cannot be split, and FileExistsError rather than replace a file that differs.
     """
     if not 0 < val < 1:
-        raise ValueError(f"val is {val}: the share of the validation side must lie within 0 and 1, such as 0.1")
+        raise ValueError(
+            f"val is {val}: the share of the validation side must lie within 0 and 1, such as 0.1"
+        )
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise ValueError(f"seed is {seed!r}: it must be a whole number")
     source, out = Path(annotations), Path(out)
     data, items, owner = _read(source)
     if not data.get("annotations"):
-        raise ValueError(f"{source}: its labels are withheld; split a file with annotations, such as that of train")
+        raise ValueError(
+            f"{source}: its labels are withheld; split a file with annotations, such as that of train"
+        )
     if len(data[items]) < 2:
         raise ValueError(f"{source}: {len(data[items])} of {items}; a split takes two or more")
     ids = _side_ids([item["id"] for item in data[items]], float(val), seed)
@@ -74,7 +80,10 @@ def verify_split(split: str | Path, annotations: str | Path) -> dict[str, bool]:
     try:
         val, seed = float(record["val"]), int(record["seed"])
         known = {side: record[side]["ids_sha256"] for side in SIDES}
-        same = {"source": hashlib.sha256(Path(annotations).read_bytes()).hexdigest() == record["source_sha256"]}
+        same = {
+            "source": hashlib.sha256(Path(annotations).read_bytes()).hexdigest()
+            == record["source_sha256"]
+        }
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{split}: not a split.json of `minst data split`") from None
     data, items, _ = _read(Path(annotations))
@@ -91,16 +100,24 @@ def verify_split(split: str | Path, annotations: str | Path) -> dict[str, bool]:
 def _read(source: Path) -> tuple[dict, str, str]:
     """(content, "videos" | "images", "video_id" | "image_id"), checked as far as a split needs it."""
     data = read_json(source)
-    found = [key for key in ("videos", "images") if isinstance(data, dict) and isinstance(data.get(key), list)]
+    found = [
+        key
+        for key in ("videos", "images")
+        if isinstance(data, dict) and isinstance(data.get(key), list)
+    ]
     if len(found) != 1:
-        raise ValueError(f"{source}: must hold a list 'videos' or a list 'images', has {' and '.join(found) or 'none'}")
+        raise ValueError(
+            f"{source}: must hold a list 'videos' or a list 'images', has {' and '.join(found) or 'none'}"
+        )
     items = found[0]
     owner = items[:-1] + "_id"
     for key, wanted in ((items, "id"), ("annotations", owner)):
         entries = data.get(key) or []
         for i, entry in enumerate(entries if isinstance(entries, list) else [None]):
             if not isinstance(entry, dict) or type(entry.get(wanted)) is not int:
-                raise ValueError(f"{source}: {key}[{i}] has no whole number {wanted!r}; see `minst data check`")
+                raise ValueError(
+                    f"{source}: {key}[{i}] has no whole number {wanted!r}; see `minst data check`"
+                )
             if key == "images" and "video_id" in entry:
                 raise ValueError(
                     f"{source}: {key}[{i}] is the frame of a video, which must not be split; convert it first"
@@ -110,15 +127,22 @@ def _read(source: Path) -> tuple[dict, str, str]:
         raise ValueError(f"{source}: an id of {items} stands there twice; see `minst data check`")
     for i, entry in enumerate(data.get("annotations") or []):
         if entry[owner] not in ids:
-            raise ValueError(f"{source}: annotations[{i}]: {owner} {entry[owner]} is not among the {items}")
+            raise ValueError(
+                f"{source}: annotations[{i}]: {owner} {entry[owner]} is not among the {items}"
+            )
     return data, items, owner
 
 
 def _side_ids(ids: list[int], val: float, seed: int) -> dict[str, set[int]]:
-    place = {i: int.from_bytes(hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8], "big") / 2**64 for i in ids}
+    place = {
+        i: int.from_bytes(hashlib.sha256(f"{seed}:{i}".encode()).digest()[:8], "big") / 2**64
+        for i in ids
+    }
     ordered = sorted(ids, key=lambda i: (place[i], i))
     count = sum(place[i] < val for i in ids)
-    count = min(max(count, 1), len(ids) - 1)  # of a few videos, the nearest is moved so that no side is empty
+    count = min(
+        max(count, 1), len(ids) - 1
+    )  # of a few videos, the nearest is moved so that no side is empty
     return {"train": set(ordered[count:]), "valid": set(ordered[:count])}
 
 
@@ -143,10 +167,19 @@ def _hash(ids) -> str:
 
 def _missing(data: dict, parts: dict[str, dict]) -> dict[str, list[str]]:
     """Names of the categories that are annotated at all, but not on this side."""
-    names = {c.get("id"): str(c.get("name")) for c in data.get("categories") or () if isinstance(c, dict)}
-    used = {side: {str(entry.get("category_id")) for entry in part["annotations"]} for side, part in parts.items()}
+    names = {
+        c.get("id"): str(c.get("name")) for c in data.get("categories") or () if isinstance(c, dict)
+    }
+    used = {
+        side: {str(entry.get("category_id")) for entry in part["annotations"]}
+        for side, part in parts.items()
+    }
     return {
-        side: sorted(name for number, name in names.items() if str(number) in set().union(*used.values()) - used[side])
+        side: sorted(
+            name
+            for number, name in names.items()
+            if str(number) in set().union(*used.values()) - used[side]
+        )
         for side in SIDES
     }
 
