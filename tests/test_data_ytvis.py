@@ -224,9 +224,9 @@ def broken(**change):
     (lambda d: d["videos"][1].update(width=2**32), r"videos\[1\]\.width: expected `int` <= 65535"),
     (lambda d: d["videos"][1].update(file_names=-1), r"videos\[1\]\.file_names: expected `array`, got `int`"),
     (lambda d: {"shapes": [], "imagePath": "a.jpg"}, "no list 'videos'; at its top stand 'shapes', 'imagePath'"),
-    (lambda d: d["annotations"], "got `array`; annotations are an object"),
-    (lambda d: [{"video_id": 1, "score": 0.5}], "results are a list"),
-    (lambda d: d["videos"], "got `array`; annotations are an object"),
+    (lambda d: d["annotations"], "got `array`, as results are; annotations are an object"),
+    (lambda d: [{"video_id": 1, "score": 0.5}], "as results are"),
+    (lambda d: d["videos"], "got `array`, as results are; annotations are an object"),
 ])  # fmt: skip
 def test_a_broken_entry_is_named(folder, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):

@@ -5,6 +5,7 @@
 
 Only what a reader needs is typed: other keys (bboxes, areas, length, info, ...) may hold anything.
 
+    read_typed(path, kind) -> its content
     JsonFile(path).entries("videos", Video) -> (Video, where its text lies in the file), one at a time
                                  later: file.read([where, ...]) -> those entries with all their keys
 
@@ -26,13 +27,14 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
 
-__all__ = ["COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile",
-           "Mask", "Polygon", "RunLengths", "Track", "Video", "explained"]  # fmt: skip
+__all__ = [
+    "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile", "Mask",
+    "Polygon", "RunLengths", "Source", "Track", "Video", "explained", "read_typed",
+]  # fmt: skip
 
 Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # a whole number that 64 bits can hold
-Pixels = Annotated[
-    int, Meta(ge=1, le=65_535)
-]  # as in JPEG; pycocotools counts a frame's pixels in 32 bits
+# at most what JPEG can hold; pycocotools counts the pixels of a frame in 32 bits
+Pixels = Annotated[int, Meta(ge=1, le=65_535)]
 Polygon = Annotated[list[float], Meta(min_length=6)]  # x1, y1, x2, y2, ...: at least three points
 Box = Annotated[list[float], Meta(min_length=4, max_length=4)]  # x, y, width, height
 Area = Annotated[float, Meta(ge=0)]  # in pixels
@@ -167,20 +169,8 @@ class JsonFile:
         self.path = Path(path)
         with open(path, "rb") as file:
             self.source = Source(self.path, *_stamp(file))
-            self._text = file.read()
-        if self._text.startswith(MARK):  # blanks in its place: all else stays where it is
-            self._text = b" " * len(MARK) + self._text[len(MARK) :]
-        try:
-            self.values = msgspec.json.decode(self._text, type=dict[str, Raw])
-        except msgspec.ValidationError as error:
-            hint = "annotations are an object that holds lists, results are a list"
-            raise ValueError(f"{path}: {error}; {hint}") from None
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{path}: {self._broken(str(error))}") from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not JSON in UTF-8 ({error.reason})") from None
-        except RecursionError:
-            raise ValueError(f"{path}: broken JSON: nested too deeply") from None
+            self._text = _without_mark(file.read())
+        self.values = _decode(self.path, self._text, dict[str, Raw])
 
     def parsed(self, key: str, kind: Any) -> Any:
         """The value of a key; ValueError names the place that is not of this kind."""
@@ -201,36 +191,59 @@ class JsonFile:
     def _parsed(self, text: Raw, decoder: msgspec.json.Decoder, place: str) -> Any:
         try:
             return decoder.decode(text)
-        except (ValueError, RecursionError) as error:  # text that is no UTF-8 is a ValueError, too
+        except (ValueError, RecursionError) as error:
             place, what = explained(error, place)
             raise ValueError(f"{self.path}: {place}: {what}") from None
 
-    def _broken(self, what: str) -> str:
-        """The error with line and column of its place."""
-        if not self._text.strip():
-            return "is empty"
-        found = re.search(r"\(byte (\d+)\)", what)
-        at = int(found[1]) if found else len(self._text)
-        before = self._text[:at]
-        line_start = before.rfind(b"\n") + 1
-        line, column = (
-            before.count(b"\n") + 1,
-            len(before[line_start:].decode("utf-8", "replace")) + 1,
-        )
-        if found is None or not self._text.rstrip().endswith(b"}"):
-            what += "; the file breaks off, was it copied whole?"
-        if self._text[at:].startswith((b"NaN", b"Infinity", b"-Infinity")):
-            what += "; NaN and Infinity are no JSON, write null"
-        if self._text[at : at + 1] > b"\x7f":
-            what += "; is it in UTF-8?"
-        return f"broken JSON at line {line}, column {column}: {what}"
+
+def read_typed(path: str | Path, kind: Any) -> Any:
+    """The content of a JSON file; ValueError names the place that is broken, or not of this kind."""
+    return _decode(Path(path), _without_mark(Path(path).read_bytes()), kind)
 
 
 def explained(error: Exception, place: str) -> tuple[str, str]:
     """The whole path of what msgspec refused, and its words: ("videos[1].width", "expected `int` >= 1")."""
+    if isinstance(error, UnicodeDecodeError):
+        return place, f"not text in UTF-8 ({error.reason})"
     what, _, path = str(error).partition(" - at `$")
     what = what.replace("Object missing required field", "Lacks")
-    return place + path.rstrip("`"), what[:1].lower() + what[1:]
+    return (place + path.rstrip("`")).lstrip("."), what[:1].lower() + what[1:]
+
+
+def _decode(path: Path, text: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except RecursionError:
+        raise ValueError(f"{path}: broken JSON: nested too deeply") from None
+    except ValueError as error:
+        place, what = explained(error, "")
+        if type(error) is msgspec.DecodeError:
+            place, what = _broken(text, str(error))
+        elif not place and what.endswith("got `array`"):
+            what += ", as results are; annotations are an object that holds lists"
+        raise ValueError(": ".join(part for part in (str(path), place, what) if part)) from None
+
+
+def _broken(text: bytes, what: str) -> tuple[str, str]:
+    """Line and column of a syntax error, and what it may come from."""
+    if not text.strip():
+        return "", "is empty"
+    found = re.search(r"\(byte (\d+)\)", what)
+    at = int(found[1]) if found else len(text)
+    line, line_start = text.count(b"\n", 0, at) + 1, text.rfind(b"\n", 0, at) + 1
+    column = len(text[line_start:at].decode("utf-8", "replace")) + 1
+    if found is None or not text.rstrip().endswith(b"}"):
+        what += "; the file breaks off, was it copied whole?"
+    if text[at:].startswith((b"NaN", b"Infinity", b"-Infinity")):
+        what += "; NaN and Infinity are no JSON, write null"
+    if text[at : at + 1] > b"\x7f":
+        what += "; is it in UTF-8?"
+    return f"broken JSON at line {line}, column {column}", what
+
+
+def _without_mark(text: bytes) -> bytes:
+    """Blanks in the place of the mark: all else stays where it is."""
+    return b" " * len(MARK) + text[len(MARK) :] if text.startswith(MARK) else text
 
 
 def _stamp(file: BinaryIO) -> tuple[int, int]:

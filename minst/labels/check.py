@@ -422,7 +422,7 @@ def _measure(mask: Any, size: tuple[int, int] | None) -> Mask:
             rle.unpack([text], height * width)  # pycocotools trusts what it is given
     except msgspec.ValidationError as error:
         what = ": ".join(formats.explained(error, ""))
-        return Mask(kind="broken mask", what=what.lstrip(".: "))
+        return Mask(kind="broken mask", what=what.removeprefix(": "))
     except ValueError as error:
         return Mask(kind="broken mask", what=str(error))
     if off.kind:

@@ -20,7 +20,6 @@ Lesson: notebooks/10_capstone.ipynb
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -31,13 +30,13 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
-from minst.data.convert.coco import read_coco
-from minst.data.convert.common import Found, Track, Video, new_folder
-from minst.data.convert.cvat import read_cvat
-from minst.data.convert.davis import read_davis, to_indexed_png
-from minst.data.convert.labelme import labelme_folders, read_labelme
-from minst.data.convert.mots import mots_sequences, read_mots
 from minst.data.files import inside, read_image, read_json
+from minst.labels.convert.coco import read_coco
+from minst.labels.convert.common import Found, Track, Video, new_folder
+from minst.labels.convert.cvat import read_cvat
+from minst.labels.convert.davis import read_davis, to_indexed_png
+from minst.labels.convert.labelme import labelme_folders, read_labelme
+from minst.labels.convert.mots import mots_sequences, read_mots
 
 __all__ = ["FORMATS", "convert", "guess_format", "to_indexed_png"]
 
@@ -155,7 +154,7 @@ def _write_images(video: Video, folder: Path) -> list[str]:
         path = path if as_it_is else path.with_suffix(".png")
         if path.exists():
             raise ValueError(f"video {video.name}: two images are called {path.name}")
-        image = _pixels(source)
+        image = source if isinstance(source, np.ndarray) else read_image(source)
         if image.shape[:2] != video.size:
             said, (height, width) = source if isinstance(source, Path) else name, video.size
             raise ValueError(
@@ -169,9 +168,3 @@ def _write_images(video: Video, folder: Path) -> list[str]:
     if not names:
         raise ValueError(f"video {video.name}: no images")
     return names
-
-
-def _pixels(source: Path | bytes | np.ndarray) -> np.ndarray:
-    if isinstance(source, np.ndarray):
-        return source
-    return read_image(io.BytesIO(source) if isinstance(source, bytes) else source)

@@ -1,8 +1,10 @@
 """COCO files whose images are frames of videos and whose annotations carry track ids.
 
-    images[i]       file_name; video_id and frame_id (CocoVID, BDD100K) or frame_index (TAO). Without video_id a folder
-                    in file_name is a video, without a number frames are in the natural order of their names (CVAT).
-    annotations[i]  image_id, category_id, and track_id or instance_id, which may stand in `attributes` (CVAT)
+    images[i]       file_name; video_id and frame_id (CocoVID, BDD100K) or frame_index (TAO). Without
+                    video_id a folder in file_name is a video, without a number frames are in the
+                    natural order of their names (CVAT).
+    annotations[i]  image_id, category_id, and track_id or instance_id, which may stand in
+                    `attributes` (CVAT)
 
 A track is crowd when one of its annotations is (`iscrowd`, or BDD100K's `ignore`).
 
@@ -14,135 +16,164 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from minst.data.convert.common import Found, Track, Video, box_mask, field, only_file
-from minst.data.files import inside, natural, read_image, read_json
+import msgspec
+from msgspec import Struct
+
+from minst import rle
+from minst.data import formats
+from minst.data.files import inside, natural, read_image
 from minst.data.layouts import find_images
-from minst.data.ytvis import decode_mask, encode_mask
+from minst.labels.convert.common import Found, Track, Video, box_mask, only_file
 
 __all__ = ["read_coco"]
+
+
+class Frame(Struct):
+    """One of `images`."""
+
+    id: int
+    file_name: str
+    video_id: int | str | None = None
+    frame_id: float | None = None
+    frame_index: float | None = None
+    height: float | None = None
+    width: float | None = None
+
+    @property
+    def video(self) -> int | str:
+        """The video that it is of."""
+        folder = str(PurePosixPath(self.file_name.replace("\\", "/")).parent).strip("./")
+        return folder if self.video_id is None else self.video_id
+
+    @property
+    def place(self) -> tuple:
+        """Sort key within its video."""
+        number = self.frame_index if self.frame_id is None else self.frame_id
+        return (-1, natural(self.file_name)) if number is None else (number, [])
+
+
+class Shape(Struct):
+    """One of `annotations`."""
+
+    image_id: int
+    category_id: int
+    segmentation: Any = None  # looked at by `minst.rle`
+    bbox: Any = None  # needed without a segmentation
+    track_id: int | str | None = None
+    instance_id: int | str | None = None
+    attributes: Any = None
+    iscrowd: Any = 0
+    ignore: Any = 0
+
+
+class Named(Struct):
+    """One of `videos`."""
+
+    id: int | str
+    name: str | None = None
+    file_name: str | None = None
 
 
 def read_coco(source: Path, images: Path | None, found: Found) -> Iterator[Video]:
     """Videos in the order of their ids, or of the names of their folders."""
     file = only_file(source, ".json", source, source / "annotations")
-    data = read_json(file)
-    categories = {}
-    for where, category in _entries(data, "categories", file):
-        categories[field(category, "id", int, where)] = field(category, "name", str, where)
+    opened = formats.JsonFile(file)
+    for key in ("images", "categories", "annotations"):
+        if key not in opened.values:
+            raise ValueError(f"{file}: no list {key!r}")
+    categories = {c.id: c.name for c, _ in opened.entries("categories", formats.Category)}
     found.categories.extend(categories.values())
-    videos, shapes = _frames(data, file), _shapes(data, categories, file)
     named = {
-        field(video, "id", (int, str), where): video.get("name") or video.get("file_name")
-        for where, video in (_entries(data, "videos", file) if data.get("videos") else ())
+        video.id: video.name or video.file_name for video, _ in opened.entries("videos", Named)
     }
-    root, split = (
-        file.parent.parent if file.parent.name == "annotations" else file.parent,
-        file.stem.split("_", 1)[-1],
-    )
+    videos, shapes = _videos(opened), _shapes(opened, categories)
+    beside = file.parent.name == "annotations"
+    root, split = file.parent.parent if beside else file.parent, file.stem.split("_", 1)[-1]
     for key in sorted(videos, key=natural):
-        frames = sorted(videos[key], key=_place)
-        folder = images or find_images(root, split, frames[0][1]["file_name"])
-        paths = [inside(folder, image["file_name"]) for _, image in frames]
-        size = read_image(paths[0]).shape[:2]
-        for where, image in frames:
-            if (image.get("height", size[0]), image.get("width", size[1])) != size:
-                raise ValueError(
-                    f"{where}: its size is not {size[1]}x{size[0]}, that of the video's first image"
-                )
-        tracks = _tracks(
-            [shapes.pop(image["id"], []) for _, image in frames], size, categories, found
-        )
+        frames = sorted(videos[key], key=lambda named_frame: named_frame[1].place)
+        names = [frame.file_name.replace("\\", "/") for _, frame in frames]
+        folder = images or find_images(root, split, names[0])
+        paths = [inside(folder, name) for name in names]
+        height, width = size = read_image(paths[0]).shape[:2]
+        for where, frame in frames:
+            if frame.height not in (None, height) or frame.width not in (None, width):
+                what = f"its size is not {width}x{height}, that of the video's first image"
+                raise ValueError(f"{where}: {what}")
+        here = [shapes.pop(frame.id, []) for _, frame in frames]
+        name = str(named.get(key) or key or root.resolve().name)
         yield Video(
-            str(named.get(key) or key or root.resolve().name),
-            size,
-            [(p.name, p) for p in paths],
-            tracks,
+            name, size, [(p.name, p) for p in paths], _tracks(here, size, categories, found)
         )
-    for where, annotation in (entry for entries in shapes.values() for entry in entries):
-        raise ValueError(f"{where}: image_id {annotation['image_id']} is not among the images")
+    for where, shape in (entry for entries in shapes.values() for entry in entries):
+        raise ValueError(f"{where}: image_id {shape.image_id} is not among the images")
 
 
-def _entries(data, key: str, file: Path) -> Iterator[tuple[str, dict]]:
-    return (
-        (f"{file}: {key}[{i}]", entry) for i, entry in enumerate(field(data, key, list, str(file)))
-    )
-
-
-def _frames(data: dict, file: Path) -> dict[object, list]:
-    """{video: [(where, image), ...]}."""
+def _videos(opened: formats.JsonFile) -> dict[int | str, list[tuple[str, Frame]]]:
+    """{video: [(place in the file, frame), ...]}."""
     videos, ids = defaultdict(list), set()
-    for where, image in _entries(data, "images", file):
-        if field(image, "id", int, where) in ids:
-            raise ValueError(f"{where}: the id {image['id']} stands there twice")
-        ids.add(image["id"])
-        image["file_name"] = field(image, "file_name", str, where).replace("\\", "/")
-        folder = str(PurePosixPath(image["file_name"]).parent).strip("./")
-        key = (
-            folder if image.get("video_id") is None else field(image, "video_id", (int, str), where)
-        )
-        videos[key].append((where, image))
+    for i, (frame, _) in enumerate(opened.entries("images", Frame)):
+        where = f"{opened.path}: images[{i}]"
+        if frame.id in ids:
+            raise ValueError(f"{where}: the id {frame.id} stands there twice")
+        ids.add(frame.id)
+        videos[frame.video].append((where, frame))
     return videos
 
 
-def _place(frame: tuple[str, dict]) -> tuple:
-    """Sort key of a frame in its video."""
-    where, image = frame
-    key = next((key for key in ("frame_id", "frame_index") if key in image), None)
-    return (
-        (field(image, key, (int, float), where), []) if key else (-1, natural(image["file_name"]))
-    )
-
-
-def _shapes(data: dict, categories: dict, file: Path) -> dict[int, list]:
-    """{image: [(where, annotation), ...]}."""
+def _shapes(
+    opened: formats.JsonFile, categories: dict[int, str]
+) -> dict[int, list[tuple[str, Shape]]]:
+    """{image: [(place in the file, shape), ...]}."""
     shapes = defaultdict(list)
-    for where, annotation in _entries(data, "annotations", file):
-        if field(annotation, "category_id", int, where) not in categories:
+    for i, (shape, _) in enumerate(opened.entries("annotations", Shape)):
+        where = f"{opened.path}: annotations[{i}]"
+        if shape.category_id not in categories:
             raise ValueError(
-                f"{where}: category_id {annotation['category_id']} is not among the categories"
+                f"{where}: category_id {shape.category_id} is not among the categories"
             )
-        shapes[field(annotation, "image_id", int, where)].append((where, annotation))
+        shapes[shape.image_id].append((where, shape))
     return shapes
 
 
 def _tracks(
-    frames: list[list], size: tuple[int, int], categories: dict, found: Found
+    frames: list[list[tuple[str, Shape]]], size: tuple[int, int], categories: dict, found: Found
 ) -> list[Track]:
-    tracks: dict[object, Track] = {}
+    tracks: dict[int | str, Track] = {}
     for t, shapes in enumerate(frames):
-        for where, annotation in shapes:
-            identity, category = _identity(annotation, where), categories[annotation["category_id"]]
+        for where, shape in shapes:
+            identity, category = _identity(shape, where), categories[shape.category_id]
             track = tracks.setdefault(identity, Track(category, {}))
             if track.category != category:
-                raise ValueError(
-                    f"{where}: track {identity} is a {category} here, a {track.category} before"
-                )
+                what = f"track {identity} is a {category} here, a {track.category} before"
+                raise ValueError(f"{where}: {what}")
             if t in track.masks:
-                raise ValueError(
-                    f"{where}: track {identity} has another annotation in the same frame"
-                )
-            track.masks[t] = _mask(annotation, size, where, found)
-            if annotation.get("iscrowd") or annotation.get("ignore"):
+                what = f"track {identity} has another annotation in the same frame"
+                raise ValueError(f"{where}: {what}")
+            track.masks[t] = _mask(shape, size, where, found)
+            if shape.iscrowd or shape.ignore:
                 tracks[identity] = track._replace(crowd=True)
     return [tracks[identity] for identity in sorted(tracks, key=natural)]
 
 
-def _identity(annotation: dict, where: str) -> int | str:
-    for place in (annotation, annotation.get("attributes")):
-        for key in ("track_id", "instance_id"):
-            if isinstance(place, dict) and isinstance(place.get(key), int | str):
-                return place[key]
-    raise ValueError(
-        f"{where}: no track_id, instance_id or attributes.track_id; which instance is it?"
-    )
+def _identity(shape: Shape, where: str) -> int | str:
+    attributes = shape.attributes if isinstance(shape.attributes, dict) else {}
+    said = (shape.track_id, shape.instance_id, *map(attributes.get, ("track_id", "instance_id")))
+    for identity in said:
+        if isinstance(identity, int | str):
+            return identity
+    what = "no track_id, instance_id or attributes.track_id; which instance is it?"
+    raise ValueError(f"{where}: {what}")
 
 
-def _mask(annotation: dict, size: tuple[int, int], where: str, found: Found) -> dict:
+def _mask(shape: Shape, size: tuple[int, int], where: str, found: Found) -> dict:
     try:
-        if annotation.get("segmentation"):
-            return encode_mask(decode_mask(annotation["segmentation"], *size))
-        left, top, width, height = map(float, field(annotation, "bbox", list, "without a mask"))
-    except (TypeError, ValueError) as error:
+        if shape.segmentation:
+            return rle.encode(rle.decode(shape.segmentation, *size))
+        left, top, width, height = msgspec.convert(shape.bbox, formats.Box)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{where}: without a segmentation; bbox: {error}") from None
+    except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return encode_mask(box_mask([left, top, left + width, top + height], size, where, found))
+    return rle.encode(box_mask([left, top, left + width, top + height], size, where, found))

@@ -22,12 +22,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from minst.data.convert.common import (
-    Found, Track, Video, box_mask, ellipse_mask, image_files, only_file, polygon_mask, read_text,
-)  # fmt: skip
+from minst import rle
 from minst.data.files import inside, read_image
 from minst.data.video import read_video, video_info
-from minst.data.ytvis import encode_mask
+from minst.labels.convert.common import (
+    Found,
+    Track,
+    Video,
+    box_mask,
+    ellipse_mask,
+    image_files,
+    only_file,
+    polygon_mask,
+    read_text,
+)  # fmt: skip
 
 __all__ = ["read_cvat"]
 
@@ -177,7 +185,7 @@ def _tracks(
             masks = [(s.track, _mask(s.shape, size, s.where, found)) for s in layer]
             for i, mask in masks:
                 found.lost["pixels behind a shape of higher z_order"] += int((mask & front).sum())
-                tracks[i].masks[t] = encode_mask(mask & ~front)
+                tracks[i].masks[t] = rle.encode(mask & ~front)
             front |= np.any([mask for _, mask in masks], axis=0)
     return tracks
 

@@ -19,31 +19,32 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from PIL import Image
 
-from minst.data.convert.common import (
-    Found,
-    Track,
-    Video,
-    field,
-    image_files,
-    index_image,
-    new_folder,
-    subfolders,
-)
-from minst.data.files import inside, read_image, read_json
-from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
+from minst import rle
+from minst.data.files import inside, read_image
+from minst.data.formats import read_typed
+from minst.data.ytvis import Clip, YouTubeVIS
+from minst.labels.convert.common import (
+    Found, Track, Video, image_files, index_image, new_folder, subfolders,
+)  # fmt: skip
 
 __all__ = ["palette", "read_davis", "to_indexed_png"]
 
 VOID = 255
-RESOLUTIONS = (
-    "480p",
-    "Full-Resolution",
-    "1080p",
-)  # folders of DAVIS: the first that is there is read
+# folders of DAVIS: the first that is there is read
+RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
+
+
+class Meta(Struct):
+    """meta.json."""
+
+    videos: dict[str, Any]
+    categories: list = []
 
 
 def read_davis(source: Path, images: Path | None, found: Found) -> Iterator[Video]:
@@ -76,17 +77,15 @@ def _objects(file: Path, found: Found) -> Callable[[str, int], str]:
     """The category of an instance, by video and number."""
     if not file.is_file():
         return lambda video, number: "object"
-    meta = read_json(file)
-    videos = field(meta, "videos", dict, str(file))
-    found.categories.extend(
-        map(str, field(meta, "categories", list, str(file)) if "categories" in meta else ())
-    )
+    meta = read_typed(file, Meta)
+    found.categories.extend(map(str, meta.categories))
 
     def category(video: str, number: int) -> str:
         try:
-            return str(videos[video]["objects"][str(number)]["category"])
+            return str(meta.videos[video]["objects"][str(number)]["category"])
         except (KeyError, TypeError):
-            raise ValueError(f"{file}: no category in videos, {video}, objects, {number}") from None
+            place = f"videos, {video}, objects, {number}"
+            raise ValueError(f"{file}: no category in {place}") from None
 
     return category
 
@@ -100,7 +99,7 @@ def _masks(paths: list[Path], size: tuple[int, int], found: Found) -> dict[int, 
         )
         void += int((index == VOID).sum())
         for number in np.unique(index[index > 0]).tolist():
-            tracks.setdefault(number, {})[t] = encode_mask(index == number)
+            tracks.setdefault(number, {})[t] = rle.encode(index == number)
     if set(tracks) != {VOID}:
         tracks.pop(VOID, None)
         found.lost["void pixels (255), now background"] += void

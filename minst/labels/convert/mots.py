@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from minst.data.convert.common import (
+from minst import rle
+from minst.data.files import natural, read_image
+from minst.labels.convert.common import (
     Found,
     Track,
     Video,
@@ -27,8 +29,6 @@ from minst.data.convert.common import (
     read_text,
     subfolders,
 )
-from minst.data.files import natural, read_image
-from minst.data.ytvis import decode_mask, encode_mask
 
 __all__ = ["mots_sequences", "read_mots"]
 
@@ -133,14 +133,14 @@ def _read_text(file: Path, paths: list[Path], size: tuple[int, int]) -> dict[int
                 f"{where}: a mask of {said[1]}x{said[0]}, the images are {size[1]}x{size[0]}"
             )
         try:
-            mask = decode_mask({"size": said, "counts": words[5]}, *size)
+            mask = rle.decode({"size": said, "counts": words[5]}, *size)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         track = masks.setdefault(identity, {})
         if index[frame] in track and identity != IGNORE:
             raise ValueError(f"{where}: id {identity} has another mask in frame {frame}")
         before = track.get(index[frame])
-        track[index[frame]] = encode_mask(mask | decode_mask(before, *size))
+        track[index[frame]] = rle.encode(mask | rle.decode(before, *size))
     return masks
 
 
@@ -158,5 +158,5 @@ def _read_pngs(
                 raise ValueError(
                     f"{path}: id {identity} has no class; ids are 1000 class + instance"
                 )
-            masks.setdefault(identity, {})[index[path.stem]] = encode_mask(ids == identity)
+            masks.setdefault(identity, {})[index[path.stem]] = rle.encode(ids == identity)
     return masks
