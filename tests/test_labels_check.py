@@ -156,6 +156,9 @@ VIDEO_DEFECTS = {
     "runs that are no list": (set_to(("annotations", 0, "segmentations", 1), {"size": [H, W], "counts": 5}), "broken mask", "annotations[0].segmentations[1]"),
     "a size that is a number": (set_to(("annotations", 0, "segmentations", 1), {"size": 5, "counts": [5]}), "broken mask", "annotations[0].segmentations[1]"),
     "a width that no frame has": (lambda d, f: d["videos"][2].update(width=2**32) or d.update(annotations=[a for a in d["annotations"] if a["video_id"] != d["videos"][2]["id"]]), "wrong field", "videos[2].width"),
+    "annotations are a number": (set_to(("annotations",), 5), "wrong field", "annotations"),
+    "no frames": (lambda d, f: (d["videos"].append({"id": 99, "height": 9, "width": 9, "length": 0, "file_names": []})), "wrong field", "videos[3].file_names"),
+    "no masks": (set_to(("annotations", 0, "segmentations"), []), "wrong length", "annotations[0].segmentations"),
     "a mask as text": (set_to(("annotations", 0, "segmentations", 1), "mask"), "wrong field", "annotations[0].segmentations[1]"),
     "an empty mask": (set_to(("annotations", 0, "segmentations", 1), {"size": [H, W], "counts": [H * W]}), "empty mask", "annotations[0].segmentations[1]"),
     "a mask of one pixel": (set_to(("annotations", 0, "segmentations", 1), {"size": [H, W], "counts": [100, 1, H * W - 101]}), "mask of 1 pixel", "annotations[0].segmentations[1]"),
@@ -250,9 +253,7 @@ def test_names_that_no_file_has(planted, name):
     (folder / "JPEGImages/00000/00000.jpg").unlink()
     report = check_dataset(folder)
     problems = [p for p in report.problems if p.kind != "broken file"]  # half a pair is no JSON
-    assert [(p.kind, p.entry) for p in problems] == [
-        ("missing file", "videos[0].file_names[0]")
-    ]
+    assert [(p.kind, p.entry) for p in problems] == [("missing file", "videos[0].file_names[0]")]
     text = str(report)
     text.encode("utf-8")
     assert "\x1b" not in text and str(problems[0]) in text
@@ -390,6 +391,10 @@ def test_rle_is_measured_as_pycocotools_does(height, width, share, seed):
 def test_no_text_breaks_the_unpacking(text):
     own = _measure({"size": [7, 9], "counts": text}, (7, 9))
     assert own.kind in ("", "broken mask", "empty mask", "mask of 1 pixel")
+
+
+def test_no_polygon_in_a_frame_of_unknown_size_takes_no_memory():
+    assert _measure([], None).kind == "empty mask"
 
 
 coordinate = st.floats(-1, 61) | st.integers(0, 60)

@@ -257,7 +257,8 @@ class _Check:
             return
         form, ids, seen = self.form, {}, set()  # seen: (category, picture)
         objects = self._objects("annotations", entries, form.track, form.masks)
-        for where, entry, typed in tqdm(objects, "masks", len(entries), disable=None):
+        total = len(entries) if isinstance(entries, list) else 0
+        for where, entry, typed in tqdm(objects, "masks", total, disable=None):
             number = self._new_id(where, typed, ids)
             ids[number] = None
             if number == 0:
@@ -315,18 +316,20 @@ class _Check:
         self.add("duplicate id", f"{where}.id", f"{number} is the id of an earlier one, too")
         return None
 
+    def _items(self, where: str, entry: dict, key: str, least: int = 0) -> list[tuple[str, Any]]:
+        """[(place, value)] of a key with one value for each frame; empty, and reported, if no list."""
+        at, value = f"{where}.{key}", entry.get(key)
+        if self.form is formats.COCO:
+            return [(at, value)]
+        if isinstance(value, list) and len(value) >= least:
+            return [(f"{at}[{t}]", item) for t, item in enumerate(value)]
+        what = f"must be a list with one for each frame, is {_given(entry, key)}"
+        self.add("wrong field", at, what)
+        return []
+
     def _names(self, where: str, entry: dict, seen: dict) -> list[tuple[str, Any]]:
         """Check the file names of a picture. seen: {name: place}."""
-        at, value = f"{where}.{self.form.names}", entry.get(self.form.names)
-        if self.form is formats.COCO:
-            named = [(at, value)]
-        elif isinstance(value, list) and value:
-            named = [(f"{at}[{t}]", name) for t, name in enumerate(value)]
-        else:
-            self.add(
-                "wrong field", at, f"must be a list of names, is {_given(entry, self.form.names)}"
-            )
-            named = []
+        named = self._items(where, entry, self.form.names, least=1)
         for at, name in named:
             if not _is_name(name):
                 self.add("wrong field", at, f"must be the name of a file, is {_said(name)}")
@@ -341,10 +344,18 @@ class _Check:
         if entry.get(form.areas) is None:
             what = f"{_given(entry, form.areas)}: evaluation needs it"
             self.add("no areas", f"{where}.{form.areas}", what)
-        masks, boxes, areas = (
-            self._per_frame(where, entry, key, picture)
-            for key in (form.masks, form.boxes, form.areas)
-        )
+        keys = [
+            k
+            for k in (form.masks, form.boxes, form.areas)
+            if k == form.masks or entry.get(k) is not None
+        ]
+        found = {key: self._items(where, entry, key) for key in keys}
+        for key, values in found.items():
+            listed = isinstance(entry.get(key), list)
+            if picture and listed and len(values) != len(picture.names):
+                what = f"{len(values)} of them for {len(picture.names)} frames"
+                self.add("wrong length", f"{where}.{key}", what)
+        masks = found[form.masks]
         absent = (None, []) if form is formats.YTVIS else ()
         if masks and all(mask in absent for _, mask in masks):
             self.add("never visible", f"{where}.{form.masks}", "null in every frame")
@@ -354,30 +365,13 @@ class _Check:
             if own.kind:
                 self.add(own.kind, at, own.what)
             measured.append(None if own.kind else own)
-        for values, wrong in ((boxes, _wrong_box), (areas, _wrong_area)):
+        for key, wrong in ((form.boxes, _wrong_box), (form.areas, _wrong_area)):
+            values = found.get(key, [])
             for (at, value), own in zip_longest(values, measured[: len(values)]):
                 problem = wrong(value, own) if value is not None else None
                 if problem:
                     self.add(problem[0], at, problem[1])
         return sum(mask not in absent for _, mask in masks)
-
-    def _per_frame(
-        self, where: str, entry: dict, key: str, picture: Picture | None
-    ) -> list[tuple[str, Any]]:
-        """[(place, value)] of each frame; empty for what is absent or, then reported, no list."""
-        where, value = f"{where}.{key}", entry.get(key)
-        if value is None and key != self.form.masks:
-            return []
-        if self.form is formats.COCO:
-            return [(where, value)]
-        if not isinstance(value, list):
-            what = f"must be a list with one for each frame, is {_given(entry, key)}"
-            self.add("wrong field", where, what)
-            return []
-        if picture and len(value) != len(picture.names):
-            what = f"{len(value)} of them for {len(picture.names)} frames"
-            self.add("wrong length", where, what)
-        return [(f"{where}[{t}]", item) for t, item in enumerate(value)]
 
 
 def _is_name(value: Any) -> bool:
@@ -427,13 +421,11 @@ def _measure(mask: Any, size: tuple[int, int] | None) -> Mask:
         return Mask(kind="broken mask", what=str(error))
     if off.kind:
         return off
-    code = {
-        "size": [height, width],
-        "counts": text or rle.encode(np.zeros((height, width)))["counts"],
-    }
-    area, box = float(rle_codec.area(code)), tuple(rle_codec.toBbox(code).tolist())
+    code = {"size": [height, width], "counts": text}
+    area = 0 if text is None else float(rle_codec.area(code))
     if area == 0:
         return Mask(kind="empty mask", what="it has no pixel")
+    box = tuple(rle_codec.toBbox(code).tolist())
     if area == 1:
         return Mask(kind="mask of 1 pixel", what="at x = {:g}, y = {:g}".format(*box))
     return Mask(area, box)
