@@ -271,6 +271,10 @@ def test_images_that_are_none_or_of_another_size(folder, tmp_path):
         clip.image(3)
     Image.new("L", (96, 72), 9).save(path)  # grey images become three equal channels
     assert clip.image(3).shape == (72, 96, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the record says that its masks were drawn on the stored pixels
+    Image.new("RGB", (96, 72)).save(path, exif=exif)
+    assert clip.image(3).shape == (72, 96, 3)
 
 
 def test_an_empty_image_and_a_broken_mask_are_named(folder, tmp_path):
