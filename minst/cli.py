@@ -251,7 +251,7 @@ def data_check(
     json: File | None = None,  # write all problems to this file, not the first of each kind
 ) -> int:
     """Every error of a data set, with file and entry; exit status 1 if any."""
-    from minst.data.validate import check_dataset
+    from minst.labels.check import check_dataset
 
     report = check_dataset(folder, split, annotations, read_images=not fast)
     print(report)
@@ -286,7 +286,7 @@ def data_split(
     verify: File | None = None,
 ) -> int | None:
     """A local train / valid split by video; its hash is recorded."""
-    from minst.data.split import split_annotations, verify_split
+    from minst.labels.split import split_annotations, verify_split
 
     if verify:
         same = verify_split(verify, annotations)
@@ -315,7 +315,7 @@ def data_convert(
     split: str | None = None,  # of the folder, with --to davis
 ) -> None:
     """Other tools' annotations to YouTube-VIS form, and to indexed PNGs."""
-    from minst.data.convert import convert, to_indexed_png
+    from minst.labels.convert import convert, to_indexed_png
 
     if to == "davis" and (from_ or images):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Packages whose names are imported when they are first used (PEP 562): who tracks need not wait for matplotlib.
 
     __getattr__, __dir__ = lazy(__name__, {"COCO": "coco", ...})       public name -> the module that defines it
+                                                                   (with dots: one of another package)
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -18,7 +19,8 @@ def lazy(package: str, homes: dict[str, str]) -> tuple[Callable, Callable]:
 
     def find(name: str):
         if name in homes:
-            value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+            home = homes[name] if "." in homes[name] else f"{package}.{homes[name]}"
+            value = getattr(importlib.import_module(home), name)
             namespace[name] = value  # found at once the next time
             return value
         try:

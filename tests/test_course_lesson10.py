@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from minst.course import lesson10
-from minst.data.convert import convert
-from minst.data.split import split_annotations
-from minst.data.validate import check_dataset
+from minst.labels.convert import convert
+from minst.labels.split import split_annotations
+from minst.labels.check import check_dataset
 from minst.evaluation.submission import write_submission
 from minst.recipes import recipe
 

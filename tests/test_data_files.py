@@ -11,7 +11,9 @@ from PIL import Image
 from minst.data.files import inside, read_image, read_json, replacing
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "v/00001.jpg", "v/a..b.jpg", "видео/кадр 1.jpg", "v/.hidden/1.jpg"])
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "v/00001.jpg", "v/a..b.jpg", "видео/кадр 1.jpg", "v/.hidden/1.jpg"]
+)
 def test_a_name_within(tmp_path, name):
     assert inside(tmp_path, name) == tmp_path / name
 
@@ -56,7 +58,9 @@ def test_images_that_cannot_be_read(tmp_path):
             read_image(tmp_path / name)
 
 
-@pytest.mark.parametrize("text, place", [('{"a": [1, 2', "line 1, column 12"), ('{"a": 1}\n}', "line 2, column 1")])
+@pytest.mark.parametrize(
+    "text, place", [('{"a": [1, 2', "line 1, column 12"), ('{"a": 1}\n}', "line 2, column 1")]
+)
 def test_broken_json_says_where(tmp_path, text, place):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=f"a.json: broken JSON at {place}"):
@@ -67,7 +71,9 @@ def test_json_in_another_encoding(tmp_path):
     (tmp_path / "a.json").write_bytes('{"name": "Größe"}'.encode("latin-1"))
     with pytest.raises(ValueError, match="a.json: not JSON in UTF-8"):
         read_json(tmp_path / "a.json")
-    (tmp_path / "a.json").write_text(json.dumps({"name": "Größe"}, ensure_ascii=False), encoding="utf-8")
+    (tmp_path / "a.json").write_text(
+        json.dumps({"name": "Größe"}, ensure_ascii=False), encoding="utf-8"
+    )
     assert read_json(tmp_path / "a.json") == {"name": "Größe"}
 
 
@@ -78,11 +84,14 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path):
         assert not path.exists() and beside.suffix == ".json" and beside.parent == path.parent
     assert path.read_text() == "1" and list(path.parent.iterdir()) == [path]
     (tmp_path / "b").touch()
-    assert path.stat().st_mode == (tmp_path / "b").stat().st_mode  # readable by whoever may read other new files
+    assert (
+        path.stat().st_mode == (tmp_path / "b").stat().st_mode
+    )  # readable by whoever may read other new files
 
 
 @pytest.mark.parametrize(
-    "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), ValueError("x")]
+    "error",
+    [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device"), ValueError("x")],
 )
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.json"
@@ -110,3 +119,66 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Read-only") as raised, replacing(tmp_path / "a.json"):
         pytest.fail("nothing is written")
     assert raised.value.filename == str(tmp_path / "a.json")
+
+
+def saved(path, picture, orientation=None, **options):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    picture.save(path, exif=exif, **options)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "deep.png", "tif", "alpha.png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_turned_as_its_camera_was_held(tmp_path, kind, orientation):
+    levels = np.zeros((40, 60), np.uint8)
+    levels[:20, :30] = 250
+    picture = {
+        "deep.png": Image.fromarray(levels.astype(np.uint16) * 257),
+        "alpha.png": Image.fromarray(np.dstack([levels] * 3 + [np.full_like(levels, 255)])),
+    }.get(kind, Image.fromarray(np.dstack([levels] * 3)))
+    path = saved(tmp_path / f"a.{kind}", picture, orientation)
+    turns, mirrored = {
+        1: (0, 0),
+        2: (0, 1),
+        3: (2, 0),
+        4: (2, 1),
+        5: (3, 1),
+        6: (3, 0),
+        7: (1, 1),
+        8: (1, 0),
+    }[orientation]
+    expected = np.rot90(levels, turns)
+    expected = expected[:, ::-1] if mirrored else expected
+    image = read_image(path)
+    assert image.shape == (*expected.shape, 3)
+    assert np.abs(image[..., 0].astype(int) - expected).mean() < 2
+    if kind != "tif":  # its record tells who saw the stored pixels; Pillow itself turns a TIFF
+        assert read_image(path, (40, 60)).shape == (40, 60, 3)
+    assert read_image(path, expected.shape).shape == image.shape
+    assert read_image(path, (7, 7)).shape == image.shape
+
+
+def test_a_square_image_is_turned_whatever_its_record_says(tmp_path):
+    levels = np.zeros((40, 40), np.uint8)
+    levels[:20] = 250
+    path = saved(tmp_path / "a.png", Image.fromarray(levels), 6)
+    assert read_image(path, (40, 40))[:, 0, 0].tolist() == [0] * 40  # the top is on the right
+
+
+def test_content_in_memory_and_formats_that_start_programs(tmp_path):
+    Image.new("RGB", (4, 3), (9, 8, 7)).save(tmp_path / "a.bmp")
+    assert read_image((tmp_path / "a.bmp").read_bytes())[2, 3].tolist() == [9, 8, 7]
+    with pytest.raises(ValueError, match="an image in memory: not a readable image"):
+        read_image(b"no image")
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png", "EPS")
+    with pytest.raises(ValueError, match="a.png: not a readable image .cannot identify"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", tmp_path):
+        with pytest.raises(ValueError, match="a folder or device"):
+            read_image(path)

@@ -12,8 +12,16 @@ LAYOUTS = {
     "ours, a split": ("val/annotations.json", "val/JPEGImages/a/00000.jpg", "val"),
     "ours, files of splits": ("val.json", "JPEGImages/a/00000.jpg", "val"),
     "YouTube-VIS 2019": ("train.json", "train/JPEGImages/a/00000.jpg", "train"),
-    "YouTube-VIS 2019, sub": ("annotations/instances_train_sub.json", "train/JPEGImages/a/00000.jpg", "train"),
-    "YouTube-VIS 2019, mm": ("annotations/youtube_vis_2019_valid.json", "valid/JPEGImages/a/00000.jpg", "valid"),
+    "YouTube-VIS 2019, sub": (
+        "annotations/instances_train_sub.json",
+        "train/JPEGImages/a/00000.jpg",
+        "train",
+    ),
+    "YouTube-VIS 2019, mm": (
+        "annotations/youtube_vis_2019_valid.json",
+        "valid/JPEGImages/a/00000.jpg",
+        "valid",
+    ),
     "YouTube-VIS 2021": ("valid/instances.json", "valid/JPEGImages/a/00000.jpg", "valid"),
     "OVIS": ("annotations_train.json", "train/a/img_0000001.jpg", "train"),
     "OVIS, in a folder": ("annotations/annotations_valid.json", "valid/a/img_0000001.jpg", "valid"),
@@ -39,20 +47,30 @@ def test_a_layout_is_found(tmp_path, layout):
     annotations, image, split = LAYOUTS[layout]
     name = "/".join(image.split("/")[-2:])
     # a data set beside it, of another split, must not be taken for it
-    make(tmp_path, annotations, image, "train/JPEGImages/other/1.jpg", "JPEGImages/other/1.jpg", "test/b/1.jpg")
+    make(
+        tmp_path,
+        annotations,
+        image,
+        "train/JPEGImages/other/1.jpg",
+        "JPEGImages/other/1.jpg",
+        "test/b/1.jpg",
+    )
     assert find_annotations(tmp_path, split) == tmp_path / annotations
     assert find_images(tmp_path, split, name) / name == tmp_path / image
     if "test-dev" not in layout:  # without a split the same file is found, and says which it is
         assert find_annotations(tmp_path) == tmp_path / annotations
         found = split_of(tmp_path, tmp_path / annotations)
         assert (
-            found == (split and split.rstrip("2017")) and find_images(tmp_path, found, name) / name == tmp_path / image
+            found == (split and split.rstrip("2017"))
+            and find_images(tmp_path, found, name) / name == tmp_path / image
         )
 
 
 def test_val_is_valid_and_train_comes_first(tmp_path):
     make(tmp_path, "valid.json", "test.json")
-    assert find_annotations(tmp_path, "val") == find_annotations(tmp_path) == tmp_path / "valid.json"
+    assert (
+        find_annotations(tmp_path, "val") == find_annotations(tmp_path) == tmp_path / "valid.json"
+    )
     make(tmp_path, "train/instances.json")
     assert find_annotations(tmp_path) == tmp_path / "train/instances.json"
     make(tmp_path, "val.json")
@@ -61,7 +79,9 @@ def test_val_is_valid_and_train_comes_first(tmp_path):
     with pytest.raises(FileNotFoundError):
         find_annotations(tmp_path, "tuning")  # the whole is no part
     assert find_annotations(tmp_path, "val") == tmp_path / "val.json"
-    assert find_annotations(tmp_path) == tmp_path / "annotations.json"  # what holds all comes before a part
+    assert (
+        find_annotations(tmp_path) == tmp_path / "annotations.json"
+    )  # what holds all comes before a part
 
 
 def test_splits_with_the_same_names_do_not_mix(tmp_path):
@@ -71,9 +91,13 @@ def test_splits_with_the_same_names_do_not_mix(tmp_path):
 
 
 def test_what_was_looked_for_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none of val\.json, val/instances\.json.*instances_val2017\.json"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none of val\.json, val/instances\.json.*instances_val2017\.json"
+    ):
         find_annotations(tmp_path, "val")
-    with pytest.raises(FileNotFoundError, match=r"annotations\.json.*SPLIT is train, valid, val, test"):
+    with pytest.raises(
+        FileNotFoundError, match=r"annotations\.json.*SPLIT is train, valid, val, test"
+    ):
         find_annotations(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         find_annotations(tmp_path / "nowhere")

@@ -9,13 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from pycocotools import mask as rle_codec
 
 from minst.data.files import read_image
-from minst.data.json_index import JsonFile
+from minst.data.formats import Source
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip, write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS, decode_mask
 
@@ -34,23 +33,38 @@ def test_a_written_folder_comes_back(folder):
     assert len(dataset) == 2 and dataset.categories == CATEGORIES
     for i in range(2):
         clip, source = dataset[i], shapes_clip("val", i, SMALL, 7)
-        assert len(clip) == 5 and (clip.height, clip.width) == (72, 96) and clip.category_ids == dataset.category_ids
+        assert (
+            len(clip) == 5
+            and (clip.height, clip.width) == (72, 96)
+            and clip.category_ids == dataset.category_ids
+        )
         rendered = [source.render(t) for t in range(5)]
         # an instance that is never seen has no track: the rest keep their order
         seen = np.stack([frame.masks for frame in rendered]).any((0, 2, 3))
-        assert clip.labels.tolist() == np.asarray(source.labels)[seen].tolist() and clip.labels.dtype == np.int64
+        assert (
+            clip.labels.tolist() == np.asarray(source.labels)[seen].tolist()
+            and clip.labels.dtype == np.int64
+        )
         for t, (image, frame) in enumerate(zip(clip, rendered, strict=True)):
             read = clip.render(t)
             assert np.array_equal(read.masks, frame.masks[seen]) and read.masks.dtype == bool
-            assert np.array_equal(read.image, image) and image.shape == (72, 96, 3) and image.dtype == np.uint8
+            assert (
+                np.array_equal(read.image, image)
+                and image.shape == (72, 96, 3)
+                and image.dtype == np.uint8
+            )
             assert np.abs(image.astype(int) - frame.image).mean() < 8  # JPEG
-    assert [dataset[i].video["id"] for i in range(2)] == [video["id"] for video in dataset.dataset["videos"]]
+    assert [dataset[i].video["id"] for i in range(2)] == [
+        video["id"] for video in dataset.dataset["videos"]
+    ]
 
 
 def test_annotations_of_one_video_are_a_dataset(folder):
     clip = YouTubeVIS(folder)[1]
     alone = json.loads(json.dumps(clip.annotations()))
-    assert [v["id"] for v in alone["videos"]] == [clip.video["id"]] and len(alone["categories"]) == len(CATEGORIES)
+    assert [v["id"] for v in alone["videos"]] == [clip.video["id"]] and len(
+        alone["categories"]
+    ) == len(CATEGORIES)
     assert len(alone["annotations"]) == len(clip.labels)
     assert {t["video_id"] for t in alone["annotations"]} == {clip.video["id"]}
 
@@ -60,16 +74,7 @@ def test_images_can_be_written_to(folder):
     assert YouTubeVIS(folder)[0].image(0).flags.writeable
 
 
-# ------------------------------------------------------------------------------------------------ masks
-
-
-def by_hand(counts, height, width):
-    """The oracle: one pixel after another, down the columns."""
-    pixels, value = [], False
-    for count in counts:
-        pixels += [value] * count
-        value = not value
-    return np.array(pixels, dtype=bool).reshape(width, height).T
+# ------------------------------------------------------------------------------------------------ masks (see test_rle.py)
 
 
 def runs(mask):
@@ -96,47 +101,6 @@ def packed(counts):
     return text
 
 
-@given(height=st.integers(1, 12), width=st.integers(1, 12), density=st.floats(0, 1), seed=st.integers(0, 2**31))
-def test_every_encoding_of_a_mask_is_read(height, width, density, seed):
-    mask = np.random.default_rng(seed).random((height, width)) < density
-    compressed = rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
-    text = {**compressed, "counts": compressed["counts"].decode()}
-    for encoding in (compressed, text, {"size": [height, width], "counts": runs(mask)}):
-        decoded = decode_mask(encoding, height, width)
-        assert decoded.dtype == bool and np.array_equal(decoded, mask)
-
-
-@given(counts=st.lists(st.integers(0, 3000), min_size=1, max_size=12), width=st.sampled_from([1, 2, 7]))
-def test_runs_of_any_length_even_of_none(counts, width):
-    """Runs of no pixel, and numbers of one to three characters that grow and shrink."""
-    counts[-1] += -sum(counts) % width or width * (sum(counts) == 0)
-    height = sum(counts) // width
-    expected = by_hand(counts, height, width)
-    for form in (counts, packed(counts), packed(counts).encode()):
-        assert np.array_equal(decode_mask({"size": [height, width], "counts": form}, height, width), expected)
-
-
-def test_a_large_mask_as_pycocotools_reads_it():
-    mask = np.zeros((2000, 1500), dtype=np.uint8, order="F")
-    mask[100:1999, 3:1400] = 1
-    mask[50:70, 1490:] = 1
-    assert np.array_equal(decode_mask(rle_codec.encode(mask), 2000, 1500), mask.astype(bool))
-
-
-@given(text=st.text(st.characters(min_codepoint=32, max_codepoint=130), max_size=8), size=st.integers(1, 50))
-@example("", 4)
-@example("o" * 30, 4)
-@example("4", 5)  # covers 4 of 5 pixels
-@example("T2", 4)  # begins with a negative count
-def test_text_that_is_no_rle_is_refused_or_read_as_pycocotools_reads_it(text, size):
-    try:
-        mask = decode_mask({"size": [size, 1], "counts": text}, size, 1)
-    except ValueError as error:
-        assert "RLE" in str(error)
-    else:
-        assert np.array_equal(mask, rle_codec.decode({"size": [size, 1], "counts": text.encode()}).astype(bool))
-
-
 @given(seed=st.integers(0, 2**31), corners=st.integers(3, 8))
 def test_polygons_against_points_inside(seed, corners):
     """Every pixel whose centre is more than one pixel away from all edges lies inside or outside as geometry says."""
@@ -154,17 +118,6 @@ def test_polygons_against_points_inside(seed, corners):
     assert np.array_equal(mask | near, inside | near)  # what lies inside twice lies outside
 
 
-@given(height=st.integers(1, 9), width=st.integers(1, 9), seed=st.integers(0, 2**31))
-def test_a_mask_as_polygons_and_back(height, width, seed):
-    """Each run of a row becomes a rectangle of its own."""
-    mask = np.random.default_rng(seed).random((height, width)) < 0.5
-    parts = []
-    for y, row in enumerate(mask):
-        edges = np.flatnonzero(np.diff(row, prepend=False, append=False)).tolist()
-        parts += [[x0, y, x1, y, x1, y + 1, x0, y + 1] for x0, x1 in zip(edges[::2], edges[1::2])]
-    assert np.array_equal(decode_mask(parts, height, width), mask)
-
-
 def test_polygons_of_several_parts_and_null():
     mask = decode_mask([[1, 1, 5, 1, 5, 4, 1, 4], [8, 2, 10, 2, 10, 6, 8, 6]], 8, 12)
     expected = np.zeros((8, 12), dtype=bool)
@@ -175,49 +128,13 @@ def test_polygons_of_several_parts_and_null():
 
 
 def test_masks_of_one_pixel():
-    for mask in (decode_mask({"size": [1, 1], "counts": [0, 1]}, 1, 1), decode_mask([[0, 0, 1, 0, 1, 1, 0, 1]], 1, 1)):
+    for mask in (
+        decode_mask({"size": [1, 1], "counts": [0, 1]}, 1, 1),
+        decode_mask([[0, 0, 1, 0, 1, 1, 0, 1]], 1, 1),
+    ):
         assert mask.tolist() == [[True]]
     one = decode_mask({"size": [3, 4], "counts": [7, 1, 4]}, 3, 4)
     assert one.sum() == 1 and one[1, 2]
-
-
-def test_a_mask_of_another_size_is_refused():
-    for encoding in ({"size": [4, 6], "counts": [24]}, rle_codec.encode(np.zeros((4, 6), dtype=np.uint8, order="F"))):
-        with pytest.raises(ValueError, match="4 x 6.*8 x 6"):
-            decode_mask(encoding, 8, 6)
-
-
-@pytest.mark.parametrize("segmentation, message", [
-    ({"size": [4, 6], "counts": [23]}, "covers 23 pixels of 24"),
-    ({"size": [4, 6], "counts": [20, 5]}, "covers 25 pixels of 24"),
-    ({"size": [4, 6], "counts": []}, "whole numbers"),
-    ({"size": [4, 6], "counts": [30, -6]}, "whole numbers >= 0"),
-    ({"size": [4, 6], "counts": [12.5, 11.5]}, "whole numbers"),
-    ({"size": [4, 6], "counts": ["24"]}, "whole numbers"),
-    ({"size": [4, 6], "counts": [2**63 - 1, 2**63 - 1, 26]}, "covers"),  # 24 with 64 bits
-    ({"size": [4, 6], "counts": [2**70]}, "whole numbers"),
-    ({"size": [4, 6], "counts": None}, "whole numbers"),
-    ({"size": [4, 6], "counts": ""}, "text is empty"),
-    ({"size": [4, 6], "counts": "h"}, "breaks off"),
-    ({"size": [4, 6], "counts": "oooooooooooo0"}, "too large"),
-    ({"size": [4, 6], "counts": "h\u00e4"}, "characters"),
-    ({"size": [4, 6], "counts": "ph0"}, "characters"),  # "p" is one beyond the last
-    ({"size": [4, 6]}, "'size' and 'counts'"),
-    ({"size": None, "counts": [24]}, "a mask of None"),
-    ({"size": [6, 4], "counts": [24]}, "a mask of 6 x 4 in a frame of 4 x 6"),
-    ("PYn0", "must be null, polygons, or RLE"),
-    (3, "must be null, polygons, or RLE"),
-    ([[1, 1, 2, 2]], "polygon 0 must"),  # pycocotools would take it for a box
-    ([[1, 1, 2, 2, 3, 3], [1, 1, 2, 2, 3]], "polygon 1 must"),
-    ([[1, 1, 2, 2, 3, None]], "polygon 0 must"),
-    ([[1, 1, 2, 2, 3, float("nan")]], "polygon 0 must"),
-    ([[1, 1, 2, 2, 3, 1e300]], "near the frame"),  # pycocotools would ask for all the memory there is
-    ([1, 1, 2, 2, 3, 3], "polygon 0 must"),
-    ([{"size": [4, 6], "counts": [24]}], "polygon 0 must"),
-])  # fmt: skip
-def test_a_mask_that_is_none_is_refused(segmentation, message):
-    with pytest.raises(ValueError, match=message):
-        decode_mask(segmentation, 4, 6)
 
 
 # ------------------------------------------------------------------------------------------------ what is broken
@@ -239,7 +156,11 @@ def test_withheld_labels_leave_videos_without_tracks(folder, tmp_path, withheld)
             del dataset["annotations"]
 
     clip = YouTubeVIS(folder, annotations=edited(folder, tmp_path, change))[0]
-    assert clip.labels.shape == (0,) and clip.masks(0).shape == (0, 72, 96) and clip.image(4).shape == (72, 96, 3)
+    assert (
+        clip.labels.shape == (0,)
+        and clip.masks(0).shape == (0, 72, 96)
+        and clip.image(4).shape == (72, 96, 3)
+    )
 
 
 def test_sparse_category_ids_become_classes_and_back(folder, tmp_path):
@@ -250,9 +171,14 @@ def test_sparse_category_ids_become_classes_and_back(folder, tmp_path):
         for track in dataset["annotations"]:
             track["category_id"] = track["category_id"] * 10 + 3
 
-    clip, before = YouTubeVIS(folder, annotations=edited(folder, tmp_path, change))[0], YouTubeVIS(folder)[0]
+    clip, before = (
+        YouTubeVIS(folder, annotations=edited(folder, tmp_path, change))[0],
+        YouTubeVIS(folder)[0],
+    )
     assert clip.labels.tolist() == [len(CATEGORIES) - 1 - label for label in before.labels]
-    assert [clip.category_ids[label] for label in clip.labels] == [t["category_id"] for t in clip.tracks]
+    assert [clip.category_ids[label] for label in clip.labels] == [
+        t["category_id"] for t in clip.tracks
+    ]
 
 
 def broken(**change):
@@ -267,33 +193,40 @@ def broken(**change):
 
 
 @pytest.mark.parametrize("change, message", [
-    (broken(video_id=None), r"annotations\[1\]: lacks 'video_id'"),
-    (broken(category_id=None), r"annotations\[1\]: lacks 'category_id'"),
-    (broken(segmentations=None), r"annotations\[1\]: lacks 'segmentations'"),
+    (broken(video_id=None), r"annotations\[1\]: lacks `video_id`"),
+    (broken(category_id=None), r"annotations\[1\]: lacks `category_id`"),
+    (broken(segmentations=None), r"annotations\[1\]: lacks `segmentations`"),
     (broken(video_id=99), r"annotations\[1\]: video_id 99"),
     (broken(category_id=99), r"annotations\[1\]: category_id 99"),
     (broken(segmentations=[None]), r"annotations\[1\]: 1 segmentations for 5 frames"),
     (lambda d: d.pop("videos") and None, "no list 'videos'"),
-    (lambda d: d.update(categories={}), "no list 'categories'"),
-    (lambda d: d["videos"][1].pop("file_names") and None, r"videos\[1\]: lacks 'file_names'"),
-    (broken(id=None), r"annotations\[1\]: lacks 'id'"),
+    (lambda d: d.update(categories={}), "categories: expected `array`, got `object`"),
+    (lambda d: d.pop("categories") and None, "no list 'categories'"),
+    (lambda d: d["videos"][1].pop("file_names") and None, r"videos\[1\]: lacks `file_names`"),
+    (broken(id=None), r"annotations\[1\]: lacks `id`"),
     (broken(id=1), r"annotations\[1\]: id 1 is that of annotations\[0\], too"),
-    (broken(video_id="1"), r"annotations\[1\]: video_id is '1', no whole number"),
-    (broken(segmentations={}), r"annotations\[1\]: 'segmentations' must be a list"),
+    (broken(video_id="1"), r"annotations\[1\]\.video_id: expected `int`, got `str`"),
+    (broken(segmentations={}), r"annotations\[1\]\.segmentations: expected `array`, got `object`"),
     (broken(category_id=0), r"annotations\[1\]: category_id 0 is not among"),
     (lambda d: d["videos"].append(d["videos"][0]), r"videos\[2\]: id 1 is that of videos\[0\], too"),
-    (lambda d: d["videos"][1].update(file_names=["a.jpg", None]), r"videos\[1\]: 'file_names' must be"),
-    (lambda d: d["videos"][1].update(width=0), r"videos\[1\]: width is 0"),
-    (lambda d: d["videos"][1].pop("height") and None, r"videos\[1\]: lacks 'height'"),
+    (lambda d: d["videos"][1].update(file_names=["a.jpg", None]), r"videos\[1\]\.file_names\[1\]: expected `str`, got `null`"),
+    (lambda d: d["videos"][1].update(width=0), r"videos\[1\]\.width: expected `int` >= 1"),
+    (lambda d: d["videos"][1].pop("height") and None, r"videos\[1\]: lacks `height`"),
     (lambda d: d["categories"].append(d["categories"][1]), r"categories\[\d+\]: id \d+ is that of categories\[1\]"),
-    (lambda d: d["categories"][1].pop("name") and None, r"categories\[1\]: lacks 'name'"),
-    (lambda d: d["categories"].append(7), r"categories\[\d+\]: must be an object"),
+    (lambda d: d["categories"][1].pop("name") and None, r"categories\[1\]: lacks `name`"),
+    (lambda d: d["categories"].append(7), r"categories\[\d+\]: expected `object`, got `int`"),
     (lambda d: {"images": d["videos"], "categories": [], "annotations": []}, "no list 'videos'; it looks like a COCO"),
-    (lambda d: {"images": [], "annotations": [{"id": 1, "image_id": 1}]}, r"annotations\[0\]: lacks 'video_id'; it looks"),
+    (lambda d: {"images": [], "annotations": [{"id": 1, "image_id": 1}]}, "no list 'videos'; it looks like a COCO"),
+    (broken(id=2**63), r"annotations\[1\]\.id: expected `int` <="),
+    (broken(iscrowd="no"), r"annotations\[1\]\.iscrowd: expected"),
+    (broken(segmentations=[None, {"size": 5, "counts": ""}]), r"annotations\[1\]\.segmentations\[1\]\.size: expected `array`"),
+    (broken(segmentations=[[[1, 2, 3, 4]]]), r"annotations\[1\]\.segmentations\[0\]\[0\]: expected `array` of length >= 6"),
+    (lambda d: d["videos"][1].update(width=2**32), r"videos\[1\]\.width: expected `int` <= 65535"),
+    (lambda d: d["videos"][1].update(file_names=-1), r"videos\[1\]\.file_names: expected `array`, got `int`"),
     (lambda d: {"shapes": [], "imagePath": "a.jpg"}, "no list 'videos'; at its top stand 'shapes', 'imagePath'"),
-    (lambda d: d["annotations"], "a list; annotations are an object"),
-    (lambda d: [{"video_id": 1, "score": 0.5}], "a list of results"),
-    (lambda d: d["videos"], "a list; annotations are an object"),
+    (lambda d: d["annotations"], "got `array`, as results are; annotations are an object"),
+    (lambda d: [{"video_id": 1, "score": 0.5}], "as results are"),
+    (lambda d: d["videos"], "got `array`, as results are; annotations are an object"),
 ])  # fmt: skip
 def test_a_broken_entry_is_named(folder, tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
@@ -306,7 +239,9 @@ def test_missing_and_broken_files(folder, tmp_path):
     (tmp_path / "annotations.json").write_text('{"videos": [}\n')
     with pytest.raises(ValueError, match="annotations.json: broken JSON at line 1, column 13"):
         YouTubeVIS(tmp_path)
-    dataset = YouTubeVIS(tmp_path, annotations=folder / "annotations.json")  # annotations without their images
+    dataset = YouTubeVIS(
+        tmp_path, annotations=folder / "annotations.json"
+    )  # annotations without their images
     name = dataset[0].video["file_names"][2].rpartition("/")[2]
     with pytest.raises(ValueError, match=f"{name}: no such file"):
         dataset[0].image(2)
@@ -314,7 +249,9 @@ def test_missing_and_broken_files(folder, tmp_path):
 
 def test_every_usual_place_of_the_file(folder, tmp_path):
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "instances.json").write_text((folder / "annotations.json").read_text())
+    (tmp_path / "annotations" / "instances.json").write_text(
+        (folder / "annotations.json").read_text()
+    )
     assert len(YouTubeVIS(tmp_path)) == 2
 
 
@@ -334,6 +271,10 @@ def test_images_that_are_none_or_of_another_size(folder, tmp_path):
         clip.image(3)
     Image.new("L", (96, 72), 9).save(path)  # grey images become three equal channels
     assert clip.image(3).shape == (72, 96, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the record says that its masks were drawn on the stored pixels
+    Image.new("RGB", (96, 72)).save(path, exif=exif)
+    assert clip.image(3).shape == (72, 96, 3)
 
 
 def test_an_empty_image_and_a_broken_mask_are_named(folder, tmp_path):
@@ -343,7 +284,10 @@ def test_an_empty_image_and_a_broken_mask_are_named(folder, tmp_path):
     dataset = YouTubeVIS(folder, annotations=edited(folder, tmp_path, change))
     clip = dataset[0]
     assert clip.masks(0).any() and clip.masks(1).any()  # others are read
-    with pytest.raises(ValueError, match=r"edited.json: annotation of id 2, frame 2: not a valid RLE: it covers 5 pix"):
+    with pytest.raises(
+        ValueError,
+        match=r"edited.json: annotation of id 2, frame 2: not a valid RLE: it covers 5 pix",
+    ):
         clip.masks(2)
     clip.root = tmp_path
     (tmp_path / "JPEGImages" / clip.name).mkdir(parents=True)
@@ -354,7 +298,9 @@ def test_an_empty_image_and_a_broken_mask_are_named(folder, tmp_path):
             clip.image(t)
 
 
-@pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", r"..\secret.jpg", "C:/x.jpg", "", " "])
+@pytest.mark.parametrize(
+    "name", ["../secret.jpg", "/etc/passwd", r"..\secret.jpg", "C:/x.jpg", "", " "]
+)
 def test_names_that_lead_out_are_refused(folder, tmp_path, name):
     Image.new("RGB", (96, 72)).save(tmp_path / "secret.jpg")
     (tmp_path / "data").mkdir()
@@ -385,25 +331,56 @@ def test_a_video_without_frames_and_boxes_of_any_kind(folder, tmp_path):
 def data_sets(draw):
     """A data set, and the mask of each (annotation, frame)."""
     ids = st.integers(-3, 2**53)
-    categories = [{"id": i, "name": f"сорт {i}"} for i in draw(st.lists(ids, unique=True, min_size=1, max_size=4))]
+    categories = [
+        {"id": i, "name": f"сорт {i}"}
+        for i in draw(st.lists(ids, unique=True, min_size=1, max_size=4))
+    ]
     videos, tracks, masks = [], [], {}
     for i in draw(st.lists(ids, unique=True, max_size=4)):
         names = [f"видео {i}/{t}.jpg" for t in range(draw(st.integers(0, 3)))]
         size = {"height": draw(st.integers(1, 4)), "width": draw(st.integers(1, 4))}
-        videos.append({"id": i, "file_names": names, **size, "note": draw(st.sampled_from([None, "ü", [{"a": 1}]]))})
+        videos.append(
+            {
+                "id": i,
+                "file_names": names,
+                **size,
+                "note": draw(st.sampled_from([None, "ü", [{"a": 1}]])),
+            }
+        )
     for i in draw(st.lists(ids, unique=True, max_size=6)) if videos else []:
         video = draw(st.sampled_from(videos))
-        track = {"id": i, "video_id": video["id"], "category_id": draw(st.sampled_from(categories))["id"]}
-        crowd = draw(st.sampled_from([{}, {"iscrowd": 0}, {"iscrowd": 1}, {"iscrowd": None}, {"iscrowd": True}]))
+        track = {
+            "id": i,
+            "video_id": video["id"],
+            "category_id": draw(st.sampled_from(categories))["id"],
+        }
+        crowd = draw(
+            st.sampled_from(
+                [{}, {"iscrowd": 0}, {"iscrowd": 1}, {"iscrowd": None}, {"iscrowd": True}]
+            )
+        )
         track |= {**crowd, "segmentations": []}
         for t in range(len(video["file_names"])):
             shape = video["height"], video["width"]
-            mask = np.array(draw(st.lists(st.booleans(), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1])))
+            mask = np.array(
+                draw(
+                    st.lists(
+                        st.booleans(), min_size=shape[0] * shape[1], max_size=shape[0] * shape[1]
+                    )
+                )
+            )
             masks[i, t] = mask = mask.reshape(shape)
             forms = [{"size": list(shape), "counts": form(runs(mask))} for form in (list, packed)]
-            track["segmentations"].append(draw(st.sampled_from(forms if mask.any() else [*forms, None, []])))
+            track["segmentations"].append(
+                draw(st.sampled_from(forms if mask.any() else [*forms, None, []]))
+            )
         tracks.append(track)
-    return {"info": {"ä": [1]}, "videos": videos, "categories": categories, "annotations": tracks}, masks
+    return {
+        "info": {"ä": [1]},
+        "videos": videos,
+        "categories": categories,
+        "annotations": tracks,
+    }, masks
 
 
 def shuffled(value, order):
@@ -416,25 +393,46 @@ def shuffled(value, order):
 
 
 @given(
-    data=data_sets(), order=st.randoms(use_true_random=False), indent=st.sampled_from([None, 1]), ascii=st.booleans()
+    data=data_sets(),
+    order=st.randoms(use_true_random=False),
+    indent=st.sampled_from([None, 1]),
+    ascii=st.booleans(),
 )
 def test_any_data_set_comes_back_in_any_order_of_keys(tmp_path_factory, data, order, indent, ascii):
     truth, masks = data
     file = tmp_path_factory.getbasetemp() / "any.json"
-    file.write_text(json.dumps(shuffled(truth, order), indent=indent, ensure_ascii=ascii), encoding="utf-8")
-    for dataset in (read := YouTubeVIS(file.parent, annotations=file), pickle.loads(pickle.dumps(read))):
-        assert len(dataset) == len(truth["videos"]) and dataset.category_entries == truth["categories"]
-        assert dataset.dataset == truth and dataset.track_counts.tolist() == [len(clip.tracks) for clip in dataset]
+    file.write_text(
+        json.dumps(shuffled(truth, order), indent=indent, ensure_ascii=ascii), encoding="utf-8"
+    )
+    for dataset in (
+        read := YouTubeVIS(file.parent, annotations=file),
+        pickle.loads(pickle.dumps(read)),
+    ):
+        assert (
+            len(dataset) == len(truth["videos"]) and dataset.category_entries == truth["categories"]
+        )
+        assert dataset.dataset == truth and dataset.track_counts.tolist() == [
+            len(clip.tracks) for clip in dataset
+        ]
         for clip, video in zip(dataset, truth["videos"], strict=True):
             expected = [track for track in truth["annotations"] if track["video_id"] == video["id"]]
             clip = order.choice([clip, pickle.loads(pickle.dumps(clip))])
-            assert clip.video == video and clip.tracks == expected and len(clip) == len(video["file_names"])
-            assert [clip.category_ids[label] for label in clip.labels] == [t["category_id"] for t in expected]
+            assert (
+                clip.video == video
+                and clip.tracks == expected
+                and len(clip) == len(video["file_names"])
+            )
+            assert [clip.category_ids[label] for label in clip.labels] == [
+                t["category_id"] for t in expected
+            ]
             assert clip.crowd.tolist() == [bool(track.get("iscrowd")) for track in expected]
             for t in range(len(clip)):
                 found = clip.masks(t)
                 assert found.shape == (len(expected), video["height"], video["width"])
-                assert all(np.array_equal(mask, masks[track["id"], t]) for mask, track in zip(found, expected))
+                assert all(
+                    np.array_equal(mask, masks[track["id"], t])
+                    for mask, track in zip(found, expected)
+                )
 
 
 # ------------------------------------------------------------------------------------------------ on demand
@@ -442,20 +440,26 @@ def test_any_data_set_comes_back_in_any_order_of_keys(tmp_path_factory, data, or
 
 def test_tracks_are_parsed_when_asked_for(folder, monkeypatch):
     read = []
-    whole = JsonFile.read
-    monkeypatch.setattr(JsonFile, "read", lambda file, spans: read.append(len(spans)) or whole(file, spans))
+    whole = Source.read
+    monkeypatch.setattr(
+        Source, "read", lambda file, spans: read.append(len(spans)) or whole(file, spans)
+    )
     dataset = YouTubeVIS(folder)
-    assert read == [1]  # categories
+    assert read == []
     clip = dataset[1]
-    assert len(clip.labels) == len(clip.crowd) == dataset.track_counts[1] and read == [1, 1]  # its video
+    assert len(clip.labels) == len(clip.crowd) == dataset.track_counts[1] and read == [
+        1
+    ]  # its video
     clip.masks(0), clip.masks(1)
-    assert read == [1, 1, len(clip.labels)]  # its tracks, once
+    assert read == [1, len(clip.labels)]  # its tracks, once
     with pytest.raises(IndexError):
         dataset[2]
     assert dataset[-1].name == clip.name
 
 
-def test_memory_does_not_grow_with_the_file(folder, tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_file(folder, tmp_path):
+    """While it is opened, its text is held, and no more; afterwards a few numbers an entry."""
+
     def change(dataset):
         dataset["annotations"] = [
             {**track, "id": 100 * i + k, "note": "x" * 20_000}
@@ -464,12 +468,11 @@ def test_memory_does_not_grow_with_the_file(folder, tmp_path, monkeypatch):
         ]
 
     file = edited(folder, tmp_path, change)
-    monkeypatch.setattr("minst.data.json_index.WINDOW", 1 << 16)
     tracemalloc.start()
     dataset = YouTubeVIS(folder, annotations=file)
     kept, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < file.stat().st_size / 4 and kept < file.stat().st_size / 20
+    assert most < file.stat().st_size * 1.2 and kept < file.stat().st_size / 20
     assert len(pickle.dumps(dataset)) < file.stat().st_size / 20
 
 

@@ -1,4 +1,4 @@
-"""Data: readers, checks, converters, and the shapes that the course starts on.
+"""Data: readers, checks, and the shapes that the course starts on.
 
     minst.data.YouTubeVIS(DIR, "train")[0].image(0)          minst.data.check_dataset(DIR)
 
@@ -13,13 +13,13 @@ from minst.lazy import lazy
 _HOMES = {
     "COCO": "coco",
     "YouTubeVIS": "ytvis",
-    "check_dataset": "validate",
+    "check_dataset": "minst.labels.check",
     "open_folder": "coco",
     "read_video": "video",
-    "split_annotations": "split",
-    "verify_split": "split",
+    "split_annotations": "minst.labels.split",
+    "verify_split": "minst.labels.split",
     "write_shapes_dataset": "shapes",
 }
 
-__all__ = [*_HOMES]
+__all__ = [*_HOMES]  # noqa: PLE0604
 __getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -1,7 +1,7 @@
 """Files in and out: JSON, images, names that stay within their folder, writing that never leaves half a file.
 
     read_json(path)      what stands in it; ValueError says where it is broken
-    read_image(path)     (H, W, 3) bytes
+    read_image(path)     (H, W, 3) bytes, upright, on white, 8 bits
     inside(folder, name) the path of a file that an annotation file names; a name that leads elsewhere is refused
     replacing(path)      a new file beside the old one, moved over it when it is complete
 
@@ -12,38 +12,96 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
 import secrets
+import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-__all__ = ["inside", "natural", "read_image", "read_json", "replacing"]
+__all__ = [
+    "inside",
+    "is_quarter_turned",
+    "natural",
+    "open_image",
+    "read_image",
+    "read_json",
+    "replacing",
+]
+
+# Pillow's names of the formats that pictures come in; EPS would start another program to draw it
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+ORIENTATION = 0x0112  # the EXIF tag
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """An image file as (H, W, 3) bytes; ValueError names a file that is missing, empty, cut short or no image."""
+@contextlib.contextmanager
+def open_image(source: str | Path | bytes) -> Iterator[Image.Image]:
+    """An image file, or the content of one, as Pillow opens it, its pixels as they are stored.
+
+    ValueError names a file that is missing, empty, cut short, no image, or no file: a pipe would be
+    waited for without end.
+    """
+    name = "an image in memory" if isinstance(source, bytes) else source
     try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))  # a copy: torch warns of arrays that cannot be written to
+        if not isinstance(source, bytes) and not stat.S_ISREG(os.stat(source).st_mode):
+            raise OSError("a folder or device")
+        readable = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(readable, formats=IMAGE_FORMATS) as image:
+            yield image
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
+        raise ValueError(f"{name}: no such file") from None
+    except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name}: not a readable image ({error})") from None
+
+
+def read_image(source: str | Path | bytes, size: tuple[int, int] | None = None) -> np.ndarray:
+    """An image as it is to be seen, (H, W, 3) bytes; ValueError as `open_image`.
+
+    It is turned as the note of its camera says, laid on white where it is transparent, and scaled to 8
+    bits. size: height and width by its record; a quarter turn that contradicts it is not made, since
+    then whoever made the record saw the stored pixels.
+    """
+    with open_image(source) as image:
+        if is_quarter_turned(image):
+            obeyed = size is None or size[0] == size[1] or image.size != (size[1], size[0])
+        else:
+            obeyed = image.getexif().get(ORIENTATION, 1) != 1
+        picture = ImageOps.exif_transpose(image) if obeyed else image
+        if picture.mode.startswith("I"):  # 16 bits, or 32 of which 16 are used
+            levels = np.asarray(picture).astype(np.uint32) // 257
+            picture = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+        elif picture.has_transparency_data:
+            layer = picture.convert("RGBA")
+            picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        # a copy: torch warns of arrays that cannot be written to
+        return np.array(picture.convert("RGB"))
+
+
+def is_quarter_turned(image: Image.Image) -> bool:
+    """Does the note of its camera say that height and width change places?"""
+    return image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
 
 
 def read_json(path: str | Path) -> dict | list:
     """A JSON file in UTF-8; ValueError says where it is broken."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors begin with a mark
+        return json.loads(
+            Path(path).read_text(encoding="utf-8-sig")
+        )  # some editors begin with a mark
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise ValueError(
+            f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not JSON in UTF-8 ({error.reason} at byte {error.start})") from None
+        raise ValueError(
+            f"{path}: not JSON in UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
 
 
 def inside(folder: str | Path, name: str) -> Path:
@@ -54,9 +112,14 @@ def inside(folder: str | Path, name: str) -> Path:
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{folder}: {name!r} is no name of a file")
-    for path in (PurePosixPath(name), PureWindowsPath(name)):  # a file made on one system is read on the other
+    for path in (
+        PurePosixPath(name),
+        PureWindowsPath(name),
+    ):  # a file made on one system is read on the other
         if path.is_absolute() or path.drive or path.root or ".." in path.parts:
-            raise ValueError(f"{folder}: the name {name!r} leads out of the data set; names must stay within it")
+            raise ValueError(
+                f"{folder}: the name {name!r} leads out of the data set; names must stay within it"
+            )
     return Path(folder) / name
 
 
@@ -80,8 +143,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield beside
         os.replace(beside, path)
     except OSError as error:
-        if error.filename in (None, str(beside)):  # the file itself: say its own name, not that of the unfinished one
-            raise OSError(error.errno, f"not written ({error.strerror or error})", str(path)) from None
+        if error.filename in (
+            None,
+            str(beside),
+        ):  # the file itself: say its own name, not that of the unfinished one
+            raise OSError(
+                error.errno, f"not written ({error.strerror or error})", str(path)
+            ) from None
         raise
     finally:
         beside.unlink(missing_ok=True)

@@ -20,7 +20,12 @@ from minst.data.files import inside
 
 __all__ = ["SPLITS", "find_annotations", "find_images", "split_of"]
 
-SPLITS = ("train", "valid", "val", "test")  # what is looked for when no split is named, in this order
+SPLITS = (
+    "train",
+    "valid",
+    "val",
+    "test",
+)  # what is looked for when no split is named, in this order
 SAME = {"val": "valid", "valid": "val"}  # COCO writes "val", YouTube-VIS "valid"
 WHOLE = ("annotations.json", "annotations/instances.json", "instances.json")
 OF_A_SPLIT = (
@@ -37,17 +42,26 @@ def find_annotations(root: str | Path, split: str | None = None) -> Path:
     """
     root = Path(root)
     if split and Path(split).name != str(split):
-        raise ValueError(f"split is {str(split)!r}, not a name such as 'train'; a file is given as annotations=...")
+        raise ValueError(
+            f"split is {str(split)!r}, not a name such as 'train'; a file is given as annotations=..."
+        )
     names = [pattern.format(s) for s in _spellings(split) or SPLITS for pattern in OF_A_SPLIT]
     names += [f"annotations/{name}" for name in names]
     for name in names if split else (*WHOLE, *names):
         if (root / name).is_file():
             return root / name
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: {'a file, not the' if root.exists() else 'no such'} folder of a data set")
-    tried = [*([] if split else WHOLE), *(pattern.format(split or "SPLIT") for pattern in OF_A_SPLIT)]
+        raise FileNotFoundError(
+            f"{root}: {'a file, not the' if root.exists() else 'no such'} folder of a data set"
+        )
+    tried = [
+        *([] if split else WHOLE),
+        *(pattern.format(split or "SPLIT") for pattern in OF_A_SPLIT),
+    ]
     which = "" if split else f" (SPLIT is {', '.join(SPLITS)})"
-    raise FileNotFoundError(f"{root}: none of {', '.join(tried)}{which} is there or in annotations/; name the file")
+    raise FileNotFoundError(
+        f"{root}: none of {', '.join(tried)}{which} is there or in annotations/; name the file"
+    )
 
 
 def find_images(root: str | Path, split: str | None, file_name: str) -> Path:
@@ -64,7 +78,12 @@ def find_images(root: str | Path, split: str | None, file_name: str) -> Path:
         folders += [root / word / "JPEGImages", root / word / "images", root / word]
     folders += [root / "images"]
     for word in words:
-        folders += [root / f"{word}2017", root / f"{word}2014", root / "images" / word, root / "images" / f"{word}2017"]
+        folders += [
+            root / f"{word}2017",
+            root / f"{word}2014",
+            root / "images" / word,
+            root / "images" / f"{word}2017",
+        ]
     folders.append(root)
     for folder in folders:
         if inside(folder, file_name).is_file():

@@ -29,11 +29,19 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from minst.data.files import natural, read_image, replacing
 
-__all__ = ["TimedFrame", "VideoInfo", "read_timed", "read_video", "video_info", "write_gif", "write_mp4"]
+__all__ = [
+    "TimedFrame",
+    "VideoInfo",
+    "read_timed",
+    "read_video",
+    "video_info",
+    "write_gif",
+    "write_mp4",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 GIF_COLORS = 255
@@ -42,8 +50,11 @@ LOOK = 500  # packets in which `video_info` looks for a rate that varies: readin
 REORDERED = 16  # at most so many frames wait for a later packet (H.264's limit)
 CUT_SECONDS = 1.0  # a video that ends so much before it says it does was cut short
 CLOCK = 90_000  # ticks a second of the videos that we write
-ORIENTATION = 0x0112  # the EXIF tag
-CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}  # FFmpeg's name of each system's webcams
+CAMERAS = {
+    "linux": "v4l2",
+    "darwin": "avfoundation",
+    "win32": "dshow",
+}  # FFmpeg's name of each system's webcams
 
 
 class VideoInfo(NamedTuple):
@@ -59,7 +70,9 @@ class VideoInfo(NamedTuple):
     @property
     def expected(self) -> int | None:
         """`frames`, or about as many as its seconds and rate say."""
-        return self.frames or (round(self.seconds * self.fps) if self.seconds and self.fps else None)
+        return self.frames or (
+            round(self.seconds * self.fps) if self.seconds and self.fps else None
+        )
 
 
 class TimedFrame(NamedTuple):
@@ -108,12 +121,20 @@ def video_info(source: str | Path | int) -> VideoInfo:
         gaps, tick = np.diff(times), float(stream.time_base)
         varies = len(gaps) > 1 and bool(np.ptp(gaps) > max(2 * tick, np.median(gaps) / 10))
         count = stream.frames or (len(times) if whole else None)
-        if len(gaps) and times[-1] > times[0] and (average is None or (varies and not stream.frames)):
-            average = float(len(gaps) / (times[-1] - times[0]))  # webm states a rate, whatever it holds
+        if (
+            len(gaps)
+            and times[-1] > times[0]
+            and (average is None or (varies and not stream.frames))
+        ):
+            average = float(
+                len(gaps) / (times[-1] - times[0])
+            )  # webm states a rate, whatever it holds
         return VideoInfo(width, height, count, average, _seconds(container, stream), varies)
 
 
-def write_mp4(frames: Iterable[np.ndarray | TimedFrame], path: str | Path, fps: float = 8.0) -> Path:
+def write_mp4(
+    frames: Iterable[np.ndarray | TimedFrame], path: str | Path, fps: float = 8.0
+) -> Path:
     """Write (H, W, 3) bytes as H.264 (yuv420p, for browsers and phones); odd sizes repeat their last row or column.
 
     Frames that say when they are shown (`TimedFrame`) keep their times, from 0; the others follow 1 / `fps` after the
@@ -122,7 +143,10 @@ def write_mp4(frames: Iterable[np.ndarray | TimedFrame], path: str | Path, fps: 
     path, rate = Path(path), _rate(fps)
     size = start = ticks = None
     options = {"movflags": "+faststart"}
-    with replacing(path) as beside, av.open(str(beside), "w", format="mp4", options=options) as container:
+    with (
+        replacing(path) as beside,
+        av.open(str(beside), "w", format="mp4", options=options) as container,
+    ):
         for frame in frames:
             image, seconds = frame if isinstance(frame, TimedFrame) else (frame, None)
             size = _check_size(image, size)
@@ -158,7 +182,14 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float = 8.0) 
         shown = np.where(moved, image, shown)
         pictures.append(Image.fromarray(shown).quantize(palette=palette, dither=Image.Dither.NONE))
     with replacing(path) as beside:
-        pictures[0].save(beside, "GIF", save_all=True, append_images=pictures[1:], duration=round(1000 / rate), loop=0)
+        pictures[0].save(
+            beside,
+            "GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=round(1000 / rate),
+            loop=0,
+        )
     return path
 
 
@@ -171,7 +202,9 @@ def _find(source: str | Path | int) -> Path | list[Path] | int:
         return source
     path, name = Path(source), str(source)
     if path.is_dir():
-        return _images(path.iterdir()) or _refuse(f"{path}: no {', '.join(IMAGE_SUFFIXES)} images in this folder")
+        return _images(path.iterdir()) or _refuse(
+            f"{path}: no {', '.join(IMAGE_SUFFIXES)} images in this folder"
+        )
     if path.exists():
         return path
     if re.fullmatch("[0-9]+", name):
@@ -182,7 +215,9 @@ def _find(source: str | Path | int) -> Path | list[Path] | int:
     found = [p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file()]
     if not found:
         raise FileNotFoundError(f"{name}: no file has such a name")
-    return _images(found) or (found[0] if len(found) == 1 else _refuse(f"{name}: {len(found)} files, none an image"))
+    return _images(found) or (
+        found[0] if len(found) == 1 else _refuse(f"{name}: {len(found)} files, none an image")
+    )
 
 
 def _refuse(message: str):
@@ -202,7 +237,9 @@ def _open(found: Path | int) -> av.container.InputContainer:
     except (av.error.FFmpegError, OSError, ValueError) as error:
         what = f"webcam {found} ({address})" if kind else f"{found}"
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{what}: {'cannot be opened' if kind else 'not a readable video'} ({reason})") from None
+        raise ValueError(
+            f"{what}: {'cannot be opened' if kind else 'not a readable video'} ({reason})"
+        ) from None
     if not container.streams.video:
         container.close()
         raise ValueError(f"{found}: holds no video stream")
@@ -215,12 +252,16 @@ def _camera(number: int) -> tuple[str, str]:
     if kind == "avfoundation":  # says by itself which there are
         return str(number), kind
     if kind == "dshow":
-        there = [f"video={d.name}" for d in av.enumerate_input_devices(kind) if "video" in d.media_types]
+        there = [
+            f"video={d.name}" for d in av.enumerate_input_devices(kind) if "video" in d.media_types
+        ]
         address = there[number] if number < len(there) else ""
     else:
         there, address = sorted(map(str, Path("/dev").glob("video*"))), f"/dev/video{number}"
     if address not in there:
-        raise FileNotFoundError(f"webcam {number}: not here; there is {', '.join(there) or f'none at all ({kind})'}")
+        raise FileNotFoundError(
+            f"webcam {number}: not here; there is {', '.join(there) or f'none at all ({kind})'}"
+        )
     return address, kind
 
 
@@ -238,17 +279,20 @@ def _told(frames: Iterator[TimedFrame], source, broken: list[str]) -> Iterator[T
         if broken and count:
             last = f", the last: {broken[-1]}" if len(broken) > 1 else ""
             warnings.warn(
-                f"{source}: skipped {len(broken)} that are broken, the first: {broken[0]}{last}", stacklevel=3
+                f"{source}: skipped {len(broken)} that are broken, the first: {broken[0]}{last}",
+                stacklevel=3,
             )
     if not count:
-        raise ValueError(f"{source}: holds no frame that can be read" + (f" ({broken[0]})" if broken else ""))
+        raise ValueError(
+            f"{source}: holds no frame that can be read" + (f" ({broken[0]})" if broken else "")
+        )
 
 
 def _read_images(paths: list[Path], broken: list[str]) -> Iterator[TimedFrame]:
     first = None
     for path in paths:
         try:
-            image = _upright(path)
+            image = read_image(path)
         except ValueError as error:
             broken.append(str(error))
             continue
@@ -261,27 +305,6 @@ def _read_images(paths: list[Path], broken: list[str]) -> Iterator[TimedFrame]:
         yield TimedFrame(image, None)
 
 
-def _upright(path: Path) -> np.ndarray:
-    """`read_image` for photographs: turned as its camera was held, transparency on white, 16 bits scaled to 8.
-
-    Readers of annotations must not turn: masks are drawn on the pixels as they are stored.
-    """
-    image = read_image(path)
-    with Image.open(path) as file:
-        turned = file.getexif().get(ORIENTATION, 1) != 1
-        deep = file.mode.startswith("I")
-        if not (turned or deep or file.has_transparency_data):
-            return image
-        picture = file
-        if deep:
-            picture = Image.fromarray((np.asarray(file).astype(np.uint32) // 257).clip(0, 255).astype(np.uint8))
-        elif file.has_transparency_data:
-            layer = file.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-            picture.info = file.info  # the EXIF note
-        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-
-
 def _read_stream(container: av.container.InputContainer, broken: list[str]) -> Iterator[TimedFrame]:
     with container:
         stream, count, now = container.streams.video[0], 0, 0.0
@@ -289,7 +312,11 @@ def _read_stream(container: av.container.InputContainer, broken: list[str]) -> I
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
-                when = f" (at {float(packet.pts * packet.time_base):.2f} s)" if packet.pts is not None else ""
+                when = (
+                    f" (at {float(packet.pts * packet.time_base):.2f} s)"
+                    if packet.pts is not None
+                    else ""
+                )
                 broken.append(f"frame {number}{when}: {error.strerror}")
                 continue
             for frame in frames:
@@ -298,7 +325,9 @@ def _read_stream(container: av.container.InputContainer, broken: list[str]) -> I
                     broken.append(f"frame {number} (at {now:.2f} s)")
                     continue
                 count += 1
-                turns = round(getattr(frame, "rotation", 0) / 90)  # a phone held upright films lying and says so
+                turns = round(
+                    getattr(frame, "rotation", 0) / 90
+                )  # a phone held upright films lying and says so
                 image = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
                 yield TimedFrame(image, frame.time)
         total = _seconds(container, stream)
@@ -306,7 +335,9 @@ def _read_stream(container: av.container.InputContainer, broken: list[str]) -> I
             broken.append(f"all after {now:.1f} of its {total:.1f} s, as if cut off")
 
 
-def _packets(container: av.container.InputContainer, stream, broken: list[str]) -> Iterator[av.Packet]:
+def _packets(
+    container: av.container.InputContainer, stream, broken: list[str]
+) -> Iterator[av.Packet]:
     """The packets of a stream; damage that the container's reader does not get over ends it."""
     while True:
         try:
@@ -366,5 +397,7 @@ def _check_size(image: np.ndarray, size: tuple[int, int] | None) -> tuple[int, i
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"frames must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
     if size is not None and image.shape[:2] != size:
-        raise ValueError(f"frames of different size: {image.shape[:2]} after {size} (height, width)")
+        raise ValueError(
+            f"frames of different size: {image.shape[:2]} after {size} (height, width)"
+        )
     return image.shape[:2]

@@ -5,30 +5,42 @@
 
     YouTubeVIS(DIR)[i] -> Clip: frames (H, W, 3) bytes by number, labels (M,), masks (M, H, W) of a frame
 
-Opening a file notes where its entries lie (`json_index`); a track is parsed when it is asked for, a mask is decoded for
-its frame, and a frame is read from its file. Classes are 0..K-1 in the file's order of categories; `category_ids` maps
-them back to the ids of the file.
+Opening a file checks its entries and notes where they lie (`formats`); a track is parsed again when it is asked for, a
+mask is decoded for its frame, and a frame is read from its file. Classes are 0..K-1 in the file's order of categories;
+`category_ids` maps them back to the ids of the file.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask as rle_codec
 
+from minst.data import formats
 from minst.data.files import inside, read_image, read_json
-from minst.data.json_index import Entries, JsonFile, integer, scan
+from minst.data.formats import JsonFile, Source
 from minst.data.layouts import find_annotations, find_images, split_of
+from minst.rle import decode as decode_mask
+from minst.rle import encode as encode_mask
 
 __all__ = ["Clip", "ClipFrame", "YouTubeVIS", "decode_mask", "encode_mask"]
 
-FAR = 1e5  # pixels: a polygon that leads further out would take gigabytes to draw
+# what is kept of a video and of a track: where its text lies in the file, and a few numbers
+SPAN = ("span", np.int64, 2)
+PICTURE = np.dtype([SPAN, ("id", np.int64), ("length", np.int64)])
+TRACK = np.dtype(
+    [
+        SPAN,
+        *((key, np.int64) for key in ("id", "owner", "category")),
+        ("crowd", bool),
+        ("length", np.int64),
+    ]
+)
 
 
 class ClipFrame(NamedTuple):
@@ -45,9 +57,26 @@ class Clip:
     category_ids of the file, labels (M,) of its tracks as classes 0..K-1, crowd (M,) bool (a group, not one instance).
     """
 
-    def __init__(self, dataset: YouTubeVIS, video: dict, labels: np.ndarray, crowd: np.ndarray, tracks: Callable):
-        self.root, self.split, self.video, self.labels, self.crowd = dataset.root, dataset.split, video, labels, crowd
-        self.file, self.categories, self.category_ids = dataset.file, dataset.categories, dataset.category_ids
+    def __init__(
+        self,
+        dataset: YouTubeVIS,
+        video: dict,
+        labels: np.ndarray,
+        crowd: np.ndarray,
+        tracks: Callable,
+    ):
+        self.root, self.split, self.video, self.labels, self.crowd = (
+            dataset.root,
+            dataset.split,
+            video,
+            labels,
+            crowd,
+        )
+        self.file, self.categories, self.category_ids = (
+            dataset.file,
+            dataset.categories,
+            dataset.category_ids,
+        )
         self.height, self.width = video["height"], video["width"]
         names = video["file_names"]
         self.name = (Path(names[0]).parent.name if names else "") or str(video["id"])
@@ -72,9 +101,11 @@ class Clip:
     def image(self, t: int) -> np.ndarray:
         """Frame `t` as (H, W, 3) bytes. A missing or broken file, or one of another size, is a ValueError."""
         path = inside(self.folder, self.video["file_names"][t])
-        image = read_image(path)
+        image = read_image(path, (self.height, self.width))
         if image.shape[:2] != (self.height, self.width):
-            raise ValueError(f"{path}: {image.shape[1]}x{image.shape[0]}, its record says {self.width}x{self.height}")
+            raise ValueError(
+                f"{path}: {image.shape[1]}x{image.shape[0]}, its record says {self.width}x{self.height}"
+            )
         return image
 
     def masks(self, t: int) -> np.ndarray:
@@ -84,7 +115,9 @@ class Clip:
             try:
                 mask[:] = decode_mask(track["segmentations"][t], self.height, self.width)
             except ValueError as error:
-                raise ValueError(f"{self.file}: annotation of id {track['id']}, frame {t}: {error}") from None
+                raise ValueError(
+                    f"{self.file}: annotation of id {track['id']}, frame {t}: {error}"
+                ) from None
         return masks
 
     def render(self, t: int) -> ClipFrame:
@@ -93,7 +126,12 @@ class Clip:
 
     def annotations(self) -> dict:
         """The ground truth of this video alone, as a YouTube-VIS dict."""
-        return {"info": {}, "videos": [self.video], "categories": self._category_entries, "annotations": self.tracks}
+        return {
+            "info": {},
+            "videos": [self.video],
+            "categories": self._category_entries,
+            "annotations": self.tracks,
+        }
 
 
 class YouTubeVIS:
@@ -107,30 +145,31 @@ class YouTubeVIS:
     Raises FileNotFoundError (what was looked for) or ValueError (what is wrong with the file, which entry).
     """
 
-    unit, _items, _owner = "video", "videos", "video_id"
+    unit, form = "video", formats.YTVIS
 
-    def __init__(self, root: str | Path, split: str | None = None, annotations: str | Path | None = None):
+    def __init__(
+        self, root: str | Path, split: str | None = None, annotations: str | Path | None = None
+    ):
         self.root = Path(root)
         self.file = Path(annotations) if annotations else find_annotations(root, split)
         self.split = split or split_of(self.root, self.file)
-        rows = {self._items: self._item_row, "annotations": self._annotation_row}
-        self._json, lists, keys = scan(self.file, rows, whole=["categories"])
-        items, annotations = lists[self._items], lists["annotations"]
-        if items is None:
-            raise ValueError(f"{self.file}: no list {self._items!r}; {looks_like(keys)}")
-        self._item_spans = items.spans
-        self._keep_categories(keys.get("categories"))
-        self._keep_annotations(items.rows, annotations or Entries(*np.zeros((2, 0, 2), dtype=np.int64)))
+        opened = JsonFile(self.file)
+        for key in (self.form.pictures, "categories"):
+            if key not in opened.values:
+                raise ValueError(f"{self.file}: no list {key!r}; {looks_like(opened.values)}")
+        self._source = opened.source
+        self._keep_categories(opened)
+        self._keep_entries(opened)
 
     def __len__(self) -> int:
-        return len(self._item_spans)
+        return len(self._picture_spans)
 
     def __getitem__(self, i: int) -> Clip:
-        i = range(len(self))[i]  # IndexError where there is none; negative numbers count from the end
-        (item,) = self._json.read(self._item_spans[i : i + 1])
+        i = range(len(self))[i]  # IndexError where there is none; negative ones count from the end
+        (picture,) = self._source.read(self._picture_spans[i : i + 1])
         mine = slice(self._first[i], self._first[i + 1])
-        tracks = partial(_read_tracks, self._json, self._track_spans[mine], self._as_track)
-        return Clip(self, self._as_video(item), self._labels[mine], self._crowd[mine], tracks)
+        tracks = partial(_read_tracks, self._source, self._track_spans[mine], self._as_track)
+        return Clip(self, self._as_video(picture), self._labels[mine], self._crowd[mine], tracks)
 
     @property
     def dataset(self) -> dict:
@@ -142,149 +181,71 @@ class YouTubeVIS:
         """How many instances each video has: (videos,) int."""
         return np.diff(self._first)
 
-    def _keep_categories(self, entries) -> None:
-        if not isinstance(entries, list):
-            raise ValueError(f"{self.file}: no list 'categories'")
-        for i, entry in enumerate(entries):
-            try:
-                if not isinstance(entry, dict):
-                    raise ValueError("must be an object")
-                integer(entry, "id"), require_text(entry, "name")
-            except ValueError as error:
-                raise ValueError(f"{self.file}: categories[{i}]: {error}") from None
-        self.category_entries = entries
-        self.categories = tuple(entry["name"] for entry in entries)
-        self.category_ids = [entry["id"] for entry in entries]
+    def _keep_categories(self, opened: JsonFile) -> None:
+        categories = opened.parsed("categories", list[formats.Category])
+        self.category_entries = opened.parsed("categories", list[dict])  # with all their keys
+        self.categories = tuple(category.name for category in categories)
+        self.category_ids = [category.id for category in categories]
 
-    def _keep_annotations(self, items: np.ndarray, annotations: Entries) -> None:
-        """Check them against videos and categories, and sort them by video."""
-        ids, owner, category, crowd, length = annotations.rows.reshape(-1, 5).T
-        item_ids, lengths = items.reshape(-1, 2).T
+    def _keep_entries(self, opened: JsonFile) -> None:
+        """Check videos and annotations; keep where each lies and a few numbers, sorted by video."""
+        form = self.form
+        pictures = np.fromiter(
+            (
+                (span, picture.id, len(picture.file_names))
+                for picture, span in opened.entries(form.pictures, form.picture)
+            ),
+            dtype=PICTURE,
+        )
+        tracks = np.fromiter(
+            (
+                (span, t.id, t.video_id, t.category_id, bool(t.iscrowd), len(t.segmentations))
+                for t, span in opened.entries("annotations", form.track)
+            ),
+            dtype=TRACK,
+        )
         category_ids = np.array(self.category_ids, dtype=np.int64)
-        for name, known in ((self._items, item_ids), ("categories", category_ids), ("annotations", ids)):
-            self._refuse_twice(name, known)
-        item = self._positions(owner, item_ids, self._owner, self._items)
-        labels = self._positions(category, category_ids, "category_id", "categories")
-        for i in np.flatnonzero(lengths[item] != length)[:1]:
-            given = f"{length[i]} segmentations for {lengths[item[i]]} frames"
+        self._refuse_twice(form.pictures, pictures["id"])
+        self._refuse_twice("categories", category_ids)
+        self._refuse_twice("annotations", tracks["id"])
+        picture = self._positions(tracks["owner"], pictures["id"], form.owner, form.pictures)
+        labels = self._positions(tracks["category"], category_ids, "category_id", "categories")
+        length, frames = tracks["length"], pictures["length"][picture]
+        for i in np.flatnonzero(frames != length)[:1]:
+            given = f"{length[i]} segmentations for {frames[i]} frames"
             raise ValueError(f"{self.file}: annotations[{i}]: {given}")
-        order = np.argsort(item, kind="stable")
-        self._labels, self._crowd, self._track_spans = labels[order], crowd[order] > 0, annotations.spans[order]
-        self._first = np.searchsorted(item[order], np.arange(len(items) + 1))
+        order = np.argsort(picture, kind="stable")
+        self._picture_spans, self._track_spans = pictures["span"], tracks["span"][order]
+        self._labels, self._crowd = labels[order], tracks["crowd"][order]
+        # the tracks of video i: from first[i] on, before first[i + 1]
+        self._first = np.searchsorted(picture[order], np.arange(len(pictures) + 1))
 
     def _refuse_twice(self, name: str, ids: np.ndarray) -> None:
         order = np.argsort(ids, kind="stable")
         for k in np.flatnonzero(np.diff(ids[order]) == 0)[:1]:
             first, second = order[k : k + 2]
-            raise ValueError(f"{self.file}: {name}[{second}]: id {ids[second]} is that of {name}[{first}], too")
+            what = f"id {ids[second]} is that of {name}[{first}], too"
+            raise ValueError(f"{self.file}: {name}[{second}]: {what}")
 
     def _positions(self, wanted: np.ndarray, ids: np.ndarray, key: str, name: str) -> np.ndarray:
         """Where in `ids` each wanted id stands."""
         for i in np.flatnonzero(~np.isin(wanted, ids))[:1]:
-            raise ValueError(f"{self.file}: annotations[{i}]: {key} {wanted[i]} is not among the {name}")
+            what = f"{key} {wanted[i]} is not among the {name}"
+            raise ValueError(f"{self.file}: annotations[{i}]: {what}")
         order = np.argsort(ids)
         return order[np.searchsorted(ids, wanted, sorter=order)]
 
-    # what COCO does in another way
-
     @staticmethod
-    def _item_row(video: dict) -> tuple[int, int]:
-        names = video.get("file_names")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("'file_names' must be a list of names" if "file_names" in video else "lacks 'file_names'")
-        return picture_id(video), len(names)
-
-    @staticmethod
-    def _annotation_row(track: dict) -> tuple[int, ...]:
-        if "video_id" not in track and "image_id" in track:
-            raise ValueError(f"lacks 'video_id'; {looks_like(('images',))}")
-        masks = track.get("segmentations")
-        if not isinstance(masks, list):
-            raise ValueError("lacks 'segmentations'" if masks is None else "'segmentations' must be a list")
-        ids = (integer(track, key) for key in ("id", "video_id", "category_id"))
-        return *ids, bool(track.get("iscrowd")), len(masks)
-
-    @staticmethod
-    def _as_video(item: dict) -> dict:
-        return item
+    def _as_video(picture: dict) -> dict:
+        return picture
 
     @staticmethod
     def _as_track(entry: dict) -> dict:
         return entry
 
 
-def encode_mask(mask: np.ndarray) -> dict:
-    """A mask (H, W) bool -> compressed RLE with `counts` as text, as JSON wants it."""
-    rle = rle_codec.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def decode_mask(segmentation, height: int, width: int) -> np.ndarray:
-    """A compressed or uncompressed RLE, polygons or None -> mask (height, width) bool; ValueError says what is wrong.
-
-    A run-length code that does not cover the frame exactly is refused here, before anything trusts it.
-    """
-    if segmentation is None or segmentation == []:
-        return np.zeros((height, width), dtype=bool)
-    if isinstance(segmentation, list):
-        return _draw(segmentation, height, width)
-    if not isinstance(segmentation, Mapping) or not {"size", "counts"} <= segmentation.keys():
-        raise ValueError("a mask must be null, polygons, or RLE with 'size' and 'counts'")
-    size, counts = segmentation["size"], segmentation["counts"]
-    if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
-        raise ValueError(f"a mask of {' x '.join(map(str, np.ravel(size)))} in a frame of {height} x {width}")
-    counts = _unpack(counts) if isinstance(counts, (str, bytes)) else np.asarray(counts)
-    if counts.ndim != 1 or counts.dtype.kind != "i" or counts.min() < 0:
-        raise ValueError("not a valid RLE: its counts must be whole numbers >= 0")
-    covered = sum(counts.tolist())  # Python's numbers do not overflow
-    if covered != height * width:
-        raise ValueError(f"not a valid RLE: it covers {covered} pixels of {height * width}")
-    return np.repeat(np.arange(len(counts)) % 2 > 0, counts).reshape(width, height).T
-
-
-def _unpack(text: str | bytes) -> np.ndarray:
-    """The counts in compressed RLE: little-endian numbers of five bits a character, from the fourth on differences to
-    the count before the last. Bit 32 says "goes on", bit 16 of a number's last character is its sign."""
-    data = text.encode("utf-8") if isinstance(text, str) else text
-    char = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
-    if not len(char) or char.min() < 0 or char.max() > 63 or char[-1] >= 32:
-        raise ValueError("not a valid RLE: its text is empty, breaks off, or holds characters that RLE never uses")
-    last = np.flatnonzero(char < 32)
-    first = np.append(0, last[:-1] + 1)
-    digits = last - first + 1
-    if digits.max() > 7:
-        raise ValueError("not a valid RLE: one of its counts is too large")
-    place = np.arange(len(char)) - np.repeat(first, digits)
-    counts = np.add.reduceat((char & 31) << 5 * place, first) - ((char[last] & 16) << 1 << 5 * (digits - 1))
-    counts[1::2], counts[2::2] = np.cumsum(counts[1::2]), np.cumsum(counts[2::2])
-    return counts
-
-
-def _draw(polygons: list, height: int, width: int) -> np.ndarray:
-    for i, points in enumerate(polygons):
-        whole = isinstance(points, list) and len(points) >= 6 and len(points) % 2 == 0
-        if not whole or not all(type(number) in (int, float) and abs(number) < FAR for number in points):
-            raise ValueError(f"polygon {i} must be a list x1, y1, x2, y2, ... of three points or more, near the frame")
-    return rle_codec.decode(rle_codec.merge(rle_codec.frPyObjects(polygons, height, width))).astype(bool)
-
-
-def _read_tracks(file: JsonFile, spans: np.ndarray, as_track: Callable[[dict], dict]) -> list[dict]:
-    return [as_track(entry) for entry in file.read(spans)]
-
-
-def picture_id(item: dict) -> int:
-    """The id of a video or image whose height and width are sane."""
-    for key in ("height", "width"):
-        if integer(item, key) < 1:
-            raise ValueError(f"{key} is {item[key]}")
-    return integer(item, "id")
-
-
-def require_text(entry: dict, key: str) -> str:
-    """The text under `key`. ValueError, without a place, where there is none."""
-    if not isinstance(entry.get(key), str):
-        raise ValueError(f"{key} is {entry[key]!r}, no text" if key in entry else f"lacks {key!r}")
-    return entry[key]
+def _read_tracks(source: Source, spans: np.ndarray, as_track: Callable) -> list[dict]:
+    return [as_track(entry) for entry in source.read(spans)]
 
 
 def looks_like(keys) -> str:

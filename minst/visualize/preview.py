@@ -18,8 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
-from minst.data.coco import COCO
-from minst.data.json_index import scan
+from minst.data.coco import COCO, holds_images
 from minst.data.layouts import find_annotations
 from minst.data.ytvis import Clip, YouTubeVIS
 from minst.visualize.masks import draw_frame, resized, resized_masks
@@ -49,7 +48,7 @@ def preview_dataset(
     if count < 1:
         raise ValueError(f"count is {count}: show at least one video or image")
     file = Path(annotations) if annotations else find_annotations(folder, split)
-    videos = "images" not in scan(file, {})[2]
+    videos = not holds_images(file)
     dataset = (YouTubeVIS if videos else COCO)(folder, split, file)
     total = len(dataset)
     if not total:

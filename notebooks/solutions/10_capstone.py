@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np, torch, minst
 from minst import data, visualize
 from minst.course import lesson10 as check
-from minst.data.convert import convert
-from minst.data.convert.common import polygon_mask
+from minst.labels.convert import convert
+from minst.labels.convert.common import polygon_mask
 from minst.evaluation import evaluate_ytvis, identity_events, write_results, write_submission
 from minst.mobile.export import export
 from minst.training import TrainConfig, train

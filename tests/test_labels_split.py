@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minst.cli import main
-from minst.data.split import SIDES, _side_ids, split_annotations, verify_split
+from minst.labels.split import SIDES, _side_ids, split_annotations, verify_split
 
 NAMES = {1: "cat", 2: "dog", 3: "owl"}
 
@@ -20,7 +20,9 @@ def dataset(form="videos", count=20, per=2):
     owner = form[:-1] + "_id"
     items = [{"id": 10 * i, "note": f"item {i}"} for i in range(1, count + 1)]
     annotations = [
-        {"id": 100 * i + k, owner: 10 * i, "category_id": k + 1} for i in range(1, count + 1) for k in range(per)
+        {"id": 100 * i + k, owner: 10 * i, "category_id": k + 1}
+        for i in range(1, count + 1)
+        for k in range(per)
     ]
     annotations.append({"id": 1, owner: 10, "category_id": 3})
     return {"info": {"year": 2026}, "licenses": [{"id": 1}], "categories": [{"id": k, "name": n} for k, n in NAMES.items()],
@@ -54,10 +56,17 @@ def test_sides_are_disjoint_complete_and_keep_the_rest(tmp_path, form):
             k: v for k, v in data.items() if k not in (form, "annotations")
         }
         expected = hashlib.sha256("\n".join(str(i) for i in sorted(ids)).encode()).hexdigest()
-        assert record[side] == {form: len(ids), "annotations": len(part["annotations"]), "ids_sha256": expected}
+        assert record[side] == {
+            form: len(ids),
+            "annotations": len(part["annotations"]),
+            "ids_sha256": expected,
+        }
         seen = {NAMES[a["category_id"]] for a in part["annotations"]}
         assert record["missing"][side] == sorted({"cat", "dog", "owl"} - seen)
-    assert record["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest() and record["source"] == "ann.json"
+    assert (
+        record["source_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+        and record["source"] == "ann.json"
+    )
     assert record["seed"] == 5 and record["val"] == 0.3
     assert read(tmp_path / "out/split.json") == record
 
@@ -89,7 +98,9 @@ def test_order_and_additions_move_no_video(ids, more, val, seed, data):
 def test_shares_and_seeds():
     ids = list(range(1, 2239))  # as many as the videos of YouTube-VIS 2019
     valid = [_side_ids(ids, 0.1, seed)["valid"] for seed in range(20)]
-    assert all(224 - 4 * 14.2 < len(side) < 224 + 4 * 14.2 for side in valid)  # 4 standard deviations
+    assert all(
+        224 - 4 * 14.2 < len(side) < 224 + 4 * 14.2 for side in valid
+    )  # 4 standard deviations
     assert len({frozenset(side) for side in valid}) == 20
 
 
@@ -101,7 +112,9 @@ def test_the_same_again_is_fine_and_another_is_refused(tmp_path):
     with pytest.raises(FileExistsError, match="json"):
         split_annotations(source, tmp_path / "out", val=0.6)
     (tmp_path / "out/train.json").unlink()
-    with pytest.raises(FileExistsError, match="json"):  # nothing is written where one file is refused
+    with pytest.raises(
+        FileExistsError, match="json"
+    ):  # nothing is written where one file is refused
         split_annotations(source, tmp_path / "out", val=0.6)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*before} - {"train.json"}
 
@@ -118,7 +131,9 @@ def test_verify(tmp_path):
     source = write(tmp_path / "ann.json", dataset())
     split_annotations(source, tmp_path / "out", val=0.1)
     split = tmp_path / "out/split.json"
-    assert verify_split(split, source) == dict.fromkeys(["source", "train", "valid", "train.json", "valid.json"], True)
+    assert verify_split(split, source) == dict.fromkeys(
+        ["source", "train", "valid", "train.json", "valid.json"], True
+    )
     data = dataset()
     data["videos"].reverse()
     other = write(tmp_path / "other.json", data)
@@ -158,11 +173,11 @@ def broken(change):
     (lambda d: d.pop("annotations") and None, "withheld"),
     (lambda d: d.update(annotations=None), "withheld"),
     (lambda d: d.update(annotations=[]), "withheld"),
-    (lambda d: d["videos"][1].pop("id") and None, r"videos\[1\] has no whole number 'id'"),
-    (lambda d: d["videos"][1].update(id="20"), r"videos\[1\] has no whole number 'id'"),
+    (lambda d: d["videos"][1].pop("id") and None, r"videos\[1\]: lacks `id`"),
+    (lambda d: d["videos"][1].update(id="20"), r"videos\[1\]\.id: expected `int`, got `str`"),
     (lambda d: d["videos"][1].update(id=10), "twice"),
     (lambda d: d["annotations"][2].update(video_id=11), r"annotations\[2\]: video_id 11"),
-    (lambda d: d["annotations"][2].pop("video_id") and None, r"annotations\[2\] has no whole number 'video_id'"),
+    (lambda d: d["annotations"][2].pop("video_id") and None, r"annotations\[2\]: lacks `video_id`"),
     (lambda d: d["annotations"].append(4), r"annotations\[7\]"),
     (lambda d: d.update(annotations={"a": 1}), r"annotations"),
     (lambda d: d.update(videos=d["videos"][:1], annotations=d["annotations"][:2]), "two or more"),
@@ -174,10 +189,16 @@ def test_what_cannot_be_split(tmp_path, change, message):
     source = write(tmp_path / "ann.json", broken(change))
     with pytest.raises(ValueError, match=message) as error:
         split_annotations(source, tmp_path / "out")
-    assert "\n" not in str(error.value) and "ann.json" in str(error.value) and not (tmp_path / "out").exists()
+    assert (
+        "\n" not in str(error.value)
+        and "ann.json" in str(error.value)
+        and not (tmp_path / "out").exists()
+    )
 
 
-@pytest.mark.parametrize("options", [{"val": 0}, {"val": 1}, {"val": float("nan")}, {"seed": 1.5}, {"seed": True}])
+@pytest.mark.parametrize(
+    "options", [{"val": 0}, {"val": 1}, {"val": float("nan")}, {"seed": 1.5}, {"seed": True}]
+)
 def test_shares_and_seeds_that_are_none(tmp_path, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         split_annotations(write(tmp_path / "ann.json", dataset()), tmp_path / "out", **options)
@@ -193,7 +214,12 @@ def test_the_command(tmp_path):
     source, out = write(tmp_path / "ann.json", dataset()), tmp_path / "out"
     status, said, _ = run("data", "split", source, "--val", 0.25, "--seed", 3, "--out", out)
     record = read(out / "split.json")
-    assert status == 0 and record["val"] == 0.25 and record["seed"] == 3 and record["valid"]["ids_sha256"] in said
+    assert (
+        status == 0
+        and record["val"] == 0.25
+        and record["seed"] == 3
+        and record["valid"]["ids_sha256"] in said
+    )
     assert "owl" in said  # it is in one video alone
     status, said, _ = run("data", "split", source, "--verify", out / "split.json")
     assert status == 0 and "differs" not in said

@@ -16,8 +16,8 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 
 from minst.cli import main
-from minst.data.convert import FORMATS, convert, guess_format, to_indexed_png
-from minst.data.convert.davis import palette
+from minst.labels.convert import FORMATS, convert, guess_format, to_indexed_png
+from minst.labels.convert.davis import palette
 from minst.data.video import write_mp4
 from minst.data.ytvis import YouTubeVIS
 
@@ -95,8 +95,16 @@ def source_of(kind, folder):
         write_images(folder / "JPEGImages" / "480p" / "clip")
         for name, picture in zip(NAMES, CLIP):
             a, b = masks_of(picture)
-            png(folder / "Annotations" / "480p" / "clip", name, (a * 1 + b * 4).astype(np.uint8), "P")
-        objects = {"1": {"category": "car", "frames": ["f8", "f9"]}, "4": {"category": "pedestrian", "frames": ["f8"]}}
+            png(
+                folder / "Annotations" / "480p" / "clip",
+                name,
+                (a * 1 + b * 4).astype(np.uint8),
+                "P",
+            )
+        objects = {
+            "1": {"category": "car", "frames": ["f8", "f9"]},
+            "4": {"category": "pedestrian", "frames": ["f8"]},
+        }
         (folder / "meta.json").write_text(json.dumps({"videos": {"clip": {"objects": objects}}}))
     return folder
 
@@ -111,7 +119,10 @@ def converted(source, out, **options):
 def assert_masks(clip, *pictures, letters="ab"):
     assert len(clip) == len(pictures)
     for t, picture in enumerate(pictures):
-        assert np.array_equal(clip.masks(t), masks_of(picture, letters)), (t, clip.masks(t).astype(int))
+        assert np.array_equal(clip.masks(t), masks_of(picture, letters)), (
+            t,
+            clip.masks(t).astype(int),
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,20 +136,33 @@ def test_the_same_clip_out_of_every_format(kind, tmp_path):
     assert said[0] == f"format: {kind.split()[0]}"
     suffix = ".png" if kind == "mots" else ".jpg"
     assert [Path(n).name for n in clip.video["file_names"]] == [n + suffix for n in NAMES]
-    images = sorted(p for p in source.rglob(f"*{suffix}") if p.parts[-2] in ("clip", "in", "images", "0003"))
+    images = sorted(
+        p for p in source.rglob(f"*{suffix}") if p.parts[-2] in ("clip", "in", "images", "0003")
+    )
     images = [p for p in images if "instances" not in p.parts]
     for path in images:  # byte for byte
         name = clip.video["file_names"][0].rpartition("/")[0]
-        assert (tmp_path / "out" / "JPEGImages" / name / path.name).read_bytes() == path.read_bytes()
+        assert (
+            tmp_path / "out" / "JPEGImages" / name / path.name
+        ).read_bytes() == path.read_bytes()
     car, pedestrian = clip.tracks
     assert car["areas"] == [3, 3, None] and pedestrian["areas"] == [4, 4, 4]
-    assert car["bboxes"] == [[1, 1, 2, 2], [2, 1, 2, 2], None] and pedestrian["bboxes"] == [[4, 2, 2, 2]] * 3
+    assert (
+        car["bboxes"] == [[1, 1, 2, 2], [2, 1, 2, 2], None]
+        and pedestrian["bboxes"] == [[4, 2, 2, 2]] * 3
+    )
     assert (car["id"], pedestrian["id"], clip.video["id"]) == (1, 2, 1) and len(images) == 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]  # nothing of the unfinished folder is left
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "in",
+        "out",
+    ]  # nothing of the unfinished folder is left
 
 
 def digest(folder):
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.*")}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*.*")
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,7 +181,10 @@ def test_there_and_back_and_there_again(kind, tmp_path):
     after = converted(tmp_path / "b", tmp_path / "c")
     assert said == [] and after.categories == before.categories
     (video,) = json.loads((tmp_path / "b" / "meta.json").read_text())["videos"].values()
-    assert [objects["frames"] for objects in video["objects"].values()] == [["f8", "f9"], ["f8", "f9", "f10"]]
+    assert [objects["frames"] for objects in video["objects"].values()] == [
+        ["f8", "f9"],
+        ["f8", "f9", "f10"],
+    ]
     (tmp_path / "a" / "JPEGImages" / before[0].video["file_names"][1]).write_bytes(b"")
     with pytest.raises(ValueError, match="f9.*: not a readable image"):
         to_indexed_png(tmp_path / "a", tmp_path / "d")
@@ -211,7 +238,9 @@ def test_coco_crowd_and_what_is_drawn_from_boxes(tmp_path):
         (clip,) = converted(coco_with(tmp_path / key, change), out, progress=said.append)
         assert clip.crowd.tolist() == [False, True]
     assert said == ["format: coco", "lost: 1 boxes without a mask became filled rectangles"]
-    assert json.loads((out / "annotations.json").read_text())["info"]["lost"] == {said[1].removeprefix("lost: 1 "): 1}
+    assert json.loads((out / "annotations.json").read_text())["info"]["lost"] == {
+        said[1].removeprefix("lost: 1 "): 1
+    }
 
 
 def test_masks_without_a_pixel(tmp_path):
@@ -236,7 +265,10 @@ def test_two_videos_of_one_name_and_names_with_folders(tmp_path):
         if message:
             assert_refused(source, tmp_path / name / "out", message)
         else:
-            assert [clip.name for clip in converted(source, tmp_path / name / "out")] == ["a-clip", "b-clip"]
+            assert [clip.name for clip in converted(source, tmp_path / name / "out")] == [
+                "a-clip",
+                "b-clip",
+            ]
 
 
 def setting(where, key, value):
@@ -250,22 +282,22 @@ def setting(where, key, value):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda d: d.pop("images") and None, "instances.json: 'images' is missing"),
-    (lambda d: d.update(annotations={}), "'annotations' is {}"),
+    (lambda d: d.pop("images") and None, "instances.json: no list 'images'"),
+    (lambda d: d.update(annotations={}), "annotations: expected `array | null`, got `object`"),
     (setting(("annotations", 1), "instance_id", None), r"annotations\[1\]: no track_id, instance_id"),
     (setting(("annotations", 3), "image_id", 12), r"annotations\[3\]: track 10 has another annotation in the same fr"),
     (setting(("annotations", 4), "category_id", 5), r"annotations\[4\]: track 10 is a car here, a pedestrian before"),
     (setting(("annotations", 2), "category_id", 99), r"annotations\[2\]: category_id 99"),
     (setting(("annotations", 2), "image_id", 99), r"annotations\[2\]: image_id 99"),
-    (setting(("annotations", 2), "image_id", None), r"annotations\[2\]: 'image_id' is missing"),
+    (setting(("annotations", 2), "image_id", None), r"annotations\[2\]: lacks `image_id`"),
     (setting(("annotations", 0), "segmentation", {"size": [6, 4], "counts": "522O<"}), r"annotations\[0\]: .*6 x 4"),
     (setting(("annotations", 0), "segmentation", {"size": [4, 6], "counts": "522"}), r"annotations\[0\]: .* covers 9"),
     (setting(("annotations", 0), "segmentation", [[1, 1, 2, 2]]), r"annotations\[0\]: .*three points"),
     (setting(("annotations", 0), "segmentation", [["a"] * 6]), r"annotations\[0\]: polygon 0"),
     (setting(("annotations", 0), "segmentation", 5), r"annotations\[0\]: a mask must be"),
     (setting(("annotations", 3), "bbox", [1, 2]), r"annotations\[3\]"),
-    (setting(("annotations", 3), "bbox", None), r"annotations\[3\]: without a mask: 'bbox' is missing"),
-    (setting(("images", 1), "id", True), r"images\[1\]: 'id' is True"),
+    (setting(("annotations", 3), "bbox", None), r"annotations\[3\]: without a segmentation; bbox: Expected `array`, got `null`"),
+    (setting(("images", 1), "id", True), r"images\[1\]\.id: expected `int`, got `bool`"),
     (setting(("images", 1), "id", 31), r"images\[1\]: the id 31 stands there twice"),
     (setting(("images", 1), "frame_id", "one"), r"images\[1\]"),
     (setting(("images", 1), "height", 5), r"images\[\d\]: its size"),
@@ -273,10 +305,10 @@ def setting(where, key, value):
     (setting(("images", 1), "file_name", "/etc/f8.jpg"), "leads out of the data set"),
     (setting(("images", 1), "file_name", "clip/f7.jpg"), "f7.jpg: no such file"),
     (setting(("images", 1), "file_name", "clip/f9.jpg"), "two images are called f9.jpg"),
-    (setting(("categories", 0), "name", None), r"categories\[0\]: 'name' is missing"),
+    (setting(("categories", 0), "name", None), r"categories\[0\]: lacks `name`"),
     (setting(("videos", 0), "name", ".."), "leads out of the data set"),
-    (setting(("videos", 0), "id", None), r"videos\[0\]: 'id' is missing"),
-    (setting(("images", 1), "video_id", [7]), r"images\[1\]: 'video_id' is \[7\]"),
+    (setting(("videos", 0), "id", None), r"videos\[0\]: lacks `id`"),
+    (setting(("images", 1), "video_id", [7]), r"images\[1\]\.video_id: expected `int \| str \| null`, got `array`"),
 ])  # fmt: skip
 def test_bad_coco(tmp_path, change, message):
     assert_refused(coco_with(tmp_path, change), tmp_path / "out", message, format="coco")
@@ -295,7 +327,9 @@ def test_one_json_of_several_must_be_named(tmp_path):
     file = source / "annotations" / "instances.json"
     shutil.copy(file, file.with_name("captions.json"))
     assert_refused(
-        source, tmp_path / "out", r"several .json files \(captions.json, instances.json\) there; name the one"
+        source,
+        tmp_path / "out",
+        r"several .json files \(captions.json, instances.json\) there; name the one",
     )
     assert_masks(converted(file, tmp_path / "out")[0], *CLIP)
     shutil.move(file, source / "annotations.json")
@@ -328,7 +362,12 @@ def test_labelme_masks_and_images_inside_the_file(tmp_path):
     patch = np.array([[1, 0, 1], [0, 1, 0]], dtype=bool)
 
     def change(data):
-        shape = {"label": "cross", "shape_type": "mask", "points": [[3, 1], [5, 2]], "mask": embedded(patch)}
+        shape = {
+            "label": "cross",
+            "shape_type": "mask",
+            "points": [[3, 1], [5, 2]],
+            "mask": embedded(patch),
+        }
         data["shapes"] = [shape]
         data["imageData"] = base64.b64encode((tmp_path / "in" / "f9.jpg").read_bytes()).decode()
 
@@ -343,10 +382,14 @@ def test_labelme_masks_and_images_inside_the_file(tmp_path):
 def test_labelme_folders_are_videos_and_images_without_json_are_left_out(tmp_path):
     for name in ("Straße 2", "Straße 10"):
         source_of("labelme", tmp_path / "in" / name)
-        write_images(tmp_path / "in" / name, ["f11", "._f8"])  # macOS leaves files such as the second
+        write_images(
+            tmp_path / "in" / name, ["f11", "._f8"]
+        )  # macOS leaves files such as the second
     said = []
     dataset = converted(tmp_path / "in", tmp_path / "out", progress=said.append)
-    assert [clip.name for clip in dataset] == ["Straße 2", "Straße 10"] and [len(clip) for clip in dataset] == [3, 3]
+    assert [clip.name for clip in dataset] == ["Straße 2", "Straße 10"] and [
+        len(clip) for clip in dataset
+    ] == [3, 3]
     assert "lost: 2 images without a .json file, left out" in said
     source_of("labelme", tmp_path / "in" / ".hidden")
     assert len(converted(tmp_path / "in", tmp_path / "out2")) == 2
@@ -358,12 +401,21 @@ def test_labelme_groups_and_labels_are_identities(tmp_path):
 
     def change(data):
         data["shapes"][0]["label"] = "car"  # no group_id: another car than the one of group 1
-        data["shapes"].append({"label": "bus", "group_id": 1, "points": [[0, 0], [1, 0], [1, 1], [0, 1]]})
+        data["shapes"].append(
+            {"label": "bus", "group_id": 1, "points": [[0, 0], [1, 0], [1, 1], [0, 1]]}
+        )
 
     dataset = converted(labelme_with(tmp_path, change), tmp_path / "out")
-    assert [dataset.categories[label] for label in dataset[0].labels] == ["car", "pedestrian", "car", "bus"]
+    assert [dataset.categories[label] for label in dataset[0].labels] == [
+        "car",
+        "pedestrian",
+        "car",
+        "bus",
+    ]
     source = labelme_with(tmp_path, lambda data: data["shapes"].append(dict(data["shapes"][0])))
-    assert_refused(source, tmp_path / "out2", r"f9.json: shapes\[2\]: a second 'pedestrian' .* set group_id")
+    assert_refused(
+        source, tmp_path / "out2", r"f9.json: shapes\[2\]: a second 'pedestrian' .* set group_id"
+    )
 
 
 def shape(**change):
@@ -374,14 +426,14 @@ def shape(**change):
     (shape(shape_type="linestrip"), r"f9.json: shapes\[1\]: shape_type 'linestrip' has no area"),
     (shape(shape_type="blob"), r"f9.json: shapes\[1\]: shape_type 'blob'"),
     (shape(points=[[1, 1], [2, 2]]), r"f9.json: shapes\[1\]: .*three points"),
-    (shape(points=[[1, 1], [2, 2], ["x", 1]]), r"f9.json: shapes\[1\]: "),
-    (shape(points=[[1, 1], [2, 2], [float("nan"), 1]]), r"f9.json: shapes\[1\]: "),
+    (shape(points=[[1, 1], [2, 2], ["x", 1]]), r"f9.json: shapes\[1\]\.points\[2\]\[0\]: expected `float`"),
+    (shape(points=[[1, 1], [2, 2], [float("nan"), 1]]), "f9.json: broken JSON at line 1, .*NaN"),
     (shape(points=[[1, 1], [2, 2], [1e12, 1]]), r"f9.json: shapes\[1\]: "),
-    (shape(points=None), r"f9.json: shapes\[1\]: 'points' is missing"),
-    (shape(label=None), r"f9.json: shapes\[1\]: 'label' is missing"),
+    (shape(points=None), r"f9.json: shapes\[1\]\.points: expected `array`, got `null`"),
+    (shape(label=None), r"f9.json: shapes\[1\]\.label: expected `str`, got `null`"),
     (shape(shape_type="circle", points=[[1, 1]]), r"f9.json: shapes\[1\]: a circle has two points"),
-    (shape(shape_type="circle", points=[1, 2]), r"f9.json: shapes\[1\]: a circle has two points"),
-    (shape(shape_type="mask", points=[[1, 1], [2, 2]]), r"f9.json: shapes\[1\]: 'mask' is missing"),
+    (shape(shape_type="circle", points=[1, 2]), r"f9.json: shapes\[1\]\.points\[0\]: expected `array`"),
+    (shape(shape_type="mask", points=[[1, 1], [2, 2]]), r"f9.json: shapes\[1\]: 'mask' is not a readable PNG"),
     (shape(shape_type="mask", points=[[1, 1], [2, 2]], mask="AAAA"), r"shapes\[1\]: 'mask' is not a readable PNG"),
     (shape(shape_type="mask", points=[[5, 1], [6, 2]], mask=embedded(np.ones((2, 2), bool))), "2x2 at 5, 1 leaves"),
     (lambda d: d.update(imageHeight=5), "f9.json: imageWidth x imageHeight is 6x5, the video 6x4"),
@@ -391,7 +443,7 @@ def shape(**change):
     (lambda d: d.update(imagePath="f7.jpg"), "f9.json: its image .*f7.jpg is missing, and imageData embeds none"),
     (lambda d: d.update(imagePath="f7.jpg", imageData="AAAA"), "f9.json: .*imageData is not readable"),
     (lambda d: d.update(imagePath="f8.jpg"), "two images are called f8.jpg"),
-    (lambda d: d.pop("shapes") and None, "f9.json: not a file of labelme: 'shapes' is missing"),
+    (lambda d: d.pop("shapes") and None, "f9.json: lacks `shapes`"),
 ])  # fmt: skip
 def test_bad_labelme(tmp_path, change, message):
     assert_refused(labelme_with(tmp_path, change), tmp_path / "out", message)
@@ -427,15 +479,16 @@ def test_cvat_shape_in_front_hides_the_others(tmp_path):
 
 
 def test_cvat_runs_go_row_by_row(tmp_path):
-    old, new = 'rle="0, 3, 1" left="1" top="1" width="2"', 'rle="1, 1, 2, 2" left="1" top="1" width="3"'
+    old, new = (
+        'rle="0, 3, 1" left="1" top="1" width="2"',
+        'rle="1, 1, 2, 2" left="1" top="1" width="3"',
+    )
     (clip,) = converted(cvat_with(tmp_path, (old, new)), tmp_path / "out")
     assert_masks(clip, "...... ..a... ..aabb ....bb", *CLIP[1:])  # .a. over .aa
 
 
 def test_cvat_boxes_ellipses_and_turns(tmp_path):
-    polygon = (
-        '<polygon frame="0" keyframe="1" outside="0" occluded="0" points="4.00,2.00;6.00,2.00;6.00,4.00;4.00,4.00"'
-    )
+    polygon = '<polygon frame="0" keyframe="1" outside="0" occluded="0" points="4.00,2.00;6.00,2.00;6.00,4.00;4.00,4.00"'
     end = '<attribute name="mood">calm</attribute>\n    </polygon>'
     box = '<box frame="0" outside="0" xtl="{}" ytl="{}" xbr="{}" ybr="{}" rotation="{}"'
     for i, (tag, start, picture) in enumerate((
@@ -445,10 +498,14 @@ def test_cvat_boxes_ellipses_and_turns(tmp_path):
     )):  # fmt: skip
         source = cvat_with(tmp_path / str(i), (polygon, start), (end, f"</{tag}>"))
         (clip,) = converted(source, tmp_path / f"out{i}")
-        assert np.array_equal(clip.masks(0)[1], masks_of(picture, "b")[0]), clip.masks(0)[1].astype(int)
+        assert np.array_equal(clip.masks(0)[1], masks_of(picture, "b")[0]), clip.masks(0)[1].astype(
+            int
+        )
     source = cvat_with(tmp_path / "tilted", (polygon, box.format(0, 1, 6, 3, 20)), (end, "</box>"))
     rows, columns = np.nonzero(converted(source, tmp_path / "out")[0].masks(0)[1])
-    assert rows[columns > 3].mean() > rows[columns < 2].mean() + 0.5  # turned clockwise: its right end went down
+    assert (
+        rows[columns > 3].mean() > rows[columns < 2].mean() + 0.5
+    )  # turned clockwise: its right end went down
 
 
 def test_cvat_of_a_part_of_a_video_file(tmp_path):
@@ -474,7 +531,12 @@ def test_cvat_of_a_part_of_a_video_file(tmp_path):
     write_images(tmp_path / "frames")  # in the order of the task
     assert_masks(converted(source, tmp_path / "out4", images=tmp_path / "frames")[0], *CLIP)
     write_mp4([np.zeros((4, 6, 3), np.uint8)] * 4, tmp_path / "film.mp4")  # two frames of the task
-    assert_refused(source, tmp_path / "out3", "shapes in frame 2, but only 2 images", images=tmp_path / "film.mp4")
+    assert_refused(
+        source,
+        tmp_path / "out3",
+        "shapes in frame 2, but only 2 images",
+        images=tmp_path / "film.mp4",
+    )
 
 
 def test_cvat_video_with_broken_frames_is_refused(tmp_path, monkeypatch):
@@ -488,14 +550,21 @@ def test_cvat_video_with_broken_frames_is_refused(tmp_path, monkeypatch):
 
     source = source_of("cvat", tmp_path / "in")
     write_mp4([np.zeros((4, 6, 3), np.uint8)] * 3, tmp_path / "film.mp4")
-    monkeypatch.setattr("minst.data.convert.cvat.read_video", reader)
-    assert_refused(source, tmp_path / "out", "film.mp4: skipped 1 that is broken; give", images=tmp_path / "film.mp4")
+    monkeypatch.setattr("minst.labels.convert.cvat.read_video", reader)
+    assert_refused(
+        source,
+        tmp_path / "out",
+        "film.mp4: skipped 1 that is broken; give",
+        images=tmp_path / "film.mp4",
+    )
 
 
 def test_cvat_task_beyond_the_end_of_its_video(tmp_path):
     source = tmp_path / "in"
     source.mkdir()
-    (source / "a.xml").write_text("<annotations><meta><start_frame>9</start_frame></meta></annotations>")
+    (source / "a.xml").write_text(
+        "<annotations><meta><start_frame>9</start_frame></meta></annotations>"
+    )
     write_mp4([np.zeros((4, 6, 3), np.uint8)] * 3, tmp_path / "film.mp4")
     assert_refused(source, tmp_path / "out", "video film: no images", images=tmp_path / "film.mp4")
 
@@ -548,7 +617,9 @@ def test_xml_bombs_in_other_encodings_are_refused(tmp_path):
     text = '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>'
     (source / "annotations.xml").write_bytes(text.encode("utf-16"))
     assert_refused(source, tmp_path / "out", "not text in UTF-8")
-    (source / "annotations.xml").write_bytes(text.encode("utf-16-le"))  # no mark at its start: text full of zeros
+    (source / "annotations.xml").write_bytes(
+        text.encode("utf-16-le")
+    )  # no mark at its start: text full of zeros
     assert_refused(source, tmp_path / "out", "DOCTYPE")
     (source / "annotations.xml").write_text(text)
     assert_refused(source, tmp_path / "out", "DOCTYPE")
@@ -563,17 +634,27 @@ def test_motschallenge_layout_and_regions_to_be_ignored(tmp_path):
         write_images(source / name / "img1", ["000001", "000002"])
         (source / name / "gt").mkdir()
         # the region: runs [4, 4, 16], whose text is "44" and 16 in two characters, "`0"
-        lines = ["1 2007 2 4 6 522O<", "1 10000 10 4 6 44`0", "2 10000 10 4 6 44`0", "2 10000 10 4 6 b0220"]
+        lines = [
+            "1 2007 2 4 6 522O<",
+            "1 10000 10 4 6 44`0",
+            "2 10000 10 4 6 44`0",
+            "2 10000 10 4 6 b0220",
+        ]
         (source / name / "gt" / "gt.txt").write_text("\n".join(lines) + "\n")
     dataset = converted(source, tmp_path / "out")
-    assert [clip.name for clip in dataset] == ["MOTS20-02", "MOTS20-11"] and dataset.categories == ("car", "pedestrian")
+    assert [clip.name for clip in dataset] == ["MOTS20-02", "MOTS20-11"] and dataset.categories == (
+        "car",
+        "pedestrian",
+    )
     clip = dataset[1]
     assert clip.crowd.tolist() == [False, True, True] and clip.labels.tolist() == [1, 0, 1]
     ignored = np.zeros((2, 4, 6), bool)
     ignored[:, :, 1] = True  # four zeros are the first column, four ones the second
     ignored[1, 2:, 4:] = True
     for t in range(2):
-        assert np.array_equal(clip.masks(t)[1], ignored[t]) and np.array_equal(clip.masks(t)[2], ignored[t])
+        assert np.array_equal(clip.masks(t)[1], ignored[t]) and np.array_equal(
+            clip.masks(t)[2], ignored[t]
+        )
 
 
 def test_mots_of_cvat_names_its_classes(tmp_path):
@@ -585,7 +666,9 @@ def test_mots_of_cvat_names_its_classes(tmp_path):
     (source / "instances" / "labels.txt").write_text("cat\nHündchen\nbird\n", encoding="utf-8")
     said = []
     dataset = converted(source, tmp_path / "out", progress=said.append)
-    assert dataset.categories == ("cat", "Hündchen", "bird", "class 4") and dataset[0].labels.tolist() == [1, 3]
+    assert dataset.categories == ("cat", "Hündchen", "bird", "class 4") and dataset[
+        0
+    ].labels.tolist() == [1, 3]
     assert_masks(dataset[0], *CLIP[:2])
     assert said == ["format: mots", "lost: 1 images without a PNG of ids, left out"]
 
@@ -683,16 +766,21 @@ def test_bad_davis(tmp_path):
     png(folder, "f8", np.ones((4, 6), np.uint8))
     for text, message in (
         ('{"videos": {}}', "meta.json: no category in videos, clip, objects, 1"),
-        ('{"videos": {}, "categories": 3}', "meta.json: 'categories' is 3"),
+        ('{"videos": {}, "categories": 3}', "meta.json: categories: expected `array`, got `int`"),
         ('{"videos": ', "meta.json: broken JSON at line 1"),
-        ("[]", "meta.json: 'videos' is missing"),
-        ('{"videos": {"clip": {"objects": {"1": {}}}}}', "meta.json: no category in videos, clip, objects, 1"),
+        ("[]", "meta.json: expected `object`, got `array`"),
+        (
+            '{"videos": {"clip": {"objects": {"1": {}}}}}',
+            "meta.json: no category in videos, clip, objects, 1",
+        ),
     ):
         meta.write_text(text)
         assert_refused(source, tmp_path / "out", message)
     meta.unlink()
     write_images(source / "JPEGImages" / "480p" / "clip", ["f9"], size=(5, 4))
-    assert_refused(source, tmp_path / "out", "f9.jpg: 5x4, its video clip is 6x4|f9.png: 6x4, its image")
+    assert_refused(
+        source, tmp_path / "out", "f9.jpg: 5x4, its video clip is 6x4|f9.png: 6x4, its image"
+    )
     (source / "JPEGImages" / "480p" / "clip" / "f9.jpg").unlink()
     assert_refused(source, tmp_path / "out", "f9.png: no image of this name")
     shutil.rmtree(folder)
@@ -706,8 +794,13 @@ def write_ytvis(folder, masks, crowd=()):
     """masks (M, T, H, W) bool -> a data set with one video; tracks are told by hand-made RLE."""
     count, length, height, width = masks.shape
     names = [f"v/{t:05d}.jpg" for t in range(length)]
-    write_images(folder / "JPEGImages" / "v", [f"{t:05d}" for t in range(length)], size=(width, height))
-    rle = lambda mask: {**(r := rle_codec.encode(np.asfortranarray(mask, np.uint8))), "counts": r["counts"].decode()}  # noqa: E731
+    write_images(
+        folder / "JPEGImages" / "v", [f"{t:05d}" for t in range(length)], size=(width, height)
+    )
+    rle = lambda mask: {
+        **(r := rle_codec.encode(np.asfortranarray(mask, np.uint8))),
+        "counts": r["counts"].decode(),
+    }  # noqa: E731
     tracks = [{"id": m + 1, "video_id": 1, "category_id": m % 3 + 1, "iscrowd": int(m in crowd), "height": height,
                "width": width, "length": length, "segmentations": [rle(x) if x.any() else None for x in track],
                "areas": [int(x.sum()) or None for x in track], "bboxes": [None] * length}
@@ -718,21 +811,29 @@ def write_ytvis(folder, masks, crowd=()):
     (folder / "annotations.json").write_text(json.dumps(data))
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_indexed_pngs_keep_masks_that_do_not_overlap(data, tmp_path):
     height, width, length = (data.draw(st.integers(1, n)) for n in (9, 9, 3))
-    numbers = st.lists(st.integers(0, 4), min_size=length * height * width, max_size=length * height * width)
+    numbers = st.lists(
+        st.integers(0, 4), min_size=length * height * width, max_size=length * height * width
+    )
     index = np.array(data.draw(numbers)).reshape(length, height, width)
     present = [n for n in range(1, 5) if (index == n).any()]
-    masks = np.stack([index == n for n in present]) if present else np.zeros((0, *index.shape), bool)
+    masks = (
+        np.stack([index == n for n in present]) if present else np.zeros((0, *index.shape), bool)
+    )
     for name in ("a", "b", "c"):
         shutil.rmtree(tmp_path / name, ignore_errors=True)
     write_ytvis(tmp_path / "a", masks)
     to_indexed_png(tmp_path / "a", tmp_path / "b")
     for t in range(length):  # the pixel is the number of the instance
         picture = Image.open(tmp_path / "b" / "Annotations" / "v" / f"{t:05d}.png")
-        expected = sum(((m + 1) * mask[t] for m, mask in enumerate(masks)), np.zeros((height, width), int))
+        expected = sum(
+            ((m + 1) * mask[t] for m, mask in enumerate(masks)), np.zeros((height, width), int)
+        )
         assert picture.mode == "P" and np.array_equal(np.array(picture), expected)
     before, after = YouTubeVIS(tmp_path / "a"), converted(tmp_path / "b", tmp_path / "c")
     assert after.categories == before.categories == ("z", "ä", "b")
@@ -748,7 +849,9 @@ def test_later_instances_lie_over_earlier_and_crowd_stays_out(tmp_path):
     write_ytvis(tmp_path / "a", masks, crowd=[2])
     said = []
     to_indexed_png(tmp_path / "a", tmp_path / "b", progress=said.append)
-    assert np.array(Image.open(tmp_path / "b" / "Annotations" / "v" / "00000.png")).tolist() == [[1, 2, 2]]
+    assert np.array(Image.open(tmp_path / "b" / "Annotations" / "v" / "00000.png")).tolist() == [
+        [1, 2, 2]
+    ]
     assert said == ["lost: 1 crowd tracks", "lost: 1 pixels of instances under a later one"]
     meta = json.loads((tmp_path / "b" / "meta.json").read_text())
     assert meta["videos"]["v"]["objects"] == {
@@ -776,7 +879,9 @@ def test_colours_can_be_told_apart():
     colors = np.array(palette()).reshape(256, 3)
     assert colors[0].tolist() == [0, 0, 0] and colors.min() >= 0 and colors.max() <= 255
     apart = np.abs(colors[:, None] - colors[None]).sum(-1) + 999 * np.eye(256, dtype=int)
-    assert apart.min() > 0 and apart[:22, :22].min() >= 90  # all differ, those of the first twenty clearly
+    assert (
+        apart.min() > 0 and apart[:22, :22].min() >= 90
+    )  # all differ, those of the first twenty clearly
 
 
 # ------------------------------------------------------------------------------------------------ all of them
@@ -800,7 +905,12 @@ def test_one_labelme_file_is_a_video_of_one_frame(tmp_path):
 
 
 def test_images_elsewhere(tmp_path):
-    for kind, place in (("coco", "images"), ("cvat", "images"), ("mots", "training/image_02"), ("davis", "JPEGImages")):
+    for kind, place in (
+        ("coco", "images"),
+        ("cvat", "images"),
+        ("mots", "training/image_02"),
+        ("davis", "JPEGImages"),
+    ):
         source = source_of(kind, tmp_path / kind)
         shutil.move(source / place, tmp_path / f"{kind} elsewhere")
         assert_refused(source, tmp_path / "out", "no such file|no images|no image of this name")
@@ -834,7 +944,7 @@ def test_files_that_break_off(kind, file, tmp_path):
         (source / file).write_bytes(content[:keep])
         assert_refused(source, tmp_path / "out", f"{Path(file).name}: broken", format=kind)
     (source / file).write_bytes(content.replace(b"car", b"\xff").replace(b"flags", b"\xff"))
-    assert_refused(source, tmp_path / "out", f"{Path(file).name}: not .* in UTF-8", format=kind)
+    assert_refused(source, tmp_path / "out", f"{Path(file).name}: .*not .* in UTF-8", format=kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -899,16 +1009,42 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 def test_the_command(tmp_path, capsys):
     source = source_of("labelme", tmp_path / "in")
-    assert main(["data", "convert", str(source), "--from", "labelme", "--out", str(tmp_path / "a")]) in (0, None)
+    assert main(
+        ["data", "convert", str(source), "--from", "labelme", "--out", str(tmp_path / "a")]
+    ) in (0, None)
     out = capsys.readouterr().out
     assert "format: labelme\nlost: 1 boxes without a mask became filled rectangles\n" in out
     assert f"written: {tmp_path / 'a' / 'annotations.json'}" in out
-    assert main(["data", "convert", str(tmp_path / "a"), "--to", "davis", "--out", str(tmp_path / "b")]) in (0, None)
+    assert main(
+        ["data", "convert", str(tmp_path / "a"), "--to", "davis", "--out", str(tmp_path / "b")]
+    ) in (0, None)
     assert f"written: {tmp_path / 'b'}" in capsys.readouterr().out
     assert len(converted(tmp_path / "b", tmp_path / "c")[0]) == 3
-    assert main(["data", "convert", str(source), "--from", "mots", "--out", str(tmp_path / "d")]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"minst: {source}: no instances_txt/")
-    assert main(["data", "convert", str(source), "--to", "davis", "--from", "coco", "--out", str(tmp_path / "d")]) == 2
+    assert (
+        main(["data", "convert", str(source), "--from", "mots", "--out", str(tmp_path / "d")]) == 2
+    )
+    assert (
+        capsys.readouterr().err.splitlines()[-1].startswith(f"minst: {source}: no instances_txt/")
+    )
+    assert (
+        main(
+            [
+                "data",
+                "convert",
+                str(source),
+                "--to",
+                "davis",
+                "--from",
+                "coco",
+                "--out",
+                str(tmp_path / "d"),
+            ]
+        )
+        == 2
+    )
     assert "--from" in capsys.readouterr().err
-    assert main(["data", "convert", str(source), "--split", "train", "--out", str(tmp_path / "d")]) == 2
+    assert (
+        main(["data", "convert", str(source), "--split", "train", "--out", str(tmp_path / "d")])
+        == 2
+    )
     assert "--split" in capsys.readouterr().err and not (tmp_path / "d").exists()

@@ -19,24 +19,41 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
+from msgspec import Struct
 from PIL import Image
 
-from minst.data.convert.common import Found, Track, Video, field, image_files, index_image, new_folder, subfolders
-from minst.data.files import inside, read_image, read_json
-from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
+from minst import rle
+from minst.data.files import inside, read_image
+from minst.data.formats import read_typed
+from minst.data.ytvis import Clip, YouTubeVIS
+from minst.labels.convert.common import (
+    Found, Track, Video, image_files, index_image, new_folder, subfolders,
+)  # fmt: skip
 
 __all__ = ["palette", "read_davis", "to_indexed_png"]
 
 VOID = 255
-RESOLUTIONS = ("480p", "Full-Resolution", "1080p")  # folders of DAVIS: the first that is there is read
+# folders of DAVIS: the first that is there is read
+RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
+
+
+class Meta(Struct):
+    """meta.json."""
+
+    videos: dict[str, Any]
+    categories: list = []
 
 
 def read_davis(source: Path, images: Path | None, found: Found) -> Iterator[Video]:
     """Videos in natural order of their folders."""
     resolution = next((s for s in RESOLUTIONS if (source / "Annotations" / s).is_dir()), "")
-    masks, pictures = source / "Annotations" / resolution, (images or source / "JPEGImages") / resolution
+    masks, pictures = (
+        source / "Annotations" / resolution,
+        (images or source / "JPEGImages") / resolution,
+    )
     objects = _objects(source / "meta.json", found)
     videos = [folder for folder in subfolders(masks) if image_files(folder)]
     if not videos:
@@ -45,7 +62,9 @@ def read_davis(source: Path, images: Path | None, found: Found) -> Iterator[Vide
         annotated = {path.stem: path for path in image_files(folder)}
         paths = image_files(pictures / folder.name)
         if missing := annotated.keys() - {path.stem for path in paths}:
-            raise ValueError(f"{annotated[min(missing)]}: no image of this name in {pictures / folder.name}")
+            raise ValueError(
+                f"{annotated[min(missing)]}: no image of this name in {pictures / folder.name}"
+            )
         found.lost["frames without a PNG, left out"] += len(paths) - len(annotated)
         paths = [path for path in paths if path.stem in annotated]
         size = read_image(paths[0]).shape[:2]
@@ -58,15 +77,15 @@ def _objects(file: Path, found: Found) -> Callable[[str, int], str]:
     """The category of an instance, by video and number."""
     if not file.is_file():
         return lambda video, number: "object"
-    meta = read_json(file)
-    videos = field(meta, "videos", dict, str(file))
-    found.categories.extend(map(str, field(meta, "categories", list, str(file)) if "categories" in meta else ()))
+    meta = read_typed(file, Meta)
+    found.categories.extend(map(str, meta.categories))
 
     def category(video: str, number: int) -> str:
         try:
-            return str(videos[video]["objects"][str(number)]["category"])
+            return str(meta.videos[video]["objects"][str(number)]["category"])
         except (KeyError, TypeError):
-            raise ValueError(f"{file}: no category in videos, {video}, objects, {number}") from None
+            place = f"videos, {video}, objects, {number}"
+            raise ValueError(f"{file}: no category in {place}") from None
 
     return category
 
@@ -75,10 +94,12 @@ def _masks(paths: list[Path], size: tuple[int, int], found: Found) -> dict[int, 
     """{instance: {index of the frame: RLE}}."""
     tracks, void = {}, 0
     for t, path in enumerate(paths):
-        index = index_image(path, ("P", "L"), "one of a palette, whose pixels are numbers of instances", size)
+        index = index_image(
+            path, ("P", "L"), "one of a palette, whose pixels are numbers of instances", size
+        )
         void += int((index == VOID).sum())
         for number in np.unique(index[index > 0]).tolist():
-            tracks.setdefault(number, {})[t] = encode_mask(index == number)
+            tracks.setdefault(number, {})[t] = rle.encode(index == number)
     if set(tracks) != {VOID}:
         tracks.pop(VOID, None)
         found.lost["void pixels (255), now background"] += void
@@ -86,7 +107,10 @@ def _masks(paths: list[Path], size: tuple[int, int], found: Found) -> dict[int, 
 
 
 def to_indexed_png(
-    folder: str | Path, out: str | Path, split: str | None = None, progress: Callable[[str], None] | None = None
+    folder: str | Path,
+    out: str | Path,
+    split: str | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a data set in YouTube-VIS form as JPEGImages/, Annotations/, meta.json into `out`, a new or empty folder.
 
@@ -113,8 +137,13 @@ def _write(clip: Clip, new: Path, name: str, lost: Counter) -> dict:
     kept = np.flatnonzero(~clip.crowd)
     lost["crowd tracks"] += int(clip.crowd.sum())
     if len(kept) >= VOID:
-        raise ValueError(f"video {name}: {len(kept)} instances; a PNG of 8 bit numbers at most {VOID - 1}")
-    objects = {str(n): {"category": clip.categories[clip.labels[m]], "frames": []} for n, m in enumerate(kept, 1)}
+        raise ValueError(
+            f"video {name}: {len(kept)} instances; a PNG of 8 bit numbers at most {VOID - 1}"
+        )
+    objects = {
+        str(n): {"category": clip.categories[clip.labels[m]], "frames": []}
+        for n, m in enumerate(kept, 1)
+    }
     for kind in ("JPEGImages", "Annotations"):
         inside(new / kind, name).mkdir(parents=True)
     for t, file_name in enumerate(clip.video["file_names"]):

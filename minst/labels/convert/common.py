@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from minst.data.files import natural
-from minst.data.ytvis import decode_mask
+from minst import rle
+from minst.data.files import natural, open_image
 
 __all__ = [
-    "Found", "Track", "Video", "box_mask", "ellipse_mask", "field", "image_files", "index_image", "new_folder",
-    "only_file", "polygon_mask", "read_text", "subfolders",
+    "Found", "Track", "Video", "box_mask", "ellipse_mask", "image_files", "index_image",
+    "new_folder", "only_file", "polygon_mask", "read_text", "subfolders",
 ]  # fmt: skip
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -44,34 +43,40 @@ class Video(NamedTuple):
 
     name: str
     size: tuple[int, int]  # height, width
-    images: Iterable[tuple[str, Path | bytes | np.ndarray]]  # file name and a file, its content, or (H, W, 3) bytes
+    # file name, and a file, its content, or (H, W, 3) bytes
+    images: Iterable[tuple[str, Path | bytes | np.ndarray]]
     tracks: list[Track]
 
 
 class Found(NamedTuple):
-    """What a reader notes on its way: categories in the file's order, and how much of what is lost."""
+    """What a reader notes: categories in the file's order, and how much of what is lost."""
 
     categories: list[str]
     lost: Counter
 
 
 def polygon_mask(points: list, size: tuple[int, int], where: str) -> np.ndarray:
-    """The inside of a polygon [(x, y), ...], at least three points, as pycocotools draws it; it may leave the frame."""
+    """The inside of a polygon [(x, y), ...], as pycocotools draws it; it may leave the frame."""
     try:
-        return decode_mask([np.asarray(points, dtype=float).ravel().tolist()], *size)
+        return rle.decode([np.asarray(points, dtype=float).ravel().tolist()], *size)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
 
 
-def box_mask(box: list, size: tuple[int, int], where: str, found: Found, degrees: float = 0.0) -> np.ndarray:
+def box_mask(
+    box: list, size: tuple[int, int], where: str, found: Found, degrees: float = 0.0
+) -> np.ndarray:
     """A box left, top, right, bottom, filled: all that is known of an object without a mask."""
     found.lost["boxes without a mask became filled rectangles"] += 1
     left, top, right, bottom = box
-    points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], dtype=float)
-    return polygon_mask(_turned(points, degrees), size, where)
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return polygon_mask(_turned(np.array(corners, dtype=float), degrees), size, where)
 
 
-def ellipse_mask(x, y, across, down, size: tuple[int, int], where: str, degrees: float = 0.0) -> np.ndarray:
+def ellipse_mask(
+    x: float, y: float, across: float, down: float, size: tuple[int, int], where: str,
+    degrees: float = 0.0,
+) -> np.ndarray:  # fmt: skip
     """The inside of an ellipse of centre x, y and half axes across, down."""
     turns = np.linspace(0, 2 * math.pi, 128, endpoint=False)
     points = np.stack([x + across * np.cos(turns), y + down * np.sin(turns)], axis=1)
@@ -87,14 +92,17 @@ def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
 
 def image_files(folder: Path) -> list[Path]:
     """The images of a folder in natural order; none if it is no folder."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted((p for p in paths if p.suffix.lower() in IMAGES and p.name[0] != "."), key=lambda p: natural(p.name))
+    return [path for path in _listed(folder) if path.suffix.lower() in IMAGES]
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder in natural order, hidden ones left out; none if it is no folder."""
+    """The folders in a folder in natural order; none if it is no folder."""
+    return [path for path in _listed(folder) if path.is_dir()]
+
+
+def _listed(folder: Path) -> list[Path]:
     paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted((p for p in paths if p.is_dir() and p.name[0] != "."), key=lambda p: natural(p.name))
+    return sorted((p for p in paths if p.name[0] != "."), key=lambda path: natural(path.name))
 
 
 def only_file(source: Path, suffix: str, *folders: Path) -> Path:
@@ -102,10 +110,11 @@ def only_file(source: Path, suffix: str, *folders: Path) -> Path:
     if source.is_file():
         return source
     files = [path for folder in folders for path in sorted(folder.glob(f"*{suffix}"))]
-    if len(files) != 1:
-        which = f"several {suffix} files ({', '.join(p.name for p in files[:4])})" if files else f"no {suffix} file"
-        raise ValueError(f"{source}: {which} there; name the one to read")
-    return files[0]
+    if len(files) == 1:
+        return files[0]
+    names = ", ".join(path.name for path in files[:4])
+    which = f"several {suffix} files ({names})" if files else f"no {suffix} file"
+    raise ValueError(f"{source}: {which} there; name the one to read")
 
 
 def read_text(path: Path) -> str:
@@ -113,34 +122,25 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not text in UTF-8 ({error.reason} at byte {error.start})") from None
+        place = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"{path}: not text in UTF-8 ({place})") from None
 
 
 def index_image(path: Path, modes: tuple[str, ...], what: str, size: tuple[int, int]) -> np.ndarray:
     """The numbers (H, W) that an image of one channel stores; ValueError for another mode or size."""
-    try:
-        with Image.open(path) as image:
-            index, mode = np.array(image), image.mode
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
+    with open_image(path) as image:
+        index, mode = np.array(image), image.mode
     if mode not in modes:
         raise ValueError(f"{path}: an image of mode {mode}, not {what}")
     if index.shape != size:
-        raise ValueError(f"{path}: {index.shape[1]}x{index.shape[0]}, its image is {size[1]}x{size[0]}")
+        height, width = index.shape
+        raise ValueError(f"{path}: {width}x{height}, its image is {size[1]}x{size[0]}")
     return index
-
-
-def field(entry, key: str, kind: type | tuple, where: str):
-    """entry[key], which must be of `kind`."""
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{where}: {key!r} is {'missing' if value is None else repr(value)[:40]}")
-    return value
 
 
 @contextlib.contextmanager
 def new_folder(out: str | Path) -> Iterator[Path]:
-    """A folder to write into, beside `out`; it becomes `out`, which must be new or empty, if no error comes."""
+    """A folder to write into, beside `out`; it becomes `out`, new or empty, if no error comes."""
     out = Path(out).resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
@@ -152,8 +152,11 @@ def new_folder(out: str | Path) -> Iterator[Path]:
             out.rmdir()
         beside.rename(out)
     except OSError as error:
-        if str(beside) in str(error.filename or beside):  # say its own name, not that of the unfinished one
-            raise OSError(error.errno, f"not written ({error.strerror or error})", str(out)) from None
+        if str(beside) in str(
+            error.filename or beside
+        ):  # say its own name, not the unfinished one's
+            what = f"not written ({error.strerror or error})"
+            raise OSError(error.errno, what, str(out)) from None
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -18,9 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from minst.data.convert.common import Found, Track, Video, image_files, index_image, read_text, subfolders
+from minst import rle
 from minst.data.files import natural, read_image
-from minst.data.ytvis import decode_mask, encode_mask
+from minst.labels.convert.common import (
+    Found,
+    Track,
+    Video,
+    image_files,
+    index_image,
+    read_text,
+    subfolders,
+)
 
 __all__ = ["mots_sequences", "read_mots"]
 
@@ -32,13 +40,24 @@ def mots_sequences(source: Path) -> list[tuple[str, Path]]:
     """Name and annotations, a .txt or a folder of PNGs, of each video."""
     if source.is_file():
         return [(source.stem, source)]
-    texts = sorted((source / "instances_txt").glob("*.txt"), key=natural) or sorted(source.glob("*.txt"), key=natural)
-    pngs = [folder for folder in (*subfolders(source / "instances"), source / "instances") if image_files(folder)]
-    truth = [folder for folder in (*subfolders(source), source) if (folder / "gt" / "gt.txt").is_file()]
+    texts = sorted((source / "instances_txt").glob("*.txt"), key=natural) or sorted(
+        source.glob("*.txt"), key=natural
+    )
+    pngs = [
+        folder
+        for folder in (*subfolders(source / "instances"), source / "instances")
+        if image_files(folder)
+    ]
+    truth = [
+        folder for folder in (*subfolders(source), source) if (folder / "gt" / "gt.txt").is_file()
+    ]
     return (
         [(text.stem, text) for text in texts if text.stem != "labels"]
         or [(folder.resolve().name, folder / "gt" / "gt.txt") for folder in truth]
-        or [((source if folder.name == "instances" else folder).resolve().name, folder) for folder in pngs]
+        or [
+            ((source if folder.name == "instances" else folder).resolve().name, folder)
+            for folder in pngs
+        ]
     )
 
 
@@ -46,9 +65,13 @@ def read_mots(source: Path, images: Path | None, found: Found) -> Iterator[Video
     """Videos in natural order of their names."""
     sequences = mots_sequences(source)
     if not sequences:
-        raise ValueError(f"{source}: no instances_txt/, instances/, gt/gt.txt or <video>/gt/gt.txt there")
+        raise ValueError(
+            f"{source}: no instances_txt/, instances/, gt/gt.txt or <video>/gt/gt.txt there"
+        )
     root = source if source.is_dir() else source.parent
-    labels = next((p for p in (root / "instances" / "labels.txt", root / "labels.txt") if p.is_file()), None)
+    labels = next(
+        (p for p in (root / "instances" / "labels.txt", root / "labels.txt") if p.is_file()), None
+    )
     found.categories.extend(read_text(labels).rstrip().splitlines() if labels else CLASSES)
     for name, place in sequences:
         paths = _images(root, images, name)
@@ -57,7 +80,9 @@ def read_mots(source: Path, images: Path | None, found: Found) -> Iterator[Video
             masks = _read_text(place, paths, size)
         else:
             stems = {path.stem for path in image_files(place)}
-            found.lost["images without a PNG of ids, left out"] += sum(path.stem not in stems for path in paths)
+            found.lost["images without a PNG of ids, left out"] += sum(
+                path.stem not in stems for path in paths
+            )
             masks = _read_pngs(place, paths := [p for p in paths if p.stem in stems], size)
         tracks = [Track(_category(i, found), masks[i]) for i in sorted(masks) if i != IGNORE]
         if IGNORE in masks:
@@ -66,8 +91,14 @@ def read_mots(source: Path, images: Path | None, found: Found) -> Iterator[Video
 
 
 def _images(root: Path, images: Path | None, name: str) -> list[Path]:
-    base = [images] if images else [root / "training" / "image_02", root / "image_02", root / "images", root]
-    folders = [f for b in base for f in (b / name / "img1", b / name)] + [b / "img1" for b in base] + base
+    base = (
+        [images]
+        if images
+        else [root / "training" / "image_02", root / "image_02", root / "images", root]
+    )
+    folders = (
+        [f for b in base for f in (b / name / "img1", b / name)] + [b / "img1" for b in base] + base
+    )
     for folder in folders:
         if paths := image_files(folder):
             return paths
@@ -92,24 +123,30 @@ def _read_text(file: Path, paths: list[Path], size: tuple[int, int]) -> dict[int
             raise ValueError(f"{where}: not 'frame id class height width rle'")
         frame, identity, category, *said = map(int, words[:5])
         if identity // 1000 != category or category == 0:
-            raise ValueError(f"{where}: id {identity} is not of class {category}; ids are 1000 class + instance")
+            raise ValueError(
+                f"{where}: id {identity} is not of class {category}; ids are 1000 class + instance"
+            )
         if frame not in index:
             raise ValueError(f"{where}: there is no image of frame {frame}")
         if tuple(said) != size:
-            raise ValueError(f"{where}: a mask of {said[1]}x{said[0]}, the images are {size[1]}x{size[0]}")
+            raise ValueError(
+                f"{where}: a mask of {said[1]}x{said[0]}, the images are {size[1]}x{size[0]}"
+            )
         try:
-            mask = decode_mask({"size": said, "counts": words[5]}, *size)
+            mask = rle.decode({"size": said, "counts": words[5]}, *size)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         track = masks.setdefault(identity, {})
         if index[frame] in track and identity != IGNORE:
             raise ValueError(f"{where}: id {identity} has another mask in frame {frame}")
         before = track.get(index[frame])
-        track[index[frame]] = encode_mask(mask | decode_mask(before, *size))
+        track[index[frame]] = rle.encode(mask | rle.decode(before, *size))
     return masks
 
 
-def _read_pngs(folder: Path, paths: list[Path], size: tuple[int, int]) -> dict[int, dict[int, dict]]:
+def _read_pngs(
+    folder: Path, paths: list[Path], size: tuple[int, int]
+) -> dict[int, dict[int, dict]]:
     """{id: {index of the frame: RLE}} of a folder of PNGs, each named as its image."""
     index, masks = {path.stem: t for t, path in enumerate(paths)}, {}
     for path in image_files(folder):
@@ -118,6 +155,8 @@ def _read_pngs(folder: Path, paths: list[Path], size: tuple[int, int]) -> dict[i
         ids = index_image(path, ("I;16", "I;16B", "I"), "the 16 bit of MOTS", size)
         for identity in np.unique(ids[ids > 0]).tolist():
             if identity < 1000:
-                raise ValueError(f"{path}: id {identity} has no class; ids are 1000 class + instance")
-            masks.setdefault(identity, {})[index[path.stem]] = encode_mask(ids == identity)
+                raise ValueError(
+                    f"{path}: id {identity} has no class; ids are 1000 class + instance"
+                )
+            masks.setdefault(identity, {})[index[path.stem]] = rle.encode(ids == identity)
     return masks

@@ -20,7 +20,6 @@ Lesson: notebooks/10_capstone.ipynb
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -31,17 +30,23 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
-from minst.data.convert.coco import read_coco
-from minst.data.convert.common import Found, Track, Video, new_folder
-from minst.data.convert.cvat import read_cvat
-from minst.data.convert.davis import read_davis, to_indexed_png
-from minst.data.convert.labelme import labelme_folders, read_labelme
-from minst.data.convert.mots import mots_sequences, read_mots
 from minst.data.files import inside, read_image, read_json
+from minst.labels.convert.coco import read_coco
+from minst.labels.convert.common import Found, Track, Video, new_folder
+from minst.labels.convert.cvat import read_cvat
+from minst.labels.convert.davis import read_davis, to_indexed_png
+from minst.labels.convert.labelme import labelme_folders, read_labelme
+from minst.labels.convert.mots import mots_sequences, read_mots
 
 __all__ = ["FORMATS", "convert", "guess_format", "to_indexed_png"]
 
-FORMATS = {"coco": read_coco, "labelme": read_labelme, "cvat": read_cvat, "mots": read_mots, "davis": read_davis}
+FORMATS = {
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "cvat": read_cvat,
+    "mots": read_mots,
+    "davis": read_davis,
+}
 
 
 def convert(
@@ -67,7 +72,9 @@ def convert(
         dataset = _write(FORMATS[format](source, images, found), found, new)
         lost = {what: count for what, count in found.lost.items() if count}
         dataset["info"] = {"description": f"converted from {format} by minst", "lost": lost}
-        (new / "annotations.json").write_text(json.dumps(dataset, ensure_ascii=False), encoding="utf-8")
+        (new / "annotations.json").write_text(
+            json.dumps(dataset, ensure_ascii=False), encoding="utf-8"
+        )
     for line in (f"format: {format}", *(f"lost: {count} {what}" for what, count in lost.items())):
         if progress:
             progress(line)
@@ -108,7 +115,9 @@ def _write(videos: Iterable[Video], found: Found, folder: Path) -> dict:
         files = _write_images(video, inside(folder / "JPEGImages", name))
         height, width = video.size
         common = {"height": height, "width": width, "length": len(files)}
-        entries.append({"id": len(entries) + 1, "file_names": [f"{name}/{file}" for file in files], **common})
+        entries.append(
+            {"id": len(entries) + 1, "file_names": [f"{name}/{file}" for file in files], **common}
+        )
         for track in video.tracks:
             masks = _masks(track, len(files), video.name)
             if not any(masks):
@@ -128,7 +137,9 @@ def _write(videos: Iterable[Video], found: Found, folder: Path) -> dict:
 
 def _masks(track: Track, length: int, name: str) -> list[dict | None]:
     if track.masks and max(track.masks) >= length:
-        raise ValueError(f"video {name}: shapes in frame {max(track.masks)}, but only {length} images (from 0 on)")
+        raise ValueError(
+            f"video {name}: shapes in frame {max(track.masks)}, but only {length} images (from 0 on)"
+        )
     masks = [track.masks.get(t) for t in range(length)]
     return [mask if mask and rle_codec.area(mask) else None for mask in masks]
 
@@ -143,10 +154,12 @@ def _write_images(video: Video, folder: Path) -> list[str]:
         path = path if as_it_is else path.with_suffix(".png")
         if path.exists():
             raise ValueError(f"video {video.name}: two images are called {path.name}")
-        image = _pixels(source)
+        image = source if isinstance(source, np.ndarray) else read_image(source)
         if image.shape[:2] != video.size:
             said, (height, width) = source if isinstance(source, Path) else name, video.size
-            raise ValueError(f"{said}: {image.shape[1]}x{image.shape[0]}, its video {video.name} is {width}x{height}")
+            raise ValueError(
+                f"{said}: {image.shape[1]}x{image.shape[0]}, its video {video.name} is {width}x{height}"
+            )
         if as_it_is and not isinstance(source, np.ndarray):
             path.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
         else:
@@ -155,9 +168,3 @@ def _write_images(video: Video, folder: Path) -> list[str]:
     if not names:
         raise ValueError(f"video {video.name}: no images")
     return names
-
-
-def _pixels(source: Path | bytes | np.ndarray) -> np.ndarray:
-    if isinstance(source, np.ndarray):
-        return source
-    return read_image(io.BytesIO(source) if isinstance(source, bytes) else source)

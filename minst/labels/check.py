@@ -1,0 +1,576 @@
+"""Is a data set whole? Every problem, named with file and entry, none of which stops the rest.
+
+    DIR, its JSON ─ check_dataset ─> Report: counts, categories, problems ─ print ─> table ─ save ─> JSON
+                     │ entries   fields of the types in `minst.data.formats`, ids, lengths, names
+                     │ masks     by `minst.rle`, then their boxes and areas
+                     └ images    headers, then all bytes, in threads; what lies there and is not named
+
+YouTube-VIS ("videos") and COCO ("images": videos of one frame) are told apart by their keys. The
+readers stop at the first error, this goes on, entry by entry and field by field. An error is what a
+reader, training or evaluation would fail on or learn wrongly; a warning is worth a look.
+
+Lesson: notebooks/10_capstone.ipynb
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import reprlib
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from pycocotools import mask as rle_codec
+from tqdm.auto import tqdm
+
+from minst import rle
+from minst.data import formats
+from minst.data.files import inside, is_quarter_turned, open_image, replacing
+from minst.data.layouts import find_annotations, find_images, split_of
+
+__all__ = ["ERRORS", "WARNINGS", "Problem", "Report", "check_dataset"]
+
+ERRORS = (
+    "broken file", "wrong field", "duplicate id", "unknown picture", "unknown category",
+    "wrong length", "file named twice", "name leads out", "missing file", "link loop",
+    "unreadable image", "image of another size", "broken mask", "mask of another size",
+    "mask outside the frame", "empty mask", "never visible", "wrong box", "wrong area",
+)  # fmt: skip
+WARNINGS = (
+    "id 0", "no areas", "mask beyond the frame", "mask of 1 pixel", "box off its mask",
+    "area off its mask", "images not named",
+)  # fmt: skip
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+SHOWN, SHOWN_CATEGORIES = 3, 12  # of a kind of problem, and of categories, in the printed table
+LARGEST_FRAME = (65_535, 65_535)  # for polygons in a frame of unknown size
+
+
+class Problem(NamedTuple):
+    """Something wrong in a dataset, and where."""
+
+    kind: str  # one of ERRORS or WARNINGS
+    file: str  # the annotation file, or an image
+    entry: str  # "annotations[17].segmentations[3]"
+    what: str
+
+    @property
+    def level(self) -> str:
+        """'error': it must be mended; 'warning': it may be meant."""
+        return "error" if self.kind in ERRORS else "warning"
+
+    def __str__(self) -> str:
+        return _printable(": ".join(part for part in (self.file, self.entry, self.what) if part))
+
+
+@dataclass
+class Report:
+    """What `check_dataset` found. Prints as a table."""
+
+    file: str
+    form: str = "unknown"
+    # videos or images, frames, instances, masks, categories
+    counts: dict[str, int] = field(default_factory=dict)
+    # of each category: id, name, instances, masks, and videos or images
+    categories: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The problems that must be mended."""
+        return [problem for problem in self.problems if problem.level == "error"]
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """The problems that may be meant."""
+        return [problem for problem in self.problems if problem.level == "warning"]
+
+    def save(self, path: str | Path) -> None:
+        """Everything as JSON: all problems, not the first of each kind."""
+        problems = [{"level": problem.level, **problem._asdict()} for problem in self.problems]
+        text = json.dumps({**vars(self), "problems": problems}, indent=1)
+        with replacing(path) as file:
+            file.write_text(text + "\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        lines = [f"{_printable(self.file)}: {self.form} form"]
+        lines += [f"  {name:12}{count:10,}" for name, count in self.counts.items()]
+        row = "  {:20}{:>12}{:>12}{:>12}".format
+        lines += [row("category", *list(first)[2:]) for first in self.categories[:1]]
+        lines += _first_of(SHOWN_CATEGORIES, [
+            row(_printable(category["name"])[:20], *list(category.values())[2:])
+            for category in sorted(self.categories, key=lambda row: -row["instances"])
+        ])  # fmt: skip
+        lines += [f"note: {note}" for note in self.notes]
+        for kind in (*ERRORS, *WARNINGS):
+            found = [problem for problem in self.problems if problem.kind == kind]
+            for i, text in enumerate(_first_of(SHOWN, found)):
+                head = f"{found[0].level:8}{kind:23}{len(found):6,}  "
+                lines.append(f"{head if i == 0 else ' ' * len(head)}{text}")
+        lines.append(f"errors: {len(self.errors):,}, warnings: {len(self.warnings):,}")
+        return "\n".join(lines)
+
+
+def check_dataset(
+    folder: str | Path,
+    split: str | None = None,
+    annotations: str | Path | None = None,
+    read_images: bool = True,
+) -> Report:
+    """Check a folder in YouTube-VIS or COCO form: its annotation file, every mask, every image.
+
+    split, annotations: as for the readers. read_images: decode every image in full; False: only its
+    size, from its header, so that a file cut short goes unseen. Raises OSError when there is nothing
+    to check; whatever stands in the files is reported, not raised.
+    """
+    folder = Path(folder)
+    file = Path(annotations) if annotations else find_annotations(folder, split)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder of images", str(folder))
+    report = Report(str(file))
+    data = _load(report, file)
+    if data:
+        form = formats.YTVIS if isinstance(data.get("videos"), list) else formats.COCO
+        check = _Check(report, form)
+        check.pictures_of(data[form.pictures])
+        check.categories_of(data.get("categories"))
+        check.annotations_of(data.get("annotations"))
+        _check_images(check, folder, split or split_of(folder, file), read_images)
+    return report
+
+
+class Picture(NamedTuple):
+    """A video or an image."""
+
+    size: tuple[int, int] | None  # height, width; None: unusable, and already reported
+    names: list[tuple[str, Any]]  # entry and name of each frame
+
+
+class Mask(NamedTuple):
+    """Area and box (x, y, width, height) of a mask, or what is wrong with it; empty: no mask."""
+
+    area: float = 0
+    box: tuple[float, ...] = ()
+    kind: str = ""
+    what: str = ""
+
+
+# ------------------------------------------------------------------------------------- entries
+
+
+def _load(report: Report, file: Path) -> dict | None:
+    """The content of a data set's file; None, and reported, where it is none."""
+    refused, twice, data = "", [], None
+    try:
+        formats.JsonFile(file)
+    except ValueError as error:
+        refused = str(error).removeprefix(f"{file}: ")
+
+    def noted(pairs: list[tuple[str, Any]]) -> dict:
+        seen = dict(pairs)
+        if len(seen) < len(pairs):
+            twice.extend(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
+        return seen
+
+    try:  # json sees what the readers do not: a key that stands twice. And it reads on over NaN
+        data = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=noted)
+        other = _other_task(data)
+    except (ValueError, RecursionError) as error:
+        other = str(error)
+    said = [refused, other] if isinstance(data, dict) else [refused or other]
+    said += [f"the key {key!r} stands twice in an object" for key in dict.fromkeys(twice)]
+    report.problems += [Problem("broken file", report.file, "", what) for what in said if what]
+    return None if other else data
+
+
+def _other_task(data: Any) -> str:
+    """What else the JSON is; "" for the annotations of a data set."""
+    if not isinstance(data, dict):
+        return f"holds {_said(data)}, no object with a list 'videos' or 'images'"
+    if "shapes" in data and "imagePath" in data:
+        return "the labelme file of one image; `minst data convert` makes a data set of them"
+    videos, images = (isinstance(data.get(key), list) for key in ("videos", "images"))
+    if not images and not videos:
+        keys = _said(sorted(data))
+        return f"no list 'videos' (YouTube-VIS) and none of 'images' (COCO), its keys are {keys}"
+    named = videos and any(isinstance(v, dict) and "file_names" in v for v in data["videos"])
+    if images and videos and not named:
+        return "videos with one annotation a frame; convert them by `minst data convert`"
+    return ""
+
+
+class _Check:
+    """Goes through the entries of one file, and reports."""
+
+    def __init__(self, report: Report, form: formats.Form):
+        self.report, self.form = report, form
+        self.pictures: dict[Any, Picture] = {}  # by id; one without an id of its own: by its place
+        self.categories: dict[int, dict] = {}  # by id: its row in the report
+        report.form = form.name
+
+    def add(self, kind: str, entry: str, what: str, file: str | Path | None = None) -> None:
+        """Note a problem; file: where it is, default the file that the report is about."""
+        self.report.problems.append(Problem(kind, str(file or self.report.file), entry, what))
+
+    def pictures_of(self, entries: list) -> None:
+        """Check the videos or images."""
+        form, seen = self.form, {}
+        for where, entry, typed in self._objects(form.pictures, entries, form.picture, form.names):
+            number = self._new_id(where, typed, self.pictures)
+            sides = typed.get("height"), typed.get("width")
+            names = self._names(where, entry, seen)
+            picture = Picture(None if None in sides else sides, names)
+            self.pictures[where if number is None else number] = picture
+            if form is formats.YTVIS and entry.get("length", len(names)) != len(names):
+                what = f"{_said(entry['length'])}, but {len(names)} file names"
+                self.add("wrong length", f"{where}.length", what)
+        frames = sum(len(picture.names) for picture in self.pictures.values())
+        self.report.counts = {form.pictures: len(entries), "frames": frames}
+
+    def categories_of(self, entries: Any) -> None:
+        """Check the categories."""
+        for where, _, typed in self._objects("categories", entries, formats.Category):
+            number = self._new_id(where, typed, self.categories)
+            if number == 0:
+                what = "many tools take category 0 for the background; number them from 1"
+                self.add("id 0", f"{where}.id", what)
+            if number is not None:
+                counts = {"instances": 0, "masks": 0, self.form.pictures: 0}
+                self.categories[number] = {"id": number, "name": typed.get("name", ""), **counts}
+        self.report.categories = list(self.categories.values())
+        self.report.counts |= {"instances": 0, "masks": 0, "categories": len(self.categories)}
+
+    def annotations_of(self, entries: Any) -> None:
+        """Check the annotations, and count them."""
+        if entries is None or entries == []:
+            which = "absent or null" if entries is None else "empty"
+            self.report.notes.append(f"labels withheld: 'annotations' is {which}")
+            return
+        form, ids, seen = self.form, {}, set()  # seen: (category, picture)
+        objects = self._objects("annotations", entries, form.track, form.masks)
+        total = len(entries) if isinstance(entries, list) else 0
+        for where, entry, typed in tqdm(objects, "masks", total, disable=None):
+            number = self._new_id(where, typed, ids)
+            ids[number] = None
+            if number == 0:
+                what = "official evaluation takes annotation 0 for 'not found'"
+                self.add("id 0", f"{where}.id", what)
+            owner, label = typed.get(form.owner), typed.get("category_id")
+            if owner is not None and owner not in self.pictures:
+                what = f"{owner} is the id of none of the {form.pictures}"
+                self.add("unknown picture", f"{where}.{form.owner}", what)
+            if label is not None and label not in self.categories:
+                what = f"{label} is the id of none of the categories"
+                self.add("unknown category", f"{where}.category_id", what)
+            masks = self._instance(where, entry, self.pictures.get(owner))
+            for counts in (self.report.counts, self.categories.get(label)):
+                if counts:
+                    counts["instances"] += 1
+                    counts["masks"] += masks
+            if label in self.categories and owner in self.pictures and (label, owner) not in seen:
+                self.categories[label][form.pictures] += 1
+            seen.add((label, owner))
+
+    def _objects(
+        self, name: str, entries: Any, kind: type[msgspec.Struct], later: str = ""
+    ) -> Iterator[tuple[str, dict, dict]]:
+        """(place, entry, those of its fields that are of their types) of each entry of a list.
+
+        What is no list, no object or of another type is reported. later: a field that is a list, and
+        looked at elsewhere, one item after another.
+        """
+        if not isinstance(entries, list):
+            self.add("wrong field", name, f"must be a list, is {_said(entries)}")
+            return
+        for i, entry in enumerate(entries):
+            where, typed = f"{name}[{i}]", {}
+            if not isinstance(entry, dict):
+                self.add("wrong field", where, f"must be an object, is {_said(entry)}")
+                continue
+            for wanted in msgspec.structs.fields(kind):
+                key = wanted.encode_name
+                try:
+                    if key in entry and key != later:
+                        typed[key] = msgspec.convert(entry[key], wanted.type)
+                    elif key != later and wanted.required:
+                        self.add("wrong field", f"{where}.{key}", "is missing")
+                except msgspec.ValidationError as error:
+                    place, what = formats.explained(error, f"{where}.{key}")
+                    self.add("wrong field", place, f"{what}: {_said(entry[key])}")
+            yield where, entry, typed
+
+    def _new_id(self, where: str, typed: dict, known: dict) -> int | None:
+        """The id of an entry; None, and reported, where an earlier one has it, too."""
+        number = typed.get("id")
+        if number is None or number not in known:
+            return number
+        self.add("duplicate id", f"{where}.id", f"{number} is the id of an earlier one, too")
+        return None
+
+    def _items(self, where: str, entry: dict, key: str, least: int = 0) -> list[tuple[str, Any]]:
+        """[(place, value)] of a key with one value for each frame; empty, and reported, if no list."""
+        at, value = f"{where}.{key}", entry.get(key)
+        if self.form is formats.COCO:
+            return [(at, value)]
+        if isinstance(value, list) and len(value) >= least:
+            return [(f"{at}[{t}]", item) for t, item in enumerate(value)]
+        what = f"must be a list with one for each frame, is {_given(entry, key)}"
+        self.add("wrong field", at, what)
+        return []
+
+    def _names(self, where: str, entry: dict, seen: dict) -> list[tuple[str, Any]]:
+        """Check the file names of a picture. seen: {name: place}."""
+        named = self._items(where, entry, self.form.names, least=1)
+        for at, name in named:
+            if not _is_name(name):
+                self.add("wrong field", at, f"must be the name of a file, is {_said(name)}")
+            elif seen.setdefault(PurePosixPath(name), at) != at:
+                first = seen[PurePosixPath(name)]
+                self.add("file named twice", at, f"{name!r} is {first}, too")
+        return named
+
+    def _instance(self, where: str, entry: dict, picture: Picture | None) -> int:
+        """Check the masks, boxes and areas of one annotation; returns how many masks it has."""
+        form = self.form
+        if entry.get(form.areas) is None:
+            what = f"{_given(entry, form.areas)}: evaluation needs it"
+            self.add("no areas", f"{where}.{form.areas}", what)
+        keys = [
+            k
+            for k in (form.masks, form.boxes, form.areas)
+            if k == form.masks or entry.get(k) is not None
+        ]
+        found = {key: self._items(where, entry, key) for key in keys}
+        for key, values in found.items():
+            listed = isinstance(entry.get(key), list)
+            if picture and listed and len(values) != len(picture.names):
+                what = f"{len(values)} of them for {len(picture.names)} frames"
+                self.add("wrong length", f"{where}.{key}", what)
+        masks = found[form.masks]
+        absent = (None, []) if form is formats.YTVIS else ()
+        if masks and all(mask in absent for _, mask in masks):
+            self.add("never visible", f"{where}.{form.masks}", "null in every frame")
+        measured: list[Mask | None] = []  # None: unknown
+        for at, mask in masks:
+            own = Mask() if mask in absent else _measure(mask, picture and picture.size)
+            if own.kind:
+                self.add(own.kind, at, own.what)
+            measured.append(None if own.kind else own)
+        for key, wrong in ((form.boxes, _wrong_box), (form.areas, _wrong_area)):
+            values = found.get(key, [])
+            for (at, value), own in zip_longest(values, measured[: len(values)]):
+                problem = wrong(value, own) if value is not None else None
+                if problem:
+                    self.add(problem[0], at, problem[1])
+        return sum(mask not in absent for _, mask in masks)
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _given(entry: dict, key: str) -> str:
+    return _said(entry[key]) if key in entry else "missing"
+
+
+def _said(value: Any) -> str:
+    return "null" if value is None else reprlib.repr(value)
+
+
+def _first_of(most: int, things: list) -> list:
+    return things[:most] + [f"… and {len(things) - most:,} more"] * (len(things) > most)
+
+
+def _printable(text: str) -> str:
+    """Names come from strangers: no control characters, and nothing that UTF-8 cannot hold."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+# ------------------------------------------------------------------------- masks, boxes, areas
+
+
+def _measure(mask: Any, size: tuple[int, int] | None) -> Mask:
+    """Area and box of RLE or polygons, or what is wrong with them. size: of its frame, if known."""
+    if not isinstance(mask, (dict, list)):
+        return Mask(kind="wrong field", what=f"must be RLE or polygons, is {_said(mask)}")
+    try:
+        typed = msgspec.convert(mask, formats.Mask)
+        if isinstance(mask, dict) and size not in (None, typed.size):
+            what = "{} x {} in a frame of {} x {}".format(*typed.size, *size)
+            return Mask(kind="mask of another size", what=what)
+        height, width = typed.size if isinstance(mask, dict) else size or LARGEST_FRAME
+        off = _off_frame(typed, height, width) if isinstance(mask, list) and mask else Mask()
+        if off.kind == "mask outside the frame":
+            return off
+        text = rle.compress(mask, height, width)
+        if text is not None:
+            rle.unpack([text], height * width)  # pycocotools trusts what it is given
+    except msgspec.ValidationError as error:
+        what = ": ".join(formats.explained(error, ""))
+        return Mask(kind="broken mask", what=what.removeprefix(": "))
+    except ValueError as error:
+        return Mask(kind="broken mask", what=str(error))
+    if off.kind:
+        return off
+    code = {"size": [height, width], "counts": text}
+    area = 0 if text is None else float(rle_codec.area(code))
+    if area == 0:
+        return Mask(kind="empty mask", what="it has no pixel")
+    box = tuple(rle_codec.toBbox(code).tolist())
+    if area == 1:
+        return Mask(kind="mask of 1 pixel", what="at x = {:g}, y = {:g}".format(*box))
+    return Mask(area, box)
+
+
+def _off_frame(polygons: list[list[float]], height: int, width: int) -> Mask:
+    """What is wrong where polygons leave their frame; an empty Mask where they do not."""
+    x, y = (
+        np.concatenate([points[k : len(points) // 2 * 2 : 2] for points in polygons])
+        for k in (0, 1)
+    )
+    where = f"x {x.min():g} to {x.max():g}, y {y.min():g} to {y.max():g}"
+    where += f", in a frame {width} wide and {height} high"
+    if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
+        return Mask(kind="mask outside the frame", what=where)
+    if min(x.min(), y.min()) < -1 or x.max() > width + 1 or y.max() > height + 1:
+        return Mask(kind="mask beyond the frame", what=where)
+    return Mask()
+
+
+def _wrong_box(box: Any, own: Mask | None) -> tuple[str, str] | None:
+    """Kind of problem and what; None if there is none. own: the mask; None: unknown."""
+    if not _is(box, formats.Box) or min(box[2:]) < 0 or min(box[:2]) < -1:
+        return "wrong box", f"must be [x, y, width, height] within the frame, is {_said(box)}"
+    if own and not own.box and min(box[2:]) > 0:
+        return "box off its mask", f"{_said(box)}, but there is no mask"
+    if own and own.box and _overlap(box, own.box) < 0.5:
+        shown = ", ".join(f"{n:g}" for n in own.box)
+        return "box off its mask", f"{_said(box)}, the mask's own is [{shown}]"
+    return None
+
+
+def _overlap(box: list, own: tuple) -> float:
+    """IoU of two boxes, each a pixel wider all round: those of polygons and pixels differ by that."""
+    sides = (
+        min(box[k] + box[k + 2], own[k] + own[k + 2]) - max(box[k], own[k]) + 2 for k in (0, 1)
+    )
+    shared = math.prod(max(side, 0) for side in sides)
+    return shared / ((box[2] + 2) * (box[3] + 2) + (own[2] + 2) * (own[3] + 2) - shared)
+
+
+def _wrong_area(area: Any, own: Mask | None) -> tuple[str, str] | None:
+    """As `_wrong_box`."""
+    if not _is(area, formats.Area):
+        return "wrong area", f"must be a number of pixels, is {_said(area)}"
+    if own and abs(area - own.area) > max(10, min(area, own.area)):  # beyond a factor of two
+        return "area off its mask", f"{_said(area)}, the mask's own is {own.area:g}"
+    return None
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Is it of this type, its numbers finite?"""
+    try:
+        return bool(np.isfinite(msgspec.convert(value, kind)).all())
+    except msgspec.ValidationError:
+        return False
+
+
+# -------------------------------------------------------------------------------------- images
+
+
+def _check_images(check: _Check, folder: Path, split: str | None, read: bool) -> None:
+    pictures = check.pictures.values()
+    named = [(at, name, p.size) for p in pictures for at, name in p.names if _is_name(name)]
+    root = _image_root(folder, split, [name for _, name, _ in named])
+    jobs: dict[Path, tuple[str, tuple[int, int] | None]] = {}
+    for at, name, size in named:
+        try:
+            jobs.setdefault(inside(root, name), (at, size))
+        except ValueError:
+            check.add("name leads out", at, f"{name!r} is no name within the data set")
+    there = set()
+    pool = ThreadPoolExecutor()
+    try:  # Pillow decodes outside of Python's lock
+        looks = pool.map(lambda job: _look(job[0], job[1][1], read), jobs.items())
+        looks = tqdm(looks, "images", len(jobs), disable=None)
+        for (path, (at, _)), (kind, what) in zip(jobs.items(), looks):
+            if kind:
+                check.add(kind, at, what, path)
+            if os.path.lexists(path):
+                there.add(os.path.realpath(path))
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C: at once
+    _check_unnamed(check, root, there)
+
+
+def _image_root(folder: Path, split: str | None, names: list[str]) -> Path:
+    """Where the images are: as a reader of the first one that is there would look for it."""
+    roots = []
+    for name in names[:50]:
+        try:
+            roots.append(find_images(folder, split, name))
+            if (roots[-1] / name).is_file():
+                return roots[-1]
+        except (ValueError, OSError):  # it leads out, or is longer than a name can be
+            continue
+    return [*roots, folder][0]
+
+
+def _look(path: Path, size: tuple[int, int] | None, read: bool) -> tuple[str, str]:
+    """What is wrong with one image: (kind, what); the kind is "" if nothing is."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: no system has such a name
+        kind = "link loop" if getattr(error, "errno", 0) == errno.ELOOP else "missing file"
+        return kind, getattr(error, "strerror", "") or "no name of a file"
+    if not stat.S_ISREG(found.st_mode):
+        return "missing file", "a folder or device stands there"
+    if not found.st_size:
+        return "unreadable image", "zero bytes"
+    try:
+        with open_image(path) as image:
+            width, height = image.size
+            sizes = {(height, width), (width, height) if is_quarter_turned(image) else None}
+            if read:
+                # of a JPEG every byte is read, but only an eighth of the picture made
+                image.draft("L", (1, 1))
+                image.load()
+    except Exception as error:  # noqa: BLE001 Pillow raises whatever broken bytes lead it to
+        return "unreadable image", str(error).removeprefix(f"{path}: ").replace(
+            f" {str(path)!r}", ""
+        )
+    if size and size not in sizes:
+        what = f"{width}x{height}, its record says {size[1]}x{size[0]}"
+        what += "; turned by 90 degrees?" if (width, height) == size else ""
+        return "image of another size", what
+    return "", ""
+
+
+def _check_unnamed(check: _Check, root: Path, named: set[str]) -> None:
+    """Images that lie there and no entry names, folder by folder; links that lead in a circle."""
+    walked = {os.path.realpath(root)}
+    for folder, below, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        below.sort()  # in place: the order of the walk
+        for name in list(below):
+            target = os.path.realpath(os.path.join(folder, name))
+            if f"{real}{os.sep}".startswith(f"{target}{os.sep}"):
+                what = "a link that leads to a folder it stands in"
+                check.add("link loop", "", what, os.path.join(folder, name))
+            if target in walked or name.startswith("."):
+                below.remove(name)
+            walked.add(target)
+        files = sorted(f for f in files if f.lower().endswith(IMAGE_SUFFIXES) and f[0] != ".")
+        unnamed = [f for f in files if os.path.realpath(os.path.join(folder, f)) not in named]
+        if unnamed:
+            what = f"{len(unnamed)} of its {len(files)} images are named by no entry"
+            check.add("images not named", "", f"{what}, the first is {unnamed[0]!r}", folder)

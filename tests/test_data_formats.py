@@ -1,0 +1,156 @@
+"""Opening annotation files against json.loads: the same entries; what is broken is named and placed."""
+
+import json
+import os
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from minst.data.formats import JsonFile, explained
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+ENTRIES = st.lists(
+    st.dictionaries(st.sampled_from(["a", "ä", "日"]), VALUES, max_size=3), max_size=5
+)
+
+
+class Entry(Struct):
+    a: Any = 7
+
+
+class Strict(Struct):
+    a: list[int]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("formats") / "äö 日本.json"
+
+
+@given(
+    document=st.fixed_dictionaries({}, optional={"list": ENTRIES, "kept": VALUES, "x": VALUES}),
+    indent=st.sampled_from([None, 0, 1, "\t"]),
+    ascii=st.booleans(),
+    mark=st.sampled_from([b"", "\ufeff".encode()]),
+)
+def test_the_same_as_json(file, document, indent, ascii, mark):
+    written = json.dumps(document, indent=indent, ensure_ascii=ascii).encode()
+    file.write_bytes(mark + b"\n " + written + b" \n")
+    opened = JsonFile(file)
+    assert list(opened.values) == list(document)
+    assert all(opened.parsed(key, Any) == value for key, value in document.items())
+    found = list(opened.entries("list", Entry))
+    expected = document.get("list") or []
+    assert [entry.a for entry, _ in found] == [entry.get("a", 7) for entry in expected]
+    source = pickle.loads(pickle.dumps(opened.source))
+    assert source.read([span for _, span in found]) == expected
+
+
+@given(entries=st.lists(st.dictionaries(st.sampled_from(["a", "b"]), VALUES, max_size=3), min_size=1, max_size=4),
+       cut=st.randoms(use_true_random=False))  # fmt: skip
+def test_cut_short_anywhere(file, entries, cut):
+    text = json.dumps({"x": 1, "list": entries}, indent=cut.choice([None, 1]))
+    text = text[: cut.randrange(len(text))]
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="breaks off|is empty") as refused:
+        JsonFile(file)
+    if text:
+        assert f"at line {text.count(chr(10)) + 1}, column " in str(refused.value)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("", "is empty"),
+    (" \n\t", "is empty"),
+    ("[]", "got `array`, as results are; annotations are an object"),
+    ('[{"score": 0.5, "image_id": 1}]', "as results are"),
+    ("3", "expected `object`, got `int`"),
+    ('{"list": [{}, {"a": 1,}]}', "line 1, column 23"),
+    ('{"list": [{}\n {}]}', "line 2, column 2"),
+    ('{"list": [{}, 3]}', r"list\[1\]: expected `object`, got `int`"),
+    ('{"list": [{}, null]}', r"list\[1\]: expected `object`, got `null`"),
+    ('{"list": {}}', "list: expected `array | null`, got `object`"),
+    ('{"list" []}', "line 1, column 9"),
+    ("{'list': []}", "line 1, column 2"),
+    ('{"list": [],}', "line 1, column 13"),
+    ('{"list": []} {}', "line 1, column 15"),
+    ('{"ä": "é", x}', "line 1, column 12"),  # columns are characters, not bytes
+    ('{"list": [{"a": "line\nbreak"}]}', "line 1, column 22"),
+    ('{"list": [{"a": NaN}]}', "line 1, column 17: .*write null"),
+    ('{"list": [{"a": -Infinity}]}', "write null"),
+    ('{"list": [{"a": "\\ud800 half a pair"}]}', "line 1, column"),
+    ('{"list": [{"a": ' + "9" * 5000 + "}]}", r"list\[0\]\.a: integer value out of range"),
+    ('{"x": ' + "[" * 200_000, "nested too deeply"),
+])  # fmt: skip
+def test_what_is_broken_is_placed(file, text, message):
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as refused:
+        list(JsonFile(file).entries("list", Entry))
+    assert str(refused.value).startswith(f"{file}: ") and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("entry, message", [
+    ("{}", r"list\[1\]: lacks `a`"),
+    ('{"a": [1, "2"]}', r"list\[1\]\.a\[1\]: expected `int`, got `str`"),
+    ('{"a": [1.0]}', r"list\[1\]\.a\[0\]: expected `int`, got `float`"),
+    ('{"a": [true]}', r"list\[1\]\.a\[0\]: expected `int`, got `bool`"),
+])  # fmt: skip
+def test_an_entry_of_another_kind_is_placed(file, entry, message):
+    file.write_text('{"list": [{"a": [3]}, ' + entry + "]}")
+    with pytest.raises(ValueError, match=message):
+        list(JsonFile(file).entries("list", Strict))
+
+
+def test_a_null_list_and_one_that_is_not_there(file):
+    file.write_text('{"list": null}')
+    assert [*JsonFile(file).entries("list", Entry), *JsonFile(file).entries("other", Entry)] == []
+
+
+def test_bytes_that_are_no_utf8_are_placed(file):
+    file.write_bytes(b'{"list": [{"a": 1, "b": "\xff"}]}')
+    opened = JsonFile(file)
+    ((_, span),) = opened.entries("list", Entry)  # "b" is not looked at
+    with pytest.raises(ValueError, match="from byte 10 on: 'utf-8' codec can't decode"):
+        opened.source.read([span])
+    file.write_bytes(b'{"list": [{"a": "\xff"}]}')
+    with pytest.raises(ValueError, match=r"list\[0\]: not text in UTF-8 \(invalid start byte"):
+        list(JsonFile(file).entries("list", Entry))
+    file.write_bytes(b'{"\xff": 1}')
+    with pytest.raises(ValueError, match="not text in UTF-8"):
+        JsonFile(file)
+
+
+def test_a_file_that_has_changed_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"list": [{"a": 1}]}')
+    opened = JsonFile(path)
+    source, spans = opened.source, [span for _, span in opened.entries("list", Entry)]
+    assert source.read(spans) == [{"a": 1}]
+    path.write_text('{"list": [{"a": 22}]}')  # another size, the same time
+    os.utime(path, ns=(source.changed,) * 2)
+    with pytest.raises(ValueError, match="a.json: has changed"):
+        source.read(spans)
+    path.write_text('{"list": [{"a": 2}]}')  # the same size, another time
+    os.utime(path, ns=(source.changed + 10**9,) * 2)
+    with pytest.raises(ValueError, match="a.json: has changed"):
+        source.read(spans)
+    os.utime(path, ns=(source.changed,) * 2)
+    assert source.read(spans) == [{"a": 2}]
+
+
+def test_words_of_an_error():
+    error = ValueError("Expected `int`, got `str` - at `$.a[2]`")
+    assert explained(error, "x[1]") == ("x[1].a[2]", "expected `int`, got `str`")
