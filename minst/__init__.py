@@ -3,12 +3,24 @@
     model = minst.MobileInst.from_pretrained("shapes-tiny")
     result = minst.KernelTracker(model, reuse_interval=3).track(minst.load_sample("easy"))
 
-Names are imported when they are first used (PEP 562): `import minst` and `minst --help` do not wait for torch.
+What is where, in the order of the lessons:
+
+    config, layers, backbones, mask_decoder, instance_decoder, model    the network
+    matcher, losses, temporal, training, recipes, engine                learning
+    tracking, results                                                   video: one query, one track
+    predict, samples, weights, cli                                      using a model
+    data, rle                     clips and images: drawn ones, films, annotation files
+    evaluation                    AP, identities, whether queries stay with their instance
+    visualize                     masks, Fig 2, the explorer
+    mobile                        programs for phones and browsers, and how fast they are
+    labels, course, lab           data sets of your own, the exercises' verdicts, the ablations
+
+Names are imported when they are first used: `import minst` does not wait for torch.
 
 Lesson: notebooks/00_start_here.ipynb
 """
 
-import importlib
+from minst.lazy import lazy
 
 __version__ = "0.1.0"
 
@@ -25,21 +37,6 @@ _HOMES = {
     "sample_names": "samples",
     "summary": "macs",
 }
-_MODULES = ("backbones", "check", "config", "course", "data", "evaluation", "instance_decoder", "layers", "losses",
-            "mask_decoder", "matcher", "mobile", "model", "predict", "samples", "temporal", "tracking", "training", "visualize")  # fmt: skip
 
-__all__ = [*_HOMES, *_MODULES, "__version__"]
-
-
-def __getattr__(name: str):
-    if name in _HOMES:
-        value = getattr(importlib.import_module(f"minst.{_HOMES[name]}"), name)
-        globals()[name] = value  # found at once the next time
-        return value
-    if name in _MODULES:
-        return importlib.import_module(f"minst.{name}")
-    raise AttributeError(f"module 'minst' has no attribute {name!r}; it offers {', '.join(sorted(__all__))}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__ = [*_HOMES, "__version__"]
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -99,6 +99,16 @@ def track(
     return 130 if said["interrupted"] else None
 
 
+def lessons(
+    folder: str = "minst-lessons",  # where they go; what is there already is left alone
+) -> None:
+    """Copy the lessons, their solutions and the glossary to a folder of your own."""
+    from minst.samples import write_lessons
+
+    written = write_lessons(folder)
+    print(f"written: {written}; open it with: jupyter lab {written}")
+
+
 def explore(
     # shipped clip, video file, folder of images or in YouTube-VIS form
     source: str = "easy",
@@ -589,6 +599,7 @@ def lab_list() -> None:
 COMMANDS = {
     "demo": demo,
     "track": track,
+    "lessons": lessons,
     "explore": explore,
     "eval": evaluate,
     "predict": predict,

@@ -37,7 +37,7 @@ def requirements() -> dict[str, tuple[str, str]]:
         groups = {"": project["dependencies"], **project.get("optional-dependencies", {})}
         lines = [f"{line}; extra == '{extra}'" for extra in groups for line in groups[extra]]
     else:
-        lines = importlib.metadata.requires("minst") or []
+        lines = importlib.metadata.requires("mobileinst") or []
     found = {}
     for line in reversed(
         lines
@@ -45,7 +45,7 @@ def requirements() -> dict[str, tuple[str, str]]:
         needed = Requirement(line)
         extra = re.search(r"extra == \"(.*?)\"", str(needed.marker or ""))
         found[needed.name] = (str(needed.specifier), extra[1] if extra else "")
-    found.pop("minst", None)  # an extra may name it, for its other extras
+    found.pop("mobileinst", None)  # an extra may name it, for its other extras
     return found
 
 

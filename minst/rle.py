@@ -33,9 +33,8 @@ from pycocotools import mask as rle_codec
 __all__ = ["MaskError", "check", "compress", "decode", "encode", "ious", "unpack"]
 
 FAR = 1e5  # pixels: a polygon that leads further out would take gigabytes to draw
-TOGETHER = (
-    1000  # masks unpacked at a time: the arrays made of more would leave the processor's cache
-)
+# Masks unpacked at a time: the arrays made of more would leave the processor's cache.
+TOGETHER = 1000
 LONGEST = 6  # characters a number: 30 bits are more pixels than any frame has
 
 

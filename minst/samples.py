@@ -3,34 +3,66 @@
     data_samples/clips/      six clips, one YouTube-VIS folder     load_sample(name) -> Clip
     data_samples/images/     twelve still images in COCO form
     data_samples/weights/    one folder a model                    weights_folder(name)
+    notebooks/               lessons, solutions, glossary          write_lessons(folder)
 
-In a clone (and an editable install of it) `data_samples` lies beside the package, in an installed
-wheel inside it.
+In a clone (and an editable install of it) these folders lie beside the package, in an installed
+wheel inside it, in `shipped`.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minst.data.ytvis import Clip, YouTubeVIS
 
-__all__ = ["data_folder", "load_sample", "sample_names", "weights_folder", "weights_names"]
+__all__ = [
+    "data_folder",
+    "load_sample",
+    "sample_names",
+    "weights_folder",
+    "weights_names",
+    "write_lessons",
+]
+
+# What builds the lessons is for who writes them, not for who takes them.
+NOT_TAKEN = (
+    "source",
+    "build.py",
+    "handout.py",
+    "timings.json",
+    "__pycache__",
+    ".ipynb_checkpoints",
+)
 
 
 def data_folder() -> Path:
     """The folder `data_samples`; FileNotFoundError names the places where it was looked for."""
-    package = Path(__file__).resolve().parent
-    places = [package / "data_samples", package.parent / "data_samples"]
-    for place in places:
-        if place.is_dir():
-            return place
-    raise FileNotFoundError(
-        f"data_samples is neither at {places[0]} nor at {places[1]}; install minst again"
-    )
+    return _shipped("data_samples")
+
+
+def write_lessons(folder: str | Path) -> Path:
+    """Copy the lessons, their solutions, glossary and tutor's guide to `folder`/notebooks.
+
+    `folder`/README.md lists them; `folder`/results holds the lab's runs, which lesson 09 reads.
+    Returns the folder of the notebooks. FileExistsError where one of the three is there already,
+    since a student's answers may be in it.
+    """
+    lessons, out = _shipped("notebooks"), Path(folder)
+    for target in (out / "notebooks", out / "results", out / "README.md"):
+        if target.exists():
+            raise FileExistsError(f"{target} is there already; name another folder")
+    readme = (lessons.parent / "README.md").read_text(encoding="utf-8")
+    _, heading, rest = readme.partition("## The lessons\n")
+    shutil.copytree(lessons, out / "notebooks", ignore=shutil.ignore_patterns(*NOT_TAKEN))
+    shutil.copytree(_shipped("results"), out / "results")
+    listed = heading[1:] + rest.partition("\n## ")[0]
+    (out / "README.md").write_text(listed + "\n", encoding="utf-8")
+    return out / "notebooks"
 
 
 def sample_names() -> list[str]:
@@ -63,6 +95,17 @@ def weights_folder(name: str) -> Path:
             f"no weights {name!r}: neither a folder of that name nor shipped (shipped: {shipped})"
         )
     return data_folder() / "weights" / name
+
+
+def _shipped(name: str) -> Path:
+    package = Path(__file__).resolve().parent
+    places = [package / "shipped" / name, package.parent / name]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(
+        f"{name} is neither at {places[0]} nor at {places[1]}; install minst again"
+    )
 
 
 def _clips() -> YouTubeVIS:

@@ -106,7 +106,7 @@ def address() -> str | None:
 def install_cell(extras: str) -> str:
     """The guarded installation: does nothing where minst is there."""
     public = address()
-    source = f'"minst[{extras}] @ git+{public}"' if public else f'"..[{extras}]"'
+    source = f'"mobileinst[{extras}] @ git+{public}"' if public else f'"..[{extras}]"'
     where = "from its repository" if public else "from the folder above this one, a copy of the repository"
     return (
         f"# Only where minst is missing (a fresh Colab, say): install it {where}.\n"

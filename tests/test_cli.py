@@ -248,7 +248,7 @@ def test_explore_passes_its_arguments_on(monkeypatch):
 def test_explore_without_its_extra_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "voila.app", None)
     status, _, err = run("explore", "easy")
-    assert status == 1 and "minst[notebooks]" in err and "Traceback" not in err
+    assert status == 1 and "mobileinst[notebooks]" in err and "Traceback" not in err
 
 
 def test_bench_passes_its_arguments_on(monkeypatch):

@@ -364,12 +364,12 @@ def test_without_trackeval_a_command_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "trackeval", None)
     monkeypatch.setitem(sys.modules, "trackeval.metrics", None)
     truth, tracks = scene([0]), result(1, (1, [0]))
-    with pytest.raises(ImportError, match=r'python3 -m pip install "minst\[track\]"'):
+    with pytest.raises(ImportError, match=r'python3 -m pip install "mobileinst\[track\]"'):
         tracking_scores([tracks], [truth])
     meter = IdentityMeter()
     meter.add_clip(tracks, truth)
     said = meter.result()
-    assert "HOTA" not in said and "minst[track]" in said["note"] and said["swaps"] == 0
+    assert "HOTA" not in said and "mobileinst[track]" in said["note"] and said["swaps"] == 0
 
 
 def test_silent(capsys):

@@ -342,11 +342,11 @@ def test_without_trackeval_a_note_says_how_to_get_it(tmp_path, monkeypatch):
     for name in [n for n in sys.modules if n.startswith("trackeval")] + ["trackeval.metrics"]:
         monkeypatch.setitem(sys.modules, name, None)
     figures = evaluate_results(annotations(labels=True), right())
-    assert figures["AP"] == pytest.approx(1) and "minst[track]" in figures["tracking"]["note"]
+    assert figures["AP"] == pytest.approx(1) and "mobileinst[track]" in figures["tracking"]["note"]
     (tmp_path / "valid.json").write_text(json.dumps(annotations(labels=True)))
     (tmp_path / "r.json").write_text(json.dumps(right()))
     status, text, _ = run("eval", tmp_path, "--results", tmp_path / "r.json")
-    assert status == 0 and "note: " in text and "minst[track]" in text
+    assert status == 0 and "note: " in text and "mobileinst[track]" in text
 
 
 def test_nothing_is_printed_or_warned_by_what_is_right(tmp_path, capsys):

@@ -77,7 +77,7 @@ def test_conda_and_pip_pin_the_same():
     lines = re.findall(r"^\s+- (\S.*)$", (ROOT / "environment.yml").read_text(), re.MULTILINE)
     below = lines[lines.index("pip:") + 1 :]
     extras = PROJECT["optional-dependencies"]
-    assert extras["test"][0] == "minst[notebooks,track,mobile,train]"
+    assert extras["test"][0] == "mobileinst[notebooks,track,mobile,train]"
     wanted = [*PROJECT["dependencies"], *extras["notebooks"], *extras["track"], *extras["mobile"]]
     wanted += [*extras["train"], *extras["test"][1:]]
     assert sorted(below) == sorted([*wanted, "-e ."])

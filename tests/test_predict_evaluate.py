@@ -118,7 +118,7 @@ def test_without_trackeval_the_rest_is_there(model, dataset, figures, monkeypatc
     monkeypatch.setitem(sys.modules, "trackeval", None)
     monkeypatch.setitem(sys.modules, "trackeval.metrics", None)
     said = evaluate_model(model, dataset, reuse_interval=2, association="mask")["identity"]
-    assert "minst[track]" in said.pop("note") and set(figures["identity"]) >= set(said)
+    assert "mobileinst[track]" in said.pop("note") and set(figures["identity"]) >= set(said)
     assert json.dumps({key: figures["identity"][key] for key in said}) == json.dumps(said)
 
 

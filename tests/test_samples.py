@@ -43,7 +43,7 @@ def elsewhere(tmp_path, monkeypatch):
     return fill
 
 
-@pytest.mark.parametrize("place", ["data_samples", "../data_samples"])
+@pytest.mark.parametrize("place", ["shipped/data_samples", "../data_samples"])
 def test_samples_are_found_in_a_wheel_and_beside_a_clone(elsewhere, place):
     folder = elsewhere(place)
     assert samples.data_folder().resolve() == folder
@@ -57,7 +57,7 @@ def test_what_is_not_there_is_an_error_that_lists_what_is(elsewhere):
         FileNotFoundError, match="data_samples is neither at .*minst.* nor at .*site"
     ):
         samples.data_folder()
-    elsewhere("data_samples")
+    elsewhere("shipped/data_samples")
     with pytest.raises(ValueError, match="no shipped clip 'none'; there are: 00000"):
         samples.load_sample("none")
     with pytest.raises(FileNotFoundError, match="'none'.*shipped: large, tiny"):
@@ -232,3 +232,33 @@ def test_fast_is_at_least_twice_as_fast_as_easy():
 def test_crowd_shows_six():
     seen, labels = areas("crowd")
     assert len(labels) == 6 and np.median((seen > 0).sum(1)) >= 5
+
+
+@pytest.mark.parametrize("place", ["shipped", ".."])
+def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, place):
+    """Lessons, solutions and the lab's runs, without what builds them; never over what is there."""
+    home = elsewhere(f"{place}/data_samples").parent
+    for name in (
+        "notebooks/01.ipynb",
+        "notebooks/solutions/01.py",
+        "notebooks/source/01.py",
+        "results/lab/a.json",
+    ):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(name)
+    (home / "notebooks" / "build.py").write_text("")
+    (home / "README.md").write_text("# minst\n\n## The lessons\n\n| 01 |\n\n## Limits\n\nNone.\n")
+    out = tmp_path / "mine"
+    assert samples.write_lessons(out) == out / "notebooks"
+    found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert found == {
+        "README.md",
+        "notebooks/01.ipynb",
+        "notebooks/solutions/01.py",
+        "results/lab/a.json",
+    }
+    assert (out / "README.md").read_text() == "# The lessons\n\n| 01 |\n"
+    (out / "notebooks" / "01.ipynb").write_text("my answers")
+    with pytest.raises(FileExistsError, match="notebooks is there already; name another folder"):
+        samples.write_lessons(out)
+    assert (out / "notebooks" / "01.ipynb").read_text() == "my answers"

@@ -266,4 +266,4 @@ def test_without_the_extra_a_figure_still_works_and_explore_says_what_to_install
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "minst[notebooks]" in done.stdout
+    assert "mobileinst[notebooks]" in done.stdout

@@ -45,9 +45,8 @@ from minst.visualize.masks import draw_frame
 __all__ = ["bench_data", "bench_latency"]
 
 INTERVALS = (1, 3, 6)
-WARM_UP = (
-    6  # frames not counted, a multiple of every interval: the first that counts is a key frame
-)
+# Frames not counted, a multiple of every interval: the first that counts is a key frame.
+WARM_UP = 6
 LIVE = 5  # instances that a model with random weights is taken to find
 MARGIN = 0.02  # what the mean frame at T = 3 may cost beyond its share
 DATA_TARGET = 2.0  # clips must be made so many times as fast as they are trained on

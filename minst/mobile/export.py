@@ -48,9 +48,8 @@ from minst.model import MobileInst
 
 __all__ = ["TOLERANCE", "WRITERS", "export", "metadata", "parity"]
 
-TOLERANCE = (
-    1e-4  # largest difference allowed, relative to the largest value of an output, at least 1
-)
+# Largest difference allowed, relative to the largest value of an output, at least 1.
+TOLERANCE = 1e-4
 POSTPROCESSING = (
     "outside: score = sqrt(sigmoid(class) * sigmoid(objectness)), threshold, association between "
     "key frames, bilinear upsampling of the mask logits by 8 (align_corners false), cut at logit 0"

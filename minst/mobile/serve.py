@@ -253,7 +253,7 @@ def qr_code(text: str) -> str:
     try:
         import qrcode
     except ModuleNotFoundError:
-        return '(for a QR code: python3 -m pip install "minst[mobile]")'
+        return '(for a QR code: python3 -m pip install "mobileinst[mobile]")'
     import io
 
     code = qrcode.QRCode(border=2)

@@ -37,7 +37,7 @@ try:
 
     from minst.visualize.view import View
 except ImportError as error:  # an extra: figures must work without it
-    words = f'the explorer needs {error.name}: python3 -m pip install "minst[notebooks]"'
+    words = f'the explorer needs {error.name}: python3 -m pip install "mobileinst[notebooks]"'
     raise ImportError(words) from None
 
 __all__ = ["Explorer", "explore"]

@@ -40,7 +40,7 @@ def serve(
 
         import minst.visualize.explorer  # noqa: F401 (what the page will import)
     except ImportError:
-        needs = 'Voilà: python3 -m pip install "minst[notebooks]"'
+        needs = 'Voilà: python3 -m pip install "mobileinst[notebooks]"'
         raise ImportError(f"minst explore needs {needs}") from None
     open_clip(source)  # what is wrong with it is said here, and not on the page
     _check_port(host, port)
