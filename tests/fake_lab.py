@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minst.lab.figures import ROW, Matches
+from minst.lab.matches import ROW, Matches
 from minst.lab.grid import SMOKE, VARIANTS
 from minst.lab.measure import settings
 

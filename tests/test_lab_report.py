@@ -14,7 +14,8 @@ from minst.lab import statistics
 from minst.lab.grid import VARIANTS
 from minst.lab.measure import INTERVALS
 from minst.lab.plots import PLOTS
-from minst.lab.report import IMAGE, VIDEO, Lab, markdown, milliseconds, write_report
+from minst.lab.report import markdown, write_report
+from minst.lab.results import IMAGE, VIDEO, Lab
 
 SAMPLES = statistics.SAMPLES
 COMMITTED = Path(__file__).resolve().parent.parent / "results" / "lab"
@@ -125,7 +126,7 @@ def test_claims_of_fig_2_and_tab_7_by_hand(lab, text):
 
     def difference(row, key, other, other_key):
         pairs = zip(lab.rows[row].runs, lab.rows[other].runs)
-        return 100 * np.mean([a.figure(key).value - b.figure(other_key).value for a, b in pairs])
+        return 100 * np.mean([a.estimate(key).value - b.estimate(other_key).value for a, b in pairs])
 
     def shown(value: float) -> str:
         return f"{value:+.1f} [".replace("-", "−")
@@ -142,9 +143,9 @@ def test_claims_of_fig_2_and_tab_7_by_hand(lab, text):
 
 def test_figures_of_a_row_by_hand(lab):
     row = lab.rows["images"]
-    values = [100 * run.figure(VIDEO).value for run in row.runs]
+    values = [100 * run.estimate(VIDEO).value for run in row.runs]
     assert row.spread(VIDEO)[:2] == pytest.approx((np.mean(values), np.std(values, ddof=1)))
-    full = [100 * run.figure(VIDEO).value for run in lab.full.runs]
+    full = [100 * run.estimate(VIDEO).value for run in lab.full.runs]
     found = lab.difference("images")
     assert found.difference == pytest.approx(np.mean(values) - np.mean(full))
     assert found.seeds == pytest.approx([a - b for a, b in zip(values, full)])
@@ -168,7 +169,7 @@ def test_the_csv_holds_what_the_table_says(folder, lab, tmp_path, text):
     runs = list(csv.DictReader((out / "runs.csv").open()))
     kept = next(r for r in runs if r["seed"] == "1" and r["figure"] == "track retention 3" and r["by"] == "mask")
     assert (kept["variant"], kept["speed"], kept["value"]) == ("full", "medium", "3")
-    pairs = np.array(lab.full.runs[1].setting("medium", "mask", 3)["pairs"]).sum(axis=0)
+    pairs = np.array(lab.full.runs[1].settings["medium", "mask", 3]["pairs"]).sum(axis=0)
     assert float(kept["points"]) == pytest.approx(100 * pairs[2] / pairs[3], abs=6e-4)
     assert {(r["variant"], r["seed"]) for r in runs} == {
         *((name, str(s)) for name in VARIANTS for s in (0, 1)),
@@ -186,7 +187,7 @@ def test_the_time_of_a_frame_is_the_least_disturbed_of_its_parts(tmp_path):
         for entry in metrics["settings"]:
             entry.update(keys=24, frames=96)
         path.write_text(json.dumps(metrics))
-    assert milliseconds(Lab(lab).full, "mask", 4) == pytest.approx(0.25 * 14 + 0.75 * 10)
+    assert Lab(lab).full.milliseconds("mask", 4) == pytest.approx(0.25 * 14 + 0.75 * 10)
 
 
 def test_what_was_started_and_is_not_done_is_named(small, tmp_path):

@@ -21,11 +21,11 @@ from minst.data.ytvis import YouTubeVIS
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.lab import measure, runs
 from minst.lab import pretrain as pretraining
-from minst.lab.figures import KEPT, Matches, average_precision
+from minst.lab.associations import ASSOCIATIONS
 from minst.lab.grid import FULL, SHIPPED, SMOKE, VARIANTS, backbone_of, train_config
+from minst.lab.matches import KEPT, Matches, average_precision
 from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS, PROBED, Setting, settings
 from minst.lab.pretrain import pretrain
-from minst.lab.rivals import ASSOCIATIONS
 from minst.lab.runs import Run, find_runs, run_lab
 from minst.macs import summary
 from minst.model import MobileInst, image_to_batch
@@ -403,7 +403,7 @@ def test_progress_says_how_far_and_how_long(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     jobs = [
-        runs.Job(f"full-{i}", tmp_path / f"full-{i}", (), 100, tmp_path / f"full-{i}" / "metrics.json")
+        runs.Job(("run", "full", f"{i}"), 100, tmp_path / f"full-{i}" / "metrics.json")
         for i in (0, 1, 2)
     ]
     jobs[0].folder.mkdir()
@@ -470,6 +470,6 @@ def test_the_whole_grid_at_the_smoke_budget(tmp_path):
 def test_a_job_that_fails_says_why_in_its_log(tmp_path, data):
     (tmp_path / "data").symlink_to(data)
     (tmp_path / "lab.json").write_text(json.dumps({"version": 1, "budget": TINY.to_dict()}))
-    job = runs.Job("full-0", tmp_path / "full-0", ("run", "full", "0"), 3, tmp_path / "full-0" / "metrics.json")
+    job = runs.Job(("run", "full", "0"), 3, tmp_path / "full-0" / "metrics.json")
     assert runs._start(job, tmp_path, "cpu").wait(120) != 0  # there is no backbone
     assert "backbone.safetensors" in (tmp_path / "full-0" / "job.log").read_text()

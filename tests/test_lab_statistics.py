@@ -1,4 +1,4 @@
-"""minst.lab.statistics: paired differences, their interval, the verdict, how many seeds are needed."""
+"""minst.lab.statistics and results: paired differences, their interval, the verdict, how many seeds are needed."""
 
 import json
 
@@ -6,13 +6,14 @@ import fake_lab
 import numpy as np
 import pytest
 
-from minst.lab.statistics import Figure, compare, draw, load, seeds_needed, spread
+from minst.lab.results import load
+from minst.lab.statistics import Estimate, compare, draw, seeds_needed, spread
 
 
 def mean_of(values):
-    """A figure that is the mean of a value a clip."""
+    """An estimate that is the mean of a value a clip."""
     values = np.asarray(values, dtype=float)
-    return Figure(len(values), lambda weights: weights @ values / weights.sum(axis=1))
+    return Estimate(len(values), lambda weights: weights @ values / weights.sum(axis=1))
 
 
 def test_a_draw_takes_as_many_as_there_are_and_every_one_equally_often():
@@ -105,15 +106,15 @@ def test_a_lab_is_loaded_in_the_order_of_the_grid_with_what_is_unfinished(tmp_pa
     assert [run.run.name for run in done] == ["full-0", "full-1", "images-0", "images-1"]
     assert [run.name for run in unfinished] == ["full-2"]
     pairs = np.array(done[0].metrics["consistency"]["pairs"])
-    assert done[0].figure(("retention", 10)).value == pytest.approx(pairs[:, 4].sum() / pairs[:, 5].sum())
-    once = done[0].figure(("retention", 3))
+    assert done[0].estimate(("retention", 10)).value == pytest.approx(pairs[:, 4].sum() / pairs[:, 5].sum())
+    once = done[0].estimate(("retention", 3))
     assert once.sample(np.eye(fake_lab.CLIPS))[4] == pytest.approx(pairs[4, 2] / pairs[4, 3])
-    assert done[0].figure(("retention", 3)) is once
-    tracks = np.array(done[0].setting("fast", "mask", 9)["pairs"])
-    value = done[0].figure(("tracks", "fast", "mask", 9, 1)).value
+    assert done[0].estimate(("retention", 3)) is once
+    tracks = np.array(done[0].settings["fast", "mask", 9]["pairs"])
+    value = done[0].estimate(("tracks", "fast", "mask", 9, 1)).value
     assert value == pytest.approx(tracks[:, 0].sum() / tracks[:, 1].sum())
     with pytest.raises(KeyError):
-        done[2].figure(("video", "slow", "mask", 3))  # not measured of this variant
+        done[2].estimate(("video", "slow", "mask", 3))  # not measured of this variant
 
 
 @pytest.mark.parametrize("text, says", [("{", "broken JSON"), ("[]", "version 1"), ('{"version": 2}', "version 1"),

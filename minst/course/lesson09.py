@@ -7,7 +7,8 @@ from functools import partial
 import numpy as np
 
 from minst.course.verdict import Verdict, examine, judge
-from minst.lab.statistics import SAMPLES, Comparison, Measured, compare, seeds_needed, spread
+from minst.lab.results import Measured
+from minst.lab.statistics import SAMPLES, Comparison, compare, seeds_needed, spread
 from minst.lab.statistics import draw as draw_again
 
 __all__ = ["hidden_by_noise", "paired_interval", "seeds_for", "verdict_of"]
@@ -52,7 +53,7 @@ def paired_interval(answer: Callable) -> Verdict:
 
     def figures(model):  # (S, V, 2)
         runs = ({"consistency": {"distances": [3], "pairs": pairs}} for pairs in model)
-        return [Measured(None, run).figure(("retention", 3)) for run in runs]
+        return [Measured(None, run).estimate(("retention", 3)) for run in runs]
 
     def paired_interval(ours, theirs, clips, seeds):
         found = compare(figures(ours), figures(theirs))  # draws these clips and seeds itself

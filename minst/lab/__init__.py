@@ -1,9 +1,9 @@
 """The ablation lab: the paper's claims, shown again at a scale that a laptop can repeat.
 
     minst lab run       grid.py, decoders.py (what is trained) -> runs.py, pretrain.py (trainings)
-                        -> measure.py, rivals.py
-    minst lab report    metrics.json of every run -> statistics.py, figures.py
-                        -> report.py: Markdown, CSV, plots
+                        -> measure.py, associations.py
+    minst lab report    metrics.json of every run -> results.py, on statistics.py and matches.py
+                        -> report.py: Markdown and CSV, plots.py
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -17,14 +17,14 @@ __getattr__, __dir__ = lazy(
         "SMOKE": "grid",
         "VARIANTS": "grid",
         "Budget": "grid",
-        "Lab": "report",
+        "Lab": "results",
         "compare": "statistics",
         "seeds_needed": "statistics",
         "write_report": "report",
         "run_lab": "runs",
         "find_runs": "runs",
         "measure_run": "measure",
-        "Matches": "figures",
-        "average_precision": "figures",
+        "Matches": "matches",
+        "average_precision": "matches",
     },
 )

@@ -9,7 +9,7 @@
                        adaptive T; ms per frame
 
 The network looks at a frame once; all settings share what it saw. What is kept allows to draw
-samples of the clips again (figures.py).
+samples of the clips again (matches.py).
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -30,9 +30,16 @@ from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.evaluation.ytvis import YTVISEval
 from minst.lab import decoders
-from minst.lab.figures import Matches, average_precision, keep
+from minst.lab.associations import (
+    ASSOCIATIONS,
+    AdaptiveT,
+    FrozenX6,
+    Moves,
+    association,
+    mean_kernels,
+)
 from minst.lab.grid import SPEEDS, VARIANTS, Budget
-from minst.lab.rivals import ASSOCIATIONS, AdaptiveRival, FrozenX6, Moves, association, mean_kernels
+from minst.lab.matches import average_precision, keep
 from minst.macs import summary
 from minst.model import Frame, MobileInst
 from minst.predict import EVALUATION_THRESHOLD, encode, masks_of_queries
@@ -61,7 +68,7 @@ class Setting(NamedTuple):
     def tracker(self, model: MobileInst, means: torch.Tensor | None = None) -> KernelTracker:
         """A fresh tracker of this setting; means: of `mean_kernels`, for "centred" alone."""
         if self.by == "adaptive":
-            return AdaptiveRival(model, self.value)
+            return AdaptiveT(model, self.value)
         kind, by = (FrozenX6, "mask") if self.by == "frozen" else (KernelTracker, self.by)
         chosen = association(by, means)
         return kind(model, int(self.value), chosen, score_threshold=EVALUATION_THRESHOLD)
@@ -155,19 +162,14 @@ class _Tracking:
         self.pairs.append(_track_pairs(video, clip.tracks))
 
     def row(self, clips: YouTubeVIS) -> dict:
-        entries, moves = [clips[i] for i in range(len(clips))], self.moves
-        truth = {
-            "videos": [clip.video for clip in entries],
-            "categories": clips.category_entries,
-            "annotations": [track for clip in entries for track in clip.tracks],
-        }
-        matches = keep(YTVISEval(truth, self.results).run(), list(range(len(clips))))
+        moves, everyone = self.moves, range(len(clips))
+        matches = keep(YTVISEval(clips.dataset, self.results).run(), everyone)
         return {
             **self.setting._asdict(),
             "AP": _share(average_precision(matches)),
             "AP50": _share(average_precision(matches, threshold=0)),
             "keys": moves.keys,  # key frames, of all frames of the clips
-            "frames": sum(len(clip) for clip in entries),
+            "frames": sum(len(clips[i]) for i in everyone),
             "moved": moves.moved,  # live slots that went on with another query, of
             "associated": moves.moved + moves.stayed,
             **matches.to_dict(),
@@ -179,21 +181,53 @@ class _Queries:
     """What single frames and the queries over time are worth, on clips of medium speed."""
 
     def __init__(self, clips: YouTubeVIS):
-        self.clips = clips
+        self.categories, self.ids = clips.category_entries, clips.category_ids
+        # Of image AP: every `EVERY`-th frame is a video of its own, in the order of the clips.
+        self.videos: list[dict] = []
+        self.clip_of: list[int] = []
+        self.annotations: list[dict] = []
         self.results: list[dict] = []
         self.pairs: list[list[int]] = []
 
     @torch.inference_mode()
     def add_clip(self, clip: Clip, frames: list[Frame]) -> None:
-        self.results += _image_results(clip, frames, self.clips.category_ids)
+        for t in range(min(EVERY // 2, len(clip) - 1), len(clip), EVERY):
+            video = {"id": len(self.videos) + 1, "height": clip.height, "width": clip.width}
+            self.videos.append({**video, "length": 1})
+            self.clip_of.append(len(self.pairs))
+            for track in clip.tracks:
+                code, area = track["segmentations"][t], track["areas"][t]
+                if code is not None:
+                    alone = {"video_id": video["id"], "segmentations": [code], "areas": [area]}
+                    number = len(self.annotations) + 1
+                    self.annotations.append({**track, **alone, "id": number})
+            self.results += _predictions(frames[t], video["id"], self.ids)
         self.pairs.append(_pairs(clip, frames))
 
     def figures(self) -> dict:
-        images = _image_matches(self.clips, self.results)
+        truth = {"videos": self.videos, "categories": self.categories}
+        truth["annotations"] = self.annotations
+        images = keep(YTVISEval(truth, self.results).run(), self.clip_of)
         return {
             "image": {"AP": _share(average_precision(images)), **images.to_dict()},
             "consistency": {"distances": DISTANCES, "pairs": self.pairs},
         }
+
+
+def _predictions(frame: Frame, video: int, category_ids: list[int]) -> list[dict]:
+    """The best entries of a results file that a frame alone gives, as if it were a video."""
+    scores, masks = frame.out.scores()[0], masks_of_queries(frame)  # (N, K), (N, H, W)
+    best = scores.flatten().topk(min(20, scores.numel())).indices
+    places = [divmod(place, scores.shape[1]) for place in best.tolist()]
+    return [
+        {
+            "video_id": video,
+            "category_id": category_ids[label],
+            "score": float(scores[query, label]),
+            "segmentations": [encode_mask(masks[query])],
+        }
+        for query, label in places
+    ]
 
 
 def _pairs(clip: Clip, frames: list[Frame]) -> list[int]:
@@ -219,51 +253,6 @@ def _track_pairs(result: VideoResult, instances: list[dict]) -> list[int]:
 def _counts(meter: ConsistencyMeter) -> list[int]:
     pairs = meter.result()["pairs"]
     return [pairs[k][what] for k in DISTANCES for what in ("kept", "of")]
-
-
-def _image_frames(clip: Clip) -> range:
-    return range(min(EVERY // 2, len(clip) - 1), len(clip), EVERY)
-
-
-def _image_results(clip: Clip, frames: list[Frame], category_ids: list[int]) -> list[dict]:
-    """The best predictions of every `EVERY`-th frame, each frame a video of its own."""
-    found = []
-    for t in _image_frames(clip):
-        scores, masks = frames[t].out.scores()[0], masks_of_queries(frames[t])  # (N, K), (N, H, W)
-        best = scores.flatten().topk(min(20, scores.numel())).indices
-        for query, label in (divmod(place, scores.shape[1]) for place in best.tolist()):
-            found.append({
-                "video_id": _frame_id(clip, t),
-                "category_id": category_ids[label],
-                "score": float(scores[query, label]),
-                "segmentations": [encode_mask(masks[query])],
-            })  # fmt: skip
-    return found
-
-
-def _image_matches(clips: YouTubeVIS, results: list[dict]) -> Matches:
-    videos, annotations, of_clip = [], [], []
-    for i in range(len(clips)):
-        clip = clips[i]
-        for t in _image_frames(clip):
-            size = {"height": clip.height, "width": clip.width, "length": 1}
-            videos.append({"id": _frame_id(clip, t), **size})
-            of_clip.append(i)
-            for track in clip.tracks:
-                if track["segmentations"][t] is not None:
-                    annotations.append({
-                        "id": len(annotations) + 1,
-                        "video_id": _frame_id(clip, t),
-                        "category_id": track["category_id"],
-                        "segmentations": [track["segmentations"][t]],
-                        "areas": [track["areas"][t]],
-                    })  # fmt: skip
-    truth = {"videos": videos, "categories": clips.category_entries, "annotations": annotations}
-    return keep(YTVISEval(truth, results).run(), of_clip)
-
-
-def _frame_id(clip: Clip, t: int) -> int:
-    return clip.video["id"] * 10_000 + t  # rises with clip and frame, as the evaluation sorts by it
 
 
 def _share(value: np.ndarray) -> float:

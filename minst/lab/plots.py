@@ -1,23 +1,33 @@
-"""The figures of a lab's report: differences, reuse interval and speed, associations, beyond the paper.
+"""The pictures of a lab's report: differences, T and speed, associations, beyond the paper.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 
-from matplotlib.figure import Figure
+import numpy as np
+from matplotlib.axes import Axes
 
 from minst.lab.grid import SPEEDS
 from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS
-from minst.lab.report import Lab, Row, milliseconds
-from minst.visualize.style import GREY, INK, RED, headline, new_figure, rgb
+from minst.lab.results import Lab, Row
+from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
 
-__all__ = ["PLOTS", "has_data", "plot_associations", "plot_beyond", "plot_differences", "plot_intervals"]
+__all__ = [
+    "PLOTS",
+    "has_data",
+    "plot_associations",
+    "plot_beyond",
+    "plot_differences",
+    "plot_intervals",
+]
 
 GREEN = "#1a7f37"
 BLUE = "#0b62c4"
+PANEL = 2.54  # inches: three of them stand in a row, about three inches apart
+LEGEND = {"fontsize": 7.5, "frameon": False}
 
 
 def has_data(lab: Lab, name: str) -> bool:
@@ -27,132 +37,136 @@ def has_data(lab: Lab, name: str) -> bool:
     return all("milliseconds" in run.metrics for run in lab.full.runs)
 
 
-def plot_differences(lab: Lab) -> Figure:
-    """Every variant's difference to the full model in the figure that decides, with its interval and each seed."""
-    names = [name for name in lab.rows if name != "full" and lab.difference(name)]
-    fig = new_figure(1.25 + 0.27 * len(names))
-    inch = 1 / fig.get_figheight()
-    axes = fig.add_axes((0.33, 0.5 * inch, 0.64, 1 - 1.15 * inch))
+def plot_differences(lab: Lab) -> Picture:
+    """Every variant's difference to the full model in what decides, its interval, each seed."""
+    found = {name: lab.difference(name) for name in lab.rows}
+    found = {name: difference for name, difference in found.items() if difference}
+    fig = new_figure()
+    axes = fig.place(3.1, 0.65, 6.0, 0.1 + 0.27 * len(found), below=0.5)
     axes.axvline(0, color=INK, linewidth=1)
-    for y, name in enumerate(reversed(names)):
-        found = lab.difference(name)
-        sure = found.low > 0 or found.high < 0
-        color = (RED if found.high < 0 else GREEN) if sure else GREY
-        axes.plot([found.low, found.high], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
-        axes.plot(found.seeds, [y] * len(found.seeds), "|", color=color, markersize=9, markeredgewidth=1.2)
-        axes.plot(found.difference, y, "o", color=color, markersize=5.5, markerfacecolor=color if sure else "white")
-    labels = [f"{v.says}{'  *' if v.claim else ''}" for v in map(lab.variants.get, reversed(names))]
-    axes.set_yticks(range(len(names)), labels, fontsize=7.5)
-    axes.set_ylim(-0.7, len(names) - 0.3)
+    for y, (mean, low, high, seeds) in enumerate(found.values()):
+        sure = low > 0 or high < 0
+        color = (RED if high < 0 else GREEN) if sure else GREY
+        axes.plot([low, high], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
+        axes.plot(seeds, [y] * len(seeds), "|", color=color, markersize=9, markeredgewidth=1.2)
+        axes.plot(mean, y, "o", color=color, ms=5.5, markerfacecolor=color if sure else "white")
+    variants = map(lab.variants.get, found)
+    labels = [f"{variant.says}{'  *' if variant.claim else ''}" for variant in variants]
+    axes.set_yticks(range(len(found)), labels)
+    axes.set_ylim(len(found) - 0.3, -0.7)
     axes.set_xlabel("points of AP more (right) or fewer (left) than the full model", fontsize=8)
-    _plain(axes)
-    worse = sum(lab.difference(n).high < 0 for n in names)
-    head = f"{worse} of {len(names)} changes surely make the model worse, at this scale"
-    note = "Point: mean (hollow: the 95 % interval, the line, holds 0). Ticks: each seed. *: the paper says worse. Temporal rows: "
-    note += "video AP; others: image AP."
-    headline(fig, head, note)
+    plain(axes)
+    worse = sum(difference.high < 0 for difference in found.values())
+    headline(
+        fig,
+        f"{worse} of {len(found)} changes surely make the model worse, at this scale",
+        "Point: mean (hollow: the 95 % interval, the line, holds 0). Ticks: each seed. *: the paper "
+        "says worse. Temporal rows: video AP; others: image AP.",
+    )
     return fig
 
 
-def plot_intervals(lab: Lab) -> Figure:
-    """Video AP and consistency of tracks over T for each speed, by cosine and by mask, and the time of a frame."""
-    fig = new_figure(4.9)
-    full = lab.full
-    rows = [("cosine", "by cosine (paper)"), ("mask", "by mask (ours)")]
-    kinds = [("video AP", lambda s, by, t: ("video", s, by, t)),
-             ("tracks kept 10 frames on, %", lambda s, by, t: ("tracks", s, by, t, 10))]  # fmt: skip
-    for k, (what, key) in enumerate(kinds):
-        means = [full.spread(key(s, by, t)).mean for s in SPEEDS for by, _ in rows for t in INTERVALS]
-        low, high = min(means), max(means)
-        for i, (by, title) in enumerate(rows):
-            axes = fig.add_axes((0.065 + 0.325 * i, 0.52 - 0.42 * k, 0.27, 0.31))
-            for j, speed in enumerate(SPEEDS):
-                _band(axes, full, [key(speed, by, t) for t in INTERVALS], INTERVALS, rgb(j + 1), speed)
-            if k:
-                axes.set_ylim(0, 100)
-            elif high > low:
-                axes.set_ylim(low - 0.4 * (high - low), high + 0.15 * (high - low))
-            axes.set_xticks(INTERVALS)
-            _titled(axes, f"{what}, {title}", "T: a key frame every T frames" if k else "")
-    axes.legend(fontsize=7.5, frameon=False, loc="lower left")
-    axes = fig.add_axes((0.73, 0.52, 0.25, 0.31))
-    for j, (by, _) in enumerate(rows):
-        times = [milliseconds(full, by, t) for t in INTERVALS]
-        axes.plot(INTERVALS, [100 * t / times[0] for t in times], "o-", color=(BLUE, RED)[j], markersize=3, label=by,
-                  linewidth=(4, 1.2)[j], alpha=(0.5, 1)[j])  # fmt: skip
-    axes.set_ylim(0, 108)
-    axes.set_xticks(INTERVALS)
+def plot_intervals(lab: Lab) -> Picture:
+    """Video AP and consistency of tracks over T for each speed and association, and the time."""
+    fig, full = new_figure(), lab.full
+    ways = {"cosine": "by cosine (paper)", "mask": "by mask (ours)"}
+    ap = [("video", speed, by, t) for speed in SPEEDS for by in ways for t in INTERVALS]
+    low, high = _range(full, ap, below=0.4, above=0.15)
+    for i, (by, title) in enumerate(ways.items()):
+        for top, what, limits in (
+            (0.83, "video AP", (low, high)),
+            (2.89, "tracks kept 10 frames on, %", (0, 100)),
+        ):
+            axes = fig.place(0.61 + 3.05 * i, top, PANEL, 1.52, below=0.5)
+            for j, speed in enumerate(SPEEDS, start=1):
+                keys = [("video", speed, by, t) for t in INTERVALS]
+                if what != "video AP":
+                    keys = [("tracks", speed, by, t, 10) for t in INTERVALS]
+                _band(axes, full, keys, color=rgb(j), label=speed)
+            axes.set(ylim=limits, xticks=INTERVALS)
+            _titled(axes, f"{what}, {title}", "T: a key frame every T frames" if top > 1 else "")
+    axes.legend(loc="lower left", **LEGEND)
+    axes = fig.place(6.86, 0.83, 2.35, 1.52)
+    # one lies on the other: the first is broad and pale
+    looks = {"color": BLUE, "linewidth": 4, "alpha": 0.5}, {"color": RED, "linewidth": 1.2}
+    for by, look in zip(ways, looks):
+        times = np.array([full.milliseconds(by, t) for t in INTERVALS])
+        axes.plot(INTERVALS, 100 * times / times[0], "o-", markersize=3, label=by, **look)
+    axes.set(ylim=(0, 108), xticks=INTERVALS)
     _titled(axes, "time of a frame, % of T = 1", "T")
-    axes.legend(fontsize=7.5, frameon=False, loc="lower left")
-    lost = {s: full.against(full, ("video", s, "mask", 12), ("video", s, "mask", 1)).difference for s in SPEEDS}
-    said = ", ".join(f"{speed} {value:+.1f}" for speed, value in lost.items()).replace("-", "−")
+    axes.legend(loc="lower left", **LEGEND)
+    said = []
+    for speed in SPEEDS:
+        lost = full.against(full, ("video", speed, "mask", 12), ("video", speed, "mask", 1))
+        said.append(f"{speed} {_signed(lost.difference)}")
     headline(
         fig,
-        f"T = 12 in the place of 1, by mask: {said} points of AP",
+        f"T = 12 in the place of 1, by mask: {', '.join(said)} points of AP",
         "Band: ± one standard deviation over seeds. Axes of AP do not begin at 0.",
     )
     return fig
 
 
-def plot_associations(lab: Lab) -> Figure:
-    """Video AP of every association at T = 1, 3, 6 for the probed models and the shipped weights."""
-    across = 3
-    down = -(-len(lab.probed) // across)
-    fig = new_figure(0.85 + 2.2 * down)
-    inch = 1 / fig.get_figheight()
+def plot_associations(lab: Lab) -> Picture:
+    """Video AP of every association at T = 1, 3, 6: the probed models and the shipped weights."""
+    fig, across = new_figure(), 3
     for i, (says, row) in enumerate(lab.probed.items()):
-        left, bottom = 0.06 + 0.31 * (i % across), 1 - (0.95 + 1.4 + 2.2 * (i // across)) * inch
-        axes = fig.add_axes((left, bottom, 0.27, 1.4 * inch))
-        names = row.associations
-        for k, t in enumerate((1, 3, 6)):
-            found = [row.spread(("video", "medium", by, t)) for by in names]
-            places = [x + 0.27 * (k - 1) for x in range(len(names))]
-            heights, errors = [s.mean for s in found], [0 if s.sd != s.sd else s.sd for s in found]
-            error = {"yerr": errors, "error_kw": {"elinewidth": 0.8, "ecolor": INK}} if any(errors) else {}
-            axes.bar(places, heights, 0.26, color=(BLUE, "#6ea6e0", "#bcd7f3")[k], label=f"T = {t}", **error)
-        axes.set_xticks(range(len(names)), names, rotation=35, ha="right", fontsize=7)
+        left, top = 0.56 + 2.91 * (i % across), 0.95 + 2.2 * (i // across)
+        axes, names = fig.place(left, top, PANEL, 1.4, below=0.7), row.associations
+        for k, (t, color) in enumerate({1: BLUE, 3: "#6ea6e0", 6: "#bcd7f3"}.items()):
+            heights, sds = _means(row, [("video", "medium", by, t) for by in names])
+            look = {"yerr": sds, "error_kw": {"elinewidth": 0.8, "ecolor": INK}} if any(sds) else {}
+            places = np.arange(len(names)) + 0.27 * (k - 1)
+            axes.bar(places, heights, 0.26, color=color, label=f"T = {t}", **look)
+        axes.set_xticks(range(len(names)), names, rotation=35, ha="right")
         _titled(axes, says, "")
-    fig.legend(*axes.get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="upper right", ncols=3)
+    fig.legend(*axes.get_legend_handles_labels(), loc="upper right", ncols=3, **LEGEND)
     cosine, none = (("video", "medium", by, 1) for by in ("cosine", "none"))
-    gains = {says: row.against(row, cosine, none).difference for says, row in lab.probed.items()}
-    said = f"{min(gains.values()):+.1f} to {max(gains.values()):+.1f}".replace("-", "−")
-    head = f"Cosine against no association at T = 1: {said} points"
-    headline(fig, head, "Video AP on medium clips. Thin lines: ± one standard deviation over seeds.")
-    return fig
-
-
-def plot_beyond(lab: Lab) -> Figure:
-    """Video AP against milliseconds: fixed T, frozen X6, adaptive T, for each speed."""
-    fig = new_figure(3.1)
-    kinds = [
-        ("mask", INTERVALS, (1, 3, 12), "fixed T", BLUE),  # third: the points that are named; all would overlap
-        ("frozen", FROZEN, FROZEN, "frozen X6", RED),
-        ("adaptive", ADAPTIVE, ADAPTIVE[-1:], "adaptive T", GREEN),
-    ]
-    means = [lab.full.spread(("video", s, by, v)).mean for s in SPEEDS for by, values, *_ in kinds for v in values]
-    low, high = min(means), max(*means, min(means) + 1)
-    for i, speed in enumerate(SPEEDS):
-        axes = fig.add_axes((0.065 + 0.315 * i, 0.16, 0.27, 0.56))
-        axes.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))
-        for by, values, named, label, color in kinds:
-            points = [(milliseconds(lab.full, by, v), lab.full.spread(("video", speed, by, v)).mean) for v in values]
-            axes.plot(*zip(*points), "o-", color=color, markersize=3.5, linewidth=1, label=label)
-            for (x, y), value in zip(points, values):
-                if value in named:
-                    name, above = (f"{value:g}", -8) if by == "adaptive" else (f"T{value}", -8 if value == 12 else 3)
-                    axes.annotate(name, (x, y), xytext=(2, above), textcoords="offset points", fontsize=6, color=color)
-        _titled(axes, f"{speed} clips", "milliseconds a frame (medium clips)")
-    fig.legend(*axes.get_legend_handles_labels(), fontsize=7.5, frameon=False, loc="upper right", ncols=3)
-    head = "Beyond the paper: accuracy against time"
+    gains = [row.against(row, cosine, none).difference for row in lab.probed.values()]
+    said = f"{_signed(min(gains))} to {_signed(max(gains))} points"
     headline(
         fig,
-        head,
-        "Video AP, association by mask. Adaptive: the number is the agreement below which a key frame is taken.",
+        f"Cosine against no association at T = 1: {said}",
+        "Video AP on medium clips. Thin lines: ± one standard deviation over seeds.",
     )
     return fig
 
 
-PLOTS: dict[str, Callable[[Lab], Figure]] = {
+def plot_beyond(lab: Lab) -> Picture:
+    """Video AP against milliseconds: fixed T, frozen X6, adaptive T, for each speed."""
+    fig, full = new_figure(), lab.full
+    kinds = [  # third: the points that are named; all would overlap
+        ("mask", INTERVALS, (1, 3, 12), "fixed T", BLUE),
+        ("frozen", FROZEN, FROZEN, "frozen X6", RED),
+        ("adaptive", ADAPTIVE, ADAPTIVE[-1:], "adaptive T", GREEN),
+    ]
+    shown = [("video", s, by, v) for s in SPEEDS for by, values, *_ in kinds for v in values]
+    limits = _range(full, shown, below=0.05, above=0.1)
+    for i, speed in enumerate(SPEEDS):
+        axes = fig.place(0.61 + 2.96 * i, 0.87, PANEL, 1.74, below=0.5)
+        axes.set_ylim(limits)
+        for by, values, named, label, color in kinds:
+            times = [full.milliseconds(by, value) for value in values]
+            means, _ = _means(full, [("video", speed, by, value) for value in values])
+            axes.plot(times, means, "o-", color=color, markersize=3.5, linewidth=1, label=label)
+            for value, *place in zip(values, times, means):
+                if value in named:
+                    name = f"{value:g}" if by == "adaptive" else f"T{value}"
+                    above = -8 if by == "adaptive" or value == 12 else 3
+                    look = {"textcoords": "offset points", "fontsize": 6, "color": color}
+                    axes.annotate(name, place, xytext=(2, above), **look)
+        _titled(axes, f"{speed} clips", "milliseconds a frame (medium clips)")
+    fig.legend(*axes.get_legend_handles_labels(), loc="upper right", ncols=3, **LEGEND)
+    headline(
+        fig,
+        "Beyond the paper: accuracy against time",
+        "Video AP, association by mask. Adaptive: the number is the agreement below which a key "
+        "frame is taken.",
+    )
+    return fig
+
+
+PLOTS: dict[str, Callable[[Lab], Picture]] = {
     "differences": plot_differences,
     "intervals": plot_intervals,
     "associations": plot_associations,
@@ -160,23 +174,31 @@ PLOTS: dict[str, Callable[[Lab], Figure]] = {
 }
 
 
-def _band(axes, row: Row, keys, xs, color, label: str) -> None:
-    found = [row.spread(key) for key in keys]
-    mean = [s.mean for s in found]
-    axes.plot(xs, mean, "o-", color=color, markersize=3, label=label)
-    sds = [0 if s.sd != s.sd else s.sd for s in found]
-    axes.fill_between(
-        xs, [m - s for m, s in zip(mean, sds)], [m + s for m, s in zip(mean, sds)], color=color, alpha=0.15, lw=0
-    )
+def _means(row: Row, keys: Iterable[Hashable]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over the seeds of each key; of one seed the latter is 0."""
+    found = [row.spread(key)[:2] for key in keys]
+    means, sds = np.array(found).T
+    return means, np.nan_to_num(sds)
 
 
-def _titled(axes, title: str, below: str) -> None:
+def _range(row: Row, keys: Iterable[Hashable], below: float, above: float) -> tuple[float, float]:
+    """Limits of an axis that shows all of their means, with some of its length below and above."""
+    means, _ = _means(row, keys)
+    low, high = means.min(), max(means.max(), means.min() + 1)
+    return low - below * (high - low), high + above * (high - low)
+
+
+def _band(axes: Axes, row: Row, keys: Iterable[Hashable], color: tuple, label: str) -> None:
+    means, sds = _means(row, keys)
+    axes.plot(INTERVALS, means, "o-", color=color, markersize=3, label=label)
+    axes.fill_between(INTERVALS, means - sds, means + sds, color=color, alpha=0.15, lw=0)
+
+
+def _titled(axes: Axes, title: str, below: str) -> None:
     axes.set_title(title, fontsize=8, color=INK, loc="left", pad=4)
     axes.set_xlabel(below, fontsize=7.5)
-    _plain(axes)
+    plain(axes)
 
 
-def _plain(axes) -> None:
-    axes.tick_params(labelsize=7, length=2, color=GREY, pad=2)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[:].set_color(GREY)
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")

@@ -1,14 +1,17 @@
-"""Runs of the grid: several at a time, each a process of its own; interrupted, they go on; done, they are not repeated.
+"""Runs of the grid: several at a time, each a process of its own.
+
+Interrupted, they go on; done, they are not repeated.
 
     <folder>/lab.json               budget and grid; a folder holds one of each only
-             data/{train,slow,medium,fast}/      clips in YouTube-VIS form, written first (the same for every run)
-             backbones/<name>/backbone.safetensors, log.jsonl      what the runs start from (pretrain.py)
+             data/{train,slow,medium,fast}/      clips in YouTube-VIS form, the same for every run
+             backbones/<name>/backbone.safetensors, log.jsonl      what the runs start from
              <variant>-<seed>/train.json, log.jsonl      the training, as `minst train` writes it
-                              metrics.json               written last: its presence says that the run is done
+                              metrics.json       written last: its presence says that it is done
                               checkpoint.pt, weights/, job.log
-             shipped/<name>.json             measurements of shipped weights, which are not trained here
+             shipped/<name>.json     measurements of shipped weights, which are not trained here
 
-Seeds are the outer loop: when half of the grid is done, every variant has been run with half of the seeds.
+Seeds are the outer loop: when half of the grid is done, every variant has been run with half of the
+seeds.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -37,7 +40,11 @@ __all__ = ["Run", "find_runs", "read_lab", "run_lab"]
 
 METRICS = "metrics.json"
 # what PyTorch's allocator gives back and takes again in every step costs a third of the time of small frames
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": 1 << 32, "MALLOC_TRIM_THRESHOLD_": 1 << 34, "MALLOC_TOP_PAD_": 1 << 28}
+MALLOC = {
+    "MALLOC_MMAP_THRESHOLD_": 1 << 32,
+    "MALLOC_TRIM_THRESHOLD_": 1 << 34,
+    "MALLOC_TOP_PAD_": 1 << 28,
+}
 
 
 class Run(NamedTuple):
@@ -64,14 +71,22 @@ class Run(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A process to be run: a run of the grid, the pre-training of a backbone, measurements of shipped weights."""
+    """A process to be run: a run of the grid, a backbone's pre-training, or shipped weights."""
 
-    name: str
-    folder: Path
     arguments: tuple[str, ...]  # of minst.lab.job
     steps: int
     result: Path  # is there when it is done
     needs: Path | None = None  # must be there before it can start
+
+    @property
+    def name(self) -> str:
+        """As users know it."""
+        return "-".join(self.arguments[1:])
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie."""
+        return self.result.parent
 
     def steps_done(self) -> int:
         """How far its log says that it is."""
@@ -89,7 +104,8 @@ def read_lab(folder: str | Path) -> tuple[dict, dict[str, Variant], str]:
     """
     path = Path(folder) / "lab.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no lab (lab.json is missing); `minst lab run --out {folder}` makes one")
+        hint = f"`minst lab run --out {folder}` makes one"
+        raise FileNotFoundError(f"{folder} is no lab (lab.json is missing); {hint}")
     held = read_json(path)
     if not isinstance(held, dict) or not {"budget", "grid"} <= set(held):
         raise ValueError(f"{path} lacks a budget or a grid: of an older minst; choose another one")
@@ -116,12 +132,13 @@ def run_lab(
     jobs: int | None = None,
     device: str = "auto",
 ) -> list[Run]:
-    """Train and measure the variants `names` (none: all) with the seeds 0 .. seeds - 1, skipping what is done.
+    """Train and measure the variants `names` (none: all) with the seeds 0 .. seeds - 1.
 
-    names: of `VARIANTS`, and of `SHIPPED` weights, which are measured alone. jobs: runs at a time; None: two on a CPU,
-    with one thread each, eight on an accelerator.
-    Returns the runs. Raises ValueError for unknown names or a folder with another budget, RuntimeError after all else
-    is done when runs have failed (which, and where their log is). Interrupted, the same call goes on.
+    names: of `VARIANTS`, and of `SHIPPED` weights, which are measured alone. jobs: runs at a time;
+    None: two on a CPU, with one thread each, eight on an accelerator. What is done is skipped, so
+    that the same call goes on after an interruption. Returns the runs. Raises ValueError for
+    unknown names or a folder with another budget; RuntimeError, after all else is done, says which
+    runs have failed and where their log is.
     """
     known = [*VARIANTS, *SHIPPED]
     unknown = [name for name in names if name not in known]
@@ -135,30 +152,32 @@ def run_lab(
     runs = [Run(folder, name, seed) for seed in range(seeds) for name in chosen if name in VARIANTS]
     with _alone(folder):
         _claim(folder, budget)
-        todo = [job for job in _jobs(runs, budget) + _shipped_jobs(folder, chosen, budget) if not job.result.is_file()]
+        todo = _jobs(folder, chosen, runs, budget)
         if todo:
             _write_clips(folder / "data", budget)
             _work(todo, folder, jobs or (2 if device == "cpu" else 8), device)
     return runs
 
 
-def _jobs(runs: Sequence[Run], budget: Budget) -> list[Job]:
-    """What it takes to have `runs` done: their backbones first."""
-    todo = [run for run in runs if not run.is_done]
-    jobs = []
-    for backbone in dict.fromkeys(backbone_of(run.variant) for run in todo):
-        path = todo[0].lab / PRETRAINED.format(backbone)
-        jobs.append(Job(backbone, path.parent, ("pretrain", backbone), budget.pretraining, path))
-    for run in todo:
-        arguments = ("run", run.variant, str(run.seed))
-        needs = run.lab / PRETRAINED.format(backbone_of(run.variant))
-        jobs.append(Job(run.name, run.folder, arguments, budget.iterations, run.folder / METRICS, needs))
-    return jobs
-
-
-def _shipped_jobs(folder: Path, chosen: Sequence[str], budget: Budget) -> list[Job]:
-    place, steps = folder / "shipped", budget.iterations  # measuring takes about as long as a run
-    return [Job(name, place, ("shipped", name), steps, place / f"{name}.json") for name in chosen if name in SHIPPED]
+def _jobs(folder: Path, chosen: Sequence[str], runs: Sequence[Run], budget: Budget) -> list[Job]:
+    """What it takes to have all of them done: backbones first, then `runs`, shipped weights last."""
+    trained, steps = [], budget.iterations  # measuring shipped weights takes about as long as a run
+    for run in runs:
+        if not run.is_done:
+            weights = folder / PRETRAINED.format(backbone_of(run.variant))
+            arguments = ("run", run.variant, str(run.seed))
+            trained.append(Job(arguments, steps, run.folder / METRICS, needs=weights))
+    backbones = [
+        Job(("pretrain", weights.parent.name), budget.pretraining, weights)
+        for weights in dict.fromkeys(job.needs for job in trained)
+    ]
+    shipped = [
+        Job(("shipped", name), steps, folder / "shipped" / f"{name}.json")
+        for name in chosen
+        if name in SHIPPED
+    ]
+    jobs = [*backbones, *trained, *shipped]
+    return [job for job in jobs if not job.result.is_file()]
 
 
 def _device(device: str) -> str:
@@ -191,27 +210,29 @@ def _alone(folder: Path) -> Iterator[None]:
 def _claim(folder: Path, budget: Budget) -> None:
     """Write lab.json, or see that it holds this budget and this grid."""
     grid = [asdict(row) for row in VARIANTS.values()]
-    ours = {"version": 1, "budget": budget.to_dict(), "grid": grid}
     path = folder / "lab.json"
     if not path.is_file():
+        ours = {"version": 1, "budget": budget.to_dict(), "grid": grid}
         with replacing(path) as beside:
             beside.write_text(json.dumps(ours, indent=1) + "\n")
     held, held_grid, _ = read_lab(folder)
-    if held != ours["budget"]:
-        raise ValueError(
-            f"{folder} holds runs of another budget ({held.get('name')}), not of {budget.name!r}; "
-            "choose another --out"
-        )
-    if held_grid != VARIANTS:
-        raise ValueError(f"{folder} holds runs of another grid; choose another --out")
+    wrong = "" if held_grid == VARIANTS else "grid"
+    if held != budget.to_dict():
+        wrong = f"budget ({held.get('name')}), not of {budget.name!r}"
+    if wrong:
+        raise ValueError(f"{folder} holds runs of another {wrong}; choose another --out")
 
 
 def _write_clips(folder: Path, budget: Budget) -> None:
-    """Training clips and those of each speed; a set that is there is complete, since it is renamed when it is done."""
-    wanted = {"train": ("train", budget.clips(), budget.train_clips)}
-    wanted |= {name: ("val", budget.clips(speed), budget.val_clips) for name, speed in SPEEDS.items()}
-    wanted["shipped/train"] = ("train", budget.shipped_clips(), budget.val_clips)
-    wanted["shipped/medium"] = ("val", budget.shipped_clips(), budget.val_clips)
+    """Training clips and those of each speed; a set is renamed, and so complete, when it is done."""
+    shipped = budget.shipped_clips()
+    wanted = {
+        "train": ("train", budget.clips(), budget.train_clips),
+        "shipped/train": ("train", shipped, budget.val_clips),
+        "shipped/medium": ("val", shipped, budget.val_clips),
+    }
+    for name, speed in SPEEDS.items():
+        wanted[name] = ("val", budget.clips(speed), budget.val_clips)
     for name, (split, config, count) in wanted.items():
         if not (folder / name).is_dir():
             beside = folder / f"{name}.part"
@@ -247,8 +268,10 @@ def _work(todo: Sequence[Job], lab: Path, jobs: int, device: str) -> None:
             process.wait()
     if failed:
         logs = "; ".join(f"{job.name}: {job.folder / 'job.log'}" for job in failed)
-        without = f"; {len(waiting)} runs have not begun for want of their backbone" if waiting else ""
-        raise RuntimeError(f"lab: {len(failed)} of {len(todo)} have failed ({logs}){without}; the others are done")
+        said = f"lab: {len(failed)} of {len(todo)} have failed ({logs}); "
+        if waiting:
+            said += f"{len(waiting)} runs have not begun for want of their backbone; "
+        raise RuntimeError(said + "the others are done")
 
 
 def _start(job: Job, lab: Path, device: str) -> subprocess.Popen:
@@ -258,10 +281,9 @@ def _start(job: Job, lab: Path, device: str) -> subprocess.Popen:
     malloc = {name: str(value) for name, value in MALLOC.items() if name not in os.environ}
     package = str(Path(__file__).resolve().parents[2])  # of this minst, wherever the process starts
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, **malloc, **threads, "PYTHONPATH": path}
     with open(job.folder / "job.log", "a") as log:
-        return subprocess.Popen(
-            command, cwd=lab, stdout=log, stderr=log, env={**os.environ, **malloc, **threads, "PYTHONPATH": path}
-        )
+        return subprocess.Popen(command, cwd=lab, stdout=log, stderr=log, env=environment)
 
 
 class _Progress:

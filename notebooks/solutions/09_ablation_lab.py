@@ -8,7 +8,7 @@ from IPython.display import Markdown
 from minst import visualize
 from minst.course import lesson09 as check
 from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, compare, run_lab
-from minst.lab import plots, report, statistics
+from minst.lab import plots, report, results, statistics
 from minst.lab.grid import SPEEDS
 from minst.tracking import assign, cosine_similarity
 from minst.visualize.training import read_log

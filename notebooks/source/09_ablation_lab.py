@@ -22,7 +22,7 @@ from IPython.display import Markdown
 from minst import visualize
 from minst.course import lesson09 as check
 from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, compare, run_lab
-from minst.lab import plots, report, statistics
+from minst.lab import plots, report, results, statistics
 from minst.lab.grid import SPEEDS
 from minst.tracking import assign, cosine_similarity
 from minst.visualize.training import read_log
@@ -121,7 +121,7 @@ plots.plot_differences(lab)
 def line(name: str) -> str:
     """A row of the table: figures in points, the difference in what decides, the verdict."""
     row, found = lab.rows[name], lab.difference(name)
-    cells = [f"{row.spread(key).mean:.1f}" for key in (report.IMAGE, report.VIDEO, ("retention", 3))]
+    cells = [f"{row.spread(key).mean:.1f}" for key in (results.IMAGE, results.VIDEO, ("retention", 3))]
     if found:
         cells += [f"{found.difference:+.1f}", f"{found.low:+.1f} to {found.high:+.1f}"]
         cells += [found.verdict(lab.variants[name].claim)]
@@ -183,9 +183,9 @@ print(f"image AP: all clips {100 * average_precision(matches)[0]:.1f}, this samp
 
 # %%
 name = next(name for name in lab.rows if name != "full")
-key = report.JUDGED[lab.variants[name].judged_by]
-theirs = {run.run.seed: run.figure(key) for run in lab.full.runs}
-pairs = [(run.figure(key), theirs[run.run.seed]) for run in lab.rows[name].runs if run.run.seed in theirs]
+key = results.JUDGED[lab.variants[name].judged_by]
+theirs = {run.run.seed: run.estimate(key) for run in lab.full.runs}
+pairs = [(run.estimate(key), theirs[run.run.seed]) for run in lab.rows[name].runs if run.run.seed in theirs]
 clip_weights, seed_counts = statistics.draw(2000, V, 0), statistics.draw(2000, len(pairs), 1).astype(int)
 aps = [(ours.sample(clip_weights), full.sample(clip_weights)) for ours, full in pairs]  # of each seed: (2000,) twice
 differences = []
@@ -211,10 +211,10 @@ print(f"{says}: {100 * found.difference:+.1f}, interval {100 * low:+.1f} to {100
 # %%
 def unpaired(name: str) -> np.ndarray:
     """The 95 % interval of the same difference when each model has clips and seeds of its own: (2,) in points."""
-    key, means = report.JUDGED[lab.variants[name].judged_by], []
+    key, means = results.JUDGED[lab.variants[name].judged_by], []
     for stream, runs in enumerate((lab.rows[name].runs, lab.full.runs)):
         chosen = statistics.draw(1000, len(runs), 10 + stream) / len(runs)
-        samples = [run.figure(key).sample(statistics.draw(1000, V, 20 + stream)) for run in runs]
+        samples = [run.estimate(key).sample(statistics.draw(1000, V, 20 + stream)) for run in runs]
         means.append((np.stack(samples, axis=1) * chosen).sum(axis=1))
     return 100 * np.nanpercentile(means[0] - means[1], [2.5, 97.5])
 
@@ -251,9 +251,9 @@ clip_draws = {count: rng.multinomial(count, np.full(V, 1 / V), size=400).astype(
 
 def spread_out(name: str) -> dict[int, np.ndarray]:
     """For every number of clips: differences in 400 samples of them, of each seed, (400, seeds) in points."""
-    key = report.JUDGED[lab.variants[name].judged_by]
-    full = {run.run.seed: run.figure(key) for run in lab.full.runs}
-    pairs = [(run.figure(key), full[run.run.seed]) for run in lab.rows[name].runs if run.run.seed in full]
+    key = results.JUDGED[lab.variants[name].judged_by]
+    full = {run.run.seed: run.estimate(key) for run in lab.full.runs}
+    pairs = [(run.estimate(key), full[run.run.seed]) for run in lab.rows[name].runs if run.run.seed in full]
     return {n: 100 * np.stack([a.sample(w) - b.sample(w) for a, b in pairs], axis=1) for n, w in clip_draws.items()}
 
 
@@ -334,9 +334,9 @@ plots.plot_associations(lab)
 
 
 # %%
-def associated(row: report.Row, by: str) -> str:
+def associated(row: results.Row, by: str) -> str:
     """Share of slots that moved to another query, and video AP less that of no association, at T = 1."""
-    moved, of = (sum(s[what] for s in row.settings("medium", by, 1)) for what in ("moved", "associated"))
+    moved, of = (row.total(what, "medium", by, 1) for what in ("moved", "associated"))
     keys = (("video", "medium", way, 1) for way in (by, "none"))
     found = row.against(row, *keys)
     return f"{moved / max(of, 1):.1%} | {found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
@@ -406,7 +406,7 @@ live = rerun("full", "enhancer=off")  # your turn: another row ("pooling=avg"), 
 for name, row in live.rows.items():
     logs = [read_log(run.run.folder) for run in row.runs]
     dice = ", ".join(f"{log[0]['dice']:.2f} to {log[-1]['dice']:.2f}" for log in logs)
-    print(f"{name:14} dice loss {dice:16} image AP {row.spread(report.IMAGE).mean:.1f}", end="   ")
+    print(f"{name:14} dice loss {dice:16} image AP {row.spread(results.IMAGE).mean:.1f}", end="   ")
     found = live.difference(name)
     print(f"{found.low:+.1f} to {found.high:+.1f}: {found.verdict(VARIANTS[name].claim)}" if found else "")
 visualize.plot_training({run.run.name: run.run.folder for row in live.rows.values() for run in row.runs})

@@ -1,4 +1,4 @@
-"""minst.lab.figures: AP of samples of clips, against the whole evaluation on data sets in which clips really repeat."""
+"""minst.lab.matches: AP of samples of clips, against the whole evaluation on data sets in which clips really repeat."""
 
 import copy
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as rle
 
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
-from minst.lab.figures import KEPT, Matches, average_precision, keep
+from minst.lab.matches import KEPT, Matches, average_precision, keep
 
 SIZE, FRAMES, KINDS = 12, 3, 2
 

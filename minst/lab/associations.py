@@ -1,7 +1,7 @@
 """Other ways to associate, and two trackers that go beyond the paper.
 
     association(name, means)         one of ASSOCIATIONS, as `KernelTracker` takes it
-    AdaptiveRival(model, agreement)  a key frame when old kernels no longer fit (beyond the paper)
+    AdaptiveT(model, agreement)  a key frame when old kernels no longer fit (beyond the paper)
     FrozenX6(model, T)               X6 of the key frame on the frames after it (beyond the paper)
 
 All associations end in the same Hungarian assignment, of
@@ -37,7 +37,7 @@ from minst.predict import EVALUATION_THRESHOLD
 from minst.results import FrameResult
 from minst.tracking import Candidates, KernelTracker, cosine_similarity, mask_similarity
 
-__all__ = ["ASSOCIATIONS", "AdaptiveRival", "FrozenX6", "Moves", "association", "mean_kernels"]
+__all__ = ["ASSOCIATIONS", "AdaptiveT", "FrozenX6", "Moves", "association", "mean_kernels"]
 
 LIVE = 0.3
 
@@ -129,7 +129,7 @@ class Moves:
             yield result
 
 
-class AdaptiveRival(KernelTracker):
+class AdaptiveT(KernelTracker):
     """A key frame when agreement falls below `agreement` times what it was on the last one.
 
     Agreement: dice of the soft masks of the old kernels with the same masks made hard, mean over

@@ -1,4 +1,4 @@
-"""minst.lab.rivals: other associations and trackers, against brute force and against the tracker they vary."""
+"""minst.lab.associations: other associations and trackers, against brute force and against the tracker they vary."""
 
 from itertools import permutations
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from minst.data.shapes import ShapesConfig, shapes_clip
-from minst.lab.rivals import (
+from minst.lab.associations import (
     ASSOCIATIONS,
     LIVE,
-    AdaptiveRival,
+    AdaptiveT,
     FrozenX6,
     Moves,
     association,
@@ -194,28 +194,28 @@ def test_what_is_missing_or_unknown_is_said():
 
 
 def test_agreement_that_nothing_reaches_makes_every_frame_a_key_frame(model, clip):
-    tracker = AdaptiveRival(model, 1e9)
+    tracker = AdaptiveT(model, 1e9)
     assert same(tracker.track(clip), rival(model, 1, "mask").track(clip))
     tracker.reset()
     assert follow(tracker, clip)[1].keys == len(clip)
 
 
 def test_agreement_that_all_reach_leaves_one_in_twelve(model, clip):
-    tracker = AdaptiveRival(model, 0.0)
+    tracker = AdaptiveT(model, 0.0)
     assert same(tracker.track(clip), rival(model, 12, "mask").track(clip))
     tracker.reset()
     assert follow(tracker, clip)[1].keys == 2
 
 
 def test_a_still_picture_needs_no_key_frame_and_one_without_instances_does(model, clip):
-    still = AdaptiveRival(model, 0.99)
+    still = AdaptiveT(model, 0.99)
     assert [still.step(clip[0]).is_key for _ in range(6)] == [True] + [False] * 5
     assert still.step(np.full_like(clip[0], 127)).is_key  # the lights are out: nothing that the kernels know
 
 
 @torch.inference_mode()
 def test_agreement_by_hand(model, clip):
-    tracker = AdaptiveRival(model, 0.9)
+    tracker = AdaptiveT(model, 0.9)
     tracker.step(clip[0])
     encoded, total = model.encode(image_to_batch(clip[4])), 0.0
     for kernel, score in zip(tracker.slots.kernels, tracker.slots.scores):

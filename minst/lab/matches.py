@@ -13,6 +13,7 @@ Lesson: notebooks/09_ablation_lab.ipynb
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,10 @@ class Matches(NamedTuple):
 
     def to_dict(self) -> dict:
         """Plain values for a JSON file; rows as base64 of their 9 bytes each."""
-        return {"rows": base64.b64encode(self.rows.tobytes()).decode(), "instances": self.instances.tolist()}
+        return {
+            "rows": base64.b64encode(self.rows.tobytes()).decode(),
+            "instances": self.instances.tolist(),
+        }
 
     @classmethod
     def from_dict(cls, values: dict) -> Matches:
@@ -43,13 +47,17 @@ class Matches(NamedTuple):
         return cls(rows, np.array(values["instances"], dtype=np.int64))
 
 
-def keep(evaluation: YTVISEval, clips: list[int]) -> Matches:
+def keep(evaluation: YTVISEval, clips: Sequence[int]) -> Matches:
     """What a finished evaluation without crowds says of its `KEPT` best predictions a video.
 
     clips: the clip 0 .. V - 1 of each video, in the order of `evaluation.params.imgIds` (frames of one clip may be
     videos of their own).
     """
-    videos, categories, areas = evaluation.params.imgIds, evaluation.params.catIds, len(evaluation.params.areaRng)
+    videos, categories, areas = (
+        evaluation.params.imgIds,
+        evaluation.params.catIds,
+        len(evaluation.params.areaRng),
+    )
     rows, instances = [], np.zeros((max(clips) + 1, len(categories)), dtype=np.int64)
     for v, clip in enumerate(clips):
         found = []
@@ -59,12 +67,17 @@ def keep(evaluation: YTVISEval, clips: list[int]) -> Matches:
                 continue
             instances[clip, k] += len(entry["gtIds"])
             bits = (entry["dtMatches"] != 0).T @ (1 << np.arange(10))  # (D,)
-            found += [(clip, k, score, int(right)) for score, right in zip(entry["dtScores"], bits, strict=True)]
+            found += [
+                (clip, k, score, int(right))
+                for score, right in zip(entry["dtScores"], bits, strict=True)
+            ]
         rows += sorted(found, key=lambda row: -row[2])[:KEPT]
     return Matches(np.array(rows, dtype=ROW), instances)
 
 
-def average_precision(matches: Matches, weights: np.ndarray | None = None, threshold: int | None = None) -> np.ndarray:
+def average_precision(
+    matches: Matches, weights: np.ndarray | None = None, threshold: int | None = None
+) -> np.ndarray:
     """AP (B,) in 0..1 of B samples of the clips; weights (B, V): how often each holds a clip (None: all clips once).
 
     threshold: AP at IoU 0.5 + 0.05 `threshold` alone. NaN for a sample without an instance.
@@ -84,7 +97,9 @@ def average_precision(matches: Matches, weights: np.ndarray | None = None, thres
         for bit in bits:
             right = (rows["right"] >> bit) & 1 == 1
             # recall rises at hits alone, and precision is highest there: nothing else need be looked at
-            total += _one_precision(np.cumsum(each[:, right], axis=1), seen[:, right], to_find[:, k])
+            total += _one_precision(
+                np.cumsum(each[:, right], axis=1), seen[:, right], to_find[:, k]
+            )
     known = (to_find > 0).sum(axis=1) * len(bits)
     return np.divide(total, known, out=np.full(len(weights), np.nan), where=known > 0)
 
