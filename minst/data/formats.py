@@ -146,9 +146,8 @@ class Source(NamedTuple):
         """The entries from byte to byte. ValueError when the file has changed since."""
         with open(self.path, "rb") as file:
             if _stamp(file) != self[1:]:
-                raise ValueError(
-                    f"{self.path}: has changed since it was opened; open the data set again"
-                )
+                what = "has changed since it was opened; open the data set again"
+                raise ValueError(f"{self.path}: {what}")
             return [self._read(file, int(start), int(stop)) for start, stop in spans]
 
     def _read(self, file: BinaryIO, start: int, stop: int) -> dict:
