@@ -612,6 +612,12 @@ def test_bad_cvat(tmp_path, old, new, message):
     assert_refused(source, tmp_path / "out", message)
 
 
+def test_cvat_shape_after_the_last_image_of_a_task_without_end(tmp_path):
+    changes = ("<stop_frame>2</stop_frame>", ""), (POLYGON, POLYGON.replace("1", "3", 1))
+    message = r"track 1 \(pedestrian\), frame 3: there is no image of this frame"
+    assert_refused(cvat_with(tmp_path, *changes), tmp_path / "out", message)
+
+
 def test_xml_bombs_in_other_encodings_are_refused(tmp_path):
     source = source_of("cvat", tmp_path / "in")
     text = '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>'
