@@ -15,8 +15,7 @@ import pytest
 
 from minst.course import lesson10
 from minst.labels.convert import convert
-from minst.labels.split import split_annotations
-from minst.labels.check import check_dataset
+from minst.labels import check_dataset, split_annotations
 from minst.evaluation.submission import write_submission
 from minst.recipes import recipe
 

@@ -259,7 +259,7 @@ def test_names_of_the_package():
     from minst.data import files, read_video, write_shapes_dataset
 
     assert files.inside and callable(read_video) and callable(write_shapes_dataset)
-    assert {"COCO", "YouTubeVIS", "check_dataset"} <= set(dir(minst.data))
+    assert {"COCO", "YouTubeVIS", "read_video"} <= set(dir(minst.data))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         minst.data.nonsense
     with pytest.raises(ImportError):

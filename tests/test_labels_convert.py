@@ -296,7 +296,7 @@ def setting(where, key, value):
     (setting(("annotations", 0), "segmentation", [["a"] * 6]), r"annotations\[0\]: polygon 0"),
     (setting(("annotations", 0), "segmentation", 5), r"annotations\[0\]: a mask must be"),
     (setting(("annotations", 3), "bbox", [1, 2]), r"annotations\[3\]"),
-    (setting(("annotations", 3), "bbox", None), r"annotations\[3\]: without a segmentation; bbox: Expected `array`, got `null`"),
+    (setting(("annotations", 3), "bbox", None), r"annotations\[3\]: without a segmentation; bbox: expected `array`, got `null`"),
     (setting(("images", 1), "id", True), r"images\[1\]\.id: expected `int`, got `bool`"),
     (setting(("images", 1), "id", 31), r"images\[1\]: the id 31 stands there twice"),
     (setting(("images", 1), "frame_id", "one"), r"images\[1\]"),
@@ -589,19 +589,19 @@ POLYGON = '<polygon frame="1" keyframe="0"'
     ("annotations>", "people>", "<people> is not the <annotations>"),
     ("track", "image", "CVAT for images"),
     (MASK, 'rle="0, 3" left="1"', r"track 0 \(car\), frame 0: rle covers 3 pixels, its box 2x2"),
-    (MASK, 'rle="0, -3, 7" left="1"', r"track 0 \(car\), frame 0: rle: .*-3"),
-    (MASK, 'rle="0, 3, 1" left="5"', r"track 0 \(car\), frame 0: the box of the mask leaves the frame of 6x4"),
-    (MASK, 'rle="0, 3, 1"', r"track 0 \(car\), frame 0: left: None"),
+    (MASK, 'rle="0, -3, 7" left="1"', r"track 0 \(car\), frame 0: rle\[1\]: expected `int` >= 0"),
+    (MASK, 'rle="0, 3, 1" left="5"', r"track 0 \(car\), frame 0: a mask of 2x2 at 5, 1 leaves the frame of 6x4"),
+    (MASK, 'rle="0, 3, 1"', r"track 0 \(car\), frame 0: lacks `left`"),
     ('outside="0" occluded="0" points="4.00,2.00;6.00,2.00;6.00,4.00;4.00,4.00"', 'points="1,1;2,2"', "three points"),
     ('points="4.00', 'points="four', r"track 1 \(pedestrian\), frame 0: "),
     ("polygon", "polyline", r"track 1 \(pedestrian\), frame 0: a polyline has no area"),
     (POLYGON, '<polygon frame="0"', r"track 1 \(pedestrian\), frame 0: stands there twice"),
     (POLYGON, '<polygon frame="3"', r"track 1 \(pedestrian\), frame 3: there is no image"),
-    (POLYGON, "<polygon", r"track 1 \(pedestrian\), frame None: None is not a whole number"),
+    (POLYGON, "<polygon", r"track 1 \(pedestrian\), frame None: lacks `frame`"),
     ("polygon frame", 'box xtl="a" frame', "mismatched tag"),
-    ("<stop_frame>2", "<stop_frame>two", "stop_frame: 'two'"),
+    ("<stop_frame>2", "<stop_frame>two", r"meta\.stop_frame: expected `int`, got `str`"),
     ("<name>clip</name>", "<source>../film.mp4</source>", "leads out of the data set"),
-    ("<stop_frame>2", "<start_frame>9</start_frame><stop_frame>-2", "stop_frame: '-2'"),
+    ("<stop_frame>2", "<start_frame>9</start_frame><stop_frame>-2", r"meta\.stop_frame: expected `int` >= 0"),
     ("<start_frame>0", "<start_frame>3", "stop_frame 2 comes before start_frame 3"),
     ('id="1"', 'id="1" task_id="8"', "holds several tasks"),
 ])  # fmt: skip
@@ -610,6 +610,12 @@ def test_bad_cvat(tmp_path, old, new, message):
     if "source" in new:
         shutil.rmtree(source / "images")
     assert_refused(source, tmp_path / "out", message)
+
+
+def test_cvat_shape_after_the_last_image_of_a_task_without_end(tmp_path):
+    changes = ("<stop_frame>2</stop_frame>", ""), (POLYGON, POLYGON.replace("1", "3", 1))
+    message = r"track 1 \(pedestrian\), frame 3: there is no image of this frame"
+    assert_refused(cvat_with(tmp_path, *changes), tmp_path / "out", message)
 
 
 def test_xml_bombs_in_other_encodings_are_refused(tmp_path):
@@ -670,7 +676,7 @@ def test_mots_of_cvat_names_its_classes(tmp_path):
         0
     ].labels.tolist() == [1, 3]
     assert_masks(dataset[0], *CLIP[:2])
-    assert said == ["format: mots", "lost: 1 images without a PNG of ids, left out"]
+    assert said == ["format: mots", "lost: 1 frames without a PNG, left out"]
 
 
 def test_mots_texts_beside_their_labels(tmp_path):
@@ -782,7 +788,7 @@ def test_bad_davis(tmp_path):
         source, tmp_path / "out", "f9.jpg: 5x4, its video clip is 6x4|f9.png: 6x4, its image"
     )
     (source / "JPEGImages" / "480p" / "clip" / "f9.jpg").unlink()
-    assert_refused(source, tmp_path / "out", "f9.png: no image of this name")
+    assert_refused(source, tmp_path / "out", "f9.png: there is no image of this name")
     shutil.rmtree(folder)
     assert_refused(source, tmp_path / "out", "no folders of PNG files")
 
@@ -913,7 +919,7 @@ def test_images_elsewhere(tmp_path):
     ):
         source = source_of(kind, tmp_path / kind)
         shutil.move(source / place, tmp_path / f"{kind} elsewhere")
-        assert_refused(source, tmp_path / "out", "no such file|no images|no image of this name")
+        assert_refused(source, tmp_path / "out", "no such file|no images|there is no image of this name")
         (clip,) = converted(source, tmp_path / f"{kind} out", images=tmp_path / f"{kind} elsewhere")
         assert_masks(clip, *CLIP)
     source = source_of("labelme", tmp_path / "labels" / "clip")

@@ -1,6 +1,6 @@
-"""Data: readers, checks, and the shapes that the course starts on.
+"""Data: readers, and the shapes that the course starts on.
 
-    minst.data.YouTubeVIS(DIR, "train")[0].image(0)          minst.data.check_dataset(DIR)
+    minst.data.YouTubeVIS(DIR, "train")[0].image(0)          minst.data.open_folder(DIR)
 
 Names, and the modules they live in, are imported when they are first used.
 
@@ -13,11 +13,8 @@ from minst.lazy import lazy
 _HOMES = {
     "COCO": "coco",
     "YouTubeVIS": "ytvis",
-    "check_dataset": "minst.labels.check",
     "open_folder": "coco",
     "read_video": "video",
-    "split_annotations": "minst.labels.split",
-    "verify_split": "minst.labels.split",
     "write_shapes_dataset": "shapes",
 }
 

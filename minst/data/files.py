@@ -26,14 +26,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 __all__ = [
-    "inside",
-    "is_quarter_turned",
-    "natural",
-    "open_image",
-    "read_image",
-    "read_json",
-    "replacing",
-]
+    "inside", "is_quarter_turned", "natural", "open_image", "read_image", "read_json", "replacing",
+]  # fmt: skip
 
 # Pillow's names of the formats that pictures come in; EPS would start another program to draw it
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -91,17 +85,14 @@ def is_quarter_turned(image: Image.Image) -> bool:
 def read_json(path: str | Path) -> dict | list:
     """A JSON file in UTF-8; ValueError says where it is broken."""
     try:
-        return json.loads(
-            Path(path).read_text(encoding="utf-8-sig")
-        )  # some editors begin with a mark
+        # some editors begin with a mark
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ValueError(f"{path}: broken JSON at {place}: {error.msg}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: not JSON in UTF-8 ({error.reason} at byte {error.start})"
-        ) from None
+        what = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"{path}: not JSON in UTF-8 ({what})") from None
 
 
 def inside(folder: str | Path, name: str) -> Path:
@@ -112,14 +103,11 @@ def inside(folder: str | Path, name: str) -> Path:
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{folder}: {name!r} is no name of a file")
-    for path in (
-        PurePosixPath(name),
-        PureWindowsPath(name),
-    ):  # a file made on one system is read on the other
+    # a file made on one system is read on the other
+    for path in (PurePosixPath(name), PureWindowsPath(name)):
         if path.is_absolute() or path.drive or path.root or ".." in path.parts:
-            raise ValueError(
-                f"{folder}: the name {name!r} leads out of the data set; names must stay within it"
-            )
+            what = "leads out of the data set; names must stay within it"
+            raise ValueError(f"{folder}: the name {name!r} {what}")
     return Path(folder) / name
 
 
@@ -143,13 +131,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield beside
         os.replace(beside, path)
     except OSError as error:
-        if error.filename in (
-            None,
-            str(beside),
-        ):  # the file itself: say its own name, not that of the unfinished one
-            raise OSError(
-                error.errno, f"not written ({error.strerror or error})", str(path)
-            ) from None
+        # the file itself: say its own name, not that of the unfinished one
+        if error.filename in (None, str(beside)):
+            what = f"not written ({error.strerror or error})"
+            raise OSError(error.errno, what, str(path)) from None
         raise
     finally:
         beside.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from msgspec import Meta, Raw, Struct
 
 __all__ = [
     "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile", "Mask",
-    "Polygon", "RunLengths", "Source", "Track", "Video", "explained", "read_typed",
+    "Polygon", "RunLengths", "Source", "Track", "Video", "explained", "read_typed", "typed",
 ]  # fmt: skip
 
 Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # a whole number that 64 bits can hold
@@ -146,9 +146,8 @@ class Source(NamedTuple):
         """The entries from byte to byte. ValueError when the file has changed since."""
         with open(self.path, "rb") as file:
             if _stamp(file) != self[1:]:
-                raise ValueError(
-                    f"{self.path}: has changed since it was opened; open the data set again"
-                )
+                what = "has changed since it was opened; open the data set again"
+                raise ValueError(f"{self.path}: {what}")
             return [self._read(file, int(start), int(stop)) for start, stop in spans]
 
     def _read(self, file: BinaryIO, start: int, stop: int) -> dict:
@@ -199,6 +198,18 @@ class JsonFile:
 def read_typed(path: str | Path, kind: Any) -> Any:
     """The content of a JSON file; ValueError names the place that is broken, or not of this kind."""
     return _decode(Path(path), _without_mark(Path(path).read_bytes()), kind)
+
+
+def typed(value: Any, kind: Any, where: str, strict: bool = True) -> Any:
+    """What was read already, as this kind; ValueError names the place, which begins with `where`.
+
+    strict=False: numbers may be text, as in XML.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        place, what = explained(error, where)
+        raise ValueError(f"{place}: {what}") from None
 
 
 def explained(error: Exception, place: str) -> tuple[str, str]:

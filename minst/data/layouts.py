@@ -20,12 +20,7 @@ from minst.data.files import inside
 
 __all__ = ["SPLITS", "find_annotations", "find_images", "split_of"]
 
-SPLITS = (
-    "train",
-    "valid",
-    "val",
-    "test",
-)  # what is looked for when no split is named, in this order
+SPLITS = ("train", "valid", "val", "test")  # looked for in this order when none is named
 SAME = {"val": "valid", "valid": "val"}  # COCO writes "val", YouTube-VIS "valid"
 WHOLE = ("annotations.json", "annotations/instances.json", "instances.json")
 OF_A_SPLIT = (
@@ -42,26 +37,21 @@ def find_annotations(root: str | Path, split: str | None = None) -> Path:
     """
     root = Path(root)
     if split and Path(split).name != str(split):
-        raise ValueError(
-            f"split is {str(split)!r}, not a name such as 'train'; a file is given as annotations=..."
-        )
+        what = "not a name such as 'train'; a file is given as annotations=..."
+        raise ValueError(f"split is {str(split)!r}, {what}")
     names = [pattern.format(s) for s in _spellings(split) or SPLITS for pattern in OF_A_SPLIT]
     names += [f"annotations/{name}" for name in names]
     for name in names if split else (*WHOLE, *names):
         if (root / name).is_file():
             return root / name
     if not root.is_dir():
-        raise FileNotFoundError(
-            f"{root}: {'a file, not the' if root.exists() else 'no such'} folder of a data set"
-        )
-    tried = [
-        *([] if split else WHOLE),
-        *(pattern.format(split or "SPLIT") for pattern in OF_A_SPLIT),
-    ]
+        what = "a file, not the" if root.exists() else "no such"
+        raise FileNotFoundError(f"{root}: {what} folder of a data set")
+    tried = [pattern.format(split or "SPLIT") for pattern in OF_A_SPLIT]
+    tried = ", ".join(tried if split else [*WHOLE, *tried])
     which = "" if split else f" (SPLIT is {', '.join(SPLITS)})"
-    raise FileNotFoundError(
-        f"{root}: none of {', '.join(tried)}{which} is there or in annotations/; name the file"
-    )
+    what = f"none of {tried}{which} is there or in annotations/; name the file"
+    raise FileNotFoundError(f"{root}: {what}")
 
 
 def find_images(root: str | Path, split: str | None, file_name: str) -> Path:
@@ -78,12 +68,8 @@ def find_images(root: str | Path, split: str | None, file_name: str) -> Path:
         folders += [root / word / "JPEGImages", root / word / "images", root / word]
     folders += [root / "images"]
     for word in words:
-        folders += [
-            root / f"{word}2017",
-            root / f"{word}2014",
-            root / "images" / word,
-            root / "images" / f"{word}2017",
-        ]
+        folders += [root / f"{word}2017", root / f"{word}2014"]
+        folders += [root / "images" / word, root / "images" / f"{word}2017"]
     folders.append(root)
     for folder in folders:
         if inside(folder, file_name).is_file():

@@ -34,14 +34,8 @@ from PIL import Image
 from minst.data.files import natural, read_image, replacing
 
 __all__ = [
-    "TimedFrame",
-    "VideoInfo",
-    "read_timed",
-    "read_video",
-    "video_info",
-    "write_gif",
-    "write_mp4",
-]
+    "TimedFrame", "VideoInfo", "read_timed", "read_video", "video_info", "write_gif", "write_mp4",
+]  # fmt: skip
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 GIF_COLORS = 255
@@ -50,11 +44,8 @@ LOOK = 500  # packets in which `video_info` looks for a rate that varies: readin
 REORDERED = 16  # at most so many frames wait for a later packet (H.264's limit)
 CUT_SECONDS = 1.0  # a video that ends so much before it says it does was cut short
 CLOCK = 90_000  # ticks a second of the videos that we write
-CAMERAS = {
-    "linux": "v4l2",
-    "darwin": "avfoundation",
-    "win32": "dshow",
-}  # FFmpeg's name of each system's webcams
+# FFmpeg's name of each system's webcams
+CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 
 
 class VideoInfo(NamedTuple):
@@ -70,9 +61,8 @@ class VideoInfo(NamedTuple):
     @property
     def expected(self) -> int | None:
         """`frames`, or about as many as its seconds and rate say."""
-        return self.frames or (
-            round(self.seconds * self.fps) if self.seconds and self.fps else None
-        )
+        known = self.seconds and self.fps
+        return self.frames or (round(self.seconds * self.fps) if known else None)
 
 
 class TimedFrame(NamedTuple):
@@ -121,14 +111,10 @@ def video_info(source: str | Path | int) -> VideoInfo:
         gaps, tick = np.diff(times), float(stream.time_base)
         varies = len(gaps) > 1 and bool(np.ptp(gaps) > max(2 * tick, np.median(gaps) / 10))
         count = stream.frames or (len(times) if whole else None)
-        if (
-            len(gaps)
-            and times[-1] > times[0]
-            and (average is None or (varies and not stream.frames))
-        ):
-            average = float(
-                len(gaps) / (times[-1] - times[0])
-            )  # webm states a rate, whatever it holds
+        # webm states a rate, whatever it holds
+        unsure = average is None or (varies and not stream.frames)
+        if unsure and len(gaps) and times[-1] > times[0]:
+            average = float(len(gaps) / (times[-1] - times[0]))
         return VideoInfo(width, height, count, average, _seconds(container, stream), varies)
 
 
@@ -181,15 +167,9 @@ def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float = 8.0) 
         moved = np.abs(image.astype(np.int16) - shown).max(-1, keepdims=True) > GIF_TOLERANCE
         shown = np.where(moved, image, shown)
         pictures.append(Image.fromarray(shown).quantize(palette=palette, dither=Image.Dither.NONE))
+    options = {"append_images": pictures[1:], "duration": round(1000 / rate), "loop": 0}
     with replacing(path) as beside:
-        pictures[0].save(
-            beside,
-            "GIF",
-            save_all=True,
-            append_images=pictures[1:],
-            duration=round(1000 / rate),
-            loop=0,
-        )
+        pictures[0].save(beside, "GIF", save_all=True, **options)
     return path
 
 
@@ -202,9 +182,8 @@ def _find(source: str | Path | int) -> Path | list[Path] | int:
         return source
     path, name = Path(source), str(source)
     if path.is_dir():
-        return _images(path.iterdir()) or _refuse(
-            f"{path}: no {', '.join(IMAGE_SUFFIXES)} images in this folder"
-        )
+        what = f"no {', '.join(IMAGE_SUFFIXES)} images in this folder"
+        return _images(path.iterdir()) or _refuse(f"{path}: {what}")
     if path.exists():
         return path
     if re.fullmatch("[0-9]+", name):
@@ -235,11 +214,9 @@ def _open(found: Path | int) -> av.container.InputContainer:
     try:
         container = av.open(address, format=kind)
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        what = f"webcam {found} ({address})" if kind else f"{found}"
-        reason = getattr(error, "strerror", None) or error
-        raise ValueError(
-            f"{what}: {'cannot be opened' if kind else 'not a readable video'} ({reason})"
-        ) from None
+        what = f"webcam {found} ({address}): cannot be opened"
+        what = what if kind else f"{found}: not a readable video"
+        raise ValueError(f"{what} ({getattr(error, 'strerror', None) or error})") from None
     if not container.streams.video:
         container.close()
         raise ValueError(f"{found}: holds no video stream")
@@ -252,16 +229,14 @@ def _camera(number: int) -> tuple[str, str]:
     if kind == "avfoundation":  # says by itself which there are
         return str(number), kind
     if kind == "dshow":
-        there = [
-            f"video={d.name}" for d in av.enumerate_input_devices(kind) if "video" in d.media_types
-        ]
+        devices = av.enumerate_input_devices(kind)
+        there = [f"video={device.name}" for device in devices if "video" in device.media_types]
         address = there[number] if number < len(there) else ""
     else:
         there, address = sorted(map(str, Path("/dev").glob("video*"))), f"/dev/video{number}"
     if address not in there:
-        raise FileNotFoundError(
-            f"webcam {number}: not here; there is {', '.join(there) or f'none at all ({kind})'}"
-        )
+        others = ", ".join(there) or f"none at all ({kind})"
+        raise FileNotFoundError(f"webcam {number}: not here; there is {others}")
     return address, kind
 
 
@@ -278,14 +253,11 @@ def _told(frames: Iterator[TimedFrame], source, broken: list[str]) -> Iterator[T
     finally:
         if broken and count:
             last = f", the last: {broken[-1]}" if len(broken) > 1 else ""
-            warnings.warn(
-                f"{source}: skipped {len(broken)} that are broken, the first: {broken[0]}{last}",
-                stacklevel=3,
-            )
+            what = f"skipped {len(broken)} that are broken, the first: {broken[0]}{last}"
+            warnings.warn(f"{source}: {what}", stacklevel=3)
     if not count:
-        raise ValueError(
-            f"{source}: holds no frame that can be read" + (f" ({broken[0]})" if broken else "")
-        )
+        why = f" ({broken[0]})" if broken else ""
+        raise ValueError(f"{source}: holds no frame that can be read{why}")
 
 
 def _read_images(paths: list[Path], broken: list[str]) -> Iterator[TimedFrame]:
@@ -298,10 +270,8 @@ def _read_images(paths: list[Path], broken: list[str]) -> Iterator[TimedFrame]:
             continue
         first = first or (path.name, image.shape[1], image.shape[0])
         if image.shape[1::-1] != first[1:]:
-            raise ValueError(
-                f"{path}: {image.shape[1]}x{image.shape[0]}, but {first[0]} is {first[1]}x{first[2]}; "
-                "the images of a video must have one size"
-            )
+            sizes = f"{image.shape[1]}x{image.shape[0]}, but {first[0]} is {first[1]}x{first[2]}"
+            raise ValueError(f"{path}: {sizes}; the images of a video must have one size")
         yield TimedFrame(image, None)
 
 
@@ -312,11 +282,8 @@ def _read_stream(container: av.container.InputContainer, broken: list[str]) -> I
             try:
                 frames = packet.decode()
             except av.error.FFmpegError as error:
-                when = (
-                    f" (at {float(packet.pts * packet.time_base):.2f} s)"
-                    if packet.pts is not None
-                    else ""
-                )
+                known = packet.pts is not None
+                when = f" (at {float(packet.pts * packet.time_base):.2f} s)" if known else ""
                 broken.append(f"frame {number}{when}: {error.strerror}")
                 continue
             for frame in frames:
@@ -325,9 +292,8 @@ def _read_stream(container: av.container.InputContainer, broken: list[str]) -> I
                     broken.append(f"frame {number} (at {now:.2f} s)")
                     continue
                 count += 1
-                turns = round(
-                    getattr(frame, "rotation", 0) / 90
-                )  # a phone held upright films lying and says so
+                # a phone held upright films lying and says so
+                turns = round(getattr(frame, "rotation", 0) / 90)
                 image = np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), turns))
                 yield TimedFrame(image, frame.time)
         total = _seconds(container, stream)
@@ -397,7 +363,6 @@ def _check_size(image: np.ndarray, size: tuple[int, int] | None) -> tuple[int, i
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"frames must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
     if size is not None and image.shape[:2] != size:
-        raise ValueError(
-            f"frames of different size: {image.shape[:2]} after {size} (height, width)"
-        )
+        sizes = f"{image.shape[:2]} after {size} (height, width)"
+        raise ValueError(f"frames of different size: {sizes}")
     return image.shape[:2]

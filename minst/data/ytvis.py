@@ -33,14 +33,8 @@ __all__ = ["Clip", "ClipFrame", "YouTubeVIS", "decode_mask", "encode_mask"]
 # what is kept of a video and of a track: where its text lies in the file, and a few numbers
 SPAN = ("span", np.int64, 2)
 PICTURE = np.dtype([SPAN, ("id", np.int64), ("length", np.int64)])
-TRACK = np.dtype(
-    [
-        SPAN,
-        *((key, np.int64) for key in ("id", "owner", "category")),
-        ("crowd", bool),
-        ("length", np.int64),
-    ]
-)
+NUMBERS = [(key, np.int64) for key in ("id", "owner", "category", "length")]
+TRACK = np.dtype([SPAN, *NUMBERS, ("crowd", bool)])
 
 
 class ClipFrame(NamedTuple):
@@ -65,18 +59,9 @@ class Clip:
         crowd: np.ndarray,
         tracks: Callable,
     ):
-        self.root, self.split, self.video, self.labels, self.crowd = (
-            dataset.root,
-            dataset.split,
-            video,
-            labels,
-            crowd,
-        )
-        self.file, self.categories, self.category_ids = (
-            dataset.file,
-            dataset.categories,
-            dataset.category_ids,
-        )
+        self.root, self.split, self.file = dataset.root, dataset.split, dataset.file
+        self.categories, self.category_ids = dataset.categories, dataset.category_ids
+        self.video, self.labels, self.crowd = video, labels, crowd
         self.height, self.width = video["height"], video["width"]
         names = video["file_names"]
         self.name = (Path(names[0]).parent.name if names else "") or str(video["id"])
@@ -103,9 +88,8 @@ class Clip:
         path = inside(self.folder, self.video["file_names"][t])
         image = read_image(path, (self.height, self.width))
         if image.shape[:2] != (self.height, self.width):
-            raise ValueError(
-                f"{path}: {image.shape[1]}x{image.shape[0]}, its record says {self.width}x{self.height}"
-            )
+            what = f"{image.shape[1]}x{image.shape[0]}, its record says {self.width}x{self.height}"
+            raise ValueError(f"{path}: {what}")
         return image
 
     def masks(self, t: int) -> np.ndarray:
@@ -115,9 +99,8 @@ class Clip:
             try:
                 mask[:] = decode_mask(track["segmentations"][t], self.height, self.width)
             except ValueError as error:
-                raise ValueError(
-                    f"{self.file}: annotation of id {track['id']}, frame {t}: {error}"
-                ) from None
+                where = f"annotation of id {track['id']}, frame {t}"
+                raise ValueError(f"{self.file}: {where}: {error}") from None
         return masks
 
     def render(self, t: int) -> ClipFrame:
@@ -190,20 +173,16 @@ class YouTubeVIS:
     def _keep_entries(self, opened: JsonFile) -> None:
         """Check videos and annotations; keep where each lies and a few numbers, sorted by video."""
         form = self.form
-        pictures = np.fromiter(
-            (
-                (span, picture.id, len(picture.file_names))
-                for picture, span in opened.entries(form.pictures, form.picture)
-            ),
-            dtype=PICTURE,
+        rows = (
+            (span, picture.id, len(picture.file_names))
+            for picture, span in opened.entries(form.pictures, form.picture)
         )
-        tracks = np.fromiter(
-            (
-                (span, t.id, t.video_id, t.category_id, bool(t.iscrowd), len(t.segmentations))
-                for t, span in opened.entries("annotations", form.track)
-            ),
-            dtype=TRACK,
+        pictures = np.fromiter(rows, dtype=PICTURE)
+        rows = (
+            (span, t.id, t.video_id, t.category_id, len(t.segmentations), bool(t.iscrowd))
+            for t, span in opened.entries("annotations", form.track)
         )
+        tracks = np.fromiter(rows, dtype=TRACK)
         category_ids = np.array(self.category_ids, dtype=np.int64)
         self._refuse_twice(form.pictures, pictures["id"])
         self._refuse_twice("categories", category_ids)

@@ -207,14 +207,20 @@ def mean_of_known(values: np.ndarray) -> float:
 # ----------------------------------------------------------------------------- reading, checking
 
 
+def loaded(source: Any) -> Any:
+    """What stands in a JSON file, by its path; or what is given, as it is."""
+    return read_json(source) if isinstance(source, (str, os.PathLike)) else source
+
+
 def read(source, kind: Any, name: str):
     """A JSON file, by its path or as it is, as msgspec types; NumPy's numbers count as Python's.
 
     ValueError names the place by its path in the file, which begins with `name`.
     """
-    values = read_json(source) if isinstance(source, (str, os.PathLike)) else source
     try:
-        plain = msgspec.to_builtins(values, builtin_types=(bytes,), enc_hook=lambda v: v.tolist())
+        plain = msgspec.to_builtins(
+            loaded(source), builtin_types=(bytes,), enc_hook=lambda v: v.tolist()
+        )
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `$")
@@ -227,12 +233,9 @@ def read_ground_truth(source, kind: type):
 
     ValueError names what is wrong or stands there twice, or says that the file holds no labels.
     """
-    gt = read_json(source) if isinstance(source, (str, os.PathLike)) else source
-    if (
-        isinstance(gt, Mapping)
-        and gt.keys() & {"videos", "images"}
-        and gt.get("annotations") is None
-    ):
+    gt = loaded(source)
+    is_form = isinstance(gt, Mapping) and gt.keys() & {"videos", "images"}
+    if is_form and gt.get("annotations") is None:
         raise ValueError(
             "ground truth has no 'annotations': the labels of the official validation and test "
             "sets are withheld; evaluate on a split whose labels you hold, such as a part of the "

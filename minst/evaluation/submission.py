@@ -15,7 +15,6 @@ Lesson: notebooks/10_capstone.ipynb
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import reprlib
@@ -24,8 +23,8 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from minst.data.files import read_json, replacing
-from minst.evaluation.coco import evaluate_coco
+from minst.data.files import replacing
+from minst.evaluation.coco import evaluate_coco, loaded
 from minst.evaluation.identity import tracking_figures
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
 
@@ -57,12 +56,12 @@ def write_submission(
         if len(best[track["video_id"]]) < top:
             entry = {key: track[key] for key in ("video_id", "category_id", "score")}
             best[track["video_id"]].append({**entry, "segmentations": track["codes"]})
-    kept, text = [entry for tracks in best.values() for entry in tracks], io.StringIO()
-    _write_entries(kept, text)
+    kept = [entry for tracks in best.values() for entry in tracks]
+    text = f"[{','.join(map(_line, kept))}\n]\n"
     info = zipfile.ZipInfo("results.json", EPOCH)
     info.external_attr, info.create_system = 0o644 << 16, 3  # as Unix writes it, on every system
     with replacing(out) as beside, zipfile.ZipFile(beside, "w") as archive:
-        archive.writestr(info, text.getvalue(), zipfile.ZIP_DEFLATED)
+        archive.writestr(info, text, zipfile.ZIP_DEFLATED)
     return {
         "videos": len(best),
         "videos_without_tracks": sum(not tracks for tracks in best.values()),
@@ -82,11 +81,11 @@ def read_predictions(
     one a frame, whose run-length code has another size than the video or does not cover it, or
     whose score is not within [0, 1].
     """
-    file = read_json(annotations) if isinstance(annotations, (str, os.PathLike)) else annotations
+    file = loaded(annotations)
     for key in ("videos", "categories"):
         if not isinstance(file, Mapping) or not isinstance(file.get(key), list):
-            where = annotations if isinstance(annotations, (str, os.PathLike)) else "annotations"
-            raise ValueError(f"{where}: no list {key!r}; is this a YouTube-VIS annotation file?")
+            where = "annotations" if file is annotations else annotations
+            raise ValueError(f"{where}: no list {key!r}; is this a YouTube-VIS annotation file?")  # noqa: TRY004
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an unknown category is an error here
         evaluation = YTVISEval({**file, "annotations": []}, results)
@@ -102,8 +101,17 @@ def read_predictions(
 
 def write_results(entries: Iterable[dict], path: str | Path) -> int:
     """Entries as a results file, one at a time; returns how many."""
+    count = 0
     with replacing(path) as beside, open(beside, "w", encoding="utf-8") as file:
-        return _write_entries(entries, file)
+        file.write("[")
+        for count, entry in enumerate(entries, start=1):
+            file.write("," * (count > 1) + _line(entry))
+        file.write("\n]\n")
+    return count
+
+
+def _line(entry: dict) -> str:
+    return "\n" + json.dumps(entry, allow_nan=False)
 
 
 def evaluate_results(gt: str | os.PathLike | dict, results: str | os.PathLike | list) -> dict:
@@ -112,23 +120,12 @@ def evaluate_results(gt: str | os.PathLike | dict, results: str | os.PathLike | 
     Without trackeval "tracking" is {"note": how to get it}. For files in COCO form: the dict of
     `evaluate_coco`.
     """
-    gt = read_json(gt) if isinstance(gt, (str, os.PathLike)) else gt
+    gt, results = loaded(gt), loaded(results)
     if isinstance(gt, Mapping) and "images" in gt and "videos" not in gt:
         return evaluate_coco(gt, results)
-    if isinstance(results, (str, os.PathLike)):
-        results = read_json(results)
     figures = evaluate_ytvis(gt, results)
     try:
         tracking = tracking_figures(gt, results)
     except ImportError as error:
         tracking = {"note": str(error)}
     return {**figures, "tracking": tracking}
-
-
-def _write_entries(entries: Iterable[dict], file) -> int:
-    count = 0
-    file.write("[")
-    for count, entry in enumerate(entries, start=1):
-        file.write(("," if count > 1 else "") + "\n" + json.dumps(entry, allow_nan=False))
-    file.write("\n]\n")
-    return count

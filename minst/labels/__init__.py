@@ -6,3 +6,11 @@
 
 Lesson: notebooks/10_capstone.ipynb
 """
+
+from minst.lazy import lazy
+
+# public name -> the module that defines it
+_HOMES = {"check_dataset": "check", "split_annotations": "split", "verify_split": "split"}
+
+__all__ = [*_HOMES]  # noqa: PLE0604
+__getattr__, __dir__ = lazy(__name__, _HOMES)

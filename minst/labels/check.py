@@ -20,7 +20,7 @@ import math
 import os
 import reprlib
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -52,6 +52,10 @@ WARNINGS = (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SHOWN, SHOWN_CATEGORIES = 3, 12  # of a kind of problem, and of categories, in the printed table
 LARGEST_FRAME = (65_535, 65_535)  # for polygons in a frame of unknown size
+ID_ZERO = {  # why ids should begin at 1
+    "categories": "many tools take category 0 for the background; number them from 1",
+    "annotations": "official evaluation takes annotation 0 for 'not found'",
+}
 
 
 class Problem(NamedTuple):
@@ -156,12 +160,14 @@ class Picture(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """Area and box (x, y, width, height) of a mask, or what is wrong with it; empty: no mask."""
+    """What a mask covers."""
 
     area: float = 0
-    box: tuple[float, ...] = ()
-    kind: str = ""
-    what: str = ""
+    box: tuple[float, ...] = ()  # x, y, width, height
+
+
+class Finding(Exception):
+    """What is wrong with a value: kind, what."""
 
 
 # ------------------------------------------------------------------------------------- entries
@@ -169,11 +175,11 @@ class Mask(NamedTuple):
 
 def _load(report: Report, file: Path) -> dict | None:
     """The content of a data set's file; None, and reported, where it is none."""
-    refused, twice, data = "", [], None
+    said, twice, data = [], [], None
     try:
         formats.JsonFile(file)
     except ValueError as error:
-        refused = str(error).removeprefix(f"{file}: ")
+        said.append(str(error).removeprefix(f"{file}: "))
 
     def noted(pairs: list[tuple[str, Any]]) -> dict:
         seen = dict(pairs)
@@ -183,19 +189,17 @@ def _load(report: Report, file: Path) -> dict | None:
 
     try:  # json sees what the readers do not: a key that stands twice. And it reads on over NaN
         data = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=noted)
-        other = _other_task(data)
     except (ValueError, RecursionError) as error:
-        other = str(error)
-    said = [refused, other] if isinstance(data, dict) else [refused or other]
+        said = said or [str(error)]
+    other = _other_task(data) if isinstance(data, dict) else ""
+    said += [other] if other else []
     said += [f"the key {key!r} stands twice in an object" for key in dict.fromkeys(twice)]
-    report.problems += [Problem("broken file", report.file, "", what) for what in said if what]
-    return None if other else data
+    report.problems += [Problem("broken file", report.file, "", what) for what in said]
+    return data if isinstance(data, dict) and not other else None
 
 
-def _other_task(data: Any) -> str:
+def _other_task(data: dict) -> str:
     """What else the JSON is; "" for the annotations of a data set."""
-    if not isinstance(data, dict):
-        return f"holds {_said(data)}, no object with a list 'videos' or 'images'"
     if "shapes" in data and "imagePath" in data:
         return "the labelme file of one image; `minst data convert` makes a data set of them"
     videos, images = (isinstance(data.get(key), list) for key in ("videos", "images"))
@@ -221,31 +225,40 @@ class _Check:
         """Note a problem; file: where it is, default the file that the report is about."""
         self.report.problems.append(Problem(kind, str(file or self.report.file), entry, what))
 
+    def look(self, entry: str, measure: Callable, *values: Any) -> Any:
+        """What `measure` returns; None, and reported, where it raises a Finding."""
+        try:
+            return measure(*values)
+        except Finding as found:
+            kind, what = found.args
+            self.add(kind, entry, what)
+            return None
+
     def pictures_of(self, entries: list) -> None:
         """Check the videos or images."""
         form, seen = self.form, {}
-        for where, entry, typed in self._objects(form.pictures, entries, form.picture, form.names):
-            number = self._new_id(where, typed, self.pictures)
-            sides = typed.get("height"), typed.get("width")
-            names = self._names(where, entry, seen)
-            picture = Picture(None if None in sides else sides, names)
-            self.pictures[where if number is None else number] = picture
-            if form is formats.YTVIS and entry.get("length", len(names)) != len(names):
-                what = f"{_said(entry['length'])}, but {len(names)} file names"
+        for where, entry, typed in self._entries(form.pictures, entries, form.picture, form.names):
+            named = self._items(where, entry, form.names, least=1)
+            for at, name in named:
+                if not _is_name(name):
+                    self.add("wrong field", at, f"must be the name of a file, is {_said(name)}")
+                elif (first := seen.setdefault(PurePosixPath(name), at)) != at:
+                    self.add("file named twice", at, f"{name!r} is {first}, too")
+            size = typed.get("height"), typed.get("width")
+            self.pictures[typed.get("id", where)] = Picture(None if None in size else size, named)
+            if form is formats.YTVIS and entry.get("length", len(named)) != len(named):
+                what = f"{_said(entry['length'])}, but {len(named)} file names"
                 self.add("wrong length", f"{where}.length", what)
         frames = sum(len(picture.names) for picture in self.pictures.values())
         self.report.counts = {form.pictures: len(entries), "frames": frames}
 
     def categories_of(self, entries: Any) -> None:
         """Check the categories."""
-        for where, _, typed in self._objects("categories", entries, formats.Category):
-            number = self._new_id(where, typed, self.categories)
-            if number == 0:
-                what = "many tools take category 0 for the background; number them from 1"
-                self.add("id 0", f"{where}.id", what)
-            if number is not None:
-                counts = {"instances": 0, "masks": 0, self.form.pictures: 0}
-                self.categories[number] = {"id": number, "name": typed.get("name", ""), **counts}
+        for _, _, typed in self._entries("categories", entries, formats.Category):
+            if "id" in typed:
+                row = {"id": typed["id"], "name": typed.get("name", "")}
+                row |= {"instances": 0, "masks": 0, self.form.pictures: 0}
+                self.categories[typed["id"]] = row
         self.report.categories = list(self.categories.values())
         self.report.counts |= {"instances": 0, "masks": 0, "categories": len(self.categories)}
 
@@ -255,22 +268,19 @@ class _Check:
             which = "absent or null" if entries is None else "empty"
             self.report.notes.append(f"labels withheld: 'annotations' is {which}")
             return
-        form, ids, seen = self.form, {}, set()  # seen: (category, picture)
-        objects = self._objects("annotations", entries, form.track, form.masks)
+        form, seen = self.form, set()  # seen: (category, picture)
+        walk = self._entries("annotations", entries, form.track, form.masks)
         total = len(entries) if isinstance(entries, list) else 0
-        for where, entry, typed in tqdm(objects, "masks", total, disable=None):
-            number = self._new_id(where, typed, ids)
-            ids[number] = None
-            if number == 0:
-                what = "official evaluation takes annotation 0 for 'not found'"
-                self.add("id 0", f"{where}.id", what)
+        for where, entry, typed in tqdm(walk, "masks", total, disable=None):
             owner, label = typed.get(form.owner), typed.get("category_id")
-            if owner is not None and owner not in self.pictures:
-                what = f"{owner} is the id of none of the {form.pictures}"
-                self.add("unknown picture", f"{where}.{form.owner}", what)
-            if label is not None and label not in self.categories:
-                what = f"{label} is the id of none of the categories"
-                self.add("unknown category", f"{where}.category_id", what)
+            for kind, key, name, known in (
+                ("unknown picture", form.owner, form.pictures, self.pictures),
+                ("unknown category", "category_id", "categories", self.categories),
+            ):
+                if key in typed and typed[key] not in known:
+                    self.add(
+                        kind, f"{where}.{key}", f"{typed[key]} is the id of none of the {name}"
+                    )
             masks = self._instance(where, entry, self.pictures.get(owner))
             for counts in (self.report.counts, self.categories.get(label)):
                 if counts:
@@ -280,17 +290,18 @@ class _Check:
                 self.categories[label][form.pictures] += 1
             seen.add((label, owner))
 
-    def _objects(
+    def _entries(
         self, name: str, entries: Any, kind: type[msgspec.Struct], later: str = ""
     ) -> Iterator[tuple[str, dict, dict]]:
         """(place, entry, those of its fields that are of their types) of each entry of a list.
 
-        What is no list, no object or of another type is reported. later: a field that is a list, and
-        looked at elsewhere, one item after another.
+        What is no list, no object or of another type is reported, and an id that an earlier entry
+        has. later: a field that is looked at elsewhere, one item after another.
         """
         if not isinstance(entries, list):
             self.add("wrong field", name, f"must be a list, is {_said(entries)}")
             return
+        ids = set()
         for i, entry in enumerate(entries):
             where, typed = f"{name}[{i}]", {}
             if not isinstance(entry, dict):
@@ -306,15 +317,16 @@ class _Check:
                 except msgspec.ValidationError as error:
                     place, what = formats.explained(error, f"{where}.{key}")
                     self.add("wrong field", place, f"{what}: {_said(entry[key])}")
+            number = typed.get("id")
+            if number in ids:
+                self.add(
+                    "duplicate id", f"{where}.id", f"{number} is the id of an earlier one, too"
+                )
+                del typed["id"]
+            elif number == 0 and name in ID_ZERO:
+                self.add("id 0", f"{where}.id", ID_ZERO[name])
+            ids |= {number} - {None}
             yield where, entry, typed
-
-    def _new_id(self, where: str, typed: dict, known: dict) -> int | None:
-        """The id of an entry; None, and reported, where an earlier one has it, too."""
-        number = typed.get("id")
-        if number is None or number not in known:
-            return number
-        self.add("duplicate id", f"{where}.id", f"{number} is the id of an earlier one, too")
-        return None
 
     def _items(self, where: str, entry: dict, key: str, least: int = 0) -> list[tuple[str, Any]]:
         """[(place, value)] of a key with one value for each frame; empty, and reported, if no list."""
@@ -327,50 +339,32 @@ class _Check:
         self.add("wrong field", at, what)
         return []
 
-    def _names(self, where: str, entry: dict, seen: dict) -> list[tuple[str, Any]]:
-        """Check the file names of a picture. seen: {name: place}."""
-        named = self._items(where, entry, self.form.names, least=1)
-        for at, name in named:
-            if not _is_name(name):
-                self.add("wrong field", at, f"must be the name of a file, is {_said(name)}")
-            elif seen.setdefault(PurePosixPath(name), at) != at:
-                first = seen[PurePosixPath(name)]
-                self.add("file named twice", at, f"{name!r} is {first}, too")
-        return named
-
     def _instance(self, where: str, entry: dict, picture: Picture | None) -> int:
         """Check the masks, boxes and areas of one annotation; returns how many masks it has."""
         form = self.form
         if entry.get(form.areas) is None:
             what = f"{_given(entry, form.areas)}: evaluation needs it"
             self.add("no areas", f"{where}.{form.areas}", what)
-        keys = [
-            k
-            for k in (form.masks, form.boxes, form.areas)
-            if k == form.masks or entry.get(k) is not None
-        ]
-        found = {key: self._items(where, entry, key) for key in keys}
-        for key, values in found.items():
+        given = [key for key in (form.boxes, form.areas) if entry.get(key) is not None]
+        items = {key: self._items(where, entry, key) for key in (form.masks, *given)}
+        for key, values in items.items():
             listed = isinstance(entry.get(key), list)
             if picture and listed and len(values) != len(picture.names):
                 what = f"{len(values)} of them for {len(picture.names)} frames"
                 self.add("wrong length", f"{where}.{key}", what)
-        masks = found[form.masks]
+        masks = items[form.masks]
         absent = (None, []) if form is formats.YTVIS else ()
         if masks and all(mask in absent for _, mask in masks):
             self.add("never visible", f"{where}.{form.masks}", "null in every frame")
-        measured: list[Mask | None] = []  # None: unknown
-        for at, mask in masks:
-            own = Mask() if mask in absent else _measure(mask, picture and picture.size)
-            if own.kind:
-                self.add(own.kind, at, own.what)
-            measured.append(None if own.kind else own)
-        for key, wrong in ((form.boxes, _wrong_box), (form.areas, _wrong_area)):
-            values = found.get(key, [])
+        size = picture and picture.size
+        measured = [  # None: unknown
+            Mask() if mask in absent else self.look(at, _measure, mask, size) for at, mask in masks
+        ]
+        for key, fits in ((form.boxes, _box_fits), (form.areas, _area_fits)):
+            values = items.get(key, [])
             for (at, value), own in zip_longest(values, measured[: len(values)]):
-                problem = wrong(value, own) if value is not None else None
-                if problem:
-                    self.add(problem[0], at, problem[1])
+                if value is not None:
+                    self.look(at, fits, value, own)
         return sum(mask not in absent for _, mask in masks)
 
 
@@ -399,63 +393,54 @@ def _printable(text: str) -> str:
 
 
 def _measure(mask: Any, size: tuple[int, int] | None) -> Mask:
-    """Area and box of RLE or polygons, or what is wrong with them. size: of its frame, if known."""
+    """RLE or polygons, measured. size: of its frame, if known."""
     if not isinstance(mask, (dict, list)):
-        return Mask(kind="wrong field", what=f"must be RLE or polygons, is {_said(mask)}")
+        raise Finding("wrong field", f"must be RLE or polygons, is {_said(mask)}")
+    height, width = size or LARGEST_FRAME
     try:
         typed = msgspec.convert(mask, formats.Mask)
-        if isinstance(mask, dict) and size not in (None, typed.size):
-            what = "{} x {} in a frame of {} x {}".format(*typed.size, *size)
-            return Mask(kind="mask of another size", what=what)
-        height, width = typed.size if isinstance(mask, dict) else size or LARGEST_FRAME
-        off = _off_frame(typed, height, width) if isinstance(mask, list) and mask else Mask()
-        if off.kind == "mask outside the frame":
-            return off
-        text = rle.compress(mask, height, width)
-        if text is not None:
-            rle.unpack([text], height * width)  # pycocotools trusts what it is given
+        if isinstance(typed, formats.RunLengths):
+            if size not in (None, typed.size):
+                what = "{} x {} in a frame of {} x {}".format(*typed.size, *size)
+                raise Finding("mask of another size", what)
+            height, width = typed.size
+        (code,), (area,) = rle.check([mask], height, width)
     except msgspec.ValidationError as error:
         what = ": ".join(formats.explained(error, ""))
-        return Mask(kind="broken mask", what=what.removeprefix(": "))
+        raise Finding("broken mask", what.removeprefix(": ")) from None
     except ValueError as error:
-        return Mask(kind="broken mask", what=str(error))
-    if off.kind:
-        return off
-    code = {"size": [height, width], "counts": text}
-    area = 0 if text is None else float(rle_codec.area(code))
+        raise Finding("broken mask", str(error)) from None
+    if isinstance(mask, list) and mask:
+        _is_within(typed, height, width)
     if area == 0:
-        return Mask(kind="empty mask", what="it has no pixel")
+        raise Finding("empty mask", "it has no pixel")
     box = tuple(rle_codec.toBbox(code).tolist())
     if area == 1:
-        return Mask(kind="mask of 1 pixel", what="at x = {:g}, y = {:g}".format(*box))
-    return Mask(area, box)
+        raise Finding("mask of 1 pixel", "at x = {:g}, y = {:g}".format(*box))
+    return Mask(float(area), box)
 
 
-def _off_frame(polygons: list[list[float]], height: int, width: int) -> Mask:
-    """What is wrong where polygons leave their frame; an empty Mask where they do not."""
-    x, y = (
-        np.concatenate([points[k : len(points) // 2 * 2 : 2] for points in polygons])
-        for k in (0, 1)
-    )
+def _is_within(polygons: list[list[float]], height: int, width: int) -> None:
+    """Finding where polygons leave their frame."""
+    x, y = (np.concatenate([points[k::2] for points in polygons]) for k in (0, 1))
     where = f"x {x.min():g} to {x.max():g}, y {y.min():g} to {y.max():g}"
     where += f", in a frame {width} wide and {height} high"
     if x.max() <= 0 or y.max() <= 0 or x.min() >= width or y.min() >= height:
-        return Mask(kind="mask outside the frame", what=where)
+        raise Finding("mask outside the frame", where)
     if min(x.min(), y.min()) < -1 or x.max() > width + 1 or y.max() > height + 1:
-        return Mask(kind="mask beyond the frame", what=where)
-    return Mask()
+        raise Finding("mask beyond the frame", where)
 
 
-def _wrong_box(box: Any, own: Mask | None) -> tuple[str, str] | None:
-    """Kind of problem and what; None if there is none. own: the mask; None: unknown."""
+def _box_fits(box: Any, own: Mask | None) -> None:
+    """Finding where it is no box, or not that of the mask. own: the mask; None: unknown."""
     if not _is(box, formats.Box) or min(box[2:]) < 0 or min(box[:2]) < -1:
-        return "wrong box", f"must be [x, y, width, height] within the frame, is {_said(box)}"
+        what = f"must be [x, y, width, height] within the frame, is {_said(box)}"
+        raise Finding("wrong box", what)
     if own and not own.box and min(box[2:]) > 0:
-        return "box off its mask", f"{_said(box)}, but there is no mask"
+        raise Finding("box off its mask", f"{_said(box)}, but there is no mask")
     if own and own.box and _overlap(box, own.box) < 0.5:
         shown = ", ".join(f"{n:g}" for n in own.box)
-        return "box off its mask", f"{_said(box)}, the mask's own is [{shown}]"
-    return None
+        raise Finding("box off its mask", f"{_said(box)}, the mask's own is [{shown}]")
 
 
 def _overlap(box: list, own: tuple) -> float:
@@ -467,13 +452,12 @@ def _overlap(box: list, own: tuple) -> float:
     return shared / ((box[2] + 2) * (box[3] + 2) + (own[2] + 2) * (own[3] + 2) - shared)
 
 
-def _wrong_area(area: Any, own: Mask | None) -> tuple[str, str] | None:
-    """As `_wrong_box`."""
+def _area_fits(area: Any, own: Mask | None) -> None:
+    """As `_box_fits`."""
     if not _is(area, formats.Area):
-        return "wrong area", f"must be a number of pixels, is {_said(area)}"
+        raise Finding("wrong area", f"must be a number of pixels, is {_said(area)}")
     if own and abs(area - own.area) > max(10, min(area, own.area)):  # beyond a factor of two
-        return "area off its mask", f"{_said(area)}, the mask's own is {own.area:g}"
-    return None
+        raise Finding("area off its mask", f"{_said(area)}, the mask's own is {own.area:g}")
 
 
 def _is(value: Any, kind: Any) -> bool:
@@ -545,9 +529,8 @@ def _look(path: Path, size: tuple[int, int] | None, read: bool) -> tuple[str, st
                 image.draft("L", (1, 1))
                 image.load()
     except Exception as error:  # noqa: BLE001 Pillow raises whatever broken bytes lead it to
-        return "unreadable image", str(error).removeprefix(f"{path}: ").replace(
-            f" {str(path)!r}", ""
-        )
+        what = str(error).removeprefix(f"{path}: ").replace(f" {str(path)!r}", "")
+        return "unreadable image", what
     if size and size not in sizes:
         what = f"{width}x{height}, its record says {size[1]}x{size[0]}"
         what += "; turned by 90 degrees?" if (width, height) == size else ""

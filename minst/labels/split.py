@@ -29,11 +29,12 @@ import msgspec
 from msgspec import Struct
 
 from minst.data.files import read_json, replacing
-from minst.data.formats import COCO, YTVIS, Form, Id, explained
+from minst.data.formats import COCO, YTVIS, Form, Id, JsonFile
 
 __all__ = ["split_annotations", "verify_split"]
 
 SIDES = ("train", "valid")
+RULE = "valid if SHA-256 of 'seed:id', its first 8 bytes as a number / 2**64, is less than val"
 
 
 class Picture(Struct):
@@ -77,7 +78,7 @@ def split_annotations(
     record = {
         "source": source.name,
         "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "rule": "valid if SHA-256 of 'seed:id', its first 8 bytes as a number / 2**64, is less than val",
+        "rule": RULE,
         "seed": seed,
         "val": float(val),
     }
@@ -98,13 +99,11 @@ def verify_split(split: str | Path, annotations: str | Path) -> dict[str, bool]:
     "train.json", "valid.json": so are those of the files beside split.json, where there are any.
     """
     split, source = Path(split), Path(annotations)
-    record = read_json(split)
+    record, digest = read_json(split), hashlib.sha256(source.read_bytes()).hexdigest()
     try:
         val, seed = float(record["val"]), int(record["seed"])
         known = {side: record[side]["ids_sha256"] for side in SIDES}
-        same = {
-            "source": hashlib.sha256(source.read_bytes()).hexdigest() == record["source_sha256"]
-        }
+        same = {"source": digest == record["source_sha256"]}
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{split}: not a split.json of `minst data split`") from None
     ids = _side_ids(_read(source)[2], val, seed)
@@ -118,44 +117,34 @@ def verify_split(split: str | Path, annotations: str | Path) -> dict[str, bool]:
 
 def _read(source: Path) -> tuple[dict, Form, list[int]]:
     """(content, its form, ids of its videos or images), checked as far as a split needs it."""
-    data = read_json(source)
-    forms = [
-        f
-        for f in (YTVIS, COCO)
-        if isinstance(data, dict) and isinstance(data.get(f.pictures), list)
-    ]
+    opened = JsonFile(source)
+    data = {key: opened.parsed(key, Any) for key in opened.values}
+    forms = [form for form in (YTVIS, COCO) if isinstance(data.get(form.pictures), list)]
     if len(forms) != 1:
         found = " and ".join(form.pictures for form in forms) or "none"
         raise ValueError(f"{source}: must hold a list 'videos' or a list 'images', has {found}")
-    form, key = forms[0], forms[0].pictures
-    try:
-        pictures = msgspec.convert(data[key], list[Picture])
-        key, owned = "annotations", msgspec.defstruct("Owned", [(form.owner, Id)])
-        entries = msgspec.convert(data.get(key) or [], list[owned])
-    except msgspec.ValidationError as error:
-        place, what = explained(error, key)
-        raise ValueError(f"{source}: {place}: {what}; see `minst data check`") from None
-    for i, picture in enumerate(pictures):
+    (form,) = forms
+    ids: set[int] = set()
+    for i, (picture, _) in enumerate(opened.entries(form.pictures, Picture)):
+        where = f"{source}: {form.pictures}[{i}]"
         if form is COCO and picture.video_id is not None:
             what = "is the frame of a video, which must not be split; convert it first"
-            raise ValueError(f"{source}: images[{i}] {what}")
-    ids = [picture.id for picture in pictures]
-    known = {*ids}
-    if len(known) < len(ids):
-        what = f"an id of {form.pictures} stands there twice"
-        raise ValueError(f"{source}: {what}; see `minst data check`")
-    for i, owner in enumerate(getattr(entry, form.owner) for entry in entries):
-        if owner not in known:
+            raise ValueError(f"{where} {what}")
+        if picture.id in ids:
+            raise ValueError(f"{where}: the id {picture.id} stands there twice")
+        ids.add(picture.id)
+    owned = msgspec.defstruct("Owned", [(form.owner, Id)])
+    for i, (entry, _) in enumerate(opened.entries("annotations", owned)):
+        owner = getattr(entry, form.owner)
+        if owner not in ids:
             what = f"{form.owner} {owner} is not among the {form.pictures}"
             raise ValueError(f"{source}: annotations[{i}]: {what}")
-    return data, form, ids
+    return data, form, list(ids)
 
 
 def _side_ids(ids: list[int], val: float, seed: int) -> dict[str, set[int]]:
-    place = {}
-    for i in ids:
-        digest = hashlib.sha256(f"{seed}:{i}".encode()).digest()
-        place[i] = int.from_bytes(digest[:8], "big") / 2**64
+    digests = {i: hashlib.sha256(f"{seed}:{i}".encode()).digest() for i in ids}
+    place = {i: int.from_bytes(digest[:8], "big") / 2**64 for i, digest in digests.items()}
     ordered = sorted(ids, key=lambda i: (place[i], i))
     count = sum(place[i] < val for i in ids)
     # of a few videos, the nearest is moved so that no side is empty
@@ -176,10 +165,8 @@ def _missing(data: dict, parts: dict[str, dict]) -> dict[str, list[str]]:
         side: {str(entry.get("category_id")) for entry in part["annotations"]}
         for side, part in parts.items()
     }
-    everywhere = set().union(*used.values())
-    return {
-        side: sorted(names[i] for i in names.keys() & everywhere - used[side]) for side in SIDES
-    }
+    annotated = names.keys() & set().union(*used.values())
+    return {side: sorted(names[i] for i in annotated - used[side]) for side in SIDES}
 
 
 def _write(out: Path, texts: dict[str, str]) -> None:

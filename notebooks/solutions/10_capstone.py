@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np, torch, minst
 from minst import data, visualize
 from minst.course import lesson10 as check
+from minst.labels import check_dataset, split_annotations
 from minst.labels.convert import convert
 from minst.labels.convert.common import polygon_mask
 from minst.evaluation import evaluate_ytvis, identity_events, write_results, write_submission

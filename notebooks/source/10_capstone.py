@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np, torch, minst
 from minst import data, visualize
 from minst.course import lesson10 as check
+from minst.labels import check_dataset, split_annotations
 from minst.labels.convert import convert
 from minst.labels.convert.common import polygon_mask
 from minst.evaluation import evaluate_ytvis, identity_events, write_results, write_submission
@@ -207,8 +208,8 @@ def said(thing) -> str:
 
 shutil.copytree(OUT / "mine", OUT / "hers")
 check.plant_defect(OUT / "hers")  # 1, 2 or 3 as a second argument plants another
-print(said(data.check_dataset(OUT / "hers")))
-report = data.check_dataset(OUT / "mine")
+print(said(check_dataset(OUT / "hers")))
+report = check_dataset(OUT / "mine")
 print("ours:", len(report.errors), "errors,", len(report.warnings), "warnings")
 
 # %% [markdown]
@@ -241,7 +242,7 @@ def copied(clip) -> list[float]:
 
 ious = [iou for i in range(len(mine)) for iou in copied(mine[i])]
 print(f"copied, our frames: IoU {np.mean(ious):.2f}; 'easy': {np.mean(copied(minst.load_sample('easy'))):.2f}")
-record = data.split_annotations(OUT / "mine" / "annotations.json", OUT / "split", val=0.25, seed=0)
+record = split_annotations(OUT / "mine" / "annotations.json", OUT / "split", val=0.25, seed=0)
 for side in ("train", "valid"):
     print(f"{side}: {record[side]['videos']} videos, hash {record[side]['ids_sha256'][:12]}")
 print("missing:", record["missing"])

@@ -1,16 +1,19 @@
-"""`minst data convert`: what annotation tools and other benchmarks write ─> YouTube-VIS form, and back to indexed PNGs.
+"""`minst data convert`: what annotation tools and other benchmarks write ─> YouTube-VIS form, and back.
 
-    coco, labelme, cvat, mots, davis ─ convert ─> OUT/annotations.json, OUT/JPEGImages/<video>/<frame>
-    DIR in YouTube-VIS form ─ to_indexed_png ─> OUT/JPEGImages, OUT/Annotations/<video>/<frame>.png, OUT/meta.json
+    coco, labelme, cvat, mots, davis ─ convert ─> OUT/annotations.json
+                                                  OUT/JPEGImages/<video>/<frame>
+    DIR in YouTube-VIS form ─ to_indexed_png ─> OUT/JPEGImages, OUT/meta.json
+                                                OUT/Annotations/<video>/<frame>.png
 
-JPEG and PNG files are copied byte for byte under their own names; other images become PNG, frames of a video file JPEG
-(quality 95, the only pixels that change). Masks become compressed RLE with area and box; ids count from 1; the same
-source gives the same files. What is lost (counted in `info.lost` of the file, and said by the command):
+JPEG and PNG files are copied byte for byte under their own names; other images become PNG, frames of
+a video file JPEG (quality 95, the only pixels that change). Masks become compressed RLE with area and
+box; ids count from 1; the same source gives the same files. What is lost (counted in `info.lost` of
+the file, and said by the command):
 
-    format    lost
-    coco      ids, attributes, keypoints, scores; boxes where no mask stands become filled rectangles
-    labelme   flags, descriptions; polygons become pixels; images without a .json; rectangles as in coco
-    cvat      attributes, occluded, keyframe, groups; z_order, once it has decided who hides whom; boxes as in coco
+    coco      ids, attributes, keypoints, scores; boxes without a mask become filled rectangles
+    labelme   flags, descriptions; polygons become pixels; images without a .json; boxes as in coco
+    cvat      attributes, occluded, keyframe, groups; z_order, once it has decided who hides whom;
+              boxes as in coco
     mots      ids; the one region to be ignored becomes a crowd track for each category
     davis     void pixels (background); frames without a PNG are left out
     ─> davis  crowd; pixels under a later instance; areas, boxes, ids; instances never seen
@@ -32,7 +35,7 @@ from tqdm.auto import tqdm
 
 from minst.data.files import inside, read_image, read_json
 from minst.labels.convert.coco import read_coco
-from minst.labels.convert.common import Found, Track, Video, new_folder
+from minst.labels.convert.common import Found, Video, new_folder
 from minst.labels.convert.cvat import read_cvat
 from minst.labels.convert.davis import read_davis, to_indexed_png
 from minst.labels.convert.labelme import labelme_folders, read_labelme
@@ -56,10 +59,12 @@ def convert(
     images: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write `source` in YouTube-VIS form into `out`, a new or empty folder; returns its annotations.json.
+    """Write `source` in YouTube-VIS form into `out`, a new or empty folder; returns its
+    annotations.json.
 
-    format: one of FORMATS; None guesses. images: folder of the images (cvat: or video file), if not beside the source.
-    progress: is told the format and what is lost. ValueError names file and entry, and nothing is left of `out`.
+    format: one of FORMATS; None guesses. images: folder of the images (cvat: or video file), if not
+    beside the source. progress: is told the format and what is lost. ValueError names file and entry,
+    and nothing is left of `out`.
     """
     source, images, found = Path(source), Path(images) if images else None, Found([], Counter())
     for path in (source, images):
@@ -72,9 +77,8 @@ def convert(
         dataset = _write(FORMATS[format](source, images, found), found, new)
         lost = {what: count for what, count in found.lost.items() if count}
         dataset["info"] = {"description": f"converted from {format} by minst", "lost": lost}
-        (new / "annotations.json").write_text(
-            json.dumps(dataset, ensure_ascii=False), encoding="utf-8"
-        )
+        text = json.dumps(dataset, ensure_ascii=False)
+        (new / "annotations.json").write_text(text, encoding="utf-8")
     for line in (f"format: {format}", *(f"lost: {count} {what}" for what, count in lost.items())):
         if progress:
             progress(line)
@@ -82,7 +86,8 @@ def convert(
 
 
 def guess_format(source: str | Path) -> str:
-    """The format that the names in `source`, and the first .json file, speak for; ValueError if none does."""
+    """The format that the names in `source`, and its first .json file, speak for; ValueError if none
+    does."""
     source = Path(source)
     if source.suffix == ".txt" or (source / "instances").is_dir():
         return "mots"
@@ -113,21 +118,29 @@ def _write(videos: Iterable[Video], found: Found, folder: Path) -> dict:
             raise ValueError(f"two videos are called {name}")
         names.add(name)
         files = _write_images(video, inside(folder / "JPEGImages", name))
-        height, width = video.size
-        common = {"height": height, "width": width, "length": len(files)}
-        entries.append(
-            {"id": len(entries) + 1, "file_names": [f"{name}/{file}" for file in files], **common}
-        )
+        length, (height, width) = len(files), video.size
+        common = {"height": height, "width": width, "length": length}
+        files = [f"{name}/{file}" for file in files]
+        entries.append({"id": len(entries) + 1, "file_names": files, **common})
         for track in video.tracks:
-            masks = _masks(track, len(files), video.name)
+            last = max(track.masks, default=0)
+            if last >= length:
+                what = f"shapes in frame {last}, but only {length} images (from 0 on)"
+                raise ValueError(f"video {video.name}: {what}")
+            masks = [track.masks.get(t) for t in range(length)]
+            masks = [mask if mask and rle_codec.area(mask) else None for mask in masks]
             if not any(masks):
                 found.lost["instances that no frame shows"] += 1
                 continue
             if track.category not in found.categories:
                 found.categories.append(track.category)
             annotations.append({
-                "id": len(annotations) + 1, "video_id": len(entries), "iscrowd": int(track.crowd),
-                "category_id": found.categories.index(track.category) + 1, **common, "segmentations": masks,
+                "id": len(annotations) + 1,
+                "video_id": len(entries),
+                "iscrowd": int(track.crowd),
+                "category_id": found.categories.index(track.category) + 1,
+                **common,
+                "segmentations": masks,
                 "areas": [mask and int(rle_codec.area(mask)) for mask in masks],
                 "bboxes": [mask and rle_codec.toBbox(mask).tolist() for mask in masks],
             })  # fmt: skip
@@ -135,32 +148,23 @@ def _write(videos: Iterable[Video], found: Found, folder: Path) -> dict:
     return {"videos": entries, "categories": categories, "annotations": annotations}
 
 
-def _masks(track: Track, length: int, name: str) -> list[dict | None]:
-    if track.masks and max(track.masks) >= length:
-        raise ValueError(
-            f"video {name}: shapes in frame {max(track.masks)}, but only {length} images (from 0 on)"
-        )
-    masks = [track.masks.get(t) for t in range(length)]
-    return [mask if mask and rle_codec.area(mask) else None for mask in masks]
-
-
 def _write_images(video: Video, folder: Path) -> list[str]:
     """Copies or writes the images of a video; returns their names."""
     folder.mkdir(parents=True)
     names: list[str] = []
-    for name, source in video.images:
+    for item in video.images:
+        name, source = (item.name, item) if isinstance(item, Path) else item
         path = inside(folder, name)
-        as_it_is = path.suffix.lower() in (".jpg", ".jpeg", ".png")
-        path = path if as_it_is else path.with_suffix(".png")
+        is_kept = path.suffix.lower() in (".jpg", ".jpeg", ".png")
+        path = path if is_kept else path.with_suffix(".png")
         if path.exists():
             raise ValueError(f"video {video.name}: two images are called {path.name}")
         image = source if isinstance(source, np.ndarray) else read_image(source)
         if image.shape[:2] != video.size:
-            said, (height, width) = source if isinstance(source, Path) else name, video.size
-            raise ValueError(
-                f"{said}: {image.shape[1]}x{image.shape[0]}, its video {video.name} is {width}x{height}"
-            )
-        if as_it_is and not isinstance(source, np.ndarray):
+            said = source if isinstance(source, Path) else name
+            (height, width), wanted = image.shape[:2], f"{video.size[1]}x{video.size[0]}"
+            raise ValueError(f"{said}: {width}x{height}, its video {video.name} is {wanted}")
+        if is_kept and image is not source:
             path.write_bytes(source if isinstance(source, bytes) else source.read_bytes())
         else:
             Image.fromarray(image).save(path, quality=95)

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from minst import rle
@@ -28,6 +28,8 @@ from minst.data.layouts import find_images
 from minst.labels.convert.common import Found, Track, Video, box_mask, only_file
 
 __all__ = ["read_coco"]
+
+KNOWN = {"image_id": "images", "category_id": "categories"}
 
 
 class Frame(Struct):
@@ -85,10 +87,19 @@ def read_coco(source: Path, images: Path | None, found: Found) -> Iterator[Video
             raise ValueError(f"{file}: no list {key!r}")
     categories = {c.id: c.name for c, _ in opened.entries("categories", formats.Category)}
     found.categories.extend(categories.values())
-    named = {
-        video.id: video.name or video.file_name for video, _ in opened.entries("videos", Named)
-    }
-    videos, shapes = _videos(opened), _shapes(opened, categories)
+    named = {v.id: v.name or v.file_name for v, _ in opened.entries("videos", Named)}
+    videos = _grouped(opened, "images", Frame, "video")
+    shapes = _grouped(opened, "annotations", Shape, "image_id")
+    ids = set()
+    for where, frame in chain.from_iterable(videos.values()):
+        if frame.id in ids:
+            raise ValueError(f"{where}: the id {frame.id} stands there twice")
+        ids.add(frame.id)
+    for where, shape in chain.from_iterable(shapes.values()):
+        for key, known in (("image_id", ids), ("category_id", categories)):
+            if getattr(shape, key) not in known:
+                what = f"{key} {getattr(shape, key)} is not among the {KNOWN[key]}"
+                raise ValueError(f"{where}: {what}")
     beside = file.parent.name == "annotations"
     root, split = file.parent.parent if beside else file.parent, file.stem.split("_", 1)[-1]
     for key in sorted(videos, key=natural):
@@ -101,40 +112,16 @@ def read_coco(source: Path, images: Path | None, found: Found) -> Iterator[Video
             if frame.height not in (None, height) or frame.width not in (None, width):
                 what = f"its size is not {width}x{height}, that of the video's first image"
                 raise ValueError(f"{where}: {what}")
-        here = [shapes.pop(frame.id, []) for _, frame in frames]
-        name = str(named.get(key) or key or root.resolve().name)
-        yield Video(
-            name, size, [(p.name, p) for p in paths], _tracks(here, size, categories, found)
-        )
-    for where, shape in (entry for entries in shapes.values() for entry in entries):
-        raise ValueError(f"{where}: image_id {shape.image_id} is not among the images")
+        tracks = _tracks([shapes[frame.id] for _, frame in frames], size, categories, found)
+        yield Video(str(named.get(key) or key or root.resolve().name), size, paths, tracks)
 
 
-def _videos(opened: formats.JsonFile) -> dict[int | str, list[tuple[str, Frame]]]:
-    """{video: [(place in the file, frame), ...]}."""
-    videos, ids = defaultdict(list), set()
-    for i, (frame, _) in enumerate(opened.entries("images", Frame)):
-        where = f"{opened.path}: images[{i}]"
-        if frame.id in ids:
-            raise ValueError(f"{where}: the id {frame.id} stands there twice")
-        ids.add(frame.id)
-        videos[frame.video].append((where, frame))
-    return videos
-
-
-def _shapes(
-    opened: formats.JsonFile, categories: dict[int, str]
-) -> dict[int, list[tuple[str, Shape]]]:
-    """{image: [(place in the file, shape), ...]}."""
-    shapes = defaultdict(list)
-    for i, (shape, _) in enumerate(opened.entries("annotations", Shape)):
-        where = f"{opened.path}: annotations[{i}]"
-        if shape.category_id not in categories:
-            raise ValueError(
-                f"{where}: category_id {shape.category_id} is not among the categories"
-            )
-        shapes[shape.image_id].append((where, shape))
-    return shapes
+def _grouped(opened: formats.JsonFile, name: str, kind: type[Struct], key: str) -> dict:
+    """The entries of a list, each with its place in the file, by one of their fields."""
+    groups = defaultdict(list)
+    for i, (entry, _) in enumerate(opened.entries(name, kind)):
+        groups[getattr(entry, key)].append((f"{opened.path}: {name}[{i}]", entry))
+    return groups
 
 
 def _tracks(
@@ -171,9 +158,8 @@ def _mask(shape: Shape, size: tuple[int, int], where: str, found: Found) -> dict
     try:
         if shape.segmentation:
             return rle.encode(rle.decode(shape.segmentation, *size))
-        left, top, width, height = msgspec.convert(shape.bbox, formats.Box)
-    except msgspec.ValidationError as error:
-        raise ValueError(f"{where}: without a segmentation; bbox: {error}") from None
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    where_box = f"{where}: without a segmentation; bbox"
+    left, top, width, height = formats.typed(shape.bbox, formats.Box, where_box)
     return rle.encode(box_mask([left, top, left + width, top + height], size, where, found))

@@ -20,14 +20,17 @@ from typing import NamedTuple
 import numpy as np
 
 from minst import rle
-from minst.data.files import natural, open_image
+from minst.data.files import natural, open_image, read_image
 
 __all__ = [
-    "Found", "Track", "Video", "box_mask", "ellipse_mask", "image_files", "index_image",
-    "new_folder", "only_file", "polygon_mask", "read_text", "subfolders",
+    "Found", "Masks", "Track", "Video", "box_mask", "ellipse_mask", "image_files", "new_folder",
+    "numbered_frames", "only_file", "pasted_mask", "polygon_mask", "read_text", "subfolders",
 ]  # fmt: skip
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+Masks = dict[int, dict[int, dict]]  # of each instance, by index of the frame: RLE
 
 
 class Track(NamedTuple):
@@ -43,8 +46,8 @@ class Video(NamedTuple):
 
     name: str
     size: tuple[int, int]  # height, width
-    # file name, and a file, its content, or (H, W, 3) bytes
-    images: Iterable[tuple[str, Path | bytes | np.ndarray]]
+    # files; or a name, and the content of a file or (H, W, 3) bytes
+    images: Iterable[Path | tuple[str, bytes | np.ndarray]]
     tracks: list[Track]
 
 
@@ -81,6 +84,21 @@ def ellipse_mask(
     turns = np.linspace(0, 2 * math.pi, 128, endpoint=False)
     points = np.stack([x + across * np.cos(turns), y + down * np.sin(turns)], axis=1)
     return polygon_mask(_turned(points, degrees), size, where)
+
+
+def pasted_mask(
+    patch: np.ndarray, left: int, top: int, size: tuple[int, int], where: str
+) -> np.ndarray:
+    """A smaller mask (h, w), laid into the frame with its corner at (left, top)."""
+    height, width = patch.shape
+    if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
+        what = (
+            f"a mask of {width}x{height} at {left}, {top} leaves the frame of {size[1]}x{size[0]}"
+        )
+        raise ValueError(f"{where}: {what}")
+    mask = np.zeros(size, dtype=bool)
+    mask[top : top + height, left : left + width] = patch
+    return mask
 
 
 def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
@@ -126,16 +144,31 @@ def read_text(path: Path) -> str:
         raise ValueError(f"{path}: not text in UTF-8 ({place})") from None
 
 
-def index_image(path: Path, modes: tuple[str, ...], what: str, size: tuple[int, int]) -> np.ndarray:
-    """The numbers (H, W) that an image of one channel stores; ValueError for another mode or size."""
-    with open_image(path) as image:
-        index, mode = np.array(image), image.mode
-    if mode not in modes:
-        raise ValueError(f"{path}: an image of mode {mode}, not {what}")
-    if index.shape != size:
-        height, width = index.shape
-        raise ValueError(f"{path}: {width}x{height}, its image is {size[1]}x{size[0]}")
-    return index
+def numbered_frames(
+    folder: Path, images: list[Path], modes: tuple[str, ...], what: str, found: Found
+) -> tuple[list[Path], tuple[int, int], Masks]:
+    """PNGs whose pixels are numbers of instances, 0 the background, each named as its image.
+
+    modes: of Pillow, one channel; what: those modes in words. Returns the images that have a PNG,
+    their size, and the masks.
+    """
+    files = {path.stem: path for path in image_files(folder)}
+    for missing in sorted(files.keys() - {path.stem for path in images})[:1]:
+        raise ValueError(f"{files[missing]}: there is no image of this name")
+    paths = [path for path in images if path.stem in files]
+    found.lost["frames without a PNG, left out"] += len(images) - len(paths)
+    size, masks = read_image(paths[0]).shape[:2], {}
+    for t, path in enumerate(files[path.stem] for path in paths):
+        with open_image(path) as image:
+            numbers, mode = np.array(image), image.mode
+        if mode not in modes:
+            raise ValueError(f"{path}: an image of mode {mode}, not {what}")
+        if numbers.shape != size:
+            (height, width), wanted = numbers.shape, f"{size[1]}x{size[0]}"
+            raise ValueError(f"{path}: {width}x{height}, its image is {wanted}")
+        for number in np.unique(numbers[numbers > 0]).tolist():
+            masks.setdefault(number, {})[t] = rle.encode(numbers == number)
+    return paths, size, masks
 
 
 @contextlib.contextmanager
@@ -152,9 +185,7 @@ def new_folder(out: str | Path) -> Iterator[Path]:
             out.rmdir()
         beside.rename(out)
     except OSError as error:
-        if str(beside) in str(
-            error.filename or beside
-        ):  # say its own name, not the unfinished one's
+        if str(beside) in str(error.filename or beside):  # say the name of `out` instead
             what = f"not written ({error.strerror or error})"
             raise OSError(error.errno, what, str(out)) from None
         raise

@@ -32,6 +32,7 @@ from minst.labels.convert.common import (
     box_mask,
     ellipse_mask,
     image_files,
+    pasted_mask,
     polygon_mask,
     subfolders,
 )  # fmt: skip
@@ -80,15 +81,16 @@ def read_labelme(source: Path, images: Path | None, found: Found) -> Iterator[Vi
             stems = {file.stem for file in files}
             unlabelled = sum(path.stem not in stems for path in image_files(pictures))
             found.lost["images without a .json file, left out"] += unlabelled
-        size = read_image(frames[0][1]).shape[:2]
+        first = frames[0] if isinstance(frames[0], Path) else frames[0][1]
+        size = read_image(first).shape[:2]
         yield Video(folder.resolve().name, size, frames, _tracks(labels, size, found))
 
 
-def _image(file: Path, entry: Labels, folder: Path) -> tuple[str, Path | bytes]:
+def _image(file: Path, entry: Labels, folder: Path) -> Path | tuple[str, bytes]:
     """The file that imagePath names, or what imageData embeds."""
     path = inside(folder, entry.image_path.replace("\\", "/"))
     if path.is_file():
-        return path.name, path
+        return path
     missing = f"{file}: its image {path} is missing, and imageData"
     if not entry.image_data:
         raise ValueError(f"{missing} embeds none")
@@ -145,9 +147,4 @@ def _pasted(text: str, left: int, top: int, size: tuple[int, int], where: str) -
             patch = np.array(image.convert("L")) > 0
     except ValueError:
         raise ValueError(f"{where}: 'mask' is not a readable PNG in base64") from None
-    height, width = patch.shape
-    if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
-        raise ValueError(f"{where}: a mask of {width}x{height} at {left}, {top} leaves the frame")
-    mask = np.zeros(size, dtype=bool)
-    mask[top : top + height, left : left + width] = patch
-    return mask
+    return pasted_mask(patch, left, top, size, where)
