@@ -1,7 +1,8 @@
-"""Packages whose names are imported when they are first used (PEP 562): who tracks need not wait for matplotlib.
+"""Packages whose names are imported when they are first used (PEP 562).
 
-    __getattr__, __dir__ = lazy(__name__, {"COCO": "coco", ...})       public name -> the module that defines it
-                                                                   (with dots: one of another package)
+    __getattr__, __dir__ = lazy(__name__, {"COCO": "coco", ...})    public name -> its module
+
+So who tracks need not wait for matplotlib.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -14,20 +15,20 @@ __all__ = ["lazy"]
 
 
 def lazy(package: str, homes: dict[str, str]) -> tuple[Callable, Callable]:
-    """`__getattr__` and `__dir__` of `package`: the names of `homes`, and its modules as attributes."""
+    """`__getattr__` and `__dir__` of `package`: the names of `homes`, and its modules."""
     namespace = vars(sys.modules[package])
 
     def find(name: str):
         if name in homes:
-            home = homes[name] if "." in homes[name] else f"{package}.{homes[name]}"
-            value = getattr(importlib.import_module(home), name)
+            value = getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
             namespace[name] = value  # found at once the next time
             return value
         try:
             return importlib.import_module(f"{package}.{name}")
         except ModuleNotFoundError as error:
-            if error.name != f"{package}.{name}":  # a module of ours that needs a package that is missing
+            if error.name != f"{package}.{name}":  # a module of ours, whose own package is missing
                 raise
-        raise AttributeError(f"module {package!r} has no attribute {name!r}; it offers {', '.join(sorted(homes))}")
+        offered = ", ".join(sorted(homes))
+        raise AttributeError(f"module {package!r} has no attribute {name!r}; it offers {offered}")
 
     return find, lambda: sorted({*namespace, *homes})

@@ -60,7 +60,9 @@ class VideoResult(NamedTuple):
     num_frames: int
     class_names: tuple[str, ...]
 
-    def to_ytvis(self, video_id: int, category_ids: list[int] | None = None, min_score: float = 0.02) -> list[dict]:
+    def to_ytvis(
+        self, video_id: int, category_ids: list[int] | None = None, min_score: float = 0.02
+    ) -> list[dict]:
         """Entries of a YouTube-VIS result file: one for every track and class whose score is at least `min_score`.
 
         category_ids: the file's id of class 0..K-1; default 1..K. Raises ValueError when frames differ in size,
@@ -68,7 +70,9 @@ class VideoResult(NamedTuple):
         """
         sizes = {tuple(s["size"]) for t in self.tracks for s in t.segmentations if s is not None}
         if len(sizes) > 1:
-            raise ValueError(f"video {video_id}: frames of sizes {sorted(sizes)}; YouTube-VIS knows one size a video")
+            raise ValueError(
+                f"video {video_id}: frames of sizes {sorted(sizes)}; YouTube-VIS knows one size a video"
+            )
         return [
             {
                 "video_id": video_id,
@@ -98,6 +102,8 @@ def gather_frames(
             last[identity] = [score * (k == label) for k in range(max(len(class_names), label + 1))]
             seen.setdefault(identity, {})[t] = code
     scores = last if class_scores is None else class_scores
-    tracks = [Track(i, scores[i], [codes.get(t) for t in range(len(frames))]) for i, codes in seen.items()]
+    tracks = [
+        Track(i, scores[i], [codes.get(t) for t in range(len(frames))]) for i, codes in seen.items()
+    ]
     tracks.sort(key=lambda track: -track.score)
     return VideoResult(tracks, len(frames), tuple(class_names))

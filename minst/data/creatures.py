@@ -22,8 +22,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["CREATURES", "Creature", "clip01", "clip_patch", "cut", "disc", "ellipse", "limb", "oklch", "saw", "shadow",
-           "stamp", "union", "wave"]
+__all__ = [
+    "CREATURES",
+    "Creature",
+    "clip01",
+    "clip_patch",
+    "cut",
+    "disc",
+    "ellipse",
+    "limb",
+    "oklch",
+    "saw",
+    "shadow",
+    "stamp",
+    "union",
+    "wave",
+]
 
 
 def clip01(x):
@@ -98,12 +112,20 @@ def fish(u, v, sin, cos):
     a = np.abs(v)
     body = ellipse(u, v, 0.22, 0.0, 0.86, 0.52)
     tail = cut(a * 0.8 + (u + 0.4) * 0.6 - 0.03, (0.5 - a) * 0.5 - u * 0.85 - 0.98, u + 0.3)
-    fins = union(ellipse(u + 0.5 * v, v, -0.12, -0.46, 0.36, 0.28), ellipse(u - 0.6 * v, v, -0.22, 0.44, 0.24, 0.22))
+    fins = union(
+        ellipse(u + 0.5 * v, v, -0.12, -0.46, 0.36, 0.28),
+        ellipse(u - 0.6 * v, v, -0.22, 0.44, 0.24, 0.22),
+    )
     tail = union(cut(tail, a - 0.6) - 0.06, fins)
     stripes = cut(saw((u - 0.1 * a * a) * 2.4 + 0.14) * 0.42 - 0.095, body + 0.03, u - 0.5)
     return join(body, tail, 0.12), (
-        (tail, "mark"), (body, "base"), (stripes, "mark"), (cut(body + 0.03, 0.62 - u), "skin"),
-        (disc(u, v, 0.72, -0.12, 0.15), "light"), (disc(u, v, 0.75, -0.12, 0.085), "dark"))
+        (tail, "mark"),
+        (body, "base"),
+        (stripes, "mark"),
+        (cut(body + 0.03, 0.62 - u), "skin"),
+        (disc(u, v, 0.72, -0.12, 0.15), "light"),
+        (disc(u, v, 0.75, -0.12, 0.085), "dark"),
+    )
 
 
 def butterfly(u, v, sin, cos):
@@ -118,8 +140,13 @@ def butterfly(u, v, sin, cos):
     feelers = limb(u, a0, 0.5, 0.05, 0.95, 0.32, 0.035, 0.045)
     spots = union(disc(u, a, 0.44, 0.72, 0.2), disc(u, a, -0.52, 0.5, 0.17))
     return union(wings, body, feelers), (
-        (wings, "mark"), (wings + 0.11, "base"), (np.abs(fore) - 0.02, "dark"), (spots, "light"),
-        (spots + 0.09, "dark"), (union(body, feelers), "dark"))
+        (wings, "mark"),
+        (wings + 0.11, "base"),
+        (np.abs(fore) - 0.02, "dark"),
+        (spots, "light"),
+        (spots + 0.09, "dark"),
+        (union(body, feelers), "dark"),
+    )
 
 
 def turtle(u, v, sin, cos):
@@ -128,34 +155,57 @@ def turtle(u, v, sin, cos):
     shell = ellipse(u, v, 0.0, 0.0, 0.8, 0.64)
     front = limb(u, a, 0.4, 0.45, 0.62 + 0.22 * sin, 0.98, 0.2, 0.11)
     back = limb(u, a, -0.5, 0.4, -0.82 - 0.1 * sin, 0.7, 0.17, 0.1)
-    head = join(disc(u, v, 1.04, 0.05 * cos, 0.23), limb(u, v, 0.6, 0, 1.0, 0.05 * cos, 0.18, 0.16), 0.1)
+    head = join(
+        disc(u, v, 1.04, 0.05 * cos, 0.23), limb(u, v, 0.6, 0, 1.0, 0.05 * cos, 0.18, 0.16), 0.1
+    )
     skin = union(front, back, head, limb(u, v, -0.7, 0.0, -1.02, 0.0, 0.12, 0.03))
     # plates: hexagons, the nearer of two interleaved rectangular lattices
     w, h = 0.52, 0.52 * 0.8660254 * 2
-    x1, y1, x2, y2 = saw(v * (1 / w)) * w, saw(u * (1 / h)) * h, saw(v * (1 / w) - 0.5) * w, saw(u * (1 / h) - 0.5) * h
+    x1, y1, x2, y2 = (
+        saw(v * (1 / w)) * w,
+        saw(u * (1 / h)) * h,
+        saw(v * (1 / w) - 0.5) * w,
+        saw(u * (1 / h) - 0.5) * h,
+    )
     near = x1 * x1 + y1 * y1 < x2 * x2 + y2 * y2
     x, y = np.where(near, x1, x2), np.where(near, y1, y2)
     plates = cut(x, x * 0.5 + y * 0.8660254) - (w / 2 - 0.035)
     return union(shell, skin), (
-        (skin, "skin"), (shell, "dark"), (shell + 0.05, "mark"), (cut(shell + 0.13, plates), "base"),
-        (cut(shell + 0.13, plates + 0.11), "mark"), (disc(u, a, 1.12, 0.12, 0.055), "dark"))
+        (skin, "skin"),
+        (shell, "dark"),
+        (shell + 0.05, "mark"),
+        (cut(shell + 0.13, plates), "base"),
+        (cut(shell + 0.13, plates + 0.11), "mark"),
+        (disc(u, a, 1.12, 0.12, 0.055), "dark"),
+    )
 
 
 def snail(u, v, sin, cos):
     """Seen from the side; foot and stalks stretch."""
     shell = disc(u, v, -0.14, -0.12, 0.7)
-    foot = join(limb(u, v, -1.05 - 0.06 * sin, 0.66, 0.62, 0.6, 0.06, 0.2),
-                 limb(u, v, 0.6, 0.56, 0.92 + 0.05 * sin, 0.12, 0.21, 0.17), 0.15)
-    stalks = union(limb(u, v, 0.9, 0.1, 0.84 + 0.08 * sin, -0.38, 0.06, 0.06),
-                   limb(u, v, 0.98, 0.1, 1.14 + 0.08 * sin, -0.32, 0.06, 0.06))
-    tips = union(disc(u, v, 0.84 + 0.08 * sin, -0.4, 0.1), disc(u, v, 1.14 + 0.08 * sin, -0.34, 0.1))
+    foot = join(
+        limb(u, v, -1.05 - 0.06 * sin, 0.66, 0.62, 0.6, 0.06, 0.2),
+        limb(u, v, 0.6, 0.56, 0.92 + 0.05 * sin, 0.12, 0.21, 0.17),
+        0.15,
+    )
+    stalks = union(
+        limb(u, v, 0.9, 0.1, 0.84 + 0.08 * sin, -0.38, 0.06, 0.06),
+        limb(u, v, 0.98, 0.1, 1.14 + 0.08 * sin, -0.32, 0.06, 0.06),
+    )
+    tips = union(
+        disc(u, v, 0.84 + 0.08 * sin, -0.4, 0.1), disc(u, v, 1.14 + 0.08 * sin, -0.34, 0.1)
+    )
     x, y = u + 0.14, v + 0.12
     r = np.sqrt(x * x + y * y)
     spiral = (saw(angle(y, x) + r * 3.1) - 0.2) * 0.32
     skin = union(join(foot, stalks, 0.06), tips)
     return union(shell, skin), (
-        (skin, "skin"), (tips, "dark"), (shell, "dark"), (shell + 0.05, "base"),
-        (cut(shell + 0.05, spiral), "mark"))
+        (skin, "skin"),
+        (tips, "dark"),
+        (shell, "dark"),
+        (shell + 0.05, "base"),
+        (cut(shell + 0.05, spiral), "mark"),
+    )
 
 
 def starfish(u, v, sin, cos):
@@ -166,7 +216,12 @@ def starfish(u, v, sin, cos):
         beyond = 2 * np.maximum(y * 0.80901699 - x * 0.58778525, 0.0)
         x, y = x + beyond * 0.58778525, np.abs(y - beyond * 0.80901699)
     arm = limb(x, y, 0.0, 0.0, 1.0, 0.0, 0.44, 0.13)
-    dots = union(*(disc(x, y, at, 0.0, r) for at, r in ((0.0, 0.15), (0.36, 0.12), (0.64, 0.1), (0.9, 0.075))))
+    dots = union(
+        *(
+            disc(x, y, at, 0.0, r)
+            for at, r in ((0.0, 0.15), (0.36, 0.12), (0.64, 0.1), (0.9, 0.075))
+        )
+    )
     star = limb(x, y, 0.0, 0.0, 0.95, 0.0, 0.28, 0.04)
     return arm, ((arm, "base"), (star, "deep"), (dots, "light"))
 
@@ -185,8 +240,11 @@ def jellyfish(u, v, sin, cos):
     arms = cut(arms * 0.9, u - 0.1, (-1.12 + 0.12 * np.abs(strand)) - u)
     ribs = (saw(w * 1.9 / np.maximum(1.35 - 0.85 * np.maximum(u, 0.0), 0.4) + 0.5) - 0.16) * 0.4
     return union(bell, arms), (
-        (arms, "skin"), (bell, "base"), (cut(bell + 0.05, ribs, hem + 0.14 - u), "mark"),
-        (cut(bell + 0.02, u - hem - 0.12), "light"))
+        (arms, "skin"),
+        (bell, "base"),
+        (cut(bell + 0.05, ribs, hem + 0.14 - u), "mark"),
+        (cut(bell + 0.02, u - hem - 0.12), "light"),
+    )
 
 
 def leaf(u, v, sin, cos):
@@ -199,7 +257,11 @@ def leaf(u, v, sin, cos):
     veins = cut(saw((u - a * 0.75) * 2.9) * 0.27 - 0.032, blade + 0.1)
     rib = cut(a - 0.045, blade + 0.04)
     return union(blade, stem), (
-        (stem, "skin"), (blade, "base"), (cut(blade, v), "deep"), (union(veins, rib), "mark"))
+        (stem, "skin"),
+        (blade, "base"),
+        (cut(blade, v), "deep"),
+        (union(veins, rib), "mark"),
+    )
 
 
 def ladybird(u, v, sin, cos):
@@ -209,13 +271,22 @@ def ladybird(u, v, sin, cos):
     head = ellipse(u, v, 0.72, 0.0, 0.3, 0.44)
     step = 0.1 * sin * np.where(v > 0, 1.0, -1.0).astype(np.float32)
     ahead, behind = u - step, u + step
-    legs = union(limb(ahead, a, 0.35, 0.6, 0.62, 1.02, 0.09, 0.06), limb(u, a, 0.9, 0.15, 1.2, 0.34, 0.05, 0.06),
-                 limb(ahead, a, -0.5, 0.6, -0.78, 0.96, 0.09, 0.06), limb(behind, a, -0.1, 0.7, -0.1, 1.12, 0.09, 0.06))
-    dots = union(disc(u, a, 0.22, 0.4, 0.19), disc(u, a, -0.3, 0.5, 0.2), disc(u, a, -0.66, 0.2, 0.16))
+    legs = union(
+        limb(ahead, a, 0.35, 0.6, 0.62, 1.02, 0.09, 0.06),
+        limb(u, a, 0.9, 0.15, 1.2, 0.34, 0.05, 0.06),
+        limb(ahead, a, -0.5, 0.6, -0.78, 0.96, 0.09, 0.06),
+        limb(behind, a, -0.1, 0.7, -0.1, 1.12, 0.09, 0.06),
+    )
+    dots = union(
+        disc(u, a, 0.22, 0.4, 0.19), disc(u, a, -0.3, 0.5, 0.2), disc(u, a, -0.66, 0.2, 0.16)
+    )
     seam = cut(a - 0.035, wings)
     return union(wings, head, legs), (
-        (union(head, legs), "dark"), (disc(u, a, 0.82, 0.24, 0.1), "light"), (wings, "base"),
-        (union(dots, seam), "mark"))
+        (union(head, legs), "dark"),
+        (disc(u, a, 0.82, 0.24, 0.1), "light"),
+        (wings, "base"),
+        (union(dots, seam), "mark"),
+    )
 
 
 class Creature(NamedTuple):
@@ -243,23 +314,35 @@ CREATURES = {
 def oklch(lightness: float, chroma: float, hue: float) -> np.ndarray:
     """Colour by perceived lightness, chroma and hue (in turns), OKLab -> (3, 1, 1) float32, whole numbers 0 .. 255."""
     a, b = chroma * math.cos(2 * math.pi * hue), chroma * math.sin(2 * math.pi * hue)
-    long, medium, short = (x**3 for x in (lightness + 0.3963377774 * a + 0.2158037573 * b,
-                                          lightness - 0.1055613458 * a - 0.0638541728 * b,
-                                          lightness - 0.0894841775 * a - 1.2914855480 * b))
-    linear = (4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-              -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-              -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short)
+    long, medium, short = (
+        x**3
+        for x in (
+            lightness + 0.3963377774 * a + 0.2158037573 * b,
+            lightness - 0.1055613458 * a - 0.0638541728 * b,
+            lightness - 0.0894841775 * a - 1.2914855480 * b,
+        )
+    )
+    linear = (
+        4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
+        -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
+        -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
+    )
     rgb = [round(255 * max(0.0, min(1.0, x)) ** (1 / 2.2)) for x in linear]
     return np.array(rgb, np.float32).reshape(3, 1, 1)
 
 
-def clip_patch(frame_shape, y0: int, x0: int, shape) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
+def clip_patch(
+    frame_shape, y0: int, x0: int, shape
+) -> tuple[tuple[slice, slice], tuple[slice, slice]] | None:
     """Where a patch at (y0, x0) meets a frame (3, H, W): slices of the frame, slices of the patch; None if nowhere."""
     top, left = max(y0, 0), max(x0, 0)
     bottom, right = min(y0 + shape[0], frame_shape[1]), min(x0 + shape[1], frame_shape[2])
     if top >= bottom or left >= right:
         return None
-    return (slice(top, bottom), slice(left, right)), (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
+    return (slice(top, bottom), slice(left, right)), (
+        slice(top - y0, bottom - y0),
+        slice(left - x0, right - x0),
+    )
 
 
 def shadow(frame: np.ndarray, y0: int, x0: int, distance: np.ndarray) -> None:
@@ -268,7 +351,9 @@ def shadow(frame: np.ndarray, y0: int, x0: int, distance: np.ndarray) -> None:
         frame[(slice(None), *meet[0])] *= 1 - 0.34 * clip01(0.45 - distance[meet[1]] * 0.1)
 
 
-def stamp(frame, y0: int, x0: int, distance, layers, colors, scale: float, shade, line: float) -> None:
+def stamp(
+    frame, y0: int, x0: int, distance, layers, colors, scale: float, shade, line: float
+) -> None:
     """Paint layers over each other, shade them, draw an outline `line` pixels wide, lay all onto the frame (3, H, W).
 
     `scale` is pixels per length of the creature; `shade` belongs to the part of the patch inside the frame.

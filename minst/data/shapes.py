@@ -25,7 +25,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,8 +50,16 @@ from minst.data.creatures import (
     wave,
 )
 
-__all__ = ["CATEGORIES", "SPLITS", "ShapesClip", "ShapesConfig", "ShapesFrame", "clip_statistics", "shapes_clip",
-           "write_shapes_dataset"]
+__all__ = [
+    "CATEGORIES",
+    "SPLITS",
+    "ShapesClip",
+    "ShapesConfig",
+    "ShapesFrame",
+    "clip_statistics",
+    "shapes_clip",
+    "write_shapes_dataset",
+]
 
 CATEGORIES = tuple(CREATURES)  # index = class id
 SPLITS = ("train", "val", "test")
@@ -86,18 +94,34 @@ class ShapesConfig:
     category: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        whole = [("width", 64, 4096), ("height", 48, 4096), ("frames", 1, 100_000), ("min_instances", 1, 64),
-                 ("max_instances", self.min_instances, 64)]
-        knobs = [("speed", 0.0, 4.0), ("occlusion", 0.0, 3.0), ("crowding", 0.0, 4.0), ("clutter", 0.0, 4.0)]
+        whole = [
+            ("width", 64, 4096),
+            ("height", 48, 4096),
+            ("frames", 1, 100_000),
+            ("min_instances", 1, 64),
+            ("max_instances", self.min_instances, 64),
+        ]
+        knobs = [
+            ("speed", 0.0, 4.0),
+            ("occlusion", 0.0, 3.0),
+            ("crowding", 0.0, 4.0),
+            ("clutter", 0.0, 4.0),
+        ]
         for name, low, high in whole + knobs:
             value = getattr(self, name)
             kind = int | np.integer if isinstance(low, int) else int | float | np.number
             if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
                 what = "a whole number" if isinstance(low, int) else "a number"
-                raise ValueError(f"ShapesConfig.{name} must be {what} in {low} .. {high}, got {value!r}")
+                raise ValueError(
+                    f"ShapesConfig.{name} must be {what} in {low} .. {high}, got {value!r}"
+                )
         names = self.category
-        if names is not None and (isinstance(names, str) or not names or not set(names) <= set(CATEGORIES)):
-            raise ValueError(f"ShapesConfig.category must be None or a tuple out of {CATEGORIES}, got {names!r}")
+        if names is not None and (
+            isinstance(names, str) or not names or not set(names) <= set(CATEGORIES)
+        ):
+            raise ValueError(
+                f"ShapesConfig.category must be None or a tuple out of {CATEGORIES}, got {names!r}"
+            )
 
 
 class ShapesFrame(NamedTuple):
@@ -105,7 +129,9 @@ class ShapesFrame(NamedTuple):
 
     image: np.ndarray  # (H, W, 3) uint8
     masks: np.ndarray  # (n, H, W) bool, what is visible: disjoint, all False where absent
-    amodal: np.ndarray  # (n,) int64 whole area in pixels, hidden and cut-off parts too; 0 = wholly outside the frame
+    amodal: (
+        np.ndarray
+    )  # (n,) int64 whole area in pixels, hidden and cut-off parts too; 0 = wholly outside the frame
 
 
 class _Random:
@@ -134,7 +160,7 @@ def _exact(x, steps: int = 64) -> np.ndarray:
     return np.floor(np.asarray(x, np.float64) * steps + 0.5) / steps
 
 
-@lru_cache(maxsize=None)
+@cache
 def _noise(kind: str) -> np.ndarray:
     """A periodic tile (512, 512) float32: 'cloud' and 'grain' fill [0, 1], 'sensor' has mean 0 and deviation 1."""
     random = _Random(2303, 17594, ("cloud", "grain", "sensor").index(kind))
@@ -142,7 +168,10 @@ def _noise(kind: str) -> np.ndarray:
         a, b, c, d = random.array(4, _TILE, _TILE)
         return (a + b + c + d - 2) * np.float32(math.sqrt(3.0))
     total = np.zeros((_TILE, _TILE), np.float32)
-    octaves = {"cloud": ((4, 1.0), (8, 0.5), (16, 0.25)), "grain": ((64, 1.0), (128, 0.7), (256, 0.5))}
+    octaves = {
+        "cloud": ((4, 1.0), (8, 0.5), (16, 0.25)),
+        "grain": ((64, 1.0), (128, 0.7), (256, 0.5)),
+    }
     for cells, weight in octaves[kind]:
         lattice, step = random.array(cells, cells), _TILE // cells
         part = (np.arange(step, dtype=np.float32) + 0.5) / step
@@ -186,7 +215,9 @@ def _bounce(x: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
     return low + span - np.abs((x - low) % (2 * span) - span)
 
 
-def _path(random: _Random, manner: str, radius: float, frames: int, size, pace: float, crossing=None) -> np.ndarray:
+def _path(
+    random: _Random, manner: str, radius: float, frames: int, size, pace: float, crossing=None
+) -> np.ndarray:
     """A path (T, 2) that is curved, changes its pace and bounces off the walls that its manner leaves it.
 
     manner: 'stay', 'enter', 'leave' or 'return' (out and in again); crossing: (frame, x, y, heading) it must meet.
@@ -194,22 +225,33 @@ def _path(random: _Random, manner: str, radius: float, frames: int, size, pace: 
     start = crossing[0] if crossing else frames * random.uniform(0.3, 0.7)
     middle = frames * random.uniform(0.42, 0.58)
     depth = 1.3 * radius + random.uniform(1, 6)  # wholly outside
-    needed = (depth + 0.5 * radius) / max(math.sqrt(min(middle, frames - middle) ** 2 + 4) - 2, 0.01)
+    needed = (depth + 0.5 * radius) / max(
+        math.sqrt(min(middle, frames - middle) ** 2 + 4) - 2, 0.01
+    )
     if manner == "return" and needed > 2.2 * pace:
         manner = "stay"  # too slow to come back in time
     steady, pace = pace, pace * random.uniform(0.55, 1.5) * (1.8 if random.chance(0.12) else 1.0)
-    axis, far = int(random.chance(0.35)), int(random.chance(0.5))  # the border to cross: of x or y, near 0 or not
+    axis, far = (
+        int(random.chance(0.35)),
+        int(random.chance(0.5)),
+    )  # the border to cross: of x or y, near 0 or not
     walls = [[0.75 * radius, length - 0.75 * radius] for length in size]
     if crossing:
         at, heading = list(crossing[1:3]), crossing[3]
     else:
         at = [random.uniform(min(low, high - 1), max(high, low + 1)) for low, high in walls]
         inwards = math.pi * (axis / 2 + far)
-        heading = random.uniform(0, _PI2) if manner == "stay" else inwards + random.uniform(-0.5, 0.5)
+        heading = (
+            random.uniform(0, _PI2) if manner == "stay" else inwards + random.uniform(-0.5, 0.5)
+        )
     if manner != "stay":
         at[axis], walls[axis][far] = size[axis] * far, None
-        pace = max(pace, min(steady, 2.9 * radius / frames))  # fast enough to be wholly outside for a while
-        away = (1.35 * radius + random.uniform(4, 20)) / max(pace * 0.8, 0.3)  # frames from there to the border
+        pace = max(
+            pace, min(steady, 2.9 * radius / frames)
+        )  # fast enough to be wholly outside for a while
+        away = (1.35 * radius + random.uniform(4, 20)) / max(
+            pace * 0.8, 0.3
+        )  # frames from there to the border
         start = min(away, frames * random.uniform(0.5, 0.65))
     t = np.arange(frames) - (middle if manner == "return" else start)
     swing, bend = random.uniform(0.0, 0.6), random.uniform(-0.06, 0.06)
@@ -252,10 +294,22 @@ def _colors(random: _Random, hue: float) -> dict[str, np.ndarray]:
     light, chroma = random.uniform(0.58, 0.8), random.uniform(0.1, 0.17)
     dark_marks = light > 0.64 and random.chance(0.5)
     mark_hue = hue + random.uniform(-0.12, 0.12)
-    mark = oklch(light - 0.27, chroma * 0.9, mark_hue) if dark_marks else oklch(min(light + 0.24, 0.95), 0.06, mark_hue)
-    skin = oklch(light - 0.02 if dark_marks else light + 0.1, chroma * 0.7, hue + random.uniform(-0.08, 0.08))
-    return {"base": oklch(light, chroma, hue), "deep": oklch(light - 0.09, chroma, hue - 0.02), "mark": mark,
-            "skin": skin, "dark": oklch(0.27, 0.05, hue), "light": oklch(0.96, 0.025, hue + 0.2)}
+    mark = (
+        oklch(light - 0.27, chroma * 0.9, mark_hue)
+        if dark_marks
+        else oklch(min(light + 0.24, 0.95), 0.06, mark_hue)
+    )
+    skin = oklch(
+        light - 0.02 if dark_marks else light + 0.1, chroma * 0.7, hue + random.uniform(-0.08, 0.08)
+    )
+    return {
+        "base": oklch(light, chroma, hue),
+        "deep": oklch(light - 0.09, chroma, hue - 0.02),
+        "mark": mark,
+        "skin": skin,
+        "dark": oklch(0.27, 0.05, hue),
+        "light": oklch(0.96, 0.025, hue + 0.2),
+    }
 
 
 class ShapesClip:
@@ -269,7 +323,9 @@ class ShapesClip:
     def __init__(self, config: ShapesConfig, seed: int, index: int):
         for name, value in (("seed", seed), ("index", index)):
             if not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
-                raise ValueError(f"shapes: {name} must be a whole number in 0 .. 2**32 - 1, got {value!r}")
+                raise ValueError(
+                    f"shapes: {name} must be a whole number in 0 .. 2**32 - 1, got {value!r}"
+                )
         self.config, self.seed, self.index = config, int(seed), int(index)
         self.unit = math.sqrt(config.width * config.height / (256 * 192))  # pixels
         random = _Random(self.seed, self.index)
@@ -295,13 +351,19 @@ class ShapesClip:
         self._hue, twins = random.uniform(), random.chance(0.3)
         self._objects: list[_Object] = []
         for k in range(count):
-            twin = self._objects[0] if twins and k == 1 else None  # same kind, mostly the same colours
+            twin = (
+                self._objects[0] if twins and k == 1 else None
+            )  # same kind, mostly the same colours
             label = twin.label if twin else allowed[random.below(len(allowed))]
             creature = CREATURES[CATEGORIES[label]]
-            hue = self._hue + 0.382 * random.below(5) + random.uniform(-0.05, 0.05)  # golden section: hues that go well
+            hue = (
+                self._hue + 0.382 * random.below(5) + random.uniform(-0.05, 0.05)
+            )  # golden section: hues that go well
             colors = twin.colors if twin and random.chance(0.7) else _colors(random, hue)
             radius = 55 * (92 / 55) ** random.uniform() / 2  # of the disc of equal area
-            growth = random.uniform(-0.25, 0.25) * (np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1))
+            growth = random.uniform(-0.25, 0.25) * (
+                np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
+            )
             scale = _exact(math.sqrt(math.pi / creature.area) * radius * (1 + growth))
             path = self._choose_path(random, radius)
             turn = _headings(random, path, creature, cfg.speed)
@@ -313,46 +375,82 @@ class ShapesClip:
         cfg, frames, others = self.config, self.config.frames, self._objects
         size, pace = (cfg.width / self.unit, cfg.height / self.unit), 4.9 * cfg.speed
         if others and random.chance(0.09 * cfg.occlusion**2):  # led across the path of another
-            other, t = others[random.below(len(others))].path, int(frames * random.uniform(0.25, 0.75))
+            other, t = (
+                others[random.below(len(others))].path,
+                int(frames * random.uniform(0.25, 0.75)),
+            )
             dx, dy = other[min(t + 1, frames - 1)] - other[t]
             heading = math.atan2(dy, dx) + math.pi * random.uniform(0.5, 1.5)
-            x, y = (min(max(other[t][i] + random.uniform(-6, 6), 0.6 * radius), size[i] - 0.6 * radius) for i in (0, 1))
+            x, y = (
+                min(max(other[t][i] + random.uniform(-6, 6), 0.6 * radius), size[i] - 0.6 * radius)
+                for i in (0, 1)
+            )
             return _path(random, "stay", radius, frames, size, pace, (t, x, y, heading))
         draw = random.uniform()
-        manner = "enter" if draw < 0.15 else "leave" if draw < 0.3 else "return" if draw < 0.39 else "stay"
+        manner = (
+            "enter"
+            if draw < 0.15
+            else "leave"
+            if draw < 0.3
+            else "return"
+            if draw < 0.39
+            else "stay"
+        )
         paths = [_path(random, manner, radius, frames, size, pace) for _ in range(5)]
-        near = [sum(int((((p - o.path) ** 2).sum(1) < (1.5 * radius + 8) ** 2).sum()) for o in others) for p in paths]
+        near = [
+            sum(int((((p - o.path) ** 2).sum(1) < (1.5 * radius + 8) ** 2).sum()) for o in others)
+            for p in paths
+        ]
         return paths[near.index(min(near))]  # of five paths the one that meets the others least
 
     def _write_light_and_camera(self, random: _Random) -> None:
         t, reach = np.arange(self.config.frames), 26.0  # units the camera can move each way
         angle, wobble = random.uniform(0, _PI2), random.uniform(0, _PI2)
         drift = random.uniform(0, 1.6) * self.config.speed * (t - t.mean())
-        pan = [np.clip(drift * f(angle) + random.uniform(0, 5) * np.sin(t * 0.2 + wobble), -reach, reach)
-               for f in (math.cos, math.sin)]
-        pulse = random.uniform(0.02, 0.13) * np.sin(_PI2 * t / random.uniform(16, 50) + random.uniform(0, _PI2))
+        pan = [
+            np.clip(
+                drift * f(angle) + random.uniform(0, 5) * np.sin(t * 0.2 + wobble), -reach, reach
+            )
+            for f in (math.cos, math.sin)
+        ]
+        pulse = random.uniform(0.02, 0.13) * np.sin(
+            _PI2 * t / random.uniform(16, 50) + random.uniform(0, _PI2)
+        )
         warmth = random.uniform(-0.05, 0.05) * np.linspace(-1, 1, len(t))
-        slope, fall = random.uniform(0.0, 0.13), random.uniform(0, _PI2) + random.uniform(-0.04, 0.04) * t
+        slope, fall = (
+            random.uniform(0.0, 0.13),
+            random.uniform(0, _PI2) + random.uniform(-0.04, 0.04) * t,
+        )
         self._reach = math.ceil(reach * self.unit) + 1  # pixels
         self._pan = _exact(np.stack(pan, 1) * self.unit) + self._reach  # (T, 2)
-        self._gain = _exact(1 + np.stack([pulse + warmth, pulse, pulse - warmth], 1), 1024).astype(np.float32)  # (T, 3)
-        self._slope = _exact(slope * np.stack([np.cos(fall), np.sin(fall)], 1), 1024).astype(np.float32)  # (T, 2)
+        self._gain = _exact(1 + np.stack([pulse + warmth, pulse, pulse - warmth], 1), 1024).astype(
+            np.float32
+        )  # (T, 3)
+        self._slope = _exact(slope * np.stack([np.cos(fall), np.sin(fall)], 1), 1024).astype(
+            np.float32
+        )  # (T, 2)
         self._grain = np.float32(random.uniform(1.0, 4.5)), random.below(_TILE), random.below(_TILE)
 
     def render(self, t: int) -> ShapesFrame:
         """Draw frame t (0 .. frames - 1): background, then every creature from back to front, then light and noise."""
         cfg = self.config
         if not 0 <= t < cfg.frames:
-            raise ValueError(f"shapes: there is no frame {t}; the clip has frames 0 .. {cfg.frames - 1}")
+            raise ValueError(
+                f"shapes: there is no frame {t}; the clip has frames 0 .. {cfg.frames - 1}"
+            )
         if self._canvas is None:
             self._canvas = self._paint_background()
         dx, dy = self._pan[t]  # the part of the canvas that the camera sees, bilinear at 1/64 px
         x, y = int(dx), int(dy)
         part = self._canvas[:, y : y + cfg.height + 1, x : x + cfg.width + 1]
         part = part[:, :-1] + (part[:, 1:] - part[:, :-1]) * np.float32(dy - y)
-        frame = part[:, :, :-1] + (part[:, :, 1:] - part[:, :, :-1]) * np.float32(dx - x)  # (3, H, W) float32
+        frame = part[:, :, :-1] + (part[:, :, 1:] - part[:, :, :-1]) * np.float32(
+            dx - x
+        )  # (3, H, W) float32
         owner = np.full((cfg.height, cfg.width), -1, np.int8)
-        amodal = np.array([self._paint_object(frame, owner, i, t) for i in range(len(self.labels))], np.int64)
+        amodal = np.array(
+            [self._paint_object(frame, owner, i, t) for i in range(len(self.labels))], np.int64
+        )
         masks = owner == np.arange(len(self.labels), dtype=np.int8)[:, None, None]  # (n, H, W)
         for mask in masks:
             if np.count_nonzero(mask) < MIN_AREA:
@@ -378,15 +476,24 @@ class ShapesClip:
         creature = CREATURES[CATEGORIES[thing.label]]
         scale = float(thing.scale[t] * unit)
         (cx, cy), (cos, sin, side) = _exact(thing.path[t] * unit), (float(z) for z in thing.turn[t])
-        rx, ry = (scale * (abs(a) * creature.reach[0] + abs(b) * creature.reach[1]) + 3 * unit
-                  for a, b in ((cos, sin), (sin, cos)))
-        x0, y0, x1, y1 = math.floor(cx - rx), math.floor(cy - ry), math.ceil(cx + rx), math.ceil(cy + ry)
+        rx, ry = (
+            scale * (abs(a) * creature.reach[0] + abs(b) * creature.reach[1]) + 3 * unit
+            for a, b in ((cos, sin), (sin, cos))
+        )
+        x0, y0, x1, y1 = (
+            math.floor(cx - rx),
+            math.floor(cy - ry),
+            math.ceil(cx + rx),
+            math.ceil(cy + ry),
+        )
         meet = clip_patch(frame.shape, y0, x0, (y1 - y0, x1 - x0))
         if meet is None:
             return 0
         x = np.arange(x0, x1, dtype=np.float32) + np.float32(0.5 - cx)
         y = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5 - cy))[:, None]
-        u = x * np.float32(cos / scale) + y * np.float32(sin / scale)  # the creature's own coordinates
+        u = x * np.float32(cos / scale) + y * np.float32(
+            sin / scale
+        )  # the creature's own coordinates
         v = x * np.float32(-sin * side / scale) + y * np.float32(cos * side / scale)
         phase = _PI2 * (thing.beat[0] + thing.beat[1] * t)
         beat = (float(_exact(f(phase), 1024)) for f in (math.sin, math.cos))
@@ -395,11 +502,15 @@ class ShapesClip:
         if not inside[patch].any():
             return 0
         row, column = thing.texture
-        texture = _noise("cloud")[(v[patch] * 60.0).astype(np.int32) + row & _TILE - 1,
-                                  (u[patch] * 60.0).astype(np.int32) + column & _TILE - 1]
+        texture = _noise("cloud")[
+            (v[patch] * 60.0).astype(np.int32) + row & _TILE - 1,
+            (u[patch] * 60.0).astype(np.int32) + column & _TILE - 1,
+        ]
         shade = 0.67 + 0.2 * clip01(distance[patch] * -3.0) + texture * 0.3  # round, lit from above
         shade -= (x[patch[1]] * 0.5 + y[patch[0]] * 0.85) * np.float32(0.16 / scale)
-        shadow(frame, y0 + round(3 * unit), x0 + round(2 * unit), distance * np.float32(scale / unit))
+        shadow(
+            frame, y0 + round(3 * unit), x0 + round(2 * unit), distance * np.float32(scale / unit)
+        )
         stamp(frame, y0, x0, distance, layers, thing.colors, scale, shade, 1.3 * unit)
         owner[view][inside[patch]] = i
         return int(np.count_nonzero(inside))
@@ -411,13 +522,17 @@ class ShapesClip:
         cloud = _window(_noise("cloud"), random.below(_TILE), random.below(_TILE), height, width)
         x, y = (np.arange(n, dtype=np.float32) * np.float32(1 / n) for n in (width, height))
         y = y[:, None]
-        style = random.below(5)  # each makes a height map; three colours along the height make the picture
+        style = random.below(
+            5
+        )  # each makes a height map; three colours along the height make the picture
         if style == 0:  # sky: clouds over a gradient
             field = 0.25 + 0.35 * y + 0.45 * (cloud - 0.4)
         elif style == 1:  # hills, one behind the other
             field = 0.08 + 0.1 * y + 0 * x
             for k in range(4):
-                ridge = _noise("cloud")[random.below(_TILE)][np.arange(width) * (k + 2) // 3 % _TILE]
+                ridge = _noise("cloud")[random.below(_TILE)][
+                    np.arange(width) * (k + 2) // 3 % _TILE
+                ]
                 depth = y - (0.12 + 0.2 * k + 0.3 * (ridge - 0.4))
                 hill = 0.2 + 0.2 * k + 0.16 * clip01(1 - depth * 3) + 0.06 * (cloud - 0.5)
                 field = field + (hill - field) * clip01(depth * height)
@@ -433,12 +548,17 @@ class ShapesClip:
         hue = self._hue + random.uniform(0.3, 0.7)
         low = (0.36, 0.5, 0.66)[random.below(3)] + random.uniform(-0.04, 0.04)  # night, dusk or day
         chroma, turn = random.uniform(0.03, 0.075), random.uniform(-0.14, 0.14)
-        a, b, c = (oklch(low + 0.24 * k, chroma * (1.1 - 0.4 * k), hue + turn * k)[:, 0] for k in (0.0, 0.5, 1.0))
+        a, b, c = (
+            oklch(low + 0.24 * k, chroma * (1.1 - 0.4 * k), hue + turn * k)[:, 0]
+            for k in (0.0, 0.5, 1.0)
+        )
         step = np.arange(128, dtype=np.float32) / 128
         ramp = np.concatenate([a + (b - a) * step, b + (c - b) * step], 1)  # (3, 256)
         level = (clip01(field) * 255).astype(np.uint8)
         canvas = np.stack([channel[level] for channel in ramp])
-        canvas *= 0.94 + 0.12 * _window(_noise("grain"), random.below(_TILE), random.below(_TILE), height, width)
+        canvas *= 0.94 + 0.12 * _window(
+            _noise("grain"), random.below(_TILE), random.below(_TILE), height, width
+        )
         kinds = random.below(5), random.below(5)
         for _ in range(int(self.config.clutter * random.uniform(5, 16) + 0.5)):
             self._paint_clutter(canvas, random, kinds[random.below(2)], (low, chroma, hue))
@@ -447,13 +567,20 @@ class ShapesClip:
     def _paint_clutter(self, canvas: np.ndarray, random: _Random, kind: int, ground: tuple) -> None:
         """A pebble, blade, bubble, spark or tuft: of no category, never tracked."""
         (low, chroma, hue), size = ground, random.uniform(5, 15) * self.unit
-        cx, cy, angle = random.uniform(0, canvas.shape[2]), random.uniform(0, canvas.shape[1]), random.uniform(0, _PI2)
+        cx, cy, angle = (
+            random.uniform(0, canvas.shape[2]),
+            random.uniform(0, canvas.shape[1]),
+            random.uniform(0, _PI2),
+        )
         cos, sin = float(_exact(math.cos(angle), 1024)), float(_exact(math.sin(angle), 1024))
         reach = 2.2 * size
         x0, y0 = int(cx - reach), int(cy - reach)
         x = np.arange(x0, int(cx + reach) + 1, dtype=np.float32) + np.float32(0.5 - cx)
         y = (np.arange(y0, int(cy + reach) + 1, dtype=np.float32) + np.float32(0.5 - cy))[:, None]
-        u, v = (x * cos + y * sin) * np.float32(1 / size), (y * cos - x * sin) * np.float32(1 / size)
+        u, v = (
+            (x * cos + y * sin) * np.float32(1 / size),
+            (y * cos - x * sin) * np.float32(1 / size),
+        )
         if kind == 0:
             d = ellipse(u, v, 0, 0, 1.0, random.uniform(0.5, 0.9))
         elif kind == 1:
@@ -463,15 +590,29 @@ class ShapesClip:
         elif kind == 3:
             d = (np.sqrt(np.abs(u)) + np.sqrt(np.abs(v)) - 1) * 0.7
         else:
-            d = union(disc(u, v, -0.6, 0.1, 0.5), disc(u, v, 0.1, -0.2, 0.6), disc(u, v, 0.7, 0.15, 0.42))
+            d = union(
+                disc(u, v, -0.6, 0.1, 0.5), disc(u, v, 0.1, -0.2, 0.6), disc(u, v, 0.7, 0.15, 0.42)
+            )
         if random.chance(0.35):  # as vivid as a creature: colour alone does not make an object
             color = oklch(random.uniform(0.55, 0.8), 0.11, hue + random.uniform(-0.5, 0.5))
         else:
             color = oklch(low + random.uniform(-0.08, 0.36), chroma + 0.02, hue)
-        stamp(canvas, y0, x0, d, ((d, "base"),), {"base": color, "dark": color * 0.7}, size, 1.0, 0.8 * self.unit)
+        stamp(
+            canvas,
+            y0,
+            x0,
+            d,
+            ((d, "base"),),
+            {"base": color, "dark": color * 0.7},
+            size,
+            1.0,
+            0.8 * self.unit,
+        )
 
 
-def shapes_clip(split: str, index: int, config: ShapesConfig = ShapesConfig(), seed: int = 0) -> ShapesClip:
+def shapes_clip(
+    split: str, index: int, config: ShapesConfig = ShapesConfig(), seed: int = 0
+) -> ShapesClip:
     """Clip `index` of a split. No two splits share a clip's seed, whatever `seed` is: they own 3 seed + 0, 1, 2."""
     if split not in SPLITS:
         raise ValueError(f"shapes: split must be one of {', '.join(SPLITS)}, got {split!r}")
@@ -495,8 +636,15 @@ def clip_statistics(clips: Iterable[ShapesClip]) -> dict[str, float]:
         height, width = drawn[0].image.shape[:2]
         amodal = np.stack([frame.amodal for frame in drawn])  # (T, n)
         visible = np.stack([frame.masks.sum((1, 2)) for frame in drawn])
-        centroid = np.stack([[frame.masks.sum(1) @ np.arange(width), frame.masks.sum(2) @ np.arange(height)]
-                             for frame in drawn]) / np.maximum(visible, 1)[:, None]  # (T, 2, n)
+        centroid = (
+            np.stack(
+                [
+                    [frame.masks.sum(1) @ np.arange(width), frame.masks.sum(2) @ np.arange(height)]
+                    for frame in drawn
+                ]
+            )
+            / np.maximum(visible, 1)[:, None]
+        )  # (T, 2, n)
         seen = visible > 0
         way = np.sqrt((np.diff(centroid, axis=0) ** 2).sum(1)) / width
         areas.append(visible[seen] / (height * width))
@@ -508,15 +656,28 @@ def clip_statistics(clips: Iterable[ShapesClip]) -> dict[str, float]:
     if not videos:
         raise ValueError("clip_statistics: no clips were given")
     areas, ways = np.concatenate(areas), np.concatenate(ways)
-    return {"videos": videos, "frames_per_video": frames / videos, "categories": len(labels), "instances": instances,
-            "masks": len(areas), "instances_per_video": instances / videos,
-            "visible_area": float(areas.mean()) if len(areas) else 0.0,
-            "half_hidden": half_hidden / instances, "in_and_out": in_and_out / instances,
-            "speed": float(np.median(ways)) if len(ways) else 0.0}
+    return {
+        "videos": videos,
+        "frames_per_video": frames / videos,
+        "categories": len(labels),
+        "instances": instances,
+        "masks": len(areas),
+        "instances_per_video": instances / videos,
+        "visible_area": float(areas.mean()) if len(areas) else 0.0,
+        "half_hidden": half_hidden / instances,
+        "in_and_out": in_and_out / instances,
+        "speed": float(np.median(ways)) if len(ways) else 0.0,
+    }
 
 
-def write_shapes_dataset(out_dir, videos: int, config: ShapesConfig = ShapesConfig(), seed: int = 0, split: str = "val",
-                         images: bool = False) -> Path:
+def write_shapes_dataset(
+    out_dir,
+    videos: int,
+    config: ShapesConfig = ShapesConfig(),
+    seed: int = 0,
+    split: str = "val",
+    images: bool = False,
+) -> Path:
     """Write clips 0 .. videos - 1 of a split as JPEG and `annotations.json`; return the latter's path.
 
     YouTube-VIS form, JPEGImages/<video>/<frame>.jpg; with `images` COCO form, images/<clip>.jpg, one random frame each.
@@ -525,7 +686,9 @@ def write_shapes_dataset(out_dir, videos: int, config: ShapesConfig = ShapesConf
     if videos < 1:
         raise ValueError(f"shapes: videos must be at least 1, got {videos}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"shapes: {out} is not an empty directory; choose another one or empty it first")
+        raise ValueError(
+            f"shapes: {out} is not an empty directory; choose another one or empty it first"
+        )
     items, annotations = [], []
     for number in tqdm(range(videos), desc="shapes", unit="clip"):
         clip = shapes_clip(split, number, config, seed)
@@ -548,14 +711,37 @@ def write_shapes_dataset(out_dir, videos: int, config: ShapesConfig = ShapesConf
             masks = [r and {"size": list(r["size"]), "counts": r["counts"].decode()} for r in track]
             entry = {"id": len(annotations) + 1, "category_id": int(label) + 1, "iscrowd": 0}
             if images:
-                entry |= {"image_id": number + 1, "segmentation": masks[0], "bbox": boxes[0], "area": areas[0]}
+                entry |= {
+                    "image_id": number + 1,
+                    "segmentation": masks[0],
+                    "bbox": boxes[0],
+                    "area": areas[0],
+                }
             else:
-                entry |= {"video_id": number + 1, "segmentations": masks, "bboxes": boxes, "areas": areas, **size,
-                          "length": len(clip)}
+                entry |= {
+                    "video_id": number + 1,
+                    "segmentations": masks,
+                    "bboxes": boxes,
+                    "areas": areas,
+                    **size,
+                    "length": len(clip),
+                }
             annotations.append(entry)
-    data = {"info": {"description": f"minst shapes, split {split}, seed {seed}", "version": "1.0", "year": 2026},
-            "licenses": [{"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}],
-            "categories": [{"id": i + 1, "name": name, "supercategory": "shape"} for i, name in enumerate(CATEGORIES)],
-            "images" if images else "videos": items, "annotations": annotations}
+    data = {
+        "info": {
+            "description": f"minst shapes, split {split}, seed {seed}",
+            "version": "1.0",
+            "year": 2026,
+        },
+        "licenses": [
+            {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
+        ],
+        "categories": [
+            {"id": i + 1, "name": name, "supercategory": "shape"}
+            for i, name in enumerate(CATEGORIES)
+        ],
+        "images" if images else "videos": items,
+        "annotations": annotations,
+    }
     (out / "annotations.json").write_text(json.dumps(data))
     return out / "annotations.json"

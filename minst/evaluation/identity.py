@@ -59,7 +59,9 @@ HOTA_FIGURES = ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "Loc
 ID_FIGURES = ("IDF1", "IDP", "IDR")
 # at IoU >= 0.5; the last two are counts: switches, gaps while others are tracked
 CLEAR_FIGURES = ("MOTA", "MOTP", "IDSW", "Frag")
-INSTALL = 'HOTA and IDF1 need trackeval; install it with: python3 -m pip install "mobileinst[track]"'
+INSTALL = (
+    'HOTA and IDF1 need trackeval; install it with: python3 -m pip install "mobileinst[track]"'
+)
 
 
 class IdentityEvent(NamedTuple):
