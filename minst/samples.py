@@ -61,7 +61,7 @@ def write_lessons(folder: str | Path) -> Path:
     shutil.copytree(lessons, out / "notebooks", ignore=shutil.ignore_patterns(*NOT_TAKEN))
     shutil.copytree(_shipped("results"), out / "results")
     listed = heading[1:] + rest.partition("\n## ")[0]
-    (out / "README.md").write_text(listed + "\n", encoding="utf-8")
+    (out / "README.md").write_text(listed, encoding="utf-8")
     return out / "notebooks"
 
 

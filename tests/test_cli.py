@@ -1,6 +1,7 @@
 """The command line: exit statuses, one line for what goes wrong, and every command calls its function as it says."""
 
 import dataclasses
+import importlib
 import io
 import json
 import os
@@ -74,6 +75,8 @@ def call_of(monkeypatch, module, function, answer=None):
     fake = types.ModuleType(module)
     setattr(fake, function, stand_in)
     monkeypatch.setitem(sys.modules, module, fake)
+    parent, _, child = module.rpartition(".")  # `from minst.mobile import lite` asks the package
+    monkeypatch.setattr(importlib.import_module(parent), child, fake, raising=False)
     return calls
 
 
