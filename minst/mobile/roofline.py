@@ -30,11 +30,11 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from timeit import Timer
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.benchmark import Timer
 
 from minst.mobile import timing
 from minst.mobile.programs import real_frames, settled_model
@@ -45,6 +45,7 @@ __all__ = ["bench_layers", "core_peak", "layer_table", "peak_fraction"]
 PARTS = ("input", "backbone", "mask decoder", "instance decoder", "masks")
 PRODUCTS = (256, 384, 512, 768)
 WARM_UP = 2
+BLOCK = 0.005  # seconds: how long a block of calls must be for the clock
 # functions of torch that work on numbers, by kind; all others (views, shapes) go to the row "other"
 FUNCTIONS = {
     "conv": ("conv2d",),
@@ -314,9 +315,11 @@ def _best(jobs: dict[int, tuple[float, Callable]], seconds: float) -> tuple[int,
     """
     rates = {}
     for name, (work, job) in jobs.items():
-        timer = Timer("job()", globals={"job": job})
-        blocks = timer.blocked_autorange(min_run_time=seconds / len(jobs))
-        rates[name] = 1e-9 * work / min(blocks.times)
+        timer = Timer(job)
+        timer.timeit(1)  # to warm up
+        calls = max(1, round(BLOCK / timer.timeit(1)))
+        blocks = max(3, round(seconds / len(jobs) / BLOCK))
+        rates[name] = 1e-9 * work / (min(timer.repeat(blocks, calls)) / calls)
     return max(rates.items(), key=lambda item: item[1])
 
 

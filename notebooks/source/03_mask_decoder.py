@@ -171,7 +171,7 @@ torch.testing.assert_close(e3, decoder.enhance_x3(l3, x6), atol=1e-3, rtol=1e-3)
 
 large, gate, value = up(x6, l3), decoder.enhance_x3.gate, decoder.enhance_x3.value
 torch.testing.assert_close(conv(value, large), up(conv(value, x6), l3), atol=1e-3, rtol=1e-3)
-assert (h_sigmoid(conv(gate, large)) - up(h_sigmoid(conv(gate, x6)), l3)).abs().mean() < 0.01
+assert (h_sigmoid(conv(gate, large)) - up(h_sigmoid(conv(gate, x6)), l3)).abs().mean() < 0.02
 macs = [2 * 208 * 64 * cells for cells in (3 * 6 * 8, 24 * 32 + 12 * 16 + 6 * 8)]
 print(f"gates and values on the tokens: {macs[0]:,} MACs; on every cell: {macs[1]:,}, {macs[1] // macs[0]} times")
 

@@ -566,7 +566,7 @@ check.least_ms(least_ms)
 # - **No phone has been measured by us.** All above ran on the machine that executed this notebook. These milliseconds and
 #   the paper's are not comparable: another chip, runtime, size, implementation. The paper's own two versions differ on COCO
 #   by a factor of more than two.
-# - As in the paper: 32-bit floats, one thread, batch 1. Beyond it, on 20 clips of the val split
+# - As in the paper: 32-bit floats, one thread, batch 1. Beyond it, with earlier weights on 20 clips of the val split
 #   (`tests/benchmarks/variants_accuracy.py`): 8-bit linear layers cost 0.2 AP and gain no time (they are 1.3 % of the MACs);
 #   8-bit ONNX costs 0.9 AP, is a third of the size and here half as fast.
 # - `Assumption:` the paper's latency is the network's, without decoding, upsampling and drawing.
