@@ -8,6 +8,7 @@ Lesson: notebooks/00_start_here.ipynb
 """
 
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable
 
@@ -31,4 +32,8 @@ def lazy(package: str, homes: dict[str, str]) -> tuple[Callable, Callable]:
         offered = ", ".join(sorted(homes))
         raise AttributeError(f"module {package!r} has no attribute {name!r}; it offers {offered}")
 
-    return find, lambda: sorted({*namespace, *homes})
+    def names() -> list[str]:
+        modules = (module.name for module in pkgutil.iter_modules(namespace["__path__"]))
+        return sorted({*namespace, *homes, *modules})
+
+    return find, names
