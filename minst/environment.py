@@ -39,9 +39,8 @@ def requirements() -> dict[str, tuple[str, str]]:
     else:
         lines = importlib.metadata.requires("mobileinst") or []
     found = {}
-    for line in reversed(
-        lines
-    ):  # what minst itself needs comes first, so that it has the last word
+    # what minst itself needs comes first, so that it has the last word
+    for line in reversed(lines):
         needed = Requirement(line)
         extra = re.search(r"extra == \"(.*?)\"", str(needed.marker or ""))
         found[needed.name] = (str(needed.specifier), extra[1] if extra else "")

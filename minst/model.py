@@ -169,9 +169,7 @@ class MobileInst(nn.Module):
         inside = F.pad(inside, (0, right, 0, bottom))  # (B, 1, Hp, Wp)
         # A token is a cell of stride x stride pixels. It counts if any of them is inside.
         stride = self.config.token_stride
-        token_inside = F.max_pool2d(
-            inside, stride, stride=stride
-        )  # (B, 1, tokens high, tokens wide)
+        token_inside = F.max_pool2d(inside, stride, stride=stride)  # (B, 1, h_tokens, w_tokens)
         return F.pad(x, (0, right, 0, bottom)), token_inside.flatten(1) == 0
 
     def fuse(self) -> MobileInst:

@@ -34,7 +34,6 @@ from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
 from minst.data.coco import COCO, open_folder
-from minst.data.files import read_json
 from minst.data.video import TimedFrame, VideoInfo, read_timed, video_info, write_mp4
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.engine import Engine
@@ -514,7 +513,7 @@ def evaluate_folder(
     dataset = open_folder(folder, split, annotations)
     if isinstance(dataset, COCO):
         results = list(predict_folder(dataset, weights, videos=videos))
-        figures = evaluate_coco(_first_images(read_json(dataset.file), videos), results)
+        figures = evaluate_coco(_first_images(dataset.dataset, videos), results)
     else:
         model = MobileInst.from_pretrained(weights).fuse()
         figures = evaluate_model(model, dataset, reuse_interval, association, videos)

@@ -103,11 +103,7 @@ def compress(segmentation, height: int, width: int, polygons: bool = True) -> st
     """
     if segmentation is None:
         return None
-    if (
-        isinstance(segmentation, (dict, Mapping))
-        and "size" in segmentation
-        and "counts" in segmentation
-    ):
+    if isinstance(segmentation, Mapping) and "size" in segmentation and "counts" in segmentation:
         return _text(segmentation["size"], segmentation["counts"], height, width)
     if (
         polygons

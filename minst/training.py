@@ -181,11 +181,9 @@ def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
     """
     targets = torch.zeros_like(logits, dtype=torch.float32)
     for target, (labels, masks, _) in zip(targets, instances):
-        cover = (
-            F.adaptive_avg_pool2d(masks.float()[None], logits.shape[-2:])[0]
-            if len(labels)
-            else masks
-        )  # (m, h, w)
+        if not len(labels):  # pooling refuses an empty batch
+            continue
+        cover = F.adaptive_avg_pool2d(masks.float()[None], logits.shape[-2:])[0]  # (m, h, w)
         for label, cells in zip(labels.tolist(), cover):
             target[label] = torch.maximum(target[label], (2 * cells).clamp(max=1))
     return F.binary_cross_entropy_with_logits(logits.float(), targets) * logits.shape[1]

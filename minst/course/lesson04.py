@@ -58,9 +58,10 @@ def attention_shapes(answer: Callable) -> Verdict:
 def cross_attention(answer: Callable) -> Verdict:
     """cross_attention(queries (N, D), tokens, position (S, D), w_q, w_k, w_v (D, D)) -> (N, D)."""
 
+    # a test holds it to MultiHeadAttention
     def cross_attention(
         queries, tokens, position, w_q, w_k, w_v, in_keys=1, in_values=0, power=0.5, share=F.softmax
-    ):  # a test holds it to MultiHeadAttention
+    ):
         keys, values = (tokens + in_keys * position) @ w_k, (tokens + in_values * position) @ w_v
         return share(queries @ w_q @ keys.T / queries.shape[1] ** power, dim=-1) @ values
 

@@ -218,9 +218,8 @@ def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
     A right answer fails once in some 10^10 times.
     """
 
-    def far(
-        hits, expected
-    ):  # hits: for each of many pairs, whether it is one of the expected share
+    # hits: for each of many pairs, whether it is one of the expected share
+    def far(hits, expected):
         return abs(hits.mean() - expected) > 6.5 * np.sqrt(expected * (1 - expected) / len(hits))
 
     outside = pairs[(pairs < 0).any(1) | (pairs >= frames).any(1)]

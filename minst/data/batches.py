@@ -44,9 +44,8 @@ class Batch(NamedTuple):
     frames: Tensor  # (F, 3, H, W) uint8
     instances: list[Instances]  # F of them, masks at 1/target_stride
     is_pairs: bool
-    padding: (
-        Tensor | None
-    )  # (F, H, W) bool, True beyond a frame that is smaller than the batch; None = nowhere
+    # (F, H, W) bool, True beyond a frame that is smaller than the batch; None = nowhere
+    padding: Tensor | None
 
 
 class ClipBatches(Dataset):
@@ -110,9 +109,8 @@ class ClipBatches(Dataset):
     ) -> tuple[Tensor, list[Instances]]:
         """One or two frames (T, 3, H, W) of a clip, augmented alike, and their instances."""
         c = self.config
-        rng = np.random.default_rng(
-            [c.seed, iteration, position + 1]
-        )  # numpy takes [a, b] and [a, b, 0] for the same
+        # position + 1: numpy takes [a, b] and [a, b, 0] for the same
+        rng = np.random.default_rng([c.seed, iteration, position + 1])
         torch.manual_seed(int(rng.integers(2**62)))  # what the augmentation draws from
         clip = self.clip(self._first_index(iteration) + position)
         farthest = min(c.max_gap, len(clip) - 1) if frames_each == 2 else 0

@@ -129,9 +129,8 @@ class ShapesFrame(NamedTuple):
 
     image: np.ndarray  # (H, W, 3) uint8
     masks: np.ndarray  # (n, H, W) bool, what is visible: disjoint, all False where absent
-    amodal: (
-        np.ndarray
-    )  # (n,) int64 whole area in pixels, hidden and cut-off parts too; 0 = wholly outside the frame
+    # (n,) int64 whole area in pixels, hidden and cut-off parts too; 0 = wholly outside the frame
+    amodal: np.ndarray
 
 
 class _Random:
@@ -231,10 +230,8 @@ def _path(
     if manner == "return" and needed > 2.2 * pace:
         manner = "stay"  # too slow to come back in time
     steady, pace = pace, pace * random.uniform(0.55, 1.5) * (1.8 if random.chance(0.12) else 1.0)
-    axis, far = (
-        int(random.chance(0.35)),
-        int(random.chance(0.5)),
-    )  # the border to cross: of x or y, near 0 or not
+    # the border to cross: of x or y, near 0 or not
+    axis, far = int(random.chance(0.35)), int(random.chance(0.5))
     walls = [[0.75 * radius, length - 0.75 * radius] for length in size]
     if crossing:
         at, heading = list(crossing[1:3]), crossing[3]
@@ -246,12 +243,10 @@ def _path(
         )
     if manner != "stay":
         at[axis], walls[axis][far] = size[axis] * far, None
-        pace = max(
-            pace, min(steady, 2.9 * radius / frames)
-        )  # fast enough to be wholly outside for a while
-        away = (1.35 * radius + random.uniform(4, 20)) / max(
-            pace * 0.8, 0.3
-        )  # frames from there to the border
+        # fast enough to be wholly outside for a while
+        pace = max(pace, min(steady, 2.9 * radius / frames))
+        # frames from there to the border
+        away = (1.35 * radius + random.uniform(4, 20)) / max(pace * 0.8, 0.3)
         start = min(away, frames * random.uniform(0.5, 0.65))
     t = np.arange(frames) - (middle if manner == "return" else start)
     swing, bend = random.uniform(0.0, 0.6), random.uniform(-0.06, 0.06)
@@ -351,14 +346,12 @@ class ShapesClip:
         self._hue, twins = random.uniform(), random.chance(0.3)
         self._objects: list[_Object] = []
         for k in range(count):
-            twin = (
-                self._objects[0] if twins and k == 1 else None
-            )  # same kind, mostly the same colours
+            # same kind, mostly the same colours
+            twin = self._objects[0] if twins and k == 1 else None
             label = twin.label if twin else allowed[random.below(len(allowed))]
             creature = CREATURES[CATEGORIES[label]]
-            hue = (
-                self._hue + 0.382 * random.below(5) + random.uniform(-0.05, 0.05)
-            )  # golden section: hues that go well
+            # golden section: hues that go well
+            hue = self._hue + 0.382 * random.below(5) + random.uniform(-0.05, 0.05)
             colors = twin.colors if twin and random.chance(0.7) else _colors(random, hue)
             radius = 55 * (92 / 55) ** random.uniform() / 2  # of the disc of equal area
             growth = random.uniform(-0.25, 0.25) * (
@@ -423,12 +416,10 @@ class ShapesClip:
         )
         self._reach = math.ceil(reach * self.unit) + 1  # pixels
         self._pan = _exact(np.stack(pan, 1) * self.unit) + self._reach  # (T, 2)
-        self._gain = _exact(1 + np.stack([pulse + warmth, pulse, pulse - warmth], 1), 1024).astype(
-            np.float32
-        )  # (T, 3)
-        self._slope = _exact(slope * np.stack([np.cos(fall), np.sin(fall)], 1), 1024).astype(
-            np.float32
-        )  # (T, 2)
+        gain = 1 + np.stack([pulse + warmth, pulse, pulse - warmth], 1)  # (T, 3)
+        self._gain = _exact(gain, 1024).astype(np.float32)
+        slopes = slope * np.stack([np.cos(fall), np.sin(fall)], 1)  # (T, 2)
+        self._slope = _exact(slopes, 1024).astype(np.float32)
         self._grain = np.float32(random.uniform(1.0, 4.5)), random.below(_TILE), random.below(_TILE)
 
     def render(self, t: int) -> ShapesFrame:
@@ -444,9 +435,8 @@ class ShapesClip:
         x, y = int(dx), int(dy)
         part = self._canvas[:, y : y + cfg.height + 1, x : x + cfg.width + 1]
         part = part[:, :-1] + (part[:, 1:] - part[:, :-1]) * np.float32(dy - y)
-        frame = part[:, :, :-1] + (part[:, :, 1:] - part[:, :, :-1]) * np.float32(
-            dx - x
-        )  # (3, H, W) float32
+        # (3, H, W) float32
+        frame = part[:, :, :-1] + (part[:, :, 1:] - part[:, :, :-1]) * np.float32(dx - x)
         owner = np.full((cfg.height, cfg.width), -1, np.int8)
         amodal = np.array(
             [self._paint_object(frame, owner, i, t) for i in range(len(self.labels))], np.int64
@@ -491,9 +481,8 @@ class ShapesClip:
             return 0
         x = np.arange(x0, x1, dtype=np.float32) + np.float32(0.5 - cx)
         y = (np.arange(y0, y1, dtype=np.float32) + np.float32(0.5 - cy))[:, None]
-        u = x * np.float32(cos / scale) + y * np.float32(
-            sin / scale
-        )  # the creature's own coordinates
+        # the creature's own coordinates
+        u = x * np.float32(cos / scale) + y * np.float32(sin / scale)
         v = x * np.float32(-sin * side / scale) + y * np.float32(cos * side / scale)
         phase = _PI2 * (thing.beat[0] + thing.beat[1] * t)
         beat = (float(_exact(f(phase), 1024)) for f in (math.sin, math.cos))
@@ -522,9 +511,8 @@ class ShapesClip:
         cloud = _window(_noise("cloud"), random.below(_TILE), random.below(_TILE), height, width)
         x, y = (np.arange(n, dtype=np.float32) * np.float32(1 / n) for n in (width, height))
         y = y[:, None]
-        style = random.below(
-            5
-        )  # each makes a height map; three colours along the height make the picture
+        # each style makes a height map; three colours along the height make the picture
+        style = random.below(5)
         if style == 0:  # sky: clouds over a gradient
             field = 0.25 + 0.35 * y + 0.45 * (cloud - 0.4)
         elif style == 1:  # hills, one behind the other
@@ -636,15 +624,11 @@ def clip_statistics(clips: Iterable[ShapesClip]) -> dict[str, float]:
         height, width = drawn[0].image.shape[:2]
         amodal = np.stack([frame.amodal for frame in drawn])  # (T, n)
         visible = np.stack([frame.masks.sum((1, 2)) for frame in drawn])
-        centroid = (
-            np.stack(
-                [
-                    [frame.masks.sum(1) @ np.arange(width), frame.masks.sum(2) @ np.arange(height)]
-                    for frame in drawn
-                ]
-            )
-            / np.maximum(visible, 1)[:, None]
-        )  # (T, 2, n)
+        sums = [
+            [frame.masks.sum(1) @ np.arange(width), frame.masks.sum(2) @ np.arange(height)]
+            for frame in drawn
+        ]
+        centroid = np.stack(sums) / np.maximum(visible, 1)[:, None]  # (T, 2, n)
         seen = visible > 0
         way = np.sqrt((np.diff(centroid, axis=0) ** 2).sum(1)) / width
         areas.append(visible[seen] / (height * width))

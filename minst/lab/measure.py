@@ -139,7 +139,8 @@ def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict
                 tracking.add_clip(clip, images, frames, clips.category_ids)
             if speed == "medium":
                 queries.add_clip(clip, frames)
-        tracked += [tracking.row(clips) for tracking in found]
+        truth = clips.dataset  # parsed once for all settings
+        tracked += [tracking.row(truth) for tracking in found]
     return {**queries.figures(), "settings": tracked}
 
 
@@ -161,15 +162,15 @@ class _Tracking:
         self.results += video.to_ytvis(clip.video["id"], category_ids)
         self.pairs.append(_track_pairs(video, clip.tracks))
 
-    def row(self, clips: YouTubeVIS) -> dict:
-        moves, everyone = self.moves, range(len(clips))
-        matches = keep(YTVISEval(clips.dataset, self.results).run(), everyone)
+    def row(self, truth: dict) -> dict:
+        moves, videos = self.moves, truth["videos"]
+        matches = keep(YTVISEval(truth, self.results).run(), range(len(videos)))
         return {
             **self.setting._asdict(),
             "AP": _share(average_precision(matches)),
             "AP50": _share(average_precision(matches, threshold=0)),
             "keys": moves.keys,  # key frames, of all frames of the clips
-            "frames": sum(len(clips[i]) for i in everyone),
+            "frames": sum(len(video["file_names"]) for video in videos),
             "moved": moves.moved,  # live slots that went on with another query, of
             "associated": moves.moved + moves.stayed,
             **matches.to_dict(),

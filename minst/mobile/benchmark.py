@@ -10,8 +10,7 @@ two of three frames skip the instance decoder:
 
     mean(T = 3) / mean(T = 1)  <=  1 - (2/3) * share of the instance decoder + 0.02
 
-The mean frame at T is (key + (T - 1) * other) / T of the two medians: the median of all frames
-would be that of a frame between key frames, and a plain mean would also count the machine's hiccups.
+The mean frame at T follows from the two medians (`timing.mean_frame`).
 
 Assumption: one still picture, frame after frame. A model with random weights finds nothing in it,
     and masks of nothing cost nothing, so its `LIVE` best queries count as found; shipped weights
@@ -227,7 +226,7 @@ def _interval_row(interval: int, times: list[tuple[bool, float, int]]) -> dict[s
     key = median([ms for is_key, ms, _ in times if is_key])
     other = median([ms for is_key, ms, _ in times if not is_key] or [0.0])
     return {
-        "mean_ms": (key + (interval - 1) * other) / interval,
+        "mean_ms": timing.mean_frame(key, other, interval),
         "key_ms": key,
         "instances": fmean(count for *_, count in times),
         **timing.summarize([ms for _, ms, _ in times]),

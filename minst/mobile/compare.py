@@ -356,7 +356,7 @@ def _rows(case: Case, runtimes: Sequence[str], times: dict, said: dict, peak: di
         row |= {
             **found[runtime]["key"],
             "reuse": found[runtime]["reuse"],
-            "mean_ms": {str(t): (key + (t - 1) * reuse) / t for t in INTERVALS},
+            "mean_ms": {str(t): timing.mean_frame(key, reuse, t) for t in INTERVALS},
             "stages": {**stages, **outside},
             "to_eager": key / found["eager"]["key"]["median_ms"] if "eager" in found else None,
             "macs": case.macs,

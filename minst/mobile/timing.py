@@ -27,9 +27,9 @@ __all__ = [
     "allocator",
     "check_whole",
     "fixed_setting",
+    "mean_frame",
     "milliseconds",
     "page_faults",
-    "peak_bytes",
     "summarize",
     "table",
     "turns",
@@ -57,6 +57,15 @@ def milliseconds(job: Callable, *arguments) -> float:
 def summarize(ms: Sequence[float]) -> dict[str, float]:
     """{"median_ms", "p95_ms"}; the percentile lies between its neighbours as numpy's."""
     return {"median_ms": median(ms), "p95_ms": float(np.percentile(ms, 95))}
+
+
+def mean_frame(key: float, other: float, interval: int) -> float:
+    """Milliseconds of a frame at reuse interval T, from those of a key frame and of the others.
+
+    Of the two medians: the median of all frames would be that of a frame between key frames, and a
+    plain mean would also count the machine's hiccups.
+    """
+    return (key + (interval - 1) * other) / interval
 
 
 @contextlib.contextmanager
@@ -110,26 +119,6 @@ def page_faults() -> int:
     except ImportError:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-
-def peak_bytes(reset: bool = False) -> int:
-    """The most memory that this process has held; 0 where the system does not say (Windows).
-
-    reset: begin anew from what is held now, which Linux alone can.
-    """
-    if reset:
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-    # Not ru_maxrss: on Linux that starts with the size of the process that started this one.
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = status.read_text().splitlines()
-        return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    try:
-        import resource
-    except ImportError:
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def table(

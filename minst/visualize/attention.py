@@ -59,9 +59,8 @@ class AttentionMaps(NamedTuple):
             F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear")
             for n in weights.shape[1:]
         ]
-        ramps = [
-            F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps
-        ]  # (1, h, pixels), (1, w, pixels)
+        # (1, h, pixels), (1, w, pixels)
+        ramps = [F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps]
         rows, columns = (F.avg_pool1d(ramp, 2 * blur + 1, 1)[0] for ramp in ramps)
         return (
             rows.T[: self.size[0]] @ (weights * weights[0].numel()) @ columns[:, : self.size[1]]

@@ -90,9 +90,8 @@ def pca_rgb(*maps: Tensor) -> tuple[list[np.ndarray], float]:
     # a direction without variance is rounding, which must not be stretched to full contrast
     top = top * (variances[-3:].flip(0) > 1e-9 * variances[-1])[:, None]
     scores = top @ x  # (3, P)
-    low, high = torch.quantile(
-        scores, torch.tensor([0.01, 0.99], dtype=x.dtype), dim=1
-    )  # (3,) each
+    ends = torch.tensor([0.01, 0.99], dtype=x.dtype)
+    low, high = torch.quantile(scores, ends, dim=1)  # (3,) each
     varies = (high > low)[:, None]  # what does not is grey
     colors = torch.where(varies, (scores - low[:, None]) / (high - low)[:, None], 0.5).clamp(0, 1)
     parts = colors.split([m.shape[1] * m.shape[2] for m in maps], dim=1)

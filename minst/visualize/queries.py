@@ -151,10 +151,11 @@ def plot_query_consistency(
     of = recordings if truth is not None else ()
     said = [class_probabilities(recording, video, truth.shape[1]) for recording in of]
     instances, picks, identities = _choose(recordings, truth, said, queries)
+    # of each model
     rows = [
         [_row(r, query, chosen, m, colors[query], truth) for query, m in zip(chosen, instances)]
         for r, chosen, colors in zip(recordings, picks, identities)
-    ]  # of each model
+    ]
     names = [name if len(name) <= 25 else name[:24] + "…" for name in map(str, models)]
     strips = [
         [_colored(r, t, chosen, colors) for t in range(len(r))]
@@ -191,9 +192,8 @@ def _choose(recordings: list[Recording], truth, said: list[np.ndarray], queries)
         order = sorted(np.flatnonzero(seen).tolist(), key=lambda m: (-seen[m], -area[:, m].sum()))
         instances = order[:limit]
         for held, iou in zip(holders, ious):
-            for (
-                m
-            ) in instances:  # what is never held has the nearest query of those that hold nothing
+            # what is never held has the nearest query of those that hold nothing
+            for m in instances:
                 taken = np.isin(range(iou.shape[1]), list(held.values()))
                 held.setdefault(m, int(np.where(taken, -1, iou[:, :, m].sum(0)).argmax()))
         picks = [[held[m] for m in instances] for held in holders]

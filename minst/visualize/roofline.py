@@ -29,17 +29,10 @@ FAMILIES = {
     "between layers": (("other",), GREY),
     "ReLU, sums, pools, norms": (("",), "#555555"),
 }
-CHEAP = (
-    "depth-wise",
-    "resizing",
-    "between layers",
-    "ReLU, sums, pools, norms",
-)  # few MACs, or none
-NUMBER_AT = (
-    (0, 9),
-    (0, -15),
-    (11, -3),
-)  # points from the dot of the slowest layer, of the second, of the third
+# those with few MACs, or none
+CHEAP = ("depth-wise", "resizing", "between layers", "ReLU, sums, pools, norms")
+# points from the dot of the slowest layer, of the second, of the third
+NUMBER_AT = ((0, 9), (0, -15), (11, -3))
 
 
 def plot_layers(rows: list[dict]) -> Picture:
