@@ -25,7 +25,7 @@ _NAMES = {
     "images": ("plot_images",),
     "kernels": ("plot_kernels", "plot_similarity"),
     "latency": ("plot_latency",),
-    "masks": ("animate", "color_of", "draw_frame", "draw_tracks", "ground_truth_result"),
+    "masks": ("animate", "color_of", "draw_frame", "draw_tracks"),
     "pipeline": ("plot_pipeline",),
     "preview": ("preview_dataset",),
     "queries": ("choose_queries", "plot_query_consistency", "query_states"),
