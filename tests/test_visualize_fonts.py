@@ -59,7 +59,8 @@ def hangul(tmp_path):
         (WORD, "ja-dong-ca"),
         ("1 자동차 0.9", "1 ja-dong-ca 0.9"),
         ("車", "U+8ECA"),
-        ("рыба é", "рыба é"),
+        ("рыба é\n→", "рыба é\n→"),
+        ("車\nx", "U+8ECA\nx"),
         ("fish", "fish"),
     ],
 )

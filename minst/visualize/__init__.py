@@ -28,7 +28,7 @@ _NAMES = {
     "masks": ("animate", "color_of", "draw_frame", "draw_tracks"),
     "pipeline": ("plot_pipeline",),
     "preview": ("preview_dataset",),
-    "queries": ("choose_queries", "plot_query_consistency", "query_states"),
+    "queries": ("choose_queries", "plot_query_consistency"),
     "recording": ("Recording", "Settings", "read_frames"),
     "roofline": ("plot_layers", "plot_roofline"),
     "style": ("GREY", "INK", "RED", "headline", "new_figure", "rgb", "save"),

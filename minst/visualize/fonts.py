@@ -29,7 +29,7 @@ LETTER = re.compile(r".* (?:SYLLABLE|LETTER|CHARACTER) (.+)")
 
 def font_for(text: str) -> str | None:
     """The file of a font that has every character of a text; None if this machine has none."""
-    wanted = frozenset(map(ord, text)) - _characters(USUAL)
+    wanted = frozenset(map(ord, filter(str.isprintable, text))) - _characters(USUAL)
     return _font_with(wanted) if wanted else USUAL
 
 
@@ -38,7 +38,8 @@ def legible(text: str) -> str:
     if font_for(text):
         return text
     _warn()
-    runs = groupby(text, key=lambda character: ord(character) in _characters(USUAL))
+    usual = _characters(USUAL)
+    runs = groupby(text, key=lambda c: ord(c) in usual or not c.isprintable())
     return "".join("".join(run) if known else "-".join(map(_spelled, run)) for known, run in runs)
 
 
