@@ -33,8 +33,8 @@ def model():
     return MobileInst(MobileInstConfig.preset("shapes-tiny", class_names=CATEGORIES)).eval()
 
 
-def query_states(model, video, num_frames=11, start=0):
-    return Recording(model, read_clip(video, num_frames, start))
+def query_states(model, video, num_frames=11):
+    return Recording(model, read_clip(video, num_frames))
 
 
 def blob(y=20, x=30, size=20, shape=(64, 96)):
@@ -124,10 +124,10 @@ def shares_of(fig):
 
 
 def test_query_states_are_those_of_single_key_frames(model):
-    states = query_states(model, CLIP, num_frames=3, start=2)
-    assert len(states.images) == 3 and (states.images[0] == CLIP.render(2).image).all()
+    states = query_states(model, CLIP, num_frames=3)
+    assert len(states.images) == 3 and (states.images[0] == CLIP.render(0).image).all()
     with torch.inference_mode():
-        frame = torch.from_numpy(CLIP.render(3).image).permute(2, 0, 1).float()[None] / 255
+        frame = torch.from_numpy(CLIP.render(1).image).permute(2, 0, 1).float()[None] / 255
         out = model(frame)
     torch.testing.assert_close(states.kernels[1], out.kernels[0])
     torch.testing.assert_close(states.mask_logits(1), out.mask_logits[0])
@@ -135,10 +135,10 @@ def test_query_states_are_those_of_single_key_frames(model):
     torch.testing.assert_close(states.scores[1], out.scores()[0].amax(-1))
     torch.testing.assert_close(states.probabilities[1], out.class_logits[0].sigmoid())
     assert states.soft_mask(5, 1, 1).shape == (96, 128)
-    assert len(query_states(model, CLIP, num_frames=11, start=4).images) == 2  # the video ends
-    for bad in ({"start": 6}, {"start": -1}, {"num_frames": 0}):
+    assert len(query_states(model, CLIP, num_frames=11).images) == 6  # the video ends
+    for video, count in ((CLIP, 0), ([], 3)):
         with pytest.raises(ValueError):
-            query_states(model, CLIP, **bad)
+            query_states(model, video, count)
 
 
 def test_similarity_is_the_cosine_of_kernels(model):
