@@ -51,19 +51,14 @@ class AttentionMaps(NamedTuple):
     def on_frame(self, decoder: int, query: int, image: int = 0) -> np.ndarray:
         """The maps of one query, smooth, over the frame: (heads, H, W), 1 = even attention."""
         weights = self.weights[decoder][image, :, query].float().cpu()  # (heads, h, w)
+        light = (weights * weights[0].numel())[None]
+        # Bilinear, its creases rounded. (Bicubic shows attention where there is none.)
+        light = F.interpolate(light, scale_factor=self.stride, mode="bilinear")
         blur = self.stride // 4
-        # Bilinear, its creases rounded: row by row, column by column.
-        # (Bicubic shows attention where there is none.)
-        ramps = [
-            F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear")
-            for n in weights.shape[1:]
-        ]
-        # (1, h, pixels), (1, w, pixels)
-        ramps = [F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps]
-        rows, columns = (F.avg_pool1d(ramp, 2 * blur + 1, 1)[0] for ramp in ramps)
-        return (
-            rows.T[: self.size[0]] @ (weights * weights[0].numel()) @ columns[:, : self.size[1]]
-        ).numpy()
+        light = F.pad(light, (blur,) * 4, mode="replicate")
+        for window in ((1, 2 * blur + 1), (2 * blur + 1, 1)):
+            light = F.avg_pool2d(light, window, 1)
+        return light[0, :, : self.size[0], : self.size[1]].numpy()
 
     def inside(self, decoder: int, query: int, mask: np.ndarray, image: int = 0) -> np.ndarray:
         """The share of a query's attention inside a mask (H, W) bool: (heads,) in [0, 1]."""

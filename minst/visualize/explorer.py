@@ -178,11 +178,14 @@ class Explorer:
         self.frame.max = self.play.max = len(shots.images)
         self.weights.options = list(self.recordings)
         self.switch.layout.display = None if len(self.recordings) > 1 else "none"
-        self.status.value = _subsampled(shots)
+        words = (
+            f"Of {shots.total} frames every {shots.step}th is shown, {len(shots.images)} in all."
+        )
+        self.status.value = words if shots.step > 1 else ""
         self.bar.layout.display = "none"
         for control in (self.interval, self.association, self.score, self.mask, self.weights):
             control.observe(self._on_settings, "value")
-        self.frame.observe(self._on_frame, "value")
+        self.frame.observe(lambda _change: self._show_all(), "value")
         self.picture.observe(self._on_picture, "click")
         self.chart.observe(self._on_chart, "click")
         self._show_all()
@@ -205,9 +208,6 @@ class Explorer:
             self.recording = self.recordings[self.label]
             self.query = self._replay(self.label, self.settings).best_query(self.recording)
         self.replay = self._replay(self.label, self.settings)
-        self._show_all()
-
-    def _on_frame(self, _change) -> None:
         self._show_all()
 
     def _on_picture(self, change) -> None:
@@ -290,16 +290,13 @@ class Explorer:
 
     def _frame_caption(self, t: int) -> str:
         key, count, found = self.replay.keys[t], len(self.recording), len(self.replay.frames[t].ids)
-        parts = [
-            f"<b>frame {t + 1} of {count}</b>",
-            "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}",
-            f"{found} object{'s' * (found != 1)} found"
-            if found
-            else "nothing found: lower the score threshold?",
-        ]
+        said = f"<b>frame {t + 1} of {count}</b> · "
+        said += "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}"
+        many = f"{found} object{'s' * (found != 1)} found"
+        said += f" · {many if found else 'nothing found: lower the score threshold?'}"
         if self.settings.reuse_interval > count > 1:
-            parts.append("T is longer than the clip: frame 1 is its only key frame")
-        return " · ".join(parts)
+            said += " · T is longer than the clip: frame 1 is its only key frame"
+        return said
 
     def _what_it_serves(self) -> str:
         served = self.replay.serves(self.query)
@@ -322,17 +319,16 @@ class Explorer:
         recording, replay, s = self.recording, self.replay, self.settings
         served = replay.serves(self.query)
         times = sorted({round(t) for t in np.linspace(0, len(recording) - 1, STILL)})
-        pictures, titles = [], []
+        pictures = []
         for t in times:
             frame = replay.frames[t]
             masks = frame.masks()[::-1] if frame.ids else ()
-            ids = frame.ids[::-1]
-            pictures.append(draw_frame(recording.images[t], masks, ids, scale=1, opacity=0.6))
-            titles.append(f"frame {t * recording.step + 1}")
-        for t in times:
-            pictures.append(self._soft(t))
-            now = f"identity {served[t]}" if served[t] else "no identity"
-            titles.append(f"query {self.query}: {now}")
+            drawn = draw_frame(recording.images[t], masks, frame.ids[::-1], scale=1, opacity=0.6)
+            pictures.append(drawn)
+        pictures += [self._soft(t) for t in times]
+        now = [f"identity {served[t]}" if served[t] else "no identity" for t in times]
+        titles = [f"frame {t * recording.step + 1}" for t in times]
+        titles += [f"query {self.query}: {words}" for words in now]
         note = f"A key frame every {s.reuse_interval}, association by {s.association}, "
         note += f"scores from {s.score_threshold:.2f} on.  {len(replay.result.tracks)} identities; "
         note += f"another query takes over {len(replay.handovers)} times"
@@ -370,9 +366,3 @@ def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     grey = 0.45 * image.mean(-1, keepdims=True)
     light = 255 * colormaps["inferno"](share[..., 0])[..., :3]
     return (grey * (1 - 0.8 * share) + light * 0.8 * share).astype(np.uint8)
-
-
-def _subsampled(shots: Shots) -> str:
-    if shots.step == 1:
-        return ""
-    return f"Of {shots.total} frames every {shots.step}th is shown, {len(shots.images)} in all."

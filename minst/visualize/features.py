@@ -26,7 +26,7 @@ from torch import Tensor
 
 from minst.model import MobileInst, image_to_batch
 from minst.visualize.images import plot_images
-from minst.visualize.masks import frames_of
+from minst.visualize.masks import shown_frames
 from minst.visualize.style import Picture
 
 __all__ = ["FrameFeatures", "frame_features", "pca_rgb", "plot_features"]
@@ -140,7 +140,7 @@ def frame_at(video, frame: int) -> np.ndarray:
     """Image (H, W, 3) number `frame` of a clip or iterable; ValueError where there is none."""
     if frame != int(frame) or frame < 0:
         raise ValueError(f"frame is {frame}; frames are counted 0, 1, 2, ...")
-    image = next(frames_of(video, int(frame)), None)
+    image, _ = next(shown_frames(video, int(frame)), (None, None))
     if image is None:
         has = f" but {len(video)} frames" if hasattr(video, "__len__") else ""
         raise ValueError(f"the video has no frame {frame}{has}, counted from 0")

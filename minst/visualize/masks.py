@@ -116,7 +116,7 @@ def draw_tracks(
     """
     anchors = {track.id: _smooth_anchors(track) for track in result.tracks}
     names, count = result.class_names, 0
-    for t, image in enumerate(frames_of(video)):
+    for t, (image, _) in enumerate(shown_frames(video)):
         if t >= result.num_frames:
             goes_on = f"goes on after the {result.num_frames} frames of the result"
             raise ValueError(f"draw_tracks: the video {goes_on}")
@@ -219,11 +219,6 @@ def shown_frames(video, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray
             pixels = frame.detach().cpu().clamp(0, 1).mul(255).round().byte()
             frame = pixels.permute(1, 2, 0).numpy()
         yield frame, None
-
-
-def frames_of(video, start: int = 0) -> Iterator[np.ndarray]:
-    """The images of `shown_frames` alone."""
-    return (image for image, _ in shown_frames(video, start))
 
 
 def resized(
