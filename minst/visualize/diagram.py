@@ -140,7 +140,8 @@ def _strip(y: int, name: str, values: np.ndarray, low: float) -> str:
     parts = [_text(LEFT - 8, y + 13, name, size=10)]
     shades = colormaps["cividis"]((values - low) / (1 - low))
     for t, value in enumerate(values):
-        look = {"fill": to_hex(shades[t]), "data_pick": f"{t},0"}
+        shade = to_hex(shades[t])
+        look = {"fill": shade, "stroke": shade, "stroke_width": 0.4, "data_pick": f"{t},0"}
         title = f"frame {t + 1}: cosine {value:.2f}"
         parts.append(_cell(t, len(values), y, STRIP, title, **look))
     parts.append(_text(WIDTH - RIGHT + 6, y + 13, f"⌀ {values.mean():.2f}", "start"))

@@ -123,15 +123,14 @@ def plot_features(model: MobileInst, video, frame: int = 0) -> Picture:
     shown += [own["X3"], own["X4"], own["X5"], own["X6"], *(pair[0] for pair in changed)]
     shown += [own["X_mask"], *(pair[1] for pair in changed)]
     head = f"Features of frame {frame}; semantic enhancers are off in this model"
-    note = "Colours: the 3 directions in which a panel varies most (% of variance). "
+    note = "Colours: the 3 directions of largest variance (% shown). "
     if changed:
         parts = [
             f"{name} by {100 * float((after[name] - x).norm() / x.norm()):.0f} %"
             for name, x in before.items()
         ]
         head = f"Features of frame {frame}: semantic enhancers change {', '.join(parts)}"
-        note += "Before (a 1x1 convolution was) and after share them. "
-        note += "Change: |after - before| / |before|."
+        note += "Before and after share them. Change: norm of after - before over norm of before."
     pictures, titles = zip(*shown)
     return plot_images(pictures, titles, head, note, columns=4)
 

@@ -87,5 +87,5 @@ def _font_with(wanted: frozenset[int]) -> str | None:
 def _warn() -> None:
     """Said once."""
     words = "No font of this machine has some letters of these names, which are spelled out. "
-    words += "Install one: the system's package fonts-noto-cjk, or fonts-nanum for Korean alone."
+    words += "Install one: Debian has fonts-noto-cjk, or fonts-nanum for Korean alone."
     logging.getLogger("minst").warning(words)
