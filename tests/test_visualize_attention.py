@@ -200,12 +200,12 @@ def test_the_figure_says_what_it_measures():
 
 
 @pytest.mark.filterwarnings("error")
-def test_own_videos_of_other_sizes_and_several_queries(make_model, tmp_path):
+def test_own_videos_of_other_sizes(make_model, tmp_path):
     model = make_model()
     portrait = [np.random.default_rng(i).integers(0, 255, (131, 70, 3), np.uint8) for i in range(2)]
     portrait[1].flags.writeable = False  # as those of pillow
-    fig = plot_attention(model, iter(portrait), frame=1, query=[5, 2, 0])
-    assert len(panels(fig)) == 3 * 2 * 9 and "queries 5, 2, 0" in fig.texts[0].get_text()
+    fig = plot_attention(model, iter(portrait), frame=1, query=5)
+    assert len(panels(fig)) == 2 * 9 and "query 5 " in fig.texts[0].get_text()
     assert all(axes.images[0].get_array().shape == (131, 70, 3) for axes in panels(fig))
     save(fig, tmp_path / "portrait.png", dpi=40)
     single = make_model(heads=1)
@@ -236,8 +236,8 @@ def test_masks_without_an_instance_or_a_pixel(make_model, monkeypatch):
 
 def test_a_query_or_a_frame_that_is_not_there_is_refused(make_model):
     model = make_model()
-    for query in (8, -1, [], [0, 1, 2, 3], [0, 8], 1.5, "best", True):
-        with pytest.raises(ValueError, match=r"give one to 3 of 0\.\.7"):
+    for query in (8, -1, [], 1.5, "best"):
+        with pytest.raises(ValueError, match=r"give one of 0\.\.7"):
             plot_attention(model, CLIP, query=query)
     for frame, said in ((3, "no frame 3 but 3 frames"), (-1, "frame is -1"), (0.5, "frame is 0.5")):
         with pytest.raises(ValueError, match=said):

@@ -110,10 +110,9 @@ def test_controls():
         control("reuse_interval", (1, 12)).value == 6
         and control("reuse_interval", (1, 12)).description == "reuse interval"
     )
-    assert (
-        control("x", (0.0, 1.0)).step == pytest.approx(0.02)
-        and control("x", (0, 1, 0.5)).value == 0.5
-    )
+    box = control("x", ((0.0, 1.0, 0.1), 0.7))
+    assert (box.min, box.max, box.step, box.value) == (0, 1, 0.1, 0.7)
+    assert control("x", (0, 1, 0.5)).step == 0.5 and control("x", True).value is True
     assert control("x", ["a", "b"]).value == "a" and control("x", {"first": 7}).value == 7
     for bad in (3, "abc", (1,), []):
         with pytest.raises(ValueError, match="x="):

@@ -153,6 +153,5 @@ def test_bad_input_says_what_to_give():
         ValueError, match="no block 'decoder'; highlight one of data, backbone, .*tracking"
     ):
         plot_pipeline(highlight="decoder")
-    for size in (640, (640,), (640, 32), (640.0, 640)):
-        with pytest.raises(ValueError, match="whole numbers of at least 64"):
-            plot_pipeline(size=size)
+    with pytest.raises(ValueError, match="at least 64"):
+        plot_pipeline(size=(640, 32))

@@ -20,9 +20,8 @@ from minst.visualize.queries import (
     choose_queries,
     class_probabilities,
     plot_query_consistency,
-    query_states,
 )
-from minst.visualize.recording import Recording
+from minst.visualize.recording import Recording, read_clip
 from minst.visualize.style import RED, rgb, save
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
@@ -32,6 +31,10 @@ CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
 def model():
     torch.manual_seed(0)
     return MobileInst(MobileInstConfig.preset("shapes-tiny", class_names=CATEGORIES)).eval()
+
+
+def query_states(model, video, num_frames=11):
+    return Recording(model, read_clip(video, num_frames))
 
 
 def blob(y=20, x=30, size=20, shape=(64, 96)):
@@ -64,6 +67,7 @@ class Scripted:
 
     def __init__(self, holds=None, queries=8, first=3, start=0):
         self.holds, self.queries, self.first, self.t = holds or {}, queries, first, start
+        self.objectness = 3.0
         self.kernels = torch.nn.functional.one_hot(torch.arange(queries), 16).float()
 
     def eval(self):
@@ -87,7 +91,7 @@ class Scripted:
                 logits[self.first + i] = 16 * small[instance] - 8
             classes[self.first + i, int(CLIP.labels[i])] = 2.0 - i
         self.t += 1
-        objectness = torch.full((self.queries,), 3.0)
+        objectness = torch.full((self.queries,), self.objectness)
         return FrameOutput(
             classes[None], objectness[None], self.kernels[None], None, logits[None], None
         )
@@ -113,21 +117,17 @@ def tags(axes):
     return [text.get_text() for text in axes.texts if text.get_text().startswith("×")]
 
 
-def tracks_of(fig):
-    """Of every model: the share written beside each query, and its crosses as (row, frame)."""
-    panels = [axes for axes in fig.axes if "\nheld " in "\n" + axes.get_ylabel()]
-    shares = [[t.get_text() for t in axes.texts if t.get_text() != "■"] for axes in panels]
-    crosses = [
-        [(int(k.get_ydata()[0]), int(k.get_xdata()[0])) for k in axes.lines] for axes in panels
-    ]
-    return list(zip(shares, crosses))
+def shares_of(fig):
+    """What is written beside each row of how often its query holds its instance."""
+    words = [axes.get_ylabel().split("\n")[-1] for axes in rows_of(fig).values()]
+    return [line for line in words if line.startswith("held")]
 
 
 def test_query_states_are_those_of_single_key_frames(model):
-    states = query_states(model, CLIP, num_frames=3, start=2)
-    assert len(states.images) == 3 and (states.images[0] == CLIP.render(2).image).all()
+    states = query_states(model, CLIP, num_frames=3)
+    assert len(states.images) == 3 and (states.images[0] == CLIP.render(0).image).all()
     with torch.inference_mode():
-        frame = torch.from_numpy(CLIP.render(3).image).permute(2, 0, 1).float()[None] / 255
+        frame = torch.from_numpy(CLIP.render(1).image).permute(2, 0, 1).float()[None] / 255
         out = model(frame)
     torch.testing.assert_close(states.kernels[1], out.kernels[0])
     torch.testing.assert_close(states.mask_logits(1), out.mask_logits[0])
@@ -135,10 +135,10 @@ def test_query_states_are_those_of_single_key_frames(model):
     torch.testing.assert_close(states.scores[1], out.scores()[0].amax(-1))
     torch.testing.assert_close(states.probabilities[1], out.class_logits[0].sigmoid())
     assert states.soft_mask(5, 1, 1).shape == (96, 128)
-    assert len(query_states(model, CLIP, num_frames=11, start=4).images) == 2  # the video ends
-    for bad in ({"start": 6}, {"start": -1}, {"num_frames": 0}):
+    assert len(query_states(model, CLIP, num_frames=11).images) == 6  # the video ends
+    for video, count in ((CLIP, 0), ([], 3)):
         with pytest.raises(ValueError):
-            query_states(model, CLIP, **bad)
+            query_states(model, video, count)
 
 
 def test_similarity_is_the_cosine_of_kernels(model):
@@ -170,24 +170,21 @@ def test_fig2_shows_the_frames_the_masks_and_the_similarities(model):
         if "matplotlib.pyplot" in sys.modules
         else set()
     )
-    fig = plot_query_consistency(model, CLIP, num_frames=5, queries=[6, 2, 11], start=1)
+    fig = plot_query_consistency(model, [CLIP.render(t).image for t in range(5)])
     assert isinstance(fig, Figure)
     if "matplotlib.pyplot" in sys.modules:
         assert set(sys.modules["matplotlib.pyplot"].get_fignums()) == before
     rows = strip_axes(fig)
-    assert [axes.get_ylabel().split("\n")[0] for axes in rows] == [
-        "frames, masks",
-        "query 6",
-        "query 2",
-        "query 11",
-    ]
-    states = query_states(model, CLIP, 5, 1)
+    states = query_states(model, CLIP, 5)
+    chosen = choose_queries(states)
+    words = [axes.get_ylabel().split("\n")[0] for axes in rows]
+    assert words == ["frames, masks", *(f"query {q}" for q in chosen)]
     images = [im for axes in fig.axes for im in axes.images if im.get_array().shape == (5, 5)]
-    for image, query in zip(images, (6, 2, 11), strict=True):
+    for image, query in zip(images, chosen, strict=True):
         kernels = torch.nn.functional.normalize(states.kernels[:, query], dim=1)
         np.testing.assert_allclose(image.get_array(), kernels @ kernels.T, atol=1e-5)
     numbers = [[t.get_text() for t in axes.get_xticklabels()] for axes in fig.axes]
-    assert ["frame 1", "+1", "+2", "+3", "+4"] in numbers
+    assert ["frame 0", "+1", "+2", "+3", "+4"] in numbers
     # the strip of frames: five cells as wide as a frame, tinted in the colours of the queries only
     strip = rows[0].images[0].get_array()
     assert strip.shape[0] == 96 and strip.shape[1] == 5 * (128 + 2 * round(fig2.GAP * 128))
@@ -199,7 +196,7 @@ def test_fig2_marks_where_a_query_holds_and_loses_its_instance():
     assert list(rows) == [4, 3]  # instance 1 covers more over the frames: it comes first
     assert red_frames(rows[3]) == [4] and red_frames(rows[4]) == [2, 5]
     assert tags(rows[3]) == ["× lost"] and tags(rows[4]) == ["× lost"] * 2  # not by colour alone
-    assert tracks_of(fig) == [(["4 of 6 (67 %)", "5 of 6 (83 %)"], [(0, 2), (0, 5), (1, 4)])]
+    assert shares_of(fig) == ["held 4 of 6", "held 5 of 6"]
     assert CATEGORIES[CLIP.labels[0]] in rows[3].get_ylabel()
     assert "held 9 of 12 times (75 %)" in fig.texts[0].get_text()
     assert "annotation" in fig.texts[1].get_text()
@@ -209,7 +206,7 @@ def test_fig2_marks_where_a_query_holds_and_loses_its_instance():
         Scripted({(1, 2): None}), [CLIP.render(t).image for t in range(6)]
     )
     assert all(red_frames(axes) == [] for axes in strip_axes(plain))  # nothing to compare with
-    assert "held" not in plain.texts[0].get_text() and tracks_of(plain) == []
+    assert "held" not in plain.texts[0].get_text() and shares_of(plain) == []
 
 
 def test_the_instance_is_the_one_held_first_not_the_best_in_hindsight():
@@ -230,16 +227,6 @@ def test_the_instance_is_the_one_held_first_not_the_best_in_hindsight():
     other = next(axes for query, axes in rows.items() if query != 3)
     assert red_frames(other) == list(range(6)) and tags(other) == ["× never"] * 6
     assert "held 1 of 12 times (8 %)" in fig.texts[0].get_text()
-
-
-def test_two_chosen_queries_have_not_the_same_instance():
-    both = {(0, t): 1 for t in range(6)}  # query 3 has instance 1, as query 4
-    fig = plot_query_consistency(Scripted(both), CLIP, queries=[4, 3])
-    ((shares, _),) = tracks_of(fig)
-    assert sorted(shares) == ["6 of 6 (100 %)", "holds no instance"]
-    assert len({axes.spines["left"].get_edgecolor() for axes in rows_of(fig).values()}) == 2
-    (alone,) = tracks_of(plot_query_consistency(Scripted(both), CLIP, queries=[3]))
-    assert alone == (["6 of 6 (100 %)"], [])
 
 
 def test_first_holders_are_one_to_one_and_keep_what_they_have():
@@ -297,8 +284,8 @@ def scores_below(axes):
 
 
 def test_the_score_of_the_query_stands_below_each_mask(model):
-    fig = plot_query_consistency(model, CLIP, num_frames=5, queries=[6, 2], start=1)
-    states = query_states(model, CLIP, 5, 1)
+    fig = plot_query_consistency(model, CLIP, num_frames=5)
+    states = query_states(model, CLIP, 5)
     for query, axes in rows_of(fig).items():
         expected = dict(enumerate(states.scores[:, query].tolist()))
         assert scores_below(axes) == pytest.approx(expected, abs=0.0051)
@@ -314,9 +301,9 @@ def test_a_sliver_of_an_instance_chooses_no_query():
     states.truth = truth
     np.testing.assert_allclose(states.ious(1)[:, 0], [0, 0, 1], atol=0.5)
     states.ious = lambda t: np.array([[[1.0], [0], [0]], [[0.0], [0], [1]], [[0.0], [0], [1]]])[t]
-    assert fig2._choose([states], truth, said, None) == ([0], [[2]], [{2: 1}])
+    assert fig2._holders([states], truth, said) == ([0], [[2]])
     truth[0, 0, :8, :4] = True  # 44 pixels: more than a tenth
-    assert fig2._choose([states], truth, said, None) == ([0], [[0]], [{0: 1}])
+    assert fig2._holders([states], truth, said) == ([0], [[0]])
 
 
 def test_two_models_are_compared_on_the_same_instances():
@@ -346,30 +333,19 @@ def test_two_models_are_compared_on_the_same_instances():
     for pair, instance in (((4, 6), 1), ((3, 5), 0)):
         assert [rows[q].spines["left"].get_edgecolor()[:3] for q in pair] == [rgb(instance + 1)] * 2
     assert fig.texts[0].get_text().endswith("100 % with, 83 % without")
-    full = ["6 of 6 (100 %)"] * 2
-    assert tracks_of(fig) == [(full, []), (["4 of 6 (67 %)", full[0]], [(0, 2), (0, 3)])]
-
-
-def test_without_annotations_the_second_models_queries_are_those_of_the_most_similar_masks():
-    frames = (CLIP.render(t).image for t in range(6))  # which can be read but once
-    swapped = Scripted({(i, t): 1 - i for i in (0, 1) for t in range(6)}, first=5)
-    fig = plot_query_consistency({"a": Scripted({(0, 0): None}), "b": swapped}, frames)
-    assert list(rows_of(fig)) == [
-        3,
-        6,
-        4,
-        5,
-    ]  # by score; query 3 is compared where it has a mask first
-    assert tracks_of(fig) == [] and "a colour for each query" in fig.texts[0].get_text()
+    assert shares_of(fig) == ["held 6 of 6", "held 4 of 6", "held 6 of 6", "held 6 of 6"]
+    plain = {"a": Scripted(), "b": Scripted()}
+    with pytest.raises(ValueError, match="annotated instances"):
+        plot_query_consistency(plain, [CLIP.render(0).image])
 
 
 def test_a_model_that_finds_nothing(model):
     nothing = Scripted({(i, t): None for i in (0, 1) for t in range(6)})
     frames = [CLIP.render(t).image for t in range(6)]
-    for models in (nothing, {"a": nothing, "b": Scripted(nothing.holds)}):
-        nothing.t = 0
-        fig = plot_query_consistency(models, frames)
-        assert fig.texts[0].get_text().startswith("Nothing found in 6 frames")
+    nothing.objectness = -9.0
+    fig = plot_query_consistency(nothing, frames)
+    assert fig.texts[0].get_text().startswith("Nothing found in 6 frames")
+    nothing.objectness = 3.0
     nothing.t = 0
     fig = plot_query_consistency(nothing, CLIP)
     assert "held 0 of 12 times (0 %)" in fig.texts[0].get_text()
@@ -383,7 +359,7 @@ def test_a_model_that_finds_nothing(model):
             return SimpleNamespace(image=CLIP.render(t).image, masks=np.zeros((0, 96, 128), bool))
 
     fig = plot_query_consistency(Scripted(), Empty())
-    assert "No annotated instance" in fig.texts[1].get_text() and tracks_of(fig) == []
+    assert "No annotated instance" in fig.texts[1].get_text() and shares_of(fig) == []
 
 
 def test_fig2_compares_with_the_annotations_of_the_frames_it_shows():
@@ -397,9 +373,8 @@ def test_fig2_compares_with_the_annotations_of_the_frames_it_shows():
             asked.append(t)
             return CLIP.render(t)
 
-    model = Scripted(start=2)
-    fig = plot_query_consistency(model, Watched(), num_frames=3, start=2)
-    assert asked == [2, 3, 4]  # once for image and annotations
+    fig = plot_query_consistency(Scripted(), Watched(), num_frames=3)
+    assert asked == [0, 1, 2]  # once for image and annotations
     assert "(100 %)" in fig.texts[0].get_text()
 
 
@@ -438,11 +413,6 @@ def test_fig2_of_odd_videos_and_bad_input(model, tmp_path):
         for axes in strip_axes(odd):  # pictures are not stretched
             box = axes.get_window_extent()
             assert box.width / box.height == pytest.approx(3 * shape[1] / shape[0], rel=0.01)
-    for queries in ([], [20], [0, 1, 2, 3, 4], [-1], [3, 3], ["a"], [0.5]):
-        with pytest.raises(ValueError, match="give 1 to 4 of 0..19"):
-            plot_query_consistency(model, CLIP, num_frames=1, queries=queries)
-    with pytest.raises(ValueError, match="single model"):
-        plot_query_consistency({"a": model, "b": model}, CLIP, num_frames=1, queries=[1])
     for models in ({}, {"a": model, "b": model, "c": model}):
         with pytest.raises(ValueError, match="one or two"):
             plot_query_consistency(models, CLIP)
@@ -454,7 +424,7 @@ def test_fig2_of_odd_videos_and_bad_input(model, tmp_path):
 
 def test_the_words_of_fig2_stay_on_the_page(model):
     names = {"with temporal training": model, "without temporal training, a long name": model}
-    for models, frames in ((names, 6), (names, 36), (model, 6)):
+    for models, frames in ((names, 6), (model, 36), (model, 6)):
         video = CLIP if frames == 6 else [CLIP.render(t % 6).image for t in range(frames)]
         fig = plot_query_consistency(models, video, num_frames=36)
         fig.canvas.draw()
@@ -502,7 +472,7 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     def tint(picture, y, x):  # of a pixel: what the opaque part of its colour must have been
         return (picture[y, x] - 0.35 * 166) / 0.65
 
-    first, second = (fig2._colored(states, t, [7], {7: 1}).astype(float) for t in range(2))
+    first, second = (fig2._colored(states, t, {7: 1}).astype(float) for t in range(2))
     for picture in (first, second):
         assert np.abs(tint(picture, 20, 20) - color_of(1)).max() < 3
     assert (
@@ -510,4 +480,4 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     )  # the other one keeps its colour as well
     assert np.abs(tint(first, 48, 64) - color_of(1)).max() > 40
     states.scores[0, 5] = 0.2  # weak
-    assert np.ptp(fig2._colored(states, 0, [7], {7: 1})[48, 64]) == 0  # grey: not drawn
+    assert np.ptp(fig2._colored(states, 0, {7: 1})[48, 64]) == 0  # grey: not drawn

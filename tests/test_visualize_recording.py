@@ -6,7 +6,7 @@ from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.model import MobileInst, image_to_batch
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
-from minst.visualize.recording import Recording, Settings, read_frames
+from minst.visualize.recording import Recording, Settings, read_clip, read_frames
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
 
@@ -69,6 +69,14 @@ def test_large_frames_and_their_annotations_shrink_together():
     for full, small in zip(big.render(1).masks, frames.truth[1]):
         assert small.sum() == pytest.approx(full.sum() / 16, rel=0.1, abs=6)
     assert read_frames(CLIP).images[0].shape == (96, 128, 3)  # small ones stay
+
+
+def test_a_clip_is_read_at_the_size_at_which_it_would_be_tracked():
+    big = shapes_clip("val", 3, ShapesConfig(width=1280, height=960, frames=2))
+    shots = read_clip(big, 9)
+    assert [image.shape for image in shots.images] == [(480, 640, 3)] * 2
+    assert shots.truth[1].shape == (len(big.labels), 480, 640) and shots.total == 2
+    assert (read_clip(CLIP, 1).images[0] == CLIP.render(0).image).all()  # small ones stay
 
 
 def test_videos_that_cannot_be_read_are_refused():

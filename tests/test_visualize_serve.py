@@ -8,13 +8,16 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 
 import pytest
 
 from minst.cli import main
 from minst.samples import load_sample, weights_folder
-from minst.visualize.serve import open_clip, serve
+from minst.visualize.recording import Settings
+from minst.visualize.serve import PROTOCOL, open_clip, refusal, serve
 
 pytest.importorskip("voila", reason="the explorer's extra is missing: pip install -e '.[test]'")
 
@@ -268,6 +271,12 @@ def test_what_cannot_be_opened_is_said_before_a_server_starts(tmp_path, capsys):
     assert "--port" in capsys.readouterr().err
     with pytest.raises(ValueError, match="port 0"):
         serve("easy", port=0)
+    assert main(["explore", "easy", "--no-browser", "--weights", "nope"]) == 2
+    assert "nope" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="reuse_interval"):
+        serve("easy", settings=Settings(0), port=free_port())
+    with pytest.raises(ValueError, match="threshold"):
+        serve("easy", settings=Settings(mask_threshold=2.0), port=free_port())
 
 
 def test_open_clip_knows_samples_folders_and_images(tmp_path):
@@ -285,3 +294,71 @@ def test_open_clip_knows_samples_folders_and_images(tmp_path):
     assert len(open_clip(str(folder))) == len(clip)
     frames = clip.root / "JPEGImages" / clip.name
     assert next(open_clip(str(frames))).shape == (192, 256, 3)
+
+
+@pytest.mark.parametrize(
+    ("host", "headers", "why"),
+    [
+        ("127.0.0.1", {"Host": "127.0.0.1:8866"}, ""),
+        ("127.0.0.1", {"Host": "localhost:8866", "Sec-Fetch-Site": "none"}, ""),
+        ("::1", {"Host": "[::1]:8866", "Sec-Fetch-Site": "same-origin"}, ""),
+        ("0.0.0.0", {"Host": "lab.example:8866"}, ""),
+        ("127.0.0.1", {"Host": "localhost:8866", "Sec-Fetch-Site": "cross-site"}, "another site"),
+        ("0.0.0.0", {"Host": "lab.example", "Sec-Fetch-Site": "same-site"}, "another site"),
+        ("127.0.0.1", {"Host": "evil.example:8866"}, "evil.example"),
+        ("localhost", {"Host": "127.0.0.1.evil.example"}, "evil.example"),
+        ("0.0.0.0", {"Host": "a", "Upgrade": "WebSocket"}, PROTOCOL),
+        (
+            "0.0.0.0",
+            {"Host": "a", "Upgrade": "websocket", "Sec-WebSocket-Protocol": "v2"},
+            PROTOCOL,
+        ),
+    ],
+)
+def test_who_is_refused(host, headers, why):
+    said = refusal(headers, host)
+    assert bool(said) == bool(why) and why in said
+
+
+def test_a_jupyter_client_may_speak_several_protocols():
+    spoken = {"Sec-WebSocket-Protocol": f"a, {PROTOCOL}", "Upgrade": "websocket"}
+    assert refusal({"Host": "localhost"} | spoken, "127.0.0.1") == ""
+
+
+def answer(address: str, **headers) -> tuple[int, str]:
+    request = urllib.request.Request(
+        address, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=300) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_an_open_host_asks_for_its_token_and_has_no_more_kernels_than_it_may():
+    port = free_port()
+    code = f"from minst.visualize import serve as s; s.MOST = 1; s.serve(port={port}, host='0.0.0.0', browser=False)"
+    server = subprocess.Popen(
+        [sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert "warning: whoever on the network" in server.stdout.readline()
+        token = re.search(r"\?token=[\w-]{16,}", server.stdout.readline())[0]
+        page = f"http://127.0.0.1:{port}/"
+        for _ in range(240):
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.25)
+        assert "explorer" not in answer(page)[1]  # the form that asks for the token
+        assert answer(page + token, Sec_Fetch_Site="cross-site")[0] == 403
+        channels = f"{page}api/kernels/1-2-3-4-5/channels{token}"
+        assert answer(channels, Upgrade="websocket", Connection="Upgrade")[0] == 403
+        status, body = answer(page + token)
+        assert status == 200 and "kernel" in body
+        status, body = answer(page + token)
+        assert status == 503 and "1 pages are open already" in body
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.communicate(timeout=20)

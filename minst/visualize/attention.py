@@ -16,7 +16,6 @@ Lesson: notebooks/04_dual_decoder.ipynb
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,19 +51,14 @@ class AttentionMaps(NamedTuple):
     def on_frame(self, decoder: int, query: int, image: int = 0) -> np.ndarray:
         """The maps of one query, smooth, over the frame: (heads, H, W), 1 = even attention."""
         weights = self.weights[decoder][image, :, query].float().cpu()  # (heads, h, w)
+        light = (weights * weights[0].numel())[None]
+        # Bilinear, its creases rounded. (Bicubic shows attention where there is none.)
+        light = F.interpolate(light, scale_factor=self.stride, mode="bilinear")
         blur = self.stride // 4
-        # Bilinear, its creases rounded: row by row, column by column.
-        # (Bicubic shows attention where there is none.)
-        ramps = [
-            F.interpolate(torch.eye(n)[None], scale_factor=self.stride, mode="linear")
-            for n in weights.shape[1:]
-        ]
-        # (1, h, pixels), (1, w, pixels)
-        ramps = [F.pad(ramp, (blur, blur), mode="replicate") for ramp in ramps]
-        rows, columns = (F.avg_pool1d(ramp, 2 * blur + 1, 1)[0] for ramp in ramps)
-        return (
-            rows.T[: self.size[0]] @ (weights * weights[0].numel()) @ columns[:, : self.size[1]]
-        ).numpy()
+        light = F.pad(light, (blur,) * 4, mode="replicate")
+        for window in ((1, 2 * blur + 1), (2 * blur + 1, 1)):
+            light = F.avg_pool2d(light, window, 1)
+        return light[0, :, : self.size[0], : self.size[1]].numpy()
 
     def inside(self, decoder: int, query: int, mask: np.ndarray, image: int = 0) -> np.ndarray:
         """The share of a query's attention inside a mask (H, W) bool: (heads,) in [0, 1]."""
@@ -99,77 +93,68 @@ def attention_maps(model: MobileInst, frames: Frame | Tensor | np.ndarray) -> At
     return AttentionMaps(tuple(weights), stride, tuple(frames.size))
 
 
-def plot_attention(
-    model: MobileInst, video, frame: int = 0, query: int | Sequence[int] | None = None
-) -> Picture:
+def plot_attention(model: MobileInst, video, frame: int = 0, query: int | None = None) -> Picture:
     """Where a query looks in X_G (global decoder) and X_L (local decoder), per head and on average.
 
-    video: a clip with `render(t)`, whose instances then give the masks their colours, or any
-    iterable of frames. query: one, or up to 3; default the one of the best score. ValueError for a
-    frame or a query that is not there.
+    video: a clip with `render(t)`, whose instances then give the mask its colour, or any iterable
+    of frames. query: default the one of the best score. ValueError for a frame or a query that is
+    not there.
     """
     image = frame_at(video, frame)
     with evaluating(model):
         seen = model.encode(image_to_batch(image))
         out, maps = seen.out, attention_maps(model, seen)
         scores = out.scores()[0].cpu()  # (N, K)
-        soft = upsample_masks(out.mask_logits, image.shape[:2])[0].sigmoid()
-        soft = soft.cpu().numpy()  # (N, H, W)
-    queries = [int(scores.amax(-1).argmax())] if query is None else np.atleast_1d(query).tolist()
-    known = all(type(q) is int and q in range(len(scores)) for q in queries)
-    if not 0 < len(queries) <= 3 or not known:
-        raise ValueError(f"query {query}: give one to 3 of 0..{len(scores) - 1}")
-    several = len(queries) > 1
-    truth = video.render(frame).masks if hasattr(video, "render") else None
-    rows = {(q, decoder): maps.on_frame(decoder, q) for q in queries for decoder in (0, 1)}
-    brightest = max(2.0, *(float(heads.mean(0).max()) for heads in rows.values()))
+        query = int(scores.amax(-1).argmax()) if query is None else query
+        if query not in range(len(scores)):
+            raise ValueError(f"query {query}: give one of 0..{len(scores) - 1}")
+        soft = upsample_masks(out.mask_logits[:, [query]], image.shape[:2])[0, 0].sigmoid()
+        soft = soft.cpu().numpy()  # (H, W)
+    mask = soft >= 0.5
+    area = mask.mean()
+    color = _color(mask, video.render(frame).masks if hasattr(video, "render") else None)
+    rows = [maps.on_frame(decoder, query) for decoder in (0, 1)]
+    brightest = max(2.0, *(float(heads.mean(0).max()) for heads in rows))
     # A root, so that faint attention is seen; single heads may exceed the end.
     norm = PowerNorm(0.45, 0, brightest, clip=True)
-    fig, top = new_figure(), TOP + TITLE
-    ratios: tuple[list[float], list[float]] = ([], [])  # of a decoder, query by query
-    for (q, decoder), heads in rows.items():
-        mask = soft[q] >= 0.5
-        color = _color(mask, truth, queries.index(q))
-        share, area = maps.inside(decoder, q, mask), mask.mean()
+    fig, top, found = new_figure(), TOP + TITLE, []
+    label = int(scores[query].argmax())
+    name = class_name(model.config.class_names, label)
+    for decoder, heads in enumerate(rows):
+        share = maps.inside(decoder, query, mask)
         titles = [f"mean of {len(heads)} heads", *(f"head {i + 1}" for i in range(len(heads)))]
         if area:  # of an empty mask there is nothing to compare with
             parts = [part / area for part in (share.mean(), *share)]
             titles = [f"{title}: {part:.1f} x" for title, part in zip(titles, parts)]
-            ratios[decoder].append(parts[0])
-        panels, bottom = _panels(fig, top, image.shape[1] / image.shape[0], len(heads), several)
+            found.append(f"{parts[0]:.1f} x chance in {TOKENS[decoder]}")
+        panels, bottom = _panels(fig, top, image.shape[1] / image.shape[0], len(heads))
         for axes, title, values in zip(panels, titles, [heads.mean(0), *heads]):
-            _panel(axes, image, norm(values), soft[q], color)
+            _panel(axes, image, norm(values), soft, color)
             axes.set_title(title, fontsize=6.5, color=INK, pad=2.5, loc="left")
-        label, weights = int(scores[q].argmax()), maps.weights[decoder][0, :, q]
-        name = class_name(model.config.class_names, label)
+        weights = maps.weights[decoder][0, :, query]
         most = float(weights.amax((-2, -1)).mean())
         words = (
-            f"query {q}\n{name} {float(scores[q, label]):.2f}",
+            f"query {query}\n{name} {float(scores[query, label]):.2f}",
             f"{DECODERS[decoder]}:\n{TOKENS[decoder]}, {weights[0].numel()} tokens",
             f"mask: {100 * area:.0f} % of area,\n{100 * share.mean():.0f} % of attention",
             f"a head's top token:\n{100 * most:.0f} % of attention",
         )
-        caption(panels[0], ("\n" if several else "\n\n").join(words), pad=5)
+        caption(panels[0], "\n\n".join(words), pad=5)
         top = bottom + 0.12 + TITLE
     _scale(fig.place(LEFT, top - TITLE + 0.07, 2.2, 0.09, below=0.26), norm)
-    found = [f"{np.mean(r):.1f} x chance in {tokens}" for r, tokens in zip(ratios, TOKENS) if r]
-    who, whose = ("queries", "their masks") if several else ("query", "its own mask")
-    head = f"Attention of {who} {', '.join(map(str, queries))} on {whose}: "
+    head = f"Attention of query {query} on its own mask: "
     note = "x chance: attention inside the query's mask (the line) over the mask's share of area."
-    note += " Mean of queries." * several
     headline(fig, head + (", ".join(found) or "the mask is empty"), note)
     return fig
 
 
-def _panels(
-    fig: Picture, top: float, aspect: float, heads: int, several: bool
-) -> tuple[list[Axes], float]:
+def _panels(fig: Picture, top: float, aspect: float, heads: int) -> tuple[list[Axes], float]:
     """Axes of a large mean and of the heads in lines beside it; and where they end, in inches."""
-    lines = max(1 if several else 2, math.ceil(heads / 8))
+    lines = max(2, math.ceil(heads / 8))
     columns, extra = math.ceil(heads / lines), (lines - 1) * TITLE
-    times, room = max(lines, 1.6), (WIDTH - LEFT - RIGHT - columns * GAP) / aspect
-    small = min((room - extra) / (times + columns), 1.2)  # height of a head
-    large = times * small + extra  # of the mean: of all lines of heads together
+    room = (WIDTH - LEFT - RIGHT - columns * GAP) / aspect
+    small = min((room - extra) / (lines + columns), 1.2)  # height of a head
+    large = lines * small + extra  # of the mean: of all lines of heads together
     panels = [fig.place(LEFT, top, large * aspect, large)]
     for i in range(heads):
         line, column = divmod(i, columns)
@@ -188,10 +173,10 @@ def _panel(axes: Axes, image: np.ndarray, light: np.ndarray, soft: np.ndarray, c
     axes.patch.set_visible(False)
 
 
-def _color(mask: np.ndarray, truth: np.ndarray | None, place: int) -> tuple | str:
-    """The colour of the instance that a mask covers; of its place if no truth is known."""
+def _color(mask: np.ndarray, truth: np.ndarray | None) -> tuple | str:
+    """The colour of the instance that a mask covers."""
     if truth is None:
-        return rgb(place + 1)
+        return rgb(1)
     ious = mask_ious(mask[None], truth)[0]
     return rgb(int(ious.argmax()) + 1) if ious.max(initial=0) >= 0.5 else INK
 

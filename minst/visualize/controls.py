@@ -25,25 +25,17 @@ def control(name: str, choice) -> ipywidgets.Widget:
     A slider begins at its middle; ((low, high, step), start) says another start. A dict is
     {label: value}. Raises ValueError for anything else.
     """
-    label = name.replace("_", " ")
-    look = {"description": label, "style": {"description_width": "initial"}}
-    if isinstance(choice, bool):
-        return ipywidgets.Checkbox(value=choice, **look)
-    if isinstance(choice, (list, dict)) and choice:
-        return ipywidgets.Dropdown(options=choice, **look)
-    if isinstance(choice, tuple) and len(choice) == 2 and isinstance(choice[0], tuple):
-        (low, high, *step), start = choice
-    elif isinstance(choice, tuple) and len(choice) in (2, 3):
-        low, high, *step = choice
-        start = None
-    else:
+    nested = isinstance(choice, tuple) and len(choice) == 2 and isinstance(choice[0], tuple)
+    span, *start = choice if nested else (choice,)
+    try:
+        box = ipywidgets.interactive.widget_from_abbrev(span, *start)
+    except ValueError:
+        box = None
+    if not isinstance(choice, (tuple, list, dict, bool)) or box is None or choice in ([], {}):
         kinds = "(low, high, step), ((low, high, step), start), a list, a dict or a bool"
         raise ValueError(f"{name}={choice!r}: give {kinds}")
-    whole = all(isinstance(v, int) for v in (low, high, *step))
-    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    start = start if start is not None else ((low + high) // 2 if whole else (low + high) / 2)
-    step = step[0] if step else (1 if whole else (high - low) / 50)
-    return kind(value=start, min=low, max=high, step=step, **look)
+    box.description, box.style = name.replace("_", " "), {"description_width": "initial"}
+    return box
 
 
 def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:

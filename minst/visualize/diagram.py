@@ -67,21 +67,20 @@ def chart(
     if others.shape[1]:
         strips["and its nearest rival"] = others.max(1)
     low = min(0.5, *(np.floor(10 * values.min()) / 10 for values in strips.values()))
-    columns = _Columns(len(own))
-    y, parts = TOP, [_numbers(columns)]
+    y, parts, count = TOP, [_numbers(len(own))], len(own)
     for name, values in strips.items():
-        parts.append(_strip(columns, y, name, values, low))
+        parts.append(_strip(y, name, values, low))
         y += STRIP + 2
     parts.append(_text(LEFT - 8, y + 9, f"cosine: dark {low:.1f}, bright 1", size=9))
     y += 18
     for key in sorted(set(replay.keys)):
-        half = min(4.0, columns.width / 2)
-        triangle = f"M{columns.middle(key):.1f} {y - 4}l{-half:.1f} -7h{2 * half:.1f}z"
+        half = min(4.0, _x(0.5, count) - LEFT)
+        triangle = f"M{_x(key + 0.5, count):.1f} {y - 4}l{-half:.1f} -7h{2 * half:.1f}z"
         parts.append(_tag("path", d=triangle, fill=INK))
     # The identities that are seen longest.
     rows = sorted(replay.result.tracks, key=lambda track: -len(_seen(track)))[:MAX_ROWS]
     for track in sorted(rows, key=lambda track: track.id):
-        parts.append(_track(columns, y, track, class_name(names, track.label), replay, query))
+        parts.append(_track(y, track, class_name(names, track.label), replay, query))
         y += ROW
     more = len(replay.result.tracks) - len(rows)
     if not rows:
@@ -91,9 +90,8 @@ def chart(
     elif more:
         parts.append(_text(LEFT, y + 12, f"and {more} shorter ones", "start"))
         y += 16
-    cursor = {"x": columns.x(t) - 1, "y": TOP - 3, "width": columns.width + 1, "rx": 3}
-    cursor |= {"height": y - TOP + 4, "fill": "none", "stroke": INK, "stroke_width": 2}
-    parts.append(_tag("rect", pointer_events="none", **cursor))
+    cursor = {"fill": "none", "stroke": INK, "stroke_width": 2, "rx": 3, "pointer_events": "none"}
+    parts.append(_cell(t, count, TOP - 3, y - TOP + 4, **cursor))
     legend, height = _legend(y + 18, replay.identity is not None)
     return svg(WIDTH, height, "".join([*parts, legend]))
 
@@ -117,36 +115,35 @@ def _text(
     return _tag("text", html.escape(text), x=x, y=y, **look)
 
 
-class _Columns:
-    """Where frames stand."""
-
-    def __init__(self, count: int):
-        self.count = count
-        self.width = (WIDTH - LEFT - RIGHT) / count
-
-    def x(self, t: int) -> float:
-        return LEFT + t * self.width
-
-    def middle(self, t: int) -> float:
-        return self.x(t) + self.width / 2
+def _x(t: float, count: int) -> float:
+    """Where frame `t` of `count` begins."""
+    return LEFT + t * (WIDTH - LEFT - RIGHT) / count
 
 
-def _numbers(columns: _Columns) -> str:
+def _cell(t: int, count: int, y: float, height: float, title: str = "", **look) -> str:
+    """A rectangle in the column of frame `t`."""
+    place = {"x": _x(t, count), "y": y, "width": _x(1, count) - LEFT, "height": height}
+    return _tag("rect", title=title, **place, **look)
+
+
+def _numbers(count: int) -> str:
     """Frame numbers from 1, as many as there is room for."""
-    every = next(k for k in (1, 2, 5, 10, 20, 50) if k * columns.width >= 22 or k == 50)
-    shown = [t for t in range(columns.count) if t == 0 or (t + 1) % every == 0]
-    numbers = [_text(columns.middle(t), 12, str(t + 1), "middle", 10) for t in shown]
+    room = _x(1, count) - LEFT
+    every = next(k for k in (1, 2, 5, 10, 20, 50) if k * room >= 22 or k == 50)
+    shown = [t for t in range(count) if t == 0 or (t + 1) % every == 0]
+    numbers = [_text(_x(t + 0.5, count), 12, str(t + 1), "middle", 10) for t in shown]
     return _text(LEFT - 8, 12, "frame") + "".join(numbers)
 
 
-def _strip(columns: _Columns, y: int, name: str, values: np.ndarray, low: float) -> str:
+def _strip(y: int, name: str, values: np.ndarray, low: float) -> str:
     """A cell for every frame, dark at `low` and bright at 1."""
     parts = [_text(LEFT - 8, y + 13, name, size=10)]
     shades = colormaps["cividis"]((values - low) / (1 - low))
     for t, value in enumerate(values):
-        cell = {"x": columns.x(t), "y": y, "width": columns.width + 0.3, "height": STRIP}
-        cell |= {"fill": to_hex(shades[t]), "data_pick": f"{t},0"}
-        parts.append(_tag("rect", title=f"frame {t + 1}: cosine {value:.2f}", **cell))
+        shade = to_hex(shades[t])
+        look = {"fill": shade, "stroke": shade, "stroke_width": 0.4, "data_pick": f"{t},0"}
+        title = f"frame {t + 1}: cosine {value:.2f}"
+        parts.append(_cell(t, len(values), y, STRIP, title, **look))
     parts.append(_text(WIDTH - RIGHT + 6, y + 13, f"⌀ {values.mean():.2f}", "start"))
     return "".join(parts)
 
@@ -155,40 +152,29 @@ def _seen(track) -> list[int]:
     return [t for t, code in enumerate(track.segmentations) if code is not None]
 
 
-def _track(columns: _Columns, y: float, track, name: str, replay: Replay, query: int) -> str:
+def _track(y: float, track, name: str, replay: Replay, query: int) -> str:
     """One identity: a cell for every frame that sees it, a thin line between, and what happens."""
     color = "rgb({},{},{})".format(*color_of(track.id))
-    seen, middle = _seen(track), y + ROW / 2 - 1
-    served, uncovered = replay.serves(query), _uncovered(replay, track.id)
-    line = f"M{columns.middle(seen[0]):.1f} {middle}H{columns.middle(seen[-1]):.1f}"
+    seen, middle, count = _seen(track), y + ROW / 2 - 1, len(replay.frames)
+    served = replay.serves(query)
+    line = f"M{_x(seen[0] + 0.5, count):.1f} {middle}H{_x(seen[-1] + 0.5, count):.1f}"
     parts = [
         _text(LEFT - 8, middle + 4, f"{track.id} {name}"),
         _tag("path", d=line, stroke=color, stroke_width=2),
     ]
     for t in seen:
-        cell = {"x": columns.x(t), "y": y + 2, "width": columns.width - 0.6, "height": ROW - 6}
-        cell |= {"fill": color, "data_pick": f"{t},{track.id}"}
-        cell |= {"opacity": ".35"} if t in uncovered else {}
-        parts.append(_tag("rect", title=f"frame {t + 1}: identity {track.id}", **cell))
+        look = {"fill": color, "data_pick": f"{t},{track.id}", "stroke": "#fff"}
+        title = f"frame {t + 1}: identity {track.id}"
+        parts.append(_cell(t, count, y + 2, ROW - 6, title, stroke_width=0.6, **look))
         if served[t] == track.id:
-            below = {"x": columns.x(t), "y": y + ROW - 4, "width": columns.width, "height": 3}
-            parts.append(_tag("rect", fill=INK, **below, **{"class": "selected"}))
+            parts.append(_cell(t, count, y + ROW - 4, 3, fill=INK, **{"class": "selected"}))
     for t, identity, kind, words in _marks(replay):
         if identity == track.id:
-            place = f"translate({columns.middle(t):.1f} {middle:.1f})"
+            place = f"translate({_x(t + 0.5, count):.1f} {middle:.1f})"
             title = f"frame {t + 1}: {words}"
             parts.append(_tag("g", SHAPES[kind], title, transform=place, **{"class": kind}))
-    parts.append(_text(WIDTH - RIGHT + 6, middle + 4, f"{len(seen)}/{columns.count}", "start"))
+    parts.append(_text(WIDTH - RIGHT + 6, middle + 4, f"{len(seen)}/{count}", "start"))
     return "".join(parts)
-
-
-def _uncovered(replay: Replay, identity: int) -> set[int]:
-    """Frames in which an identity's mask covers no annotated instance; none without annotations."""
-    if replay.identity is None:
-        return set()
-    column = replay.identity.ids.tolist().index(identity)
-    nothing = replay.identity.seen[:, column] & (replay.identity.covers[:, column] < 0)
-    return set(np.flatnonzero(nothing).tolist())
 
 
 def _marks(replay: Replay) -> list[tuple[int, int, str, str]]:
@@ -213,10 +199,8 @@ SHAPES = {
     + _tag("path", d="M-3 -3l6 6m0-6l-6 6", stroke="#fff", stroke_width=2),
     "lost": _tag("circle", r=5, fill="#fff", stroke=RED, stroke_width=2),
 }
-BAR = {"d": "M-7 0h14", "stroke": "#888", "stroke_width": 10}
 LEGEND = (
-    (_tag("path", **BAR), "seen", False),
-    (_tag("path", opacity=".35", **BAR), "covers no annotated object", True),
+    (_tag("path", d="M-7 0h14", stroke="#888", stroke_width=10), "seen", False),
     (_tag("path", d="M-5 -6h10", stroke=INK, stroke_width=3), "by the selected query", False),
     (SHAPES["handover"], "another query takes over", False),
     (SHAPES["swap"], "identities swapped", True),

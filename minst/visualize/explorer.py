@@ -16,8 +16,8 @@ from __future__ import annotations
 import html
 import io
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
 
 import numpy as np
 from matplotlib import colormaps
@@ -29,7 +29,7 @@ from minst.visualize import diagram
 from minst.visualize.attention import attention_maps
 from minst.visualize.images import plot_images
 from minst.visualize.masks import class_name, color_of, draw_frame, resized
-from minst.visualize.recording import MAX_FRAMES, MAX_SIDE, Recording, Settings, Shots, read_frames
+from minst.visualize.recording import Recording, Settings, Shots, read_frames
 from minst.visualize.style import Picture
 
 try:
@@ -56,17 +56,15 @@ def explore(
     model: MobileInst | str | Mapping[str, MobileInst | str] = "shapes-tiny",
     video="easy",
     settings: Settings = Settings(),
-    max_frames: int = MAX_FRAMES,
-    max_side: int = MAX_SIDE,
     background: bool = False,
 ) -> Explorer:
     """Track a video and show the query behind every identity, with controls, in a notebook.
 
     model: a model, the name of shipped weights, or {label: either} to switch between several.
     video: the name of a shipped clip, a clip with `render(t)`, or any iterable of (H, W, 3) bytes.
-    Of more than `max_frames` frames every k-th is shown; frames are scaled to at most `max_side`
-    pixels. background: return at once and compute in a thread. Raises ImportError without the extra
-    "notebooks", ValueError for a video without frames or settings out of range.
+    Long videos are thinned and large ones made smaller, as `read_frames` says. background: return
+    at once and compute in a thread. Raises ImportError without the extra "notebooks", ValueError
+    for a video without frames or settings out of range.
     """
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     if not models:
@@ -77,10 +75,10 @@ def explore(
         video = load_sample(video)
     explorer = Explorer(settings)
     if background:
-        work = (models, video, max_frames, max_side)
-        threading.Thread(target=explorer.compute_safely, args=work, daemon=True).start()
+        work = {"target": explorer.compute_safely, "args": (models, video)}
+        threading.Thread(**work, daemon=True).start()
     else:
-        explorer.compute(models, video, max_frames, max_side)
+        explorer.compute(models, video)
     return explorer
 
 
@@ -95,21 +93,19 @@ class Explorer:
 
     # ------------------------------------------------------------------------ computing
 
-    def compute(
-        self, models: Mapping[str, MobileInst | str], video, max_frames: int, max_side: int
-    ) -> None:
+    def compute(self, models: Mapping[str, MobileInst | str], video) -> None:
         """Run every model over the video; then the controls come alive."""
-        shots = read_frames(video, max_frames, max_side)
+        shots = read_frames(video)
         for label, model in models.items():
             model = MobileInst.from_pretrained(model).fuse() if isinstance(model, str) else model
-            counted = self._progress(label, len(shots.images))
-            self.recordings[label] = Recording(model, shots, counted)
+            self.recordings[label] = Recording(model, shots, partial(self._counted, label))
+        self.weights.options = list(models)
         self._replay = lru_cache(64)(lambda label, s: self.recordings[label].replay(s))
         self._picture = lru_cache(512)(self._draw_picture)
         self.recording = next(iter(self.recordings.values()))
-        self.replay = self._replay(self.label, self.settings)
+        self.replay = self._replay(self.weights.value, self.settings)
         for t in range(len(shots.images)):
-            self._picture(self.label, self.settings, t)
+            self._picture(self.weights.value, self.settings, t)
         self.query = self.replay.best_query(self.recording)
         self._open_controls(shots)
 
@@ -121,18 +117,14 @@ class Explorer:
             self.status.value = f"<b>This clip cannot be shown.</b> {html.escape(str(error))}"
             self.bar.bar_style = "danger"
 
-    def _progress(self, label: str, total: int) -> Callable[[Iterable], Iterable]:
-        def counted(images: Iterable):
-            whose = f"with {html.escape(label)}" if label else ""
-            self.status.value = f"computing {total} frames once {whose}…"
-            self.bar.max = total
-            look = {"unit": "frame", "leave": False, "disable": None}
-            bar = tqdm(images, desc=f"computing {label}".strip(), **look)
-            for i, image in enumerate(bar):
-                yield image
-                self.bar.value = i + 1
-
-        return counted
+    def _counted(self, label: str, images: list) -> Iterator:
+        whose = f" with {html.escape(label)}" if label else ""
+        self.status.value = f"computing {len(images)} frames once{whose}…"
+        self.bar.max = len(images)
+        look = {"unit": "frame", "leave": False, "disable": None}
+        for i, image in enumerate(tqdm(images, desc=f"computing {label}".strip(), **look)):
+            yield image
+            self.bar.value = i + 1
 
     # ------------------------------------------------------------------------ widgets
 
@@ -176,13 +168,16 @@ class Explorer:
 
     def _open_controls(self, shots: Shots) -> None:
         self.frame.max = self.play.max = len(shots.images)
-        self.weights.options = list(self.recordings)
         self.switch.layout.display = None if len(self.recordings) > 1 else "none"
-        self.status.value = _subsampled(shots)
+        self.status.value = ""
+        if shots.step > 1:
+            many = f"{len(shots.images)} in all"
+            words = f"Of {shots.total} frames every {shots.step}th is shown, {many}."
+            self.status.value = words
         self.bar.layout.display = "none"
         for control in (self.interval, self.association, self.score, self.mask, self.weights):
             control.observe(self._on_settings, "value")
-        self.frame.observe(self._on_frame, "value")
+        self.frame.observe(lambda _change: self._show_all(), "value")
         self.picture.observe(self._on_picture, "click")
         self.chart.observe(self._on_chart, "click")
         self._show_all()
@@ -190,24 +185,15 @@ class Explorer:
 
     # ------------------------------------------------------------------------ what controls do
 
-    @property
-    def label(self) -> str:
-        """Which weights are shown."""
-        shown = self.weights.value
-        return shown if shown in self.recordings else next(iter(self.recordings))
-
     def _on_settings(self, _change) -> None:
         self.settings = Settings(
             self.interval.value, self.association.value, self.score.value, self.mask.value
         )
+        self.replay = self._replay(self.weights.value, self.settings)
         # Other weights: their queries have other numbers.
-        if self.recording is not self.recordings[self.label]:
-            self.recording = self.recordings[self.label]
-            self.query = self._replay(self.label, self.settings).best_query(self.recording)
-        self.replay = self._replay(self.label, self.settings)
-        self._show_all()
-
-    def _on_frame(self, _change) -> None:
+        if self.recording is not self.recordings[self.weights.value]:
+            self.recording = self.recordings[self.weights.value]
+            self.query = self.replay.best_query(self.recording)
         self._show_all()
 
     def _on_picture(self, change) -> None:
@@ -231,7 +217,7 @@ class Explorer:
 
     def _show_all(self) -> None:
         t = self.frame.value - 1  # people count from 1
-        self.picture.image = self._picture(self.label, self.settings, t)
+        self.picture.image = self._picture(self.weights.value, self.settings, t)
         self.picture.overlay = self._halo(t)
         self.tiles.image, self.tiles.overlay = self._tiles(t)
         self.chart.overlay = self._chart(t)
@@ -290,16 +276,13 @@ class Explorer:
 
     def _frame_caption(self, t: int) -> str:
         key, count, found = self.replay.keys[t], len(self.recording), len(self.replay.frames[t].ids)
-        parts = [
-            f"<b>frame {t + 1} of {count}</b>",
-            "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}",
-            f"{found} object{'s' * (found != 1)} found"
-            if found
-            else "nothing found: lower the score threshold?",
-        ]
+        said = f"<b>frame {t + 1} of {count}</b> · "
+        said += "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}"
+        many = f"{found} object{'s' * (found != 1)} found"
+        said += f" · {many if found else 'nothing found: lower the score threshold?'}"
         if self.settings.reuse_interval > count > 1:
-            parts.append("T is longer than the clip: frame 1 is its only key frame")
-        return " · ".join(parts)
+            said += " · T is longer than the clip: frame 1 is its only key frame"
+        return said
 
     def _what_it_serves(self) -> str:
         served = self.replay.serves(self.query)
@@ -322,17 +305,16 @@ class Explorer:
         recording, replay, s = self.recording, self.replay, self.settings
         served = replay.serves(self.query)
         times = sorted({round(t) for t in np.linspace(0, len(recording) - 1, STILL)})
-        pictures, titles = [], []
+        pictures = []
         for t in times:
             frame = replay.frames[t]
             masks = frame.masks()[::-1] if frame.ids else ()
-            ids = frame.ids[::-1]
-            pictures.append(draw_frame(recording.images[t], masks, ids, scale=1, opacity=0.6))
-            titles.append(f"frame {t * recording.step + 1}")
-        for t in times:
-            pictures.append(self._soft(t))
-            now = f"identity {served[t]}" if served[t] else "no identity"
-            titles.append(f"query {self.query}: {now}")
+            drawn = draw_frame(recording.images[t], masks, frame.ids[::-1], scale=1, opacity=0.6)
+            pictures.append(drawn)
+        pictures += [self._soft(t) for t in times]
+        now = [f"identity {served[t]}" if served[t] else "no identity" for t in times]
+        titles = [f"frame {t * recording.step + 1}" for t in times]
+        titles += [f"query {self.query}: {words}" for words in now]
         note = f"A key frame every {s.reuse_interval}, association by {s.association}, "
         note += f"scores from {s.score_threshold:.2f} on.  {len(replay.result.tracks)} identities; "
         note += f"another query takes over {len(replay.handovers)} times"
@@ -370,9 +352,3 @@ def _heat(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     grey = 0.45 * image.mean(-1, keepdims=True)
     light = 255 * colormaps["inferno"](share[..., 0])[..., :3]
     return (grey * (1 - 0.8 * share) + light * 0.8 * share).astype(np.uint8)
-
-
-def _subsampled(shots: Shots) -> str:
-    if shots.step == 1:
-        return ""
-    return f"Of {shots.total} frames every {shots.step}th is shown, {len(shots.images)} in all."

@@ -16,18 +16,18 @@ Lesson: notebooks/03_mask_decoder.ipynb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from minst.model import MobileInst, image_to_batch
-from minst.visualize.masks import frames_of
-from minst.visualize.style import INK, WIDTH, Picture, bare, headline, new_figure
+from minst.visualize.images import plot_images
+from minst.visualize.masks import shown_frames
+from minst.visualize.style import Picture
 
 __all__ = ["FrameFeatures", "frame_features", "pca_rgb", "plot_features"]
 
@@ -106,38 +106,40 @@ def plot_features(model: MobileInst, video, frame: int = 0) -> Picture:
     """
     image = frame_at(video, frame)
     maps, strides, before, after = frame_features(model, image)
-    page = _Page(*image.shape[:2])
-    page.panel(0, 0, image, f"frame {frame}\n3 x {image.shape[0]} x {image.shape[1]}")
-    for name, x in maps.items():
-        row, column = (0, int(name[1]) - 2) if name != "X_mask" else (1.5 if before else 1, 4)
-        (picture,), share = pca_rgb(x)
-        words = f"{name}, 1/{strides[name]}{_words(x, share)}"
-        page.panel(row, column, picture, words, strides[name])
-    changes = []
-    for column, name in enumerate(before, 1):
-        x, y = before[name], after[name]
-        pictures, share = pca_rgb(x, y)
-        for row, when, picture in zip((1, 2), ("before", "after"), pictures):
-            words = f"{name} {when}, 1/{strides[name]}{_words(x, share)}"
-            page.panel(row, column, picture, words, strides[name])
-        changes.append(f"{name} by {100 * float((y - x).norm() / x.norm()):.0f} %")
+
+    def panels(name: str, *levels: Tensor, when: Sequence[str] = ("",)) -> list[tuple]:
+        """Pictures that share a PCA, with their titles."""
+        pictures, share = pca_rgb(*levels)
+        size = " x ".join(map(str, levels[0].shape))
+        words = f"1/{strides[name]}\n{size}, {100 * share:.0f} % shown"
+        return [(picture, f"{name}{each}, {words}") for picture, each in zip(pictures, when)]
+
+    own = {name: panels(name, x)[0] for name, x in maps.items()}
+    changed = [
+        panels(name, before[name], after[name], when=(" before", " after")) for name in before
+    ]
+    # A column a level; at the left what belongs to all of them.
+    shown = [(image, f"frame {frame}\n3 x {image.shape[0]} x {image.shape[1]}")]
+    shown += [own["X3"], own["X4"], own["X5"], own["X6"], *(pair[0] for pair in changed)]
+    shown += [own["X_mask"], *(pair[1] for pair in changed)]
     head = f"Features of frame {frame}; semantic enhancers are off in this model"
-    note = "Colours: the 3 directions in which a panel's features vary most (% of variance). "
-    note += "Compare them in a panel"
-    if changes:
-        head = f"Features of frame {frame}: semantic enhancers change {', '.join(changes)}"
-        page.words(1, "before the\nsemantic enhancer,\nafter a 1x1\nconvolution")
-        change = "change: norm of\nafter - before over\nnorm of before"
-        page.words(2, f"after: X6 decides\nwhat counts\n\n{change}")
-    headline(page.fig, head, f"{note}, and from before to after." if changes else f"{note} only.")
-    return page.fig
+    note = "Colours: the 3 directions of largest variance (% shown). "
+    if changed:
+        parts = [
+            f"{name} by {100 * float((after[name] - x).norm() / x.norm()):.0f} %"
+            for name, x in before.items()
+        ]
+        head = f"Features of frame {frame}: semantic enhancers change {', '.join(parts)}"
+        note += "Before and after share them. Change: norm of after - before over norm of before."
+    pictures, titles = zip(*shown)
+    return plot_images(pictures, titles, head, note, columns=4)
 
 
 def frame_at(video, frame: int) -> np.ndarray:
     """Image (H, W, 3) number `frame` of a clip or iterable; ValueError where there is none."""
     if frame != int(frame) or frame < 0:
         raise ValueError(f"frame is {frame}; frames are counted 0, 1, 2, ...")
-    image = next(frames_of(video, int(frame)), None)
+    image, _ = next(shown_frames(video, int(frame)), (None, None))
     if image is None:
         has = f" but {len(video)} frames" if hasattr(video, "__len__") else ""
         raise ValueError(f"the video has no frame {frame}{has}, counted from 0")
@@ -154,38 +156,3 @@ def evaluating(model: MobileInst) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-class _Page:
-    """Rows of five pictures of a frame's shape, two lines of words above each. Inches."""
-
-    gap, line, top = 0.1, 0.33, 0.6
-
-    def __init__(self, height: int, width: int):
-        self.size, self.fig = (height, width), new_figure()
-        self.wide = min((WIDTH - 6 * self.gap) / 5, 2.3 * width / height)
-        self.tall = self.wide * height / width
-        self.left = (WIDTH - 5 * self.wide - 4 * self.gap) / 2
-
-    def place(self, row: float, column: int) -> Axes:
-        left = self.left + column * (self.wide + self.gap)
-        top = self.top + self.line + row * (self.tall + self.line + self.gap)
-        return bare(self.fig.place(left, top, self.wide, self.tall, below=2 * self.gap))
-
-    def panel(self, row: float, column: int, picture: np.ndarray, text: str, stride=1) -> None:
-        """A picture whose cells have stride x stride pixels of the frame."""
-        axes, (height, width) = self.place(row, column), self.size
-        extent = (0, picture.shape[1] * stride, picture.shape[0] * stride, 0)
-        axes.imshow(picture, extent=extent, interpolation="nearest")
-        axes.set(xlim=(0, width), ylim=(height, 0))  # the last cells may overhang the frame
-        axes.set_title(text, fontsize=6.5, color=INK, pad=3, loc="left")
-
-    def words(self, row: int, text: str) -> None:
-        """Words in the place of a row's first picture."""
-        axes = self.place(row, 0)
-        look = {"fontsize": 8, "color": INK, "ha": "right", "va": "center"}
-        axes.text(0.97, 0.5, text, transform=axes.transAxes, **look)
-
-
-def _words(x: Tensor, share: float) -> str:
-    return f"\n{' x '.join(map(str, x.shape))}, {100 * share:.0f} % shown"

@@ -21,28 +21,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from minst.evaluation.consistency import HOLD_IOU, assign_queries
 from minst.model import MobileInst
-from minst.tracking import Candidates, KernelTracker, assign, by_cosine, by_masks
-from minst.visualize.assignment import draw_numbers, instance_names, ring, short
+from minst.tracking import Candidates, assign, by_cosine, by_masks
+from minst.visualize.assignment import draw_numbers, instance_names, ring
 from minst.visualize.masks import class_name, draw_frame, faded, place_labels
-from minst.visualize.queries import choose_queries, class_probabilities, query_states
-from minst.visualize.recording import Recording
-from minst.visualize.style import (
-    BLUE,
-    CENTER,
-    GREY,
-    INK,
-    RED,
-    Picture,
-    headline,
-    new_figure,
-    rgb,
-)
+from minst.visualize.queries import class_probabilities
+from minst.visualize.recording import Recording, read_clip
+from minst.visualize.style import BLUE, CENTER, GREY, INK, RED, Picture, headline, new_figure, rgb
 
 __all__ = ["plot_kernels", "plot_similarity"]
 
@@ -52,109 +41,98 @@ LIVE_SCORE = 0.3
 LIGHT = "#d4d4d4"
 TITLE = {"fontsize": 8.5, "color": INK, "loc": "left", "pad": 4}
 TAG = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.85}  # about a label
+# What the marks of an association mean: (box, ring, colour, words).
+LEGEND = (
+    (True, True, BLUE, "assigned, and right"),
+    (False, True, BLUE, "as right: a duplicate"),
+    (True, False, RED, "assigned, but wrong"),
+    (False, True, RED, "true, but missed"),
+    (True, False, GREY, "assigned; had nothing, or what is gone"),
+)
 
 
-def plot_kernels(
-    model: MobileInst, video, num_frames: int | None = None, start: int = 0
-) -> Picture:
+def plot_kernels(model: MobileInst, video, num_frames: int = MAX_FRAMES) -> Picture:
     """All kernels in their plane of largest variance; beside it less each query's mean kernel.
 
-    video: a clip with `render(t)` or an iterable of frames; without annotations the colours are the
-    identities that `KernelTracker` (association "mask", every frame a key frame) finds.
-    num_frames: default all, at most 100.
+    video: an annotated clip with `render(t)`; ValueError for another.
     """
-    recording = query_states(model, video, MAX_FRAMES if num_frames is None else num_frames, start)
-    owner, names, source = _owners(recording, video)  # (T, N), -1: none
+    recording, names, held = _record(model, video, num_frames)
+    owner = np.full(recording.scores.shape, -1)  # (T, N): the instance that is held, -1: none
+    for t, holds in enumerate(held):
+        owner[t, list(holds)] = list(holds.values())
     count, queries = owner.shape
     kernels = recording.kernels.cpu().double()  # (T, N, D)
     centred = kernels - kernels.mean(0)
     between = _explained(kernels.flatten(0, 1), np.tile(np.arange(queries), count))
-    held = torch.from_numpy(owner >= 0)
 
     fig = new_figure(5.2)
     note = f"{count} frame{'s' * (count > 1)} x {queries} queries, a dot each. "
-    note += f"Colour: {source}; grey: none. "
+    note += "Colour: the instance that the query holds; grey: none. "
     note += "Line: the way of a query from ring to diamond, dots grow with time."
     share = f"{100 * between:.0f} % of their variance lies between queries"
     headline(fig, f"Kernels tell queries apart: {share}", note)
     left, right = (fig.place(x, 0.88, 4.28, 4.0) for x in (0.31, 5.03))
     least = max(1, count // 8)  # frames that a query must hold an instance to be worth a label
-    groups = [
-        (q, m)
-        for q in range(queries)
-        for m in range(len(names))
-        if (owner[:, q] == m).sum() >= least
-    ]
-    labels = {f"q{q} {names[m]}": (q, m) for q, m in groups}
+    pairs = [(q, m) for q in range(queries) for m in range(len(names))]
+    labels = {f"q{q} {names[m]}": (q, m) for q, m in pairs if (owner[:, q] == m).sum() >= least}
     _cloud(left, kernels, kernels.flatten(0, 1), owner, labels)
-    basis = centred[held] if held.any() else centred.flatten(0, 1)
+    colored = torch.from_numpy(owner >= 0)
+    basis = centred[colored] if colored.any() else centred.flatten(0, 1)
     _cloud(right, centred, basis, owner, {name: (slice(None), m) for m, name in enumerate(names)})
     left.set_title("the kernels", **TITLE)
     title = f"less each query's mean kernel: {100 * (1 - between):.0f} % is left"
     right.set_title(title, **TITLE)
-    if held.any():
-        share = 100 * _explained(centred[held], owner[owner >= 0])
+    if count > 1 and colored.any():
+        share = 100 * _explained(centred[colored], owner[owner >= 0])
         words = f"which instance it is explains {share:.0f} %\n"
         words += "of what is left of the coloured kernels"
-        words = words if count > 1 else "one frame: every kernel is its own mean"
         right.text(0.02, 0.02, words, transform=right.transAxes, fontsize=7.5, color=INK)
     return fig
 
 
-def plot_similarity(
-    model: MobileInst, video, first: int = 0, second: int = 3, mean: Tensor | None = None
-) -> Picture:
-    """Three ways to associate the queries of two key frames; where annotated, with the truth.
+def plot_similarity(model: MobileInst, video, first: int = 0, second: int = 3) -> Picture:
+    """Three ways to associate the queries of two key frames of an annotated clip, with the truth.
 
-    cosine of the kernels (the paper's); the same less each query's `mean` kernel (N, D); dice of
-    masks (ours). Each is multiplied with both scores, as the tracker does. mean: default over all
-    frames of the video, at most 100. It then holds much of the very instances, and two frames may
-    lie on opposite sides of it; a mean over other clips says better what is the query's own.
-    Assigned are all N queries; shown, with their scores, are the live ones (an instance held or
-    score >= 0.3, in either frame), by the instance that they hold: at most 10, and other ones of
-    best score if fewer than 4.
+    cosine of the kernels (the paper's); the same less each query's mean kernel over all frames of
+    the video (at most 100); dice of masks (ours). Each is multiplied with both scores, as the
+    tracker does. Assigned are all N queries; shown, with their scores, are the live ones (an
+    instance held or score >= 0.3, in either frame), by the instance that they hold: at most 10, and
+    other ones of best score if fewer than 4.
     Raises ValueError unless 0 <= first < second and the video has a frame `second`.
     """
     pair = (first, second)
     if not 0 <= first < second:
         words = "give two different frames in their order, from 0 on"
         raise ValueError(f"first is {first}, second {second}: {words}")
-    recording = query_states(model, video, max(MAX_FRAMES, second + 1))
+    recording, names, held = _record(model, video, max(MAX_FRAMES, second + 1))
     if len(recording) <= second:
         raise ValueError(f"second is {second}, but the video ends with frame {len(recording) - 1}")
-    mean = recording.kernels.mean(0) if mean is None else mean.to(recording.kernels)
-    if mean.shape != recording.kernels.shape[1:]:
-        wanted = tuple(recording.kernels.shape[1:])
-        raise ValueError(f"mean is {tuple(mean.shape)}; a mean kernel a query is {wanted}")
-    names = instance_names(model, video)
-    said = class_probabilities(recording, video, len(names))
-    ious, held = zip(*(_held(recording, said, t) for t in pair))
+    held, ious = [held[t] for t in pair], [recording.ious(t) for t in pair]
     true = {q: np.flatnonzero(ious[1][:, m] >= HOLD_IOU).tolist() for q, m in held[0].items()}
     true = {q: columns for q, columns in true.items() if columns}
     live = _live(recording.scores[list(pair)].amax(0), held)
-    matrices = _similarities(recording, first, second, mean)
+    matrices = _similarities(recording, first, second)
     chosen = [assign(matrix).tolist() for matrix in matrices]
     found = [sum(new[q] in columns for q, columns in true.items()) for new in chosen]
 
     fig = new_figure()
-    head = f"Which query of frame {second} goes on with which of frame {first}?"
-    if names:
-        head = f"No instance is held in both frames, {first} and {second}"
+    head = f"No instance is held in both frames, {first} and {second}"
     if true:
         pairs = f"{len(true)} true pair{'s' * (len(true) > 1)}"
         head = f"Of {pairs} cosine finds {found[0]}, centred cosine {found[1]}, masks {found[2]}"
     note = f"Rows: queries of frame {first}; columns: of frame {second} in the same order, "
-    note += f"so on the diagonal a query stays itself. Shown: {len(live)} of {len(mean)}, "
-    headline(fig, head, note + "the live ones first.")
+    note += "so on the diagonal a query stays itself. "
+    note += f"Shown: {len(live)} of {len(matrices[0])}, the live ones first."
+    headline(fig, head, note)
     side, places = 2.34, (1.28, 3.97, 6.66)  # inches
     height, width = recording.images[0].shape[:2]
     tall = side * min(height / width, 1.0)
     upper = [fig.place(x, 0.82, side, tall) for x in places]
     for axes, t, iou, holds in zip(upper, pair, ious, held):
         _picture(axes, recording, t, iou, holds, live)
-    _legend(upper[2], side, tall, bool(true))
+    _legend(upper[2], side, tall)
     titles = ("cosine x scores (the paper's)", "centred cosine x scores", "masks x scores (ours)")
-    rows, columns = (_row_names(recording, t, live, h, names) for t, h in zip(pair, held))
+    rows, columns = (_names(recording, t, live, h, names) for t, h in zip(pair, held))
     for i, (x, matrix, new) in enumerate(zip(places, matrices, chosen)):
         axes = fig.place(x, 0.82 + tall + 0.36, side, side, below=1.25)
         axes.set_title(f"{titles[i]}: {found[i]} of {len(true)}" if true else titles[i], **TITLE)
@@ -164,50 +142,29 @@ def plot_similarity(
         axes.set_xticks(range(len(live)), columns, rotation=90)
         axes.set_yticks(range(len(live)), [] if i else rows)
         axes.tick_params(labelsize=7, length=0, pad=6, labelcolor=INK)
-        bar = {"transform": axes.transAxes, "clip_on": False, "linewidth": 0}
-        cell = 1 / len(live)
-        for k, q in enumerate(live):  # a bar in the colour of what the query holds
-            if q in held[0] and not i:
-                color = rgb(held[0][q] + 1)
-                axes.add_patch(
-                    Rectangle((-0.03, 1 - (k + 1) * cell), 0.02, cell, color=color, **bar)
-                )
-            if q in held[1]:
-                color = rgb(held[1][q] + 1)
-                axes.add_patch(Rectangle((k * cell, -0.03), cell, 0.02, color=color, **bar))
+        # The words in the colour of what the query holds.
+        for labels, holds in ((axes.get_yticklabels(), held[0]), (axes.get_xticklabels(), held[1])):
+            for label, q in zip(labels, live):
+                if q in holds:
+                    look = {
+                        "facecolor": (*rgb(holds[q] + 1), 0.35),
+                        "edgecolor": "none",
+                        "pad": 1.5,
+                    }
+                    label.set_bbox(look)
     return fig
 
 
-def _owners(recording: Recording, video) -> tuple[np.ndarray, list[str], str]:
-    """What each query holds in each frame (T, N), -1: nothing; the things' names; who says so."""
-    names = instance_names(recording.model, video)
-    owner = np.full(recording.scores.shape, -1)
-    if names:
-        said = class_probabilities(recording, video, len(names))
-        for t in range(len(owner)):
-            for query, instance in _held(recording, said, t)[1].items():
-                owner[t, query] = instance
-        return owner, names, "the instance that the query holds"
-    tracker = KernelTracker(recording.model, reuse_interval=1, association="mask")
-    labels = {}
-    for t, frame in enumerate(recording.frames):
-        found = tracker.advance(frame)
-        owner[t, found.queries] = np.array(found.ids, int) - 1
-        labels.update(zip(found.ids, found.labels))
-    classes = recording.config.class_names
-    names = [f"{class_name(classes, labels[i])} {i}" for i in sorted(labels)]
-    return owner, names, "what the tracker found, no annotations"
-
-
-def _held(recording: Recording, said: np.ndarray, t: int) -> tuple[np.ndarray, dict[int, int]]:
-    """Of frame `t`: IoU of queries and instances (N, M), and {query: the instance that it holds}.
-
-    said: probabilities of the instances' classes (T, N, M); M is 0 without annotations.
-    """
-    if not said.shape[2]:
-        return said[t], {}
-    ious = recording.ious(t)
-    return ious, dict(assign_queries(ious, said[t]))
+def _record(
+    model: MobileInst, video, num_frames: int
+) -> tuple[Recording, list[str], list[dict[int, int]]]:
+    """The recording, its instances' names, and of each frame {query: the instance it holds}."""
+    recording, names = Recording(model, read_clip(video, num_frames)), instance_names(model, video)
+    if recording.truth is None:
+        raise ValueError("kernels are compared by instance: give a clip with annotations")
+    said = class_probabilities(recording, video, len(names))
+    frames = range(len(recording))
+    return recording, names, [dict(assign_queries(recording.ious(t), said[t])) for t in frames]
 
 
 def _explained(x: Tensor, groups: np.ndarray) -> float:
@@ -225,20 +182,16 @@ def _cloud(axes, kernels: Tensor, basis: Tensor, owner: np.ndarray, labels: dict
     points = np.zeros((*owner.shape, 2))
     points[..., : len(directions)] = (kernels - mean) @ directions[:2].T
     share = [*(sizes.square() / sizes.square().sum().clamp(min=1e-12)).tolist(), 0.0]
-    colors = {m: rgb(m + 1) for m in range(owner.max() + 1)} | {-1: LIGHT}
     axes.scatter(*points[owner < 0].T, s=5, color=LIGHT, linewidths=0)
     for q in np.flatnonzero((owner >= 0).any(0)):
         seen = np.flatnonzero(owner[:, q] >= 0)
-        way = np.arange(seen[0], seen[-1])
-        steps = np.stack([points[way, q], points[way + 1, q]], axis=1)
-        shades = [colors[m] for m in owner[way + 1, q]]
-        axes.add_collection(LineCollection(steps, colors=shades, linewidths=0.7, alpha=0.6))
-        shades = [colors[m] for m in owner[seen, q]]
+        shades = [rgb(m + 1) for m in owner[seen, q]]
+        axes.plot(*points[seen[0] : seen[-1] + 1, q].T, color=shades[0], linewidth=0.7, alpha=0.6)
         size = 6 + 16 * seen / len(owner)
         axes.scatter(*points[seen, q].T, s=size, color=shades, linewidths=0, zorder=3)
-        for t, marker in ((seen[0], "o"), (seen[-1], "D")):
-            look = {"facecolor": "white", "edgecolor": colors[owner[t, q]], "linewidths": 1.3}
-            axes.scatter(*points[t, q], s=22, marker=marker, zorder=4, **look)
+        for i, marker in ((0, "o"), (-1, "D")):
+            look = {"facecolor": "white", "edgecolor": shades[i], "linewidths": 1.3}
+            axes.scatter(*points[seen[i], q], s=22, marker=marker, zorder=4, **look)
     axes.margins(0.08)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color(GREY)
@@ -246,10 +199,10 @@ def _cloud(axes, kernels: Tensor, basis: Tensor, owner: np.ndarray, labels: dict
     whose = "" if len(basis) == owner.size else " (of the coloured)"
     axes.set_xlabel(f"first axis: {100 * share[0]:.0f} % of the variance{whose}", **look)
     axes.set_ylabel(f"second: {100 * share[1]:.0f} %", **look)
-    _labels(axes, points, owner, labels, colors)
+    _labels(axes, points, owner, labels)
 
 
-def _labels(axes, points: np.ndarray, owner: np.ndarray, labels: dict, colors: dict) -> None:
+def _labels(axes, points: np.ndarray, owner: np.ndarray, labels: dict) -> None:
     """Each text above its kernels, none over another."""
     box, anchors, shown = axes.get_window_extent(), [], []
     for text, (queries, instance) in labels.items():
@@ -259,7 +212,7 @@ def _labels(axes, points: np.ndarray, owner: np.ndarray, labels: dict, colors: d
             middle, upper = np.quantile(points[mine], (0.5, 0.8), axis=0)
             x, y = axes.transData.transform((middle[0], upper[1]))
             anchors.append((x - box.x0, box.y1 - y - 4))
-            shown.append((text, colors[instance]))
+            shown.append((text, rgb(instance + 1)))
     sizes = [(round(5.6 * len(text)) + 6, 14) for text, _ in shown]  # pixels, at 100 an inch
     places = place_labels(anchors, sizes, (int(box.width), int(box.height)))
     for (x0, y0, x1, y1), (text, color) in zip(places, shown):
@@ -269,7 +222,7 @@ def _labels(axes, points: np.ndarray, owner: np.ndarray, labels: dict, colors: d
         axes.text(*place, text, fontsize=6.5, color=INK, zorder=6, bbox=tag, **CENTER)
 
 
-def _live(scores: Tensor, held: tuple[dict[int, int], ...]) -> list[int]:
+def _live(scores: Tensor, held: list[dict[int, int]]) -> list[int]:
     """4 to 10 queries: those that hold an instance, by instance, then by score, down to 0.3."""
     # What it held first comes first.
     place = {q: (m, k) for k in (1, 0) for q, m in held[k].items()}
@@ -280,9 +233,10 @@ def _live(scores: Tensor, held: tuple[dict[int, int], ...]) -> list[int]:
 
 
 @torch.inference_mode()
-def _similarities(recording: Recording, first: int, second: int, mean: Tensor) -> list[Tensor]:
-    """Old x new queries, (N, N) each: cosine, less each query's mean (N, D), masks; x scores."""
-    x_mask, every = recording.frames[second].x_mask[0], torch.arange(len(mean))
+def _similarities(recording: Recording, first: int, second: int) -> list[Tensor]:
+    """Old x new queries, (N, N) each: cosine, less each query's mean, masks; times scores."""
+    mean, x_mask = recording.kernels.mean(0), recording.frames[second].x_mask[0]
+    every = torch.arange(len(mean))
     old, new = (
         Candidates(recording.kernels[t], recording.scores[t], every) for t in (first, second)
     )
@@ -291,29 +245,27 @@ def _similarities(recording: Recording, first: int, second: int, mean: Tensor) -
 
 
 def _picture(axes, recording: Recording, t: int, iou, holds: dict[int, int], live) -> None:
-    """Frame t with the masks of queries that hold an instance, else of one an object, numbered."""
-    colors = {q: m + 1 for q, m in holds.items()}
-    colors = colors or {q: i + 1 for i, q in enumerate(choose_queries(recording, MAX_LIVE))}
-    image, masks = recording.images[t], recording.found(t, list(colors))
-    painted = draw_frame(faded(image), list(masks), list(colors.values()), scale=2)
+    """Frame t with the masks of the queries that hold an instance, numbered."""
+    image, masks = recording.images[t], recording.found(t, list(holds))
+    ids = [m + 1 for m in holds.values()]
+    painted = draw_frame(faded(image), list(masks), ids, scale=2)
     axes.imshow(painted, extent=(0, image.shape[1], image.shape[0], 0))
-    for (q, color), mask in zip(colors.items(), masks):
-        if mask.any():
-            same = [p for p in live if p != q and q in holds and iou[p, holds[q]] >= HOLD_IOU]
-            alone = mask & (masks.sum(0) == 1)  # where a label does not hide another mask
-            y, x = np.argwhere(alone if alone.any() else mask).mean(0)
-            words, box = " ".join(f"q{p}" for p in [q, *same]), TAG | {"edgecolor": rgb(color)}
-            axes.text(x, y, words, fontsize=6.5, color=INK, bbox=box, **CENTER)
+    for (q, m), mask in zip(holds.items(), masks):
+        same = [p for p in live if p != q and iou[p, m] >= HOLD_IOU]
+        alone = mask & (masks.sum(0) == 1)  # where a label does not hide another mask
+        y, x = np.argwhere(alone if alone.any() else mask).mean(0)
+        words, box = " ".join(f"q{p}" for p in [q, *same]), TAG | {"edgecolor": rgb(m + 1)}
+        axes.text(x, y, words, fontsize=6.5, color=INK, bbox=box, **CENTER)
     axes.set_title(f"frame {t}", **TITLE)
     axes.axis("off")
 
 
-def _row_names(recording: Recording, t: int, live, holds: dict[int, int], names) -> list[str]:
+def _names(recording: Recording, t: int, live, holds: dict[int, int], names) -> list[str]:
     """Query, the instance that it holds (in brackets the class it says if none), and its score."""
     classes, said = recording.config.class_names, recording.class_scores[t].argmax(-1).tolist()
     what = [names[holds[q]] if q in holds else f"({class_name(classes, said[q])})" for q in live]
-    scores = [short(score) for score in recording.scores[t, live].tolist()]
-    return [f"q{q} {thing}  {score}" for q, thing, score in zip(live, what, scores)]
+    scores = recording.scores[t, live].tolist()
+    return [f"q{q} {thing}  {score:.2f}" for q, thing, score in zip(live, what, scores)]
 
 
 def _marks(axes, live: list[int], new: list[int], true: dict[int, list[int]]) -> None:
@@ -328,30 +280,21 @@ def _marks(axes, live: list[int], new: list[int], true: dict[int, list[int]]) ->
             words = f"\u2192q{new[q]}"
             axes.text(len(live) - 0.45, i, words, fontsize=6.5, color=color, va="center")
         for p in set(true.get(q, ())) & set(live):
-            axes.add_patch(ring(i, live.index(p), BLUE if right else RED, "-" if right else "--"))
+            axes.add_patch(ring(i, live.index(p), BLUE if right else RED))
 
 
-def _legend(axes, width: float, height: float, truth: bool) -> None:
+def _legend(axes, width: float, height: float) -> None:
     """What the marks mean. The axes measure inches."""
-    lines = [("box", GREY, "assigned")]
-    if truth:
-        lines = [
-            ("both", BLUE, "assigned, and right"),
-            ("ring", BLUE, "as right: a duplicate"),
-            ("box", RED, "assigned, but wrong"),
-            ("ring", RED, "true, but missed"),
-            ("box", GREY, "assigned; had nothing, or what is gone"),
-        ]
     axes.set(xlim=(0, width), ylim=(height, 0))
-    for i, (shape, color, words) in enumerate(lines):
+    for i, (box, circle, color, words) in enumerate(LEGEND):
         y = 0.15 + 0.27 * i
-        if shape != "ring":
+        if box:
             look = {"fill": False, "edgecolor": color, "linewidth": 1.6}
             axes.add_patch(Rectangle((0.05, y - 0.11), 0.22, 0.22, **look))
-        if shape != "box":
-            axes.add_patch(ring(y, 0.16, color, "--" if color == RED else "-", (0.16, 0.16)))
+        if circle:
+            axes.add_patch(ring(y, 0.16, color, (0.16, 0.16)))
         axes.text(0.35, y, words, fontsize=7.5, color=INK, va="center")
-    words = "\u2192 q7: assigned to a query not shown\nq3 (fish)  .12: holds nothing; its score"
+    words = "\u2192 q7: assigned to a query not shown\nq3 (fish)  0.12: holds nothing; its score"
     look = {"fontsize": 7.5, "color": INK, "va": "top", "linespacing": 1.5}
-    axes.text(0.05, 0.05 + 0.27 * len(lines), words, **look)
+    axes.text(0.05, 0.05 + 0.27 * len(LEGEND), words, **look)
     axes.axis("off")

@@ -15,7 +15,6 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 import tempfile
@@ -40,7 +39,6 @@ __all__ = [
     "color_of",
     "draw_frame",
     "draw_tracks",
-    "ground_truth_result",
     "place_labels",
 ]
 
@@ -55,8 +53,9 @@ PALETTE = (
     (86, 180, 233),
     (213, 94, 0),
 )
-# Opacity of masks; half widths of contour and of the white line around it, in pixels.
-FILL, LINE, HALO = 0.42, 1.1, 2.2
+# Opacity of masks; half widths of contour and of the white line around it, height of a tag's
+# letters: in pixels of a picture that is `UNIT` pixels long or less. In larger ones they grow.
+FILL, LINE, HALO, LETTERS, UNIT = 0.42, 1.1, 2.2, 12, 720
 SMOOTH_FRAMES = 1.5  # of label positions
 
 
@@ -85,9 +84,9 @@ def draw_frame(
     """
     masks = [np.asarray(mask, dtype=bool) for mask in masks]
     height, width = image.shape[:2]
-    if any(mask.shape != (height, width) for mask in masks):
-        shapes = sorted({mask.shape for mask in masks})
-        raise ValueError(f"masks of shapes {shapes} on an image of shape {(height, width)}")
+    if shapes := {mask.shape for mask in masks} - {(height, width)}:
+        words = f"masks of shapes {sorted(shapes)} on an image of shape {(height, width)}"
+        raise ValueError(words)
     if len(ids) != len(masks) or (texts is not None and len(texts) != len(masks)):
         count = len(masks if texts is None else texts)
         raise ValueError(f"{len(masks)} masks, {len(ids)} ids, {count} texts: one each")
@@ -101,7 +100,9 @@ def draw_frame(
     anchors = [_anchor(encode_mask(mask)) for mask in masks] if anchors is None else anchors
     # The mask on top chooses its place first.
     tagged = [i for i in reversed(range(len(masks))) if texts[i] and masks[i].any()]
-    _tags(canvas, [(texts[i], color_of(ids[i]), np.multiply(anchors[i], scale)) for i in tagged])
+    tags = [(texts[i], color_of(ids[i]), np.multiply(anchors[i], scale)) for i in tagged]
+    if tags:
+        _tags(canvas, tags)
     return canvas
 
 
@@ -115,7 +116,7 @@ def draw_tracks(
     """
     anchors = {track.id: _smooth_anchors(track) for track in result.tracks}
     names, count = result.class_names, 0
-    for t, image in enumerate(frames_of(video)):
+    for t, (image, _) in enumerate(shown_frames(video)):
         if t >= result.num_frames:
             goes_on = f"goes on after the {result.num_frames} frames of the result"
             raise ValueError(f"draw_tracks: the video {goes_on}")
@@ -163,43 +164,24 @@ def animate(
 ) -> Player | Path:
     """Without a path a `Player`, which a notebook shows; else a file, whose path is returned.
 
-    .mp4, .gif (all frames in memory), or .html, a page that needs no other file. Raises ValueError
-    without frames.
+    .mp4, or .gif (all frames in memory). Raises ValueError without frames.
     """
-    suffix = ".html" if path is None else Path(path).suffix.lower()
-    if suffix in (".mp4", ".gif"):
-        return (write_mp4 if suffix == ".mp4" else write_gif)(frames, path, fps)
-    if suffix != ".html":
-        got = suffix or "a name without suffix"
-        raise ValueError(f"{path}: write .mp4, .gif or .html, not {got}")
+    if path is not None:
+        writers = {".mp4": write_mp4, ".gif": write_gif}
+        suffix = Path(path).suffix.lower()
+        if suffix not in writers:
+            raise ValueError(f"{path}: write .mp4 or .gif, not {suffix or 'a name without suffix'}")
+        return writers[suffix](frames, path, fps)
     first = next(frames := iter(frames), None)
     if first is None:
-        raise ValueError(f"{path or 'animate'}: no frames to show")
+        raise ValueError("animate: no frames to show")
     with tempfile.TemporaryDirectory() as folder:
         film = write_mp4(chain([first], frames), Path(folder) / "film.mp4", fps)
         info, still = video_info(film), io.BytesIO()
         # Read back: frames may be too many to keep.
         middle = next(islice(read_video(film), info.frames // 2, None))
         Image.fromarray(middle).save(still, "JPEG", quality=70)
-        player = Player(film.read_bytes(), still.getvalue(), info)
-    if path is None:
-        return player
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = f"<!doctype html>\n<meta charset='utf-8'>\n<title>{html.escape(path.stem)}</title>\n"
-    path.write_text(head + player._repr_html_() + "\n")
-    return path
-
-
-def ground_truth_result(clip) -> VideoResult:
-    """The annotations of a clip (`Clip` or `ShapesClip`) as if a perfect tracker had found them."""
-    shown = [clip.render(t).masks for t in range(len(clip))]  # T x (M, H, W)
-    names = tuple(clip.categories)
-    tracks = []
-    for i, label in enumerate(clip.labels):
-        codes = [encode_mask(masks[i]) if masks[i].any() else None for masks in shown]
-        tracks.append(Track(i + 1, [float(k == label) for k in range(len(names))], codes))
-    return VideoResult(tracks, len(clip), names)
+        return Player(film.read_bytes(), still.getvalue(), info)
 
 
 def place_labels(
@@ -239,11 +221,6 @@ def shown_frames(video, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray
         yield frame, None
 
 
-def frames_of(video, start: int = 0) -> Iterator[np.ndarray]:
-    """The images of `shown_frames` alone."""
-    return (image for image, _ in shown_frames(video, start))
-
-
 def resized(
     image: np.ndarray, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BICUBIC
 ) -> np.ndarray:
@@ -274,21 +251,23 @@ def _paint(
     """Lay one mask on the enlarged canvas (sH, sW, 3) float32, in place."""
     if not mask.any():
         return
-    margin, (height, width) = 4, mask.shape
+    unit = max(1.0, max(canvas.shape) / UNIT)
+    margin, (height, width) = math.ceil(4 * unit), mask.shape
     (top, bottom), (left, right) = ((np.flatnonzero(mask.any(axis))[[0, -1]]) for axis in (1, 0))
     top, left = max(top - margin, 0), max(left - margin, 0)
     bottom, right = min(bottom + margin + 1, height), min(right + margin + 1, width)
-    sigma = 0.8 * scale
+    sigma = 0.8 * scale * unit
     hard = mask[top:bottom, left:right].astype(np.uint8) * 255
     soft = Image.fromarray(resized(hard, (hard.shape[0] * scale, hard.shape[1] * scale)))
     soft = np.asarray(soft.filter(ImageFilter.GaussianBlur(sigma)))
     # bytes: what becomes of each of 256 levels is computed once, and looked up for every pixel
     # > 0 inside, infinite far from the edge
     distance = (sigma * math.sqrt(2)) * erfinv(2 * np.arange(256) / 255 - 1)
+    line, halo = LINE * unit, HALO * unit
     layers = (
         (color, opacity * np.clip(distance + 0.5, 0, 1)),
-        (np.float32((255, 255, 255)), 0.75 * np.clip(HALO + 0.5 - np.abs(distance), 0, 1)),
-        (color, np.clip(LINE + 0.5 - np.abs(distance), 0, 1)),
+        (np.float32((255, 255, 255)), 0.75 * np.clip(halo + 0.5 - np.abs(distance), 0, 1)),
+        (color, np.clip(line + 0.5 - np.abs(distance), 0, 1)),
     )
     # new = keep * old + add
     keep, add = np.ones((256, 3), np.float32), np.zeros((256, 3), np.float32)
@@ -302,17 +281,31 @@ def _paint(
 def _tags(canvas: np.ndarray, tags: list[tuple[str, tuple[int, int, int], np.ndarray]]) -> None:
     """Draw label tags (text, colour, anchor) on bytes (H, W, 3), in place."""
     height, width = canvas.shape[:2]
-    font = ImageFont.load_default(12 if max(height, width) < 700 else 16)
-    _, above, _, below = font.getbbox("Ag0")  # one height for all tags
-    sizes = [(math.ceil(font.getlength(text)) + 6, below - above + 5) for text, _, _ in tags]
+    unit = max(1.0, max(height, width) / UNIT)
+    words, fonts = zip(*(_lettering(text, round(LETTERS * unit)) for text, _, _ in tags))
+    boxes = [font.getbbox("Ag0") for font in fonts]
+    tall = max(below - above for _, above, _, below in boxes) + round(5 * unit)  # of all tags
+    edge = round(3 * unit)
+    sizes = [(math.ceil(f.getlength(text)) + 2 * edge, tall) for text, f in zip(words, fonts)]
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    boxes = place_labels([anchor for _, _, anchor in tags], sizes, (width, height))
-    for (x0, y0, x1, y1), (text, color, _) in zip(boxes, tags):
-        draw.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), 3, fill=color)
+    places = place_labels([anchor for _, _, anchor in tags], sizes, (width, height))
+    for (x0, y0, x1, y1), text, font, (_, color, _) in zip(places, words, fonts, tags):
+        draw.rounded_rectangle((x0, y0, x1 - 1, y1 - 1), edge, fill=color)
         ink = "white" if np.dot(color, (0.299, 0.587, 0.114)) < 140 else "black"
-        draw.text((x0 + 3, y0 + 2 - above), text, font=font, fill=ink)
+        above = font.getbbox("Ag0")[1]
+        draw.text((x0 + edge, y0 + round(2 * unit) - above), text, font=font, fill=ink)
     canvas[:] = np.asarray(picture)
+
+
+def _lettering(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
+    """A text as it can be drawn, and a font of `size` pixels that has its letters."""
+    if text.isascii():
+        return text, ImageFont.load_default(size)
+    from minst.visualize import fonts  # by matplotlib, which most films do not need
+
+    text = fonts.legible(text)
+    return text, ImageFont.truetype(fonts.font_for(text), size)
 
 
 def _anchor(code: dict) -> tuple[float, float]:

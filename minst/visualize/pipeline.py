@@ -63,15 +63,11 @@ def plot_pipeline(
     """The way of a frame of `size` (H, W) through a model (default: a new "shapes-tiny").
 
     highlight: the block to light, a name of `BLOCKS`; None lights all. Raises ValueError for
-    another name or size.
+    another name, or a side of less than 64 pixels.
     """
     if highlight is not None and highlight not in BLOCKS:
         words = f"highlight one of {', '.join(BLOCKS)}, or None"
         raise ValueError(f"plot_pipeline: no block {highlight!r}; {words}")
-    pair = isinstance(size, (tuple, list)) and len(size) == 2
-    if not pair or not all(isinstance(n, int) and n >= 64 for n in size):
-        words = "give (H, W), whole numbers of at least 64"
-        raise ValueError(f"plot_pipeline: size is {size!r}; {words}")
     if model is None:
         with torch.device("meta"):
             model = MobileInst(MobileInstConfig.preset("shapes-tiny"))

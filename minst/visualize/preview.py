@@ -15,7 +15,6 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from PIL import Image
 
 from minst.data.coco import COCO, holds_images
@@ -29,7 +28,7 @@ __all__ = ["preview_dataset"]
 # Inches: words beside a video, margin, between pictures, headline.
 LEFT, EDGE, GAP, HEAD = 1.2, 0.12, 0.05, 0.66
 # Inches: height of a row of frames, of a row of images, of a line of words below a picture.
-ROW_VIDEO, ROW_IMAGES, WORDS = 1.25, 1.7, 0.17
+ROW_VIDEO, ROW_IMAGES, WORDS = 1.25, 1.68, 0.17
 LINE, LINES = 0.115, 10  # inches and number of the lines of words beside a video
 MOST_TAGS, DPI = 6, 150  # names on an image; as `save` writes
 
@@ -55,7 +54,6 @@ def preview_dataset(
         raise ValueError(f"{file}: holds no videos or images")
     chosen = sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
     fig, clips = new_figure(), [dataset[i] for i in chosen]
-    (_video_sheet if videos else _image_sheet)(fig, clips)
     which = f"All {total:,}" if len(clips) == total else f"{len(clips)} of {total:,}"
     what = f"{'video' if videos else 'image'}{'s' * (total > 1)}"
     head = f"{which} {what} of {_shortened(f'{file.parent.name}/{file.name}', 60)}"
@@ -65,6 +63,7 @@ def preview_dataset(
         note += "In a row, one colour and number is one instance in every frame." * videos
         note += "Colours tell the instances of an image apart." * (not videos)
     headline(fig, head, note)
+    (_video_sheet if videos else _image_sheet)(fig, clips)
     return fig
 
 
@@ -72,45 +71,38 @@ def _video_sheet(fig: Picture, clips: list[Clip]) -> None:
     """A row of evenly spaced frames for each video, as many as fit, and words to their left."""
     room, top = WIDTH - LEFT - EDGE, HEAD
     for clip in clips:
-        widest = ROW_VIDEO * clip.width / clip.height
-        number = max(3, round(room / widest))
-        width = min((room + GAP) / number - GAP, widest)
-        height = width * clip.height / clip.width
-        lines = min(len(clip.labels) + 2, LINES)
-        _legend(fig, clip, top, lines)
-        texts = [str(i + 1) for i in range(len(clip.labels))]
+        aspect = clip.width / clip.height
+        number = max(3, round(room / (ROW_VIDEO * aspect)))
+        width = min((room + GAP) / number - GAP, ROW_VIDEO * aspect)
+        height = width / aspect
         # The words beside the frames may need more room than these.
-        needed = max(height + WORDS, lines * LINE) + GAP
+        needed = max(height + WORDS, _legend(fig, clip, top) * LINE) + GAP
         for k, t in enumerate(sorted({round(t) for t in np.linspace(0, len(clip) - 1, number)})):
-            axes = fig.place(LEFT + k * (width + GAP), top, width, height, needed - height + EDGE)
-            _picture(axes, clip, t, texts, f"frame {t}" if width > 0.45 else str(t))
+            place = LEFT + k * (width + GAP), top, width, height, needed - height + EDGE
+            texts = [str(i + 1) for i in range(len(clip.labels))]
+            _picture(fig, place, clip, t, texts, f"frame {t}" if width > 0.45 else str(t))
         top += needed
 
 
 def _image_sheet(fig: Picture, clips: list[Clip]) -> None:
-    """Rows as wide as the sheet, each of one height; the last is left as it comes."""
-    room, top, row = WIDTH - 2 * EDGE, HEAD, []
+    """Images of one height beside each other, as many in a row as fit."""
+    left, top = EDGE, HEAD
     for clip in clips:
-        row.append(clip)
-        wide = sum(c.width / c.height for c in row)
-        height = min((room - GAP * (len(row) - 1)) / wide, ROW_IMAGES)
-        if height == ROW_IMAGES and clip is not clips[-1]:
-            continue  # there is room for more
-        left = EDGE
-        for each in row:
-            width = height * each.width / each.height
-            axes = fig.place(left, top, width, height, below=WORDS + GAP + EDGE)
-            name = Path(each.video["file_names"][0]).name
-            _picture(axes, each, 0, None, f"{name}, {each.width}x{each.height}")
-            left += width + GAP
-        top += height + WORDS + GAP
-        row = []
+        width = min(ROW_IMAGES * clip.width / clip.height, WIDTH - 2 * EDGE)
+        if left > EDGE and left + width > WIDTH - EDGE:
+            left, top = EDGE, top + ROW_IMAGES + WORDS + GAP
+        name = Path(clip.video["file_names"][0]).name
+        words = f"{name}, {clip.width}x{clip.height}"
+        place = left, top, width, width * clip.height / clip.width, WORDS + EDGE
+        _picture(fig, place, clip, 0, None, words)
+        left += width + GAP
 
 
-def _picture(axes: Axes, clip: Clip, t: int, texts: list[str] | None, words: str) -> None:
+def _picture(
+    fig: Picture, place: tuple, clip: Clip, t: int, texts: list[str] | None, words: str
+) -> None:
     """One frame with its masks and words below. texts: a tag each; None names the largest masks."""
-    width, height = axes.get_position().size * axes.figure.get_size_inches()
-    bare(axes)
+    axes, (width, height) = bare(fig.place(*place)), place[2:4]
     try:
         size = round(height * DPI), round(width * DPI)
         axes.imshow(_drawn(clip, t, size, texts), aspect="auto")
@@ -119,11 +111,11 @@ def _picture(axes: Axes, clip: Clip, t: int, texts: list[str] | None, words: str
         reason = _plain(str(error).replace(f"{clip.root}/", ""))
         lines = max(int(height / 0.11), 1)
         reason = textwrap.fill(reason, max(int(width / 0.055), 8), max_lines=lines)
-        look = {"fontsize": 6, "color": RED, "va": "top"}
-        axes.text(0.03, 0.97, reason, transform=axes.transAxes, **look)
+        look = {"fontsize": 6, "color": RED, "va": "top", "transform": axes.transAxes}
+        axes.text(0.03, 0.97, reason, **look)
     said = _shortened(words, max(int(width / 0.052), 3))
-    look = {"fontsize": 6, "color": INK, "va": "top"}
-    axes.text(0, -0.03 / height, said, transform=axes.transAxes, **look)
+    look = {"fontsize": 6, "color": INK, "va": "top", "transform": axes.transAxes}
+    axes.text(0, -0.03 / height, said, **look)
 
 
 def _drawn(clip: Clip, t: int, size: tuple[int, int], texts: list[str] | None) -> np.ndarray:
@@ -138,21 +130,21 @@ def _drawn(clip: Clip, t: int, size: tuple[int, int], texts: list[str] | None) -
     return draw_frame(image, small, range(1, len(small) + 1), texts, scale=1)
 
 
-def _legend(fig: Picture, clip: Clip, top: float, lines: int) -> None:
-    """Name and size of a video, and which number is what: `lines` lines."""
+def _legend(fig: Picture, clip: Clip, top: float) -> int:
+    """Name and size of a video, and which number is what; returns the number of lines."""
     count, frames = len(clip.labels), f"{len(clip)} frame{'s' * (len(clip) > 1)}"
-    shown = count if count <= lines - 2 else lines - 3
-    rows = [(clip.name, ""), (f"{frames}, {clip.width}x{clip.height}", "")]
-    for i, label in enumerate(clip.labels[:shown], start=1):
-        rows.append((f"{i} {clip.categories[label]}", rgb(i)))
-    if shown < count:
-        rows.append((f"… and {count - shown} more", ""))
-    for k, (text, color) in enumerate(rows):
+    lines = [clip.name, f"{frames}, {clip.width}x{clip.height}"]
+    lines += [f"{i} {clip.categories[label]}" for i, label in enumerate(clip.labels, start=1)]
+    if len(lines) > LINES:
+        lines[LINES - 1 :] = [f"… and {count - (LINES - 3)} more"]
+    for k, text in enumerate(lines):
         left, y = EDGE, top + k * LINE
-        if color:  # a square of the colour, since yellow words could not be read
-            fig.write(left, y, "■", fontsize=6.5, color=color)
+        if 2 <= k and text[0] != "…":
+            # A square of the colour, since yellow words could not be read.
+            fig.write(left, y, "■", fontsize=6.5, color=rgb(k - 1))
             left += 0.1
         fig.write(left, y, _shortened(text, 22), fontsize=6.5)
+    return len(lines)
 
 
 def _shortened(text: str, most: int) -> str:

@@ -5,7 +5,6 @@
      frames    masks coloured by query; one strip for each model             what is seen
      query a   its mask in every frame, red where it does     cos(K_t, K_u)  why it works
      query b   not hold its instance, its score below            (T, T)
-     below     in which frames it holds its instance, and their share        how well
 
 Nothing is tracked or passed on between the frames: that a row shows one object is the model's own
 doing. Of two models one has its row below the other's, for the same instance.
@@ -33,7 +32,6 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
 from minst.evaluation.consistency import HOLD_IOU, assign_queries
 from minst.matcher import pairwise_dice
@@ -43,7 +41,6 @@ from minst.visualize.masks import class_name, draw_frame, faded
 from minst.visualize.recording import Recording, read_clip
 from minst.visualize.style import (
     CENTER,
-    GREY,
     INK,
     RED,
     WIDTH,
@@ -55,7 +52,7 @@ from minst.visualize.style import (
     rgb,
 )
 
-__all__ = ["choose_queries", "class_probabilities", "plot_query_consistency", "query_states"]
+__all__ = ["choose_queries", "class_probabilities", "plot_query_consistency"]
 
 MAX_ROWS, MAX_PAIRS = 4, 3  # of one model; of two, compared
 VISIBLE_SCORE = 0.3  # queries below this are not drawn on the frames unless they are chosen
@@ -77,14 +74,6 @@ class _Row(NamedTuple):
     others: list[float]  # mean cosine with the kernels of each other row of the model
     outline: np.ndarray | None  # (T, H, W) bool, the instance
     held: list[bool | None]  # T; None where the instance is not visible, or unknown
-
-
-def query_states(model: MobileInst, video, num_frames: int = 11, start: int = 0) -> Recording:
-    """What a model says of frames start .. start + num_frames - 1, fewer if the video ends.
-
-    video: a clip with `render(t)` or any iterable of frames. ValueError as of `read_clip`.
-    """
-    return Recording(model, read_clip(video, num_frames, start))
 
 
 def class_probabilities(recording: Recording, video, count: int) -> np.ndarray:
@@ -117,89 +106,69 @@ def choose_queries(recording: Recording, count: int = MAX_ROWS) -> list[int]:
 
 
 def plot_query_consistency(
-    model: MobileInst | Mapping[str, MobileInst],
-    video,
-    num_frames: int = 11,
-    queries: Sequence[int] | None = None,
-    start: int = 0,
+    model: MobileInst | Mapping[str, MobileInst], video, num_frames: int = 11
 ) -> Picture:
-    """Fig 2: the same query segments the same instance in `num_frames` consecutive frames.
+    """Fig 2: the same query segments the same instance in the first `num_frames` frames.
 
     model: one, or {name: model} of one or two, which are compared on the same frames and instances.
     video: a clip with `render(t)`, whose annotations tell where a query holds its instance, or an
-    iterable of frames. queries: which to show of a single model, 1 to 4; the instance of each is
-    what it holds in the first frame in which it holds anything, and no two have the same.
+    iterable of frames, for one model.
 
-    By default the rows are the annotated instances seen in most frames (4; 3 for two models), each
-    with the query that holds it in the first frame in which one does. Without annotations:
-    `choose_queries` of the first model, and the second model's queries of the most similar masks.
+    The rows are the annotated instances seen in most frames (4; 3 for two models), each with the
+    query that holds it in the first frame in which one does; without annotations `choose_queries`.
+    ValueError as of `read_clip`, and for two models without annotations.
     """
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     if not 1 <= len(models) <= 2:
         words = "give one model, or one or two as {name: model}"
         raise ValueError(f"models {list(models)}: {words}")
-    shots = read_clip(video, num_frames, start)
+    shots = read_clip(video, num_frames)
     recordings = [Recording(each, shots) for each in models.values()]
-    if queries is not None:
-        num_queries = recordings[0].scores.shape[1]
-        known = len({*queries} & {*range(num_queries)}) == len(queries)
-        if len(models) > 1 or not known or not 0 < len(queries) <= MAX_ROWS:
-            words = f"give 1 to {MAX_ROWS} of 0..{num_queries - 1}, each once, of a single model"
-            raise ValueError(f"queries {list(queries)}: {words}")
-        queries = [int(q) for q in queries]
     truth = None if shots.truth is None else np.stack(shots.truth)  # (T, M, H, W)
-    of = recordings if truth is not None else ()
-    said = [class_probabilities(recording, video, truth.shape[1]) for recording in of]
-    instances, picks, identities = _choose(recordings, truth, said, queries)
-    # of each model
-    rows = [
-        [_row(r, query, chosen, m, colors[query], truth) for query, m in zip(chosen, instances)]
-        for r, chosen, colors in zip(recordings, picks, identities)
+    if truth is not None and truth.any():
+        said = [class_probabilities(each, video, truth.shape[1]) for each in recordings]
+        instances, picks = _holders(recordings, truth, said)
+        colors = [m + 1 for m in instances]
+    elif len(models) == 1:
+        picks = [choose_queries(recordings[0])]
+        instances, colors = [None] * len(picks[0]), range(1, len(picks[0]) + 1)
+    else:
+        raise ValueError("two models are compared on annotated instances, and none is visible here")
+    rows = [  # of each model
+        [_row(each, query, chosen, *of, truth) for query, *of in zip(chosen, instances, colors)]
+        for each, chosen in zip(recordings, picks)
+    ]
+    strips = [
+        [_colored(each, t, dict(zip(chosen, colors))) for t in range(len(each))]
+        for each, chosen in zip(recordings, picks)
     ]
     names = [name if len(name) <= 25 else name[:24] + "…" for name in map(str, models)]
-    strips = [
-        [_colored(r, t, chosen, colors) for t in range(len(r))]
-        for r, chosen, colors in zip(recordings, picks, identities)
-    ]
-    fig = _page(strips, rows, names, start)
-    _title(fig, names, recordings, rows, truth)
+    fig = _page(strips, rows, names)
+    _title(fig, names, recordings, rows)
     return fig
 
 
-def _choose(recordings: list[Recording], truth, said: list[np.ndarray], queries) -> tuple:
-    """The rows' instances (None: unknown), each model's queries for them, its {query: identity}.
+def _holders(
+    recordings: list[Recording], truth: np.ndarray, said: list[np.ndarray]
+) -> tuple[list[int], list[list[int]]]:
+    """The instances of the rows, and each model's queries for them.
 
-    truth: (T, M, H, W) or None. said: of each model the probabilities (T, N, M) of the instances'
-    classes. queries: of the first model, or None. An identity is a colour: instance + 1 for the
-    queries that hold or are to hold it.
+    truth: (T, M, H, W). said: of each model the probabilities (T, N, M) of the instances' classes.
     """
-    first = recordings[0]
-    limit = min(MAX_ROWS if len(recordings) == 1 else MAX_PAIRS, first.scores.shape[1])
-    if truth is None or not truth.any():
-        chosen = choose_queries(first, limit) if queries is None else queries
-        picks = [chosen, *(_most_similar(first, chosen, other) for other in recordings[1:])]
-        return [None] * len(chosen), picks, [{q: i + 1 for i, q in enumerate(p)} for p in picks]
     area = truth.sum((2, 3))  # (T, M)
-    enough = (area >= SLIVER * area.max(0))[:, None]
-    ious = [np.stack([r.ious(t) for t in range(len(r))]) * enough for r in recordings]  # (T, N, M)
-    holders = [_first_holders(iou, p) for iou, p in zip(ious, said)]
-    if queries is not None:
-        owners = _first_holders(ious[0][:, queries], said[0][:, queries])
-        owners = {i: m for m, i in owners.items()}
-        instances, picks = [owners.get(i) for i in range(len(queries))], [queries]
-    else:
-        seen = (area > 0).sum(0)
-        order = sorted(np.flatnonzero(seen).tolist(), key=lambda m: (-seen[m], -area[:, m].sum()))
-        instances = order[:limit]
-        for held, iou in zip(holders, ious):
-            # what is never held has the nearest query of those that hold nothing
-            for m in instances:
-                taken = np.isin(range(iou.shape[1]), list(held.values()))
-                held.setdefault(m, int(np.where(taken, -1, iou[:, :, m].sum(0)).argmax()))
-        picks = [[held[m] for m in instances] for held in holders]
-    ids = [(truth.shape[1] + i if m is None else m) + 1 for i, m in enumerate(instances)]
-    spare = [{q: m + 1 for m, q in held.items() if m not in instances} for held in holders]
-    return instances, picks, [own | dict(zip(pick, ids)) for own, pick in zip(spare, picks)]
+    seen = (area > 0).sum(0)
+    order = sorted(np.flatnonzero(seen).tolist(), key=lambda m: (-seen[m], -area[:, m].sum()))
+    instances = order[: MAX_ROWS if len(recordings) == 1 else MAX_PAIRS]
+    enough, picks = (area >= SLIVER * area.max(0))[:, None], []
+    for recording, p in zip(recordings, said):
+        ious = np.stack([recording.ious(t) for t in range(len(recording))]) * enough  # (T, N, M)
+        held = _first_holders(ious, p)
+        # what is never held has the nearest query of those that hold nothing
+        for m in instances:
+            taken = np.isin(range(ious.shape[1]), list(held.values()))
+            held.setdefault(m, int(np.where(taken, -1, ious[:, :, m].sum(0)).argmax()))
+        picks.append([held[m] for m in instances])
+    return instances, picks
 
 
 def _first_holders(ious: np.ndarray, said: np.ndarray) -> dict[int, int]:
@@ -210,17 +179,6 @@ def _first_holders(ious: np.ndarray, said: np.ndarray) -> dict[int, int]:
             if instance not in holders and query not in holders.values():
                 holders[instance] = query
     return holders
-
-
-def _most_similar(mine: Recording, queries: list[int], other: Recording) -> list[int]:
-    """For each query another model's of the most similar mask, where it first has one."""
-    overlap = []
-    for query in queries:
-        masks = torch.stack([mine.mask_logits(t)[query] for t in range(len(mine))]).flatten(1)
-        t = int((masks >= 0).any(1).int().argmax())
-        theirs = other.mask_logits(t).sigmoid().flatten(1)
-        overlap.append(pairwise_dice(masks[t : t + 1].sigmoid(), theirs)[0])
-    return linear_sum_assignment(torch.stack(overlap).cpu().numpy(), maximize=True)[1].tolist()
 
 
 def _row(
@@ -250,15 +208,16 @@ def _row(
     )
 
 
-def _page(strips: list, rows: list[list[_Row]], names: list[str], start: int) -> Picture:
-    """Strips of frames, then of masks with a matrix beside each, then the tracks. All in inches."""
+def _page(strips: list, rows: list[list[_Row]], names: list[str]) -> Picture:
+    """Strips of frames, then of masks with a matrix beside each. All in inches."""
     (models, count), (height, width) = (len(strips), len(strips[0])), strips[0][0].shape[:2]
     left, right = (1.2 if models == 1 else 1.65), 1.24
     cell = (WIDTH - left - right) / count * height / width  # its height
     cell = min(cell, 5 / (len(rows[0]) + 1) / models)
-    strip = cell * width / height * count
-    place, gap = max(cell, 0.4), 0.18  # three lines of words need 0.4, scores 0.12
-    beside, side = left + strip + 0.14, min(place, 0.6)
+    strip, place, gap = cell * width / height * count, max(cell, 0.5), 0.18
+    side = min(place, 0.6)
+    low = min(0.5, *(float(row.similarity.min()) for own in rows for row in own))
+    low = np.floor(10 * low) / 10
     whose = [f"{name}\n" if models > 1 else "" for name in names]
     fig, top = new_figure(), 0.72
     for who, cells in zip(whose, strips):
@@ -266,28 +225,23 @@ def _page(strips: list, rows: list[list[_Row]], names: list[str], start: int) ->
         _strip(axes, cells)
         caption(axes, f"{who}frames, masks\ncoloured by query")
         top += place + gap
-    matrices = []
+    title = "cosine of its kernels\nbetween frames: mean\n(with the others')\n"
+    title += f"dark {low:.1f}, bright 1"
     for same in zip(*rows):  # the queries of all models for one instance
         top += 0.12 * (models - 1)
         for who, row in zip(whose, same):
-            last = bare(fig.place(left, top + (place - cell) / 2, strip, cell))
-            _mask_row(last, row, f"{who}query {row.query}\n{row.label}")
-            axes = fig.place(beside, top + (place - side) / 2, side, side)
-            axes.set(xticks=[], yticks=[])
-            matrices.append((axes, row))
+            last = bare(fig.place(left, top + (place - cell) / 2, strip, cell, below=0.36))
+            held = "held {} of {}".format(*_share([row])) if row.outline is not None else ""
+            _mask_row(last, row, f"{who}query {row.query}\n{row.label}\n{held}".strip())
+            axes = fig.place(left + strip + 0.14, top + (place - side) / 2, side, side)
+            _similarity(axes, row, low)
+            axes.set_title(title, fontsize=6.5, color=INK, pad=5, x=-0.1, ha="left")
+            title = ""  # it stands above the first alone
             top += place + gap
-    bar = fig.place(beside, top, side, 0.06, below=0.26)
-    _similarity_matrices(matrices, bar)
-    annotated = any(_share(own)[1] for own in rows)
-    for who, own in zip(whose, rows if annotated else ()):
-        top += 0.17 * len(own) + 0.12 if own is not rows[0] else 0.28
-        last = bare(fig.place(left, top, strip, 0.17 * len(own), below=0.32))
-        _tracks(last, own, who + "held {} of {}\n({})".format(*_share(own)))
     step = ceil(count * 0.42 / strip)  # so that the numbers do not touch
-    words = [f"frame {start}", *(f"+{t}" for t in range(step, count, step))]
+    words = ["frame 0", *(f"+{t}" for t in range(step, count, step))]
     last.set_xticks(range(0, count, step), words, fontsize=7)
-    if not annotated:  # below the scores
-        last.tick_params(length=0, pad=15)
+    last.tick_params(length=0, pad=15)  # below the scores
     return fig
 
 
@@ -297,7 +251,7 @@ def _share(rows: list[_Row]) -> tuple[int, int, str]:
     return sum(seen), len(seen), f"{100 * sum(seen) / max(len(seen), 1):.0f} %"
 
 
-def _title(fig: Picture, names: list[str], recordings: list[Recording], rows, truth) -> None:
+def _title(fig: Picture, names: list[str], recordings: list[Recording], rows) -> None:
     count, shares = len(recordings[0]), [_share(own) for own in rows]
     frames = f"{count} frame{'s' * (count > 1)}"
     head = f"One query, one instance? {frames}, a colour for each query"
@@ -307,28 +261,21 @@ def _title(fig: Picture, names: list[str], recordings: list[Recording], rows, tr
         alone = "held {} of {} times ({})".format(*shares[0])
         head = f"One query, one instance: {both if len(rows) > 1 else alone}"
         note += f"  White line: the annotation.  Red, crossed: not held (IoU < {HOLD_IOU})."
-    elif not any(_finds_something(recording) for recording in recordings):
+    elif recordings[0].scores.max() < VISIBLE_SCORE:
         head = f"Nothing found in {frames}: no mask scores {VISIBLE_SCORE} or more"
-    note += "  No annotated instance is visible." * (truth is not None and not truth.any())
+    elif recordings[0].truth is not None:
+        note += "  No annotated instance is visible."
     headline(fig, head, note)
 
 
-def _finds_something(recording: Recording) -> bool:
-    for t, scores in enumerate(recording.scores):
-        masks = (recording.mask_logits(t) >= 0).flatten(1).any(1)
-        if (masks & (scores >= VISIBLE_SCORE)).any():
-            return True
-    return False
-
-
-def _colored(recording: Recording, t: int, queries: Sequence[int], identities: dict) -> np.ndarray:
+def _colored(recording: Recording, t: int, identities: dict[int, int]) -> np.ndarray:
     """Frame t: masks of the chosen queries over those of other good ones, of something else."""
     scores = recording.scores[t]
     masks = recording.mask_logits(t).sigmoid().flatten(1)
-    overlap = pairwise_dice(masks, masks[list(queries)]).amax(-1)  # (N,) with the chosen
+    overlap = pairwise_dice(masks, masks[list(identities)]).amax(-1)  # (N,) with the chosen
     others = ((scores >= VISIBLE_SCORE) & (overlap < DUPLICATE_DICE)).nonzero().flatten().tolist()
-    order = [q for q in others if q not in queries]
-    order += sorted(queries, key=lambda q: float(scores[q]))
+    order = [q for q in others if q not in identities]
+    order += sorted(identities, key=lambda q: float(scores[q]))
     # The others have colours of their own, the same in all frames.
     own = max(identities.values()) + 1
     ids = [identities.get(q, own + q) for q in order]
@@ -336,7 +283,7 @@ def _colored(recording: Recording, t: int, queries: Sequence[int], identities: d
     return draw_frame(image, recording.found(t, order), ids, scale=1, opacity=0.65)
 
 
-def _strip(axes, cells: list[np.ndarray]) -> None:
+def _strip(axes, cells: Sequence[np.ndarray]) -> None:
     """Pictures of one size (h, w, 3) beside each other; picture t is centred on x = t."""
     small = max(1, cells[0].shape[1] // 320)  # a cell is printed an inch wide or less
     cells = np.stack([np.asarray(Image.fromarray(cell).reduce(small)) for cell in cells])
@@ -394,38 +341,12 @@ def _window(ever: np.ndarray) -> tuple[slice, slice]:
     return slices[0], slices[1]
 
 
-def _similarity_matrices(matrices: list[tuple], scale) -> None:
-    """cos(K_t, K_u) of every row's query; beside, its mean over t != u, and with other queries."""
-    low = min(0.5, *(float(np.floor(row.similarity.min() * 10) / 10) for _, row in matrices))
-    look = {"vmin": low, "vmax": 1, "cmap": "cividis", "interpolation": "nearest"}
-    for axes, row in matrices:
-        shown = axes.imshow(row.similarity, **look)
-        apart = row.similarity[~np.eye(len(row.held), dtype=bool)]
-        words = f"{apart.mean():.2f}" if apart.size else ""
-        words += f"\n({np.mean(row.others):.2f})" if row.others else ""
-        beside = {"transform": axes.transAxes, "va": "center"}
-        axes.text(1.08, 0.5, words.strip(), fontsize=7.5, color=INK, **beside)
-    title = "cosine of its kernels\nbetween frames: mean\n(with the others')"
-    matrices[0][0].set_title(title, fontsize=6.5, color=INK, pad=5, x=-0.1, ha="left")
-    how = {"orientation": "horizontal", "ticks": [low, 1.0], "format": "%.1g"}
-    scale.figure.colorbar(shown, cax=scale, **how)
-    scale.tick_params(labelsize=6.5, length=2, pad=1, color=GREY)
-
-
-def _tracks(axes, rows: list[_Row], words: str) -> None:
-    """A line of cells for each query: held, not held, not visible; and the share beside."""
-    beside = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-    beside |= {"va": "center", "fontsize": 7}
-    for i, row in enumerate(rows):
-        for t, holds in enumerate(row.held if row.outline is not None else []):
-            face = row.color if holds else "white" if holds is False else "#dddddd"
-            look = {"facecolor": face, "edgecolor": RED, "linewidth": 1.2 * (holds is False)}
-            axes.add_patch(Rectangle((t - 0.47, i + 0.14), 0.94, 0.72, **look))
-            if holds is False:
-                axes.plot(t, i + 0.5, marker="x", color=RED, markersize=4.5, markeredgewidth=1.4)
-        held, of, percent = _share([row])
-        share = f"{held} of {of} ({percent})" if of else "holds no instance"
-        axes.annotate(share, (1, i + 0.5), (5, 0), **beside)
-        axes.annotate("■", (0, i + 0.5), (-5, 0), color=row.color, ha="center", **beside)
-    axes.set(xlim=(-0.5, len(rows[0].held) - 0.5), ylim=(len(rows), 0))
-    caption(axes, words)
+def _similarity(axes, row: _Row, low: float) -> None:
+    """cos(K_t, K_u) of a row's query; beside, its mean over t != u, and with other queries."""
+    axes.set(xticks=[], yticks=[])
+    axes.imshow(row.similarity, vmin=low, vmax=1, cmap="cividis", interpolation="nearest")
+    apart = row.similarity[~np.eye(len(row.held), dtype=bool)]
+    words = f"{apart.mean():.2f}" if apart.size else ""
+    words += f"\n({np.mean(row.others):.2f})" if row.others else ""
+    beside = {"transform": axes.transAxes, "va": "center", "fontsize": 7.5, "color": INK}
+    axes.text(1.08, 0.5, words.strip(), **beside)

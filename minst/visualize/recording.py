@@ -35,6 +35,7 @@ __all__ = ["Recording", "Replay", "Settings", "Shots", "read_clip", "read_frames
 MAX_FRAMES = 64
 # Pixels of the longer side, unless the shorter one falls below what a model takes.
 MAX_SIDE, MIN_SIDE = 384, 64
+SHORTER_SIDE = 480  # of a clip that is read as it is
 
 
 class Settings(NamedTuple):
@@ -70,31 +71,34 @@ def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -
         if len(kept) == max_frames and t % step == 0:
             kept, step = kept[::2], step * 2
         if t % step == 0:
-            kept.append(_shrink(image, masks, max_side))
-    if not kept:
-        raise ValueError("the video has no frames")
-    images, truth = zip(*kept)
-    return Shots(list(images), None if truth[0] is None else list(truth), step, total)
+            sides = image.shape[:2]
+            share = max(max_side / max(sides), MIN_SIDE / min(sides))
+            kept.append(_shrink(image, masks, share))
+    return _shots(kept, step, total)
 
 
-def read_clip(video, num_frames: int, start: int = 0) -> Shots:
-    """Frames start .. start + num_frames - 1 as they are; fewer if the video ends.
+def read_clip(video, num_frames: int) -> Shots:
+    """The first `num_frames` frames, fewer if the video ends, of the size that `minst track` uses.
 
-    ValueError when it has no frame `start`, or frames that are not bytes (H, W, 3) of one size.
+    ValueError without frames, or for those that are not bytes (H, W, 3) of one size.
     """
-    if num_frames < 1 or start < 0:
-        words = "at least one frame, from 0 on"
-        raise ValueError(f"num_frames is {num_frames}, start {start}; {words}")
-    pairs = list(islice(shown_frames(video, start), num_frames))
-    if not pairs:
-        raise ValueError(f"the video has no frame {start}")
-    images, truth = map(list, zip(*pairs))
-    for t, image in enumerate(images, start):
-        same = image.shape == images[0].shape and image.shape[2:] == (3,)
-        if not same or image.dtype != np.uint8:
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}: give at least one")
+    kept, shape = [], None
+    for t, (image, masks) in enumerate(islice(shown_frames(video), num_frames)):
+        shape = shape or image.shape
+        if image.shape != shape or shape[2:] != (3,) or image.dtype != np.uint8:
             got = f"{image.dtype} {image.shape}"
             raise ValueError(f"frame {t} is {got}: give bytes (H, W, 3), all of one size")
-    return Shots(images, None if truth[0] is None else truth, 1, len(images))
+        kept.append(_shrink(image, masks, SHORTER_SIDE / min(shape[:2])))
+    return _shots(kept, 1, len(kept))
+
+
+def _shots(kept: list[tuple], step: int, total: int) -> Shots:
+    if not kept:
+        raise ValueError("the video has no frames")
+    images, truth = map(list, zip(*kept))
+    return Shots(images, None if truth[0] is None else truth, step, total)
 
 
 class Recording:
@@ -212,13 +216,11 @@ def _handovers(frames: list[FrameResult]) -> Iterator[tuple[int, int, int, int]]
 
 
 def _shrink(
-    image: np.ndarray, masks: np.ndarray | None, max_side: int
+    image: np.ndarray, masks: np.ndarray | None, share: float
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """A frame and its annotation (M, H, W), no longer than `max_side` but as large as needed."""
-    sides = image.shape[:2]
-    share = min(1.0, max(max_side / max(sides), MIN_SIDE / min(sides)))
-    if share == 1:
+    """A frame and its annotation (M, H, W), `share` times as large if that is smaller."""
+    if share >= 1:
         return np.ascontiguousarray(image), masks
-    size = round(sides[0] * share), round(sides[1] * share)
+    size = tuple(round(side * share) for side in image.shape[:2])
     small = resized(image, size, Image.Resampling.BOX)
     return small, None if masks is None else resized_masks(masks, size)

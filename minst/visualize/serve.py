@@ -1,21 +1,30 @@
 """The explorer as a web page: a notebook of one cell, shown by Voilà, a kernel for every visitor.
 
+Any page in the browser can send requests to this machine, and any program on the network to an
+open host. So each request passes `refusal` first, and there are never more than `MOST` kernels.
+
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import tempfile
 from collections.abc import Sequence
+from ipaddress import ip_address
 from pathlib import Path
 
+from minst.model import MobileInst
+from minst.tracking import KernelTracker
 from minst.visualize.recording import Settings
 
 __all__ = ["open_clip", "serve"]
 
 PORT = 8866
+MOST = 6  # kernels, of some 700 MB each
+PROTOCOL = "v1.kernel.websocket.jupyter.org"  # without it the server spins on the first message
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 
@@ -31,23 +40,30 @@ def serve(
 
     source: what `open_clip` opens. weights: shipped weights by name, or folders; several can be
     switched on the page. host: who can reach it; 127.0.0.1 is this machine alone, 0.0.0.0 everybody
-    on the network (there is no password). Raises ImportError without the extra "notebooks",
-    ValueError for a port that is taken, and what `open_clip` raises.
+    on the network who has the token that is printed. All arguments are checked before the server
+    starts. Raises ImportError without the extra "notebooks", ValueError for a port that is taken
+    or settings out of range, and what `open_clip` and `MobileInst.from_pretrained` raise.
     """
     try:
         from nbformat import write
-        from voila.app import Voila
 
         import minst.visualize.explorer  # noqa: F401 (what the page will import)
+
+        server = _server()
     except ImportError:
         needs = 'Voilà: python3 -m pip install "mobileinst[notebooks]"'
         raise ImportError(f"minst explore needs {needs}") from None
     open_clip(source)  # what is wrong with it is said here, and not on the page
+    for each in weights:
+        KernelTracker(MobileInst.from_pretrained(each), *settings)
     _check_port(host, port)
     source = str(Path(source).absolute()) if Path(source).exists() else source
     weights = [str(Path(w).absolute()) if Path(w).is_dir() else w for w in weights]
+    token = "" if _is_local(host) else secrets.token_urlsafe(16)
     options = [
         f"--Voila.ip={host}",
+        f"--Voila.token={token}",
+        "--Voila.identity_provider_class=voila.voila_identity_provider.VoilaIdentityProvider",
         f"--port={port}",
         "--Voila.port_retries=0",
         "--Voila.log_level=ERROR",
@@ -58,13 +74,87 @@ def serve(
     ]
     if os.name == "posix":  # kernels by sockets of the file system: no other user can listen
         options.append("--KernelManager.transport=ipc")
-    if not browser:
+    if token or not browser:  # Voilà would open the page without its token
         options.append("--no-browser")
+    name = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    address = f"http://{f'[{name}]' if ':' in name else name}:{port}"
+    if token:
+        address += f"/?token={token}"
+        print("warning: whoever on the network has this address can use the page; no encryption")
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "minst.ipynb"
         write(_notebook(source, weights, settings), page)
-        print(f"the explorer: http://{host}:{port}   (Ctrl-C ends it)", flush=True)
-        Voila.launch_instance([str(page), *options])
+        print(f"the explorer: {address}   (Ctrl-C ends it)", flush=True)
+        server.launch_instance([str(page), *options])
+
+
+def refusal(headers, host: str) -> str:
+    """Why a request with these headers is not answered by a server on `host`; "" if it is."""
+    # Browsers say who asks. "same-site" is another port of this machine.
+    if headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
+        return "a page of another site asked for it: type the address yourself"
+    # A foreign name that leads to this machine makes a foreign page one of "ours".
+    name = headers.get("Host", "").rsplit(":", 1)[0].strip("[]")
+    if _is_local(host) and not _is_local(name):
+        return f"the explorer is asked for as {name!r}: use localhost or {host}"
+    spoken = [word.strip() for word in headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    if headers.get("Upgrade", "").lower() == "websocket" and PROTOCOL not in spoken:
+        return f"a WebSocket here speaks {PROTOCOL}"
+    return ""
+
+
+def _is_local(host: str) -> bool:
+    """Is it a name of this machine that no other one can use?"""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _server():
+    """Voilà's application, which refuses what `refusal` says, and kernels beyond `MOST`."""
+    from tornado.web import HTTPError, RequestHandler
+    from voila.app import Voila
+
+    class Refuse(RequestHandler):
+        def initialize(self, words: str):
+            self.words = words
+
+        def prepare(self):
+            self.set_status(403)
+            self.finish(f"Refused: {self.words}.\n")
+
+    class Explorer(Voila):
+        def init_settings(self) -> dict:
+            settings = super().init_settings()
+            manager, coming = self.kernel_manager, []
+            start = manager.start_kernel
+
+            async def start_one_more(*args, **kwargs):
+                if len(manager) + len(coming) >= MOST:
+                    words = f"{MOST} pages are open already: close one, or try later"
+                    raise HTTPError(503, words, reason=words)
+                coming.append(1)
+                try:
+                    return await start(*args, **kwargs)
+                finally:
+                    coming.pop()
+
+            manager.start_kernel = start_one_more
+            return settings
+
+        def init_handlers(self) -> list:
+            find = self.app.find_handler
+
+            def find_or_refuse(request, **kwargs):
+                if words := refusal(request.headers, self.ip):
+                    return self.app.get_handler_delegate(request, Refuse, {"words": words})
+                return find(request, **kwargs)
+
+            self.app.find_handler = find_or_refuse
+            return super().init_handlers()
+
+    return Explorer
 
 
 def open_clip(source: str):
@@ -118,7 +208,8 @@ def _check_port(host: str, port: int) -> None:
     if not 0 < port < 65536:
         raise ValueError(f"port {port}: give one of 1 to 65535")
     try:
-        with socket.create_server((host, port)):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, port), family=family):
             pass
     except OSError as error:
         why = f"cannot be used ({error.strerror}); choose another with --port"

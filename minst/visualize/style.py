@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D, ScaledTranslation
 
+from minst.visualize import fonts
 from minst.visualize.masks import color_of
 
 __all__ = [
@@ -85,6 +86,11 @@ class Picture(Figure):
         """Words whose upper left corner is `left`, `top` inches from that of the figure."""
         look = {"color": INK, "va": "top", "transform": self._inches} | look
         return self.text(left, top, text, **look)
+
+    def draw(self, renderer) -> None:
+        """As any figure, but words of every script are legible."""
+        fonts.cover(self.findobj(Text))
+        super().draw(renderer)
 
     def __repr__(self) -> str:
         return f"Picture: {self.alt}"

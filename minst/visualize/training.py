@@ -84,26 +84,24 @@ def plot_training(log: str | Path | list | dict) -> Picture:
     every = [part for parts in runs.values() for part in parts]
     found = {field for part in every for entry in part for field in entry} - {"iteration"}
     fields = sorted(found, key=lambda field: ([*TITLES, field].index(field), field))
-    columns = 4 if len(fields) <= 8 else 5
-    gap, fig = 0.45, new_figure()
-    side = (WIDTH - 0.15 - columns * gap) / columns
-    for k, field in enumerate(fields):
-        row, column = divmod(k, columns)
-        left = gap + column * (side + gap)
-        _panel(fig.place(left, 0.8 + 1.5 * row, side, 1.05, below=0.3), field, runs)
     first, last = (_smooth(part, "loss")[2] for part in (every[0], every[-1]))
     count = sum(int(part[-1]["iteration"]) for part in next(iter(runs.values())))
     head = f"Training: total loss {first[0]:.2f} to {last[-1]:.2f} in {count:,} iterations"
     if isinstance(log, dict):
         head = f"{len(runs)} trainings compared"
-        lines, names = fig.axes[0].get_legend_handles_labels()
-        look = {"loc": "upper right", "ncols": len(runs), "fontsize": 8, "frameon": False}
-        fig.legend(lines, names, **look)
-    note = (
-        "Over iterations.  Points: one batch each.  Lines: smoothed; the number is where they end."
-    )
+    note = "Over iterations.  Points: one batch each.  "
+    note += "Lines: smoothed; the number is where they end."
     note += "  Dotted: the next part begins." * any(len(parts) > 1 for parts in runs.values())
+    columns, gap, fig = (4 if len(fields) <= 8 else 5), 0.45, new_figure()
     headline(fig, head, note)
+    side = (WIDTH - 0.15 - columns * gap) / columns
+    for k, field in enumerate(fields):
+        row, column = divmod(k, columns)
+        left = gap + column * (side + gap)
+        _panel(fig.place(left, 0.8 + 1.5 * row, side, 1.05, below=0.3), field, runs)
+    if isinstance(log, dict):
+        look = {"loc": "upper right", "ncols": len(runs), "fontsize": 8, "frameon": False}
+        fig.legend(*fig.axes[0].get_legend_handles_labels(), **look)
     return fig
 
 

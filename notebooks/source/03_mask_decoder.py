@@ -249,8 +249,8 @@ visualize.plot_images(
 )  # fmt: skip
 
 # %% [markdown]
-# **What they show.** The first figure, upper row: X3 to X6, ever coarser; X3 sees edges and textures. Below, each level before
-# and after its enhancer in shared colours, and at the right X_mask: stripes have merged, creatures stand in their own colours.
+# **What they show.** The first figure, upper row: X3 to X5, ever coarser; X3 sees edges and textures. Below, each level before
+# and after its enhancer in shared colours. Left: the frame, X6 and X_mask. In X_mask stripes have merged, creatures have colours.
 # The second figure: no channel belongs to one creature. Each is positive on some and negative on others.
 #
 # ### Any mask is a weighted sum of channels
