@@ -20,6 +20,7 @@ import math
 import os
 import reprlib
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -182,17 +183,16 @@ def _load(report: Report, file: Path) -> dict | None:
         said.append(str(error).removeprefix(f"{file}: "))
 
     def noted(pairs: list[tuple[str, Any]]) -> dict:
-        seen = dict(pairs)
-        if len(seen) < len(pairs):
-            twice.extend(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        return seen
+        count = Counter(key for key, _ in pairs)
+        twice.extend(key for key in count if count[key] > 1)
+        return dict(pairs)
 
     try:  # json sees what the readers do not: a key that stands twice. And it reads on over NaN
         data = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=noted)
     except (ValueError, RecursionError) as error:
         said = said or [str(error)]
     other = _other_task(data) if isinstance(data, dict) else ""
-    said += [other] if other else []
+    said += [other] * bool(other)
     said += [f"the key {key!r} stands twice in an object" for key in dict.fromkeys(twice)]
     report.problems += [Problem("broken file", report.file, "", what) for what in said]
     return data if isinstance(data, dict) and not other else None

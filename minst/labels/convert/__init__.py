@@ -5,18 +5,11 @@
     DIR in YouTube-VIS form ─ to_indexed_png ─> OUT/JPEGImages, OUT/meta.json
                                                 OUT/Annotations/<video>/<frame>.png
 
-JPEG and PNG files that are upright are copied byte for byte under their own names; other images
-become PNG, frames of a video file JPEG (quality 95, the only pixels that change). Masks become
-compressed RLE with area and box; ids count from 1; the same source gives the same files. What is lost
-is counted in `info.lost` of the file, and said by the command:
-
-    all       ids, attributes, flags, scores; shapes without an area (points, lines, skeletons);
-              boxes without a mask become filled rectangles
-    labelme   images without a .json
-    cvat      z_order, once it has decided who hides whom
-    mots      the one region to be ignored becomes a crowd track for each category
-    davis     void pixels (background); frames without a PNG are left out
-    ─> davis  crowd; pixels under a later instance; areas, boxes, ids; instances never seen
+JPEG and PNG files that are upright are copied byte for byte; other images become PNG, frames of a
+film JPEG (quality 95, the only pixels that change). Masks become compressed RLE with area and box; ids
+count from 1; the same source gives the same files. Attributes, scores and shapes without an area
+(points, lines, skeletons) are lost; what can be counted stands in `info.lost` of the file, and the
+command says it. On the way to davis crowd regions, and pixels under a later instance, are lost, too.
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -60,10 +53,8 @@ class Format(NamedTuple):
 
 def _cvat_seen(source: Path) -> str:
     texts = [source] if source.suffix == ".xml" else files.visible(source, ".xml")
-    said = [
-        f"{text.name} holds <annotations>" for text in texts if "<annotations" in files.head(text)
-    ]
-    return "".join(said[:1])
+    names = [text.name for text in texts if "<annotations" in files.head(text)]
+    return f"{names[0]} holds <annotations>" if names else ""
 
 
 def _mots_seen(source: Path) -> str:

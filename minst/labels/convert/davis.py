@@ -42,15 +42,11 @@ from minst.labels.convert.common import Found, Shape, Video, refuse
 __all__ = ["davis_videos", "masks_in", "palette", "read_davis", "read_sav", "to_indexed_png"]
 
 VOID = 255
-# where masks are, and the images to them: the first that is there is read
-PLACES = {
-    "Annotations/480p": "480p",
-    "Annotations/Full-Resolution": "Full-Resolution",
-    "Annotations/1080p": "1080p",
-    "Annotations_6fps": "",
-    "Annotations": "",
-    "": "",
-}
+# where masks are: the first that is there is read
+PLACES = (
+    *("Annotations/480p", "Annotations/Full-Resolution", "Annotations/1080p"),
+    *("Annotations_6fps", "Annotations", ""),
+)
 IMAGES = "JPEGImages", "JPEGImages_24fps"
 MODES = "P L 1", "one of a palette, whose pixels are numbers of instances"
 
@@ -84,8 +80,8 @@ def davis_videos(masks_in: Path) -> dict[Path, dict[str, Path]]:
 
 def masks_in(source: Path) -> tuple[Path, str]:
     """Where the folders of PNGs are, and the folder of images that goes with it."""
-    places = [(source / place, images) for place, images in PLACES.items()]
-    return next((found for found in places if found[0].is_dir()), places[-1])
+    place = next((place for place in PLACES if (source / place).is_dir()), "")
+    return source / place, place.partition("/")[2]
 
 
 def read_davis(source: Path, images: Path | None, found: Found) -> Iterator[Video]:

@@ -44,7 +44,7 @@ KINDS = {
     "circle": (2,),
     "mask": (2,),
 }
-TURNED = ("oriented_rectangle", "rotation")
+BOXED = ("rectangle", "oriented_rectangle", "rotation")
 
 
 class Shape(Struct):
@@ -85,27 +85,26 @@ def read_labelme(source: Path, images: Path | None, found: Found) -> Iterator[Vi
     refuse(source, "no .json file of labelme there or in its folders", not folders)
     for folder in folders:
         files = visible(folder, ".json") if source.is_dir() else [source]
-        labels = [(file, read_typed(file, Labels)) for file in files]
-        frames = [_image(file, entry, images, root) for file, entry in labels]
-        paths = [frame for frame in frames if isinstance(frame, Path)]
-        if source.is_dir():
-            stems = {path.stem for path in (*files, *paths)}
-            beside = image_files(paths[0].parent if paths else folder)
-            unlabelled = sum(path.stem not in stems for path in beside)
-            found.lost["images without a .json file, left out"] += unlabelled
-        first = frames[0] if isinstance(frames[0], Path) else frames[0][1]
-        size = read_image(first, labels[0][1].size).shape[:2]
-        shapes = [
-            s
-            for t, (file, entry) in enumerate(labels)
-            for s in _shapes(file, entry, t, size, found)
-        ]
+        # images are read when they are written: those that are embedded may be many and large
+        frames = (_image(file, images, root) for file in files)
+        first = _image(files[0], images, root)
+        path, content = (first, first) if isinstance(first, Path) else (files[0], first[1])
+        size = read_image(content, read_typed(files[0], Labels).size).shape[:2]
+        shapes, stems = [], {file.stem for file in files}
+        for t, file in enumerate(files):
+            entry = read_typed(file, Labels)
+            stems.add(PurePosixPath(entry.image_path.replace("\\", "/")).stem)
+            shapes += _shapes(file, entry, t, size, found)
+        unlabelled = [path for path in image_files(path.parent) if path.stem not in stems]
+        lost = len(unlabelled) if source.is_dir() else 0
+        found.lost["images without a .json file, left out"] += lost
         yield Video(folder.resolve().name, size, frames, shapes, parts=True)
 
 
-def _image(file: Path, entry: Labels, images: Path | None, root: Path) -> Path | tuple[str, bytes]:
+def _image(file: Path, images: Path | None, root: Path) -> Path | tuple[str, bytes]:
     """What imageData embeds, or the file that imagePath names."""
-    name, is_bad = PurePosixPath(entry.image_path.replace("\\", "/")), False
+    entry, is_bad = read_typed(file, Labels), False
+    name = PurePosixPath(entry.image_path.replace("\\", "/"))
     if entry.image_data:
         try:
             data = base64.b64decode(entry.image_data, validate=True)
@@ -123,8 +122,8 @@ def _image(file: Path, entry: Labels, images: Path | None, root: Path) -> Path |
         path = inside(file.parent, str(name))
     if path.is_file():
         return path
-    what = f"its image {path} is missing, and imageData {'is not readable' if is_bad else 'embeds none'}"
-    raise ValueError(f"{file}: {what}; say where the images are (--images)")
+    what = f"is missing, and imageData {'is not readable' if is_bad else 'embeds none'}"
+    raise ValueError(f"{file}: its image {path} {what}; say where it is (--images)")
 
 
 def _shapes(
@@ -135,7 +134,7 @@ def _shapes(
     refuse(file, what, (height, width) != size)
     labels = set()
     for i, shape in enumerate(entry.shapes):
-        where, mask = f"{file}: shapes[{i}]", None
+        where = f"{file}: shapes[{i}]"
         kind = shape.shape_type or "polygon"
         if kind not in KINDS:
             found.lost[common.no_area(kind)] += 1
@@ -156,8 +155,7 @@ def _mask(kind: str, shape: Shape, size: tuple[int, int], where: str, found: Fou
     is_known = all(len(point) == 2 for point in points) and len(points) in (wanted or [len(points)])
     many = " or ".join({2: "two", 4: "four"}[n] for n in wanted) or "three or more"
     refuse(where, f"a {kind} has {many} points x, y", not is_known)
-    if kind in TURNED or kind == "rectangle":
-        found.lost[common.BOXES] += 1
+    found.lost[common.BOXES] += kind in BOXED
     if len(points) == 2:
         (x0, y0), (x1, y1) = points
         if kind == "rectangle":
