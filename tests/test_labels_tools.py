@@ -6,6 +6,9 @@ The moving square: in frame k it has 12 x 12 pixels, its corner at x = 4 + 6 k, 
 import base64
 import io
 import json
+import os
+import re
+import shutil
 import struct
 import zipfile
 
@@ -20,6 +23,7 @@ from minst.data.ytvis import YouTubeVIS
 from minst.labels.convert import FORMATS, convert, guess_format
 
 W, H = 64, 48
+FUZZ = int(os.environ.get("MINST_FUZZ", "25"))  # broken inputs of each format
 AREAS, BOXES = [144, 144, 144], [[4.0 + 6 * k, 6.0, 12.0, 12.0] for k in range(3)]
 
 
@@ -238,6 +242,42 @@ def test_link_ends_where_a_frame_misses_the_instance(tmp_path):
     data, said = converted(two_cells(tmp_path / "in", gap=1), tmp_path / "out", link=True)
     assert sorted(t["areas"] for t in data["annotations"] if None not in t["areas"]) == [AREAS]
     assert len(data["annotations"]) == 3 and sum(line.endswith(" alone") for line in said) == 2
+
+
+def test_link_does_not_reach_over_a_frame_even_if_nothing_moved(tmp_path):
+    write_pictures(tmp_path / "in", JPEGS)
+    source = write_labelme(tmp_path / "in", group_id=None, points=square(0))
+    entry = json.loads((source / "1.json").read_text())
+    (source / "1.json").write_text(json.dumps({**entry, "shapes": []}))
+    data, _ = converted(source, tmp_path / "out", link=True)
+    assert [track["areas"] for track in data["annotations"]] == [
+        [144, None, None],
+        [None, None, 144],
+    ]
+
+
+def test_link_helps_coco_without_track_ids(tmp_path):
+    write_pictures(tmp_path / "in", JPEGS)
+    images = [{"id": k, "file_name": f"{k}.jpg"} for k in range(3)]
+    entries = [
+        {"image_id": k, "category_id": 1, "segmentation": [sum(square(k), [])]} for k in range(3)
+    ]
+    data = {"images": images, "categories": [{"id": 1, "name": "cell"}], "annotations": entries}
+    (tmp_path / "in" / "coco.json").write_text(json.dumps(data))
+    refused(
+        tmp_path / "in",
+        tmp_path / "out",
+        r"annotations\[0\]: no track_id, instance_id .* --link makes",
+    )
+    assert_square(converted(tmp_path / "in", tmp_path / "out", link=True)[0])
+
+
+def test_a_full_folder_is_refused_before_the_zip_is_unpacked(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    (tmp_path / "no.zip").write_text("no zip")
+    with pytest.raises(ValueError, match="out is not an empty folder"):
+        convert(tmp_path / "no.zip", tmp_path / "out")
 
 
 def test_link_never_joins_what_does_not_overlap_or_has_another_label(tmp_path):
@@ -728,3 +768,82 @@ def test_the_command_links_and_names_its_options(tmp_path, capsys):
     assert "linked: in: 6 shapes became 2 tracks" in capsys.readouterr().out
     assert main([*argv[:-1], str(tmp_path / "b"), "--to", "davis"]) == 2
     assert "--link" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ what may come
+
+HARSH = [
+    "null",
+    "-1",
+    "1e400",
+    "1e9",
+    "[]",
+    "{}",
+    '""',
+    "true",
+    "99999999999999999999",
+    '"../x"',
+    "0.5",
+    '"\\ud800"',
+    "[[1,2]]",
+]
+
+
+def broken(text, rng):
+    """A text with one to three of its numbers, words or bytes replaced, cut out or doubled."""
+    for _ in range(rng.integers(1, 4)):
+        spots = [m.span() for m in re.finditer(r'"[^"]*"|-?[0-9.]+|null', text)] or [(0, 1)]
+        start, stop = spots[rng.integers(len(spots))]
+        at = int(rng.integers(len(text) + 1))
+        text = [
+            lambda: text[:start] + HARSH[rng.integers(len(HARSH))] + text[stop:],
+            lambda: text[:start] + text[stop:],
+            lambda: text[:at],
+            lambda: text[:at] + chr(rng.integers(1, 255)) + text[at + 1 :],
+            lambda: text[:at] + text[start:stop] * 3 + text[at:],
+        ][rng.integers(5)]()
+    return text
+
+
+@pytest.mark.parametrize("kind", sorted(FORMATS))
+def test_broken_sources_end_in_one_line(tmp_path, kind):
+    """Seeded; whatever stands in the file, the answer is a data set that the reader opens, or a ValueError."""
+    rng = np.random.default_rng([*kind.encode()])
+    source = tmp_path / "in"
+    {
+        "labelme": lambda: (write_labelme(source), write_pictures(source, JPEGS)),
+        "yolo": lambda: write_yolo(source, lambda polygon, k: f"0 {polygon} 1"),
+        "davis": lambda: (write_sam2(source), (source / "meta.json").write_text(json.dumps({"videos": {"clip": {
+            "objects": {"1": {"category": "cell"}, "2": {"category": "dog"}}}}}))),
+        "sav": lambda: (write_sav(source), write_mp4([picture(0)] * 9, source / "sav_1.mp4")),
+        "cvat": lambda: write_cvat_images(source, lambda k: ('track_id="7"', "")) if rng.integers(2) else write_brush(source),
+        "mots": lambda: (write_pictures(source / "images" / "a", JPEGS), (source / "a.txt").write_text(
+            "".join(f"{k} 1001 1 48 64 {rle.encode(is_cell(k))['counts']}\n" for k in range(3)))),
+        "coco": lambda: (write_pictures(source, JPEGS), (source / "a.json").write_text(json.dumps({
+            "images": [{"id": k, "file_name": f"{k}.jpg", "height": H, "width": W} for k in range(3)],
+            "categories": [{"id": 1, "name": "cell"}],
+            "annotations": [{"image_id": k, "category_id": 1, "track_id": 3, "iscrowd": 0, "bbox": [1, 1, 5, 5],
+                             "segmentation": [sum(square(k), [])] if k else None} for k in range(3)]}))),
+    }[kind]()  # fmt: skip
+    texts = [
+        p for p in sorted(source.rglob("*.*")) if p.suffix in (".json", ".xml", ".txt", ".yaml")
+    ]
+    converted(source, tmp_path / "whole", format=kind)
+    for i in range(FUZZ):
+        file = texts[rng.integers(len(texts))]
+        before = file.read_bytes()
+        file.write_text(broken(before.decode(), rng), encoding="utf-8", errors="surrogatepass")
+        try:
+            out = convert(source, tmp_path / f"out{i}", kind if i % 2 else None, link=bool(i % 3))
+            for clip in YouTubeVIS(out.parent):
+                clip.masks(0)
+        except ValueError as error:
+            assert "\n" not in str(error)
+        file.write_bytes(before)
+        shutil.rmtree(tmp_path / f"out{i}", ignore_errors=True)
+
+
+def is_cell(k):
+    mask = np.zeros((H, W), bool)
+    mask[6:18, 4 + 6 * k : 16 + 6 * k] = True
+    return mask

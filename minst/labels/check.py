@@ -499,7 +499,7 @@ def _image_root(folder: Path, split: str | None, names: list[str]) -> Path:
     for name in names[:50]:
         try:
             roots.append(find_images(folder, split, name))
-            if (roots[-1] / name).is_file():
+            if inside(roots[-1], name).is_file():
                 return roots[-1]
         except (ValueError, OSError):  # it leads out, or is longer than a name can be
             continue
@@ -512,7 +512,8 @@ def _look(path: Path, size: tuple[int, int] | None, read: bool) -> tuple[str, st
         found = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: no system has such a name
         kind = "link loop" if getattr(error, "errno", 0) == errno.ELOOP else "missing file"
-        return kind, getattr(error, "strerror", "") or "no name of a file"
+        hint = "; a backslash is part of a name here, write /" if "\\" in path.name else ""
+        return kind, (getattr(error, "strerror", "") or "no name of a file") + hint
     if not stat.S_ISREG(found.st_mode):
         return "missing file", "a folder or device stands there"
     if not found.st_size:

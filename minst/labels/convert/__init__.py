@@ -113,7 +113,7 @@ def convert(
     if format not in (None, *FORMATS):
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
     found, lines = Found(link, [], Counter(), []), []
-    with files.unpacked(source) as folder, files.new_folder(out) as new:
+    with files.new_folder(out) as new, files.unpacked(source) as folder:
         folder = _unwrapped(folder, format) if source.is_file() else folder
         if not format:
             format, why = _guess(folder)
