@@ -188,18 +188,19 @@ def _write(format: str, source: Path, images: Path | None, found: Found, folder:
         what = f"shapes in frame {last}, but only {length} images (from 0 on)"
         refuse(f"video {video.name}", what, last >= length)
         for track in tracks_of(video, identities, found):
-            masks = [track.masks.get(t) for t in range(length)]
+            masks = [track[t].mask if t in track else None for t in range(length)]
             masks = [mask if mask and rle_codec.area(mask) else None for mask in masks]
+            category = next(iter(track.values())).category
             if not any(masks):
                 found.lost[UNSEEN] += 1
                 continue
-            if track.category not in found.categories:
-                found.categories.append(track.category)
+            if category not in found.categories:
+                found.categories.append(category)
             annotations.append({
                 "id": len(annotations) + 1,
                 "video_id": len(entries),
-                "iscrowd": int(track.crowd),
-                "category_id": found.categories.index(track.category) + 1,
+                "iscrowd": int(any(shape.crowd for shape in track.values())),
+                "category_id": found.categories.index(category) + 1,
                 **size,
                 "segmentations": masks,
                 "areas": [mask and int(rle_codec.area(mask)) for mask in masks],

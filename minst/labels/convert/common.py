@@ -1,6 +1,6 @@
 """What the readers of all formats share: a video as they hand it over, its tracks, masks of shapes.
 
-    reader ─> Video of Shapes ─ link (if asked for) ─ tracks_of ─> a Track for each identity
+    reader ─> Video of Shapes ─ link (if asked for) ─ tracks_of ─> those of each instance, by frame
 
     polygon_mask  points (x, y) in pixels, (0, 0) the corner of the first pixel ─> mask (H, W) bool
     link          masks of a category in frames t, t + 1 ─ IoU ─ Hungarian ─> pairs from 0.1 on ─> chains
@@ -22,12 +22,13 @@ from scipy.optimize import linear_sum_assignment
 from minst import rle
 
 __all__ = [
-    "BOXES", "UNSEEN", "Found", "Shape", "Track", "Video", "corners", "ellipse", "no_area",
-    "polygon_mask", "refuse", "tracks_of", "window",
+    "BOXES", "NO_AREA", "UNSEEN", "Found", "Shape", "Video", "corners", "ellipse", "polygon_mask",
+    "refuse", "tracks_of", "window",
 ]  # fmt: skip
 
 BOXES = "boxes without a mask became filled rectangles"
 UNSEEN = "instances that no frame shows"
+NO_AREA = "{}, left out (no area)"
 LEAST = 0.1  # IoU of an instance in two neighbouring frames
 TOLD = 20  # linked tracks of a video
 
@@ -54,14 +55,6 @@ class Video(NamedTuple):
     parts: bool = False  # several shapes of one identity in a frame are its parts, no mistake
 
 
-class Track(NamedTuple):
-    """One instance of a video."""
-
-    category: str
-    masks: dict[int, dict]  # RLE by index of the frame, where it is visible
-    crowd: bool = False
-
-
 class Found(NamedTuple):
     """What a reader is told, and what it notes."""
 
@@ -77,25 +70,26 @@ def refuse(where: object, what: str, wrong: object = True) -> None:
         raise ValueError(f"{where}: {what}")
 
 
-def tracks_of(video: Video, identities: str, found: Found) -> list[Track]:
-    """The tracks of a video, in the order in which their identities come first.
+def tracks_of(video: Video, identities: str, found: Found) -> list[dict[int, Shape]]:
+    """The shapes of each instance by frame, in the order in which their identities come first.
 
     identities: where the format says who is who.
     """
-    tracks: dict[Hashable, Track] = {}
-    for where, t, identity, category, mask, crowd in _linked(video, found):
+    tracks: dict[Hashable, dict[int, Shape]] = defaultdict(dict)
+    for shape in _linked(video, found):
+        where, t, identity, category, mask, crowd = shape
         what = f"no {identities}; which instance is it? --link makes tracks by overlap"
         refuse(where, what, identity is None)
-        track = tracks.setdefault(identity, Track(category, {}))
-        what = f"track {identity} is a {category} here, a {track.category} before"
-        refuse(where, what, track.category != category)
-        if t in track.masks:
+        track = tracks[identity]
+        before = next(iter(track.values()), shape).category
+        what = f"track {identity} is a {category} here, a {before} before"
+        refuse(where, what, before != category)
+        if t in track:
             what = f"track {identity} has another annotation in the same frame"
             refuse(where, what, not (video.parts or crowd))
-            parts = [rle.decode(part, *video.size) for part in (track.masks[t], mask)]
-            mask = rle.encode(parts[0] | parts[1])
-        track.masks[t] = mask
-        tracks[identity] = track._replace(crowd=crowd or track.crowd)
+            parts = [rle.decode(part, *video.size) for part in (track[t].mask, mask)]
+            shape = shape._replace(mask=rle.encode(parts[0] | parts[1]))
+        track[t] = shape
     return [*tracks.values()]
 
 
@@ -186,8 +180,3 @@ def window(
     what = f"a mask of {width}x{height} at {left}, {top} leaves the frame of {size[1]}x{size[0]}"
     refuse(where, what, min(left, top) < 0 or left + width > size[1] or top + height > size[0])
     return slice(top, top + height), slice(left, left + width)
-
-
-def no_area(kind: str) -> str:
-    """What is lost with a shape of this kind."""
-    return f"{kind}, left out (no area)"

@@ -33,7 +33,7 @@ from minst import rle
 from minst.data.files import inside, natural, read_image
 from minst.data.formats import typed
 from minst.labels.convert import common, files
-from minst.labels.convert.common import Found, Shape, Video, no_area, refuse
+from minst.labels.convert.common import NO_AREA, Found, Shape, Video, refuse
 
 __all__ = ["read_cvat"]
 
@@ -132,7 +132,7 @@ def _video(root: Element, file: Path, images: Path | None, found: Found) -> Vide
             brushed += 1
             seen = [seen[0]._replace(identity=None if found.link else i)]
         drawn += seen
-    if brushed and not found.link:
+    if brushed and not found.link and len(numbers) > 1:
         what = f"{brushed} of {len(tracks)} tracks have one frame; CVAT's brush masks have no"
         found.notes.append(f"note: {what} identity; --link makes tracks by overlap")
     return Video(name, size, frames, _shapes(drawn, size, found))
@@ -172,7 +172,7 @@ def _visible(track: Element, file: Path, step: int, found: Found) -> Iterator[tu
     for element in track:
         where = f"{of_track}, frame {element.get('frame')}"
         if element.tag not in KINDS:
-            found.lost[no_area(element.tag)] += element.get("outside") != "1"
+            found.lost[NO_AREA.format(element.tag)] += element.get("outside") != "1"
             continue
         shape = typed(element.attrib, KINDS[element.tag], where, strict=False)
         refuse(where, "stands there twice", shape.frame in seen)
@@ -195,7 +195,7 @@ def _images(folder: str, named: list, file: Path, images: Path | None, found: Fo
         for i, element in enumerate(image):
             where = f"{file}: image {name}, shape {i} ({element.tag})"
             if element.tag not in KINDS:
-                found.lost[no_area(element.tag)] += 1
+                found.lost[NO_AREA.format(element.tag)] += 1
                 continue
             shape = typed({**element.attrib, "frame": t}, KINDS[element.tag], where, strict=False)
             said = {a.get("name"): a.text for a in element.iterfind("attribute")} | element.attrib

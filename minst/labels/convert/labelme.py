@@ -137,7 +137,7 @@ def _shapes(
         where = f"{file}: shapes[{i}]"
         kind = shape.shape_type or "polygon"
         if kind not in KINDS:
-            found.lost[common.no_area(kind)] += 1
+            found.lost[common.NO_AREA.format(kind)] += 1
             continue
         mask = rle.encode(_mask(kind, shape, size, where, found))
         identity = shape.label, str(shape.group_id)
