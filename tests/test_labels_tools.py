@@ -680,6 +680,10 @@ def test_bombs_lies_and_what_is_no_zip(tmp_path):
     refused(bomb, tmp_path / "out", "bomb.zip: not a readable zip")
     (tmp_path / "no.zip").write_text("no zip")
     refused(tmp_path / "no.zip", tmp_path / "out", "no.zip: not a readable zip")
+    with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
+        archive.writestr("a.xml", "x")
+        archive.writestr("a.xml/b.xml", "x")
+    refused(tmp_path / "both.zip", tmp_path / "out", "both.zip: not a readable zip")
     whole = zipped(write_sam2(tmp_path / "in"), tmp_path / "cut.zip").read_bytes()
     (tmp_path / "cut.zip").write_bytes(whole[:-40])
     refused(tmp_path / "cut.zip", tmp_path / "out", "cut.zip: not a readable zip")
