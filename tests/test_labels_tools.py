@@ -479,7 +479,7 @@ def test_yolo_lines_with_track_ids(tmp_path, line):
 
 @pytest.mark.parametrize("names", [
     "names: ['cell', dog]", 'names:\n- "cell"\n- dog', "names:\n  0: cell\n  1: dog", "names: {0: cell, 1: dog}",
-    "names:\n  1: dog\n  0: cell", "names: [\n  cell,\n  dog ]",
+    "names:\n  1: dog\n  0: cell", "names: [\n  cell,\n  dog ]", "names: # two\n\n  # first\n  0: cell # round\n  1: dog",
 ])  # fmt: skip
 def test_yolo_names_in_every_way_that_yaml_has(tmp_path, names):
     source = write_yolo(tmp_path / "in", lambda polygon, k: f"0 {polygon} 1\n1 {polygon} 2", names)
@@ -521,6 +521,20 @@ def test_yolo_of_a_film_whose_frames_count_from_one(tmp_path):
     data, _ = converted(source, tmp_path / "out", images=tmp_path / "film.mp4")
     (track,) = data["annotations"]
     assert track["areas"] == [None] * 8 + AREAS and len(data["videos"][0]["file_names"]) == 11
+
+
+def test_yolo_of_several_films_or_of_a_frame_before_the_first(tmp_path):
+    source = write_yolo(tmp_path / "in", lambda polygon, k: f"0 {polygon} 1", prefix="film_")
+    write_mp4([picture(0)] * 12, tmp_path / "film.mp4")
+    text = (source / "labels" / "film_9.txt").read_text()
+    several = "texts of several films .film, other"
+    for name, words in (
+        ("other_1", several),
+        ("film_0", "film_0.txt: frames of a film count from 1"),
+    ):
+        (source / "labels" / f"{name}.txt").write_text(text)
+        refused(source, tmp_path / "out", words, images=tmp_path / "film.mp4")
+        (source / "labels" / f"{name}.txt").unlink()
 
 
 @pytest.mark.parametrize("line, words", [

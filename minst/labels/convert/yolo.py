@@ -58,16 +58,19 @@ def read_yolo(source: Path, images: Path | None, found: Found) -> Iterator[Video
         texts.pop("classes", None)
         place, videos = _images(source, folder, images), defaultdict(dict)
         stems = texts if place.is_file() else {p.stem: p for p in files.image_files(place)}
-        for missing in texts.keys() - stems.keys():
+        for missing in sorted(texts.keys() - stems.keys()):
             what = f"there is no image of this name in {place}; say where they are (--images)"
             refuse(texts[missing], what)
         for stem in sorted(stems, key=natural):
             prefix, number = FRAME.fullmatch(stem).groups()
             videos[prefix if number else ""][stem] = int(number or 0)
         parts = [part for part in folder.relative_to(source).parts if part != "labels"]
+        what = f"texts of several films ({', '.join(videos)}); convert them one by one"
+        refuse(folder, what, place.is_file() and len(videos) > 1)
         for prefix, frames in videos.items():
             shown = [stems[stem] for stem in frames]
             if place.is_file():
+                refuse(shown[0], "frames of a film count from 1", min(frames.values()) < 1)
                 size, shown = files.film(place, range(max(frames.values())))
             else:
                 size, frames = read_image(shown[0]).shape[:2], dict(zip(frames, count(1)))
@@ -140,9 +143,10 @@ def _class_names(source: Path) -> dict[int, str]:
     if block[:1] in ("[", "{"):
         entries = re.split(r"[\]}]", block[1:])[0].split(",")
     else:
-        entries = takewhile(lambda line: re.match(r"\s|-|\d", line), f"{block}\n".splitlines())
+        entries = takewhile(lambda line: re.match(r"[\s\d#-]|$", line), block.splitlines())
     names: dict[int, str] = {}
     for entry in entries:
-        number, name = re.fullmatch(r"\s*(?:-|(\d+)\s*:)?\s*(.*?)\s*", entry).groups()
-        names[int(number) if number else len(names)] = name.strip("'\"")
+        number, name = re.match(r"\s*(?:-|(\d+)\s*:)?\s*(.*?)\s*(?:#|$)", entry).groups()
+        if name:
+            names[int(number) if number else len(names)] = name.strip("'\"")
     return names
