@@ -6,12 +6,10 @@
 A video (an image in COCO form) goes to the validation side if h(seed, id) < val, where h is SHA-256 of
 "seed:id" read as a number in [0, 1). So its side depends on nothing but the seed and its own id:
 
-    guaranteed      no video on both sides, none on neither; the same split on every machine, in every
-                    order of the file; videos that are added move no other; a larger `val` only adds;
-                    no side is empty
+    guaranteed      the same split on every machine, in every order of the file; videos that are added
+                    move no other; a larger `val` only adds; no side is empty
     not guaranteed  the exact share (of 2,238 videos at val = 0.1: 224, give or take 14), and that a
-                    category is on both sides: those that are not stand in "missing", and another seed
-                    may do better
+                    category is on both sides: those that are not stand in "missing"
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -44,20 +42,14 @@ class Picture(Struct):
     video_id: Any = None  # of an image that is a frame
 
 
-class Side(Struct):
-    """What split.json says of a side, as far as it is verified."""
-
-    ids_sha256: str
-
-
 class Record(Struct):
     """split.json, as far as it is verified."""
 
     source_sha256: str
     val: float
     seed: int
-    train: Side
-    valid: Side
+    train: dict[str, str | int]
+    valid: dict[str, str | int]
 
 
 def split_annotations(
@@ -124,7 +116,7 @@ def verify_split(split: str | Path, annotations: str | Path) -> dict[str, bool]:
         what = str(error).removeprefix(f"{split}: ")
         raise ValueError(f"{split}: not a split.json of `minst data split`: {what}") from None
     ids = _side_ids(_read(source)[2], record.val, record.seed)
-    known = {side: getattr(record, side).ids_sha256 for side in SIDES}
+    known = {side: getattr(record, side).get("ids_sha256") for side in SIDES}
     same = {"source": _sha256(source.read_bytes()) == record.source_sha256}
     same |= {side: _hash(ids[side]) == known[side] for side in SIDES}
     files = {side: split.with_name(f"{side}.json") for side in SIDES}

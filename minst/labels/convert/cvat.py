@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 import numpy as np
@@ -65,16 +65,6 @@ class Task(Struct):
         """The numbers of the task's frames in its video."""
         step = re.search(r"step\s*=\s*([1-9][0-9]*)", self.frame_filter)
         return range(self.start_frame, self.stop_frame + 1, int(step[1]) if step else 1)
-
-
-class Drawn(NamedTuple):
-    """A visible shape that is not yet a mask."""
-
-    where: str
-    frame: int  # index
-    identity: object
-    label: str
-    shape: Any  # one of KINDS
 
 
 def read_cvat(source: Path, images: Path | None, found: Found) -> Iterator[Video]:
@@ -126,9 +116,9 @@ def _video(root: Element, file: Path, images: Path | None, found: Found) -> Vide
         for where, shape in _visible(track, file, task.steps.step, found):
             refuse(where, "there is no image of this frame", shape.frame not in numbers)
             t, label = numbers.index(shape.frame), track.get("label", "")
-            seen.append(Drawn(where, t, i, label, shape))
+            seen.append(Shape(where, t, i, label, shape))
         found.lost[common.UNSEEN] += not seen and any(element.tag in KINDS for element in track)
-        if len(seen) == 1 and isinstance(seen[0].shape, KINDS["mask"]):
+        if len(seen) == 1 and isinstance(seen[0].mask, KINDS["mask"]):
             brushed += 1
             seen = [seen[0]._replace(identity=None if found.link else i)]
         drawn += seen
@@ -201,28 +191,28 @@ def _images(folder: str, named: list, file: Path, images: Path | None, found: Fo
             said = {a.get("name"): a.text for a in element.iterfind("attribute")} | element.attrib
             number = (said.get("track_id") or said.get("instance_id") or "").strip()
             label = element.get("label", "")
-            drawn.append(Drawn(where, t, (label, number) if number else None, label, shape))
+            drawn.append(Shape(where, t, (label, number) if number else None, label, shape))
     name = folder or file.resolve().parent.name
     return Video(name, size, paths, _shapes(drawn, size, found))
 
 
-def _shapes(drawn: list[Drawn], size: tuple[int, int], found: Found) -> list[Shape]:
-    """Masks frame by frame, from the highest z_order down: what is in front is cut out of what is
-    behind. Returned in the order in which they are given."""
+def _shapes(drawn: list[Shape], size: tuple[int, int], found: Found) -> list[Shape]:
+    """Masks of what is drawn, one of KINDS each, frame by frame from the highest z_order down: what
+    is in front is cut out of what is behind. The order stays that of `drawn`."""
     masks = {}
-    frontal = sorted(range(len(drawn)), key=lambda i: (drawn[i].frame, -drawn[i].shape.z_order))
+    frontal = sorted(range(len(drawn)), key=lambda i: (drawn[i].frame, -drawn[i].mask.z_order))
     for _, frame in groupby(frontal, key=lambda i: drawn[i].frame):
         front = np.zeros(size, dtype=bool)
-        for _, layer in groupby(frame, key=lambda i: drawn[i].shape.z_order):
+        for _, layer in groupby(frame, key=lambda i: drawn[i].mask.z_order):
             covered = front.copy()
             for i in layer:
-                mask = _mask(drawn[i].shape, size, drawn[i].where, found)
+                mask = _mask(drawn[i].mask, size, drawn[i].where, found)
                 hidden = int((mask & front).sum())
                 found.lost["pixels behind a shape of higher z_order"] += hidden
                 masks[i] = rle.encode(mask & ~front)
                 covered |= mask
             front = covered
-    return [Shape(d.where, d.frame, d.identity, d.label, masks[i]) for i, d in enumerate(drawn)]
+    return [shape._replace(mask=masks[i]) for i, shape in enumerate(drawn)]
 
 
 def _mask(shape: Any, size: tuple[int, int], where: str, found: Found) -> np.ndarray:

@@ -44,9 +44,9 @@ __all__ = ["davis_videos", "masks_in", "palette", "read_davis", "read_sav", "to_
 VOID = 255
 # where masks are: the first that is there is read
 PLACES = (
-    *("Annotations/480p", "Annotations/Full-Resolution", "Annotations/1080p"),
-    *("Annotations_6fps", "Annotations", ""),
-)
+    "Annotations/480p", "Annotations/Full-Resolution", "Annotations/1080p", "Annotations_6fps",
+    "Annotations", "",
+)  # fmt: skip
 IMAGES = "JPEGImages", "JPEGImages_24fps"
 MODES = "P L 1", "one of a palette, whose pixels are numbers of instances"
 

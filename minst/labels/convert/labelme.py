@@ -37,13 +37,9 @@ __all__ = ["labelme_folders", "read_labelme"]
 
 # shape_type: how many points it may have; all others have no area
 KINDS = {
-    "polygon": (),
-    "rectangle": (2, 4),
-    "oriented_rectangle": (4,),
-    "rotation": (4,),
-    "circle": (2,),
-    "mask": (2,),
-}
+    "polygon": (), "rectangle": (2, 4), "oriented_rectangle": (4,), "rotation": (4,),
+    "circle": (2,), "mask": (2,),
+}  # fmt: skip
 BOXED = ("rectangle", "oriented_rectangle", "rotation")
 
 
