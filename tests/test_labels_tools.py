@@ -703,6 +703,25 @@ def test_bombs_lies_and_what_is_no_zip(tmp_path):
     refused(tmp_path / "cut.zip", tmp_path / "out", "cut.zip: not a readable zip")
 
 
+def test_damaged_zips_end_in_one_line(tmp_path):
+    write_frames(tmp_path / "in" / "images")
+    (tmp_path / "in" / "a.xml").write_text(cvat(track_of(range(3))))
+    whole = zipped(tmp_path / "in", tmp_path / "a.zip").read_bytes()
+    rng = np.random.default_rng(7)
+    for i in range(4 * FUZZ):
+        content = bytearray(whole)
+        for at in rng.integers(len(whole), size=rng.integers(1, 5)):
+            content[at] = rng.integers(256)
+        (tmp_path / "a.zip").write_bytes(
+            content[: rng.integers(len(whole)) if i % 5 == 0 else None]
+        )
+        try:
+            convert(tmp_path / "a.zip", tmp_path / "out")
+            shutil.rmtree(tmp_path / "out")
+        except ValueError as error:
+            assert "\n" not in str(error) and "a.zip" in str(error)
+
+
 # ------------------------------------------------------------------------------------------------ guesses
 
 

@@ -90,10 +90,7 @@ def split_annotations(
         }
         record[side] = {key: len(part[key]) for key in part} | {"ids_sha256": _hash(mine)}
         used[side] = {str(entry.get("category_id")) for entry in part["annotations"]}
-        try:
-            texts[f"{side}.json"] = json.dumps(data | part)
-        except RecursionError:
-            raise ValueError(f"{source}: nested too deeply") from None
+        texts[f"{side}.json"] = json.dumps(data | part)
     categories = [c for c in data.get("categories") or () if isinstance(c, dict)]
     names = {str(c.get("id")): str(c.get("name")) for c in categories}
     annotated = names.keys() & set().union(*used.values())

@@ -6,6 +6,7 @@ Lesson: notebooks/10_capstone.ipynb
 from __future__ import annotations
 
 import contextlib
+import errno
 import secrets
 import shutil
 import tempfile
@@ -32,15 +33,6 @@ __all__ = [
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # of a zip; images hardly shrink, XML and JSON to a twentieth: what claims more than both is a bomb
 MOST_FILES, LARGEST, MOST_TIMES = 500_000, 2**28, 100
-# RuntimeError: a password, or an unknown method; the last two: a name is a file and a folder
-BAD_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    RuntimeError,
-    FileExistsError,
-    NotADirectoryError,
-)
 
 
 def visible(folder: Path, suffix: str = "") -> list[Path]:
@@ -174,7 +166,10 @@ def _unpack(source: Path, content: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as packed, path.open("wb") as file:
                     shutil.copyfileobj(packed, file)
-    except BAD_ZIP as error:
+    # RuntimeError: a password, or an unknown method; OSError: places and names that cannot be
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
         raise ValueError(f"{source}: not a readable zip ({error}); unpack it first") from None
 
 
