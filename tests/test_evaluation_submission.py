@@ -368,7 +368,7 @@ def test_entries_stand_video_by_video_and_the_best_first(tmp_path):
     assert all([*entry] == keys for entry in packed(said["file"]))
 
 
-@pytest.mark.parametrize("deep", [300, 900, *range(960, 1001, 8), 5000])
+@pytest.mark.parametrize("deep", [300, 985, 5000])
 def test_deep_json_is_refused_in_one_line(tmp_path, deep):
     nest = "[" * deep + "]" * deep
     good, deep_file = tmp_path / "good.json", tmp_path / "deep.json"
@@ -394,3 +394,17 @@ def test_deep_json_is_refused_in_one_line(tmp_path, deep):
         "submit", tmp_path / "r.json", "--annotations", deep_file, "--out", tmp_path / "a.zip"
     )
     assert status == 0 or err.startswith("minst: ") and err.count("\n") == 1
+
+
+def test_whatever_the_depth_it_is_a_value_error(tmp_path):
+    """The readers' limits differ by a frame or two: all depths near them are tried."""
+    file = tmp_path / "r.json"
+    for deep in range(880, 1000):
+        entry = {**track(), "segmentations": [None, 0, None]}
+        file.write_text(
+            json.dumps([entry]).replace("0, null]", "[" * deep + "]" * deep + ", null]")
+        )
+        with pytest.raises(ValueError):
+            write_submission(file, annotations(), tmp_path / "a.zip")
+        with pytest.raises(ValueError):
+            evaluate_results(annotations(labels=True), file)
