@@ -922,7 +922,9 @@ def test_images_elsewhere(tmp_path):
     ):
         source = source_of(kind, tmp_path / kind)
         shutil.move(source / place, tmp_path / f"{kind} elsewhere")
-        assert_refused(source, tmp_path / "out", "no such file|no images|there is no image of this name")
+        assert_refused(
+            source, tmp_path / "out", "no such file|no images|there is no image of this name"
+        )
         (clip,) = converted(source, tmp_path / f"{kind} out", images=tmp_path / f"{kind} elsewhere")
         assert_masks(clip, *CLIP)
     source = source_of("labelme", tmp_path / "labels" / "clip")
@@ -967,7 +969,11 @@ def test_images_that_are_broken_or_of_another_size(kind, tmp_path):
     Image.new("RGB", (7, 4)).save(path)
     assert_refused(source, tmp_path / "out", f"{path.name}: 7x4, its video .* is 6x4")
     path.unlink()
-    assert_refused(source, tmp_path / "out", "no such file|is missing|no image|there is no|2 images, the task has 3")
+    assert_refused(
+        source,
+        tmp_path / "out",
+        "no such file|is missing|no image|there is no|2 images, the task has 3",
+    )
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path):
