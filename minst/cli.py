@@ -314,31 +314,31 @@ def data_split(
 
 
 def data_convert(
-    source: str,  # file or folder; with --to davis a folder in YouTube-VIS form
+    source: str,  # file, folder or zip; with --to davis a folder in YouTube-VIS form
     *,
     # what it is (default: guessed)
-    from_: Literal["coco", "labelme", "cvat", "mots", "davis"] | None = None,
+    from_: Literal["coco", "labelme", "cvat", "mots", "davis", "yolo", "sav"] | None = None,
     to: Literal["ytvis", "davis"] = "ytvis",  # what is written
     out: Folder,  # a new or empty folder
-    # where the images are (cvat: or the video), if not beside it
+    # where the images are (cvat, yolo, sav: or the film), if not beside it
     images: Folder | None = None,
+    # make tracks of shapes without an identity, by overlap from frame to frame; says which
+    link: bool = False,
     split: str | None = None,  # of the folder, with --to davis
 ) -> None:
     """Other tools' annotations to YouTube-VIS form, and to indexed PNGs."""
     from minst.labels.convert import convert, to_indexed_png
 
-    if to == "davis" and (from_ or images):
-        raise ValueError(
-            "data convert --to davis reads YouTube-VIS form; --from and --images are not for it"
-        )
+    if to == "davis" and (from_ or images or link):
+        what = "reads YouTube-VIS form; --from, --images and --link are not for it"
+        raise ValueError(f"data convert --to davis {what}")
     if to != "davis" and split:
-        raise ValueError(
-            "data convert: --split goes with --to davis; name the file of the split as the source"
-        )
+        what = "--split goes with --to davis; name the file of the split as the source"
+        raise ValueError(f"data convert: {what}")
     if to == "davis":
         written = to_indexed_png(source, out, split, progress=print)
     else:
-        written = convert(source, out, format=from_, images=images, progress=print)
+        written = convert(source, out, from_, images, progress=print, link=link)
     print(f"written: {written}")
 
 

@@ -355,3 +355,56 @@ def test_nothing_is_printed_or_warned_by_what_is_right(tmp_path, capsys):
         write_submission(right(), annotations(), tmp_path / "a.zip")
         evaluate_results(annotations(labels=True), right())
     assert capsys.readouterr() == ("", "")
+
+
+def test_entries_stand_video_by_video_and_the_best_first(tmp_path):
+    """In the order of the file's videos (7, 3), however the results are mixed, and keys in one order."""
+    drawn = [(3, 0.2), (7, 0.1), (3, 0.9), (7, 0.8), (7, 0.3), (3, 0.5)]
+    results = [track(v, score=s, cells=(0, 0, 0)[: 3 if v == 7 else 2]) for v, s in drawn]
+    said = write_submission(results, annotations(), tmp_path / "a.zip")
+    order = [(e["video_id"], e["score"]) for e in packed(said["file"])]
+    assert order == [(7, 0.8), (7, 0.3), (7, 0.1), (3, 0.9), (3, 0.5), (3, 0.2)]
+    keys = ["video_id", "category_id", "score", "segmentations"]
+    assert all([*entry] == keys for entry in packed(said["file"]))
+
+
+@pytest.mark.parametrize("deep", [300, 985, 5000])
+def test_deep_json_is_refused_in_one_line(tmp_path, deep):
+    nest = "[" * deep + "]" * deep
+    good, deep_file = tmp_path / "good.json", tmp_path / "deep.json"
+    good.write_text(json.dumps({**annotations(labels=True), "annotations": []}))
+    (tmp_path / "r.json").write_text("[]")
+    texts = (
+        nest,
+        f'[{{"video_id": 7, "category_id": 5, "score": 0.5, "segmentations": [null, {nest}, null]}}]',
+    )
+    for text in texts:
+        deep_file.write_text(text)
+        for argv in (
+            ["submit", deep_file, "--annotations", good],
+            ["eval", tmp_path, "--results", deep_file, "--annotations", good],
+        ):
+            out = ["--out", tmp_path / "a.zip"] * (argv[0] == "submit")
+            status, _, err = run(*argv, *out)
+            assert status == 2 and err.startswith("minst: ") and err.count("\n") == 1, err
+    deep_file.write_text(
+        json.dumps({**annotations(), "annotations": []})[:-1] + f', "deep": {nest}}}'
+    )
+    status, _, err = run(
+        "submit", tmp_path / "r.json", "--annotations", deep_file, "--out", tmp_path / "a.zip"
+    )
+    assert status == 0 or err.startswith("minst: ") and err.count("\n") == 1
+
+
+def test_whatever_the_depth_it_is_a_value_error(tmp_path):
+    """The readers' limits differ by a frame or two: all depths near them are tried."""
+    file = tmp_path / "r.json"
+    for deep in range(880, 1000):
+        entry = {**track(), "segmentations": [None, 0, None]}
+        file.write_text(
+            json.dumps([entry]).replace("0, null]", "[" * deep + "]" * deep + ", null]")
+        )
+        with pytest.raises(ValueError):
+            write_submission(file, annotations(), tmp_path / "a.zip")
+        with pytest.raises(ValueError):
+            evaluate_results(annotations(labels=True), file)

@@ -260,6 +260,22 @@ def test_names_that_no_file_has(planted, name):
     assert "日本" in text or "日本" not in name
 
 
+def test_a_backslash_is_found_or_named(planted):
+    """Made on Windows: where the readers find the image, so does the check; else it says what to write."""
+    name = "00000\\00000.jpg"
+    problems = check_dataset(planted("videos", set_to(("videos", 0, "file_names", 0), name))).errors
+    assert all("backslash is part of a name here, write /" in p.what for p in problems)
+    assert {p.entry for p in problems} <= {"videos[0].file_names[0]"} and len(problems) <= 1
+
+
+def test_many_keys_that_stand_twice_take_no_time(planted):
+    folder = planted("videos", lambda data, _: None)
+    file = folder / "annotations.json"
+    keys = "".join(f'"k{i % 30000}": 1, ' for i in range(60_000))
+    file.write_text("{" + keys + file.read_text()[1:])
+    assert len(check_dataset(folder, read_images=False).problems) == 30_000
+
+
 def test_names_that_are_not_ascii_are_found(planted):
     def change(data, folder):
         data["videos"][0]["file_names"][0] = "日本/ü é.jpg"

@@ -229,3 +229,38 @@ def test_the_command(tmp_path):
     assert status == 1 and said.count("differs") == 1
     status, _, err = run("data", "split", source, "--val", 1.5, "--out", out)
     assert status == 2 and err.startswith("minst: val is 1.5")
+
+
+@pytest.mark.parametrize("val, valid", [(1e-9, 1), (1 - 1e-9, 4)])
+def test_no_side_is_ever_empty(tmp_path, val, valid):
+    """No hash of five videos is so near to 0 or 1: one video is moved."""
+    record = split_annotations(
+        write(tmp_path / "ann.json", dataset(count=5)), tmp_path / "out", val
+    )
+    assert (record["train"]["videos"], record["valid"]["videos"]) == (5 - valid, valid)
+    for side in SIDES:
+        assert len(read(tmp_path / "out" / f"{side}.json")["videos"]) == record[side]["videos"]
+
+
+@pytest.mark.parametrize("deep", [300, *range(910, 1001, 6), 5000])
+def test_deep_json_is_split_or_refused_in_one_line(tmp_path, deep):
+    data = json.dumps(dataset())[:-1] + ', "deep": ' + "[" * deep + "]" * deep + "}"
+    (tmp_path / "ann.json").write_text(data)
+    status, _, err = run("data", "split", tmp_path / "ann.json", "--out", tmp_path / "out")
+    assert status in (0, 2) and err.count("\n") == status // 2
+    assert status == 0 or "ann.json" in err and "deep" in err or "recursion" in err
+    (tmp_path / "split.json").write_text("[" * deep + "]" * deep)
+    status, _, err = run(
+        "data", "split", tmp_path / "ann.json", "--verify", tmp_path / "split.json"
+    )
+    assert status == 2 and err.startswith("minst: ") and "not a split.json" in err
+
+
+@pytest.mark.parametrize("change, word", [({"val": "x"}, "val: expected `float`"), ({"train": 3}, "train: expected"),
+                                          ({"seed": None}, "seed: expected `int`"), ({"source_sha256": 1}, "source_sha256")])  # fmt: skip
+def test_a_broken_split_json_names_its_field(tmp_path, change, word):
+    source = write(tmp_path / "ann.json", dataset())
+    record = split_annotations(source, tmp_path / "out")
+    split = write(tmp_path / "split.json", record | change)
+    with pytest.raises(ValueError, match=f"split.json: not a split.json of .*{word}"):
+        verify_split(split, source)

@@ -20,6 +20,7 @@ import math
 import os
 import reprlib
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -152,13 +153,6 @@ def check_dataset(
     return report
 
 
-class Picture(NamedTuple):
-    """A video or an image."""
-
-    size: tuple[int, int] | None  # height, width; None: unusable, and already reported
-    names: list[tuple[str, Any]]  # entry and name of each frame
-
-
 class Mask(NamedTuple):
     """What a mask covers."""
 
@@ -182,17 +176,16 @@ def _load(report: Report, file: Path) -> dict | None:
         said.append(str(error).removeprefix(f"{file}: "))
 
     def noted(pairs: list[tuple[str, Any]]) -> dict:
-        seen = dict(pairs)
-        if len(seen) < len(pairs):
-            twice.extend(key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i]))
-        return seen
+        count = Counter(key for key, _ in pairs)
+        twice.extend(key for key in count if count[key] > 1)
+        return dict(pairs)
 
     try:  # json sees what the readers do not: a key that stands twice. And it reads on over NaN
         data = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=noted)
     except (ValueError, RecursionError) as error:
         said = said or [str(error)]
     other = _other_task(data) if isinstance(data, dict) else ""
-    said += [other] if other else []
+    said += [other] * bool(other)
     said += [f"the key {key!r} stands twice in an object" for key in dict.fromkeys(twice)]
     report.problems += [Problem("broken file", report.file, "", what) for what in said]
     return data if isinstance(data, dict) and not other else None
@@ -217,13 +210,18 @@ class _Check:
 
     def __init__(self, report: Report, form: formats.Form):
         self.report, self.form = report, form
-        self.pictures: dict[Any, Picture] = {}  # by id; one without an id of its own: by its place
+        # by id, without one by its place: (height, width), None where it is unusable, and the names of
+        # its frames, each with its entry
+        self.pictures: dict[Any, tuple[tuple[int, int] | None, list[tuple[str, Any]]]] = {}
         self.categories: dict[int, dict] = {}  # by id: its row in the report
         report.form = form.name
 
-    def add(self, kind: str, entry: str, what: str, file: str | Path | None = None) -> None:
-        """Note a problem; file: where it is, default the file that the report is about."""
-        self.report.problems.append(Problem(kind, str(file or self.report.file), entry, what))
+    def add(
+        self, kind: str, entry: str, what: str, file: str | Path = "", wrong: object = True
+    ) -> None:
+        """Note a problem, if there is one; file: where, default the file that the report is about."""
+        if wrong:
+            self.report.problems.append(Problem(kind, str(file or self.report.file), entry, what))
 
     def look(self, entry: str, measure: Callable, *values: Any) -> Any:
         """What `measure` returns; None, and reported, where it raises a Finding."""
@@ -245,11 +243,12 @@ class _Check:
                 elif (first := seen.setdefault(PurePosixPath(name), at)) != at:
                     self.add("file named twice", at, f"{name!r} is {first}, too")
             size = typed.get("height"), typed.get("width")
-            self.pictures[typed.get("id", where)] = Picture(None if None in size else size, named)
-            if form is formats.YTVIS and entry.get("length", len(named)) != len(named):
-                what = f"{_said(entry['length'])}, but {len(named)} file names"
-                self.add("wrong length", f"{where}.length", what)
-        frames = sum(len(picture.names) for picture in self.pictures.values())
+            self.pictures[typed.get("id", where)] = None if None in size else size, named
+            length = entry.get("length", len(named))
+            what = f"{_said(length)}, but {len(named)} file names"
+            is_wrong = form is formats.YTVIS and length != len(named)
+            self.add("wrong length", f"{where}.length", what, wrong=is_wrong)
+        frames = sum(len(named) for _, named in self.pictures.values())
         self.report.counts = {form.pictures: len(entries), "frames": frames}
 
     def categories_of(self, entries: Any) -> None:
@@ -277,11 +276,10 @@ class _Check:
                 ("unknown picture", form.owner, form.pictures, self.pictures),
                 ("unknown category", "category_id", "categories", self.categories),
             ):
-                if key in typed and typed[key] not in known:
-                    self.add(
-                        kind, f"{where}.{key}", f"{typed[key]} is the id of none of the {name}"
-                    )
-            masks = self._instance(where, entry, self.pictures.get(owner))
+                is_wrong = key in typed and typed[key] not in known
+                what = f"{typed.get(key)} is the id of none of the {name}"
+                self.add(kind, f"{where}.{key}", what, wrong=is_wrong)
+            masks = self._instance(where, entry, *self.pictures.get(owner, (None, None)))
             for counts in (self.report.counts, self.categories.get(label)):
                 if counts:
                     counts["instances"] += 1
@@ -318,13 +316,12 @@ class _Check:
                     place, what = formats.explained(error, f"{where}.{key}")
                     self.add("wrong field", place, f"{what}: {_said(entry[key])}")
             number = typed.get("id")
+            at, what = f"{where}.id", f"{number} is the id of an earlier one, too"
+            self.add("duplicate id", at, what, wrong=number in ids)
             if number in ids:
-                self.add(
-                    "duplicate id", f"{where}.id", f"{number} is the id of an earlier one, too"
-                )
                 del typed["id"]
             elif number == 0 and name in ID_ZERO:
-                self.add("id 0", f"{where}.id", ID_ZERO[name])
+                self.add("id 0", at, ID_ZERO[name])
             ids |= {number} - {None}
             yield where, entry, typed
 
@@ -339,24 +336,24 @@ class _Check:
         self.add("wrong field", at, what)
         return []
 
-    def _instance(self, where: str, entry: dict, picture: Picture | None) -> int:
+    def _instance(
+        self, where: str, entry: dict, size: tuple[int, int] | None, named: list | None
+    ) -> int:
         """Check the masks, boxes and areas of one annotation; returns how many masks it has."""
         form = self.form
-        if entry.get(form.areas) is None:
-            what = f"{_given(entry, form.areas)}: evaluation needs it"
-            self.add("no areas", f"{where}.{form.areas}", what)
+        what = f"{_given(entry, form.areas)}: evaluation needs it"
+        self.add("no areas", f"{where}.{form.areas}", what, wrong=entry.get(form.areas) is None)
         given = [key for key in (form.boxes, form.areas) if entry.get(key) is not None]
         items = {key: self._items(where, entry, key) for key in (form.masks, *given)}
         for key, values in items.items():
-            listed = isinstance(entry.get(key), list)
-            if picture and listed and len(values) != len(picture.names):
-                what = f"{len(values)} of them for {len(picture.names)} frames"
-                self.add("wrong length", f"{where}.{key}", what)
+            frames = len(values if named is None else named)
+            is_wrong = isinstance(entry.get(key), list) and len(values) != frames
+            what = f"{len(values)} of them for {frames} frames"
+            self.add("wrong length", f"{where}.{key}", what, wrong=is_wrong)
         masks = items[form.masks]
         absent = (None, []) if form is formats.YTVIS else ()
-        if masks and all(mask in absent for _, mask in masks):
-            self.add("never visible", f"{where}.{form.masks}", "null in every frame")
-        size = picture and picture.size
+        is_wrong = masks and all(mask in absent for _, mask in masks)
+        self.add("never visible", f"{where}.{form.masks}", "null in every frame", wrong=is_wrong)
         measured = [  # None: unknown
             Mask() if mask in absent else self.look(at, _measure, mask, size) for at, mask in masks
         ]
@@ -473,7 +470,7 @@ def _is(value: Any, kind: Any) -> bool:
 
 def _check_images(check: _Check, folder: Path, split: str | None, read: bool) -> None:
     pictures = check.pictures.values()
-    named = [(at, name, p.size) for p in pictures for at, name in p.names if _is_name(name)]
+    named = [(at, name, size) for size, names in pictures for at, name in names if _is_name(name)]
     root = _image_root(folder, split, [name for _, name, _ in named])
     jobs: dict[Path, tuple[str, tuple[int, int] | None]] = {}
     for at, name, size in named:
@@ -502,7 +499,7 @@ def _image_root(folder: Path, split: str | None, names: list[str]) -> Path:
     for name in names[:50]:
         try:
             roots.append(find_images(folder, split, name))
-            if (roots[-1] / name).is_file():
+            if inside(roots[-1], name).is_file():
                 return roots[-1]
         except (ValueError, OSError):  # it leads out, or is longer than a name can be
             continue
@@ -515,7 +512,8 @@ def _look(path: Path, size: tuple[int, int] | None, read: bool) -> tuple[str, st
         found = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: no system has such a name
         kind = "link loop" if getattr(error, "errno", 0) == errno.ELOOP else "missing file"
-        return kind, getattr(error, "strerror", "") or "no name of a file"
+        hint = "; a backslash is part of a name here, write /" if "\\" in path.name else ""
+        return kind, (getattr(error, "strerror", "") or "no name of a file") + hint
     if not stat.S_ISREG(found.st_mode):
         return "missing file", "a folder or device stands there"
     if not found.st_size:

@@ -6,12 +6,10 @@
 A video (an image in COCO form) goes to the validation side if h(seed, id) < val, where h is SHA-256 of
 "seed:id" read as a number in [0, 1). So its side depends on nothing but the seed and its own id:
 
-    guaranteed      no video on both sides, none on neither; the same split on every machine, in every
-                    order of the file; videos that are added move no other; a larger `val` only adds;
-                    no side is empty
+    guaranteed      the same split on every machine, in every order of the file; videos that are added
+                    move no other; a larger `val` only adds; no side is empty
     not guaranteed  the exact share (of 2,238 videos at val = 0.1: 224, give or take 14), and that a
-                    category is on both sides: those that are not stand in "missing", and another seed
-                    may do better
+                    category is on both sides: those that are not stand in "missing"
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -28,8 +26,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from minst.data.files import read_json, replacing
-from minst.data.formats import COCO, YTVIS, Form, Id, JsonFile
+from minst.data.files import replacing
+from minst.data.formats import COCO, YTVIS, Form, Id, JsonFile, read_typed
 
 __all__ = ["split_annotations", "verify_split"]
 
@@ -42,6 +40,16 @@ class Picture(Struct):
 
     id: Id
     video_id: Any = None  # of an image that is a frame
+
+
+class Record(Struct):
+    """split.json, as far as it is verified."""
+
+    source_sha256: str
+    val: float
+    seed: int
+    train: dict[str, str | int]
+    valid: dict[str, str | int]
 
 
 def split_annotations(
@@ -59,34 +67,34 @@ def split_annotations(
     """
     if not 0 < val < 1:
         raise ValueError(f"val is {val}: the share of the validation side must lie within 0 and 1")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise ValueError(f"seed is {seed!r}: it must be a whole number")  # noqa: TRY004
+    if type(seed) is not int:
+        raise ValueError(f"seed is {seed!r}: it must be a whole number")
     source, out = Path(annotations), Path(out)
     data, form, ids = _read(source)
     if not data.get("annotations"):
         raise ValueError(f"{source}: its labels are withheld; split a file with annotations")
     if len(ids) < 2:
         raise ValueError(f"{source}: {len(ids)} of {form.pictures}; a split takes two or more")
-    sides = _side_ids(ids, float(val), seed)
-    parts = {
-        side: data | {
-            form.pictures: [item for item in data[form.pictures] if item["id"] in mine],
-            "annotations": [a for a in data["annotations"] if a[form.owner] in mine],
-        }
-        for side, mine in sides.items()
-    }  # fmt: skip
     record = {
         "source": source.name,
-        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+        "source_sha256": _sha256(source.read_bytes()),
         "rule": RULE,
         "seed": seed,
         "val": float(val),
     }
-    for side, part in parts.items():
-        counts = {key: len(part[key]) for key in (form.pictures, "annotations")}
-        record[side] = counts | {"ids_sha256": _hash(sides[side])}
-    record["missing"] = _missing(data, parts)
-    texts = {f"{side}.json": json.dumps(part) for side, part in parts.items()}
+    texts, used = {}, {}
+    for side, mine in _side_ids(ids, float(val), seed).items():
+        part = {
+            form.pictures: [item for item in data[form.pictures] if item["id"] in mine],
+            "annotations": [a for a in data["annotations"] if a[form.owner] in mine],
+        }
+        record[side] = {key: len(part[key]) for key in part} | {"ids_sha256": _hash(mine)}
+        used[side] = {str(entry.get("category_id")) for entry in part["annotations"]}
+        texts[f"{side}.json"] = json.dumps(data | part)
+    categories = [c for c in data.get("categories") or () if isinstance(c, dict)]
+    names = {str(c.get("id")): str(c.get("name")) for c in categories}
+    annotated = names.keys() & set().union(*used.values())
+    record["missing"] = {s: sorted(names[i] for i in annotated - used[s]) for s in SIDES}
     _write(out, texts | {"split.json": json.dumps(record, indent=1) + "\n"})
     return record
 
@@ -99,20 +107,18 @@ def verify_split(split: str | Path, annotations: str | Path) -> dict[str, bool]:
     "train.json", "valid.json": so are those of the files beside split.json, where there are any.
     """
     split, source = Path(split), Path(annotations)
-    record, digest = read_json(split), hashlib.sha256(source.read_bytes()).hexdigest()
     try:
-        val, seed = float(record["val"]), int(record["seed"])
-        known = {side: record[side]["ids_sha256"] for side in SIDES}
-        same = {"source": digest == record["source_sha256"]}
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{split}: not a split.json of `minst data split`") from None
-    ids = _side_ids(_read(source)[2], val, seed)
+        record = read_typed(split, Record)
+    except ValueError as error:
+        what = str(error).removeprefix(f"{split}: ")
+        raise ValueError(f"{split}: not a split.json of `minst data split`: {what}") from None
+    ids = _side_ids(_read(source)[2], record.val, record.seed)
+    known = {side: getattr(record, side).get("ids_sha256") for side in SIDES}
+    same = {"source": _sha256(source.read_bytes()) == record.source_sha256}
     same |= {side: _hash(ids[side]) == known[side] for side in SIDES}
-    for side in SIDES:
-        file = split.with_name(f"{side}.json")
-        if file.is_file():
-            same[file.name] = _hash(_read(file)[2]) == known[side]
-    return same
+    files = {side: split.with_name(f"{side}.json") for side in SIDES}
+    there = {side: file for side, file in files.items() if file.is_file()}
+    return same | {f.name: _hash(_read(f)[2]) == known[side] for side, f in there.items()}
 
 
 def _read(source: Path) -> tuple[dict, Form, list[int]]:
@@ -124,15 +130,14 @@ def _read(source: Path) -> tuple[dict, Form, list[int]]:
         found = " and ".join(form.pictures for form in forms) or "none"
         raise ValueError(f"{source}: must hold a list 'videos' or a list 'images', has {found}")
     (form,) = forms
-    ids: set[int] = set()
+    ids: dict[int, int] = {}
     for i, (picture, _) in enumerate(opened.entries(form.pictures, Picture)):
         where = f"{source}: {form.pictures}[{i}]"
         if form is COCO and picture.video_id is not None:
             what = "is the frame of a video, which must not be split; convert it first"
             raise ValueError(f"{where} {what}")
-        if picture.id in ids:
+        if ids.setdefault(picture.id, i) != i:
             raise ValueError(f"{where}: the id {picture.id} stands there twice")
-        ids.add(picture.id)
     owned = msgspec.defstruct("Owned", [(form.owner, Id)])
     for i, (entry, _) in enumerate(opened.entries("annotations", owned)):
         owner = getattr(entry, form.owner)
@@ -146,27 +151,18 @@ def _side_ids(ids: list[int], val: float, seed: int) -> dict[str, set[int]]:
     digests = {i: hashlib.sha256(f"{seed}:{i}".encode()).digest() for i in ids}
     place = {i: int.from_bytes(digest[:8], "big") / 2**64 for i, digest in digests.items()}
     ordered = sorted(ids, key=lambda i: (place[i], i))
-    count = sum(place[i] < val for i in ids)
     # of a few videos, the nearest is moved so that no side is empty
-    count = min(max(count, 1), len(ids) - 1)
+    count = min(max(sum(place[i] < val for i in ids), 1), len(ids) - 1)
     return {"train": set(ordered[count:]), "valid": set(ordered[:count])}
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _hash(ids: Iterable[int]) -> str:
     """SHA-256 of the ids in order, one a line."""
-    return hashlib.sha256("\n".join(map(str, sorted(ids))).encode()).hexdigest()
-
-
-def _missing(data: dict, parts: dict[str, dict]) -> dict[str, list[str]]:
-    """Names of the categories that are annotated at all, but not on this side."""
-    categories = [c for c in data.get("categories") or () if isinstance(c, dict)]
-    names = {str(category.get("id")): str(category.get("name")) for category in categories}
-    used = {
-        side: {str(entry.get("category_id")) for entry in part["annotations"]}
-        for side, part in parts.items()
-    }
-    annotated = names.keys() & set().union(*used.values())
-    return {side: sorted(names[i] for i in annotated - used[side]) for side in SIDES}
+    return _sha256("\n".join(map(str, sorted(ids))).encode())
 
 
 def _write(out: Path, texts: dict[str, str]) -> None:

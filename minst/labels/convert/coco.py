@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,11 +24,11 @@ from minst import rle
 from minst.data import formats
 from minst.data.files import inside, natural, read_image
 from minst.data.layouts import find_images
-from minst.labels.convert.common import Found, Track, Video, box_mask, only_file
+from minst.labels.convert import common
+from minst.labels.convert.common import Found, Shape, Video, refuse
+from minst.labels.convert.files import only_file
 
 __all__ = ["read_coco"]
-
-KNOWN = {"image_id": "images", "category_id": "categories"}
 
 
 class Frame(Struct):
@@ -56,7 +55,7 @@ class Frame(Struct):
         return (-1, natural(self.file_name)) if number is None else (number, [])
 
 
-class Shape(Struct):
+class Annotation(Struct):
     """One of `annotations`."""
 
     image_id: int
@@ -68,6 +67,13 @@ class Shape(Struct):
     attributes: Any = None
     iscrowd: Any = 0
     ignore: Any = 0
+
+    @property
+    def identity(self) -> int | str | None:
+        """The instance that it is of, if the file says so."""
+        more = self.attributes if isinstance(self.attributes, dict) else {}
+        said = (self.track_id, self.instance_id, more.get("track_id"), more.get("instance_id"))
+        return next((identity for identity in said if isinstance(identity, int | str)), None)
 
 
 class Named(Struct):
@@ -83,23 +89,23 @@ def read_coco(source: Path, images: Path | None, found: Found) -> Iterator[Video
     file = only_file(source, ".json", source, source / "annotations")
     opened = formats.JsonFile(file)
     for key in ("images", "categories", "annotations"):
-        if key not in opened.values:
-            raise ValueError(f"{file}: no list {key!r}")
+        refuse(file, f"no list {key!r}", key not in opened.values)
     categories = {c.id: c.name for c, _ in opened.entries("categories", formats.Category)}
     found.categories.extend(categories.values())
     named = {v.id: v.name or v.file_name for v, _ in opened.entries("videos", Named)}
-    videos = _grouped(opened, "images", Frame, "video")
-    shapes = _grouped(opened, "annotations", Shape, "image_id")
-    ids = set()
-    for where, frame in chain.from_iterable(videos.values()):
-        if frame.id in ids:
-            raise ValueError(f"{where}: the id {frame.id} stands there twice")
+    videos, annotations, ids = defaultdict(list), defaultdict(list), set()
+    for i, (frame, _) in enumerate(opened.entries("images", Frame)):
+        where = f"{file}: images[{i}]"
+        refuse(where, f"the id {frame.id} stands there twice", frame.id in ids)
         ids.add(frame.id)
-    for where, shape in chain.from_iterable(shapes.values()):
-        for key, known in (("image_id", ids), ("category_id", categories)):
-            if getattr(shape, key) not in known:
-                what = f"{key} {getattr(shape, key)} is not among the {KNOWN[key]}"
-                raise ValueError(f"{where}: {what}")
+        videos[frame.video].append((where, frame))
+    for i, (entry, _) in enumerate(opened.entries("annotations", Annotation)):
+        where = f"{file}: annotations[{i}]"
+        what = "is not among the"
+        refuse(where, f"image_id {entry.image_id} {what} images", entry.image_id not in ids)
+        label = entry.category_id
+        refuse(where, f"category_id {label} {what} categories", label not in categories)
+        annotations[entry.image_id].append((where, entry))
     beside = file.parent.name == "annotations"
     root, split = file.parent.parent if beside else file.parent, file.stem.split("_", 1)[-1]
     for key in sorted(videos, key=natural):
@@ -107,59 +113,29 @@ def read_coco(source: Path, images: Path | None, found: Found) -> Iterator[Video
         names = [frame.file_name.replace("\\", "/") for _, frame in frames]
         folder = images or find_images(root, split, names[0])
         paths = [inside(folder, name) for name in names]
-        height, width = size = read_image(paths[0]).shape[:2]
-        for where, frame in frames:
-            if frame.height not in (None, height) or frame.width not in (None, width):
-                what = f"its size is not {width}x{height}, that of the video's first image"
-                raise ValueError(f"{where}: {what}")
-        tracks = _tracks([shapes[frame.id] for _, frame in frames], size, categories, found)
-        yield Video(str(named.get(key) or key or root.resolve().name), size, paths, tracks)
+        said = frames[0][1].height, frames[0][1].width
+        height, width = size = read_image(paths[0], None if None in said else said).shape[:2]
+        shapes = []
+        for t, (where, frame) in enumerate(frames):
+            fits = frame.height in (None, height) and frame.width in (None, width)
+            what = f"its size is not {width}x{height}, that of the video's first image"
+            refuse(where, what, not fits)
+            for where_entry, entry in annotations[frame.id]:
+                mask, crowd = _mask(entry, size, where_entry, found), entry.iscrowd or entry.ignore
+                label = categories[entry.category_id]
+                shapes.append(Shape(where_entry, t, entry.identity, label, mask, bool(crowd)))
+        shapes.sort(key=lambda shape: natural(shape.identity))
+        yield Video(str(named.get(key) or key or root.resolve().name), size, paths, shapes)
 
 
-def _grouped(opened: formats.JsonFile, name: str, kind: type[Struct], key: str) -> dict:
-    """The entries of a list, each with its place in the file, by one of their fields."""
-    groups = defaultdict(list)
-    for i, (entry, _) in enumerate(opened.entries(name, kind)):
-        groups[getattr(entry, key)].append((f"{opened.path}: {name}[{i}]", entry))
-    return groups
-
-
-def _tracks(
-    frames: list[list[tuple[str, Shape]]], size: tuple[int, int], categories: dict, found: Found
-) -> list[Track]:
-    tracks: dict[int | str, Track] = {}
-    for t, shapes in enumerate(frames):
-        for where, shape in shapes:
-            identity, category = _identity(shape, where), categories[shape.category_id]
-            track = tracks.setdefault(identity, Track(category, {}))
-            if track.category != category:
-                what = f"track {identity} is a {category} here, a {track.category} before"
-                raise ValueError(f"{where}: {what}")
-            if t in track.masks:
-                what = f"track {identity} has another annotation in the same frame"
-                raise ValueError(f"{where}: {what}")
-            track.masks[t] = _mask(shape, size, where, found)
-            if shape.iscrowd or shape.ignore:
-                tracks[identity] = track._replace(crowd=True)
-    return [tracks[identity] for identity in sorted(tracks, key=natural)]
-
-
-def _identity(shape: Shape, where: str) -> int | str:
-    attributes = shape.attributes if isinstance(shape.attributes, dict) else {}
-    said = (shape.track_id, shape.instance_id, *map(attributes.get, ("track_id", "instance_id")))
-    for identity in said:
-        if isinstance(identity, int | str):
-            return identity
-    what = "no track_id, instance_id or attributes.track_id; which instance is it?"
-    raise ValueError(f"{where}: {what}")
-
-
-def _mask(shape: Shape, size: tuple[int, int], where: str, found: Found) -> dict:
+def _mask(entry: Annotation, size: tuple[int, int], where: str, found: Found) -> dict:
     try:
-        if shape.segmentation:
-            return rle.encode(rle.decode(shape.segmentation, *size))
+        if entry.segmentation:
+            return rle.encode(rle.decode(entry.segmentation, *size))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     where_box = f"{where}: without a segmentation; bbox"
-    left, top, width, height = formats.typed(shape.bbox, formats.Box, where_box)
-    return rle.encode(box_mask([left, top, left + width, top + height], size, where, found))
+    left, top, width, height = formats.typed(entry.bbox, formats.Box, where_box)
+    found.lost[common.BOXES] += 1
+    points = common.corners([left, top, left + width, top + height])
+    return rle.encode(common.polygon_mask(points, size, where))

@@ -1,43 +1,46 @@
-"""What the readers of all formats share: a video as they hand it over, masks from shapes, folders.
+"""What the readers of all formats share: a video as they hand it over, its tracks, masks of shapes.
+
+    reader ─> Video of Shapes ─ link (if asked for) ─ tracks_of ─> those of each instance, by frame
 
     polygon_mask  points (x, y) in pixels, (0, 0) the corner of the first pixel ─> mask (H, W) bool
-    new_folder    written beside, moved to its place when complete
+    link          masks of a category in frames t, t + 1 ─ IoU ─ Hungarian ─> pairs from 0.1 on ─> chains
 
 Lesson: notebooks/10_capstone.ipynb
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import secrets
-import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from minst import rle
-from minst.data.files import natural, open_image, read_image
 
 __all__ = [
-    "Found", "Masks", "Track", "Video", "box_mask", "ellipse_mask", "image_files", "new_folder",
-    "numbered_frames", "only_file", "pasted_mask", "polygon_mask", "read_text", "subfolders",
+    "BOXES", "NO_AREA", "UNSEEN", "Found", "Shape", "Video", "corners", "ellipse", "polygon_mask",
+    "refuse", "tracks_of", "window",
 ]  # fmt: skip
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+BOXES = "boxes without a mask became filled rectangles"
+UNSEEN = "instances that no frame shows"
+NO_AREA = "{}, left out (no area)"
+LEAST = 0.1  # IoU of an instance in two neighbouring frames
+TOLD = 20  # linked tracks of a video
 
 
-Masks = dict[int, dict[int, dict]]  # of each instance, by index of the frame: RLE
+class Shape(NamedTuple):
+    """What is drawn in one frame."""
 
-
-class Track(NamedTuple):
-    """One instance of a video."""
-
+    where: str  # "labels/00000.json: shapes[3]"
+    frame: int  # index within its video
+    identity: Hashable  # the same in all frames of an instance; None: the file does not say
     category: str
-    masks: dict[int, dict]  # RLE by index of the frame, where it is visible
+    mask: dict  # RLE
     crowd: bool = False
 
 
@@ -48,14 +51,97 @@ class Video(NamedTuple):
     size: tuple[int, int]  # height, width
     # files; or a name, and the content of a file or (H, W, 3) bytes
     images: Iterable[Path | tuple[str, bytes | np.ndarray]]
-    tracks: list[Track]
+    shapes: list[Shape]
+    parts: bool = False  # several shapes of one identity in a frame are its parts, no mistake
 
 
 class Found(NamedTuple):
-    """What a reader notes: categories in the file's order, and how much of what is lost."""
+    """What a reader is told, and what it notes."""
 
-    categories: list[str]
-    lost: Counter
+    link: bool  # make tracks by overlap of shapes that have no identity
+    categories: list[str]  # in the file's order
+    lost: Counter  # how much of what
+    notes: list[str]  # lines for the user
+
+
+def refuse(where: object, what: str, wrong: object = True) -> None:
+    """ValueError if something is wrong."""
+    if wrong:
+        raise ValueError(f"{where}: {what}")
+
+
+def tracks_of(video: Video, identities: str, found: Found) -> list[dict[int, Shape]]:
+    """The shapes of each instance by frame, in the order in which their identities come first.
+
+    identities: where the format says who is who.
+    """
+    tracks: dict[Hashable, dict[int, Shape]] = defaultdict(dict)
+    for shape in _linked(video, found):
+        where, t, identity, category, mask, crowd = shape
+        what = f"no {identities}; which instance is it? --link makes tracks by overlap"
+        refuse(where, what, identity is None)
+        track = tracks[identity]
+        before = next(iter(track.values()), shape).category
+        what = f"track {identity} is a {category} here, a {before} before"
+        refuse(where, what, before != category)
+        if t in track:
+            what = f"track {identity} has another annotation in the same frame"
+            refuse(where, what, not (video.parts or crowd))
+            parts = [rle.decode(part, *video.size) for part in (track[t].mask, mask)]
+            shape = shape._replace(mask=rle.encode(parts[0] | parts[1]))
+        track[t] = shape
+    return [*tracks.values()]
+
+
+def _linked(video: Video, found: Found) -> list[Shape]:
+    """The shapes of a video; those without identity get one, if asked for.
+
+    An instance that a frame misses is another one afterwards. Each chain is told with its least
+    overlap, so that doubtful ones are seen.
+    """
+    frames: dict = defaultdict(lambda: defaultdict(list))
+    for shape in video.shapes if found.link else ():
+        if shape.identity is None:
+            frames[shape.category][shape.frame].append(shape)
+    if not frames:
+        return video.shapes
+    chains = [chain for shapes in frames.values() for chain in _chains(shapes)]
+    linked = [shape for shape in video.shapes if shape.identity is not None]
+    count = len(video.shapes) - len(linked)
+    found.notes.append(f"linked: {video.name}: {count} shapes became {len(chains)} tracks")
+    for i, (shapes, least) in enumerate(chains):
+        first, last = shapes[0].frame, shapes[-1].frame
+        told = f"frames {first} to {last}, least overlap {least:.2f}"
+        told = told if last > first else f"frame {first} alone"
+        found.notes.extend([f"  {shapes[0].category}: {told}"] * (i < TOLD))
+        linked += [shape._replace(identity=("linked", i)) for shape in shapes]
+    found.notes.extend([f"  … and {len(chains) - TOLD} more"] * (len(chains) > TOLD))
+    return linked
+
+
+def _chains(frames: dict[int, list[Shape]]) -> list[tuple[list[Shape], float]]:
+    """Shapes of one category that are one instance, and the least IoU between two of them."""
+    chains: list[list[Shape]] = []
+    least: list[float] = []
+    ends: dict[int, list[int]] = {}  # by frame: the chains that its shapes are the last of
+    for t in sorted(frames):
+        before, here = ends.get(t - 1, []), frames[t]
+        ious = rle.ious([chains[i][-1].mask for i in before], [shape.mask for shape in here])
+        pairs = {j: (before[i], ious[i, j]) for i, j in zip(*linear_sum_assignment(-ious))}
+        ends[t] = []
+        for j, shape in enumerate(here):
+            i, overlap = pairs.get(j, (0, 0.0))
+            if overlap < LEAST:
+                i, overlap = len(chains), 1.0
+                chains.append([])
+                least.append(overlap)
+            chains[i].append(shape)
+            least[i] = min(least[i], overlap)
+            ends[t].append(i)
+    return list(zip(chains, least))
+
+
+# ------------------------------------------------------------------------------------- masks
 
 
 def polygon_mask(points: list, size: tuple[int, int], where: str) -> np.ndarray:
@@ -66,39 +152,18 @@ def polygon_mask(points: list, size: tuple[int, int], where: str) -> np.ndarray:
         raise ValueError(f"{where}: {error}") from None
 
 
-def box_mask(
-    box: list, size: tuple[int, int], where: str, found: Found, degrees: float = 0.0
-) -> np.ndarray:
-    """A box left, top, right, bottom, filled: all that is known of an object without a mask."""
-    found.lost["boxes without a mask became filled rectangles"] += 1
+def corners(box: list, degrees: float = 0.0) -> np.ndarray:
+    """The polygon of a box left, top, right, bottom, turned about its middle."""
     left, top, right, bottom = box
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return polygon_mask(_turned(np.array(corners, dtype=float), degrees), size, where)
+    points = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return _turned(np.array(points, dtype=float), degrees)
 
 
-def ellipse_mask(
-    x: float, y: float, across: float, down: float, size: tuple[int, int], where: str,
-    degrees: float = 0.0,
-) -> np.ndarray:  # fmt: skip
-    """The inside of an ellipse of centre x, y and half axes across, down."""
+def ellipse(x: float, y: float, across: float, down: float, degrees: float = 0.0) -> np.ndarray:
+    """A polygon of 128 corners for an ellipse of centre x, y and half axes across, down."""
     turns = np.linspace(0, 2 * math.pi, 128, endpoint=False)
     points = np.stack([x + across * np.cos(turns), y + down * np.sin(turns)], axis=1)
-    return polygon_mask(_turned(points, degrees), size, where)
-
-
-def pasted_mask(
-    patch: np.ndarray, left: int, top: int, size: tuple[int, int], where: str
-) -> np.ndarray:
-    """A smaller mask (h, w), laid into the frame with its corner at (left, top)."""
-    height, width = patch.shape
-    if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
-        what = (
-            f"a mask of {width}x{height} at {left}, {top} leaves the frame of {size[1]}x{size[0]}"
-        )
-        raise ValueError(f"{where}: {what}")
-    mask = np.zeros(size, dtype=bool)
-    mask[top : top + height, left : left + width] = patch
-    return mask
+    return _turned(points, degrees)
 
 
 def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
@@ -108,86 +173,10 @@ def _turned(points: np.ndarray, degrees: float) -> np.ndarray:
     return (points - middle) @ np.array([[c, s], [-s, c]]) + middle
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder in natural order; none if it is no folder."""
-    return [path for path in _listed(folder) if path.suffix.lower() in IMAGES]
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder in natural order; none if it is no folder."""
-    return [path for path in _listed(folder) if path.is_dir()]
-
-
-def _listed(folder: Path) -> list[Path]:
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return sorted((p for p in paths if p.name[0] != "."), key=lambda path: natural(path.name))
-
-
-def only_file(source: Path, suffix: str, *folders: Path) -> Path:
-    """`source`, if it is a file, else the only file of this suffix in the folders."""
-    if source.is_file():
-        return source
-    files = [path for folder in folders for path in sorted(folder.glob(f"*{suffix}"))]
-    if len(files) == 1:
-        return files[0]
-    names = ", ".join(path.name for path in files[:4])
-    which = f"several {suffix} files ({names})" if files else f"no {suffix} file"
-    raise ValueError(f"{source}: {which} there; name the one to read")
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        place = f"{error.reason} at byte {error.start}"
-        raise ValueError(f"{path}: not text in UTF-8 ({place})") from None
-
-
-def numbered_frames(
-    folder: Path, images: list[Path], modes: tuple[str, ...], what: str, found: Found
-) -> tuple[list[Path], tuple[int, int], Masks]:
-    """PNGs whose pixels are numbers of instances, 0 the background, each named as its image.
-
-    modes: of Pillow, one channel; what: those modes in words. Returns the images that have a PNG,
-    their size, and the masks.
-    """
-    files = {path.stem: path for path in image_files(folder)}
-    for missing in sorted(files.keys() - {path.stem for path in images})[:1]:
-        raise ValueError(f"{files[missing]}: there is no image of this name")
-    paths = [path for path in images if path.stem in files]
-    found.lost["frames without a PNG, left out"] += len(images) - len(paths)
-    size, masks = read_image(paths[0]).shape[:2], {}
-    for t, path in enumerate(files[path.stem] for path in paths):
-        with open_image(path) as image:
-            numbers, mode = np.array(image), image.mode
-        if mode not in modes:
-            raise ValueError(f"{path}: an image of mode {mode}, not {what}")
-        if numbers.shape != size:
-            (height, width), wanted = numbers.shape, f"{size[1]}x{size[0]}"
-            raise ValueError(f"{path}: {width}x{height}, its image is {wanted}")
-        for number in np.unique(numbers[numbers > 0]).tolist():
-            masks.setdefault(number, {})[t] = rle.encode(numbers == number)
-    return paths, size, masks
-
-
-@contextlib.contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
-    """A folder to write into, beside `out`; it becomes `out`, new or empty, if no error comes."""
-    out = Path(out).resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
-    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    except OSError as error:
-        if str(beside) in str(error.filename or beside):  # say the name of `out` instead
-            what = f"not written ({error.strerror or error})"
-            raise OSError(error.errno, what, str(out)) from None
-        raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+def window(
+    left: int, top: int, width: int, height: int, size: tuple[int, int], where: str
+) -> tuple[slice, slice]:
+    """The rows and columns of a smaller mask whose first pixel is at (left, top)."""
+    what = f"a mask of {width}x{height} at {left}, {top} leaves the frame of {size[1]}x{size[0]}"
+    refuse(where, what, min(left, top) < 0 or left + width > size[1] or top + height > size[0])
+    return slice(top, top + height), slice(left, left + width)

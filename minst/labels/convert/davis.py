@@ -1,9 +1,11 @@
-"""Folders of indexed PNGs (DAVIS, YouTube-VOS), in and out.
+"""Folders of PNGs (DAVIS, YouTube-VOS, SAM 2, SA-V), in and out, and SA-V's JSON, in.
 
     JPEGImages/[480p/]<video>/<frame>.jpg
-    Annotations/[480p/]<video>/<frame>.png   pixel = instance, 255 = void
+    Annotations/[480p/]<video>/<frame>.png            pixel = instance, 255 = void
+    Annotations/[480p/]<video>/<object>/<frame>.png   black and white, a folder for each instance
     meta.json   {"videos": {<video>: {"objects": {"1": {"category": ..., "frames": [...]}}}}}
                 as in YouTube-VOS
+    <name>.json   SA-V: masklet[frame][object] = RLE, of every fourth frame of <video_id>.mp4
 
 Frames without a PNG are not annotated, which is not the same as empty: they are left out. A video
 whose only number is 255 is one of DAVIS 2016's black and white ones: there 255 is the object.
@@ -30,18 +32,23 @@ from msgspec import Struct
 from PIL import Image
 from pycocotools import mask as rle_codec
 
-from minst.data.files import inside
+from minst import rle
+from minst.data.files import inside, read_image
 from minst.data.formats import read_typed
 from minst.data.ytvis import Clip, YouTubeVIS
-from minst.labels.convert import common
-from minst.labels.convert.common import Found, Track, Video
+from minst.labels.convert import files
+from minst.labels.convert.common import Found, Shape, Video, refuse
 
-__all__ = ["palette", "read_davis", "to_indexed_png"]
+__all__ = ["davis_videos", "masks_in", "palette", "read_davis", "read_sav", "to_indexed_png"]
 
 VOID = 255
-# folders of DAVIS: the first that is there is read
-RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
-INDEXED = ("P", "L"), "one of a palette, whose pixels are numbers of instances"
+# where masks are: the first that is there is read
+PLACES = (
+    "Annotations/480p", "Annotations/Full-Resolution", "Annotations/1080p", "Annotations_6fps",
+    "Annotations", "",
+)  # fmt: skip
+IMAGES = "JPEGImages", "JPEGImages_24fps"
+MODES = "P L 1", "one of a palette, whose pixels are numbers of instances"
 
 
 class Meta(Struct):
@@ -51,33 +58,59 @@ class Meta(Struct):
     categories: list = []
 
 
+class Masklets(Struct):
+    """SA-V's JSON of one video."""
+
+    video_id: str
+    masklet: list[list[Any]]  # RLE of each object in each annotated frame, looked at by `minst.rle`
+    masklet_id: list[int | str]
+    video_frame_count: float = float("inf")
+
+
+def davis_videos(masks_in: Path) -> dict[Path, dict[str, Path]]:
+    """The folders of PNGs of each video's folder, by the object that they show; "": of all."""
+    found = {}
+    for folder in files.subfolders(masks_in):
+        objects = {"": folder} if files.visible(folder, ".png") else {}
+        objects = objects or {f.name: f for f in files.subfolders(folder)}
+        pngs = {name: f for name, f in objects.items() if files.visible(f, ".png")}
+        found |= {folder: pngs} if pngs else {}
+    return found
+
+
+def masks_in(source: Path) -> tuple[Path, str]:
+    """Where the folders of PNGs are, and the folder of images that goes with it."""
+    place = next((place for place in PLACES if (source / place).is_dir()), "")
+    return source / place, place.partition("/")[2]
+
+
 def read_davis(source: Path, images: Path | None, found: Found) -> Iterator[Video]:
     """Videos in natural order of their folders."""
-    resolution = next((s for s in RESOLUTIONS if (source / "Annotations" / s).is_dir()), "")
-    masks_in = source / "Annotations" / resolution
-    images_in = (images or source / "JPEGImages") / resolution
+    masks, resolution = masks_in(source)
     category_of = _categories(source / "meta.json", found)
-    videos = [folder for folder in common.subfolders(masks_in) if common.image_files(folder)]
-    if not videos:
-        raise ValueError(f"{masks_in}: no folders of PNG files there")
-    for folder in videos:
-        shown = common.image_files(images_in / folder.name)
-        paths, size, masks = common.numbered_frames(folder, shown, *INDEXED, found)
-        if set(masks) != {VOID}:
-            void = list(masks.pop(VOID, {}).values())
+    videos = davis_videos(masks)
+    refuse(masks, "no folders of PNG files there", not videos)
+    for folder, objects in videos.items():
+        roots = [images] if images else [source / name for name in IMAGES]
+        places = [root / resolution / folder.name for root in roots]
+        shown = next(filter(None, map(files.image_files, places)), [])
+        paths, size, shapes = files.numbered(objects, shown, *MODES, found)
+        if "" in objects and {shape.identity for shape in shapes} != {VOID}:
+            void = [shape.mask for shape in shapes if shape.identity == VOID]
             found.lost["void pixels (255), now background"] += int(rle_codec.area(void).sum())
-        tracks = [Track(category_of(folder.name, n), masks[n]) for n in sorted(masks)]
-        yield Video(folder.name, size, paths, tracks)
+            shapes = [shape for shape in shapes if shape.identity != VOID]
+        shapes = [s._replace(category=category_of(folder.name, s.identity)) for s in shapes]
+        yield Video(folder.name, size, paths, shapes)
 
 
-def _categories(file: Path, found: Found) -> Callable[[str, int], str]:
+def _categories(file: Path, found: Found) -> Callable[[str, int | str], str]:
     """The category of an instance, by video and number."""
     if not file.is_file():
         return lambda video, number: "object"
     meta = read_typed(file, Meta)
     found.categories.extend(map(str, meta.categories))
 
-    def category_of(video: str, number: int) -> str:
+    def category_of(video: str, number: int | str) -> str:
         try:
             return str(meta.videos[video]["objects"][str(number)]["category"])
         except (KeyError, TypeError):
@@ -85,6 +118,39 @@ def _categories(file: Path, found: Found) -> Callable[[str, int], str]:
             raise ValueError(f"{file}: no category in {place}") from None
 
     return category_of
+
+
+def read_sav(source: Path, images: Path | None, found: Found) -> Iterator[Video]:
+    """A video for each JSON file, of the frames that are annotated.
+
+    images: the film, or the folder of all films, or that of all frames.
+    """
+    sources = [source] if source.is_file() else files.visible(source, ".json")
+    refuse(source, "no .json file of SA-V there", not sources)
+    for file in sources:
+        data = read_typed(file, Masklets)
+        count = len(data.masklet)
+        steps = range(0, 4 * count, 4) if count < data.video_frame_count else range(count)
+        place = images or file.parent
+        movie = place if place.is_file() else inside(place, f"{data.video_id}.mp4")
+        paths = files.image_files(place)[: steps.stop : steps.step]
+        what = f"no frames of {movie.name} there; say where the film is (--images)"
+        refuse(file, what, not count or not (paths or movie.is_file()))
+        if movie.is_file():
+            size, frames = files.film(movie, steps)
+        else:
+            size, frames = read_image(paths[0]).shape[:2], paths
+        shapes = []
+        for t, masks in enumerate(data.masklet):
+            where, many = f"{file}: masklet[{t}]", len(data.masklet_id)
+            refuse(where, f"{len(masks)} masks of {many} objects", len(masks) != many)
+            try:
+                codes, _ = rle.check(masks, *size, polygons=False)
+            except rle.MaskError as error:
+                raise ValueError(f"{where}[{error.mask}]: {error}") from None
+            named = zip(data.masklet_id, codes)
+            shapes += [Shape(where, t, i, "object", code) for i, code in named if code]
+        yield Video(file.stem, size, frames, shapes)
 
 
 def to_indexed_png(
@@ -100,12 +166,11 @@ def to_indexed_png(
     `YouTubeVIS` finds wrong.
     """
     dataset, lost, videos = YouTubeVIS(folder, split=split), Counter(), {}
-    with common.new_folder(out) as new:
+    with files.new_folder(out) as new:
         for clip in dataset:
             first = PurePosixPath(*clip.video["file_names"][:1])
             name = "-".join(first.parent.parts) or clip.name  # one folder deep, as DAVIS has them
-            if name in videos:
-                raise ValueError(f"{dataset.file}: two videos are called {name}")
+            refuse(dataset.file, f"two videos are called {name}", name in videos)
             videos[name] = {"objects": _write(clip, new, name, lost)}
         meta = {"videos": videos, "categories": list(dataset.categories)}
         (new / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
@@ -119,9 +184,8 @@ def _write(clip: Clip, new: Path, name: str, lost: Counter) -> dict:
     """The images and PNGs of one video; returns its objects as meta.json lists them."""
     kept = np.flatnonzero(~clip.crowd)
     lost["crowd tracks"] += int(clip.crowd.sum())
-    if len(kept) >= VOID:
-        what = f"{len(kept)} instances; a PNG of 8 bit numbers at most {VOID - 1}"
-        raise ValueError(f"video {name}: {what}")
+    what = f"{len(kept)} instances; a PNG of 8 bit numbers at most {VOID - 1}"
+    refuse(f"video {name}", what, len(kept) >= VOID)
     categories = [clip.categories[clip.labels[m]] for m in kept]
     objects = {str(n): {"category": c, "frames": []} for n, c in enumerate(categories, 1)}
     images, pngs = (inside(new / kind, name) for kind in ("JPEGImages", "Annotations"))
@@ -130,8 +194,7 @@ def _write(clip: Clip, new: Path, name: str, lost: Counter) -> dict:
     for t, file_name in enumerate(clip.video["file_names"]):
         source = inside(clip.folder, file_name)
         target = pngs / f"{source.stem}.png"
-        if target.exists():
-            raise ValueError(f"{source}: the video has two frames called {source.stem}")
+        refuse(source, f"the video has two frames called {source.stem}", target.exists())
         clip.image(t)  # is it there, whole, and of the right size?
         shutil.copyfile(source, images / source.name)
         index, masks = np.zeros((clip.height, clip.width), np.uint8), clip.masks(t)
