@@ -15,13 +15,16 @@ import argparse
 import dataclasses
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Count", "File", "Folder", "Natural", "Number", "Pixels", "Positive", "Range", "Share",
-           "Size", "add_options", "check"]  # fmt: skip
+__all__ = ["Count", "File", "Folder", "Natural", "NewFile", "NewFolder", "Number", "Pixels", "Port",
+           "Positive", "Range", "Report", "Share", "Size", "add_options", "check", "check_call"]  # fmt: skip
 
 
 class Range(NamedTuple):
@@ -40,7 +43,7 @@ class Range(NamedTuple):
         return " and ".join(f"{word} {n:g}" for word, n in bounds.items() if math.isfinite(n))
 
 
-Count = Annotated[int, Range(1)]
+Count = Annotated[int, Range(1, 10**9)]
 Natural = Annotated[int, Range(0, 2**32)]
 Pixels = Annotated[int, Range(64, 8192)]  # a side of what a network sees
 Positive = Annotated[float, Range(above=0)]
@@ -48,30 +51,98 @@ Number = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 
 
+Port = Annotated[int, Range(1, 65535)]
+
+
 def size(text: str) -> tuple[int, int]:
     """ "256x192", width x height, as (height, width)."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 256x192")
+        what = "is not WIDTHxHEIGHT, of up to 9999 pixels, such as 256x192"
+        raise argparse.ArgumentTypeError(f"{text!r} {what}")
     return int(match[2]), int(match[1])
+
+
+def new_file(text: str) -> str:
+    """A file to be written; folders above it are made. Refused before any work is done."""
+    path = Path(text)
+    if path.is_dir() or not text:
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is a device or a pipe; name a file")
+    new_folder(str(path.absolute().parent))
+    return text
+
+
+def file_beside(text: str) -> str:
+    """A file to be written into a folder that is there already."""
+    folder = Path(new_file(text)).absolute().parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {folder}; make it first")
+    return text
+
+
+def new_folder(text: str) -> str:
+    """A folder to be written to, which need not be there yet: refused before any work is done."""
+    there = Path(text).absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a folder: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {there} is read-only")
+    return text
 
 
 Size = Annotated[tuple[int, int], size]
 File = Annotated[str, "FILE"]
 Folder = Annotated[str, "DIR"]
-METAVARS = {int: "N", float: "X"}
+NewFile = Annotated[str, new_file]
+NewFolder = Annotated[str, new_folder]
+Report = Annotated[str, file_beside]
+METAVARS = {
+    int: "N",
+    float: "X",
+    size: "WxH",
+    new_file: "FILE",
+    file_beside: "FILE",
+    new_folder: "DIR",
+}
 
 
 def check(fields: object, what: str) -> None:
     """ValueError for the first field of a dataclass that is no choice of its, or out of range."""
-    for name, hint in get_type_hints(type(fields), include_extras=True).items():
-        value, allowed = getattr(fields, name), get_args(hint)
-        if get_origin(hint) is Literal and value not in allowed:
-            choices = ", ".join(map(str, allowed))
-            raise ValueError(f"{what}: {name} is {value!r}; choose one of {choices}")
-        for bounds in allowed:
-            if isinstance(bounds, Range) and not bounds.holds(value):
-                raise ValueError(f"{what}: {name} is {value}; it must be {bounds}")
+    _check(type(fields), vars(fields), what)
+
+
+def check_call(function: Callable, values: Mapping[str, object]) -> None:
+    """The same of a function's arguments: values are its `locals()`, before its first line."""
+    _check(function, values, function.__name__)
+
+
+def _check(described: Callable | type, values: Mapping[str, object], what: str) -> None:
+    for name, hint in get_type_hints(described, include_extras=True).items():
+        wrong = _wrong(hint, values[name]) if name in values else None
+        if wrong:
+            raise ValueError(f"{what}: {name} is {values[name]!r}; {wrong}")
+
+
+def _wrong(hint: object, value: object) -> str | None:
+    """What is wrong with a value by its type: where that is a choice, a range, or yes and no."""
+    allowed = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):  # X | None
+        return None if value is None else _wrong(allowed[0], value)
+    if get_origin(hint) is Literal and value not in allowed:
+        return f"choose one of {', '.join(map(str, allowed))}"
+    if hint is bool and not isinstance(value, bool):
+        return "it must be True or False"
+    if get_origin(hint) is Annotated and isinstance(allowed[1], Range):
+        kind, bounds = allowed
+        number = isinstance(value, Integral if kind is int else Real)
+        if isinstance(value, bool) or not number:
+            return f"it must be {'a whole' if kind is int else 'a'} number"
+        return None if bounds.holds(value) else f"it must be {bounds}"
+    return None
 
 
 def add_options(
@@ -141,7 +212,19 @@ def _told(hint: object) -> dict:
     kind, extra = arguments
     if isinstance(extra, Range):
         return {**_typed(kind), "type": lambda text: _within(extra, kind, text)}
-    return {"type": kind, "metavar": extra} if kind is str else {"type": extra, "metavar": "WxH"}
+    return {"type": kind, "metavar": extra} if isinstance(extra, str) else _path(extra)
+
+
+def _path(check: Callable) -> dict:
+    """What argparse is told of a function that reads and checks a text."""
+
+    def checked(text: str):
+        try:
+            return check(text)
+        except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+            raise argparse.ArgumentTypeError(f"{text[:80]!r}: {error}") from None
+
+    return {"type": checked, "metavar": METAVARS[check]}
 
 
 def _typed(kind: type) -> dict:
