@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minst.evaluation import IdentityMeter, identity_events, tracking_figures, tracking_scores
+from minst.evaluation import IdentityMeter, identity_events, tracking_figures
 from minst.evaluation.difficulty import difficulty_levels, instance_measures
 from minst.evaluation.identity import (
     EVENT_KINDS,
@@ -23,6 +23,11 @@ from minst.results import FrameResult, Track, VideoResult, gather_frames
 from minst.tracking import encode_mask
 
 SIZE = (4, 40)
+
+
+def tracking_scores(results, clips):
+    """Those of an IdentityMeter alone."""
+    return _scores([identity_events(*pair) for pair in zip(results, clips, strict=True)])
 
 
 class Scene:
@@ -589,7 +594,7 @@ def test_bad_results_are_refused():
     with pytest.raises(ValueError, match=r"results\[1\].segmentations\[1\]: .*covers 8"):
         tracking_figures(gt, [entry(1, 4, [0, 0]), short])
     gt["annotations"][0]["segmentations"][0] = {"size": list(SIZE), "counts": "0~"}
-    with pytest.raises(ValueError, match=r"ground truth annotations\[0\].segmentations\[0\]"):
+    with pytest.raises(ValueError, match=r"ground truth.annotations\[0\].segmentations\[0\]"):
         tracking_figures(gt, [])
     with pytest.raises(ValueError, match="score_threshold is 1.5"):
         tracking_figures(gt, [], 1.5)

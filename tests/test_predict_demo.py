@@ -80,7 +80,7 @@ class Sleeper:
     """A tracker that works for `milliseconds`: every third frame is a key frame."""
 
     def __init__(self, milliseconds):
-        self.milliseconds, self.frame = milliseconds, 0
+        self.milliseconds, self.frame, self.model = milliseconds, 0, None
 
     def step(self, image):
         time.sleep(self.milliseconds[self.frame] / 1000)

@@ -51,7 +51,7 @@ if TYPE_CHECKING:  # tracking needs torch, comparing masks does not
     from minst.results import VideoResult
 
 __all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "category_names",
-           "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
+           "identity_events", "tracking_figures"]  # fmt: skip
 
 EVENT_KINDS = ("found", "lost", "again", "back", "swap")
 # means over 19 thresholds of IoU
@@ -185,7 +185,8 @@ class IdentityMeter:
         covered_share          the share of `visible` that a track covers
         fragmentations, swaps  how often one was lost while visible and covered again; changed id
         per_category, per_difficulty    the above of each group, as in `ConsistencyMeter`
-        HOTA, DetA, ..., IDF1  of `tracking_scores`; without trackeval a "note" how to get them
+        HOTA_FIGURES, ID_FIGURES  by trackeval: fractions over all clips, as it combines them;
+                               without it a "note" how to get them
         """
         try:
             scores = _scores(self.clips)
@@ -204,16 +205,6 @@ def category_names(clip) -> list[str] | None:
     """The category of every instance, "class 3" where a clip has labels alone, None where not."""
     labels, names = getattr(clip, "labels", None), getattr(clip, "categories", None)
     return None if labels is None else [names[i] if names else f"class {i}" for i in labels]
-
-
-def tracking_scores(results: Iterable[VideoResult], clips: Iterable) -> dict[str, float]:
-    """HOTA_FIGURES and ID_FIGURES by trackeval: fractions over all clips, as it combines them.
-
-    NaN where there is neither an instance nor a track. Without trackeval: ImportError with the
-    command to install it.
-    """
-    pairs = zip(results, clips, strict=True)
-    return _scores([identity_events(result, clip) for result, clip in pairs])
 
 
 def tracking_figures(
