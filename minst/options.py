@@ -66,7 +66,7 @@ def size(text: str) -> tuple[int, int]:
 def new_file(text: str) -> str:
     """A file to be written; folders above it are made. Refused before any work is done."""
     path = Path(text)
-    if path.is_dir() or not text:
+    if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file")
     if path.exists() and not path.is_file():
         raise argparse.ArgumentTypeError(f"{text!r} is a device or a pipe; name a file")
@@ -219,9 +219,11 @@ def _path(check: Callable) -> dict:
     """What argparse is told of a function that reads and checks a text."""
 
     def checked(text: str):
+        if not text or "\0" in text:
+            raise argparse.ArgumentTypeError(f"{text!r} is no name")
         try:
             return check(text)
-        except (OSError, ValueError) as error:  # a name too long, or with a zero byte
+        except OSError as error:  # a name too long, a folder that may not be looked into
             raise argparse.ArgumentTypeError(f"{text[:80]!r}: {error}") from None
 
     return {"type": checked, "metavar": METAVARS[check]}

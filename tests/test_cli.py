@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib
+import inspect
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -152,6 +154,67 @@ def test_bad_input_is_refused_in_one_line(tmp_path, weights, frames):
     assert not (tmp_path / "o" / "results.json").exists()
 
 
+def outputs():
+    """(command, option) of everything that a command writes."""
+    for command, function in cli.COMMANDS.items():
+        for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+            if name in ("out", "json", "log", "logs") and parameter.kind is parameter.KEYWORD_ONLY:
+                yield command, name
+
+
+NEEDED = {"track": ["v"], "predict": ["d"], "eval": ["d"], "submit": ["r", "--annotations", "a"], "data check": ["d"],
+          "data preview": ["d"], "data split": ["a"], "data convert": ["s", "--out", "o"], "bench lite": ["m"],
+          "bench phone": ["m"], "bench parse": ["-"], "data shapes": ["--out", "o"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("command, name", list(outputs()))
+def test_what_cannot_be_written_is_refused_before_the_work(monkeypatch, tmp_path, command, name):
+    """No function of a command is called: the file is looked at first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    argv = [*command.split(), *NEEDED.get(command, []), f"--{name}"]
+    monkeypatch.setattr(cli, "_terminated_as_interrupted", None)  # what `main` calls before the work
+    for wrong in ("file/below.json", "file/a/b", "x" * 300, "a\0b"):
+        assert_refused(*argv, wrong, word=f"--{name}")
+    kind = inspect.signature(cli.COMMANDS[command]).parameters[name].annotation
+    for wrong in ("file", "pipe", "") if "NewFolder" in kind else ("folder", "pipe", ""):
+        assert_refused(*argv, wrong, word=f"--{name}")
+    if name in ("json", "log"):
+        assert_refused(*argv, "no/dir/x.json", word="there is no folder")
+    assert (tmp_path / "file").read_text() == "mine" and not list((tmp_path / "folder").iterdir())
+
+
+def test_sigterm_leaves_whole_files_or_none(monkeypatch, weights, frames, tmp_path):
+    """While frames are tracked, while results are written; and it is as ever afterwards."""
+    from minst.data.shapes import write_shapes_dataset
+    from minst.tracking import KernelTracker
+
+    write_shapes_dataset(tmp_path / "set", 1, ShapesConfig(width=128, height=96, frames=4), seed=3)
+    out = tmp_path / "out"
+    out.mkdir()
+    names = ("results.json", "tracks.mp4", "r.json")
+    for name in names:
+        (out / name).write_text("before")
+    step = KernelTracker.step
+
+    def stopped(self, frame):
+        if self.frame == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, frame)
+
+    monkeypatch.setattr(KernelTracker, "step", stopped)
+    for argv in (
+        ["track", frames, "--weights", weights, "--out", out],
+        ["predict", tmp_path / "set", "--weights", weights, "--out", out / "r.json"],
+    ):
+        status, _, err = run(*argv)
+        assert status == 143 and err.splitlines()[-1].startswith("minst: interrupted")
+    assert {p.name: p.read_text() for p in out.iterdir()} == dict.fromkeys(names, "before")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 @pytest.mark.parametrize(
     ("error", "status", "word"),
     [
@@ -162,6 +225,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, weights, frames):
         (PermissionError(13, "Permission denied", "c"), 2, "c: Permission denied"),
         (FloatingPointError("loss is not finite"), 1, "not finite"),
         (ModuleNotFoundError("No module named 'av'", name="av"), 1, "'av'"),
+        (MemoryError("for 8 GiB"), 1, "not enough memory for 8 GiB"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -201,7 +265,9 @@ sys.exit(main(["demo"]))
 
 
 def test_demo_passes_its_arguments_on(monkeypatch):
-    calls = call_of(monkeypatch, "minst.predict", "run_demo")
+    said = {"sample": "s", "frames": 1, "tracks": [], "ms_key": 1.0, "ms_reuse": None, "AP": 0.5,
+            "AP50": 0.5, "files": {}, "seconds": 1.0}  # fmt: skip
+    calls = call_of(monkeypatch, "minst.predict", "run_demo", said)
     assert run("demo")[0] == 0
     assert run("demo", "--sample", "twins", "--out", "d", "--reuse-interval", "6")[0] == 0
     assert calls == [
@@ -225,7 +291,9 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
     argv = ["eval", "DIR", "--weights", "w", "--reuse-interval", 6, "--association", "cosine", "--videos", 2]
     status, out, _ = run(*argv, "--json", tmp_path / "out.json")
     assert status == 0
-    assert calls == [(("DIR", "w", 6, "cosine", 2, None, None), {})]
+    assert run(*argv, "--size", 200)[0] == 0
+    usual = ("DIR", "w", 6, "cosine", 2, None, None)
+    assert calls == [((*usual, None), {}), ((*usual, 200), {})]
     assert [line.split() for line in out.splitlines()[:-1]] == [
         ["AP", "0.5123"],
         ["consistency", "retention", "1", "0.95"],
@@ -278,7 +346,7 @@ def test_functions_take_what_commands_pass():
     from minst.mobile import benchmark
 
     signature(predict.run_demo).bind(out="d", sample=None, reuse_interval=3)
-    names = ["folder", "weights", "reuse_interval", "association", "videos", "split", "annotations"]
+    names = ["folder", "weights", "reuse_interval", "association", "videos", "split", "annotations", "size"]
     assert list(signature(predict.evaluate_folder).parameters) == names
     signature(benchmark.bench_latency).bind(
         preset=None, weights="w", size=(64, 64), threads=1, frames=2, json_path=None
