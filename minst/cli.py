@@ -51,6 +51,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Preset = Literal[tuple(PRESETS)]
 Recipe = Literal[tuple(RECIPES)]
 
+LONGEST = 700  # characters at the start, and at the end, of a long message that are shown
+
 # What a parameter without a comment is.
 SHARED = {
     "annotations": "the annotation file, when it lies elsewhere",
@@ -740,7 +742,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def _complain(message: str, status: int) -> int:
-    print("minst: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > 2 * LONGEST:  # it quotes what somebody wrote
+        line = f"{line[:LONGEST]} … {line[-LONGEST:]}"
+    print("minst: " + line, file=sys.stderr)
     return status
 
 

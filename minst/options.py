@@ -219,7 +219,7 @@ def _path(check: Callable) -> dict:
     """What argparse is told of a function that reads and checks a text."""
 
     def checked(text: str):
-        if not text or "\0" in text:
+        if not text:
             raise argparse.ArgumentTypeError(f"{text!r} is no name")
         try:
             return check(text)

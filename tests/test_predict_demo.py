@@ -34,7 +34,9 @@ def here(shipped, monkeypatch):
 def test_demo_tells_and_writes_everything(here, tmp_path, capsys, monkeypatch):
     out, said = tmp_path / "deep" / "demo", {}
     whole = predict.run_demo
-    monkeypatch.setattr(predict, "run_demo", lambda **said_to: said.update(whole(**said_to)) or said)
+    monkeypatch.setattr(
+        predict, "run_demo", lambda **said_to: said.update(whole(**said_to)) or said
+    )
     assert main(["demo", "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert "\r" not in printed.err  # no progress bars where there is no terminal
