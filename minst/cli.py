@@ -153,7 +153,7 @@ def explore(
     serve(source, weights or weights_names(), settings, port, host, not no_browser)
 
 
-def evaluate(
+def eval_(
     folder: str,
     *,
     split: str | None = None,
@@ -226,14 +226,7 @@ def submit(
     from minst.evaluation.submission import write_submission
 
     said = write_submission(results, annotations, out, top=top)
-    names = {
-        "videos": "videos",
-        "videos_without_tracks": "without any track",
-        "kept": "tracks kept",
-        "dropped": "tracks dropped",
-    }
-    rows = [(text, said[name]) for name, text in names.items()]
-    _print_table([*rows, ("size", f"{said['bytes']:,} bytes")])
+    _print_table(_numbers(said))
     print(f"written: {said['file']}")
 
 
@@ -619,35 +612,14 @@ def lab_list() -> None:
 
 # --------------------------------------------------------------------------------- from argv to them
 
-COMMANDS = {
-    "demo": demo,
-    "track": track,
-    "lessons": lessons,
-    "explore": explore,
-    "eval": evaluate,
-    "predict": predict,
-    "submit": submit,
-    "train": train,
-    "data shapes": data_shapes,
-    "data check": data_check,
-    "data preview": data_preview,
-    "data split": data_split,
-    "data convert": data_convert,
-    "env": env,
-    "summary": summary,
-    "export": export,
-    "bench latency": bench_latency,
-    "bench mobile": bench_mobile,
-    "bench layers": bench_layers,
-    "bench lite": bench_lite,
-    "bench phone": bench_phone,
-    "bench parse": bench_parse,
-    "bench web": bench_web,
-    "bench data": bench_data,
-    "lab run": lab_run,
-    "lab report": lab_report,
-    "lab list": lab_list,
-}
+_FUNCTIONS = (
+    demo, track, lessons, explore, eval_, predict, submit, train, env, summary, export,
+    data_shapes, data_check, data_preview, data_split, data_convert,
+    bench_latency, bench_mobile, bench_layers, bench_lite, bench_phone, bench_parse, bench_web,
+    bench_data, lab_run, lab_report, lab_list,
+)  # fmt: skip
+# "data shapes" -> data_shapes
+COMMANDS = {each.__name__.rstrip("_").replace("_", " "): each for each in _FUNCTIONS}
 GROUPS = {
     "data": "Make data sets.",
     "bench": "Measure times: on this machine, on a phone, in a browser.",
@@ -661,9 +633,10 @@ RESUME = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. --help and wrong arguments raise SystemExit."""
-    arguments = vars(build_parser().parse_args(argv))
-    function = arguments.pop("function")
+    function = None
     try:
+        arguments = vars(build_parser().parse_args(argv))
+        function = arguments.pop("function")
         with _terminated_as_interrupted():
             status = function(**arguments)
         sys.stdout.flush()
@@ -677,10 +650,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         missing = f"the package {error.name!r} is missing"
         return _complain(f"{missing}; `python -m minst env` says how to install it", 1)
-    except (FloatingPointError, ImportError) as error:
-        return _complain(str(error), 1)
-    except MemoryError as error:
-        return _complain(f"not enough memory {error}", 1)
+    except (FloatingPointError, ImportError, MemoryError) as error:
+        return _complain(str(error) or "not enough memory", 1)
     except OSError as error:
         known = error.filename is not None and error.strerror
         return _complain(f"{error.filename}: {error.strerror}" if known else str(error), 2)

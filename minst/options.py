@@ -63,35 +63,32 @@ def size(text: str) -> tuple[int, int]:
     return int(match[2]), int(match[1])
 
 
-def new_file(text: str) -> str:
-    """A file to be written; folders above it are made. Refused before any work is done."""
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r} is a folder; name a file")
-    if path.exists() and not path.is_file():
-        raise argparse.ArgumentTypeError(f"{text!r} is a device or a pipe; name a file")
-    new_folder(str(path.absolute().parent))
-    return text
-
-
-def file_beside(text: str) -> str:
-    """A file to be written into a folder that is there already."""
-    folder = Path(new_file(text)).absolute().parent
-    if not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {folder}; make it first")
-    return text
-
-
 def new_folder(text: str) -> str:
     """A folder to be written to, which need not be there yet: refused before any work is done."""
-    there = Path(text).absolute()
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
+    path = Path(text).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not text or not there.is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} cannot be a folder: {there} is a file")
     if not os.access(there, os.W_OK):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {there} is read-only")
     return text
+
+
+def new_file(text: str) -> str:
+    """The same for a file; folders above it are made."""
+    path = Path(text)
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder or a device; name a file")
+    new_folder(str(path.absolute().parent))
+    return text
+
+
+def report(text: str) -> str:
+    """The same for a file in a folder that is there already."""
+    folder = Path(text).absolute().parent
+    if folder.is_dir():
+        return new_file(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {folder}; make it first")
 
 
 Size = Annotated[tuple[int, int], size]
@@ -99,15 +96,8 @@ File = Annotated[str, "FILE"]
 Folder = Annotated[str, "DIR"]
 NewFile = Annotated[str, new_file]
 NewFolder = Annotated[str, new_folder]
-Report = Annotated[str, file_beside]
-METAVARS = {
-    int: "N",
-    float: "X",
-    size: "WxH",
-    new_file: "FILE",
-    file_beside: "FILE",
-    new_folder: "DIR",
-}
+Report = Annotated[str, report]
+METAVARS = {int: "N", float: "X", size: "WxH", new_folder: "DIR", new_file: "FILE", report: "FILE"}
 
 
 def check(fields: object, what: str) -> None:
@@ -212,24 +202,10 @@ def _told(hint: object) -> dict:
     kind, extra = arguments
     if isinstance(extra, Range):
         return {**_typed(kind), "type": lambda text: _within(extra, kind, text)}
-    return {"type": kind, "metavar": extra} if isinstance(extra, str) else _path(extra)
+    return {"type": kind, "metavar": extra} if isinstance(extra, str) else _typed(extra)
 
 
-def _path(check: Callable) -> dict:
-    """What argparse is told of a function that reads and checks a text."""
-
-    def checked(text: str):
-        if not text:
-            raise argparse.ArgumentTypeError(f"{text!r} is no name")
-        try:
-            return check(text)
-        except OSError as error:  # a name too long, a folder that may not be looked into
-            raise argparse.ArgumentTypeError(f"{text[:80]!r}: {error}") from None
-
-    return {"type": checked, "metavar": METAVARS[check]}
-
-
-def _typed(kind: type) -> dict:
+def _typed(kind: Callable) -> dict:
     return {"type": kind, "metavar": METAVARS[kind]} if kind in METAVARS else {"type": kind}
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import signal
 import sqlite3
@@ -29,6 +28,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
+import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ from tqdm.auto import tqdm
 
 from minst.data.coco import COCO, open_folder
 from minst.data.files import replacing
-from minst.data.video import TimedFrame, VideoInfo, read_timed, video_info, write_mp4
+from minst.data.video import TimedFrame, read_timed, video_info, write_mp4
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.engine import Engine
 from minst.evaluation.coco import evaluate_coco
@@ -155,14 +155,14 @@ def track_video(
     """Track what `read_video` reads; write `out`/results.json and, unless told not to, tracks.mp4.
 
     Memory does not grow with the length of the video. Category and score of a track are the running
-    ones of the last frame that saw it: all that an online tracker knows. Ctrl-C ends the video
-    there: what was tracked so far is written, complete. A second one leaves without writing.
+    ones of the last frame that saw it. Ctrl-C ends the video there, and what was tracked so far is
+    written, complete; a second one leaves without writing. Files of an earlier run are replaced
+    when the new ones are complete.
 
-    size: as for `track_frame`; masks are of the video's size all the same.
-    every: only frames 0, every, 2 every, ... count; results.json has one mask for each of them.
-    max_frames: of these. Files of an earlier run are replaced when the new ones are complete.
-    Raises what `read_video`, `from_pretrained` and `KernelTracker.step` raise; ValueError for
-    numbers out of range; OSError when the disk is full.
+    size: as for `track_frame`; masks are of the video's size. every, max_frames: only frames 0,
+    every, 2 every, ... count, and the first so many of these. Raises what `read_video`,
+    `from_pretrained` and `KernelTracker.step` raise; ValueError for numbers out of range; OSError
+    when the disk is full.
 
     Returns {"frames": int, "tracks": [{"track", "category", "score", "frames"}], "ms_per_frame":
     float of the tracker alone, "interrupted": bool, "video": Path | None, "results": Path};
@@ -182,7 +182,8 @@ def track_video(
         tracks = TracksOnDisk(masks, model.config.class_names)
         # Up to the last frame wanted: none is read for nothing after it.
         frames = islice(read_timed(source), 0, max_frames and (max_frames - 1) * every + 1, every)
-        total = _how_many(info, every, max_frames)
+        known = (info.expected and -(-info.expected // every), max_frames)
+        total = min((count for count in known if count), default=None)
         frames = tqdm(frames, total=total, desc="tracking", unit="frame")
         drawn = _annotated(frames, tracker, tracks, stopped, size, draw=video)
         if video:
@@ -225,14 +226,6 @@ def _annotated(
         yield TimedFrame(image, shown)
     if stopped.is_set() and not tracker.frame:
         raise KeyboardInterrupt  # nothing was tracked: nothing to keep
-
-
-def _how_many(info: VideoInfo, every: int, max_frames: int | None) -> int | None:
-    """How many frames will be tracked, as far as one knows."""
-    if info.expected is None:
-        return max_frames
-    total = -(-info.expected // every)
-    return min(total, max_frames or total)
 
 
 @contextlib.contextmanager
@@ -337,13 +330,12 @@ def run_demo(
     weights: str | Path = "shapes-tiny",
     reuse_interval: int = 3,
 ) -> dict:
-    """The first two minutes: track a shipped clip, write pictures to `out`.
+    """The first two minutes: track a shipped clip, write pictures to `out`; files are replaced.
 
-    sample: a name of `minst.sample_names()`, default the first. Files that are there are replaced;
-    a file named `out` raises ValueError. Returns sample, frames, tracks [{track, category, score,
-    frames}], ms_key and ms_reuse (median milliseconds of a key frame and of a frame that reuses its
-    kernels; None if there is none), AP, AP50 (fractions of 1, of this clip alone), files {name:
-    path}, seconds.
+    sample: a name of `minst.sample_names()`, default the first. Returns sample, frames, tracks
+    [{track, category, score, frames}], ms_key and ms_reuse (median milliseconds of a key frame and
+    of a frame that reuses its kernels; None if there is none), AP, AP50 (fractions of 1, of this
+    clip alone), files {name: path}, seconds. ValueError where `out` is a file.
     """
     from minst.visualize.masks import animate, class_name, draw_tracks
     from minst.visualize.queries import plot_query_consistency
@@ -425,14 +417,11 @@ def predict_folder(
 ) -> Iterator[dict]:
     """Entries of a results file for the first `videos` of a folder (images, if in COCO form).
 
-    A data set that is open already may stand in the place of its folder. Entries come video by
-    video, one of which is in memory at a time; `write_results` writes them as they come. Category
-    ids are those of the file: by name, or by position when the model has no names and as many
-    classes as the file has categories. size: shorter side of what the network sees, in pixels; by
-    default as `network_size` says; masks are of the file's size. score_threshold: of tracks and
-    detections; low, since AP ranks sure and unsure ones. engine: of several processes each gives
-    the entries of its own share, every n-th video. Raises ValueError at once for numbers out of
-    range, and where categories do not fit.
+    folder: or a data set that is open already. Entries come video by video, one of which is in
+    memory at a time. Category ids are those of the file: by name, or by position when the model has
+    no names and as many classes as the file has categories. size: as for `track_frame`; masks are
+    of the file's size. engine: of several processes each gives the entries of its own share, every
+    n-th video. Raises ValueError at once for numbers out of range, and where categories do not fit.
     """
     check_call(predict_folder, locals())
     engine = engine or Engine("cpu")
@@ -607,13 +596,6 @@ def evaluate_model(
 
 def write_figures(figures: dict, path: str | Path) -> None:
     """Figures as JSON, which has no NaN: where a group had nothing to count stands null."""
-
-    def known(value):
-        if isinstance(value, dict):
-            return {key: known(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [known(part) for part in value]
-        return None if isinstance(value, float) and math.isnan(value) else value
-
+    text = msgspec.json.format(msgspec.json.encode(figures), indent=1)
     with replacing(path) as beside:
-        beside.write_text(json.dumps(known(figures), indent=1, allow_nan=False) + "\n")
+        beside.write_bytes(text + b"\n")

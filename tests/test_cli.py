@@ -205,8 +205,9 @@ def test_what_cannot_be_written_is_refused_before_the_work(monkeypatch, tmp_path
     monkeypatch.setattr(
         cli, "_terminated_as_interrupted", None
     )  # what `main` calls before the work
-    for wrong in ("file/below.json", "file/a/b", "x" * 300):
+    for wrong in ("file/below.json", "file/a/b"):
         assert_refused(*argv, wrong, word=f"--{name}")
+    assert_refused(*argv, "x" * 300, word="too long")
     kind = inspect.signature(cli.COMMANDS[command]).parameters[name].annotation
     for wrong in ("file", "pipe", "") if "NewFolder" in kind else ("folder", "pipe", ""):
         assert_refused(*argv, wrong, word=f"--{name}")
@@ -254,7 +255,7 @@ def test_sigterm_leaves_whole_files_or_none(monkeypatch, weights, frames, tmp_pa
         (PermissionError(13, "Permission denied", "c"), 2, "c: Permission denied"),
         (FloatingPointError("loss is not finite"), 1, "not finite"),
         (ModuleNotFoundError("No module named 'av'", name="av"), 1, "'av'"),
-        (MemoryError("for 8 GiB"), 1, "not enough memory for 8 GiB"),
+        (MemoryError(), 1, "not enough memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
