@@ -42,7 +42,7 @@ from minst.data.video import TimedFrame, read_timed, video_info, write_mp4
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.engine import Engine
 from minst.evaluation.coco import evaluate_coco
-from minst.evaluation.consistency import ConsistencyMeter, FrameShare, mask_ious
+from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_ious
 from minst.evaluation.identity import IdentityMeter, category_names
 from minst.evaluation.submission import write_results
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
@@ -539,7 +539,7 @@ def evaluate_model(
     """The dict of `evaluate_ytvis` (figures in 0..1, per category, per video) and
 
     "consistency"  what `ConsistencyMeter.result` says of the queries, each frame a key frame
-    "frame_share"  what `FrameShare.result` says of the queries after each stage and of the kernels
+    "frame_share"  `frame_share` of Q_G and of the kernels, in the first frame of each clip
     "identity"     what `IdentityMeter.result` says of tracks of score "score_threshold" and more
     "setting"      videos, reuse_interval, association
 
@@ -554,7 +554,8 @@ def evaluate_model(
     clips = [dataset[i] for i in range(min(videos or len(dataset), len(dataset)))]
     ranked = KernelTracker(model, reuse_interval, association, EVALUATION_THRESHOLD)
     shown = KernelTracker(model, reuse_interval, association)
-    queries, identities, shares = ConsistencyMeter(), IdentityMeter(), FrameShare()
+    queries, identities = ConsistencyMeter(), IdentityMeter()
+    firsts: dict[str, list] = {"global_queries": [], "kernels": []}
 
     def results_of(clip: Clip, labels: Sequence[int], seen: list[tuple]) -> Iterator[FrameResult]:
         """Those of `ranked`. `seen`, of each frame: the result of `shown`; IoU of queries and
@@ -568,8 +569,11 @@ def evaluate_model(
             scores = frame.out.scores()[0].amax(-1).cpu().numpy()
             result = masks_at_size(shown.advance(frame), full)
             seen.append((result, ious, probabilities, scores))
-            if t == 0:
-                shares.add(frame)
+            for name, found in firsts.items() if t == 0 else ():
+                value = getattr(frame.out, name)
+                found += (
+                    [] if value is None else [value[0].cpu().numpy()]
+                )  # None: an exported model
             yield masks_at_size(ranked.advance(frame), full)
 
     results: list[dict] = []
@@ -588,7 +592,7 @@ def evaluate_model(
     setting = {"reuse_interval": reuse_interval, "association": association}
     return evaluate_ytvis(truth, results) | {
         "consistency": queries.result(),
-        "frame_share": shares.result(),
+        "frame_share": {name: frame_share(np.array(found)) for name, found in firsts.items()},
         "identity": {"score_threshold": shown.score_threshold, **identities.result()},
         "setting": {"videos": len(clips), **setting},
     }

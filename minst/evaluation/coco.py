@@ -17,7 +17,7 @@ import io
 import math
 import os
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -150,20 +150,15 @@ class Evaluation(COCOeval):
             if truth["category_id"] not in self.categories:
                 raise ValueError(f"{truth['where']}: unknown category_id {truth['category_id']}")
             if truth["id"] == 0:
-                warnings.warn(
-                    f"{truth['where']} has id 0, which the official protocol takes for 'not "
-                    "matched': it can never be found. Number annotations from 1.",
-                    stacklevel=4,
-                )
-        unknown = Counter(p["category_id"] for p in predictions)
-        for category in self.categories:
-            unknown.pop(category, None)
+                what = "has id 0, which the official protocol takes for 'not matched'"
+                warnings.warn(f"{truth['where']} {what}; number from 1", stacklevel=4)
+        ids = [p["category_id"] for p in predictions]
+        unknown = sorted(set(ids) - set(self.categories))
         if unknown:
-            warnings.warn(
-                f"results: {unknown.total()} predictions of categories that the ground truth does "
-                f"not list are left out (category_id {', '.join(map(str, sorted(unknown)))})",
-                stacklevel=4,
-            )
+            count = sum(map(ids.count, unknown))
+            what = f"{count} predictions of categories that the ground truth does not list"
+            listed = ", ".join(map(str, unknown))
+            warnings.warn(f"results: {what} are left out (category_id {listed})", stacklevel=4)
 
     def run(self):
         """Evaluate and accumulate, silently; returns itself."""
