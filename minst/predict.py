@@ -17,8 +17,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
-import sqlite3
 import tempfile
 import threading
 import time
@@ -175,11 +175,11 @@ def track_video(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as folder,
-        masks_on_disk(Path(folder) / "masks") as masks,
+        # absolute: FFmpeg would take the "take" of take:2/tracks.mp4 for a protocol
+        tempfile.TemporaryDirectory(dir=out.absolute(), prefix=".unfinished-") as folder,
         _stop_at_ctrl_c() as stopped,
     ):
-        tracks = TracksOnDisk(masks, model.config.class_names)
+        tracks = TracksOnDisk(Path(folder), model.config.class_names)
         # Up to the last frame wanted: none is read for nothing after it.
         frames = islice(read_timed(source), 0, max_frames and (max_frames - 1) * every + 1, every)
         known = (info.expected and -(-info.expected // every), max_frames)
@@ -250,28 +250,13 @@ def _stop_at_ctrl_c() -> Iterator[threading.Event]:
         signal.signal(signal.SIGINT, before)
 
 
-@contextlib.contextmanager
-def masks_on_disk(file: Path) -> Iterator[sqlite3.Connection]:
-    """A table of run-length codes in a file that nobody needs later; OSError for a full disk."""
-    masks = sqlite3.connect(file)
-    try:
-        masks.execute("PRAGMA journal_mode = OFF")
-        columns = "track INTEGER, frame INTEGER, code TEXT, PRIMARY KEY (track, frame)"
-        masks.execute(f"CREATE TABLE masks ({columns}) WITHOUT ROWID")
-        yield masks
-    except sqlite3.Error as error:
-        raise OSError(f"{file}: masks cannot be kept here: {error}") from error
-    finally:
-        masks.close()
-
-
 class TracksOnDisk:
-    """What is known of every identity: a few values in memory, its masks in a file (SQLite)."""
+    """What is known of every identity: a few values in memory, its masks in a file of its own."""
 
-    def __init__(self, masks: sqlite3.Connection, class_names: tuple[str, ...]):
-        self.masks, self.class_names = masks, class_names
-        # identity -> label and score of the last frame that saw it, how many frames did
-        self.known: dict[int, tuple[int, float, int]] = {}
+    def __init__(self, folder: Path, class_names: tuple[str, ...]):
+        self.folder, self.class_names = folder, class_names
+        # identity -> label and score in the last frame that saw it, how many did, frames in its file
+        self.known: dict[int, tuple[int, float, int, int]] = {}
         self.frames, self.milliseconds = 0, 0.0
 
     def take(self, result: FrameResult, milliseconds: float = 0.0) -> None:
@@ -279,46 +264,38 @@ class TracksOnDisk:
         self.frames = result.frame + 1
         self.milliseconds += milliseconds
         for identity, label, score, code in zip(*result[2:6], strict=True):
-            count = self.known.get(identity, (0, 0, 0))[2]
-            self.known[identity] = (label, score, count + 1)
-            row = (identity, result.frame, json.dumps(code))
-            self.masks.execute("INSERT INTO masks VALUES (?, ?, ?)", row)
+            _, _, count, written = self.known.get(identity, (0, 0, 0, 0))
+            # null in the frames that did not see it
+            codes = ["null"] * (result.frame - written) + [json.dumps(code)]
+            with open(self.folder / str(identity), "a", encoding="utf-8") as file:
+                file.write((", " if written else "") + ", ".join(codes))
+            self.known[identity] = (label, score, count + 1, self.frames)
 
     def table(self) -> list[dict]:
         """The tracks, best score first."""
         from minst.visualize.masks import class_name
 
-        names = {label: class_name(self.class_names, label) for label, _, _ in self.known.values()}
+        names = {label: class_name(self.class_names, label) for label, *_ in self.known.values()}
         rows = [
             {"track": identity, "category": names[label], "score": score, "frames": count}
-            for identity, (label, score, count) in self.known.items()
+            for identity, (label, score, count, _) in self.known.items()
         ]
         return sorted(rows, key=lambda row: -row["score"])
 
     def write(self, path: Path) -> None:
-        """A results file, mask by mask: of a long video not even one track need fit into memory."""
+        """A results file, copied together: of a long video not even one track need fit into memory."""
         with open(path, "w", encoding="utf-8") as file:
             file.write("[")
             for number, row in enumerate(self.table()):
-                label, score, _ = self.known[row["track"]]
+                label, score, _, written = self.known[row["track"]]
                 entry = {"video_id": 1, "category_id": label + 1, "score": score}
                 entry |= {"id": row["track"], "category": row["category"]}
                 start = json.dumps(entry).removesuffix("}")
                 file.write((",\n" if number else "\n") + start + ', "segmentations": [')
-                codes = enumerate(self._codes(row["track"]))
-                file.writelines((", " if frame else "") + code for frame, code in codes)
-                file.write("]}")
+                with open(self.folder / str(row["track"]), encoding="utf-8") as codes:
+                    shutil.copyfileobj(codes, file)
+                file.write(", null" * (self.frames - written) + "]}")
             file.write("\n]\n")
-
-    def _codes(self, identity: int) -> Iterator[str]:
-        """One code a frame as JSON: null where the identity was not seen."""
-        wanted = "SELECT frame, code FROM masks WHERE track = ? ORDER BY frame"
-        expected = 0
-        for frame, code in self.masks.execute(wanted, (identity,)):
-            yield from ["null"] * (frame - expected)
-            yield code
-            expected = frame + 1
-        yield from ["null"] * (self.frames - expected)
 
 
 # ---------------------------------------------------------------------------------------- the demo

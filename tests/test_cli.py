@@ -677,18 +677,15 @@ def test_track_writes_a_video_and_results(weights, frames, tmp_path):
 
 
 def test_track_fills_the_gaps_of_a_track_with_null(tmp_path):
-    from minst.predict import TracksOnDisk, masks_on_disk
+    from minst.predict import TracksOnDisk
     from minst.tracking import FrameResult
 
-    with masks_on_disk(tmp_path / "masks") as masks:
-        tracks = TracksOnDisk(masks, ("fish", "snail"))
-        seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
-        for t, ids in seen.items():
-            codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
-            tracks.take(
-                FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids)
-            )
-        tracks.write(tmp_path / "results.json")
+    tracks = TracksOnDisk(tmp_path, ("fish", "snail"))
+    seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
+    for t, ids in seen.items():
+        codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
+        tracks.take(FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids))
+    tracks.write(tmp_path / "results.json")
     results = json.loads((tmp_path / "results.json").read_text())
     found = {e["id"]: [s and s["counts"] for s in e["segmentations"]] for e in results}
     assert found == {9: [None, None, "29", "39", None], 4: ["04", None, "24", None, None]}

@@ -25,7 +25,6 @@ from minst.predict import (
     TracksOnDisk,
     at_size,
     evaluate_folder,
-    masks_on_disk,
     network_size,
     predict_folder,
     resized,
@@ -202,6 +201,16 @@ def test_enlarged_masks_stay_where_they_were():
     assert at_size(code, (48, 64)) is code
 
 
+def test_a_colon_in_the_name_of_a_folder_is_no_protocol(film, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = track_video(film, "take:2", weights, max_frames=1)
+    assert (
+        str(said["video"]) == "take:2/tracks.mp4"
+        and len(list(read_video(tmp_path / said["video"]))) == 1
+    )
+    assert sorted(p.name for p in (tmp_path / "take:2").iterdir()) == ["results.json", "tracks.mp4"]
+
+
 def test_a_broken_frame_costs_that_frame_alone(clip, weights, tmp_path):
     for t in range(6):
         Image.fromarray(clip.render(t).image).save(tmp_path / f"{t}.png")
@@ -303,28 +312,18 @@ def test_long_tracks_are_kept_on_disk(tmp_path):
     """Of 40,000 masks next to nothing stays in memory, and all of them are in the file."""
     length, code = 20_000, {"size": [720, 1280], "counts": "k" * 500}
     tracemalloc.start()
-    with masks_on_disk(tmp_path / "masks") as masks:
-        tracks = TracksOnDisk(masks, ())
-        for t in range(length):
-            tracks.take(FrameResult(t, True, [2, 7], [0, 0], [0.5, 0.6], [code, code], [0, 1]))
-        tracks.write(tmp_path / "results.json")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+    tracks = TracksOnDisk(tmp_path, ())
+    for t in range(length):
+        tracks.take(FrameResult(t, True, [2, 7], [0, 0], [0.5, 0.6], [code, code], [0, 1]))
+    tracks.write(tmp_path / "results.json")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     results = read_json(tmp_path / "results.json")
     assert [(e["id"], e["segmentations"]) for e in results] == [
         (7, [code] * length),
         (2, [code] * length),
     ]
-    assert peak < 1e6 < (tmp_path / "masks").stat().st_size
-
-
-def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
-    wrong = pytest.raises(OSError, match="masks cannot be kept")
-    with wrong, masks_on_disk(tmp_path / "masks") as masks:
-        masks.execute("PRAGMA max_page_count = 2")
-        tracks = TracksOnDisk(masks, ())
-        for t in range(100):
-            tracks.take(FrameResult(t, True, [1], [0], [0.5], [{"counts": "k" * 500}], [0]))
+    assert peak < 1e6 < (tmp_path / "7").stat().st_size
 
 
 @pytest.mark.parametrize("name, value", [("size", 63), ("every", 0), ("max_frames", 0)])

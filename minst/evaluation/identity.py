@@ -212,14 +212,11 @@ def tracking_figures(
 ) -> dict:
     """HOTA, IDF1 and CLEAR by trackeval of a results file's tracks from `score_threshold` on.
 
-    gt, results: as for `evaluate_ytvis`. A track counts in its own category alone, where it
-    competes with no other.
-
-    Returns HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES of all categories together (detections counted
-    alike), then "mean": {the fractions among them: averaged over the categories that have
-    instances}, "per_category": {name: all}, "score_threshold". Fractions of 1; NaN where there is
-    neither instance nor track, and for "mean" without instances. Without trackeval: ImportError
-    with the command to install it.
+    gt, results: as for `evaluate_ytvis`. A track counts in its own category alone. Returns
+    HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES of all categories together, then "mean": {the fractions
+    among them: averaged over the categories that have instances}, "per_category": {name: all},
+    "score_threshold". Fractions of 1; NaN where there is neither instance nor track, and for "mean"
+    without instances. Without trackeval: ImportError with the command to install it.
     """
     names = (HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES)
     if not 0 <= score_threshold <= 1:
