@@ -102,19 +102,16 @@ METAVARS = {int: "N", float: "X", size: "WxH", new_folder: "DIR", new_file: "FIL
 
 def check(fields: object, what: str) -> None:
     """ValueError for the first field of a dataclass that is no choice of its, or out of range."""
-    _check(type(fields), vars(fields), what)
+    check_call(type(fields), vars(fields), what)
 
 
-def check_call(function: Callable, values: Mapping[str, object]) -> None:
+def check_call(described: Callable | type, values: Mapping[str, object], what: str = "") -> None:
     """The same of a function's arguments: values are its `locals()`, before its first line."""
-    _check(function, values, function.__name__)
-
-
-def _check(described: Callable | type, values: Mapping[str, object], what: str) -> None:
     for name, hint in get_type_hints(described, include_extras=True).items():
         wrong = _wrong(hint, values[name]) if name in values else None
         if wrong:
-            raise ValueError(f"{what}: {name} is {values[name]!r}; {wrong}")
+            where = what or described.__name__
+            raise ValueError(f"{where}: {name} is {values[name]!r}; {wrong}")
 
 
 def _wrong(hint: object, value: object) -> str | None:
@@ -201,7 +198,7 @@ def _told(hint: object) -> dict:
         return {"action": "store_true"} if hint is bool else _typed(hint)
     kind, extra = arguments
     if isinstance(extra, Range):
-        return {**_typed(kind), "type": lambda text: _within(extra, kind, text)}
+        return {**_typed(kind), "type": lambda text: _within(hint, kind, text)}
     return {"type": kind, "metavar": extra} if isinstance(extra, str) else _typed(extra)
 
 
@@ -209,11 +206,11 @@ def _typed(kind: Callable) -> dict:
     return {"type": kind, "metavar": METAVARS[kind]} if kind in METAVARS else {"type": kind}
 
 
-def _within(bounds: Range, kind: type, text: str) -> float:
+def _within(hint: object, kind: type, text: str) -> float:
     try:
         value = kind(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"invalid {kind.__name__} value: {text!r}") from None
-    if not bounds.holds(value):
-        raise argparse.ArgumentTypeError(f"{text} is out of range: it must be {bounds}")
+    if wrong := _wrong(hint, value):
+        raise argparse.ArgumentTypeError(f"{text} is out of range: {wrong}")
     return value
