@@ -637,7 +637,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = vars(build_parser().parse_args(argv))
         function = arguments.pop("function")
-        with _terminated_as_interrupted():
+        with _sigterm_raises():
             status = function(**arguments)
         sys.stdout.flush()
         return status or 0
@@ -664,20 +664,18 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+def _sigterm_raises() -> Iterator[None]:
     def stop(*_) -> NoReturn:
         raise Terminated
 
     # Python lets signals be handled in the main thread alone.
     here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, stop) if here else None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if here:
+            signal.signal(signal.SIGTERM, before)
 
 
 def build_parser() -> argparse.ArgumentParser:

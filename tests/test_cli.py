@@ -203,7 +203,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(monkeypatch, tmp_path
     os.mkfifo(tmp_path / "pipe")
     argv = [*command.split(), *NEEDED.get(command, []), f"--{name}"]
     monkeypatch.setattr(
-        cli, "_terminated_as_interrupted", None
+        cli, "_sigterm_raises", None
     )  # what `main` calls before the work
     for wrong in ("file/below.json", "file/a/b"):
         assert_refused(*argv, wrong, word=f"--{name}")

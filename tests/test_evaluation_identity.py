@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minst.evaluation import IdentityMeter, identity_events, tracking_figures
-from minst.evaluation.difficulty import difficulty_levels, instance_measures
+from minst.evaluation.difficulty import clip_measures, difficulty_levels, frame_measures
 from minst.evaluation.identity import (
     EVENT_KINDS,
     HOTA_FIGURES,
@@ -252,7 +252,9 @@ def test_levels_are_those_of_the_masks():
     rng = np.random.default_rng(3)
     truth = Scene(rng.random((4, 3, 6, 6)) > 0.5)
     found = identity_events(VideoResult([], 4, ()), truth)
-    assert found.levels == difficulty_levels(instance_measures(truth.truth))
+    assert found.levels == difficulty_levels(
+        clip_measures(np.stack([frame_measures(masks) for masks in truth.truth]))
+    )
 
 
 def test_categories_without_names():

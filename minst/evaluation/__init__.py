@@ -13,7 +13,7 @@ from minst.lazy import lazy
 _NAMES = {
     "coco": ("FIGURES", "evaluate_coco"),
     "consistency": ("ConsistencyMeter", "assign_queries", "query_consistency"),
-    "difficulty": ("difficulty_levels", "instance_measures"),
+    "difficulty": ("clip_measures", "difficulty_levels", "frame_measures"),
     "identity": ("IdentityEvent", "IdentityEvents", "IdentityMeter", "identity_events",
                  "tracking_figures"),
     "submission": ("evaluate_results", "write_results", "write_submission"),
