@@ -15,7 +15,7 @@ import signal
 import warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from inspect import Parameter, signature
-from typing import Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -429,11 +429,8 @@ def options_of(command):
     for name, parameter in signature(cli.COMMANDS[command], eval_str=True).parameters.items():
         flag = "--" + name.rstrip("_").replace("_", "-")
         if parameter.kind is Parameter.VAR_KEYWORD:
-            for field, kind in TrainConfig.__dataclass_fields__.items():
-                yield (
-                    "--" + field.replace("_", "-"),
-                    eval(kind.type, vars(__import__("minst.recipes").recipes)),
-                )
+            for field, kind in get_type_hints(TrainConfig, include_extras=True).items():
+                yield "--" + field.replace("_", "-"), kind
         else:
             yield flag if parameter.kind is Parameter.KEYWORD_ONLY else "", parameter.annotation
 
