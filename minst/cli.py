@@ -167,13 +167,17 @@ def eval_(
     json: Report | None = None,
 ) -> None:
     """Video AP, query consistency and identities on a YouTube-VIS data set."""
-    from minst.predict import evaluate_folder, write_figures
+    from minst.predict import evaluate_folder, first_videos, write_figures
 
     if results:
+        from minst.data.coco import open_folder
         from minst.data.layouts import find_annotations
         from minst.evaluation.submission import evaluate_results
 
-        figures = evaluate_results(annotations or find_annotations(folder, split), results)
+        truth = annotations or find_annotations(folder, split)
+        if videos:
+            truth = first_videos(open_folder(folder, split, truth), videos)
+        figures = evaluate_results(truth, results)
     else:
         tracker = (weights, reuse_interval, association)
         figures = evaluate_folder(folder, *tracker, videos, split, annotations, size)

@@ -53,8 +53,8 @@ from minst.samples import load_sample, sample_names
 from minst.tracking import KernelTracker
 
 __all__ = ["EVALUATION_THRESHOLD", "category_ids", "encode", "evaluate_folder", "evaluate_model",
-           "gathered", "masks_of_queries", "network_size", "predict_folder", "run_demo",
-           "track_frame", "track_video", "write_figures"]  # fmt: skip
+           "first_videos", "gathered", "masks_of_queries", "network_size", "predict_folder",
+           "run_demo", "track_frame", "track_video", "write_figures"]  # fmt: skip
 
 # AP ranks all tracks, so that sure and unsure ones both count; a picture wants the sure ones alone.
 EVALUATION_THRESHOLD = 0.1
@@ -486,7 +486,7 @@ def evaluate_folder(
     check_call(evaluate_folder, locals())
     dataset = open_folder(folder, split, annotations)
     if isinstance(dataset, COCO):
-        truth = _first(dataset, videos)
+        truth = first_videos(dataset, videos)
         evaluate_coco(truth, [])  # what is wrong with the labels is said before the work
         results = list(predict_folder(dataset, weights, videos=videos, size=size))
         figures = evaluate_coco(truth, results)
@@ -496,7 +496,7 @@ def evaluate_folder(
     return figures | {"weights": str(weights), "folder": Path(folder).name}
 
 
-def _first(dataset: YouTubeVIS, count: int | None) -> dict:
+def first_videos(dataset: YouTubeVIS, count: int | None) -> dict:
     """The content of an annotation file, as if it had no more than `count` videos, or images."""
     truth, form = dataset.dataset, dataset.form
     pictures, labels = truth[form.pictures][:count], truth.get("annotations")
@@ -526,7 +526,7 @@ def evaluate_model(
     default as `network_size` says; masks are compared at the size of the file.
     """
     check_call(evaluate_model, locals())
-    ids, truth = category_ids(model, dataset, exact=True), _first(dataset, videos)
+    ids, truth = category_ids(model, dataset, exact=True), first_videos(dataset, videos)
     YTVISEval(truth, [])  # what is wrong with the labels is said before the work
     clips = [dataset[i] for i in range(min(videos or len(dataset), len(dataset)))]
     ranked = KernelTracker(model, reuse_interval, association, EVALUATION_THRESHOLD)

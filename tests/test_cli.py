@@ -202,9 +202,7 @@ def test_what_cannot_be_written_is_refused_before_the_work(monkeypatch, tmp_path
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     argv = [*command.split(), *NEEDED.get(command, []), f"--{name}"]
-    monkeypatch.setattr(
-        cli, "_sigterm_raises", None
-    )  # what `main` calls before the work
+    monkeypatch.setattr(cli, "_sigterm_raises", None)  # what `main` calls before the work
     for wrong in ("file/below.json", "file/a/b"):
         assert_refused(*argv, wrong, word=f"--{name}")
     assert_refused(*argv, "x" * 300, word="too long")
@@ -320,6 +318,7 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
 
     calls = call_of(monkeypatch, "minst.predict", "evaluate_folder", figures)
     sys.modules["minst.predict"].write_figures = write_figures
+    sys.modules["minst.predict"].first_videos = None
     argv = [
         "eval",
         "DIR",

@@ -24,7 +24,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from minst import cli, weights
-from minst.data import formats
 from minst.data.coco import open_folder
 from minst.data.files import read_image
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
@@ -273,7 +272,7 @@ def test_checkpoints_of_backbones(home, tmp_path, make_model, rng):
     for i, value in enumerate(odd):
         torch.save(value, tmp_path / "c.pth")
         assert refused(
-            f"checkpoint {odd[i]!r}", weights.load_backbone_weights, backbone, tmp_path / "c.pth"
+            f"checkpoint {value!r}", weights.load_backbone_weights, backbone, tmp_path / "c.pth"
         )
     save_file({"x": torch.zeros(1)}, tmp_path / "c.safetensors")
     assert refused("foreign", weights.load_backbone_weights, backbone, tmp_path / "c.safetensors")
