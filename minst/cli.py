@@ -616,14 +616,16 @@ def lab_list() -> None:
 
 # --------------------------------------------------------------------------------- from argv to them
 
-_FUNCTIONS = (
-    demo, track, lessons, explore, eval_, predict, submit, train, env, summary, export,
-    data_shapes, data_check, data_preview, data_split, data_convert,
-    bench_latency, bench_mobile, bench_layers, bench_lite, bench_phone, bench_parse, bench_web,
-    bench_data, lab_run, lab_report, lab_list,
-)  # fmt: skip
-# "data shapes" -> data_shapes
-COMMANDS = {each.__name__.rstrip("_").replace("_", " "): each for each in _FUNCTIONS}
+# by name: "data shapes" -> data_shapes
+COMMANDS = {
+    each.__name__.rstrip("_").replace("_", " "): each
+    for each in (
+        demo, track, lessons, explore, eval_, predict, submit, train,
+        data_shapes, data_check, data_preview, data_split, data_convert, env, summary, export,
+        bench_latency, bench_mobile, bench_layers, bench_lite, bench_phone, bench_parse, bench_web,
+        bench_data, lab_run, lab_report, lab_list,
+    )
+}  # fmt: skip
 GROUPS = {
     "data": "Make data sets.",
     "bench": "Measure times: on this machine, on a phone, in a browser.",

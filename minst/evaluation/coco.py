@@ -152,12 +152,11 @@ class Evaluation(COCOeval):
             if truth["id"] == 0:
                 what = "has id 0, which the official protocol takes for 'not matched'"
                 warnings.warn(f"{truth['where']} {what}; number from 1", stacklevel=4)
-        ids = [p["category_id"] for p in predictions]
-        unknown = sorted(set(ids) - set(self.categories))
+        ids = (prediction["category_id"] for prediction in predictions)
+        unknown = [category for category in ids if category not in self.categories]
         if unknown:
-            count = sum(map(ids.count, unknown))
-            what = f"{count} predictions of categories that the ground truth does not list"
-            listed = ", ".join(map(str, unknown))
+            what = f"{len(unknown)} predictions of categories that the ground truth does not list"
+            listed = ", ".join(map(str, sorted(set(unknown))))
             warnings.warn(f"results: {what} are left out (category_id {listed})", stacklevel=4)
 
     def run(self):
