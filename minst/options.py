@@ -24,7 +24,8 @@ from types import UnionType
 from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 __all__ = ["Count", "File", "Folder", "Natural", "NewFile", "NewFolder", "Number", "Pixels", "Port",
-           "Positive", "Range", "Report", "Share", "Size", "add_options", "check", "check_call"]  # fmt: skip
+           "Positive", "Range", "Report", "Share", "Size", "add_options", "check",
+           "check_call"]  # fmt: skip
 
 
 class Range(NamedTuple):
@@ -35,8 +36,9 @@ class Range(NamedTuple):
     above: float = -math.inf
 
     def holds(self, value: float) -> bool:
-        """Whether a number is within; NaN never is."""
-        return math.isfinite(value) and self.above < value and self.least <= value <= self.most
+        """Whether a number is within; NaN never is, nor is infinity."""
+        # not math.isfinite, which cannot look at whole numbers of 400 digits
+        return abs(value) < math.inf and self.above < value and self.least <= value <= self.most
 
     def __str__(self) -> str:
         bounds = {"above": self.above, "at least": self.least, "at most": self.most}
@@ -49,8 +51,6 @@ Pixels = Annotated[int, Range(64, 8192)]  # a side of what a network sees
 Positive = Annotated[float, Range(above=0)]
 Number = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
-
-
 Port = Annotated[int, Range(1, 65535)]
 
 

@@ -255,7 +255,8 @@ class TracksOnDisk:
 
     def __init__(self, folder: Path, class_names: tuple[str, ...]):
         self.folder, self.class_names = folder, class_names
-        # identity -> label and score in the last frame that saw it, how many did, frames in its file
+        # identity -> label and score in the last frame that saw it, how many did, how many are in
+        # its file
         self.known: dict[int, tuple[int, float, int, int]] = {}
         self.frames, self.milliseconds = 0, 0.0
 
@@ -283,7 +284,7 @@ class TracksOnDisk:
         return sorted(rows, key=lambda row: -row["score"])
 
     def write(self, path: Path) -> None:
-        """A results file, copied together: of a long video not even one track need fit into memory."""
+        """A results file: of a long video not even one track need fit into memory."""
         with open(path, "w", encoding="utf-8") as file:
             file.write("[")
             for number, row in enumerate(self.table()):
