@@ -2,7 +2,7 @@
 
     argv --build_parser, from the signatures--> function(**arguments) -> exit status
     0 done   1 the work failed (a loss that is not finite, a missing package)
-    2 wrong arguments or input   130 Ctrl-C
+    2 wrong arguments or input   130 Ctrl-C   143 SIGTERM
 
 A parameter is an argument; one that is named only, after the *, is an option; the comment beside it
 is its help. What goes wrong is said in one line on stderr that starts with `minst: `. Heavy imports
@@ -14,16 +14,34 @@ Lesson: notebooks/00_start_here.ipynb
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import minst
 from minst.config import PRESETS
-from minst.options import Count, File, Folder, Natural, Number, Range, Share, Size, add_options
+from minst.options import (
+    Count,
+    File,
+    Folder,
+    Natural,
+    NewFile,
+    NewFolder,
+    Number,
+    Pixels,
+    Port,
+    Range,
+    Report,
+    Share,
+    Size,
+    add_options,
+)
 from minst.recipes import RECIPES, TrainConfig, recipe
 
 __all__ = ["COMMANDS", "build_parser", "main"]
@@ -32,7 +50,8 @@ Association = Literal["mask", "cosine"]
 Device = Literal["auto", "cpu", "cuda"]
 Preset = Literal[tuple(PRESETS)]
 Recipe = Literal[tuple(RECIPES)]
-SidePixels = Annotated[int, Range(64)]
+
+LONGEST = 700  # characters at the start, and at the end, of a long message that are shown
 
 # What a parameter without a comment is.
 SHARED = {
@@ -60,26 +79,31 @@ SHARED = {
 def demo(
     *,
     sample: str | None = None,  # name of a shipped clip (default: the demo's own choice)
-    out: Folder = "minst-demo",  # folder of what is written
+    out: NewFolder = "minst-demo",  # folder of what is written
     reuse_interval: Count = 3,
 ) -> None:
     """Track a shipped clip, print a table, write pictures."""
     from minst.predict import run_demo
 
-    run_demo(out=out, sample=sample, reuse_interval=reuse_interval)
+    said = run_demo(out=out, sample=sample, reuse_interval=reuse_interval)
+    print(f"{said['sample']}: {said['frames']} frames, a key frame every {reuse_interval}\n")
+    _print_tracks(said["tracks"])
+    reuse = f", others {said['ms_reuse']:.1f} ms" if said["ms_reuse"] else ""
+    print(f"\nkey frames {said['ms_key']:.1f} ms{reuse} (median)")
+    print(f"AP {100 * said['AP']:.1f}, AP50 {100 * said['AP50']:.1f} on this clip")
+    print("written: " + ", ".join(said["files"].values()) + f" in {said['seconds']:.1f} s")
 
 
 def track(
     # video file, folder of images in order of their names, pattern ("a/*.png"), or webcam (0)
     video: str,
     *,
-    out: Folder = "minst-track",  # folder of what is written
+    out: NewFolder = "minst-track",  # folder of what is written
     weights: str = "shapes-tiny",
     reuse_interval: Count = 3,
     association: Association = "mask",
     score_threshold: Share = 0.5,  # identities are shown from this score on, 0 to 1
-    # shorter side of what the network sees (default: up to 480)
-    size: SidePixels | None = None,
+    size: Pixels | None = None,  # shorter side of what the network sees (default: as in training)
     every: Count = 1,  # use every N-th frame
     max_frames: Count | None = None,  # stop after N frames
     no_video: bool = False,  # write results.json alone
@@ -93,14 +117,13 @@ def track(
         print("stopped by Ctrl-C; what was tracked so far is written, complete")
     milliseconds = f"{said['ms_per_frame']:.1f} ms a frame"
     print(f"{said['frames']} frames, {len(said['tracks'])} tracks, {milliseconds}")
-    rows = [tuple(row.values()) for row in said["tracks"]]
-    _print_table([("track", "category", "score", "frames"), *rows])
+    _print_tracks(said["tracks"])
     print("written: " + ", ".join(str(said[name]) for name in ("video", "results") if said[name]))
     return 130 if said["interrupted"] else None
 
 
 def lessons(
-    folder: str = "minst-lessons",  # where they go; what is there already is left alone
+    folder: NewFolder = "minst-lessons",  # where they go; what is there already is left alone
 ) -> None:
     """Copy the lessons, their solutions and the glossary to a folder of your own."""
     from minst.samples import write_lessons
@@ -117,7 +140,7 @@ def explore(
     weights: list[str] | None = None,
     reuse_interval: Count = 3,  # T: a key frame every T frames, to begin with
     association: Association = "mask",  # to begin with
-    port: Natural = 8866,
+    port: Port = 8866,
     host: str = "127.0.0.1",
     no_browser: bool = False,  # do not open a browser
 ) -> None:
@@ -130,7 +153,7 @@ def explore(
     serve(source, weights or weights_names(), settings, port, host, not no_browser)
 
 
-def evaluate(
+def eval_(
     folder: str,
     *,
     split: str | None = None,
@@ -138,21 +161,26 @@ def evaluate(
     weights: str = "shapes-tiny",
     reuse_interval: Count = 3,
     association: Association = "mask",
+    size: Pixels | None = None,  # shorter side of what the network sees (default: as in training)
     results: File | None = None,  # judge this results file; no model is run
     videos: Count | None = None,
-    json: File | None = None,
+    json: Report | None = None,
 ) -> None:
     """Video AP, query consistency and identities on a YouTube-VIS data set."""
-    from minst.predict import evaluate_folder, write_figures
+    from minst.predict import evaluate_folder, first_videos, write_figures
 
     if results:
+        from minst.data.coco import open_folder
         from minst.data.layouts import find_annotations
         from minst.evaluation.submission import evaluate_results
 
-        figures = evaluate_results(annotations or find_annotations(folder, split), results)
+        truth = annotations or find_annotations(folder, split)
+        if videos:
+            truth = first_videos(open_folder(folder, split, truth), videos)
+        figures = evaluate_results(truth, results)
     else:
         tracker = (weights, reuse_interval, association)
-        figures = evaluate_folder(folder, *tracker, videos, split, annotations)
+        figures = evaluate_folder(folder, *tracker, videos, split, annotations, size)
     _print_table(_numbers(figures))
     for part in ("identity", "tracking"):
         if "note" in figures.get(part, ()):
@@ -170,11 +198,10 @@ def predict(
     weights: str = "shapes-tiny",
     reuse_interval: Count = 3,
     association: Association = "mask",
-    # shorter side of what the network sees (default: up to 480)
-    size: SidePixels | None = None,
+    size: Pixels | None = None,  # shorter side of what the network sees (default: as in training)
     videos: Count | None = None,
     device: Device = "cpu",  # under `accelerate launch` auto is what it says
-    out: File = "results.json",  # the results file
+    out: NewFile = "results.json",  # the results file
 ) -> None:
     """A results file for all videos, or images, of a data set; no labels needed."""
     from minst.engine import Engine
@@ -196,21 +223,14 @@ def submit(
     results: str,  # results file of `minst predict`
     *,
     annotations: File,  # annotation file of the split; its labels may be withheld
-    out: File = "results.zip",  # the zip
+    out: NewFile = "results.zip",  # the zip
     top: Count = 10,  # tracks of highest score kept a video
 ) -> None:
     """Check a results file and pack it as the YouTube-VIS servers want it."""
     from minst.evaluation.submission import write_submission
 
     said = write_submission(results, annotations, out, top=top)
-    names = {
-        "videos": "videos",
-        "videos_without_tracks": "without any track",
-        "kept": "tracks kept",
-        "dropped": "tracks dropped",
-    }
-    rows = [(text, said[name]) for name, text in names.items()]
-    _print_table([*rows, ("size", f"{said['bytes']:,} bytes")])
+    _print_table(_numbers(said))
     print(f"written: {said['file']}")
 
 
@@ -231,11 +251,11 @@ def train(
 
 def data_shapes(
     *,
-    out: Folder,  # a new or empty folder
+    out: NewFolder,  # a new or empty folder
     videos: Count = 50,  # number of clips, or of images with --images
     frames: Count = 24,  # frames a clip
     size: Size = "256x192",
-    seed: int = 0,
+    seed: Natural = 0,
     split: Literal["train", "val", "test"] = "val",  # splits never share a clip, whatever the seed
     images: bool = False,  # still images in COCO form in the place of clips
     speed: Number = 1.0,  # factor on all motion, 0 to 4
@@ -258,7 +278,7 @@ def data_check(
     annotations: File | None = None,
     # read only the headers of images: a file that is cut short goes unseen
     fast: bool = False,
-    json: File | None = None,  # write all problems to this file, not the first of each kind
+    json: Report | None = None,  # write all problems to this file, not the first of each kind
 ) -> int:
     """Every error of a data set, with file and entry; exit status 1 if any."""
     from minst.labels.check import check_dataset
@@ -277,7 +297,7 @@ def data_preview(
     split: str | None = None,
     annotations: File | None = None,
     videos: Count = 12,  # videos, or images, on the sheet
-    out: File = "preview.png",  # the sheet: .png, .pdf or .svg
+    out: NewFile = "preview.png",  # the sheet: .png, .pdf or .svg
 ) -> None:
     """A sheet of videos or images with masks, identities, categories."""
     from minst.visualize import preview_dataset, save
@@ -290,8 +310,8 @@ def data_split(
     annotations: str,  # annotation file in YouTube-VIS or COCO form, with labels
     *,
     val: float = 0.1,  # share of videos (images) of the validation side, within 0 and 1
-    seed: int = 0,
-    out: Folder = "minst-split",  # folder of train.json, valid.json and split.json
+    seed: Natural = 0,
+    out: NewFolder = "minst-split",  # folder of train.json, valid.json and split.json
     # compare with the split of this split.json; nothing is written
     verify: File | None = None,
 ) -> int | None:
@@ -319,7 +339,7 @@ def data_convert(
     # what it is (default: guessed)
     from_: Literal["coco", "labelme", "cvat", "mots", "davis", "yolo", "sav"] | None = None,
     to: Literal["ytvis", "davis"] = "ytvis",  # what is written
-    out: Folder,  # a new or empty folder
+    out: NewFolder,  # a new or empty folder
     # where the images are (cvat, yolo, sav: or the film), if not beside it
     images: Folder | None = None,
     # make tracks of shapes without an identity, by overlap from frame to frame; says which
@@ -374,7 +394,7 @@ def export(
     *,
     weights: str = "shapes-tiny",
     format: str = "lite",  # lite (.ptl), torchscript (.pt), executorch (.pte) or onnx (.onnx)
-    out: Folder = "minst-export",  # folder of what is written: key.*, reuse.*, ...
+    out: NewFolder = "minst-export",  # folder of what is written: key.*, reuse.*, ...
     size: Size = "256x192",
     part: str = "full",  # full (the tracker's two: key, reuse), features, or masks
 ) -> None:
@@ -392,7 +412,7 @@ def bench_latency(
     size: Size = "640x640",
     threads: Count = 1,
     frames: Count = 30,  # frames measured
-    json: File | None = None,
+    json: Report | None = None,
 ) -> None:
     """Milliseconds a frame, stage by stage, fused and not, T = 1, 3, 6."""
     from minst.mobile import benchmark as bench
@@ -405,13 +425,13 @@ def bench_mobile(
     *,
     models: list[str] | None = None,  # presets (default: topformer-tiny, -small and -base)
     weights: str | None = None,  # shipped weights by name, or a folder, in place of --models
-    sizes: list[int] = (320, 512, 640),  # sides of square frames, in pixels
+    sizes: list[Pixels] = (320, 512, 640),  # sides of square frames, in pixels
     # eager, fused, torchscript, lite, executorch, onnx (default: all)
     runtimes: list[str] | None = None,
     rounds: Count = 20,  # frames measured, all runtimes in turns
-    programs: Folder | None = None,  # keep the exported programs here for the next run
-    json: File | None = None,
-    out: File | None = None,  # draw the table into this PNG
+    programs: NewFolder | None = None,  # keep the exported programs here for the next run
+    json: Report | None = None,
+    out: NewFile | None = None,  # draw the table into this PNG
 ) -> None:
     """Eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table."""
     from minst.mobile import compare
@@ -439,8 +459,8 @@ def bench_layers(
     weights: str | None = None,
     size: Size = "256x192",
     rounds: Count = 15,  # frames measured
-    json: File | None = None,  # write the table and the core's peak to this file
-    out: Folder | None = None,  # draw layers.png and roofline.png into this folder
+    json: Report | None = None,  # write the table and the core's peak to this file
+    out: NewFolder | None = None,  # draw layers.png and roofline.png into this folder
 ) -> None:
     """MACs, parameters, bytes and time of every layer, and this core's roofline."""
     from minst.mobile import roofline
@@ -455,7 +475,7 @@ def bench_lite(
     warmup: Natural = 10,  # runs not counted
     iter: Count = 50,  # runs measured
     threads: Count = 1,
-    log: File | None = None,  # keep its log, which `minst bench parse` reads
+    log: Report | None = None,  # keep its log, which `minst bench parse` reads
 ) -> None:
     """A .ptl with our benchmarker on libtorch, compiled when first used."""
     from minst.mobile import lite
@@ -482,8 +502,8 @@ def bench_phone(
     iter: Count = 50,  # runs measured in a round
     rounds: Count = 3,  # rounds, with a pause between
     cooldown: Natural = 30,  # seconds of the pause
-    logs: Folder | None = None,  # keep the logs of the rounds here
-    json: File | None = None,
+    logs: NewFolder | None = None,  # keep the logs of the rounds here
+    json: Report | None = None,
 ) -> None:
     """A .ptl or .pte on one core of a phone."""
     from minst.mobile import phone
@@ -499,7 +519,7 @@ def bench_parse(
     log: str,  # a file, or - for what comes in
     *,
     warmup: Natural = 5,  # first runs of executor_runner that are not counted
-    json: File | None = None,
+    json: Report | None = None,
 ) -> None:
     """The log of speed_benchmark_torch or executor_runner as median, p95, spread."""
     from minst.mobile.logs import parse_log, report_log
@@ -521,7 +541,7 @@ def bench_web(
     size: Size | None = None,  # width x height of the frames (default: the clip's)
     reuse_interval: Count = 3,  # T: a key frame every T frames, to begin with
     association: Association = "mask",  # to begin with
-    port: Natural = 8867,
+    port: Port = 8867,
     host: str = "127.0.0.1",
     assets: Folder | None = None,  # folder with onnxruntime-web, for networks without internet
     browser: bool = False,  # open the page here
@@ -538,7 +558,7 @@ def bench_data(
     *,
     threads: Count = 1,
     batches: Count = 20,  # batches measured
-    json: File | None = None,
+    json: Report | None = None,
 ) -> None:
     """Clips made a second against clips trained on a second."""
     from minst.mobile import benchmark
@@ -556,7 +576,7 @@ def lab_run(
     # a budget of seconds a run, to see that all works; its figures mean nothing
     smoke: bool = False,
     # folder of the lab (default: runs/lab; with --smoke: runs/lab-smoke)
-    out: Folder | None = None,
+    out: NewFolder | None = None,
     jobs: Count | None = None,  # runs at a time (default: 2 on a CPU, 8 on an accelerator)
     device: Device = "auto",  # where it trains
 ) -> int | None:
@@ -577,7 +597,7 @@ def lab_run(
 def lab_report(
     folder: str = "runs/lab",  # folder of the lab
     *,
-    out: Folder | None = None,  # where the report goes (default: report in that folder)
+    out: NewFolder | None = None,  # where the report goes (default: report in that folder)
     no_plots: bool = False,  # tables alone
 ) -> None:
     """Tables (Markdown, CSV) and plots from the metrics of a lab's runs."""
@@ -596,35 +616,16 @@ def lab_list() -> None:
 
 # --------------------------------------------------------------------------------- from argv to them
 
+# by name: "data shapes" -> data_shapes
 COMMANDS = {
-    "demo": demo,
-    "track": track,
-    "lessons": lessons,
-    "explore": explore,
-    "eval": evaluate,
-    "predict": predict,
-    "submit": submit,
-    "train": train,
-    "data shapes": data_shapes,
-    "data check": data_check,
-    "data preview": data_preview,
-    "data split": data_split,
-    "data convert": data_convert,
-    "env": env,
-    "summary": summary,
-    "export": export,
-    "bench latency": bench_latency,
-    "bench mobile": bench_mobile,
-    "bench layers": bench_layers,
-    "bench lite": bench_lite,
-    "bench phone": bench_phone,
-    "bench parse": bench_parse,
-    "bench web": bench_web,
-    "bench data": bench_data,
-    "lab run": lab_run,
-    "lab report": lab_report,
-    "lab list": lab_list,
-}
+    each.__name__.rstrip("_").replace("_", " "): each
+    for each in (
+        demo, track, lessons, explore, eval_, predict, submit, train,
+        data_shapes, data_check, data_preview, data_split, data_convert, env, summary, export,
+        bench_latency, bench_mobile, bench_layers, bench_lite, bench_phone, bench_parse, bench_web,
+        bench_data, lab_run, lab_report, lab_list,
+    )
+}  # fmt: skip
 GROUPS = {
     "data": "Make data sets.",
     "bench": "Measure times: on this machine, on a phone, in a browser.",
@@ -638,27 +639,49 @@ RESUME = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. --help and wrong arguments raise SystemExit."""
-    arguments = vars(build_parser().parse_args(argv))
-    function = arguments.pop("function")
+    function = None
     try:
-        status = function(**arguments)
+        arguments = vars(build_parser().parse_args(argv))
+        function = arguments.pop("function")
+        with _sigterm_raises():
+            status = function(**arguments)
         sys.stdout.flush()
         return status or 0
-    except KeyboardInterrupt:
-        return _complain("interrupted" + RESUME.get(function, ""), 130)
+    except KeyboardInterrupt as stop:
+        status = 143 if isinstance(stop, Terminated) else 130
+        return _complain("interrupted" + RESUME.get(function, ""), status)
     except BrokenPipeError:  # `minst … | head`: nobody reads on, which is no error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ModuleNotFoundError as error:
         missing = f"the package {error.name!r} is missing"
         return _complain(f"{missing}; `python -m minst env` says how to install it", 1)
-    except (FloatingPointError, ImportError) as error:
-        return _complain(str(error), 1)
+    except (FloatingPointError, ImportError, MemoryError) as error:
+        return _complain(str(error) or "not enough memory", 1)
     except OSError as error:
         known = error.filename is not None and error.strerror
         return _complain(f"{error.filename}: {error.strerror}" if known else str(error), 2)
     except ValueError as error:
         return _complain(str(error), 2)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, raised: what tidies up after Ctrl-C does so here, and no half file stays."""
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def stop(*_) -> NoReturn:
+        raise Terminated
+
+    # Python lets signals be handled in the main thread alone.
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, stop) if here else None
+    try:
+        yield
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -694,7 +717,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def _complain(message: str, status: int) -> int:
-    print("minst: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > 2 * LONGEST:  # it quotes what somebody wrote
+        line = f"{line[:LONGEST]} … {line[-LONGEST:]}"
+    print("minst: " + line, file=sys.stderr)
     return status
 
 
@@ -708,6 +734,11 @@ def _numbers(figures: dict, prefix: str = "", depth: int = 2) -> list[tuple[str,
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
             rows.append((f"{prefix}{name}", text))
     return rows
+
+
+def _print_tracks(tracks: list[dict]) -> None:
+    rows = [tuple(row.values()) for row in tracks] or [("no tracks found", "", "", "")]
+    _print_table([("track", "category", "score", "frames"), *rows])
 
 
 def _print_table(rows: Sequence[tuple]) -> None:

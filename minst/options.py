@@ -15,13 +15,17 @@ import argparse
 import dataclasses
 import inspect
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Count", "File", "Folder", "Natural", "Number", "Pixels", "Positive", "Range", "Share",
-           "Size", "add_options", "check"]  # fmt: skip
+__all__ = ["Count", "File", "Folder", "Natural", "NewFile", "NewFolder", "Number", "Pixels", "Port",
+           "Positive", "Range", "Report", "Share", "Size", "add_options", "check",
+           "check_call"]  # fmt: skip
 
 
 class Range(NamedTuple):
@@ -32,46 +36,100 @@ class Range(NamedTuple):
     above: float = -math.inf
 
     def holds(self, value: float) -> bool:
-        """Whether a number is within; NaN never is."""
-        return math.isfinite(value) and self.above < value and self.least <= value <= self.most
+        """Whether a number is within; NaN never is, nor is infinity."""
+        # not math.isfinite, which cannot look at whole numbers of 400 digits
+        return abs(value) < math.inf and self.above < value and self.least <= value <= self.most
 
     def __str__(self) -> str:
         bounds = {"above": self.above, "at least": self.least, "at most": self.most}
         return " and ".join(f"{word} {n:g}" for word, n in bounds.items() if math.isfinite(n))
 
 
-Count = Annotated[int, Range(1)]
+Count = Annotated[int, Range(1, 10**9)]
 Natural = Annotated[int, Range(0, 2**32)]
 Pixels = Annotated[int, Range(64, 8192)]  # a side of what a network sees
 Positive = Annotated[float, Range(above=0)]
 Number = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Port = Annotated[int, Range(1, 65535)]
 
 
 def size(text: str) -> tuple[int, int]:
     """ "256x192", width x height, as (height, width)."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 256x192")
+        what = "is not WIDTHxHEIGHT, of up to 9999 pixels, such as 256x192"
+        raise argparse.ArgumentTypeError(f"{text!r} {what}")
     return int(match[2]), int(match[1])
+
+
+def new_folder(text: str) -> str:
+    """A folder to be written to, which need not be there yet: refused before any work is done."""
+    path = Path(text).absolute()
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not text or not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be a folder: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: {there} is read-only")
+    return text
+
+
+def new_file(text: str) -> str:
+    """The same for a file; folders above it are made."""
+    path = Path(text)
+    if path.exists() and not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is a folder or a device; name a file")
+    new_folder(str(path.absolute().parent))
+    return text
+
+
+def report(text: str) -> str:
+    """The same for a file in a folder that is there already."""
+    folder = Path(text).absolute().parent
+    if folder.is_dir():
+        return new_file(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: there is no folder {folder}; make it first")
 
 
 Size = Annotated[tuple[int, int], size]
 File = Annotated[str, "FILE"]
 Folder = Annotated[str, "DIR"]
-METAVARS = {int: "N", float: "X"}
+NewFile = Annotated[str, new_file]
+NewFolder = Annotated[str, new_folder]
+Report = Annotated[str, report]
+METAVARS = {int: "N", float: "X", size: "WxH", new_folder: "DIR", new_file: "FILE", report: "FILE"}
 
 
 def check(fields: object, what: str) -> None:
     """ValueError for the first field of a dataclass that is no choice of its, or out of range."""
-    for name, hint in get_type_hints(type(fields), include_extras=True).items():
-        value, allowed = getattr(fields, name), get_args(hint)
-        if get_origin(hint) is Literal and value not in allowed:
-            choices = ", ".join(map(str, allowed))
-            raise ValueError(f"{what}: {name} is {value!r}; choose one of {choices}")
-        for bounds in allowed:
-            if isinstance(bounds, Range) and not bounds.holds(value):
-                raise ValueError(f"{what}: {name} is {value}; it must be {bounds}")
+    check_call(type(fields), vars(fields), what)
+
+
+def check_call(described: Callable | type, values: Mapping[str, object], what: str = "") -> None:
+    """The same of a function's arguments: values are its `locals()`, before its first line."""
+    for name, hint in get_type_hints(described, include_extras=True).items():
+        wrong = _wrong(hint, values[name]) if name in values else None
+        if wrong:
+            where = what or described.__name__
+            raise ValueError(f"{where}: {name} is {values[name]!r}; {wrong}")
+
+
+def _wrong(hint: object, value: object) -> str | None:
+    """What is wrong with a value by its type: where that is a choice, a range, or yes and no."""
+    allowed = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):  # X | None
+        return None if value is None else _wrong(allowed[0], value)
+    if get_origin(hint) is Literal and value not in allowed:
+        return f"choose one of {', '.join(map(str, allowed))}"
+    if hint is bool and not isinstance(value, bool):
+        return "it must be True or False"
+    if get_origin(hint) is Annotated and isinstance(allowed[1], Range):
+        kind, bounds = allowed
+        number = isinstance(value, Integral if kind is int else Real)
+        if isinstance(value, bool) or not number:
+            return f"it must be {'a whole' if kind is int else 'a'} number"
+        return None if bounds.holds(value) else f"it must be {bounds}"
+    return None
 
 
 def add_options(
@@ -140,19 +198,19 @@ def _told(hint: object) -> dict:
         return {"action": "store_true"} if hint is bool else _typed(hint)
     kind, extra = arguments
     if isinstance(extra, Range):
-        return {**_typed(kind), "type": lambda text: _within(extra, kind, text)}
-    return {"type": kind, "metavar": extra} if kind is str else {"type": extra, "metavar": "WxH"}
+        return {**_typed(kind), "type": lambda text: _within(hint, kind, text)}
+    return {"type": kind, "metavar": extra} if isinstance(extra, str) else _typed(extra)
 
 
-def _typed(kind: type) -> dict:
+def _typed(kind: Callable) -> dict:
     return {"type": kind, "metavar": METAVARS[kind]} if kind in METAVARS else {"type": kind}
 
 
-def _within(bounds: Range, kind: type, text: str) -> float:
+def _within(hint: object, kind: type, text: str) -> float:
     try:
         value = kind(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"invalid {kind.__name__} value: {text!r}") from None
-    if not bounds.holds(value):
-        raise argparse.ArgumentTypeError(f"{text} is out of range: it must be {bounds}")
+    if wrong := _wrong(hint, value):
+        raise argparse.ArgumentTypeError(f"{text} is out of range: {wrong}")
     return value

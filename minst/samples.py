@@ -14,6 +14,7 @@ Lesson: notebooks/01_task_and_data.ipynb
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,10 +59,16 @@ def write_lessons(folder: str | Path) -> Path:
             raise FileExistsError(f"{target} is there already; name another folder")
     readme = (lessons.parent / "README.md").read_text(encoding="utf-8")
     _, heading, rest = readme.partition("## The lessons\n")
-    shutil.copytree(lessons, out / "notebooks", ignore=shutil.ignore_patterns(*NOT_TAKEN))
-    shutil.copytree(_shipped("results"), out / "results")
     listed = heading[1:] + rest.partition("\n## ")[0]
-    (out / "README.md").write_text(listed, encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
+    # all or nothing: half of them would be "there already" the next time
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished:
+        new = Path(unfinished)
+        shutil.copytree(lessons, new / "notebooks", ignore=shutil.ignore_patterns(*NOT_TAKEN))
+        shutil.copytree(_shipped("results"), new / "results")
+        (new / "README.md").write_text(listed, encoding="utf-8")
+        for name in ("README.md", "results", "notebooks"):
+            (new / name).rename(out / name)
     return out / "notebooks"
 
 

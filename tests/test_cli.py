@@ -2,9 +2,11 @@
 
 import dataclasses
 import importlib
+import inspect
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -94,7 +96,10 @@ def test_python_m_minst_helps_within_half_a_second(command):
         for name in ("demo", "track", "eval", "train", "data", "env", "summary", "bench"):
             assert f"\n    {name} " in done.stdout
     # processor time: what the clock shows depends on who else is at work
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
+    assert (
+        after.children_user + after.children_system - before.children_user - before.children_system
+        < 0.5
+    )
 
 
 def test_version():
@@ -136,20 +141,106 @@ def test_bad_input_is_refused_in_one_line(tmp_path, weights, frames):
     (tmp_path / "annotations.json").write_text('{"videos": [')
     (tmp_path / "empty").mkdir()
     assert_refused("track", tmp_path / "none.mp4", word="none.mp4")
-    assert_refused("track", tmp_path / "text.mp4", "--weights", weights, "--out", tmp_path / "o", word="text.mp4")
-    assert_refused("track", tmp_path / "empty", "--weights", weights, "--out", tmp_path / "o", word="empty")
+    assert_refused(
+        "track",
+        tmp_path / "text.mp4",
+        "--weights",
+        weights,
+        "--out",
+        tmp_path / "o",
+        word="text.mp4",
+    )
+    assert_refused(
+        "track", tmp_path / "empty", "--weights", weights, "--out", tmp_path / "o", word="empty"
+    )
     assert_refused("track", frames, "--weights", "no-such", "--out", tmp_path / "o", word="no-such")
-    assert_refused("track", frames, "--weights", tmp_path / "empty", "--out", tmp_path / "o", word="config.json")
-    assert_refused("track", frames, "--weights", weights, "--out", tmp_path / "text.mp4", word="text.mp4")
-    assert_refused("track", frames, "--weights", weights, "--reuse-interval", 0, word="must be at least 1")
+    assert_refused(
+        "track",
+        frames,
+        "--weights",
+        tmp_path / "empty",
+        "--out",
+        tmp_path / "o",
+        word="config.json",
+    )
+    assert_refused(
+        "track", frames, "--weights", weights, "--out", tmp_path / "text.mp4", word="text.mp4"
+    )
+    assert_refused(
+        "track", frames, "--weights", weights, "--reuse-interval", 0, word="must be at least 1"
+    )
     assert_refused("track", frames, "--weights", weights, "--score-threshold", 1.5, word="1.5")
     assert_refused("summary", "--preset", "shapes-tiny", "--size", "32x32", word="64 x 64")
     assert_refused("data", "shapes", "--out", tmp_path, "--videos", "1", word="empty")
     assert_refused("data", "shapes", "--out", tmp_path / "o2", "--speed", "9", word="speed")
-    assert_refused_after_progress(run("data", "shapes", "--out", tmp_path / "o2", "--seed", "-1"), "seed")
+    assert_refused_after_progress(
+        run("data", "shapes", "--out", tmp_path / "o2", "--seed", "-1"), "seed"
+    )
     assert_refused("train", "--out", tmp_path / "r", "--iterations", "0", word="--iterations")
     assert_refused("train", "--out", tmp_path / "r", "--preset", "huge", word="huge")
     assert not (tmp_path / "o" / "results.json").exists()
+
+
+def outputs():
+    """(command, option) of everything that a command writes."""
+    for command, function in cli.COMMANDS.items():
+        for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+            if name in ("out", "json", "log", "logs") and parameter.kind is parameter.KEYWORD_ONLY:
+                yield command, name
+
+
+NEEDED = {"track": ["v"], "predict": ["d"], "eval": ["d"], "submit": ["r", "--annotations", "a"], "data check": ["d"],
+          "data preview": ["d"], "data split": ["a"], "data convert": ["s", "--out", "o"], "bench lite": ["m"],
+          "bench phone": ["m"], "bench parse": ["-"], "data shapes": ["--out", "o"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("command, name", list(outputs()))
+def test_what_cannot_be_written_is_refused_before_the_work(monkeypatch, tmp_path, command, name):
+    """No function of a command is called: the file is looked at first."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    argv = [*command.split(), *NEEDED.get(command, []), f"--{name}"]
+    monkeypatch.setattr(cli, "_sigterm_raises", None)  # what `main` calls before the work
+    for wrong in ("file/below.json", "file/a/b"):
+        assert_refused(*argv, wrong, word=f"--{name}")
+    assert_refused(*argv, "x" * 300, word="too long")
+    kind = inspect.signature(cli.COMMANDS[command]).parameters[name].annotation
+    for wrong in ("file", "pipe", "") if "NewFolder" in kind else ("folder", "pipe", ""):
+        assert_refused(*argv, wrong, word=f"--{name}")
+    if name in ("json", "log"):
+        assert_refused(*argv, "no/dir/x.json", word="there is no folder")
+    assert (tmp_path / "file").read_text() == "mine" and not list((tmp_path / "folder").iterdir())
+
+
+def test_sigterm_leaves_whole_files_or_none(monkeypatch, weights, frames, tmp_path):
+    """While frames are tracked, while results are written; and it is as ever afterwards."""
+    from minst.data.shapes import write_shapes_dataset
+    from minst.tracking import KernelTracker
+
+    write_shapes_dataset(tmp_path / "set", 1, ShapesConfig(width=128, height=96, frames=4), seed=3)
+    out = tmp_path / "out"
+    out.mkdir()
+    names = ("results.json", "tracks.mp4", "r.json")
+    for name in names:
+        (out / name).write_text("before")
+    step = KernelTracker.step
+
+    def stopped(self, frame):
+        if self.frame == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, frame)
+
+    monkeypatch.setattr(KernelTracker, "step", stopped)
+    for argv in (
+        ["track", frames, "--weights", weights, "--out", out],
+        ["predict", tmp_path / "set", "--weights", weights, "--out", out / "r.json"],
+    ):
+        status, _, err = run(*argv)
+        assert status == 143 and err.splitlines()[-1].startswith("minst: interrupted")
+    assert {p.name: p.read_text() for p in out.iterdir()} == dict.fromkeys(names, "before")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 @pytest.mark.parametrize(
@@ -162,6 +253,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path, weights, frames):
         (PermissionError(13, "Permission denied", "c"), 2, "c: Permission denied"),
         (FloatingPointError("loss is not finite"), 1, "not finite"),
         (ModuleNotFoundError("No module named 'av'", name="av"), 1, "'av'"),
+        (MemoryError(), 1, "not enough memory"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -192,7 +284,9 @@ demo.run_demo = lambda **_: print("x" * 1_000_000)
 from minst.cli import main
 sys.exit(main(["demo"]))
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     process.stdout.close()  # nobody reads
     assert process.stderr.read() == "" and process.wait() == 1
 
@@ -201,7 +295,9 @@ sys.exit(main(["demo"]))
 
 
 def test_demo_passes_its_arguments_on(monkeypatch):
-    calls = call_of(monkeypatch, "minst.predict", "run_demo")
+    said = {"sample": "s", "frames": 1, "tracks": [], "ms_key": 1.0, "ms_reuse": None, "AP": 0.5,
+            "AP50": 0.5, "files": {}, "seconds": 1.0}  # fmt: skip
+    calls = call_of(monkeypatch, "minst.predict", "run_demo", said)
     assert run("demo")[0] == 0
     assert run("demo", "--sample", "twins", "--out", "d", "--reuse-interval", "6")[0] == 0
     assert calls == [
@@ -222,10 +318,24 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
 
     calls = call_of(monkeypatch, "minst.predict", "evaluate_folder", figures)
     sys.modules["minst.predict"].write_figures = write_figures
-    argv = ["eval", "DIR", "--weights", "w", "--reuse-interval", 6, "--association", "cosine", "--videos", 2]
+    sys.modules["minst.predict"].first_videos = None
+    argv = [
+        "eval",
+        "DIR",
+        "--weights",
+        "w",
+        "--reuse-interval",
+        6,
+        "--association",
+        "cosine",
+        "--videos",
+        2,
+    ]
     status, out, _ = run(*argv, "--json", tmp_path / "out.json")
     assert status == 0
-    assert calls == [(("DIR", "w", 6, "cosine", 2, None, None), {})]
+    assert run(*argv, "--size", 200)[0] == 0
+    usual = ("DIR", "w", 6, "cosine", 2, None, None)
+    assert calls == [((*usual, None), {}), ((*usual, 200), {})]
     assert [line.split() for line in out.splitlines()[:-1]] == [
         ["AP", "0.5123"],
         ["consistency", "retention", "1", "0.95"],
@@ -241,9 +351,24 @@ def test_explore_passes_its_arguments_on(monkeypatch):
     calls = call_of(monkeypatch, "minst.visualize.serve", "serve")
     usual = (tuple(Settings()), 8866, "127.0.0.1", True)
     assert run("explore")[0] == 0
-    options = ["--weights", "a", "b", "--reuse-interval", 5, "--association", "cosine", "--port", 99, "--host", "0.0.0.0"]
+    options = [
+        "--weights",
+        "a",
+        "b",
+        "--reuse-interval",
+        5,
+        "--association",
+        "cosine",
+        "--port",
+        99,
+        "--host",
+        "0.0.0.0",
+    ]
     assert run("explore", "twins", *options, "--no-browser")[0] == 0
-    found = [(source, weights, (tuple(settings), *rest)) for (source, weights, settings, *rest), _ in calls]
+    found = [
+        (source, weights, (tuple(settings), *rest))
+        for (source, weights, settings, *rest), _ in calls
+    ]
     chosen = ((5, "cosine", 0.5, 0.5), 99, "0.0.0.0", False)
     assert found == [("easy", weights_names(), usual), ("twins", ["a", "b"], chosen)]
 
@@ -257,13 +382,29 @@ def test_explore_without_its_extra_says_what_to_install(monkeypatch):
 def test_bench_passes_its_arguments_on(monkeypatch):
     calls = call_of(monkeypatch, "minst.mobile.benchmark", "bench_latency")
     assert (
-        run("bench", "latency", "--preset", "seaformer-tiny", "--size", "320x256", "--threads", 2, "--json", "b.json")[
-            0
-        ]
+        run(
+            "bench",
+            "latency",
+            "--preset",
+            "seaformer-tiny",
+            "--size",
+            "320x256",
+            "--threads",
+            2,
+            "--json",
+            "b.json",
+        )[0]
         == 0
     )
     assert run("bench", "latency", "--weights", "w", "--frames", 5)[0] == 0
-    usual = {"preset": None, "weights": None, "size": (640, 640), "threads": 1, "frames": 30, "json_path": None}
+    usual = {
+        "preset": None,
+        "weights": None,
+        "size": (640, 640),
+        "threads": 1,
+        "frames": 30,
+        "json_path": None,
+    }
     said = {"preset": "seaformer-tiny", "size": (256, 320), "threads": 2, "json_path": "b.json"}
     assert calls == [((), {**usual, **said}), ((), {**usual, "weights": "w", "frames": 5})]
     calls = call_of(monkeypatch, "minst.mobile.benchmark", "bench_data")
@@ -278,7 +419,16 @@ def test_functions_take_what_commands_pass():
     from minst.mobile import benchmark
 
     signature(predict.run_demo).bind(out="d", sample=None, reuse_interval=3)
-    names = ["folder", "weights", "reuse_interval", "association", "videos", "split", "annotations"]
+    names = [
+        "folder",
+        "weights",
+        "reuse_interval",
+        "association",
+        "videos",
+        "split",
+        "annotations",
+        "size",
+    ]
     assert list(signature(predict.evaluate_folder).parameters) == names
     signature(benchmark.bench_latency).bind(
         preset=None, weights="w", size=(64, 64), threads=1, frames=2, json_path=None
@@ -290,14 +440,22 @@ def test_train_has_an_argument_for_every_field(monkeypatch):
     from minst import training
 
     calls = []
-    monkeypatch.setattr(training, "train", lambda config, resume: calls.append((config, resume)) or "runs/weights")
+    monkeypatch.setattr(
+        training, "train", lambda config, resume: calls.append((config, resume)) or "runs/weights"
+    )
     _, text, _ = run("train", "--help")
     text = " ".join(text.split())
     fields = dataclasses.fields(training.TrainConfig)
     said = comments(training.TrainConfig)
     for field in fields:
-        usual = "" if field.default is False or field.default == "" else f" (default: {field.default})"
-        assert f"--{field.name.replace('_', '-')}" in text and f"{said[field.name]}{usual}" in text and said[field.name]
+        usual = (
+            "" if field.default is False or field.default == "" else f" (default: {field.default})"
+        )
+        assert (
+            f"--{field.name.replace('_', '-')}" in text
+            and f"{said[field.name]}{usual}" in text
+            and said[field.name]
+        )
     # another value for every field, of its own type, arrives
     wanted = {f.name: _other(f) for f in fields}
     argv = [part for name, value in wanted.items() for part in _said(name.replace("_", "-"), value)]
@@ -329,7 +487,10 @@ def test_a_recipe_is_the_ground_and_arguments_stand_on_it(monkeypatch):
 
     calls = []
     monkeypatch.setattr(training, "train", lambda config, resume: calls.append(config))
-    assert run("train", "--config", "coco", "--data", "d", "--pairs", "2", "--no-checkpointing")[0] == 0
+    assert (
+        run("train", "--config", "coco", "--data", "d", "--pairs", "2", "--no-checkpointing")[0]
+        == 0
+    )
     assert run("train", "--config", "coco", "--data", "d", "--pairs", "2", "--lr", "0.5")[0] == 0
     assert calls == [recipe("coco", data="d", pairs=2), recipe("coco", data="d", pairs=2, lr=0.5)]
     assert_refused("train", "--config", "ovis", word="--data DIR")
@@ -353,8 +514,13 @@ def test_summary_prints_what_the_function_counts(weights):
     status, out, _ = run("summary", "--weights", weights, "--size", "256x128")
     counted = summary(MobileInst.from_pretrained(weights), (128, 256))
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
-    assert status == 0 and rows == {k: [f"{v['params']:,}", f"{v['macs'] / 1e9:.3f}", "G"] for k, v in counted.items()}
-    assert run("summary", "--preset", "shapes-tiny", "--size", "256x128")[1].splitlines()[-1] == out.splitlines()[-1]
+    assert status == 0 and rows == {
+        k: [f"{v['params']:,}", f"{v['macs'] / 1e9:.3f}", "G"] for k, v in counted.items()
+    }
+    assert (
+        run("summary", "--preset", "shapes-tiny", "--size", "256x128")[1].splitlines()[-1]
+        == out.splitlines()[-1]
+    )
 
 
 def test_data_shapes_writes_clips_and_images(tmp_path):
@@ -378,8 +544,13 @@ def test_data_shapes_writes_clips_and_images(tmp_path):
     ]
     assert run(*argv, "--out", tmp_path / "v")[0] == 0
     data = YouTubeVIS(tmp_path / "v")
-    expected = shapes_clip("test", 1, ShapesConfig(width=128, height=96, frames=3, speed=2.0), seed=7)
-    assert len(data) == 2 and np.abs(data[1].image(2).astype(int) - expected.render(2).image).mean() < 5
+    expected = shapes_clip(
+        "test", 1, ShapesConfig(width=128, height=96, frames=3, speed=2.0), seed=7
+    )
+    assert (
+        len(data) == 2
+        and np.abs(data[1].image(2).astype(int) - expected.render(2).image).mean() < 5
+    )
     assert run(*argv, "--images", "--out", tmp_path / "i")[0] == 0
     assert len(json.loads((tmp_path / "i" / "annotations.json").read_text())["images"]) == 2
 
@@ -388,7 +559,18 @@ def test_env_says_what_there_is():
     status, out, _ = run("env")
     rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
     assert status == 0 and f"{sys.version_info.major}.{sys.version_info.minor}." in rows["python"]
-    for name in ("minst", "cpu", "XNNPACK", "torch", "numpy", "scipy", "pycocotools", "av", "clips", "weights"):
+    for name in (
+        "minst",
+        "cpu",
+        "XNNPACK",
+        "torch",
+        "numpy",
+        "scipy",
+        "pycocotools",
+        "av",
+        "clips",
+        "weights",
+    ):
         assert name in rows
 
 
@@ -422,15 +604,28 @@ def test_env_names_the_command_that_installs_what_is_missing(monkeypatch):
 def test_versions_are_compared_as_numbers():
     from minst.environment import satisfies
 
-    assert satisfies("2.12.1+cpu", ">=2.12,<2.13") and satisfies("10.0", ">=9.9") and satisfies("2.0", ">=2.0.0")
-    assert not satisfies("2.13", ">=2.12,<2.13") and not satisfies("2.9", ">=2.12") and not satisfies("1.0", "!=1.0")
+    assert (
+        satisfies("2.12.1+cpu", ">=2.12,<2.13")
+        and satisfies("10.0", ">=9.9")
+        and satisfies("2.0", ">=2.0.0")
+    )
+    assert (
+        not satisfies("2.13", ">=2.12,<2.13")
+        and not satisfies("2.9", ">=2.12")
+        and not satisfies("1.0", "!=1.0")
+    )
 
 
 def test_requirements_of_a_wheel_are_read_from_its_metadata(monkeypatch, tmp_path):
     from minst import environment as module
 
     monkeypatch.setattr(module, "__file__", str(tmp_path / "site" / "minst" / "environment.py"))
-    lines = ["torch<2.13,>=2.12", "pycocotools (>=2.0.8)", 'pytest>=8; extra == "test"', "numpy>=2.0"]
+    lines = [
+        "torch<2.13,>=2.12",
+        "pycocotools (>=2.0.8)",
+        'pytest>=8; extra == "test"',
+        "numpy>=2.0",
+    ]
     monkeypatch.setattr(module.importlib.metadata, "requires", lambda name: lines)
     assert module.requirements() == {
         "torch": ("<2.13,>=2.12", ""),
@@ -449,10 +644,21 @@ def test_track_writes_a_video_and_results(weights, frames, tmp_path):
 
     out = tmp_path / "out"
     status, text, _ = run(
-        "track", frames, "--weights", weights, "--out", out, "--reuse-interval", 2, "--score-threshold", 0.05
+        "track",
+        frames,
+        "--weights",
+        weights,
+        "--out",
+        out,
+        "--reuse-interval",
+        2,
+        "--score-threshold",
+        0.05,
     )
     assert (
-        status == 0 and "7 frames" in text and sorted(p.name for p in out.iterdir()) == ["results.json", "tracks.mp4"]
+        status == 0
+        and "7 frames" in text
+        and sorted(p.name for p in out.iterdir()) == ["results.json", "tracks.mp4"]
     )
     images = list(read_video(frames))
     drawn = list(read_video(out / "tracks.mp4"))
@@ -461,30 +667,38 @@ def test_track_writes_a_video_and_results(weights, frames, tmp_path):
     model = minst.MobileInst.from_pretrained(weights).fuse()
     whole = KernelTracker(model, 2, "mask", 0.05).track(images)
     results = json.loads((out / "results.json").read_text())
-    assert {e["id"]: e["segmentations"] for e in results} == {t.id: t.segmentations for t in whole.tracks}
-    assert [e["score"] for e in results] == sorted((e["score"] for e in results), reverse=True) and results
+    assert {e["id"]: e["segmentations"] for e in results} == {
+        t.id: t.segmentations for t in whole.tracks
+    }
+    assert [e["score"] for e in results] == sorted(
+        (e["score"] for e in results), reverse=True
+    ) and results
 
 
 def test_track_fills_the_gaps_of_a_track_with_null(tmp_path):
-    from minst.predict import TracksOnDisk, masks_on_disk
+    from minst.predict import TracksOnDisk
     from minst.tracking import FrameResult
 
-    with masks_on_disk(tmp_path / "masks") as masks:
-        tracks = TracksOnDisk(masks, ("fish", "snail"))
-        seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
-        for t, ids in seen.items():
-            codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
-            tracks.take(FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids))
-        tracks.write(tmp_path / "results.json")
+    tracks = TracksOnDisk(tmp_path, ("fish", "snail"))
+    seen = {0: [4], 1: [], 2: [4, 9], 3: [9], 4: []}
+    for t, ids in seen.items():
+        codes = [{"size": [2, 2], "counts": f"{t}{i}"} for i in ids]
+        tracks.take(FrameResult(t, True, ids, [1] * len(ids), [0.1 * i for i in ids], codes, ids))
+    tracks.write(tmp_path / "results.json")
     results = json.loads((tmp_path / "results.json").read_text())
     found = {e["id"]: [s and s["counts"] for s in e["segmentations"]] for e in results}
     assert found == {9: [None, None, "29", "39", None], 4: ["04", None, "24", None, None]}
-    assert [(e["video_id"], e["category_id"], e["category"]) for e in results] == [(1, 2, "snail")] * 2
+    assert [(e["video_id"], e["category_id"], e["category"]) for e in results] == [
+        (1, 2, "snail")
+    ] * 2
     assert [row["frames"] for row in tracks.table()] == [2, 2]
 
 
 def test_track_without_objects_writes_an_empty_list(weights, frames, tmp_path):
-    assert run("track", frames, "--weights", weights, "--out", tmp_path, "--score-threshold", 1)[0] == 0
+    assert (
+        run("track", frames, "--weights", weights, "--out", tmp_path, "--score-threshold", 1)[0]
+        == 0
+    )
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
 
@@ -498,7 +712,10 @@ def test_track_leaves_an_earlier_result_alone_when_it_fails(weights, frames, tmp
     for name in ("results.json", "tracks.mp4"):
         (out / name).write_text("before")
     assert_refused_after_progress(run("track", broken, "--weights", weights, "--out", out), "6.png")
-    assert {p.name: p.read_text() for p in out.iterdir()} == {"results.json": "before", "tracks.mp4": "before"}
+    assert {p.name: p.read_text() for p in out.iterdir()} == {
+        "results.json": "before",
+        "tracks.mp4": "before",
+    }
 
 
 def assert_refused_after_progress(outcome, word):

@@ -175,7 +175,7 @@ def test_unknown_categories_warn():
             {"segmentation": 5},
             r"annotations\[1\].segmentation: a mask must be null, polygons, or RLE",
         ),
-        ("annotations", {"area": None}, r"annotations\[1\].area: Expected `float`, got `null`"),
+        ("annotations", {"area": None}, r"annotations\[1\].area: expected `float`, got `null`"),
         ("annotations", {"id": 1}, r"annotations\[1\]: id 1 stands there twice"),
         ("annotations", {"category_id": 2}, r"annotations\[1\]: unknown category_id 2"),
     ],
@@ -190,11 +190,11 @@ def test_malformed_entries_are_named(side, change, message):
 def test_malformed_boxes_types_and_files(tmp_path):
     gt, results = scene(0)
     results = with_boxes(results)
-    with pytest.raises(ValueError, match=r"results\[0\].bbox\[2\]: Expected `float` >= 0"):
+    with pytest.raises(ValueError, match=r"results\[0\].bbox\[2\]: expected `float` >= 0"):
         evaluate_coco(gt, [results[0] | {"bbox": [0, 0, -1, 5]}], "bbox")
     with pytest.raises(ValueError, match=r"results\[0\]: 'bbox' is missing"):
         evaluate_coco(gt, [{k: v for k, v in results[0].items() if k != "bbox"}], "bbox")
-    with pytest.raises(ValueError, match=r"results\[0\].bbox: Expected `array` of length 4, got 3"):
+    with pytest.raises(ValueError, match=r"results\[0\].bbox: expected `array` of length 4, got 3"):
         evaluate_coco(gt, [results[0] | {"bbox": [0, 0, 1]}], "bbox")
     sizes_unknown = gt | {"images": [{"id": image["id"]} for image in gt["images"]]}
     assert evaluate_coco(sizes_unknown, results, "bbox") == evaluate_coco(gt, results, "bbox")

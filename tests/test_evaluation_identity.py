@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minst.evaluation import IdentityMeter, identity_events, tracking_figures, tracking_scores
-from minst.evaluation.difficulty import difficulty_levels, instance_measures
+from minst.evaluation import IdentityMeter, identity_events, tracking_figures
+from minst.evaluation.difficulty import clip_measures, difficulty_levels, frame_measures
 from minst.evaluation.identity import (
     EVENT_KINDS,
     HOTA_FIGURES,
@@ -23,6 +23,11 @@ from minst.results import FrameResult, Track, VideoResult, gather_frames
 from minst.tracking import encode_mask
 
 SIZE = (4, 40)
+
+
+def tracking_scores(results, clips):
+    """Those of an IdentityMeter alone."""
+    return _scores([identity_events(*pair) for pair in zip(results, clips, strict=True)])
 
 
 class Scene:
@@ -247,7 +252,9 @@ def test_levels_are_those_of_the_masks():
     rng = np.random.default_rng(3)
     truth = Scene(rng.random((4, 3, 6, 6)) > 0.5)
     found = identity_events(VideoResult([], 4, ()), truth)
-    assert found.levels == difficulty_levels(instance_measures(truth.truth))
+    assert found.levels == difficulty_levels(
+        clip_measures(np.stack([frame_measures(masks) for masks in truth.truth]))
+    )
 
 
 def test_categories_without_names():
@@ -589,7 +596,7 @@ def test_bad_results_are_refused():
     with pytest.raises(ValueError, match=r"results\[1\].segmentations\[1\]: .*covers 8"):
         tracking_figures(gt, [entry(1, 4, [0, 0]), short])
     gt["annotations"][0]["segmentations"][0] = {"size": list(SIZE), "counts": "0~"}
-    with pytest.raises(ValueError, match=r"ground truth annotations\[0\].segmentations\[0\]"):
+    with pytest.raises(ValueError, match=r"ground truth.annotations\[0\].segmentations\[0\]"):
         tracking_figures(gt, [])
     with pytest.raises(ValueError, match="score_threshold is 1.5"):
         tracking_figures(gt, [], 1.5)

@@ -149,7 +149,7 @@ def test_image_ap_is_that_of_frames_alone(data, model, measured):
 
 def test_consistency_is_kept_by_clip(data, model, measured):
     from minst.evaluation.consistency import ConsistencyMeter
-    from minst.predict import query_masks
+    from minst.predict import encode, masks_of_queries
 
     clips = YouTubeVIS(data / "medium")
     for i, row in enumerate(measured["consistency"]["pairs"]):
@@ -157,7 +157,8 @@ def test_consistency_is_kept_by_clip(data, model, measured):
             logits = [model(image_to_batch(image)).class_logits[0] for image in clips[i]]
         probabilities = [frame.sigmoid()[:, clips[i].labels].numpy() for frame in logits]
         truths = (clips[i].masks(t) for t in range(9))
-        meter = ConsistencyMeter(10).add_clip(query_masks(model, clips[i]), truths, probabilities=probabilities)
+        found = (masks_of_queries(encode(model, image)) for image in clips[i])
+        meter = ConsistencyMeter(10).add_clip(found, truths, probabilities=probabilities)
         pairs = meter.result()["pairs"]
         assert row == [pairs[k][what] for k in (1, 3, 10) for what in ("kept", "of")]
 

@@ -5,9 +5,21 @@ import dataclasses
 import math
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 
-from minst.options import Count, Natural, Positive, Range, Share, Size, add_options, check, comments
+from minst.options import (
+    Count,
+    Natural,
+    Positive,
+    Range,
+    Share,
+    Size,
+    add_options,
+    check,
+    check_call,
+    comments,
+)
 from minst.recipes import TrainConfig
 
 
@@ -71,6 +83,7 @@ def test_a_signature_becomes_arguments_and_options():
     [
         (["--needed", "-1"], "-1 is out of range: it must be at least 0"),
         (["--needed", "1.5"], "invalid int value: '1.5'"),
+        (["--needed", "9" * 400], "is out of range: it must be at least 0"),
         (["--needed", "1", "--share", "nan"], "nan is out of range"),
         (["--needed", "1", "--share", "1.01"], "at least 0 and at most 1"),
         (["--needed", "1", "--rate", "inf"], "inf is out of range: it must be above 0"),
@@ -131,6 +144,28 @@ def test_fields_are_checked():
         check(Checked(several=0), "here")
     with pytest.raises(ValueError, match="here: which is 3; choose one of 1, 2, 4"):
         check(Checked(which=3), "here")
+
+
+def called(times: Count = 1, share: Share | None = None, flag: bool = False, text: str = ""):
+    """Looks at what it is given."""
+    check_call(called, locals())
+
+
+def test_arguments_of_a_function_are_checked():
+    called(10**9, 0.5, True)
+    called(np.int64(3), np.float32(1))
+    for wrong, words in (
+        ({"times": 0}, "called: times is 0; it must be at least 1"),
+        ({"times": 10**400}, "it must be at least 1"),
+        ({"times": 2.0}, "times is 2.0; it must be a whole number"),
+        ({"times": True}, "times is True; it must be a whole number"),
+        ({"times": None}, "times is None; it must be a whole number"),
+        ({"share": math.nan}, "share is nan; it must be at least 0 and at most 1"),
+        ({"share": "0.5"}, "share is '0.5'; it must be a number"),
+        ({"flag": "off"}, "flag is 'off'; it must be True or False"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            called(**wrong)
 
 
 NUMBERS = [

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from minst import MobileInst, MobileInstConfig, predict, samples
+from minst.cli import main
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.video import read_video, video_info
 from minst.evaluation import evaluate_ytvis
@@ -30,9 +31,13 @@ def here(shipped, monkeypatch):
     monkeypatch.setattr(samples, "data_folder", lambda: shipped)
 
 
-def test_demo_tells_and_writes_everything(here, tmp_path, capsys):
-    out = tmp_path / "deep" / "demo"
-    said = predict.run_demo(out)
+def test_demo_tells_and_writes_everything(here, tmp_path, capsys, monkeypatch):
+    out, said = tmp_path / "deep" / "demo", {}
+    whole = predict.run_demo
+    monkeypatch.setattr(
+        predict, "run_demo", lambda **said_to: said.update(whole(**said_to)) or said
+    )
+    assert main(["demo", "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert "\r" not in printed.err  # no progress bars where there is no terminal
     assert sorted(p.name for p in out.iterdir()) == [
@@ -45,9 +50,10 @@ def test_demo_tells_and_writes_everything(here, tmp_path, capsys):
 
     clip = samples.load_sample(samples.sample_names()[0])
     assert said["sample"] == clip.name and said["frames"] == 7 and said["tracks"]
+    rows = [line.split() for line in printed.out.splitlines()]
     for track in said["tracks"]:
-        line = f"{track['id']:>5}  {track['category']:<12} {track['score']:>5.2f}  {track['frames']:>3} of 7"
-        assert line in printed.out.splitlines()
+        row = [track["track"], track["category"], f"{track['score']:.3f}", track["frames"]]
+        assert list(map(str, row)) in rows
         assert track["category"] in CATEGORIES and 0 < track["frames"] <= 7
     assert said["ms_key"] > 0 and said["ms_reuse"] > 0
     assert f"key frames {said['ms_key']:.1f} ms, others {said['ms_reuse']:.1f} ms" in printed.out
@@ -76,7 +82,7 @@ class Sleeper:
     """A tracker that works for `milliseconds`: every third frame is a key frame."""
 
     def __init__(self, milliseconds):
-        self.milliseconds, self.frame = milliseconds, 0
+        self.milliseconds, self.frame, self.model = milliseconds, 0, None
 
     def step(self, image):
         time.sleep(self.milliseconds[self.frame] / 1000)
@@ -106,8 +112,9 @@ def test_demo_says_so_when_nothing_is_found(here, tmp_path, capsys, monkeypatch)
         predict, "KernelTracker", lambda model, **kw: real(model, score_threshold=1.0, **kw)
     )
     real = __import__("minst.tracking", fromlist=["KernelTracker"]).KernelTracker
-    said = predict.run_demo(tmp_path)
-    assert said["tracks"] == [] and said["AP"] == 0 and "no tracks found" in capsys.readouterr().out
+    assert main(["demo", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "no tracks found" in printed and "AP 0.0" in printed
 
 
 def test_demo_errors_are_clear(here, tmp_path):

@@ -12,7 +12,13 @@ from minst.data.ytvis import YouTubeVIS
 from minst.evaluation import ConsistencyMeter, IdentityMeter, evaluate_ytvis
 from minst.evaluation.consistency import frame_share
 from minst.model import MobileInst, image_to_batch, upsample_masks
-from minst.predict import EVALUATION_THRESHOLD, evaluate_folder, evaluate_model, query_masks
+from minst.predict import (
+    EVALUATION_THRESHOLD,
+    encode,
+    evaluate_folder,
+    evaluate_model,
+    masks_of_queries,
+)
 from minst.tracking import KernelTracker
 
 
@@ -26,6 +32,11 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model():
     return MobileInst.from_pretrained("shapes-tiny").fuse()
+
+
+def query_masks(model, clip):
+    """The mask of every query in every frame, each as a key frame: T arrays (N, H, W) bool."""
+    return [masks_of_queries(encode(model, image)) for image in clip]
 
 
 @pytest.fixture(scope="module")

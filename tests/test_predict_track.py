@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 import tracemalloc
+import types
 from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
@@ -19,8 +20,16 @@ from minst.data.files import read_json
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip, write_shapes_dataset
 from minst.data.video import TimedFrame, read_timed, read_video, write_mp4
 from minst.data.ytvis import decode_mask
-from minst.evaluation import evaluate_results, write_submission
-from minst.predict import TracksOnDisk, at_size, masks_on_disk, predict_folder, resized, track_video
+from minst.evaluation import FIGURES, evaluate_results, write_submission
+from minst.predict import (
+    TracksOnDisk,
+    at_size,
+    evaluate_folder,
+    network_size,
+    predict_folder,
+    resized,
+    track_video,
+)
 from minst.results import FrameResult
 from minst.tracking import KernelTracker, encode_mask
 
@@ -145,7 +154,7 @@ def test_without_a_video_results_alone_are_written_and_are_the_same(film, weight
 
 def test_the_network_sees_small_frames_and_masks_are_of_full_size(film, weights, model, tmp_path):
     said = track_video(film, tmp_path, weights, 3, score_threshold=0.1, size=64, video=False)
-    small = (resized(image, 64) for image in read_video(film))
+    small = (resized(image, (64, 85)) for image in read_video(film))
     whole = {t.id: t for t in KernelTracker(model, 3, "mask", 0.1).track(small).tracks}
     results = read_json(said["results"])
     assert len(results) == len(whole) > 0
@@ -161,32 +170,45 @@ def test_the_network_sees_small_frames_and_masks_are_of_full_size(film, weights,
 
 
 def test_sizes():
-    tall = np.zeros((1280, 720, 3), np.uint8)
-    assert resized(tall, None).shape == (853, 480, 3) and resized(tall, 64).shape == (114, 64, 3)
+    """By the training of the weights; of those that do not know it, up to 480."""
+    unknown, trained = types.SimpleNamespace(), types.SimpleNamespace(trained_size=(192, 256))
+    assert network_size(unknown, (1280, 720)) == (853, 480)
+    assert network_size(unknown, (1280, 720), 64) == network_size(trained, (1280, 720), 64)
+    assert network_size(unknown, (300, 400)) == (300, 400)
+    assert network_size(unknown, (300, 400), 600) == (600, 800)
+    assert network_size(unknown, (2000, 1000), largest=640) == (1280, 640)
+    assert network_size(trained, (1280, 720)) == (341, 192)
+    assert network_size(trained, (96, 128)) == network_size(trained, (192, 256)) == (192, 256)
+    with pytest.raises(ValueError, match="400x2 would be seen at 38400x192; name a smaller size"):
+        network_size(trained, (2, 400))
     small = np.zeros((300, 400, 3), np.uint8)
-    assert (
-        resized(small, None) is small
-        and resized(small, 300) is small
-        and resized(small, 600).shape == (600, 800, 3)
-    )
+    assert resized(small, (300, 400)) is small and resized(small, (600, 800)).shape == (600, 800, 3)
     bright = np.zeros((96, 128, 3), np.uint8)
     bright[:, 64:] = 200
-    assert (
-        abs(resized(bright, 48)[:, :31]).max() == 0
-        and abs(resized(bright, 48)[:, 33:] - 200).max() == 0
-    )
+    half = resized(bright, (48, 64))
+    assert abs(half[:, :31]).max() == 0 and abs(half[:, 33:] - 200).max() == 0
 
 
 def test_enlarged_masks_stay_where_they_were():
     mask = np.zeros((48, 64), bool)
     mask[12:24, 16:48] = True
-    large = decode_mask(at_size(encode_mask(mask), 96, 128), 96, 128)
+    large = decode_mask(at_size(encode_mask(mask), (96, 128)), 96, 128)
     wanted = mask.repeat(2, 0).repeat(2, 1)
     assert (large != wanted).sum() <= 8  # four corners may be rounded
-    back = decode_mask(at_size(encode_mask(large), 48, 64), 48, 64)
+    back = decode_mask(at_size(encode_mask(large), (48, 64)), 48, 64)
     assert (back == mask).all()
     code = encode_mask(mask)
-    assert at_size(code, 48, 64) is code
+    assert at_size(code, (48, 64)) is code
+
+
+def test_a_colon_in_the_name_of_a_folder_is_no_protocol(film, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = track_video(film, "take:2", weights, max_frames=1)
+    assert (
+        str(said["video"]) == "take:2/tracks.mp4"
+        and len(list(read_video(tmp_path / said["video"]))) == 1
+    )
+    assert sorted(p.name for p in (tmp_path / "take:2").iterdir()) == ["results.json", "tracks.mp4"]
 
 
 def test_a_broken_frame_costs_that_frame_alone(clip, weights, tmp_path):
@@ -290,28 +312,18 @@ def test_long_tracks_are_kept_on_disk(tmp_path):
     """Of 40,000 masks next to nothing stays in memory, and all of them are in the file."""
     length, code = 20_000, {"size": [720, 1280], "counts": "k" * 500}
     tracemalloc.start()
-    with masks_on_disk(tmp_path / "masks") as masks:
-        tracks = TracksOnDisk(masks, ())
-        for t in range(length):
-            tracks.take(FrameResult(t, True, [2, 7], [0, 0], [0.5, 0.6], [code, code], [0, 1]))
-        tracks.write(tmp_path / "results.json")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+    tracks = TracksOnDisk(tmp_path, ())
+    for t in range(length):
+        tracks.take(FrameResult(t, True, [2, 7], [0, 0], [0.5, 0.6], [code, code], [0, 1]))
+    tracks.write(tmp_path / "results.json")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     results = read_json(tmp_path / "results.json")
     assert [(e["id"], e["segmentations"]) for e in results] == [
         (7, [code] * length),
         (2, [code] * length),
     ]
-    assert peak < 1e6 < (tmp_path / "masks").stat().st_size
-
-
-def test_a_full_disk_is_an_error_of_the_disk(tmp_path):
-    wrong = pytest.raises(OSError, match="masks cannot be kept")
-    with wrong, masks_on_disk(tmp_path / "masks") as masks:
-        masks.execute("PRAGMA max_page_count = 2")
-        tracks = TracksOnDisk(masks, ())
-        for t in range(100):
-            tracks.take(FrameResult(t, True, [1], [0], [0.5], [{"counts": "k" * 500}], [0]))
+    assert peak < 1e6 < (tmp_path / "7").stat().st_size
 
 
 @pytest.mark.parametrize("name, value", [("size", 63), ("every", 0), ("max_frames", 0)])
@@ -400,6 +412,73 @@ def test_predictions_of_small_frames_are_of_the_size_of_the_video(weights, tmp_p
     )
     codes = [s for e in predict_folder(folder, weights, size=64) for s in e["segmentations"] if s]
     assert codes and all(code["size"] == [128, 192] for code in codes)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_eval_is_predict_and_eval_of_its_results(make_model, tmp_path, images):
+    """At the size of the training, which is not that of the files, and at another.
+
+    The labels are what the model says at the size of its training: so AP is above 0 with random
+    weights, and smaller at any other size.
+    """
+    size, folder = ShapesConfig(width=192, height=128, frames=3), tmp_path / "set"
+    write_shapes_dataset(folder, videos=2, config=size, seed=1, images=images)
+    learner = make_model(class_names=CATEGORIES, num_classes=len(CATEGORIES))
+    learner.trained_size = (64, 96)
+    learner.save_pretrained(tmp_path / "w")
+    learner.trained_size = None
+    learner.save_pretrained(tmp_path / "old")
+    truth = read_json(folder / "annotations.json")
+    truth["annotations"] = [
+        {**entry, "id": i, "iscrowd": 0, "area": 100, "areas": [100] * 3}
+        for i, entry in enumerate(predict_folder(folder, tmp_path / "w", size=64), start=1)
+        if entry["score"] > 0.55 or i == 1
+    ]
+    (folder / "annotations.json").write_text(json.dumps(truth))
+    data, ap = ("eval", folder, "--json", tmp_path / "f.json"), []
+    for name, said in (("w", ()), ("w", ("--size", 96)), ("old", ()), ("w", ("--videos", 1))):
+        options, out = ("--weights", tmp_path / name, *said), ("--out", tmp_path / "r.json")
+        assert run("predict", folder, *options, *out)[0] == 0
+        assert run(*data, "--results", tmp_path / "r.json", *said)[0] == 0
+        wanted = read_json(tmp_path / "f.json")
+        assert run(*data, *options)[0] == 0
+        found = read_json(tmp_path / "f.json")
+        for figure in FIGURES:
+            assert found[figure] == pytest.approx(wanted[figure], abs=1e-6)
+        ap.append(found["AP"])
+    assert ap[0] > 0.2 and len({*ap[:3]}) == 3 and ap[0] == max(ap[:3])
+
+
+def test_a_film_is_tracked_at_the_size_of_the_training(make_model, film, tmp_path):
+    learner = make_model(class_names=CATEGORIES, num_classes=len(CATEGORIES))
+    learner.trained_size = (64, 80)
+    learner.save_pretrained(tmp_path / "w")
+    found = []
+    for size in (None, 64, 96):
+        track_video(film, tmp_path, tmp_path / "w", score_threshold=0.1, size=size, video=False)
+        found.append(read_json(tmp_path / "results.json"))
+    assert found[0] == found[1] != found[2]
+    masks = [code for entry in found[0] for code in entry["segmentations"] if code]
+    assert masks and all(code["size"] == [96, 128] for code in masks)
+
+
+@pytest.mark.parametrize("argument", [{"size": 0}, {"size": 10**6}, {"videos": 0}, {"videos": 1.5}])
+def test_sizes_and_counts_out_of_range_are_refused(dataset, weights, argument):
+    (name,) = argument
+    for function in (predict_folder, evaluate_folder):
+        with pytest.raises(ValueError, match=f"{function.__name__}: {name} is .*it must be"):
+            function(dataset, weights, **argument)
+    for command in ("eval", "predict"):
+        with pytest.raises(SystemExit) as stop, redirect_stderr(io.StringIO()) as said:
+            main([command, str(dataset), f"--{name}", str(argument[name])])
+        assert stop.value.code == 2 and f"--{name}" in said.getvalue()
+
+
+def test_withheld_labels_are_told_before_the_work(dataset, weights, tmp_path, monkeypatch):
+    path = unlabelled(dataset, tmp_path, CATEGORIES)
+    monkeypatch.setattr(minst.MobileInst, "encode", None)  # nothing is computed
+    with pytest.raises(ValueError, match="withheld"):
+        evaluate_folder(dataset, weights, annotations=path)
 
 
 def test_categories_that_do_not_fit_are_refused_before_anything_is_tracked(

@@ -4,6 +4,7 @@ to show."""
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -235,7 +236,7 @@ def test_crowd_shows_six():
 
 
 @pytest.mark.parametrize("place", ["shipped", ".."])
-def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, place):
+def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, monkeypatch, place):
     """Lessons, solutions and the lab's runs, without what builds them; never over what is there."""
     home = elsewhere(f"{place}/data_samples").parent
     for name in (
@@ -248,7 +249,17 @@ def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, p
         (home / name).write_text(name)
     (home / "notebooks" / "build.py").write_text("")
     (home / "README.md").write_text("# minst\n\n## The lessons\n\n| 01 |\n\n## Limits\n\nNone.\n")
-    out = tmp_path / "mine"
+    out, whole = tmp_path / "mine", shutil.copytree
+
+    def stopped(source, *rest, **options):
+        if source.name == "results":
+            raise KeyboardInterrupt
+        return whole(source, *rest, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copytree", stopped)
+        samples.write_lessons(out)
+    assert list(out.iterdir()) == []  # and so it can be done again
     assert samples.write_lessons(out) == out / "notebooks"
     found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert found == {

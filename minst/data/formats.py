@@ -29,7 +29,7 @@ from msgspec import Meta, Raw, Struct
 
 __all__ = [
     "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile", "Mask",
-    "Polygon", "RunLengths", "Source", "Track", "Video", "explained", "read_typed", "typed",
+    "Pixels", "Polygon", "RunLengths", "Source", "Track", "Video", "explained", "read_typed", "typed",
 ]  # fmt: skip
 
 Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # a whole number that 64 bits can hold

@@ -3,7 +3,6 @@
     ytvis        video AP                       consistency  does a query stay on its object?
     coco         AP of single frames            identity     does an identity stay on its instance?
     submission   results files                  difficulty   easy and hard instances
-    run          all of it for a model and a folder
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
@@ -14,9 +13,9 @@ from minst.lazy import lazy
 _NAMES = {
     "coco": ("FIGURES", "evaluate_coco"),
     "consistency": ("ConsistencyMeter", "assign_queries", "query_consistency"),
-    "difficulty": ("difficulty_levels", "instance_measures"),
+    "difficulty": ("clip_measures", "difficulty_levels", "frame_measures"),
     "identity": ("IdentityEvent", "IdentityEvents", "IdentityMeter", "identity_events",
-                 "tracking_figures", "tracking_scores"),
+                 "tracking_figures"),
     "submission": ("evaluate_results", "write_results", "write_submission"),
     "ytvis": ("YTVISEval", "evaluate_ytvis"),
 }  # fmt: skip

@@ -4,7 +4,7 @@
                                                            ├-check-> COCOeval -> 12 figures
     results       [{image_id, category_id, score, ...}]    ┘
 
-Wrong input stops with a ValueError that names the place ("results[17].score: Expected `float`, got
+Wrong input stops with a ValueError that names the place ("results[17].score: expected `float`, got
 `str`"). What is given is not changed; nothing is printed.
 
 Lesson: notebooks/01_task_and_data.ipynb
@@ -17,7 +17,7 @@ import io
 import math
 import os
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -26,13 +26,12 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from minst import rle
-from minst.data.files import read_json
+from minst.data.formats import Id, Pixels, read_typed, typed
 
 __all__ = ["FIGURES", "Evaluation", "evaluate_coco", "figures"]
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
 Area = Annotated[float, msgspec.Meta(ge=0, le=1e10)]  # COCOeval's widest range ends at 1e10
 Place = Annotated[float, msgspec.Meta(ge=-1e10, le=1e10)]
 Box = tuple[Place, Place, Area, Area]  # x, y, width, height
@@ -41,24 +40,24 @@ Box = tuple[Place, Place, Area, Area]  # x, y, width, height
 class Category(msgspec.Struct):
     """A category of the ground truth."""
 
-    id: int
+    id: Id
     name: Any = None
 
 
 class Image(msgspec.Struct):
     """An image of the ground truth. Boxes can be compared without knowing its size."""
 
-    id: int
-    height: Count | None = None
-    width: Count | None = None
+    id: Id
+    height: Pixels | None = None
+    width: Pixels | None = None
 
 
 class Annotation(msgspec.Struct):
     """An instance in an image of the ground truth."""
 
-    id: int
-    image_id: int
-    category_id: int
+    id: Id
+    image_id: Id
+    category_id: Id
     area: Area
     segmentation: Any = None  # run-length code or polygons; `rle` checks it
     bbox: Box | None = None
@@ -76,7 +75,7 @@ class Images(msgspec.Struct):
 class Scored(msgspec.Struct):
     """A prediction: how sure it is of which category."""
 
-    category_id: int
+    category_id: Id
     score: float
 
     def __post_init__(self):
@@ -87,7 +86,7 @@ class Scored(msgspec.Struct):
 class Detection(Scored):
     """A predicted instance in an image."""
 
-    image_id: int
+    image_id: Id
     segmentation: Any = None
     bbox: Box | None = None
 
@@ -108,7 +107,7 @@ def evaluate_coco(
     truth, detections = read_ground_truth(gt, Images), read(results, list[Detection], "results")
     images, key = {i.id: i for i in truth.images}, "bbox" if iou_type == "bbox" else "segmentation"
     sides = [
-        read_entries(truth.annotations, "ground truth annotations", images, "image_id", key),
+        read_entries(truth.annotations, "ground truth.annotations", images, "image_id", key),
         read_entries(detections, "results", images, "image_id", key),
     ]
     for entry in (entry for side in sides for entry in side):
@@ -151,20 +150,14 @@ class Evaluation(COCOeval):
             if truth["category_id"] not in self.categories:
                 raise ValueError(f"{truth['where']}: unknown category_id {truth['category_id']}")
             if truth["id"] == 0:
-                warnings.warn(
-                    f"{truth['where']} has id 0, which the official protocol takes for 'not "
-                    "matched': it can never be found. Number annotations from 1.",
-                    stacklevel=4,
-                )
-        unknown = Counter(p["category_id"] for p in predictions)
-        for category in self.categories:
-            unknown.pop(category, None)
+                what = "has id 0, which the official protocol takes for 'not matched'"
+                warnings.warn(f"{truth['where']} {what}; number from 1", stacklevel=4)
+        ids = (prediction["category_id"] for prediction in predictions)
+        unknown = [category for category in ids if category not in self.categories]
         if unknown:
-            warnings.warn(
-                f"results: {unknown.total()} predictions of categories that the ground truth does "
-                f"not list are left out (category_id {', '.join(map(str, sorted(unknown)))})",
-                stacklevel=4,
-            )
+            what = f"{len(unknown)} predictions of categories that the ground truth does not list"
+            listed = ", ".join(map(str, sorted(set(unknown))))
+            warnings.warn(f"results: {what} are left out (category_id {listed})", stacklevel=4)
 
     def run(self):
         """Evaluate and accumulate, silently; returns itself."""
@@ -209,23 +202,21 @@ def mean_of_known(values: np.ndarray) -> float:
 
 def loaded(source: Any) -> Any:
     """What stands in a JSON file, by its path; or what is given, as it is."""
-    return read_json(source) if isinstance(source, (str, os.PathLike)) else source
+    return read_typed(source, Any) if isinstance(source, (str, os.PathLike)) else source
 
 
-def read(source, kind: Any, name: str):
+def read(source: Any, kind: Any, where: str) -> Any:
     """A JSON file, by its path or as it is, as msgspec types; NumPy's numbers count as Python's.
 
-    ValueError names the place by its path in the file, which begins with `name`.
+    ValueError names the place by its path in the file, which begins with `where`.
     """
     try:
         plain = msgspec.to_builtins(
             loaded(source), builtin_types=(bytes,), enc_hook=lambda v: v.tolist()
         )
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$")
-        place = (name + path.removeprefix(".")).rstrip(" `")
-        raise ValueError(f"{place}: {what}") from None
+        return typed(plain, kind, where)
+    except RecursionError:
+        raise ValueError(f"{where}: nested too deeply") from None
 
 
 def read_ground_truth(source, kind: type):
@@ -241,12 +232,12 @@ def read_ground_truth(source, kind: type):
             "sets are withheld; evaluate on a split whose labels you hold, such as a part of the "
             "training set kept aside"
         )
-    truth = read(gt, kind, "ground truth ")
+    truth = read(gt, kind, "ground truth")
     for name in kind.__struct_fields__:
         ids = set()
         for i, entry in enumerate(getattr(truth, name)):
             if entry.id in ids:
-                raise ValueError(f"ground truth {name}[{i}]: id {entry.id} stands there twice")
+                raise ValueError(f"ground truth.{name}[{i}]: id {entry.id} stands there twice")
             ids.add(entry.id)
     return truth
 

@@ -34,7 +34,6 @@ from minst.evaluation import difficulty
 
 __all__ = [
     "ConsistencyMeter",
-    "FrameShare",
     "assign_queries",
     "frame_share",
     "mask_ious",
@@ -129,24 +128,23 @@ class ConsistencyMeter:
             wanted = f"probabilities must be {(T, N, M)} and scores {(T, N)}"
             raise ValueError(f"{wanted}, got {got}")
         fits = ious >= HOLD_IOU  # (T, N, M)
-        count = len(self.distances)
-        held, holders, surely = (np.zeros(M, int) for _ in range(3))
-        kept, of, fitting = (np.zeros((M, count), int) for _ in range(3))
-        clip_queries: set[int] = set()
+        holder = np.full((T, M), -1)  # the query that holds an instance, -1 = none
         for t in range(T):
-            pairs = [(q, m) for q, m in assign_queries(ious[t], given[t]) if visible[t, m]]
-            clip_queries.update(q for q, _ in pairs)
-            for q, m in pairs:
-                held[m] += 1
-                holders[m] += fits[t, :, m].sum()
-                surely[m] += (fits[t, :, m] & sure[t]).sum()
-                later = slice(t + 1, t + 1 + count)
-                there = visible[later, m]  # (k,), fewer than `count` at the end of the clip
-                of[m, : len(there)] += there
-                kept[m, : len(there)] += there & fits[later, q, m]
-                # of all N queries, so many would do: what a query drawn by lot has as a chance
-                fitting[m, : len(there)] += there * fits[later, :, m].sum(axis=1)
-        seen = visible.sum(axis=0)
+            for query, m in assign_queries(ious[t], given[t]):
+                holder[t, m] = query
+        held = (holder >= 0) & visible  # (T, M)
+        holders = (fits & held[:, None]).sum(axis=(0, 1))  # (M,)
+        surely = (fits & sure[:, :, None] & held[:, None]).sum(axis=(0, 1))
+        kept, of, fitting = (np.zeros((M, len(self.distances)), int) for _ in range(3))
+        for i, k in enumerate(self.distances[: max(T - 1, 0)]):
+            there = held[:-k] & visible[k:]  # (T - k, M)
+            still = np.take_along_axis(fits[k:], holder[:-k, None], axis=1)[:, 0]
+            kept[:, i] = (there & still).sum(axis=0)
+            of[:, i] = there.sum(axis=0)
+            # of all N queries, so many would do: what a query drawn by lot has as a chance
+            fitting[:, i] = (there * fits[k:].sum(axis=1)).sum(axis=0)
+        clip_queries = set(holder[held].tolist())
+        seen, held = visible.sum(axis=0), held.sum(axis=0)  # (M,)
         counts = np.column_stack([seen > 0, held, seen, holders, surely, kept, of, fitting, N * of])
         self.counts.add(counts, categories, levels)
         self.clips += 1
@@ -196,36 +194,12 @@ class ConsistencyMeter:
         }
 
 
-class FrameShare:
-    """How much of what a query is depends on the frame? 0: nothing; 1: nothing but the frame counts.
+def frame_share(queries: np.ndarray) -> float:
+    """How much of queries (F, N, D) depends on the frame? 0: nothing; 1: nothing but the frame counts.
 
     share = mean over queries of (variance over frames) / (variance over frames and queries), with
-    variances summed over channels
-
-    Where the share of Q_G is near 0 the global decoder ignores the image, and query passing passes
-    a constant.
-    """
-
-    def __init__(self):
-        self.kept: dict[str, list[np.ndarray]] = {"global_queries": [], "kernels": []}
-
-    def add(self, frame) -> FrameShare:
-        """One encoded frame (`minst.model.Frame`): better of another clip each than neighbours."""
-        for name, found in self.kept.items():
-            value = getattr(frame.out, name)
-            if value is not None:  # exported programs have no Q_G
-                found.append(value[0].cpu().numpy())
-        return self
-
-    def result(self) -> dict[str, float]:
-        """{"global_queries", "kernels"}: shares of Q_G and of K; NaN for fewer than two frames."""
-        return {name: frame_share(np.array(found)) for name, found in self.kept.items()}
-
-
-def frame_share(queries: np.ndarray) -> float:
-    """Queries (F, N, D) of F frames -> the share of variance that depends on the frame.
-
-    In [0, 1]; NaN for F < 2.
+    variances summed over channels; NaN for F < 2. Where that of Q_G is near 0 the global decoder
+    ignores the image, and query passing passes a constant. Frames better come of different clips.
     """
     if len(queries) < 2:
         return float("nan")

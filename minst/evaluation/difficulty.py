@@ -24,11 +24,12 @@ Lesson: notebooks/06_temporal_training.ipynb
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["ASPECTS", "LEVELS", "GroupedCounts", "difficulty_levels", "instance_measures"]
+__all__ = ["ASPECTS", "LEVELS", "GroupedCounts", "clip_measures", "difficulty_levels",
+           "frame_measures"]  # fmt: skip
 
 LEVELS = ("low", "medium", "high")
 # aspect -> where "medium" and "high" begin; of the val split of shapes each has a sixth or more
@@ -36,20 +37,8 @@ ASPECTS = {"occlusion": (0.04, 0.25), "speed": (0.075, 0.11), "size": (0.05, 0.0
 SHRUNK, COVERED, NEARBY = 0.85, 0.2, 5  # of occlusion: share of the area, share of the box, frames
 
 
-def instance_measures(gt_masks: Iterable) -> dict[str, np.ndarray]:
-    """T frames of bool (M, H, W) -> {"occlusion", "speed", "size"}, each (M,), as defined on top.
-
-    NaN where there is nothing to measure: an instance that is never visible, or never in two frames
-    in a row (speed).
-    """
-    frames = [frame_measures(np.asarray(masks)) for masks in gt_masks]
-    if not frames:
-        raise ValueError("a clip needs at least one frame")
-    return clip_measures(np.stack(frames))
-
-
 def difficulty_levels(measures: dict[str, np.ndarray]) -> list[dict[str, str | None]]:
-    """`instance_measures` -> of each instance {aspect: "low" | "medium" | "high", None for NaN}."""
+    """`clip_measures` -> of each instance {aspect: "low" | "medium" | "high", None for NaN}."""
     columns = [
         [None if np.isnan(v) else LEVELS[np.digitize(v, steps)] for v in measures[aspect]]
         for aspect, steps in ASPECTS.items()
@@ -73,7 +62,11 @@ def frame_measures(masks: np.ndarray) -> np.ndarray:
 
 
 def clip_measures(frames: np.ndarray) -> dict[str, np.ndarray]:
-    """`frame_measures` of a clip, (T, M, 7) -> `instance_measures`."""
+    """`frame_measures` of a clip, (T, M, 7) -> {"occlusion", "speed", "size"}, each (M,).
+
+    NaN where there is nothing to measure: an instance that is never visible, or never in two frames
+    in a row (speed).
+    """
     area, center, box = frames[..., 0], frames[..., 1:3], frames[..., 3:]
     seen = area > 0  # (T, M)
     count, both = seen.sum(axis=0), seen[1:] & seen[:-1]

@@ -51,7 +51,7 @@ if TYPE_CHECKING:  # tracking needs torch, comparing masks does not
     from minst.results import VideoResult
 
 __all__ = ["EVENT_KINDS", "IdentityEvent", "IdentityEvents", "IdentityMeter", "category_names",
-           "identity_events", "tracking_figures", "tracking_scores"]  # fmt: skip
+           "identity_events", "tracking_figures"]  # fmt: skip
 
 EVENT_KINDS = ("found", "lost", "again", "back", "swap")
 # means over 19 thresholds of IoU
@@ -185,7 +185,8 @@ class IdentityMeter:
         covered_share          the share of `visible` that a track covers
         fragmentations, swaps  how often one was lost while visible and covered again; changed id
         per_category, per_difficulty    the above of each group, as in `ConsistencyMeter`
-        HOTA, DetA, ..., IDF1  of `tracking_scores`; without trackeval a "note" how to get them
+        HOTA_FIGURES, ID_FIGURES  by trackeval: fractions over all clips, as it combines them;
+                               without it a "note" how to get them
         """
         try:
             scores = _scores(self.clips)
@@ -206,29 +207,16 @@ def category_names(clip) -> list[str] | None:
     return None if labels is None else [names[i] if names else f"class {i}" for i in labels]
 
 
-def tracking_scores(results: Iterable[VideoResult], clips: Iterable) -> dict[str, float]:
-    """HOTA_FIGURES and ID_FIGURES by trackeval: fractions over all clips, as it combines them.
-
-    NaN where there is neither an instance nor a track. Without trackeval: ImportError with the
-    command to install it.
-    """
-    pairs = zip(results, clips, strict=True)
-    return _scores([identity_events(result, clip) for result, clip in pairs])
-
-
 def tracking_figures(
     gt: str | os.PathLike | dict, results: str | os.PathLike | list, score_threshold: float = 0.5
 ) -> dict:
     """HOTA, IDF1 and CLEAR by trackeval of a results file's tracks from `score_threshold` on.
 
-    gt, results: as for `evaluate_ytvis`. A track counts in its own category alone, where it
-    competes with no other.
-
-    Returns HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES of all categories together (detections counted
-    alike), then "mean": {the fractions among them: averaged over the categories that have
-    instances}, "per_category": {name: all}, "score_threshold". Fractions of 1; NaN where there is
-    neither instance nor track, and for "mean" without instances. Without trackeval: ImportError
-    with the command to install it.
+    gt, results: as for `evaluate_ytvis`. A track counts in its own category alone. Returns
+    HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES of all categories together, then "mean": {the fractions
+    among them: averaged over the categories that have instances}, "per_category": {name: all},
+    "score_threshold". Fractions of 1; NaN where there is neither instance nor track, and for "mean"
+    without instances. Without trackeval: ImportError with the command to install it.
     """
     names = (HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES)
     if not 0 <= score_threshold <= 1:

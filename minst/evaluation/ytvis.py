@@ -22,17 +22,17 @@ import contextlib
 import io
 import os
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from minst import rle
+from minst.data.formats import Id, Pixels
 from minst.evaluation.coco import (
     Area,
     Category,
-    Count,
     Evaluation,
     Scored,
     figures,
@@ -48,10 +48,12 @@ __all__ = ["YTVISEval", "evaluate_ytvis", "track_ious"]
 class Video(msgspec.Struct):
     """A video of the ground truth."""
 
-    id: int
-    height: Count
-    width: Count
-    length: Count | None = None  # frames; if it is not there, as many as `file_names`
+    id: Id
+    height: Pixels
+    width: Pixels
+    length: Annotated[int, msgspec.Meta(ge=1)] | None = (
+        None  # frames; if it is not there, as many as `file_names`
+    )
     file_names: list | None = None
 
     def __post_init__(self):
@@ -66,9 +68,9 @@ class Video(msgspec.Struct):
 class Annotation(msgspec.Struct):
     """A track of the ground truth: one entry a frame."""
 
-    id: int
-    video_id: int
-    category_id: int
+    id: Id
+    video_id: Id
+    category_id: Id
     segmentations: list[Any]  # run-length code, polygons or null each; `rle` checks them
     areas: list[Area | None]
     iscrowd: bool | int | None = 0  # a group that need not be found, and may be found many times
@@ -85,7 +87,7 @@ class Videos(msgspec.Struct):
 class Prediction(Scored):
     """A predicted track: one run-length code or null a frame."""
 
-    video_id: int
+    video_id: Id
     segmentations: list[Any]
 
 
@@ -126,7 +128,7 @@ class YTVISEval(Evaluation):
         self.videos = {video.id: video for video in truth.videos}
         sides = []
         for name, entries in (
-            ("ground truth annotations", truth.annotations),
+            ("ground truth.annotations", truth.annotations),
             ("results", predictions),
         ):
             sides.append(read_entries(entries, name, self.videos, "video_id", "segmentations"))
