@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from benchmarks.shapes_statistics import clip_statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,7 +20,6 @@ from minst.data.shapes import (
     SPLITS,
     ShapesClip,
     ShapesConfig,
-    clip_statistics,
     shapes_clip,
     write_shapes_dataset,
 )
@@ -41,7 +41,7 @@ def test_any_clip_is_well_formed(seed, index, width, height, frames, speed, t):
     clip = ShapesClip(ShapesConfig(width=width, height=height, frames=frames, speed=speed), seed, index)
     frame = clip.render(int(t * frames))
     n = len(clip.labels)
-    assert len(clip) == clip.num_frames == frames and 2 <= n <= 6
+    assert len(clip) == frames and 2 <= n <= 6
     assert clip.labels.dtype == np.int64 and set(clip.labels) <= set(range(len(CATEGORIES)))
     assert frame.image.shape == (height, width, 3) and frame.image.dtype == np.uint8
     assert frame.masks.shape == (n, height, width) and frame.masks.dtype == bool
@@ -365,9 +365,9 @@ def test_coco_files(tmp_path, capsys):
 
 def test_writing_refuses(tmp_path):
     (tmp_path / "keep.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not an empty directory"):
+    with pytest.raises(ValueError, match="not an empty folder"):
         write_shapes_dataset(tmp_path, 1, SMALL)
-    with pytest.raises(ValueError, match="not an empty directory"):
+    with pytest.raises(ValueError, match="not an empty folder"):
         write_shapes_dataset(tmp_path / "keep.txt", 1, SMALL)
     with pytest.raises(ValueError, match="videos"):
         write_shapes_dataset(tmp_path / "new", 0, SMALL)

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import struct
 from collections.abc import Iterator
@@ -138,6 +139,39 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(out: str | Path) -> Iterator[Path]:
+    """A folder to write into; what it holds moves up into `out`, new or empty, if no error comes.
+
+    It stands within `out`, which may be a mounted disk, or where a shell stands. What a writer left
+    there that was killed is removed. ValueError where `out` holds anything else.
+    """
+    out, was_there = Path(out), Path(out).exists()
+    held = list(out.iterdir()) if out.is_dir() else []
+    left = [path for path in held if path.name.startswith(".unfinished-")]
+    if was_there and (not out.is_dir() or len(held) > len(left)):
+        raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
+    beside = out / f".unfinished-{secrets.token_hex(4)}"
+    try:
+        for path in left:
+            shutil.rmtree(path)
+        beside.mkdir(parents=True)
+        yield beside
+        # files last: annotations say that their images are there
+        for path in sorted(beside.iterdir(), key=Path.is_file):
+            path.rename(out / path.name)
+    except OSError as error:
+        if str(beside) in str(error.filename or beside):  # say the name of `out` instead
+            what = f"not written ({error.strerror or error})"
+            raise OSError(error.errno, what, str(out)) from None
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not was_there:
+            with contextlib.suppress(OSError):  # it holds what was written
+                out.rmdir()
 
 
 def natural(name: object) -> list:
