@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
@@ -640,6 +642,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. --help and wrong arguments raise SystemExit."""
     arguments = vars(build_parser().parse_args(argv))
     function = arguments.pop("function")
+    if threading.current_thread() is threading.main_thread():
+        # as after Ctrl-C, what is unfinished is removed on the way out
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         status = function(**arguments)
         sys.stdout.flush()

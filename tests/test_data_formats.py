@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from minst.data.formats import JsonFile, explained
+from minst.data.formats import Image, JsonFile, explained
 
 VALUES = st.recursive(
     st.none()
@@ -154,3 +154,27 @@ def test_a_file_that_has_changed_is_refused(tmp_path):
 def test_words_of_an_error():
     error = ValueError("Expected `int`, got `str` - at `$.a[2]`")
     assert explained(error, "x[1]") == ("x[1].a[2]", "expected `int`, got `str`")
+
+
+@pytest.mark.parametrize("text, key", [
+    ('{"list": [{}], "x": 1, "list": []}', "list"),
+    ('{"x": {"list": "}"}, "ü": 2, "list": 3, "x": 1}', "x"),
+    ('{"a\\"b": 2, "a\\"b": 3}', '.*b'),
+])  # fmt: skip
+def test_a_key_that_stands_twice_loses_no_list_in_silence(file, text, key):
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"the key '{key}' stands twice at the top of the file"):
+        JsonFile(file)
+
+
+@pytest.mark.parametrize("size, message", [
+    ((70_000, 8), r"list\[0\]\.height: expected `int` <= 65535"),
+    ((10**9, 8), r"list\[0\]\.height: expected `int` <= 65535"),
+    ((8, 2**32), r"list\[0\]\.width: expected `int` <= 65535"),
+    ((60_000, 60_000), r"list\[0\]: no frame is of 60000 x 60000 .*3,600,000,000 pixels; at most"),
+])  # fmt: skip
+def test_frames_that_no_memory_could_hold_are_named(file, size, message):
+    entry = {"id": 1, "height": size[0], "width": size[1], "file_name": "a.jpg"}
+    file.write_text(json.dumps({"list": [entry]}))
+    with pytest.raises(ValueError, match=message):
+        list(JsonFile(file).entries("list", Image))

@@ -255,6 +255,19 @@ def test_every_usual_place_of_the_file(folder, tmp_path):
     assert len(YouTubeVIS(tmp_path)) == 2
 
 
+def test_grey_of_16_bits_is_scaled_not_cut_off(tmp_path):
+    """Levels of 16 bits as `minst track` reads them: v // 257."""
+    (tmp_path / "JPEGImages" / "v").mkdir(parents=True)
+    levels = np.full((6, 8), 771, np.uint16)
+    levels[:, 4:] = 4000
+    Image.fromarray(levels).save(tmp_path / "JPEGImages" / "v" / "0.png")
+    video = {"id": 1, "height": 6, "width": 8, "file_names": ["v\\0.png"]}  # written on Windows
+    dataset = {"videos": [video], "categories": [], "annotations": []}
+    (tmp_path / "annotations.json").write_text(json.dumps(dataset))
+    clip = YouTubeVIS(tmp_path)[0]
+    assert clip.name == "v" and clip.image(0)[0].tolist() == [[3] * 3] * 4 + [[15] * 3] * 4
+
+
 def test_images_that_are_none_or_of_another_size(folder, tmp_path):
     whole = (folder / "JPEGImages" / YouTubeVIS(folder)[0].video["file_names"][0]).read_bytes()
     for content in (b"", b"no image", whole[: len(whole) // 2]):

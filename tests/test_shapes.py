@@ -3,6 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -374,3 +378,20 @@ def test_writing_refuses(tmp_path):
     with pytest.raises(ValueError, match="split"):
         write_shapes_dataset(tmp_path / "new", 1, SMALL, split="nowhere")
     assert [p.name for p in tmp_path.iterdir()] == ["keep.txt"]
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_writer_leaves_no_half_data_set(tmp_path, blow):
+    """Images without annotations would be taken for a data set, and refused the next time."""
+    out = tmp_path / "set"
+    command = [sys.executable, "-m", "minst", "data", "shapes", str(out), "--videos", "4000", "--frames", "2"]
+    writer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not list(out.glob("**/*.jpg")):
+        assert writer.poll() is None
+        time.sleep(0.05)
+    writer.send_signal(blow)
+    assert writer.wait(600) == (143 if blow == signal.SIGTERM else -blow)
+    left = [path.name for path in out.iterdir()] if out.exists() else []
+    assert len(left) == (blow == signal.SIGKILL) and all(name.startswith(".unfinished-") for name in left)
+    write_shapes_dataset(out, 1, SMALL)
+    assert sorted(path.name for path in out.iterdir()) == ["JPEGImages", "annotations.json"]

@@ -1,16 +1,19 @@
 """What stands in an annotation file, as types: YouTube-VIS form (videos) and COCO form (images).
 
-    YouTube-VIS  {"videos": [Video, ...], "categories": [Category, ...], "annotations": [Track, ...]}
-    COCO         {"images": [Image, ...], "categories": [Category, ...], "annotations": [Annotation, ...]}
+    YouTube-VIS  {"videos": [Video, ...], "categories": [Category, ...],
+                  "annotations": [Track, ...]}
+    COCO         {"images": [Image, ...], "categories": [Category, ...],
+                  "annotations": [Annotation, ...]}
 
 Only what a reader needs is typed: other keys (bboxes, areas, length, info, ...) may hold anything.
 
     read_typed(path, kind) -> its content
-    JsonFile(path).entries("videos", Video) -> (Video, where its text lies in the file), one at a time
-                                 later: file.read([where, ...]) -> those entries with all their keys
+    JsonFile(path).entries("videos", Video) -> (Video, where its text lies), one at a time
+                 later: source.read([where, ...]) -> those entries with all their keys
 
-So a large file is parsed once and not held: worker processes share nothing but a path and a few numbers. An error
-names the place, as in "annotations[7].segmentations[3].size: expected `array`, got `int`".
+So a large file is parsed once and not held: worker processes share nothing but a path and a few
+numbers. An error names the place, as in "annotations[7].segmentations[3].size: expected `array`,
+got `int`".
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -27,18 +30,21 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Raw, Struct
 
+from minst import rle
+
 __all__ = [
-    "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile", "Mask",
-    "Polygon", "RunLengths", "Source", "Track", "Video", "explained", "read_typed", "typed",
+    "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile",
+    "Mask", "Polygon", "RunLengths", "Source", "Track", "Video", "explained", "read_typed", "typed",
 ]  # fmt: skip
 
 Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # a whole number that 64 bits can hold
-# at most what JPEG can hold; pycocotools counts the pixels of a frame in 32 bits
-Pixels = Annotated[int, Meta(ge=1, le=65_535)]
+Pixels = Annotated[int, Meta(ge=1, le=rle.SIDE)]
 Polygon = Annotated[list[float], Meta(min_length=6)]  # x1, y1, x2, y2, ...: at least three points
 Box = Annotated[list[float], Meta(min_length=4, max_length=4)]  # x, y, width, height
 Area = Annotated[float, Meta(ge=0)]  # in pixels
 MARK = b"\xef\xbb\xbf"  # some editors begin a file in UTF-8 with it
+# what stands between two values of an object, if no key stands there twice
+KEY = re.compile(rb'[\s{,]*"((?:[^"\\]|\\.)*)"\s*:\s*')
 
 
 class RunLengths(Struct):
@@ -58,21 +64,26 @@ class Category(Struct):
     name: str
 
 
-class Video(Struct):
-    """Frames of one size."""
+class Picture(Struct):
+    """What an image and a video have in common."""
 
     id: Id
     height: Pixels
     width: Pixels
+
+    def __post_init__(self):
+        rle.check_frame(self.height, self.width)
+
+
+class Video(Picture):
+    """Frames of one size."""
+
     file_names: list[str]
 
 
-class Image(Struct):
+class Image(Picture):
     """One image: a video of one frame."""
 
-    id: Id
-    height: Pixels
-    width: Pixels
     file_name: str
 
     @property
@@ -148,14 +159,14 @@ class Source(NamedTuple):
             if _stamp(file) != self[1:]:
                 what = "has changed since it was opened; open the data set again"
                 raise ValueError(f"{self.path}: {what}")
-            return [self._read(file, int(start), int(stop)) for start, stop in spans]
-
-    def _read(self, file: BinaryIO, start: int, stop: int) -> dict:
-        file.seek(start)
-        try:
-            return msgspec.json.decode(file.read(stop - start))
-        except ValueError as error:  # a text that is no UTF-8
-            raise ValueError(f"{self.path}: from byte {start} on: {error}") from None
+            entries = []
+            for start, stop in spans:
+                file.seek(int(start))
+                try:
+                    entries.append(msgspec.json.decode(file.read(int(stop - start))))
+                except ValueError as error:  # a text that is no UTF-8
+                    raise ValueError(f"{self.path}: from byte {start} on: {error}") from None
+            return entries
 
 
 class JsonFile:
@@ -170,15 +181,23 @@ class JsonFile:
             self.source = Source(self.path, *_stamp(file))
             self._text = _without_mark(file.read())
         self.values = _decode(self.path, self._text, dict[str, Raw])
+        at = 0
+        for text in sorted(self.values.values(), key=_address):
+            start = _address(text) - _address(self._text)
+            key = KEY.match(self._text, at)
+            if key.end() != start:  # a value lies between them that was dropped
+                twice = f"the key {key[1].decode('utf-8', 'replace')!r} stands twice"
+                raise ValueError(f"{self.path}: {twice} at the top of the file")
+            at = start + memoryview(text).nbytes
 
     def parsed(self, key: str, kind: Any) -> Any:
         """The value of a key; ValueError names the place that is not of this kind."""
         return self._parsed(self.values[key], msgspec.json.Decoder(kind), key)
 
     def entries(self, key: str, kind: type[Struct]) -> Iterator[tuple[Struct, tuple[int, int]]]:
-        """The entries of the list under `key`, each with its first byte and the byte after its last.
+        """The entries of the list under `key`, each with its first byte and the one after its last.
 
-        None where there is no such key, or null. ValueError names the place that is not of this kind.
+        None where there is no such key, or null. ValueError names the place of another kind.
         """
         texts = self.parsed(key, list[Raw] | None) if key in self.values else None
         decoder, first = msgspec.json.Decoder(kind), _address(self._text)
@@ -196,7 +215,7 @@ class JsonFile:
 
 
 def read_typed(path: str | Path, kind: Any) -> Any:
-    """The content of a JSON file; ValueError names the place that is broken, or not of this kind."""
+    """The content of a JSON file; ValueError names the place that is broken or of another kind."""
     return _decode(Path(path), _without_mark(Path(path).read_bytes()), kind)
 
 
@@ -213,7 +232,7 @@ def typed(value: Any, kind: Any, where: str, strict: bool = True) -> Any:
 
 
 def explained(error: Exception, place: str) -> tuple[str, str]:
-    """The whole path of what msgspec refused, and its words: ("videos[1].width", "expected `int` >= 1")."""
+    """The path of what msgspec refused and its words: ("videos[1].width", "expected `int` >= 1")."""
     if isinstance(error, UnicodeDecodeError):
         return place, f"not text in UTF-8 ({error.reason})"
     what, _, path = str(error).partition(" - at `$")

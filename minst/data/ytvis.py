@@ -3,11 +3,11 @@
     annotations.json, train.json, ... (`layouts`)   videos, categories, annotations (one a track)
     JPEGImages/<video>/<frame>.jpg, ...
 
-    YouTubeVIS(DIR)[i] -> Clip: frames (H, W, 3) bytes by number, labels (M,), masks (M, H, W) of a frame
+    YouTubeVIS(DIR)[i] -> Clip: image(t) (H, W, 3) bytes, labels (M,), masks(t) (M, H, W)
 
-Opening a file checks its entries and notes where they lie (`formats`); a track is parsed again when it is asked for, a
-mask is decoded for its frame, and a frame is read from its file. Classes are 0..K-1 in the file's order of categories;
-`category_ids` maps them back to the ids of the file.
+Opening a file checks its entries and notes where they lie (`formats`); a track is parsed again when
+it is asked for, a mask is decoded for its frame, and a frame is read from its file. Classes are
+0..K-1 in the file's order of categories; `category_ids` maps them back to the ids of the file.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
@@ -47,24 +47,19 @@ class ClipFrame(NamedTuple):
 class Clip:
     """One video: frames are read when asked for. Iterating gives its images, in order.
 
-    Attributes: name, height, width, video (its entry), tracks (its annotations, parsed at first use), categories and
-    category_ids of the file, labels (M,) of its tracks as classes 0..K-1, crowd (M,) bool (a group, not one instance).
+    Attributes: name, height, width, video (its entry), tracks (its annotations, parsed at first
+    use), categories and category_ids of the file, labels (M,) of its tracks as classes 0..K-1,
+    crowd (M,) bool (a group, not one instance).
     """
 
-    def __init__(
-        self,
-        dataset: YouTubeVIS,
-        video: dict,
-        labels: np.ndarray,
-        crowd: np.ndarray,
-        tracks: Callable,
-    ):
+    def __init__(self, dataset: YouTubeVIS, video: dict, labels, crowd, tracks: Callable):
         self.root, self.split, self.file = dataset.root, dataset.split, dataset.file
         self.categories, self.category_ids = dataset.categories, dataset.category_ids
         self.video, self.labels, self.crowd = video, labels, crowd
         self.height, self.width = video["height"], video["width"]
-        names = video["file_names"]
-        self.name = (Path(names[0]).parent.name if names else "") or str(video["id"])
+        # a path of Windows may have either slash
+        folders = [PureWindowsPath(name).parent.name for name in video["file_names"][:1]]
+        self.name = "".join(folders) or str(video["id"])
         self._category_entries, self._read_tracks = dataset.category_entries, tracks
 
     def __len__(self) -> int:
@@ -84,7 +79,7 @@ class Clip:
         return find_images(self.root, self.split, self.video["file_names"][0])
 
     def image(self, t: int) -> np.ndarray:
-        """Frame `t` as (H, W, 3) bytes. A missing or broken file, or one of another size, is a ValueError."""
+        """Frame `t` as (H, W, 3) bytes; ValueError for a missing file, or of another size."""
         path = inside(self.folder, self.video["file_names"][t])
         image = read_image(path, (self.height, self.width))
         if image.shape[:2] != (self.height, self.width):
@@ -118,14 +113,14 @@ class Clip:
 
 
 class YouTubeVIS:
-    """A folder of videos in YouTube-VIS form: len(dataset), dataset[i] -> Clip. Worker processes may hold it.
+    """A folder of videos in YouTube-VIS form: len(dataset), dataset[i] -> Clip.
 
     Args:
-        root: the folder. split: "train", "valid", ...; without one, the only annotation file, or the first.
+        root: the folder. split: "train", "valid", ...; without one, the only file, or the first.
         annotations: the file, when it is none of the usual names or lies elsewhere.
-    Attributes: root, split, file, categories (names), category_ids, category_entries, track_counts (n,): how many
-    annotations each video has.
-    Raises FileNotFoundError (what was looked for) or ValueError (what is wrong with the file, which entry).
+    Attributes: root, split, file, categories (names), category_ids, category_entries, track_counts
+    (n,): how many annotations each video has. Worker processes may hold it.
+    Raises FileNotFoundError (what was looked for) or ValueError (what is wrong, in which entry).
     """
 
     unit, form = "video", formats.YTVIS
@@ -141,7 +136,10 @@ class YouTubeVIS:
             if key not in opened.values:
                 raise ValueError(f"{self.file}: no list {key!r}; {looks_like(opened.values)}")
         self._source = opened.source
-        self._keep_categories(opened)
+        categories = opened.parsed("categories", list[formats.Category])
+        self.category_entries = opened.parsed("categories", list[dict])  # with all their keys
+        self.categories = tuple(category.name for category in categories)
+        self.category_ids = [category.id for category in categories]
         self._keep_entries(opened)
 
     def __len__(self) -> int:
@@ -164,20 +162,11 @@ class YouTubeVIS:
         """How many instances each video has: (videos,) int."""
         return np.diff(self._first)
 
-    def _keep_categories(self, opened: JsonFile) -> None:
-        categories = opened.parsed("categories", list[formats.Category])
-        self.category_entries = opened.parsed("categories", list[dict])  # with all their keys
-        self.categories = tuple(category.name for category in categories)
-        self.category_ids = [category.id for category in categories]
-
     def _keep_entries(self, opened: JsonFile) -> None:
         """Check videos and annotations; keep where each lies and a few numbers, sorted by video."""
         form = self.form
-        rows = (
-            (span, picture.id, len(picture.file_names))
-            for picture, span in opened.entries(form.pictures, form.picture)
-        )
-        pictures = np.fromiter(rows, dtype=PICTURE)
+        found = opened.entries(form.pictures, form.picture)
+        pictures = np.fromiter(((at, p.id, len(p.file_names)) for p, at in found), dtype=PICTURE)
         rows = (
             (span, t.id, t.video_id, t.category_id, len(t.segmentations), bool(t.iscrowd))
             for t, span in opened.entries("annotations", form.track)

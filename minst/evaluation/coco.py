@@ -32,7 +32,7 @@ __all__ = ["FIGURES", "Evaluation", "evaluate_coco", "figures"]
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=rle.SIDE)]
 Area = Annotated[float, msgspec.Meta(ge=0, le=1e10)]  # COCOeval's widest range ends at 1e10
 Place = Annotated[float, msgspec.Meta(ge=-1e10, le=1e10)]
 Box = tuple[Place, Place, Area, Area]  # x, y, width, height

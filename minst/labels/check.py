@@ -51,7 +51,7 @@ WARNINGS = (
 )  # fmt: skip
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SHOWN, SHOWN_CATEGORIES = 3, 12  # of a kind of problem, and of categories, in the printed table
-LARGEST_FRAME = (65_535, 65_535)  # for polygons in a frame of unknown size
+LARGEST_FRAME = (2**14, 2**14)  # for polygons in a frame of unknown size
 ID_ZERO = {  # why ids should begin at 1
     "categories": "many tools take category 0 for the background; number them from 1",
     "annotations": "official evaluation takes annotation 0 for 'not found'",
