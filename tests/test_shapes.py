@@ -384,7 +384,7 @@ def test_writing_refuses(tmp_path):
 def test_a_stopped_writer_leaves_no_half_data_set(tmp_path, blow):
     """Images without annotations would be taken for a data set, and refused the next time."""
     out = tmp_path / "set"
-    command = [sys.executable, "-m", "minst", "data", "shapes", str(out), "--videos", "4000", "--frames", "2"]
+    command = [sys.executable, "-m", "minst", "data", "shapes", "--out", str(out), "--videos", "4000", "--frames", "2"]
     writer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while not list(out.glob("**/*.jpg")):
         assert writer.poll() is None

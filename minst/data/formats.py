@@ -8,23 +8,20 @@
 Only what a reader needs is typed: other keys (bboxes, areas, length, info, ...) may hold anything.
 
     read_typed(path, kind) -> its content
-    JsonFile(path).entries("videos", Video) -> (Video, where its text lies), one at a time
-                 later: source.read([where, ...]) -> those entries with all their keys
+    JsonFile(path).entries("videos", Video) -> (Video, its text), one at a time
 
-So a large file is parsed once and not held: worker processes share nothing but a path and a few
-numbers. An error names the place, as in "annotations[7].segmentations[3].size: expected `array`,
-got `int`".
+A text is a view into the file's own, which takes a tenth of what its parsed content would. An error
+names the place, as in "annotations[7].segmentations[3].size: expected `array`, got `int`".
 
 Lesson: notebooks/10_capstone.ipynb
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -34,7 +31,7 @@ from minst import rle
 
 __all__ = [
     "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile",
-    "Mask", "Polygon", "RunLengths", "Source", "Track", "Video", "explained", "read_typed", "typed",
+    "Mask", "Polygon", "RunLengths", "Track", "Video", "explained", "read_typed", "typed",
 ]  # fmt: skip
 
 Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # a whole number that 64 bits can hold
@@ -85,11 +82,7 @@ class Image(Picture):
     """One image: a video of one frame."""
 
     file_name: str
-
-    @property
-    def file_names(self) -> list[str]:
-        """Its name alone."""
-        return [self.file_name]
+    file_names = property(lambda self: [self.file_name])
 
 
 class Track(Struct):
@@ -110,16 +103,9 @@ class Annotation(Struct):
     category_id: Id
     segmentation: Mask | None
     iscrowd: Literal[0, 1] | bool | None = 0
-
-    @property
-    def video_id(self) -> int:
-        """The image is the video."""
-        return self.image_id
-
-    @property
-    def segmentations(self) -> list[Mask | None]:
-        """Its mask alone."""
-        return [self.segmentation]
+    # as a track of one frame
+    video_id = property(lambda self: self.image_id)
+    segmentations = property(lambda self: [self.segmentation])
 
 
 class Form(NamedTuple):
@@ -146,40 +132,15 @@ COCO = Form(
 )  # fmt: skip
 
 
-class Source(NamedTuple):
-    """A file as it was when it was opened; small, so that worker processes may hold it."""
-
-    path: Path
-    size: int
-    changed: int  # nanoseconds
-
-    def read(self, spans: Iterable[tuple[int, int]]) -> list[dict]:
-        """The entries from byte to byte. ValueError when the file has changed since."""
-        with open(self.path, "rb") as file:
-            if _stamp(file) != self[1:]:
-                what = "has changed since it was opened; open the data set again"
-                raise ValueError(f"{self.path}: {what}")
-            entries = []
-            for start, stop in spans:
-                file.seek(int(start))
-                try:
-                    entries.append(msgspec.json.decode(file.read(int(stop - start))))
-                except ValueError as error:  # a text that is no UTF-8
-                    raise ValueError(f"{self.path}: from byte {start} on: {error}") from None
-            return entries
-
-
 class JsonFile:
-    """A JSON object, open: `values` are those of its keys, not yet parsed.
+    """A JSON object: `values` are those of its keys, not yet parsed.
 
     Raises OSError, or ValueError that says what the file is instead, or where it is broken.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        with open(path, "rb") as file:
-            self.source = Source(self.path, *_stamp(file))
-            self._text = _without_mark(file.read())
+        self._text = self.path.read_bytes().removeprefix(MARK)
         self.values = _decode(self.path, self._text, dict[str, Raw])
         at = 0
         for text in sorted(self.values.values(), key=_address):
@@ -194,17 +155,15 @@ class JsonFile:
         """The value of a key; ValueError names the place that is not of this kind."""
         return self._parsed(self.values[key], msgspec.json.Decoder(kind), key)
 
-    def entries(self, key: str, kind: type[Struct]) -> Iterator[tuple[Struct, tuple[int, int]]]:
-        """The entries of the list under `key`, each with its first byte and the one after its last.
+    def entries(self, key: str, kind: type[Struct]) -> Iterator[tuple[Struct, Raw]]:
+        """The entries of the list under `key`, each with its text: all its keys.
 
         None where there is no such key, or null. ValueError names the place of another kind.
         """
         texts = self.parsed(key, list[Raw] | None) if key in self.values else None
-        decoder, first = msgspec.json.Decoder(kind), _address(self._text)
+        decoder = msgspec.json.Decoder(kind)
         for i, text in enumerate(texts or ()):
-            start = _address(text) - first
-            entry = self._parsed(text, decoder, f"{key}[{i}]")
-            yield entry, (start, start + memoryview(text).nbytes)
+            yield self._parsed(text, decoder, f"{key}[{i}]"), text
 
     def _parsed(self, text: Raw, decoder: msgspec.json.Decoder, place: str) -> Any:
         try:
@@ -216,7 +175,7 @@ class JsonFile:
 
 def read_typed(path: str | Path, kind: Any) -> Any:
     """The content of a JSON file; ValueError names the place that is broken or of another kind."""
-    return _decode(Path(path), _without_mark(Path(path).read_bytes()), kind)
+    return _decode(Path(path), Path(path).read_bytes().removeprefix(MARK), kind)
 
 
 def typed(value: Any, kind: Any, where: str, strict: bool = True) -> Any:
@@ -271,16 +230,6 @@ def _broken(text: bytes, what: str) -> tuple[str, str]:
     return f"broken JSON at line {line}, column {column}", what
 
 
-def _without_mark(text: bytes) -> bytes:
-    """Blanks in the place of the mark: all else stays where it is."""
-    return b" " * len(MARK) + text[len(MARK) :] if text.startswith(MARK) else text
-
-
-def _stamp(file: BinaryIO) -> tuple[int, int]:
-    stat = os.fstat(file.fileno())
-    return stat.st_size, stat.st_mtime_ns
-
-
 def _address(text: bytes | Raw) -> int:
-    """Where in memory a text lies: entries are views into the text of the file."""
+    """Where in memory a text lies: a value is a view into the text of the file."""
     return np.frombuffer(text, dtype=np.uint8).__array_interface__["data"][0]

@@ -5,36 +5,33 @@
 
     YouTubeVIS(DIR)[i] -> Clip: image(t) (H, W, 3) bytes, labels (M,), masks(t) (M, H, W)
 
-Opening a file checks its entries and notes where they lie (`formats`); a track is parsed again when
-it is asked for, a mask is decoded for its frame, and a frame is read from its file. Classes are
-0..K-1 in the file's order of categories; `category_ids` maps them back to the ids of the file.
+Opening a file checks its entries and keeps their text (`formats`); a track is parsed again when it
+is asked for, a mask is decoded for its frame, and a frame is read from its file. Classes are 0..K-1
+in the file's order of categories; `category_ids` maps them back to the ids of the file.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
+from msgspec import Raw
 
 from minst.data import formats
 from minst.data.files import inside, read_image, read_json
-from minst.data.formats import JsonFile, Source
+from minst.data.formats import JsonFile
 from minst.data.layouts import find_annotations, find_images, split_of
 from minst.rle import decode as decode_mask
 from minst.rle import encode as encode_mask
 
 __all__ = ["Clip", "ClipFrame", "YouTubeVIS", "decode_mask", "encode_mask"]
-
-# what is kept of a video and of a track: where its text lies in the file, and a few numbers
-SPAN = ("span", np.int64, 2)
-PICTURE = np.dtype([SPAN, ("id", np.int64), ("length", np.int64)])
-NUMBERS = [(key, np.int64) for key in ("id", "owner", "category", "length")]
-TRACK = np.dtype([SPAN, *NUMBERS, ("crowd", bool)])
 
 
 class ClipFrame(NamedTuple):
@@ -135,7 +132,6 @@ class YouTubeVIS:
         for key in (self.form.pictures, "categories"):
             if key not in opened.values:
                 raise ValueError(f"{self.file}: no list {key!r}; {looks_like(opened.values)}")
-        self._source = opened.source
         categories = opened.parsed("categories", list[formats.Category])
         self.category_entries = opened.parsed("categories", list[dict])  # with all their keys
         self.categories = tuple(category.name for category in categories)
@@ -143,14 +139,14 @@ class YouTubeVIS:
         self._keep_entries(opened)
 
     def __len__(self) -> int:
-        return len(self._picture_spans)
+        return len(self._pictures)
 
     def __getitem__(self, i: int) -> Clip:
         i = range(len(self))[i]  # IndexError where there is none; negative ones count from the end
-        (picture,) = self._source.read(self._picture_spans[i : i + 1])
+        (picture,) = _parsed(self.file, self._pictures[i : i + 1], self._as_video)
         mine = slice(self._first[i], self._first[i + 1])
-        tracks = partial(_read_tracks, self._source, self._track_spans[mine], self._as_track)
-        return Clip(self, self._as_video(picture), self._labels[mine], self._crowd[mine], tracks)
+        tracks = partial(_parsed, self.file, self._tracks[mine], self._as_track)
+        return Clip(self, picture, self._labels[mine], self._crowd[mine], tracks)
 
     @property
     def dataset(self) -> dict:
@@ -163,30 +159,33 @@ class YouTubeVIS:
         return np.diff(self._first)
 
     def _keep_entries(self, opened: JsonFile) -> None:
-        """Check videos and annotations; keep where each lies and a few numbers, sorted by video."""
-        form = self.form
-        found = opened.entries(form.pictures, form.picture)
-        pictures = np.fromiter(((at, p.id, len(p.file_names)) for p, at in found), dtype=PICTURE)
-        rows = (
-            (span, t.id, t.video_id, t.category_id, len(t.segmentations), bool(t.iscrowd))
-            for t, span in opened.entries("annotations", form.track)
-        )
-        tracks = np.fromiter(rows, dtype=TRACK)
+        """Check videos and annotations; keep their texts and a few numbers, sorted by video."""
+        form, self._pictures, tracks = self.form, [], []
+        numbers = array("q")
+        for picture, text in opened.entries(form.pictures, form.picture):
+            self._pictures.append(text)
+            numbers.extend((picture.id, len(picture.file_names)))
+        picture_ids, lengths = np.array(numbers).reshape(-1, 2).T
+        numbers = array("q")
+        for t, text in opened.entries("annotations", form.track):
+            tracks.append(text)
+            count = len(t.segmentations)
+            numbers.extend((t.id, t.video_id, t.category_id, count, bool(t.iscrowd)))
+        ids, owners, kinds, counts, crowd = np.array(numbers).reshape(-1, 5).T
         category_ids = np.array(self.category_ids, dtype=np.int64)
-        self._refuse_twice(form.pictures, pictures["id"])
+        self._refuse_twice(form.pictures, picture_ids)
         self._refuse_twice("categories", category_ids)
-        self._refuse_twice("annotations", tracks["id"])
-        picture = self._positions(tracks["owner"], pictures["id"], form.owner, form.pictures)
-        labels = self._positions(tracks["category"], category_ids, "category_id", "categories")
-        length, frames = tracks["length"], pictures["length"][picture]
-        for i in np.flatnonzero(frames != length)[:1]:
-            given = f"{length[i]} segmentations for {frames[i]} frames"
+        self._refuse_twice("annotations", ids)
+        picture = self._positions(owners, picture_ids, form.owner, form.pictures)
+        labels = self._positions(kinds, category_ids, "category_id", "categories")
+        for i in np.flatnonzero(lengths[picture] != counts)[:1]:
+            given = f"{counts[i]} segmentations for {lengths[picture[i]]} frames"
             raise ValueError(f"{self.file}: annotations[{i}]: {given}")
         order = np.argsort(picture, kind="stable")
-        self._picture_spans, self._track_spans = pictures["span"], tracks["span"][order]
-        self._labels, self._crowd = labels[order], tracks["crowd"][order]
+        self._tracks = [tracks[i] for i in order]
+        self._labels, self._crowd = labels[order], crowd[order].astype(bool)
         # the tracks of video i: from first[i] on, before first[i + 1]
-        self._first = np.searchsorted(picture[order], np.arange(len(pictures) + 1))
+        self._first = np.searchsorted(picture[order], np.arange(len(picture_ids) + 1))
 
     def _refuse_twice(self, name: str, ids: np.ndarray) -> None:
         order = np.argsort(ids, kind="stable")
@@ -212,8 +211,11 @@ class YouTubeVIS:
         return entry
 
 
-def _read_tracks(source: Source, spans: np.ndarray, as_track: Callable) -> list[dict]:
-    return [as_track(entry) for entry in source.read(spans)]
+def _parsed(file: Path, texts: list[Raw], as_entry: Callable) -> list[dict]:
+    try:
+        return [as_entry(msgspec.json.decode(text)) for text in texts]
+    except ValueError as error:  # a text that is no UTF-8
+        raise ValueError(f"{file}: {error}") from None
 
 
 def looks_like(keys) -> str:
