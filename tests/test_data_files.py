@@ -191,7 +191,8 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     ('{"a": ' * 100_000, "broken JSON: nested too deeply"),
     ('{"b": 1, "a": [{"x": 1, "y": 2, "x": 3}]}', "the key 'x' stands twice in one object"),
     ('{"a": ' + "9" * 5000 + "}", "broken JSON: Exceeds the limit"),
-    ("", "broken JSON at line 1, column 1"),
+    (" \n", "a.json: is empty"),
+    ('{"a": [1, 2', "the file breaks off, was it copied whole"),
     ('{"a": "\\ud800"', "broken JSON at line 1"),
 ])  # fmt: skip
 def test_json_that_is_hard_to_read_is_named_in_one_line(tmp_path, text, message):

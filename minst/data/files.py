@@ -93,11 +93,15 @@ def read_json(path: str | Path) -> dict | list:
     """A JSON file in UTF-8; ValueError says where it is broken."""
     try:
         # some editors begin with a mark
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8-sig").rstrip()
         return json.loads(text, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{path}: broken JSON at {place}: {error.msg}") from None
+        if not text:
+            raise ValueError(f"{path}: is empty") from None
+        place, what = f"line {error.lineno}, column {error.colno}", error.msg
+        if error.pos >= len(text) or text[-1] not in "}]":
+            what += "; the file breaks off, was it copied whole?"
+        raise ValueError(f"{path}: broken JSON at {place}: {what}") from None
     except UnicodeDecodeError as error:
         what = f"{error.reason} at byte {error.start}"
         raise ValueError(f"{path}: not JSON in UTF-8 ({what})") from None

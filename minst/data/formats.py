@@ -28,6 +28,7 @@ import numpy as np
 from msgspec import Meta, Raw, Struct
 
 from minst import rle
+from minst.data.files import read_json
 
 __all__ = [
     "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile",
@@ -191,7 +192,7 @@ def typed(value: Any, kind: Any, where: str, strict: bool = True) -> Any:
 
 
 def explained(error: Exception, place: str) -> tuple[str, str]:
-    """The path of what msgspec refused and its words: ("videos[1].width", "expected `int` >= 1")."""
+    """The path of what msgspec refused, its words: ("videos[1].width", "expected `int` >= 1")."""
     if isinstance(error, UnicodeDecodeError):
         return place, f"not text in UTF-8 ({error.reason})"
     what, _, path = str(error).partition(" - at `$")
@@ -202,32 +203,15 @@ def explained(error: Exception, place: str) -> tuple[str, str]:
 def _decode(path: Path, text: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(text, type=kind)
-    except RecursionError:
-        raise ValueError(f"{path}: broken JSON: nested too deeply") from None
-    except ValueError as error:
+    except msgspec.ValidationError as error:
         place, what = explained(error, "")
-        if type(error) is msgspec.DecodeError:
-            place, what = _broken(text, str(error))
-        elif not place and what.endswith("got `array`"):
+        if not place and what.endswith("got `array`"):
             what += ", as results are; annotations are an object that holds lists"
         raise ValueError(": ".join(part for part in (str(path), place, what) if part)) from None
-
-
-def _broken(text: bytes, what: str) -> tuple[str, str]:
-    """Line and column of a syntax error, and what it may come from."""
-    if not text.strip():
-        return "", "is empty"
-    found = re.search(r"\(byte (\d+)\)", what)
-    at = int(found[1]) if found else len(text)
-    line, line_start = text.count(b"\n", 0, at) + 1, text.rfind(b"\n", 0, at) + 1
-    column = len(text[line_start:at].decode("utf-8", "replace")) + 1
-    if found is None or not text.rstrip().endswith(b"}"):
-        what += "; the file breaks off, was it copied whole?"
-    if text[at:].startswith((b"NaN", b"Infinity", b"-Infinity")):
-        what += "; NaN and Infinity are no JSON, write null"
-    if text[at : at + 1] > b"\x7f":
-        what += "; is it in UTF-8?"
-    return f"broken JSON at line {line}, column {column}", what
+    except (ValueError, RecursionError) as error:
+        read_json(path)  # which says where; only these it takes:
+        what = "NaN and Infinity are no JSON, write null; half a character is no text"
+        raise ValueError(f"{path}: broken JSON: {error}; {what}") from None
 
 
 def _address(text: bytes | Raw) -> int:

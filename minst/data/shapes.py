@@ -55,7 +55,16 @@ _TILE = 512  # side of the periodic noise tiles
 _PI2 = 2 * math.pi
 
 
-# what a ShapesConfig may hold; a whole number where the least one is whole
+def _check(name: str, value, low: float, high: float) -> None:
+    """ValueError if it is no number within its bounds; a whole one where the lower is whole."""
+    whole = isinstance(low, Integral)
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        what = f"a {'whole ' * whole}number in {low} .. {high}, got {value!r}"
+        raise ValueError(f"{name} must be {what}")
+
+
+# what a ShapesConfig may hold
 _RANGES = {
     "width": (64, 4096),
     "height": (48, 4096),
@@ -95,13 +104,9 @@ class ShapesConfig:
     category: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        for name, (low, high) in _RANGES.items():
-            value, whole = getattr(self, name), isinstance(low, int)
-            low = self.min_instances if name == "max_instances" else low
-            is_number = isinstance(value, Integral if whole else Real)
-            if not is_number or isinstance(value, bool) or not low <= value <= high:
-                what = f"a {'whole ' * whole}number in {low} .. {high}, got {value!r}"
-                raise ValueError(f"ShapesConfig.{name} must be {what}")
+        for name, bounds in _RANGES.items():
+            _check(f"ShapesConfig.{name}", getattr(self, name), *bounds)
+        _check("ShapesConfig.max_instances", self.max_instances, self.min_instances, 64)
         names = self.category
         is_tuple = names is None or (not isinstance(names, str) and bool(names))
         if not is_tuple or not set(names or ()) <= set(CATEGORIES):
@@ -299,8 +304,8 @@ class ShapesClip:
     categories = CATEGORIES
 
     def __init__(self, config: ShapesConfig, seed: int, index: int):
-        _check_whole("seed", seed, 2**32)
-        _check_whole("index", index, 2**32)
+        _check("shapes: seed", seed, 0, 2**32 - 1)
+        _check("shapes: index", index, 0, 2**32 - 1)
         self.config, self.seed, self.index = config, int(seed), int(index)
         self.unit = math.sqrt(config.width * config.height / (256 * 192))  # pixels
         random = _Random(self.seed, self.index)
@@ -533,19 +538,13 @@ class ShapesClip:
         stamp(canvas, y0, x0, d, ((d, "base"),), colors, size, 1.0, 0.8 * self.unit)
 
 
-def _check_whole(name: str, value: int, end: int) -> None:
-    if not isinstance(value, Integral) or not 0 <= value < end:
-        power = f"2**{end.bit_length() - 1} - 1"
-        raise ValueError(f"shapes: {name} must be a whole number in 0 .. {power}, got {value!r}")
-
-
 def shapes_clip(
     split: str, index: int, config: ShapesConfig = ShapesConfig(), seed: int = 0
 ) -> ShapesClip:
     """Clip `index` of a split. No two splits share a clip's seed, whatever `seed` is."""
     if split not in SPLITS:
         raise ValueError(f"shapes: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    _check_whole("seed", seed, 2**30)
+    _check("shapes: seed", seed, 0, 2**30 - 1)
     return ShapesClip(config, 3 * int(seed) + SPLITS.index(split), index)
 
 
@@ -562,8 +561,7 @@ def write_shapes_dataset(
     YouTube-VIS form, JPEGImages/<video>/<frame>.jpg; with `images` COCO form, images/<clip>.jpg,
     one random frame each. `out_dir` is new or empty, and stays so if this is interrupted.
     """
-    if videos < 1:
-        raise ValueError(f"shapes: videos must be at least 1, got {videos}")
+    _check("shapes: videos", videos, 1, 10**6)
     form, size = COCO if images else YTVIS, {"width": config.width, "height": config.height}
     length = {} if images else {"length": config.frames}
     pictures, annotations = [], []

@@ -88,7 +88,7 @@ class TimedFrame(NamedTuple):
 
 def read_video(source: str | Path | int) -> Iterator[np.ndarray]:
     """Frames (H, W, 3) uint8 of a video file; of images, a folder's or those that a pattern names
-    ("a/*.png", "a/**/*.jpg"), in natural order (2 before 10); or, without end, of a webcam's number.
+    ("a/*.png", "a/**/*.jpg"), in natural order (2 before 10); or, without end, of a webcam.
 
     Errors come at once where they can: FileNotFoundError for what is missing, ValueError for a
     folder without images or a file without video. Broken frames are skipped with a warning;
