@@ -89,9 +89,9 @@ def test_cut_short_anywhere(file, entries, cut):
     ('{"list": []} {}', "line 1, column 14"),
     ('{"ä": "é", x}', "line 1, column 12"),  # columns are characters, not bytes
     ('{"list": [{"a": "line\nbreak"}]}', "line 1, column 22"),
-    ('{"list": [{"a": NaN}]}', "broken JSON: .*byte 16.*write null"),
+    ('{"list": [{"a": NaN}]}', "broken JSON at line 1, .*byte 16.*write null"),
     ('{"list": [{"a": -Infinity}]}', "write null"),
-    ('{"list": [{"a": "\\ud800 half a pair"}]}', "broken JSON: .*half a character is no text"),
+    ('{"list": [{"a": "\\ud800 half a pair"}]}', "broken JSON at line 1, .*half a character is no text"),
     ('{"list": [{"a": ' + "9" * 5000 + "}]}", r"list\[0\]\.a: integer value out of range"),
     ('{"x": ' + "[" * 200_000, "nested too deeply"),
 ])  # fmt: skip

@@ -211,7 +211,9 @@ def _decode(path: Path, text: bytes, kind: Any) -> Any:
     except (ValueError, RecursionError) as error:
         read_json(path)  # which says where; only these it takes:
         what = "NaN and Infinity are no JSON, write null; half a character is no text"
-        raise ValueError(f"{path}: broken JSON: {error}; {what}") from None
+        byte = re.search(r"byte (\d+)", str(error))
+        line = text.count(b"\n", 0, int(byte[1]) if byte else len(text)) + 1
+        raise ValueError(f"{path}: broken JSON at line {line}, {error}; {what}") from None
 
 
 def _address(text: bytes | Raw) -> int:

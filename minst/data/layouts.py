@@ -37,6 +37,11 @@ OF_A_SPLIT = (
     "image_info_{}2017.json", "image_info_{}.json",
 )  # fmt: skip
 
+IMAGES_OF_A_SPLIT = (
+    ("{}/JPEGImages", "{}/images", "{}"),  # before "images", and after it
+    ("{}2017", "{}2014", "images/{}", "images/{}2017"),
+)
+
 
 def find_annotations(root: str | Path, split: str | None = None) -> Path:
     """The annotation file: of one split, or, if none is named, the only file, else that of "train".
@@ -69,17 +74,12 @@ def find_images(root: str | Path, split: str | None, file_name: str) -> Path:
     If none does, the first folder that exists, so that the error about the image names a likely
     place. ValueError for a name that leads out of the data set.
     """
-    root, words = Path(root), _spellings(split)
+    words = _spellings(split)
     if split and "-" in split:
         words.append(split.partition("-")[0])  # COCO's "test-dev" is a part of the images of "test"
-    folders = [root / "JPEGImages"]
-    for word in words:
-        folders += [root / word / "JPEGImages", root / word / "images", root / word]
-    folders += [root / "images", root / "images" / "default"]
-    for word in words:
-        folders += [root / f"{word}2017", root / f"{word}2014"]
-        folders += [root / "images" / word, root / "images" / f"{word}2017"]
-    folders.append(root)
+    own, within = ([name.format(w) for w in words for name in names] for names in IMAGES_OF_A_SPLIT)
+    names = ["JPEGImages", *own, "images", "images/default", *within, ""]
+    folders = [Path(root) / name for name in names]
     for folder in folders:
         if inside(folder, file_name).is_file():
             return folder

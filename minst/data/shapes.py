@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
@@ -64,18 +64,8 @@ def _check(name: str, value, low: float, high: float) -> None:
         raise ValueError(f"{name} must be {what}")
 
 
-# what a ShapesConfig may hold
-_RANGES = {
-    "width": (64, 4096),
-    "height": (48, 4096),
-    "frames": (1, 100_000),
-    "min_instances": (1, 64),
-    "max_instances": (1, 64),
-    "speed": (0.0, 4.0),
-    "occlusion": (0.0, 3.0),
-    "crowding": (0.0, 4.0),
-    "clutter": (0.0, 4.0),
-}
+def _within(default: float, low: float, high: float):
+    return field(default=default, metadata={"bounds": (low, high)})
 
 
 @dataclass(frozen=True)
@@ -92,20 +82,20 @@ class ShapesConfig:
         category: names that may appear, None = all of `CATEGORIES`. It changes no class id.
     """
 
-    width: int = 256
-    height: int = 192
-    frames: int = 24
-    min_instances: int = 2
-    max_instances: int = 6
-    speed: float = 1.0
-    occlusion: float = 1.0
-    crowding: float = 1.0
-    clutter: float = 1.0
+    width: int = _within(256, 64, 4096)
+    height: int = _within(192, 48, 4096)
+    frames: int = _within(24, 1, 100_000)
+    min_instances: int = _within(2, 1, 64)
+    max_instances: int = _within(6, 1, 64)
+    speed: float = _within(1.0, 0.0, 4.0)
+    occlusion: float = _within(1.0, 0.0, 3.0)
+    crowding: float = _within(1.0, 0.0, 4.0)
+    clutter: float = _within(1.0, 0.0, 4.0)
     category: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        for name, bounds in _RANGES.items():
-            _check(f"ShapesConfig.{name}", getattr(self, name), *bounds)
+        for knob in fields(self)[:-1]:
+            _check(f"ShapesConfig.{knob.name}", getattr(self, knob.name), *knob.metadata["bounds"])
         _check("ShapesConfig.max_instances", self.max_instances, self.min_instances, 64)
         names = self.category
         is_tuple = names is None or (not isinstance(names, str) and bool(names))

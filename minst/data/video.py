@@ -99,18 +99,14 @@ def read_video(source: str | Path | int) -> Iterator[np.ndarray]:
 
 def read_timed(source: str | Path | int) -> Iterator[TimedFrame]:
     """`read_video`, with the time at which each frame is shown."""
-    found, broken = _find(source), []
-    frames = _read_images if isinstance(found, list) else _read_stream
-    opened = found if isinstance(found, list) else _open(found)
-    return _told(frames(opened, broken), source, broken)
+    broken: list[str] = []
+    return _told(_read(_find(source), broken), source, broken)
 
 
 def video_info(source: str | Path | int) -> VideoInfo:
     """Size, number of frames and rate; decodes the first frame. Raises what `read_video` raises."""
     found = _find(source)
-    frames = _read_images(found, []) if isinstance(found, list) else _read_stream(_open(found), [])
-    first = next(frames, None)
-    frames.close()
+    first = next(_read(found, []), None)
     if first is None:
         raise ValueError(f"{source}: holds no frame that can be read")
     height, width = first.image.shape[:2]
@@ -141,25 +137,21 @@ def write_mp4(
     keep their times, from 0; the others follow 1 / `fps` after the one before. The file appears
     when it is complete. ValueError for frames of another kind, or none.
     """
-    path, rate = Path(path), _rate(fps)
-    size = start = ticks = None
+    path, rate, start, ticks = Path(path), _rate(fps), None, None
     options = {"movflags": "+faststart"}
     with (
         replacing(path) as beside,
         av.open(f"file:{beside}", "w", format="mp4", options=options) as container,
     ):
-        for frame in frames:
-            image, seconds = frame if isinstance(frame, TimedFrame) else (frame, None)
-            size = _check_size(image, size)
+        for image, seconds in _checked(frames, path):
+            height, width = image.shape[:2]
             if ticks is None:
-                stream, start = _add_stream(container, rate, size), seconds
-            even = np.pad(image, ((0, size[0] % 2), (0, size[1] % 2), (0, 0)), mode="edge")
+                stream, start = _add_stream(container, rate, (height, width)), seconds
+            even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             picture = av.VideoFrame.from_ndarray(even, format="rgb24")
             ticks = _ticks(ticks, seconds, start, rate)
             picture.pts, picture.time_base = ticks, Fraction(1, CLOCK)
             container.mux(stream.encode(picture))
-        if size is None:
-            raise ValueError(f"{path}: no frames to write")
         container.mux(stream.encode())  # what the encoder still holds back
     return path
 
@@ -167,15 +159,11 @@ def write_mp4(
 def write_gif(frames: Iterable[np.ndarray], path: str | Path, fps: float = 8.0) -> Path:
     """Write (H, W, 3) bytes as an endless GIF, one palette for all frames; for short clips."""
     path, rate = Path(path), _rate(fps)
-    frames, size = list(frames), None
-    for image in frames:
-        size = _check_size(image, size)
-    if size is None:
-        raise ValueError(f"{path}: no frames to write")
-    sample = np.concatenate(frames[:: max(1, len(frames) // 8)])[::3, ::3]
+    images = [frame.image for frame in _checked(frames, path)]
+    sample = np.concatenate(images[:: max(1, len(images) // 8)])[::3, ::3]
     palette = Image.fromarray(sample).quantize(GIF_COLORS, Image.Quantize.MEDIANCUT)
-    shown, pictures = frames[0], []
-    for image in frames:
+    shown, pictures = images[0], []
+    for image in images:
         moved = np.abs(image.astype(np.int16) - shown).max(-1, keepdims=True) > GIF_TOLERANCE
         shown = np.where(moved, image, shown)
         pictures.append(Image.fromarray(shown).quantize(palette=palette, dither=Image.Dither.NONE))
@@ -281,6 +269,13 @@ def _told(frames: Iterator[TimedFrame], source, broken: list[str]) -> Iterator[T
         raise ValueError(f"{source}: holds no frame that can be read{why}")
 
 
+def _read(found: Path | list[Path] | int, broken: list[str]) -> Iterator[TimedFrame]:
+    """The frames of what `_find` has found; what is broken is noted."""
+    if isinstance(found, list):
+        return _read_images(found, broken)
+    return _read_stream(_open(found), broken)
+
+
 def _read_images(paths: list[Path], broken: list[str]) -> Iterator[TimedFrame]:
     first = None
     for path in paths:
@@ -360,9 +355,7 @@ def _average_rate(container: av.container.InputContainer, stream) -> float | Non
     return float(rate) if rate else None
 
 
-def _packets(
-    container: av.container.InputContainer, stream, broken: list[str]
-) -> Iterator[av.Packet]:
+def _packets(container, stream, broken: list[str]) -> Iterator[av.Packet]:
     """The packets of a stream; damage that the container's reader does not get over ends it."""
     while True:
         try:
@@ -420,10 +413,18 @@ def _rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
-def _check_size(image: np.ndarray, size: tuple[int, int] | None) -> tuple[int, int]:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"frames must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
-    if size is not None and image.shape[:2] != size:
-        sizes = f"{image.shape[:2]} after {size} (height, width)"
-        raise ValueError(f"frames of different size: {sizes}")
-    return image.shape[:2]
+def _checked(frames: Iterable[np.ndarray | TimedFrame], path: Path) -> Iterator[TimedFrame]:
+    """Frames of one size and kind; ValueError for others, and where there is none."""
+    size = None
+    for frame in frames:
+        frame = frame if isinstance(frame, TimedFrame) else TimedFrame(frame, None)
+        image = frame.image
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(f"frames must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
+        size = size or image.shape
+        if image.shape != size:
+            sizes = f"{image.shape[:2]} after {size[:2]} (height, width)"
+            raise ValueError(f"frames of different size: {sizes}")
+        yield frame
+    if size is None:
+        raise ValueError(f"{path}: no frames to write")

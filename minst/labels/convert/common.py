@@ -1,26 +1,22 @@
 """What the readers of all formats share: a video as they hand it over, masks from shapes, folders.
 
     polygon_mask  points (x, y) in pixels, (0, 0) the corner of the first pixel ─> mask (H, W) bool
-    new_folder    written beside, moved to its place when complete
 
 Lesson: notebooks/10_capstone.ipynb
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import secrets
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from minst import rle
-from minst.data.files import natural, open_image, read_image
+from minst.data.files import natural, new_folder, open_image, read_image
 
 __all__ = [
     "Found", "Masks", "Track", "Video", "box_mask", "ellipse_mask", "image_files", "new_folder",
@@ -169,25 +165,3 @@ def numbered_frames(
         for number in np.unique(numbers[numbers > 0]).tolist():
             masks.setdefault(number, {})[t] = rle.encode(numbers == number)
     return paths, size, masks
-
-
-@contextlib.contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
-    """A folder to write into, beside `out`; it becomes `out`, new or empty, if no error comes."""
-    out = Path(out).resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
-    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    except OSError as error:
-        if str(beside) in str(error.filename or beside):  # say the name of `out` instead
-            what = f"not written ({error.strerror or error})"
-            raise OSError(error.errno, what, str(out)) from None
-        raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
