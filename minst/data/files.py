@@ -158,13 +158,16 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield beside
         os.replace(beside, path)
     except OSError as error:
-        # the file itself: say its own name, not that of the unfinished one
-        if str(error.filename or beside).removeprefix("file:") == str(beside):
-            what = f"not written ({error.strerror or error})"
-            raise OSError(error.errno, what, str(path)) from None
-        raise
+        raise _of(path, beside, error) from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _of(path: Path, beside: Path, error: OSError) -> OSError:
+    """What went wrong with `beside`, said of `path`: nobody knows the name of the unfinished."""
+    if str(beside) not in str(error.filename or beside):
+        return error
+    return OSError(error.errno, f"not written ({error.strerror or error})", str(path))
 
 
 @contextlib.contextmanager
@@ -189,10 +192,7 @@ def new_folder(out: str | Path) -> Iterator[Path]:
         for path in sorted(beside.iterdir(), key=Path.is_file):
             path.rename(out / path.name)
     except OSError as error:
-        if str(beside) in str(error.filename or beside):  # say the name of `out` instead
-            what = f"not written ({error.strerror or error})"
-            raise OSError(error.errno, what, str(out)) from None
-        raise
+        raise _of(out, beside, error) from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         if not was_there:

@@ -121,6 +121,7 @@ class YouTubeVIS:
     """
 
     unit, form = "video", formats.YTVIS
+    _as_video = _as_track = staticmethod(dict)
 
     def __init__(
         self, root: str | Path, split: str | None = None, annotations: str | Path | None = None
@@ -201,14 +202,6 @@ class YouTubeVIS:
             raise ValueError(f"{self.file}: annotations[{i}]: {what}")
         order = np.argsort(ids)
         return order[np.searchsorted(ids, wanted, sorter=order)]
-
-    @staticmethod
-    def _as_video(picture: dict) -> dict:
-        return picture
-
-    @staticmethod
-    def _as_track(entry: dict) -> dict:
-        return entry
 
 
 def _parsed(file: Path, texts: list[Raw], as_entry: Callable) -> list[dict]:
