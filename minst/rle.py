@@ -16,8 +16,8 @@ From a mask's fourth count on the text holds the difference to the count before 
 small where an outline goes straight on. For example, 5 4 6 5 is stored as 5, 4, 6, 5 - 4 = 1: the
 text "5461".
 
-pycocotools does not look whether a code covers its frame exactly, and may loop for ever or read
-foreign memory where it does not. So every code is checked here before anything trusts it.
+pycocotools does not look whether a code covers its frame exactly or where a polygon leads, and may
+loop for ever, ask for all memory or read foreign memory. So everything is checked here first.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
@@ -30,9 +30,11 @@ from numbers import Integral, Real
 import numpy as np
 from pycocotools import mask as rle_codec
 
-__all__ = ["MaskError", "check", "compress", "decode", "encode", "ious", "unpack"]
+__all__ = ["MaskError", "check", "check_frame", "compress", "decode", "encode", "ious", "unpack"]
 
-FAR = 1e5  # pixels: a polygon that leads further out would take gigabytes to draw
+SIDE = 65_535  # pixels: what JPEG can hold
+PIXELS = 2**28  # of a frame; its mask takes as many bytes
+OUTLINE = 2**22  # pixels along all polygons of a mask: drawing takes some 50 bytes for each
 # Masks unpacked at a time: the arrays made of more would leave the processor's cache.
 TOGETHER = 1000
 LONGEST = 6  # characters a number: 30 bits are more pixels than any frame has
@@ -55,12 +57,21 @@ def encode(mask: np.ndarray) -> dict:
 def decode(segmentation, height: int, width: int) -> np.ndarray:
     """A mask in any of the three forms, or None for no pixel -> (height, width) bool; ValueError
     says what is wrong."""
+    check_frame(height, width)
     text = compress(segmentation, height, width)
     if text is None:
         return np.zeros((height, width), dtype=bool)
     runs, _ = unpack([text], height * width)
     column_by_column = np.repeat(np.tile([False, True], len(runs)), runs.reshape(-1))
     return column_by_column.reshape(width, height).T
+
+
+def check_frame(height: int, width: int) -> None:
+    """MaskError for a frame that no image can have, or whose masks no memory could hold."""
+    if not (1 <= height <= SIDE and 1 <= width <= SIDE and height * width <= PIXELS):
+        most = f"at most {SIDE:,} a side and {PIXELS:,} in all"
+        pixels = f"{height} x {width} (height, width), {height * width:,} pixels"
+        raise MaskError(f"no frame is of {pixels}; {most}")
 
 
 def check(
@@ -71,24 +82,20 @@ def check(
     Returns n compressed codes {"size", "counts"}, None where there is no mask, and their areas (n,)
     in pixels. polygons=False refuses them. MaskError says what is wrong, and with which mask.
     """
-    texts: dict[int, str] = {}
+    check_frame(height, width)
+    size, areas = [height, width], np.zeros(len(segmentations), dtype=np.int64)
+    codes: list[dict | None] = []
     for i, segmentation in enumerate(segmentations):
         try:
             text = compress(segmentation, height, width, polygons)
         except ValueError as error:
             raise MaskError(str(error), i) from None
-        if text is not None:
-            texts[i] = text
-    size, places = [height, width], list(texts)
-    codes = [
-        {"size": size, "counts": texts[i]} if i in texts else None
-        for i in range(len(segmentations))
-    ]
-    areas = np.zeros(len(segmentations), dtype=np.int64)
+        codes.append(None if text is None else {"size": size, "counts": text})
+    places = [i for i, code in enumerate(codes) if code]
     for start in range(0, len(places), TOGETHER):
         some = places[start : start + TOGETHER]
         try:
-            runs, first = unpack([texts[i] for i in some], height * width)
+            runs, first = unpack([codes[i]["counts"] for i in some], height * width)
         except MaskError as error:
             raise MaskError(str(error), some[error.mask]) from None
         areas[some] = np.add.reduceat(runs[:, 1], first)
@@ -103,13 +110,9 @@ def compress(segmentation, height: int, width: int, polygons: bool = True) -> st
     """
     if segmentation is None:
         return None
-    if isinstance(segmentation, Mapping) and "size" in segmentation and "counts" in segmentation:
+    if isinstance(segmentation, Mapping) and {"size", "counts"} <= segmentation.keys():
         return _text(segmentation["size"], segmentation["counts"], height, width)
-    if (
-        polygons
-        and isinstance(segmentation, Sequence)
-        and not isinstance(segmentation, (str, bytes))
-    ):
+    if polygons and isinstance(segmentation, (list, tuple)):
         return _draw(segmentation, height, width)
     forms = "null, polygons, or RLE" if polygons else "null or RLE"
     given = type(segmentation).__name__
@@ -171,21 +174,18 @@ def unpack(texts: Sequence[str], pixels: int | np.ndarray) -> tuple[np.ndarray, 
 
 
 def ious(ours: Sequence[dict | None], theirs: Sequence[dict | None]) -> np.ndarray:
-    """IoU (K, M) of checked codes {"size", "counts"} of one frame; 0 where one is None, or both are
-    empty."""
+    """IoU (K, M) of checked codes of one frame; 0 where one is None, or both are empty."""
     found = np.zeros((len(ours), len(theirs)))
     rows, columns = ([i for i, code in enumerate(side) if code] for side in (ours, theirs))
     if rows and columns:
-        crowd = [0] * len(columns)
-        found[np.ix_(rows, columns)] = rle_codec.iou(
-            [ours[i] for i in rows], [theirs[j] for j in columns], crowd
-        )
+        sides = [ours[i] for i in rows], [theirs[j] for j in columns]
+        found[np.ix_(rows, columns)] = rle_codec.iou(*sides, [0] * len(columns))
     return found
 
 
 def _refuse(what: str, ends: np.ndarray | None, bad: np.ndarray) -> None:
-    """MaskError for the first that is bad; ends: where the parts of each code end, None where a
-    code is one part."""
+    """MaskError for the first that is bad. ends: where the parts of each code end; None: each has
+    one part."""
     for i in np.flatnonzero(bad)[:1].tolist():
         mask = i if ends is None else int(np.searchsorted(ends, i, side="right"))
         raise MaskError(f"not a valid RLE: {what}", mask)
@@ -194,38 +194,42 @@ def _refuse(what: str, ends: np.ndarray | None, bad: np.ndarray) -> None:
 def _text(size, counts, height: int, width: int) -> str:
     """The text of a run-length code: its size is checked, and its counts if they are numbers."""
     if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
-        said = " x ".join(map(str, np.ravel(size)))
-        raise ValueError(f"a mask of {said} in a frame of {height} x {width}")
+        said = " x ".join(map(str, size)) if isinstance(size, (list, tuple)) else size
+        raise ValueError(f"a mask of {said!s:.40} in a frame of {height} x {width}")
     if isinstance(counts, str):
         return counts
     if isinstance(counts, bytes):  # as pycocotools has them
         return counts.decode("latin-1")
     counts = counts.tolist() if isinstance(counts, np.ndarray) else counts
-    if not isinstance(counts, (list, tuple)) or not counts or not all(map(_is_count, counts)):
-        raise MaskError("not a valid RLE: its counts must be a text or whole numbers >= 0")
-    if sum(counts) != height * width:  # Python's numbers do not overflow
+    is_list = isinstance(counts, (list, tuple)) and len(counts)
+    if not is_list or not all(_lies(n, Integral, 0, PIXELS) for n in counts):
+        what = f"its counts must be a text or whole numbers >= 0, at most {PIXELS:,}"
+        raise MaskError(f"not a valid RLE: {what}")
+    if sum(counts) != height * width:
         raise MaskError(f"not a valid RLE: it covers {sum(counts)} pixels of {height * width}")
     code = {"size": [height, width], "counts": list(map(int, counts))}
     return rle_codec.frPyObjects(code, height, width)["counts"].decode("ascii")
 
 
-def _is_count(number) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool) and number >= 0
-
-
 def _draw(polygons: Sequence, height: int, width: int) -> str | None:
     """Polygons, checked, as the text of one code; what lies in two of them counts once."""
+    far, outline = max(height, width), 0.0
     for i, points in enumerate(polygons):
-        whole = isinstance(points, (list, tuple)) and len(points) >= 6 and len(points) % 2 == 0
-        if not whole or not all(_is_near(number) for number in points):
+        is_whole = isinstance(points, (list, tuple)) and len(points) >= 6 and len(points) % 2 == 0
+        if not is_whole or not all(_lies(n, Real, -far, 2 * far) for n in points):
             wanted = "a list x1, y1, x2, y2, ... of three points or more, near the frame"
-            raise ValueError(f"polygon {i} must be {wanted}")
+            where = f"at most {far} pixels outside of {height} x {width}"
+            raise ValueError(f"polygon {i} must be {wanted} ({where})")
+        corners = np.array(points, dtype=float).reshape(-1, 2)
+        outline += 1 + np.abs(np.diff(corners, axis=0, append=corners[:1])).max(1).sum()
+    if outline > OUTLINE:
+        raise ValueError(f"polygons {outline:,.0f} pixels long; at most {OUTLINE:,} are drawn")
     if not polygons:
         return None
     drawn = rle_codec.frPyObjects([list(points) for points in polygons], height, width)
     return rle_codec.merge(drawn)["counts"].decode("ascii")
 
 
-def _is_near(number) -> bool:
-    """A number, and neither NaN, nor infinite, nor far outside of the frame."""
-    return isinstance(number, Real) and not isinstance(number, bool) and abs(number) < FAR
+def _lies(number, kind: type, low: float, high: float) -> bool:
+    """Is it a number of this kind within its bounds? NaN and booleans are not."""
+    return isinstance(number, kind) and not isinstance(number, bool) and low <= number <= high

@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from minst.data.files import inside, read_image, read_json, replacing
+from minst.data.files import inside, new_folder, read_image, read_json, replacing
 
 
 @pytest.mark.parametrize(
@@ -182,3 +184,81 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     for path in (tmp_path / "a.png", tmp_path):
         with pytest.raises(ValueError, match="a folder or device"):
             read_image(path)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("[" * 100_000, "broken JSON: nested too deeply"),
+    ('{"a": ' * 100_000, "broken JSON: nested too deeply"),
+    ('{"b": 1, "a": [{"x": 1, "y": 2, "x": 3}]}', "the key 'x' stands twice in one object"),
+    ('{"a": ' + "9" * 5000 + "}", "broken JSON: Exceeds the limit"),
+    (" \n", "a.json: is empty"),
+    ('{"a": [1, 2', "the file breaks off, was it copied whole"),
+    ('{"a": "\\ud800"', "broken JSON at line 1"),
+])  # fmt: skip
+def test_json_that_is_hard_to_read_is_named_in_one_line(tmp_path, text, message):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as refused:
+        read_json(tmp_path / "a.json")
+    assert str(refused.value).startswith(f"{tmp_path / 'a.json'}: ")
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
+
+
+def test_a_mark_before_json_is_no_part_of_it(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": [1]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1]}
+
+
+def test_names_written_on_windows(tmp_path):
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / "a.jpg").touch()
+    assert inside(tmp_path, "v\\a.jpg") == tmp_path / "v" / "a.jpg"
+    assert inside(tmp_path, "v\\none.jpg") == tmp_path / "v" / "none.jpg"
+    (tmp_path / "b\\c.jpg").touch()  # a name of this system
+    assert inside(tmp_path, "b\\c.jpg") == tmp_path / "b\\c.jpg"
+
+
+def test_levels_of_floating_point_are_refused(tmp_path):
+    """Pillow would make them black or white."""
+    Image.fromarray(np.full((4, 5), 0.5, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match=r"a\.tif: not a readable image .*floating-point; save it"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_an_image_that_no_memory_could_hold_is_refused_with_its_size(tmp_path):
+    """The header of a PNG of 100,000 x 100,000; nothing is allocated."""
+    Image.new("L", (1, 1)).save(tmp_path / "a.png")
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[16:24] = struct.pack(">II", 100_000, 100_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(ValueError, match="a.png: not a readable image .*10000000000 pixels"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with new_folder(out) as folder:
+        (folder / "images").mkdir()
+        (folder / "images" / "a.jpg").touch()
+        (folder / "a.json").touch()
+        assert [path for path in out.iterdir() if path != folder] == []
+    assert sorted(path.name for path in out.iterdir()) == ["a.json", "images"]
+    for stop in (KeyboardInterrupt, OSError(errno.ENOSPC, "No space left on device")):
+        with pytest.raises(KeyboardInterrupt if stop is KeyboardInterrupt else OSError) as raised:
+            with new_folder(tmp_path / "other") as folder:
+                (folder / "a.jpg").touch()
+                raise stop
+        assert not (tmp_path / "other").exists()
+    assert raised.value.filename == str(tmp_path / "other")
+    for taken in (out, out / "a.json"):
+        with pytest.raises(ValueError, match="is not an empty folder; choose another one"):
+            with new_folder(taken):
+                pytest.fail("nothing is written")
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path):
+    (tmp_path / ".unfinished-0a1b").mkdir()
+    (tmp_path / ".unfinished-0a1b" / "a.jpg").touch()
+    with new_folder(tmp_path) as folder:
+        (folder / "b.jpg").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.jpg"]

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from minst.data import ytvis
 from minst.data.files import read_image
-from minst.data.formats import Source
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip, write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS, decode_mask
 
@@ -255,6 +255,19 @@ def test_every_usual_place_of_the_file(folder, tmp_path):
     assert len(YouTubeVIS(tmp_path)) == 2
 
 
+def test_grey_of_16_bits_is_scaled_not_cut_off(tmp_path):
+    """Levels of 16 bits as `minst track` reads them: v // 257."""
+    (tmp_path / "JPEGImages" / "v").mkdir(parents=True)
+    levels = np.full((6, 8), 771, np.uint16)
+    levels[:, 4:] = 4000
+    Image.fromarray(levels).save(tmp_path / "JPEGImages" / "v" / "0.png")
+    video = {"id": 1, "height": 6, "width": 8, "file_names": ["v\\0.png"]}  # written on Windows
+    dataset = {"videos": [video], "categories": [], "annotations": []}
+    (tmp_path / "annotations.json").write_text(json.dumps(dataset))
+    clip = YouTubeVIS(tmp_path)[0]
+    assert clip.name == "v" and clip.image(0)[0].tolist() == [[3] * 3] * 4 + [[15] * 3] * 4
+
+
 def test_images_that_are_none_or_of_another_size(folder, tmp_path):
     whole = (folder / "JPEGImages" / YouTubeVIS(folder)[0].video["file_names"][0]).read_bytes()
     for content in (b"", b"no image", whole[: len(whole) // 2]):
@@ -440,9 +453,9 @@ def test_any_data_set_comes_back_in_any_order_of_keys(tmp_path_factory, data, or
 
 def test_tracks_are_parsed_when_asked_for(folder, monkeypatch):
     read = []
-    whole = Source.read
+    whole = ytvis._parsed
     monkeypatch.setattr(
-        Source, "read", lambda file, spans: read.append(len(spans)) or whole(file, spans)
+        ytvis, "_parsed", lambda file, texts, kind: read.append(len(texts)) or whole(file, texts, kind)
     )
     dataset = YouTubeVIS(folder)
     assert read == []
@@ -458,7 +471,7 @@ def test_tracks_are_parsed_when_asked_for(folder, monkeypatch):
 
 
 def test_memory_does_not_grow_with_the_file(folder, tmp_path):
-    """While it is opened, its text is held, and no more; afterwards a few numbers an entry."""
+    """Its text is held, once, and of each entry a few numbers: parsed it would take ten times as much."""
 
     def change(dataset):
         dataset["annotations"] = [
@@ -472,20 +485,26 @@ def test_memory_does_not_grow_with_the_file(folder, tmp_path):
     dataset = YouTubeVIS(folder, annotations=file)
     kept, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < file.stat().st_size * 1.2 and kept < file.stat().st_size / 20
-    assert len(pickle.dumps(dataset)) < file.stat().st_size / 20
+    assert kept <= most < file.stat().st_size * 1.2
+    assert len(pickle.dumps(dataset)) < file.stat().st_size * 1.1
 
 
-def test_workers_read_and_a_changed_file_is_refused(folder, tmp_path):
+def test_workers_read_what_was_there_when_it_was_opened(folder, tmp_path):
     file = edited(folder, tmp_path, lambda dataset: None)
     dataset = YouTubeVIS(folder, annotations=file)
     context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
     with ProcessPoolExecutor(2, mp_context=context) as pool:
         found = list(pool.map(total, [dataset] * 2, range(2)))
         assert found == [total(dataset, 0), total(dataset, 1)] and all(found)
-        file.write_text(file.read_text() + " ")
-        with pytest.raises(ValueError, match="edited.json: has changed since it was opened"):
-            list(pool.map(total, [dataset], [0]))
+        file.write_text("changed")
+        assert list(pool.map(total, [dataset], [0])) == found[:1]
+
+
+def test_a_text_that_is_no_utf8_is_named(folder, tmp_path):
+    file = edited(folder, tmp_path, lambda dataset: dataset["annotations"][0].update(note="note"))
+    file.write_bytes(file.read_bytes().replace(b'"note": "note"', b'"note": "\xff"'))
+    with pytest.raises(ValueError, match="edited.json: .*invalid start byte"):
+        YouTubeVIS(folder, annotations=file)[0].masks(0)
 
 
 def total(dataset, i):

@@ -175,6 +175,18 @@ def test_unknown_categories_warn():
             {"segmentation": 5},
             r"annotations\[1\].segmentation: a mask must be null, polygons, or RLE",
         ),
+        (
+            "annotations",
+            {"segmentation": [[0, 0, 1e9, 0, 1e9, 5]]},
+            r"annotations\[1\].segmentation: polygon 0 must be .*near the frame",
+        ),
+        (
+            "annotations",
+            {"segmentation": [[x for i in range(60_000) for x in (159 * (i % 2), 7)]]},
+            r"annotations\[1\].segmentation: polygons 9,\d+,\d+ pixels long; at most 4,194,304",
+        ),
+        ("images", {"height": 70_000}, r"images\[1\].height: expected `int` <= 65535"),
+        ("images", {"width": 2**32}, r"images\[1\].width: expected `int` <= 65535"),
         ("annotations", {"area": None}, r"annotations\[1\].area: expected `float`, got `null`"),
         ("annotations", {"id": 1}, r"annotations\[1\]: id 1 stands there twice"),
         ("annotations", {"category_id": 2}, r"annotations\[1\]: unknown category_id 2"),
@@ -182,7 +194,7 @@ def test_unknown_categories_warn():
 )
 def test_malformed_entries_are_named(side, change, message):
     gt, results = scene(0)
-    (results if side == "results" else gt["annotations"])[1].update(change)
+    (results if side == "results" else gt[side])[1].update(change)
     with pytest.raises(ValueError, match=message):
         evaluate_coco(gt, results)
 

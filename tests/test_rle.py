@@ -1,5 +1,7 @@
 """Run-length codes: pycocotools as the oracle, every form of a mask, and codes that are none."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -182,12 +184,15 @@ def test_each_code_against_its_own_frame():
     ({"size": [4, 6], "counts": [12.5, 11.5]}, "whole numbers"),
     ({"size": [4, 6], "counts": [23, True]}, "whole numbers"),
     ({"size": [4, 6], "counts": ["24"]}, "whole numbers"),
-    ({"size": [4, 6], "counts": [2**63 - 1, 2**63 - 1, 26]}, "covers"),  # 24 with 64 bits
-    ({"size": [4, 6], "counts": [2**70]}, "covers"),
+    ({"size": [4, 6], "counts": [2**63 - 1, 2**63 - 1, 26]}, "whole numbers"),  # 24 with 64 bits
+    ({"size": [4, 6], "counts": [2**70]}, "whole numbers >= 0, at most 268,435,456"),
     ({"size": [4, 6], "counts": None}, "whole numbers"),
     ({"size": [4, 6], "counts": ""}, "text is empty"),
     ({"size": [4, 6]}, "'size' and 'counts'"),
     ({"size": None, "counts": [24]}, "a mask of None"),
+    ({"size": 5, "counts": [24]}, "a mask of 5 in a frame of 4 x 6"),
+    ({"size": [4, [6]], "counts": [24]}, r"a mask of 4 x \[6\] in a frame"),
+    ({"size": [4, 6, 1], "counts": [24]}, "a mask of 4 x 6 x 1 in a frame"),
     ({"size": [6, 4], "counts": [24]}, "a mask of 6 x 4 in a frame of 4 x 6"),
     ("PYn0", "must be null, polygons, or RLE"),
     (3, "must be null, polygons, or RLE"),
@@ -196,6 +201,11 @@ def test_each_code_against_its_own_frame():
     ([[1, 1, 2, 2, 3, None]], "polygon 0 must"),
     ([[1, 1, 2, 2, 3, float("nan")]], "polygon 0 must"),
     ([[1, 1, 2, 2, 3, 1e300]], "near the frame"),  # pycocotools would ask for all the memory there is
+    ([[1, 1, 2, 2, 3, 10**400]], "near the frame"),
+    ([[1, 1, 1e9, 2, 3, 3]], "near the frame"),  # pycocotools would end the process
+    ([[1, 1, 2, 2, 3, -6.1]], r"near the frame \(at most 6 pixels outside of 4 x 6\)"),
+    ([[1, 1, 2, 2, 3, 12.1]], "near the frame"),
+    ([[0, 0, "6", 0, 6, 4]], "polygon 0 must"),
     ([1, 1, 2, 2, 3, 3], "polygon 0 must"),
     ([{"size": [4, 6], "counts": [24]}], "polygon 0 must"),
 ])  # fmt: skip
@@ -235,3 +245,35 @@ def test_polygons_may_be_refused():
     with pytest.raises(ValueError, match="must be null or RLE.*got list"):
         rle.compress([[0, 0, 4, 0, 4, 4]], 4, 6, polygons=False)
     assert rle.compress(None, 4, 6, polygons=False) is None
+
+
+def test_polygons_outside_of_the_frame_are_cut_at_its_border():
+    whole = [[-6, -6, 12, -6, 12, 12, -6, 12]]
+    assert rle.decode(whole, 4, 6).all()
+    half = rle.decode([[3, -6, 12, -6, 12, 12, 3, 12]], 4, 6)
+    assert half[:, 3:].all() and not half[:, :3].any()
+
+
+def test_an_outline_that_would_take_gigabytes_to_draw_is_refused():
+    """1,000 points from side to side of a wide frame, all of them within it."""
+    zigzag = [[x for i in range(1000) for x in (60_000 * (i % 2), i)]]
+    tracemalloc.start()
+    for judge in (rle.decode, lambda *mask: rle.check([mask[0]], *mask[1:])):
+        with pytest.raises(ValueError, match="polygons 60,000,.* pixels long; at most 4,194,304"):
+            judge(zigzag, 1000, 60_000)
+    assert tracemalloc.get_traced_memory()[1] < 2e6
+    tracemalloc.stop()
+    short = [[x for i in range(1000) for x in (4_000 * (i % 2), i)]]
+    assert rle.decode(short, 1000, 4_000).any()  # four millions are drawn
+    with pytest.raises(ValueError, match="pixels long"):
+        rle.decode(short * 2, 1000, 4_000)  # all polygons of a mask count
+
+
+@pytest.mark.parametrize("size", [(70_000, 8), (8, 10**9), (2**32, 1), (0, 8), (60_000, 60_000)])
+def test_a_frame_of_impossible_size_is_named_before_anything_is_made(size):
+    """Of 10^9 rows pycocotools would count the pixels in 32 bits."""
+    pixels = f"{size[0]} x {size[1]} .height, width., {size[0] * size[1]:,} pixels"
+    for mask in (None, {"size": list(size), "counts": [size[0] * size[1]]}, [[0, 0, 4, 0, 4, 4]]):
+        for judge in (rle.decode, lambda mask, *size: rle.check([mask], *size)):
+            with pytest.raises(rle.MaskError, match=pixels):
+                judge(mask, *size)

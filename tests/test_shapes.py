@@ -3,9 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+from benchmarks.shapes_statistics import clip_statistics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,7 +24,6 @@ from minst.data.shapes import (
     SPLITS,
     ShapesClip,
     ShapesConfig,
-    clip_statistics,
     shapes_clip,
     write_shapes_dataset,
 )
@@ -41,7 +45,7 @@ def test_any_clip_is_well_formed(seed, index, width, height, frames, speed, t):
     clip = ShapesClip(ShapesConfig(width=width, height=height, frames=frames, speed=speed), seed, index)
     frame = clip.render(int(t * frames))
     n = len(clip.labels)
-    assert len(clip) == clip.num_frames == frames and 2 <= n <= 6
+    assert len(clip) == frames and 2 <= n <= 6
     assert clip.labels.dtype == np.int64 and set(clip.labels) <= set(range(len(CATEGORIES)))
     assert frame.image.shape == (height, width, 3) and frame.image.dtype == np.uint8
     assert frame.masks.shape == (n, height, width) and frame.masks.dtype == bool
@@ -365,12 +369,29 @@ def test_coco_files(tmp_path, capsys):
 
 def test_writing_refuses(tmp_path):
     (tmp_path / "keep.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not an empty directory"):
+    with pytest.raises(ValueError, match="not an empty folder"):
         write_shapes_dataset(tmp_path, 1, SMALL)
-    with pytest.raises(ValueError, match="not an empty directory"):
+    with pytest.raises(ValueError, match="not an empty folder"):
         write_shapes_dataset(tmp_path / "keep.txt", 1, SMALL)
     with pytest.raises(ValueError, match="videos"):
         write_shapes_dataset(tmp_path / "new", 0, SMALL)
     with pytest.raises(ValueError, match="split"):
         write_shapes_dataset(tmp_path / "new", 1, SMALL, split="nowhere")
     assert [p.name for p in tmp_path.iterdir()] == ["keep.txt"]
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_writer_leaves_no_half_data_set(tmp_path, blow):
+    """Images without annotations would be taken for a data set, and refused the next time."""
+    out = tmp_path / "set"
+    command = [sys.executable, "-m", "minst", "data", "shapes", "--out", str(out), "--videos", "4000", "--frames", "2"]
+    writer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not list(out.glob("**/*.jpg")):
+        assert writer.poll() is None
+        time.sleep(0.05)
+    writer.send_signal(blow)
+    assert writer.wait(600) == (143 if blow == signal.SIGTERM else -blow)
+    left = [path.name for path in out.iterdir()] if out.exists() else []
+    assert len(left) == (blow == signal.SIGKILL) and all(name.startswith(".unfinished-") for name in left)
+    write_shapes_dataset(out, 1, SMALL)
+    assert sorted(path.name for path in out.iterdir()) == ["JPEGImages", "annotations.json"]

@@ -66,7 +66,7 @@ def test_colours_change_in_the_image_alone_and_alike_in_both_frames():
     torch.manual_seed(0)
     plain = transform_clip(augmentation((64, 64), jitter=0.0), frames, masks)
     torch.manual_seed(0)
-    colored = transform_clip(augmentation((64, 64), jitter=1.0, color=0.5), frames, masks)
+    colored = transform_clip(augmentation((64, 64), jitter=1.0), frames, masks)
     assert torch.equal(plain[1], colored[1])
     assert not torch.equal(plain[0], colored[0]) and torch.equal(colored[0][0], colored[0][1])
 

@@ -36,6 +36,7 @@ from minst.recipes import TrainConfig
 __all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining", "pad_batch"]
 
 SMALLEST = 64  # the network takes nothing smaller
+Sample = tuple[Tensor, list[Instances]]  # frames (T, 3, H, W), and the instances of each
 
 
 class Batch(NamedTuple):
@@ -59,9 +60,8 @@ class ClipBatches(Dataset):
         self.config, self.clip, self.rank, self.processes = config, clip, rank, processes
         if config.pairs % (processes * config.accumulate):
             parts = f"{processes} processes of {config.accumulate} parts each"
-            raise ValueError(
-                f"training: {parts} cannot share {config.pairs} pairs evenly; change --pairs"
-            )
+            what = f"cannot share {config.pairs} pairs evenly; change --pairs"
+            raise ValueError(f"training: {parts} {what}")
 
     def __len__(self) -> int:
         return self.config.iterations * self.config.accumulate
@@ -69,10 +69,8 @@ class ClipBatches(Dataset):
     def __getitem__(self, item: int) -> Batch:
         c = self.config
         iteration, part = divmod(item, c.accumulate)
-        is_pairs = (
-            c.train_on == "pairs"
-            and np.random.default_rng([c.seed, iteration]).random() >= c.image_share
-        )
+        draw = np.random.default_rng([c.seed, iteration]).random()
+        is_pairs = c.train_on == "pairs" and draw >= c.image_share
         frames_each = 2 if is_pairs else 1
         share = 2 * c.pairs // frames_each // (self.processes * c.accumulate)
         first = (part * self.processes + self.rank) * share
@@ -83,30 +81,25 @@ class ClipBatches(Dataset):
     def _transform(self, iteration: int):
         c = self.config
         if c.short_max:
-            return multi_scale(
-                range(c.short_min, c.short_max + 1, 32), c.long_max, c.jitter_probability
-            )
-        # three quarters of the size, down to a multiple of 64: more would be padding
-        size = [
-            n * 3 // 4 // 64 * 64 if iteration < c.small_until and n >= 128 else n
-            for n in (c.height, c.width)
-        ]
+            sides = range(c.short_min, c.short_max + 1, 32)
+            return multi_scale(sides, c.long_max, c.jitter_probability)
+        size = [c.height, c.width]
+        if iteration < c.small_until:
+            # three quarters of the size, down to a multiple of 64: more would be padding
+            size = [n * 3 // 4 // 64 * 64 if n >= 128 else n for n in size]
         return augmentation(tuple(size), c.min_scale, jitter=c.jitter_probability)
 
     def _first_index(self, iteration: int) -> int:
-        """The clip of the first sample of a batch, such that no batch meets the clip of another
-        one.
+        """The clip of the first sample of a batch, such that no two batches share a clip.
 
-        A batch of pairs needs `pairs` clips, a batch of images twice as many. Where both occur each
-        gets room for both.
+        A batch of pairs needs `pairs` clips, one of images twice as many. Where both occur each has
+        room for both.
         """
         c = self.config
         only_pairs = c.train_on == "pairs" and not c.image_share
         return iteration * (c.pairs if only_pairs else 2 * c.pairs)
 
-    def _sample(
-        self, iteration: int, position: int, frames_each: int, transform
-    ) -> tuple[Tensor, list[Instances]]:
+    def _sample(self, iteration: int, position: int, frames_each: int, transform) -> Sample:
         """One or two frames (T, 3, H, W) of a clip, augmented alike, and their instances."""
         c = self.config
         # position + 1: numpy takes [a, b] and [a, b, 0] for the same
@@ -122,16 +115,14 @@ class ClipBatches(Dataset):
         rendered = [clip.render(time) for time in times]
         kept = ~np.asarray(getattr(clip, "crowd", np.zeros(len(clip.labels))), dtype=bool)
         frames = torch.stack([torch.from_numpy(r.image).permute(2, 0, 1) for r in rendered])
-        frames, masks = transform_clip(
-            transform, frames, torch.stack([torch.from_numpy(r.masks[kept]) for r in rendered])
-        )
+        masks = torch.stack([torch.from_numpy(r.masks[kept]) for r in rendered])
+        frames, masks = transform_clip(transform, frames, masks)
         labels = torch.as_tensor(clip.labels[kept], dtype=torch.long)
         return frames, [frame_instances(m, labels, c.target_stride) for m in masks]
 
 
-def stack(samples: list[tuple[Tensor, list[Instances]]], is_pairs: bool, stride: int) -> Batch:
-    """First all frames t, then all frames t+delta; smaller ones get zeros at the right and the
-    bottom."""
+def stack(samples: list[Sample], is_pairs: bool, stride: int) -> Batch:
+    """First all frames t, then all frames t+delta; smaller ones get zeros right and below."""
     order = [(sample, k) for k in range(2 if is_pairs else 1) for sample in samples]
     batch, padding = pad_batch([frames[k] for (frames, _), k in order], SMALLEST)
     # cells of the targets that lie in the padding are empty
@@ -164,8 +155,7 @@ def pad_batch(frames: Sequence[Tensor], smallest: int = 0) -> tuple[Tensor, Tens
 
 
 class ShapesTraining:
-    """Clip number `index` of the training split of shapes (a class, so that worker processes can
-    receive it)."""
+    """Clip number `index` of the training split of shapes; worker processes can receive it."""
 
     categories = CATEGORIES
 
@@ -177,8 +167,7 @@ class ShapesTraining:
 
 
 class FolderClips:
-    """Clip number `index` of an endless series: all annotated clips of `dataset`, every epoch in
-    another order.
+    """Clip number `index` of an endless series: all annotated ones, every epoch in another order.
 
     dataset: a `YouTubeVIS` or a `COCO`. ValueError when none of its clips has an annotation.
     """
@@ -194,8 +183,6 @@ class FolderClips:
     def __call__(self, index: int):
         epoch, place = divmod(index, len(self.annotated))
         if self._order[0] != epoch:
-            self._order = (
-                epoch,
-                np.random.default_rng([self.seed, epoch]).permutation(self.annotated),
-            )
+            rng = np.random.default_rng([self.seed, epoch])
+            self._order = epoch, rng.permutation(self.annotated)
         return self.dataset[int(self._order[1][place])]

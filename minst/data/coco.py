@@ -31,7 +31,7 @@ def holds_images(file: str | Path) -> bool:
 def open_folder(
     root: str | Path, split: str | None = None, annotations: str | Path | None = None
 ) -> YouTubeVIS:
-    """A folder in YouTube-VIS or in COCO form, whichever its file says; arguments as for the readers."""
+    """A folder in YouTube-VIS or in COCO form, whichever its file says; arguments as theirs."""
     file = Path(annotations) if annotations else find_annotations(root, split)
     return (COCO if holds_images(file) else YouTubeVIS)(root, split, file)
 
@@ -39,9 +39,9 @@ def open_folder(
 class COCO(YouTubeVIS):
     """A folder of images in COCO form: len(dataset), dataset[i] -> Clip of one frame.
 
-    Arguments, attributes and errors are those of `YouTubeVIS`. A clip's `video` and `tracks` are the
-    entries of the file in YouTube-VIS form: `image_id` is `video_id`, `segmentation`, `bbox` and
-    `area` are lists of one.
+    Arguments, attributes and errors are those of `YouTubeVIS`. A clip's `video` and `tracks` are
+    entries in YouTube-VIS form: `image_id` is `video_id`, `segmentation`, `bbox` and `area` are
+    lists of one.
     """
 
     unit, form = "image", formats.COCO

@@ -1,9 +1,10 @@
-"""Files in and out: JSON, images, names that stay within their folder, writing that never leaves half a file.
+"""Files in and out: JSON, images, names that stay within their folder, writing whole or not at all.
 
-    read_json(path)      what stands in it; ValueError says where it is broken
-    read_image(path)     (H, W, 3) bytes, upright, on white, 8 bits
-    inside(folder, name) the path of a file that an annotation file names; a name that leads elsewhere is refused
-    replacing(path)      a new file beside the old one, moved over it when it is complete
+    read_json(path)       what stands in it; ValueError says where it is broken
+    read_image(path)      (H, W, 3) bytes, upright, on white, 8 bits
+    inside(folder, name)  the path of a file that an annotation file names, within its folder
+    replacing(path)       a new file beside the old one, moved over it when it is complete
+    new_folder(path)      the same for a folder
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -17,6 +18,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import struct
 from collections.abc import Iterator
@@ -26,9 +28,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 __all__ = [
-    "inside", "is_quarter_turned", "natural", "open_image", "read_image", "read_json", "replacing",
+    "IMAGE_SUFFIXES", "inside", "is_quarter_turned", "natural", "new_folder", "open_image",
+    "read_image", "read_json", "replacing",
 ]  # fmt: skip
 
+# the frames of a video that is a folder; a GIF is a video of its own
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # Pillow's names of the formats that pictures come in; EPS would start another program to draw it
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 ORIENTATION = 0x0112  # the EXIF tag
@@ -38,8 +43,8 @@ ORIENTATION = 0x0112  # the EXIF tag
 def open_image(source: str | Path | bytes) -> Iterator[Image.Image]:
     """An image file, or the content of one, as Pillow opens it, its pixels as they are stored.
 
-    ValueError names a file that is missing, empty, cut short, no image, or no file: a pipe would be
-    waited for without end.
+    ValueError names a file that is missing, empty, cut short, too large, no image, or no file: a
+    pipe would be waited for without end.
     """
     name = "an image in memory" if isinstance(source, bytes) else source
     try:
@@ -47,6 +52,8 @@ def open_image(source: str | Path | bytes) -> Iterator[Image.Image]:
             raise OSError("a folder or device")
         readable = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(readable, formats=IMAGE_FORMATS) as image:
+            if image.mode == "F":
+                raise OSError("its levels are floating-point; save it with 8 or 16 bits")
             yield image
     except FileNotFoundError:
         raise ValueError(f"{name}: no such file") from None
@@ -57,9 +64,9 @@ def open_image(source: str | Path | bytes) -> Iterator[Image.Image]:
 def read_image(source: str | Path | bytes, size: tuple[int, int] | None = None) -> np.ndarray:
     """An image as it is to be seen, (H, W, 3) bytes; ValueError as `open_image`.
 
-    It is turned as the note of its camera says, laid on white where it is transparent, and scaled to 8
-    bits. size: height and width by its record; a quarter turn that contradicts it is not made, since
-    then whoever made the record saw the stored pixels.
+    It is turned as the note of its camera says, laid on white where it is transparent, and scaled
+    to 8 bits. size: height and width by its record; a quarter turn that contradicts it is not made,
+    since then whoever made the record saw the stored pixels.
     """
     with open_image(source) as image:
         if is_quarter_turned(image):
@@ -86,37 +93,57 @@ def read_json(path: str | Path) -> dict | list:
     """A JSON file in UTF-8; ValueError says where it is broken."""
     try:
         # some editors begin with a mark
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        text = Path(path).read_text(encoding="utf-8-sig").rstrip()
+        return json.loads(text, object_pairs_hook=_each_once)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ValueError(f"{path}: broken JSON at {place}: {error.msg}") from None
+        if not text:
+            raise ValueError(f"{path}: is empty") from None
+        place, what = f"line {error.lineno}, column {error.colno}", error.msg
+        if error.pos >= len(text) or text[-1] not in "}]":
+            what += "; the file breaks off, was it copied whole?"
+        raise ValueError(f"{path}: broken JSON at {place}: {what}") from None
     except UnicodeDecodeError as error:
         what = f"{error.reason} at byte {error.start}"
         raise ValueError(f"{path}: not JSON in UTF-8 ({what})") from None
+    except RecursionError:
+        raise ValueError(f"{path}: broken JSON: nested too deeply") from None
+    except ValueError as error:  # a key that stands twice, a number of thousands of digits
+        raise ValueError(f"{path}: broken JSON: {error}") from None
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 def inside(folder: str | Path, name: str) -> Path:
     """`folder`/`name`; ValueError when `name` is absolute, climbs up by "..", is empty or no text.
 
-    Annotation files come from strangers: none may point a reader, or a writer, at files outside of its data set. What
-    is looked at is the name alone: a folder of images may be a link to another disk.
+    Annotation files come from strangers: none may point a reader, or a writer, at files outside of
+    its data set. What is looked at is the name alone: a folder may be a link to another disk.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise ValueError(f"{folder}: {name!r} is no name of a file")
-    # a file made on one system is read on the other
+    # an annotation file made on one system is read on the other
     for path in (PurePosixPath(name), PureWindowsPath(name)):
         if path.is_absolute() or path.drive or path.root or ".." in path.parts:
             what = "leads out of the data set; names must stay within it"
             raise ValueError(f"{folder}: the name {name!r} {what}")
-    return Path(folder) / name
+    # elsewhere than on Windows a backslash may be part of a name
+    is_windows = "\\" in name and not os.path.exists(Path(folder) / name)
+    return Path(folder) / (name.replace("\\", "/") if is_windows else name)
 
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path to write to, in the folder of `path`; without an error within the block it is moved to `path` at its end.
+    """A path to write to, beside `path`; it is moved there if no error comes.
 
-    So a disk that is full or a Ctrl-C leaves the old file as it was, or none. Folders above `path` are made. OSError
-    names `path` and what is wrong (read-only, no space, a folder stands there).
+    So a disk that is full or a Ctrl-C leaves the old file as it was, or none. Folders above `path`
+    are made. OSError names `path` and what is wrong (read-only, no space, a folder stands there).
     """
     path = Path(path)
     try:
@@ -131,13 +158,46 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield beside
         os.replace(beside, path)
     except OSError as error:
-        # the file itself: say its own name, not that of the unfinished one
-        if error.filename in (None, str(beside)):
-            what = f"not written ({error.strerror or error})"
-            raise OSError(error.errno, what, str(path)) from None
-        raise
+        raise _of(path, beside, error) from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _of(path: Path, beside: Path, error: OSError) -> OSError:
+    """What went wrong with `beside`, said of `path`: nobody knows the name of the unfinished."""
+    if str(beside) not in str(error.filename or beside):
+        return error
+    return OSError(error.errno, f"not written ({error.strerror or error})", str(path))
+
+
+@contextlib.contextmanager
+def new_folder(out: str | Path) -> Iterator[Path]:
+    """A folder to write into; what it holds moves up into `out`, new or empty, if no error comes.
+
+    It stands within `out`, which may be a mounted disk, or where a shell stands. What a writer left
+    there that was killed is removed. ValueError where `out` holds anything else.
+    """
+    out, was_there = Path(out), Path(out).exists()
+    held = list(out.iterdir()) if out.is_dir() else []
+    left = [path for path in held if path.name.startswith(".unfinished-")]
+    if was_there and (not out.is_dir() or len(held) > len(left)):
+        raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
+    beside = out / f".unfinished-{secrets.token_hex(4)}"
+    try:
+        for path in left:
+            shutil.rmtree(path)
+        beside.mkdir(parents=True)
+        yield beside
+        # files last: annotations say that their images are there
+        for path in sorted(beside.iterdir(), key=Path.is_file):
+            path.rename(out / path.name)
+    except OSError as error:
+        raise _of(out, beside, error) from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        if not was_there:
+            with contextlib.suppress(OSError):  # it holds what was written
+                out.rmdir()
 
 
 def natural(name: object) -> list:

@@ -1,12 +1,16 @@
-"""Where a data set keeps its annotations and its images: every layout in use, by the names of its files alone.
+"""Where a data set keeps its annotations and its images: every layout in use, by names alone.
 
-    YouTube-VIS 2019   train.json  or  annotations/instances_train_sub.json     train/JPEGImages/<video>/00000.jpg
-    YouTube-VIS 2021   train/instances.json                                     train/JPEGImages/<video>/00000.jpg
-    OVIS               annotations_train.json                                   train/<video>/img_0000001.jpg
-    COCO               annotations/instances_train2017.json                     train2017/000000000009.jpg
-    ours               annotations.json  or  train/annotations.json             JPEGImages/...  beside it
+    YouTube-VIS 2019   train.json  or                        train/JPEGImages/<video>/00000.jpg
+                       annotations/instances_train_sub.json
+    YouTube-VIS 2021   train/instances.json                  train/JPEGImages/<video>/00000.jpg
+    OVIS               annotations_train.json                train/<video>/img_0000001.jpg
+    COCO               annotations/instances_train2017.json  train2017/000000000009.jpg
+    Roboflow (COCO)    train/_annotations.coco.json          train/<image>.jpg
+    CVAT (COCO)        annotations/instances_default.json    images/<image>.jpg
+    ours               annotations.json                      JPEGImages/<video>/00000.jpg
 
-    find_annotations(root, split) -> the file          find_images(root, split, file_name) -> the folder of its names
+    find_annotations(root, split) -> the file
+    find_images(root, split, file_name) -> the folder that its names start from
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -22,18 +26,28 @@ __all__ = ["SPLITS", "find_annotations", "find_images", "split_of"]
 
 SPLITS = ("train", "valid", "val", "test")  # looked for in this order when none is named
 SAME = {"val": "valid", "valid": "val"}  # COCO writes "val", YouTube-VIS "valid"
-WHOLE = ("annotations.json", "annotations/instances.json", "instances.json")
-OF_A_SPLIT = (
-    "{}.json", "{}/instances.json", "{}/annotations.json", "instances_{}.json", "instances_{}2017.json",
-    "instances_{}2014.json", "instances_{}_sub.json", "annotations_{}.json", "youtube_vis_2019_{}.json",
-    "youtube_vis_2021_{}.json", "image_info_{}2017.json", "image_info_{}.json",
+WHOLE = (
+    "annotations.json", "annotations/instances.json", "instances.json", "_annotations.coco.json",
+    "instances_default.json", "annotations/instances_default.json",
 )  # fmt: skip
+OF_A_SPLIT = (
+    "{}.json", "{}/instances.json", "{}/annotations.json", "{}/_annotations.coco.json",
+    "instances_{}.json", "instances_{}2017.json", "instances_{}2014.json", "instances_{}_sub.json",
+    "annotations_{}.json", "youtube_vis_2019_{}.json", "youtube_vis_2021_{}.json",
+    "image_info_{}2017.json", "image_info_{}.json",
+)  # fmt: skip
+
+IMAGES_OF_A_SPLIT = (
+    ("{}/JPEGImages", "{}/images", "{}"),  # before "images", and after it
+    ("{}2017", "{}2014", "images/{}", "images/{}2017"),
+)
 
 
 def find_annotations(root: str | Path, split: str | None = None) -> Path:
-    """The annotation file of a data set: of one split, or, if none is named, the only file, else that of "train", ...
+    """The annotation file: of one split, or, if none is named, the only file, else that of "train".
 
-    Each name is looked for in `root`, then in `root`/annotations. FileNotFoundError lists what was looked for.
+    Each name is looked for in `root`, then in `root`/annotations. FileNotFoundError lists what was
+    looked for.
     """
     root = Path(root)
     if split and Path(split).name != str(split):
@@ -55,22 +69,17 @@ def find_annotations(root: str | Path, split: str | None = None) -> Path:
 
 
 def find_images(root: str | Path, split: str | None, file_name: str) -> Path:
-    """The folder that the names in an annotation file start from: the first in which `file_name` is there.
+    """The folder that the names in an annotation file start from: the first that holds `file_name`.
 
-    If it is in none, the first folder that exists, so that the error about the image names a likely place. ValueError
-    for a name that leads out of the data set.
+    If none does, the first folder that exists, so that the error about the image names a likely
+    place. ValueError for a name that leads out of the data set.
     """
-    root, words = Path(root), _spellings(split)
+    words = _spellings(split)
     if split and "-" in split:
         words.append(split.partition("-")[0])  # COCO's "test-dev" is a part of the images of "test"
-    folders = [root / "JPEGImages"]
-    for word in words:
-        folders += [root / word / "JPEGImages", root / word / "images", root / word]
-    folders += [root / "images"]
-    for word in words:
-        folders += [root / f"{word}2017", root / f"{word}2014"]
-        folders += [root / "images" / word, root / "images" / f"{word}2017"]
-    folders.append(root)
+    own, within = ([name.format(w) for w in words for name in names] for names in IMAGES_OF_A_SPLIT)
+    names = ["JPEGImages", *own, "images", "images/default", *within, ""]
+    folders = [Path(root) / name for name in names]
     for folder in folders:
         if inside(folder, file_name).is_file():
             return folder
@@ -78,7 +87,7 @@ def find_images(root: str | Path, split: str | None, file_name: str) -> Path:
 
 
 def split_of(root: str | Path, annotations: str | Path) -> str | None:
-    """The split that an annotation file is named after (by its own name, else by its folder's), or None."""
+    """The split that an annotation file, or else its folder, is named after; or None."""
     root, path = Path(root), Path(annotations)
     for name in [path.stem] if path.parent == root else [path.stem, path.parent.name]:
         found = re.search(rf"(?:^|[_-])({'|'.join(SPLITS)})(?:20\d\d)?(?:[_-]|$)", name)

@@ -1,20 +1,23 @@
-"""`shapes`: an endless, seeded generator of short videos, a fair miniature of video instance segmentation.
+"""`shapes`: an endless, seeded generator of short videos, a fair miniature of the task.
 
     (seed, index) -> script of the clip -> render(t) -> image (H, W, 3) uint8, masks (n, H, W) bool
-                     objects, paths, light     back to front: background, shadow and body of every object, light, noise
+                     objects, paths, light     from back to front: background, shadow and body of
+                                               every object, light, noise
 
-Eight kinds of creatures (creatures.py) swim, flutter, crawl and drift over a picture-book background, told apart by
-silhouette and markings together; hues come from one pool for all kinds, so that colour never gives the kind away. They
-curve, speed up, bounce, grow, turn, deform, hide behind one another, enter, leave and come back, while the camera pans,
-the light changes and the sensor adds noise. `clip_statistics` measures how hard that is.
+Eight kinds of creatures (creatures.py) swim, flutter, crawl and drift over a picture-book
+background. Silhouette and markings together tell them apart; hues come from one pool for all kinds.
+They curve, speed up, bounce, grow, turn, deform, hide behind one another, enter, leave and come
+back, while the camera pans, the light changes and the sensor adds noise.
+`tests/benchmarks/shapes_statistics.py` measures how hard that is.
 
-The same clip on every machine: random numbers are PCG64's raw bits; sines and cosines, whose last bit differs between
-machines, are rounded (1/64 px, 1/1024) before anything is drawn; pixels see only exact arithmetic (creatures.py).
-`render(t)` depends on t alone, in any order.
+The same clip on every machine: random numbers are PCG64's raw bits; sines and cosines, whose last
+bit differs between machines, are rounded (1/64 px, 1/1024) before anything is drawn; pixels see
+only exact arithmetic (creatures.py). `render(t)` depends on t alone, in any order.
 
-Train, val and test own the seeds 3s, 3s + 1, 3s + 2: whatever s each of them is given, they never meet.
+Train, val and test own the seeds 3s, 3s + 1, 3s + 2: whatever s each is given, they never meet.
 
-Assumption: paths are written in frame coordinates, as a camera that follows sees them; the pan moves the background.
+Assumption: paths are written in frame coordinates, as a camera that follows sees them; the pan
+    moves the background.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
@@ -23,43 +26,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cache
+from numbers import Integral, Real
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as rle
+from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
-from minst.data.creatures import (
-    CREATURES,
-    Creature,
-    clip01,
-    clip_patch,
-    disc,
-    ellipse,
-    limb,
-    oklch,
-    saw,
-    shadow,
-    stamp,
-    union,
-    wave,
-)
+from minst import rle
+from minst.data import creatures
+from minst.data.creatures import CREATURES, Creature, clip01, clip_patch, oklch, shadow, stamp
+from minst.data.files import new_folder
+from minst.data.formats import COCO, YTVIS
 
 __all__ = [
-    "CATEGORIES",
-    "SPLITS",
-    "ShapesClip",
-    "ShapesConfig",
-    "ShapesFrame",
-    "clip_statistics",
-    "shapes_clip",
+    "CATEGORIES", "SPLITS", "ShapesClip", "ShapesConfig", "ShapesFrame", "shapes_clip",
     "write_shapes_dataset",
-]
+]  # fmt: skip
 
 CATEGORIES = tuple(CREATURES)  # index = class id
 SPLITS = ("train", "val", "test")
@@ -68,60 +55,53 @@ _TILE = 512  # side of the periodic noise tiles
 _PI2 = 2 * math.pi
 
 
+def _check(name: str, value, low: float, high: float) -> None:
+    """ValueError if it is no number within its bounds; a whole one where the lower is whole."""
+    whole = isinstance(low, Integral)
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        what = f"a {'whole ' * whole}number in {low} .. {high}, got {value!r}"
+        raise ValueError(f"{name} must be {what}")
+
+
+def _within(default: float, low: float, high: float):
+    return field(default=default, metadata={"bounds": (low, high)})
+
+
 @dataclass(frozen=True)
 class ShapesConfig:
-    """What clips look like and how hard they are. The four knobs are factors: 1 is the default split, 0 switches off.
+    """What clips look like and how hard they are; of the four factors 0 switches off.
 
     Args:
-        width, height: of a frame in pixels; objects and speeds grow with it. frames: length of a clip.
+        width, height: of a frame in pixels; objects and speeds grow with it. frames: of a clip.
         min_instances, max_instances: objects in a clip.
         speed: of motion, turning and deformation (0 to 4).
         occlusion: how often a path is led across another (0 to 3).
         crowding: 0 always takes `min_instances`, more leans towards `max_instances` (0 to 4).
-        clutter: number of things in the background that are nobody's instance (0 to 4).
-        category: names that may appear, None = all of `CATEGORIES`. Class ids do not change with it.
+        clutter: things in the background that are nobody's instance (0 to 4).
+        category: names that may appear, None = all of `CATEGORIES`. It changes no class id.
     """
 
-    width: int = 256
-    height: int = 192
-    frames: int = 24
-    min_instances: int = 2
-    max_instances: int = 6
-    speed: float = 1.0
-    occlusion: float = 1.0
-    crowding: float = 1.0
-    clutter: float = 1.0
+    width: int = _within(256, 64, 4096)
+    height: int = _within(192, 48, 4096)
+    frames: int = _within(24, 1, 100_000)
+    min_instances: int = _within(2, 1, 64)
+    max_instances: int = _within(6, 1, 64)
+    speed: float = _within(1.0, 0.0, 4.0)
+    occlusion: float = _within(1.0, 0.0, 3.0)
+    crowding: float = _within(1.0, 0.0, 4.0)
+    clutter: float = _within(1.0, 0.0, 4.0)
     category: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        whole = [
-            ("width", 64, 4096),
-            ("height", 48, 4096),
-            ("frames", 1, 100_000),
-            ("min_instances", 1, 64),
-            ("max_instances", self.min_instances, 64),
-        ]
-        knobs = [
-            ("speed", 0.0, 4.0),
-            ("occlusion", 0.0, 3.0),
-            ("crowding", 0.0, 4.0),
-            ("clutter", 0.0, 4.0),
-        ]
-        for name, low, high in whole + knobs:
-            value = getattr(self, name)
-            kind = int | np.integer if isinstance(low, int) else int | float | np.number
-            if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
-                what = "a whole number" if isinstance(low, int) else "a number"
-                raise ValueError(
-                    f"ShapesConfig.{name} must be {what} in {low} .. {high}, got {value!r}"
-                )
+        for knob in fields(self)[:-1]:
+            _check(f"ShapesConfig.{knob.name}", getattr(self, knob.name), *knob.metadata["bounds"])
+        _check("ShapesConfig.max_instances", self.max_instances, self.min_instances, 64)
         names = self.category
-        if names is not None and (
-            isinstance(names, str) or not names or not set(names) <= set(CATEGORIES)
-        ):
-            raise ValueError(
-                f"ShapesConfig.category must be None or a tuple out of {CATEGORIES}, got {names!r}"
-            )
+        is_tuple = names is None or (not isinstance(names, str) and bool(names))
+        if not is_tuple or not set(names or ()) <= set(CATEGORIES):
+            what = f"None or a tuple out of {CATEGORIES}, got {names!r}"
+            raise ValueError(f"ShapesConfig.category must be {what}")
 
 
 class ShapesFrame(NamedTuple):
@@ -129,7 +109,7 @@ class ShapesFrame(NamedTuple):
 
     image: np.ndarray  # (H, W, 3) uint8
     masks: np.ndarray  # (n, H, W) bool, what is visible: disjoint, all False where absent
-    # (n,) int64 whole area in pixels, hidden and cut-off parts too; 0 = wholly outside the frame
+    # (n,) int64 whole area in pixels, hidden and cut-off parts too; 0 = outside of the frame
     amodal: np.ndarray
 
 
@@ -161,17 +141,15 @@ def _exact(x, steps: int = 64) -> np.ndarray:
 
 @cache
 def _noise(kind: str) -> np.ndarray:
-    """A periodic tile (512, 512) float32: 'cloud' and 'grain' fill [0, 1], 'sensor' has mean 0 and deviation 1."""
+    """A periodic tile (512, 512) float32: "cloud" and "grain" fill [0, 1], "sensor" has mean 0 and
+    deviation 1."""
     random = _Random(2303, 17594, ("cloud", "grain", "sensor").index(kind))
     if kind == "sensor":  # the sum of 4 uniform numbers is nearly normal
         a, b, c, d = random.array(4, _TILE, _TILE)
         return (a + b + c + d - 2) * np.float32(math.sqrt(3.0))
     total = np.zeros((_TILE, _TILE), np.float32)
-    octaves = {
-        "cloud": ((4, 1.0), (8, 0.5), (16, 0.25)),
-        "grain": ((64, 1.0), (128, 0.7), (256, 0.5)),
-    }
-    for cells, weight in octaves[kind]:
+    cloud, grain = {4: 1.0, 8: 0.5, 16: 0.25}, {64: 1.0, 128: 0.7, 256: 0.5}  # octaves
+    for cells, weight in (cloud if kind == "cloud" else grain).items():
         lattice, step = random.array(cells, cells), _TILE // cells
         part = (np.arange(step, dtype=np.float32) + 0.5) / step
         part = part * part * (3 - 2 * part)  # smoothstep between the lattice points
@@ -217,16 +195,16 @@ def _bounce(x: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
 def _path(
     random: _Random, manner: str, radius: float, frames: int, size, pace: float, crossing=None
 ) -> np.ndarray:
-    """A path (T, 2) that is curved, changes its pace and bounces off the walls that its manner leaves it.
+    """A path (T, 2) that curves, changes its pace and bounces off the walls that it has.
 
-    manner: 'stay', 'enter', 'leave' or 'return' (out and in again); crossing: (frame, x, y, heading) it must meet.
+    manner: "stay", "enter", "leave" or "return" (out and in again). crossing: (frame, x, y,
+    heading) that it must meet.
     """
     start = crossing[0] if crossing else frames * random.uniform(0.3, 0.7)
     middle = frames * random.uniform(0.42, 0.58)
     depth = 1.3 * radius + random.uniform(1, 6)  # wholly outside
-    needed = (depth + 0.5 * radius) / max(
-        math.sqrt(min(middle, frames - middle) ** 2 + 4) - 2, 0.01
-    )
+    way = math.sqrt(min(middle, frames - middle) ** 2 + 4) - 2
+    needed = (depth + 0.5 * radius) / max(way, 0.01)
     if manner == "return" and needed > 2.2 * pace:
         manner = "stay"  # too slow to come back in time
     steady, pace = pace, pace * random.uniform(0.55, 1.5) * (1.8 if random.chance(0.12) else 1.0)
@@ -238,9 +216,8 @@ def _path(
     else:
         at = [random.uniform(min(low, high - 1), max(high, low + 1)) for low, high in walls]
         inwards = math.pi * (axis / 2 + far)
-        heading = (
-            random.uniform(0, _PI2) if manner == "stay" else inwards + random.uniform(-0.5, 0.5)
-        )
+        stays = manner == "stay"
+        heading = random.uniform(0, _PI2) if stays else inwards + random.uniform(-0.5, 0.5)
     if manner != "stay":
         at[axis], walls[axis][far] = size[axis] * far, None
         # fast enough to be wholly outside for a while
@@ -266,7 +243,10 @@ def _path(
 
 
 def _headings(random: _Random, path: np.ndarray, creature: Creature, speed: float) -> np.ndarray:
-    """(T, 3) cos, sin, side: spinning, or facing where the path leads but turning at most 0.35 (20 degrees) a frame."""
+    """(T, 3) cos, sin, side: spinning, or facing where the path leads.
+
+    It turns by at most 0.35 (20 degrees) a frame.
+    """
     sides = np.ones(len(path))
     if creature.spins or len(path) == 1:
         spin = random.uniform(0.03, 0.12) * speed * (1 if random.chance(0.5) else -1)
@@ -285,30 +265,28 @@ def _headings(random: _Random, path: np.ndarray, creature: Creature, speed: floa
 
 
 def _colors(random: _Random, hue: float) -> dict[str, np.ndarray]:
-    """A creature's own harmony: body, markings clearly lighter or darker, skin in between, ink and white."""
+    """A creature's own harmony: body, markings clearly lighter or darker, skin in between."""
     light, chroma = random.uniform(0.58, 0.8), random.uniform(0.1, 0.17)
     dark_marks = light > 0.64 and random.chance(0.5)
     mark_hue = hue + random.uniform(-0.12, 0.12)
-    mark = (
-        oklch(light - 0.27, chroma * 0.9, mark_hue)
-        if dark_marks
-        else oklch(min(light + 0.24, 0.95), 0.06, mark_hue)
-    )
-    skin = oklch(
-        light - 0.02 if dark_marks else light + 0.1, chroma * 0.7, hue + random.uniform(-0.08, 0.08)
-    )
+    dark, bright = (light - 0.27, chroma * 0.9), (min(light + 0.24, 0.95), 0.06)
+    skin_light = light - 0.02 if dark_marks else light + 0.1
     return {
         "base": oklch(light, chroma, hue),
         "deep": oklch(light - 0.09, chroma, hue - 0.02),
-        "mark": mark,
-        "skin": skin,
+        "mark": oklch(*(dark if dark_marks else bright), mark_hue),
+        "skin": oklch(skin_light, chroma * 0.7, hue + random.uniform(-0.08, 0.08)),
         "dark": oklch(0.27, 0.05, hue),
         "light": oklch(0.96, 0.025, hue + 0.2),
     }
 
 
+# how a path goes that is not led across another: up to which number between 0 and 1
+_MANNERS = {"enter": 0.15, "leave": 0.3, "return": 0.39, "stay": 1.0}
+
+
 class ShapesClip:
-    """One clip. The script is written at construction (cheap); `render(t)` draws a frame, in any order.
+    """One clip. Its script is written at construction (cheap); `render(t)` draws a frame.
 
     labels: (n,) int64, index into `categories`. Instances are numbered from back to front.
     """
@@ -316,11 +294,8 @@ class ShapesClip:
     categories = CATEGORIES
 
     def __init__(self, config: ShapesConfig, seed: int, index: int):
-        for name, value in (("seed", seed), ("index", index)):
-            if not isinstance(value, int | np.integer) or not 0 <= value < 2**32:
-                raise ValueError(
-                    f"shapes: {name} must be a whole number in 0 .. 2**32 - 1, got {value!r}"
-                )
+        _check("shapes: seed", seed, 0, 2**32 - 1)
+        _check("shapes: index", index, 0, 2**32 - 1)
         self.config, self.seed, self.index = config, int(seed), int(index)
         self.unit = math.sqrt(config.width * config.height / (256 * 192))  # pixels
         random = _Random(self.seed, self.index)
@@ -328,11 +303,6 @@ class ShapesClip:
         self.labels = np.array([thing.label for thing in self._objects], np.int64)  # (n,)
         self._write_light_and_camera(random)
         self._background_seed, self._canvas = random.below(2**31), None
-
-    @property
-    def num_frames(self) -> int:
-        """Frames of the clip, the same as `len`."""
-        return self.config.frames
 
     def __len__(self) -> int:
         return self.config.frames
@@ -345,6 +315,7 @@ class ShapesClip:
         allowed = [CATEGORIES.index(name) for name in cfg.category or CATEGORIES]
         self._hue, twins = random.uniform(), random.chance(0.3)
         self._objects: list[_Object] = []
+        along = np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
         for k in range(count):
             # same kind, mostly the same colours
             twin = self._objects[0] if twins and k == 1 else None
@@ -354,9 +325,7 @@ class ShapesClip:
             hue = self._hue + 0.382 * random.below(5) + random.uniform(-0.05, 0.05)
             colors = twin.colors if twin and random.chance(0.7) else _colors(random, hue)
             radius = 55 * (92 / 55) ** random.uniform() / 2  # of the disc of equal area
-            growth = random.uniform(-0.25, 0.25) * (
-                np.linspace(-0.5, 0.5, frames) if frames > 1 else np.zeros(1)
-            )
+            growth = random.uniform(-0.25, 0.25) * along
             scale = _exact(math.sqrt(math.pi / creature.area) * radius * (1 + growth))
             path = self._choose_path(random, radius)
             turn = _headings(random, path, creature, cfg.speed)
@@ -368,54 +337,37 @@ class ShapesClip:
         cfg, frames, others = self.config, self.config.frames, self._objects
         size, pace = (cfg.width / self.unit, cfg.height / self.unit), 4.9 * cfg.speed
         if others and random.chance(0.09 * cfg.occlusion**2):  # led across the path of another
-            other, t = (
-                others[random.below(len(others))].path,
-                int(frames * random.uniform(0.25, 0.75)),
-            )
+            other = others[random.below(len(others))].path
+            t = int(frames * random.uniform(0.25, 0.75))
             dx, dy = other[min(t + 1, frames - 1)] - other[t]
             heading = math.atan2(dy, dx) + math.pi * random.uniform(0.5, 1.5)
-            x, y = (
-                min(max(other[t][i] + random.uniform(-6, 6), 0.6 * radius), size[i] - 0.6 * radius)
-                for i in (0, 1)
-            )
+            near, edge = [at + random.uniform(-6, 6) for at in other[t]], 0.6 * radius
+            x, y = (min(max(near[i], edge), size[i] - edge) for i in (0, 1))
             return _path(random, "stay", radius, frames, size, pace, (t, x, y, heading))
         draw = random.uniform()
-        manner = (
-            "enter"
-            if draw < 0.15
-            else "leave"
-            if draw < 0.3
-            else "return"
-            if draw < 0.39
-            else "stay"
-        )
+        manner = next(name for name, below in _MANNERS.items() if draw < below)
         paths = [_path(random, manner, radius, frames, size, pace) for _ in range(5)]
-        near = [
-            sum(int((((p - o.path) ** 2).sum(1) < (1.5 * radius + 8) ** 2).sum()) for o in others)
-            for p in paths
-        ]
-        return paths[near.index(min(near))]  # of five paths the one that meets the others least
+        # of five paths the one that meets the others least
+        reach = (1.5 * radius + 8) ** 2
+        met = [sum((((p - o.path) ** 2).sum(1) < reach).sum() for o in others) for p in paths]
+        return paths[met.index(min(met))]
 
     def _write_light_and_camera(self, random: _Random) -> None:
         t, reach = np.arange(self.config.frames), 26.0  # units the camera can move each way
         angle, wobble = random.uniform(0, _PI2), random.uniform(0, _PI2)
         drift = random.uniform(0, 1.6) * self.config.speed * (t - t.mean())
         pan = [
-            np.clip(
-                drift * f(angle) + random.uniform(0, 5) * np.sin(t * 0.2 + wobble), -reach, reach
-            )
+            drift * f(angle) + random.uniform(0, 5) * np.sin(t * 0.2 + wobble)
             for f in (math.cos, math.sin)
         ]
-        pulse = random.uniform(0.02, 0.13) * np.sin(
-            _PI2 * t / random.uniform(16, 50) + random.uniform(0, _PI2)
-        )
+        pan = np.clip(np.stack(pan, 1), -reach, reach)
+        strength, period = random.uniform(0.02, 0.13), random.uniform(16, 50)
+        pulse = strength * np.sin(_PI2 * t / period + random.uniform(0, _PI2))
         warmth = random.uniform(-0.05, 0.05) * np.linspace(-1, 1, len(t))
-        slope, fall = (
-            random.uniform(0.0, 0.13),
-            random.uniform(0, _PI2) + random.uniform(-0.04, 0.04) * t,
-        )
+        slope, side = random.uniform(0.0, 0.13), random.uniform(0, _PI2)
+        fall = side + random.uniform(-0.04, 0.04) * t
         self._reach = math.ceil(reach * self.unit) + 1  # pixels
-        self._pan = _exact(np.stack(pan, 1) * self.unit) + self._reach  # (T, 2)
+        self._pan = _exact(pan * self.unit) + self._reach  # (T, 2)
         gain = 1 + np.stack([pulse + warmth, pulse, pulse - warmth], 1)  # (T, 3)
         self._gain = _exact(gain, 1024).astype(np.float32)
         slopes = slope * np.stack([np.cos(fall), np.sin(fall)], 1)  # (T, 2)
@@ -423,32 +375,29 @@ class ShapesClip:
         self._grain = np.float32(random.uniform(1.0, 4.5)), random.below(_TILE), random.below(_TILE)
 
     def render(self, t: int) -> ShapesFrame:
-        """Draw frame t (0 .. frames - 1): background, then every creature from back to front, then light and noise."""
-        cfg = self.config
-        if not 0 <= t < cfg.frames:
-            raise ValueError(
-                f"shapes: there is no frame {t}; the clip has frames 0 .. {cfg.frames - 1}"
-            )
+        """Draw frame t: background, every creature from back to front, then light and noise."""
+        height, width, count = self.config.height, self.config.width, len(self.labels)
+        if not 0 <= t < len(self):
+            there = f"the clip has frames 0 .. {len(self) - 1}"
+            raise ValueError(f"shapes: there is no frame {t}; {there}")
         if self._canvas is None:
             self._canvas = self._paint_background()
         dx, dy = self._pan[t]  # the part of the canvas that the camera sees, bilinear at 1/64 px
         x, y = int(dx), int(dy)
-        part = self._canvas[:, y : y + cfg.height + 1, x : x + cfg.width + 1]
+        part = self._canvas[:, y : y + height + 1, x : x + width + 1]
         part = part[:, :-1] + (part[:, 1:] - part[:, :-1]) * np.float32(dy - y)
         # (3, H, W) float32
         frame = part[:, :, :-1] + (part[:, :, 1:] - part[:, :, :-1]) * np.float32(dx - x)
-        owner = np.full((cfg.height, cfg.width), -1, np.int8)
-        amodal = np.array(
-            [self._paint_object(frame, owner, i, t) for i in range(len(self.labels))], np.int64
-        )
-        masks = owner == np.arange(len(self.labels), dtype=np.int8)[:, None, None]  # (n, H, W)
+        owner = np.full((height, width), -1, np.int8)
+        amodal = [self._paint_object(frame, owner, i, t) for i in range(count)]
+        masks = owner == np.arange(count, dtype=np.int8)[:, None, None]  # (n, H, W)
         for mask in masks:
             if np.count_nonzero(mask) < MIN_AREA:
                 mask[:] = False
-        return ShapesFrame(self._expose(frame, t), masks, amodal)
+        return ShapesFrame(self._expose(frame, t), masks, np.array(amodal, np.int64))
 
     def _expose(self, frame: np.ndarray, t: int) -> np.ndarray:
-        """Light from one side, its colour over time, sensor noise; (3, H, W) float32 -> (H, W, 3) uint8."""
+        """Light from one side, its colour over time, noise: (3, H, W) float -> (H, W, 3) bytes."""
         height, width = frame.shape[1:]
         x, y = (np.arange(n, dtype=np.float32) * np.float32(2 / n) - 1 for n in (width, height))
         frame *= 1 + x * self._slope[t, 0] + (y * self._slope[t, 1])[:, None]
@@ -461,21 +410,16 @@ class ShapesClip:
         return np.ascontiguousarray(frame.astype(np.uint8).transpose(1, 2, 0))
 
     def _paint_object(self, frame: np.ndarray, owner: np.ndarray, i: int, t: int) -> int:
-        """Paint object i, mark its pixels in `owner`, return its whole projected area (0: nothing in the frame)."""
+        """Paint object i and mark its pixels in `owner`; its whole area, 0 outside of the frame."""
         thing, unit = self._objects[i], self.unit
         creature = CREATURES[CATEGORIES[thing.label]]
         scale = float(thing.scale[t] * unit)
         (cx, cy), (cos, sin, side) = _exact(thing.path[t] * unit), (float(z) for z in thing.turn[t])
-        rx, ry = (
-            scale * (abs(a) * creature.reach[0] + abs(b) * creature.reach[1]) + 3 * unit
-            for a, b in ((cos, sin), (sin, cos))
-        )
-        x0, y0, x1, y1 = (
-            math.floor(cx - rx),
-            math.floor(cy - ry),
-            math.ceil(cx + rx),
-            math.ceil(cy + ry),
-        )
+        far, wide = creature.reach
+        rx = scale * (abs(cos) * far + abs(sin) * wide) + 3 * unit
+        ry = scale * (abs(sin) * far + abs(cos) * wide) + 3 * unit
+        x0, x1 = math.floor(cx - rx), math.ceil(cx + rx)
+        y0, y1 = math.floor(cy - ry), math.ceil(cy + ry)
         meet = clip_patch(frame.shape, y0, x0, (y1 - y0, x1 - x0))
         if meet is None:
             return 0
@@ -490,49 +434,27 @@ class ShapesClip:
         (view, patch), inside = meet, distance <= 0
         if not inside[patch].any():
             return 0
-        row, column = thing.texture
-        texture = _noise("cloud")[
-            (v[patch] * 60.0).astype(np.int32) + row & _TILE - 1,
-            (u[patch] * 60.0).astype(np.int32) + column & _TILE - 1,
-        ]
-        shade = 0.67 + 0.2 * clip01(distance[patch] * -3.0) + texture * 0.3  # round, lit from above
-        shade -= (x[patch[1]] * 0.5 + y[patch[0]] * 0.85) * np.float32(0.16 / scale)
-        shadow(
-            frame, y0 + round(3 * unit), x0 + round(2 * unit), distance * np.float32(scale / unit)
+        down, right = (
+            (along[patch] * 60.0).astype(np.int32) + start & _TILE - 1
+            for along, start in zip((v, u), thing.texture)
         )
+        # round, lit from above
+        shade = 0.67 + 0.2 * clip01(distance[patch] * -3.0) + _noise("cloud")[down, right] * 0.3
+        shade -= (x[patch[1]] * 0.5 + y[patch[0]] * 0.85) * np.float32(0.16 / scale)
+        below, beside = y0 + round(3 * unit), x0 + round(2 * unit)
+        shadow(frame, below, beside, distance * np.float32(scale / unit))
         stamp(frame, y0, x0, distance, layers, thing.colors, scale, shade, 1.3 * unit)
         owner[view][inside[patch]] = i
         return int(np.count_nonzero(inside))
 
     def _paint_background(self) -> np.ndarray:
-        """The world behind the creatures, larger than the frame by the camera's reach: (3, H + 2r + 1, W + 2r + 1)."""
+        """The world behind the creatures, with the camera's reach: (3, H + 2r + 1, W + 2r + 1)."""
         random = _Random(self._background_seed, 1)
         height, width = (n + 2 * self._reach + 1 for n in (self.config.height, self.config.width))
         cloud = _window(_noise("cloud"), random.below(_TILE), random.below(_TILE), height, width)
         x, y = (np.arange(n, dtype=np.float32) * np.float32(1 / n) for n in (width, height))
-        y = y[:, None]
-        # each style makes a height map; three colours along the height make the picture
-        style = random.below(5)
-        if style == 0:  # sky: clouds over a gradient
-            field = 0.25 + 0.35 * y + 0.45 * (cloud - 0.4)
-        elif style == 1:  # hills, one behind the other
-            field = 0.08 + 0.1 * y + 0 * x
-            for k in range(4):
-                ridge = _noise("cloud")[random.below(_TILE)][
-                    np.arange(width) * (k + 2) // 3 % _TILE
-                ]
-                depth = y - (0.12 + 0.2 * k + 0.3 * (ridge - 0.4))
-                hill = 0.2 + 0.2 * k + 0.16 * clip01(1 - depth * 3) + 0.06 * (cloud - 0.5)
-                field = field + (hill - field) * clip01(depth * height)
-        elif style == 2:  # water: bands of equal height of a noise
-            field = 0.2 + 0.3 * y + 0.5 * saw(cloud * 5 + y * 2)
-        elif style == 3:  # wallpaper: soft dots
-            n = random.uniform(5, 9)
-            dx, dy = saw(x * n * width / height + 0.2 * cloud), saw(y * n)
-            field = 0.3 + 0.3 * cloud + 0.3 * clip01((0.06 - dx * dx - dy * dy) * 12)
-        else:  # dunes: slanted waves
-            slant = x * random.uniform(2, 5) + y * random.uniform(-6, 6)
-            field = 0.45 + 0.2 * wave(slant + 0.8 * cloud) + 0.35 * (y - 0.5)
+        field = self._height_map(random, cloud, x, y[:, None])
+        # three colours along the height make the picture
         hue = self._hue + random.uniform(0.3, 0.7)
         low = (0.36, 0.5, 0.66)[random.below(3)] + random.uniform(-0.04, 0.04)  # night, dusk or day
         chroma, turn = random.uniform(0.03, 0.075), random.uniform(-0.14, 0.14)
@@ -544,188 +466,129 @@ class ShapesClip:
         ramp = np.concatenate([a + (b - a) * step, b + (c - b) * step], 1)  # (3, 256)
         level = (clip01(field) * 255).astype(np.uint8)
         canvas = np.stack([channel[level] for channel in ramp])
-        canvas *= 0.94 + 0.12 * _window(
-            _noise("grain"), random.below(_TILE), random.below(_TILE), height, width
-        )
+        corner = random.below(_TILE), random.below(_TILE)
+        canvas *= 0.94 + 0.12 * _window(_noise("grain"), *corner, height, width)
         kinds = random.below(5), random.below(5)
         for _ in range(int(self.config.clutter * random.uniform(5, 16) + 0.5)):
             self._paint_clutter(canvas, random, kinds[random.below(2)], (low, chroma, hue))
         return canvas
 
+    @staticmethod
+    def _height_map(random: _Random, cloud: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """One of five landscapes (H, W), about 0 to 1; x (W,) and y (H, 1) go from 0 to 1."""
+        height, width = cloud.shape
+        style = random.below(5)
+        if style == 0:  # sky: clouds over a gradient
+            return 0.25 + 0.35 * y + 0.45 * (cloud - 0.4)
+        if style == 1:  # hills, one behind the other
+            field = 0.08 + 0.1 * y + 0 * x
+            for k in range(4):
+                across = np.arange(width) * (k + 2) // 3 % _TILE
+                ridge = _noise("cloud")[random.below(_TILE)][across]
+                depth = y - (0.12 + 0.2 * k + 0.3 * (ridge - 0.4))
+                hill = 0.2 + 0.2 * k + 0.16 * clip01(1 - depth * 3) + 0.06 * (cloud - 0.5)
+                field = field + (hill - field) * clip01(depth * height)
+            return field
+        if style == 2:  # water: bands of equal height of a noise
+            return 0.2 + 0.3 * y + 0.5 * creatures.saw(cloud * 5 + y * 2)
+        if style == 3:  # wallpaper: soft dots
+            n = random.uniform(5, 9)
+            dx, dy = creatures.saw(x * n * width / height + 0.2 * cloud), creatures.saw(y * n)
+            return 0.3 + 0.3 * cloud + 0.3 * clip01((0.06 - dx * dx - dy * dy) * 12)
+        # dunes: slanted waves
+        slant = x * random.uniform(2, 5) + y * random.uniform(-6, 6)
+        return 0.45 + 0.2 * creatures.wave(slant + 0.8 * cloud) + 0.35 * (y - 0.5)
+
     def _paint_clutter(self, canvas: np.ndarray, random: _Random, kind: int, ground: tuple) -> None:
         """A pebble, blade, bubble, spark or tuft: of no category, never tracked."""
         (low, chroma, hue), size = ground, random.uniform(5, 15) * self.unit
-        cx, cy, angle = (
-            random.uniform(0, canvas.shape[2]),
-            random.uniform(0, canvas.shape[1]),
-            random.uniform(0, _PI2),
-        )
+        cx, cy = random.uniform(0, canvas.shape[2]), random.uniform(0, canvas.shape[1])
+        angle = random.uniform(0, _PI2)
         cos, sin = float(_exact(math.cos(angle), 1024)), float(_exact(math.sin(angle), 1024))
-        reach = 2.2 * size
+        reach, per_size = 2.2 * size, np.float32(1 / size)
         x0, y0 = int(cx - reach), int(cy - reach)
         x = np.arange(x0, int(cx + reach) + 1, dtype=np.float32) + np.float32(0.5 - cx)
         y = (np.arange(y0, int(cy + reach) + 1, dtype=np.float32) + np.float32(0.5 - cy))[:, None]
-        u, v = (
-            (x * cos + y * sin) * np.float32(1 / size),
-            (y * cos - x * sin) * np.float32(1 / size),
-        )
+        u, v = (x * cos + y * sin) * per_size, (y * cos - x * sin) * per_size
         if kind == 0:
-            d = ellipse(u, v, 0, 0, 1.0, random.uniform(0.5, 0.9))
+            d = creatures.ellipse(u, v, 0, 0, 1.0, random.uniform(0.5, 0.9))
         elif kind == 1:
-            d = limb(u, v - 0.25 * u * u, -1.7, 0, 1.7, 0, 0.05, 0.25)
+            d = creatures.limb(u, v - 0.25 * u * u, -1.7, 0, 1.7, 0, 0.05, 0.25)
         elif kind == 2:
-            d = np.abs(disc(u, v, 0, 0, 0.8)) - 0.12
+            d = np.abs(creatures.disc(u, v, 0, 0, 0.8)) - 0.12
         elif kind == 3:
             d = (np.sqrt(np.abs(u)) + np.sqrt(np.abs(v)) - 1) * 0.7
         else:
-            d = union(
-                disc(u, v, -0.6, 0.1, 0.5), disc(u, v, 0.1, -0.2, 0.6), disc(u, v, 0.7, 0.15, 0.42)
-            )
+            d = creatures.discs(u, v, (-0.6, 0.1, 0.5), (0.1, -0.2, 0.6), (0.7, 0.15, 0.42))
         if random.chance(0.35):  # as vivid as a creature: colour alone does not make an object
             color = oklch(random.uniform(0.55, 0.8), 0.11, hue + random.uniform(-0.5, 0.5))
         else:
             color = oklch(low + random.uniform(-0.08, 0.36), chroma + 0.02, hue)
-        stamp(
-            canvas,
-            y0,
-            x0,
-            d,
-            ((d, "base"),),
-            {"base": color, "dark": color * 0.7},
-            size,
-            1.0,
-            0.8 * self.unit,
-        )
+        colors = {"base": color, "dark": color * 0.7}
+        stamp(canvas, y0, x0, d, ((d, "base"),), colors, size, 1.0, 0.8 * self.unit)
 
 
 def shapes_clip(
     split: str, index: int, config: ShapesConfig = ShapesConfig(), seed: int = 0
 ) -> ShapesClip:
-    """Clip `index` of a split. No two splits share a clip's seed, whatever `seed` is: they own 3 seed + 0, 1, 2."""
+    """Clip `index` of a split. No two splits share a clip's seed, whatever `seed` is."""
     if split not in SPLITS:
         raise ValueError(f"shapes: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**30:
-        raise ValueError(f"shapes: seed must be a whole number in 0 .. 2**30 - 1, got {seed!r}")
+    _check("shapes: seed", seed, 0, 2**30 - 1)
     return ShapesClip(config, 3 * int(seed) + SPLITS.index(split), index)
 
 
-def clip_statistics(clips: Iterable[ShapesClip]) -> dict[str, float]:
-    """Draw every frame of the clips and count: videos, frames_per_video, categories, instances, masks, and
-
-    visible_area  mean share of the frame that an instance covers in a frame where it is visible
-    half_hidden   share of instances of which more than half is occluded or cut off by the border in some frame
-    in_and_out    share of instances that are visible in some frame and wholly outside in another
-    speed         median way of a visible mask's centroid from one frame to the next, as a share of the width
-    """
-    videos = frames = instances = half_hidden = in_and_out = 0
-    areas, ways, labels = [], [], set()
-    for clip in clips:
-        drawn = [clip.render(t) for t in range(len(clip))]
-        height, width = drawn[0].image.shape[:2]
-        amodal = np.stack([frame.amodal for frame in drawn])  # (T, n)
-        visible = np.stack([frame.masks.sum((1, 2)) for frame in drawn])
-        sums = [
-            [frame.masks.sum(1) @ np.arange(width), frame.masks.sum(2) @ np.arange(height)]
-            for frame in drawn
-        ]
-        centroid = np.stack(sums) / np.maximum(visible, 1)[:, None]  # (T, 2, n)
-        seen = visible > 0
-        way = np.sqrt((np.diff(centroid, axis=0) ** 2).sum(1)) / width
-        areas.append(visible[seen] / (height * width))
-        ways.append(way[seen[1:] & seen[:-1]])
-        half_hidden += int((seen & (2 * visible < amodal)).any(0).sum())
-        in_and_out += int((seen.any(0) & (amodal == 0).any(0)).sum())
-        videos, frames, instances = videos + 1, frames + len(clip), instances + len(clip.labels)
-        labels.update(clip.labels.tolist())
-    if not videos:
-        raise ValueError("clip_statistics: no clips were given")
-    areas, ways = np.concatenate(areas), np.concatenate(ways)
-    return {
-        "videos": videos,
-        "frames_per_video": frames / videos,
-        "categories": len(labels),
-        "instances": instances,
-        "masks": len(areas),
-        "instances_per_video": instances / videos,
-        "visible_area": float(areas.mean()) if len(areas) else 0.0,
-        "half_hidden": half_hidden / instances,
-        "in_and_out": in_and_out / instances,
-        "speed": float(np.median(ways)) if len(ways) else 0.0,
-    }
-
-
 def write_shapes_dataset(
-    out_dir,
+    out_dir: str | Path,
     videos: int,
     config: ShapesConfig = ShapesConfig(),
     seed: int = 0,
     split: str = "val",
     images: bool = False,
 ) -> Path:
-    """Write clips 0 .. videos - 1 of a split as JPEG and `annotations.json`; return the latter's path.
+    """Write clips 0 .. videos - 1 of a split as JPEG and `annotations.json`; returns the latter.
 
-    YouTube-VIS form, JPEGImages/<video>/<frame>.jpg; with `images` COCO form, images/<clip>.jpg, one random frame each.
+    YouTube-VIS form, JPEGImages/<video>/<frame>.jpg; with `images` COCO form, images/<clip>.jpg,
+    one random frame each. `out_dir` is new or empty, and stays so if this is interrupted.
     """
-    out, size = Path(out_dir), {"width": config.width, "height": config.height}
-    if videos < 1:
-        raise ValueError(f"shapes: videos must be at least 1, got {videos}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(
-            f"shapes: {out} is not an empty directory; choose another one or empty it first"
-        )
-    items, annotations = [], []
-    for number in tqdm(range(videos), desc="shapes", unit="clip"):
-        clip = shapes_clip(split, number, config, seed)
-        times = [_Random(clip.seed, number, 1).below(len(clip))] if images else range(len(clip))
-        names = [f"{number:05d}.jpg"] if images else [f"{number:05d}/{t:05d}.jpg" for t in times]
-        tracks: list[list[dict | None]] = [[] for _ in clip.labels]
-        for t, name in zip(times, names):
-            frame, path = clip.render(t), out / ("images" if images else "JPEGImages") / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(frame.image).save(path, quality=92)
-            for track, mask in zip(tracks, frame.masks):
-                track.append(rle.encode(np.asfortranarray(mask, np.uint8)) if mask.any() else None)
-        names = {"file_name": names[0]} if images else {"file_names": names, "length": len(clip)}
-        items.append({"id": number + 1, "license": 1, **size, **names})
-        for label, track in zip(clip.labels, tracks):
-            if not any(track):
-                continue  # never visible: nothing to find
-            areas = [r and int(rle.area(r)) for r in track]
-            boxes = [r and rle.toBbox(r).tolist() for r in track]
-            masks = [r and {"size": list(r["size"]), "counts": r["counts"].decode()} for r in track]
-            entry = {"id": len(annotations) + 1, "category_id": int(label) + 1, "iscrowd": 0}
-            if images:
-                entry |= {
-                    "image_id": number + 1,
-                    "segmentation": masks[0],
-                    "bbox": boxes[0],
-                    "area": areas[0],
+    _check("shapes: videos", videos, 1, 10**6)
+    form, size = COCO if images else YTVIS, {"width": config.width, "height": config.height}
+    length = {} if images else {"length": config.frames}
+    pictures, annotations = [], []
+    with new_folder(out_dir) as out:
+        for i in tqdm(range(videos), desc="shapes", unit="clip"):
+            clip = shapes_clip(split, i, config, seed)
+            times = [_Random(clip.seed, i, 1).below(len(clip))] if images else range(len(clip))
+            names = [f"{i:05d}.jpg"] if images else [f"{i:05d}/{t:05d}.jpg" for t in times]
+            codes = []  # of each frame: a code or None of each instance
+            for t, name in zip(times, names):
+                frame, path = clip.render(t), out / ("images" if images else "JPEGImages") / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(frame.image).save(path, quality=92)
+                codes.append([rle.encode(mask) if mask.any() else None for mask in frame.masks])
+            named = {form.names: names[0] if images else names}
+            pictures.append({"id": i + 1, "license": 1, **size, **named, **length})
+            for label, track in zip(clip.labels, zip(*codes)):
+                if not any(track):
+                    continue  # never visible: nothing to find
+                entry = {"id": len(annotations) + 1, "category_id": int(label) + 1, "iscrowd": 0}
+                values = {
+                    form.masks: track,
+                    form.boxes: [code and rle_codec.toBbox(code).tolist() for code in track],
+                    form.areas: [code and int(rle_codec.area(code)) for code in track],
                 }
-            else:
-                entry |= {
-                    "video_id": number + 1,
-                    "segmentations": masks,
-                    "bboxes": boxes,
-                    "areas": areas,
-                    **size,
-                    "length": len(clip),
-                }
-            annotations.append(entry)
-    data = {
-        "info": {
-            "description": f"minst shapes, split {split}, seed {seed}",
-            "version": "1.0",
-            "year": 2026,
-        },
-        "licenses": [
-            {"id": 1, "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"}
-        ],
-        "categories": [
-            {"id": i + 1, "name": name, "supercategory": "shape"}
-            for i, name in enumerate(CATEGORIES)
-        ],
-        "images" if images else "videos": items,
-        "annotations": annotations,
-    }
-    (out / "annotations.json").write_text(json.dumps(data))
-    return out / "annotations.json"
+                alone = {key: value[0] for key, value in values.items()}
+                known = alone if images else {**values, **size, **length}
+                annotations.append({**entry, form.owner: i + 1, **known})
+        about = f"minst shapes, split {split}, seed {seed}"
+        licence = "https://www.apache.org/licenses/LICENSE-2.0"
+        categories = enumerate(CATEGORIES, 1)
+        data = {
+            "info": {"description": about, "version": "1.0", "year": 2026},
+            "licenses": [{"id": 1, "name": "Apache-2.0", "url": licence}],
+            "categories": [{"id": n, "name": k, "supercategory": "shape"} for n, k in categories],
+            form.pictures: pictures,
+            "annotations": annotations,
+        }
+        (out / "annotations.json").write_text(json.dumps(data))
+    return Path(out_dir) / "annotations.json"

@@ -28,52 +28,38 @@ __all__ = ["augmentation", "frame_instances", "multi_scale", "resize_masks", "tr
 # most.
 TARGET_STRIDE = 2  # of the masks that a loss compares them with
 MIN_VISIBLE = 12  # pixels of a mask below which an instance is not to be learned
+COLOR = 0.25  # the strength of the jitter of brightness, contrast and saturation
 
 
 def augmentation(
-    size: tuple[int, int],
-    min_scale: float = 0.5,
-    flip: float = 0.5,
-    jitter: float = 0.5,
-    color: float = 0.25,
+    size: tuple[int, int], min_scale: float = 0.5, flip: float = 0.5, jitter: float = 0.5
 ) -> v2.Compose:
-    """Random crop of `min_scale`..1 of the area resized to `size` (H, W), horizontal flip, colour
-    jitter.
-
-    flip and jitter are probabilities; color is the strength of brightness, contrast and saturation.
-    """
+    """A crop of `min_scale`..1 of the area at `size` (H, W); a flip to the other side, jittered
+    colours, each with its probability."""
     ratio = size[1] / size[0]
     crop = v2.RandomResizedCrop(
         size, scale=(min_scale, 1.0), ratio=(ratio * 0.85, ratio / 0.85), antialias=False
     )
-    return v2.Compose([crop, v2.RandomHorizontalFlip(flip), _colors(jitter, color)])
+    return _varied(crop, flip, jitter)
 
 
-def multi_scale(
-    short_sides: Sequence[int],
-    long_side: int,
-    jitter: float = 0.0,
-    flip: float = 0.5,
-    color: float = 0.25,
-) -> v2.Compose:
-    """Random shorter side out of `short_sides`, pixels, the longer one at most `long_side`; flip,
-    colour jitter.
+def multi_scale(short_sides: Sequence[int], long_side: int, jitter: float = 0.0) -> v2.Compose:
+    """A shorter side out of `short_sides`, pixels, the longer one at most `long_side`; flip and
+    colours as in `augmentation`.
 
-    The whole picture is kept, in its own proportions (the paper's augmentation: shorter sides 416
-    to 640 for COCO).
+    The whole picture is kept, in its proportions (the paper: shorter sides 416 to 640 for COCO).
     """
     resize = v2.RandomShortestSize(list(short_sides), long_side, antialias=True)
-    return v2.Compose([resize, v2.RandomHorizontalFlip(flip), _colors(jitter, color)])
+    return _varied(resize, 0.5, jitter)
 
 
-def _colors(probability: float, strength: float) -> v2.Transform:
-    jitter = v2.ColorJitter(brightness=strength, contrast=strength, saturation=strength)
-    return v2.RandomApply([jitter], probability)
+def _varied(geometry: v2.Transform, flip: float, jitter: float) -> v2.Compose:
+    colors = v2.ColorJitter(brightness=COLOR, contrast=COLOR, saturation=COLOR)
+    return v2.Compose([geometry, v2.RandomHorizontalFlip(flip), v2.RandomApply([colors], jitter)])
 
 
 def transform_clip(transform: v2.Transform, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """frames (T, 3, H, W) uint8 and masks (T, M, H, W) bool, moved alike; plain tensors come
-    back."""
+    """frames (T, 3, H, W) uint8 and masks (T, M, H, W) bool, moved alike, as plain tensors."""
     count, instances = masks.shape[:2]
     flat = tv_tensors.Mask(masks.flatten(0, 1).to(torch.uint8))  # v2 takes (..., H, W)
     image, flat = transform(tv_tensors.Image(frames), flat)
@@ -98,8 +84,7 @@ def resize_masks(masks: Tensor, stride: int = TARGET_STRIDE) -> Tensor:
 
 
 def frame_instances(masks: Tensor, labels: Tensor, stride: int = TARGET_STRIDE) -> Instances:
-    """The instances of one frame with at least 12 visible pixels, masks (M, H, W) by
-    `resize_masks(…, stride)`.
+    """The instances of one frame with at least 12 visible pixels, masks by `resize_masks`.
 
     The id of an instance is its index in `labels` (M,), the same in all frames of a clip.
     """

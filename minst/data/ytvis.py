@@ -3,38 +3,35 @@
     annotations.json, train.json, ... (`layouts`)   videos, categories, annotations (one a track)
     JPEGImages/<video>/<frame>.jpg, ...
 
-    YouTubeVIS(DIR)[i] -> Clip: frames (H, W, 3) bytes by number, labels (M,), masks (M, H, W) of a frame
+    YouTubeVIS(DIR)[i] -> Clip: image(t) (H, W, 3) bytes, labels (M,), masks(t) (M, H, W)
 
-Opening a file checks its entries and notes where they lie (`formats`); a track is parsed again when it is asked for, a
-mask is decoded for its frame, and a frame is read from its file. Classes are 0..K-1 in the file's order of categories;
-`category_ids` maps them back to the ids of the file.
+Opening a file checks its entries and keeps their text (`formats`); a track is parsed again when it
+is asked for, a mask is decoded for its frame, and a frame is read from its file. Classes are 0..K-1
+in the file's order of categories; `category_ids` maps them back to the ids of the file.
 
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
+from msgspec import Raw
 
 from minst.data import formats
 from minst.data.files import inside, read_image, read_json
-from minst.data.formats import JsonFile, Source
+from minst.data.formats import JsonFile
 from minst.data.layouts import find_annotations, find_images, split_of
 from minst.rle import decode as decode_mask
 from minst.rle import encode as encode_mask
 
 __all__ = ["Clip", "ClipFrame", "YouTubeVIS", "decode_mask", "encode_mask"]
-
-# what is kept of a video and of a track: where its text lies in the file, and a few numbers
-SPAN = ("span", np.int64, 2)
-PICTURE = np.dtype([SPAN, ("id", np.int64), ("length", np.int64)])
-NUMBERS = [(key, np.int64) for key in ("id", "owner", "category", "length")]
-TRACK = np.dtype([SPAN, *NUMBERS, ("crowd", bool)])
 
 
 class ClipFrame(NamedTuple):
@@ -47,24 +44,19 @@ class ClipFrame(NamedTuple):
 class Clip:
     """One video: frames are read when asked for. Iterating gives its images, in order.
 
-    Attributes: name, height, width, video (its entry), tracks (its annotations, parsed at first use), categories and
-    category_ids of the file, labels (M,) of its tracks as classes 0..K-1, crowd (M,) bool (a group, not one instance).
+    Attributes: name, height, width, video (its entry), tracks (its annotations, parsed at first
+    use), categories and category_ids of the file, labels (M,) of its tracks as classes 0..K-1,
+    crowd (M,) bool (a group, not one instance).
     """
 
-    def __init__(
-        self,
-        dataset: YouTubeVIS,
-        video: dict,
-        labels: np.ndarray,
-        crowd: np.ndarray,
-        tracks: Callable,
-    ):
+    def __init__(self, dataset: YouTubeVIS, video: dict, labels, crowd, tracks: Callable):
         self.root, self.split, self.file = dataset.root, dataset.split, dataset.file
         self.categories, self.category_ids = dataset.categories, dataset.category_ids
         self.video, self.labels, self.crowd = video, labels, crowd
         self.height, self.width = video["height"], video["width"]
-        names = video["file_names"]
-        self.name = (Path(names[0]).parent.name if names else "") or str(video["id"])
+        # a path of Windows may have either slash
+        folders = [PureWindowsPath(name).parent.name for name in video["file_names"][:1]]
+        self.name = "".join(folders) or str(video["id"])
         self._category_entries, self._read_tracks = dataset.category_entries, tracks
 
     def __len__(self) -> int:
@@ -84,7 +76,7 @@ class Clip:
         return find_images(self.root, self.split, self.video["file_names"][0])
 
     def image(self, t: int) -> np.ndarray:
-        """Frame `t` as (H, W, 3) bytes. A missing or broken file, or one of another size, is a ValueError."""
+        """Frame `t` as (H, W, 3) bytes; ValueError for a missing file, or of another size."""
         path = inside(self.folder, self.video["file_names"][t])
         image = read_image(path, (self.height, self.width))
         if image.shape[:2] != (self.height, self.width):
@@ -118,17 +110,18 @@ class Clip:
 
 
 class YouTubeVIS:
-    """A folder of videos in YouTube-VIS form: len(dataset), dataset[i] -> Clip. Worker processes may hold it.
+    """A folder of videos in YouTube-VIS form: len(dataset), dataset[i] -> Clip.
 
     Args:
-        root: the folder. split: "train", "valid", ...; without one, the only annotation file, or the first.
+        root: the folder. split: "train", "valid", ...; without one, the only file, or the first.
         annotations: the file, when it is none of the usual names or lies elsewhere.
-    Attributes: root, split, file, categories (names), category_ids, category_entries, track_counts (n,): how many
-    annotations each video has.
-    Raises FileNotFoundError (what was looked for) or ValueError (what is wrong with the file, which entry).
+    Attributes: root, split, file, categories (names), category_ids, category_entries, track_counts
+    (n,): how many annotations each video has. Worker processes may hold it.
+    Raises FileNotFoundError (what was looked for) or ValueError (what is wrong, in which entry).
     """
 
     unit, form = "video", formats.YTVIS
+    _as_video = _as_track = staticmethod(dict)
 
     def __init__(
         self, root: str | Path, split: str | None = None, annotations: str | Path | None = None
@@ -140,19 +133,21 @@ class YouTubeVIS:
         for key in (self.form.pictures, "categories"):
             if key not in opened.values:
                 raise ValueError(f"{self.file}: no list {key!r}; {looks_like(opened.values)}")
-        self._source = opened.source
-        self._keep_categories(opened)
+        categories = opened.parsed("categories", list[formats.Category])
+        self.category_entries = opened.parsed("categories", list[dict])  # with all their keys
+        self.categories = tuple(category.name for category in categories)
+        self.category_ids = [category.id for category in categories]
         self._keep_entries(opened)
 
     def __len__(self) -> int:
-        return len(self._picture_spans)
+        return len(self._pictures)
 
     def __getitem__(self, i: int) -> Clip:
         i = range(len(self))[i]  # IndexError where there is none; negative ones count from the end
-        (picture,) = self._source.read(self._picture_spans[i : i + 1])
+        (picture,) = _parsed(self.file, self._pictures[i : i + 1], self._as_video)
         mine = slice(self._first[i], self._first[i + 1])
-        tracks = partial(_read_tracks, self._source, self._track_spans[mine], self._as_track)
-        return Clip(self, self._as_video(picture), self._labels[mine], self._crowd[mine], tracks)
+        tracks = partial(_parsed, self.file, self._tracks[mine], self._as_track)
+        return Clip(self, picture, self._labels[mine], self._crowd[mine], tracks)
 
     @property
     def dataset(self) -> dict:
@@ -164,40 +159,34 @@ class YouTubeVIS:
         """How many instances each video has: (videos,) int."""
         return np.diff(self._first)
 
-    def _keep_categories(self, opened: JsonFile) -> None:
-        categories = opened.parsed("categories", list[formats.Category])
-        self.category_entries = opened.parsed("categories", list[dict])  # with all their keys
-        self.categories = tuple(category.name for category in categories)
-        self.category_ids = [category.id for category in categories]
-
     def _keep_entries(self, opened: JsonFile) -> None:
-        """Check videos and annotations; keep where each lies and a few numbers, sorted by video."""
-        form = self.form
-        rows = (
-            (span, picture.id, len(picture.file_names))
-            for picture, span in opened.entries(form.pictures, form.picture)
-        )
-        pictures = np.fromiter(rows, dtype=PICTURE)
-        rows = (
-            (span, t.id, t.video_id, t.category_id, len(t.segmentations), bool(t.iscrowd))
-            for t, span in opened.entries("annotations", form.track)
-        )
-        tracks = np.fromiter(rows, dtype=TRACK)
+        """Check videos and annotations; keep their texts and a few numbers, sorted by video."""
+        form, self._pictures, tracks = self.form, [], []
+        numbers = array("q")
+        for picture, text in opened.entries(form.pictures, form.picture):
+            self._pictures.append(text)
+            numbers.extend((picture.id, len(picture.file_names)))
+        picture_ids, lengths = np.array(numbers).reshape(-1, 2).T
+        numbers = array("q")
+        for t, text in opened.entries("annotations", form.track):
+            tracks.append(text)
+            count = len(t.segmentations)
+            numbers.extend((t.id, t.video_id, t.category_id, count, bool(t.iscrowd)))
+        ids, owners, kinds, counts, crowd = np.array(numbers).reshape(-1, 5).T
         category_ids = np.array(self.category_ids, dtype=np.int64)
-        self._refuse_twice(form.pictures, pictures["id"])
+        self._refuse_twice(form.pictures, picture_ids)
         self._refuse_twice("categories", category_ids)
-        self._refuse_twice("annotations", tracks["id"])
-        picture = self._positions(tracks["owner"], pictures["id"], form.owner, form.pictures)
-        labels = self._positions(tracks["category"], category_ids, "category_id", "categories")
-        length, frames = tracks["length"], pictures["length"][picture]
-        for i in np.flatnonzero(frames != length)[:1]:
-            given = f"{length[i]} segmentations for {frames[i]} frames"
+        self._refuse_twice("annotations", ids)
+        picture = self._positions(owners, picture_ids, form.owner, form.pictures)
+        labels = self._positions(kinds, category_ids, "category_id", "categories")
+        for i in np.flatnonzero(lengths[picture] != counts)[:1]:
+            given = f"{counts[i]} segmentations for {lengths[picture[i]]} frames"
             raise ValueError(f"{self.file}: annotations[{i}]: {given}")
         order = np.argsort(picture, kind="stable")
-        self._picture_spans, self._track_spans = pictures["span"], tracks["span"][order]
-        self._labels, self._crowd = labels[order], tracks["crowd"][order]
+        self._tracks = [tracks[i] for i in order]
+        self._labels, self._crowd = labels[order], crowd[order].astype(bool)
         # the tracks of video i: from first[i] on, before first[i + 1]
-        self._first = np.searchsorted(picture[order], np.arange(len(pictures) + 1))
+        self._first = np.searchsorted(picture[order], np.arange(len(picture_ids) + 1))
 
     def _refuse_twice(self, name: str, ids: np.ndarray) -> None:
         order = np.argsort(ids, kind="stable")
@@ -214,17 +203,12 @@ class YouTubeVIS:
         order = np.argsort(ids)
         return order[np.searchsorted(ids, wanted, sorter=order)]
 
-    @staticmethod
-    def _as_video(picture: dict) -> dict:
-        return picture
 
-    @staticmethod
-    def _as_track(entry: dict) -> dict:
-        return entry
-
-
-def _read_tracks(source: Source, spans: np.ndarray, as_track: Callable) -> list[dict]:
-    return [as_track(entry) for entry in source.read(spans)]
+def _parsed(file: Path, texts: list[Raw], as_entry: Callable) -> list[dict]:
+    try:
+        return [as_entry(msgspec.json.decode(text)) for text in texts]
+    except ValueError as error:  # a text that is no UTF-8
+        raise ValueError(f"{file}: {error}") from None
 
 
 def looks_like(keys) -> str:

@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 
 from minst import rle
 from minst.data import formats
-from minst.data.files import inside, is_quarter_turned, open_image, replacing
+from minst.data.files import IMAGE_SUFFIXES, inside, is_quarter_turned, open_image, replacing
 from minst.data.layouts import find_annotations, find_images, split_of
 
 __all__ = ["ERRORS", "WARNINGS", "Problem", "Report", "check_dataset"]
@@ -50,9 +50,8 @@ WARNINGS = (
     "id 0", "no areas", "mask beyond the frame", "mask of 1 pixel", "box off its mask",
     "area off its mask", "images not named",
 )  # fmt: skip
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 SHOWN, SHOWN_CATEGORIES = 3, 12  # of a kind of problem, and of categories, in the printed table
-LARGEST_FRAME = (65_535, 65_535)  # for polygons in a frame of unknown size
+LARGEST_FRAME = (2**14, 2**14)  # for polygons in a frame of unknown size
 ID_ZERO = {  # why ids should begin at 1
     "categories": "many tools take category 0 for the background; number them from 1",
     "annotations": "official evaluation takes annotation 0 for 'not found'",
@@ -550,7 +549,9 @@ def _check_unnamed(check: _Check, root: Path, named: set[str]) -> None:
             if target in walked or name.startswith("."):
                 below.remove(name)
             walked.add(target)
-        files = sorted(f for f in files if f.lower().endswith(IMAGE_SUFFIXES) and f[0] != ".")
+        files = sorted(
+            f for f in files if f.lower().endswith((*IMAGE_SUFFIXES, ".gif")) and f[0] != "."
+        )
         unnamed = [f for f in files if os.path.realpath(os.path.join(folder, f)) not in named]
         if unnamed:
             what = f"{len(unnamed)} of its {len(files)} images are named by no entry"

@@ -9,11 +9,13 @@ instances, masks); OVIS, https://songbai.site/ovis/ (the same and 5.80 instances
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from minst.data.shapes import SPLITS, clip_statistics, shapes_clip
+from minst.data.shapes import SPLITS, ShapesClip, shapes_clip
 
 PUBLISHED = {
     "YouTube-VIS 2019": {"videos": 2883, "categories": 40, "instances": 4883, "masks": 131_000, "frames_per_video": 27},
@@ -33,6 +35,51 @@ ROWS = (  # key, words, format, what the default split promises
     ("in_and_out", "instances that enter, leave or return", "{:.1%}", (0.25, 1)),
     ("speed", "median speed, share of the width a frame", "{:.2%}", (0.015, 1)),
 )
+
+
+def clip_statistics(clips: Iterable[ShapesClip]) -> dict[str, float]:
+    """Draw every frame of the clips; counts videos, frames_per_video, categories, instances, masks, and
+
+    visible_area  mean share of the frame that an instance covers in a frame where it is visible
+    half_hidden   share of instances of which more than half is occluded or cut off by the border in some frame
+    in_and_out    share of instances that are visible in some frame and wholly outside in another
+    speed         median way of a visible mask's centroid from one frame to the next, as a share of the width
+    """
+    videos = frames = instances = half_hidden = in_and_out = 0
+    areas, ways, labels = [], [], set()
+    for clip in clips:
+        drawn = [clip.render(t) for t in range(len(clip))]
+        height, width = drawn[0].image.shape[:2]
+        amodal = np.stack([frame.amodal for frame in drawn])  # (T, n)
+        visible = np.stack([frame.masks.sum((1, 2)) for frame in drawn])
+        sums = [
+            [frame.masks.sum(1) @ np.arange(width), frame.masks.sum(2) @ np.arange(height)]
+            for frame in drawn
+        ]
+        centroid = np.stack(sums) / np.maximum(visible, 1)[:, None]  # (T, 2, n)
+        seen = visible > 0
+        way = np.sqrt((np.diff(centroid, axis=0) ** 2).sum(1)) / width
+        areas.append(visible[seen] / (height * width))
+        ways.append(way[seen[1:] & seen[:-1]])
+        half_hidden += int((seen & (2 * visible < amodal)).any(0).sum())
+        in_and_out += int((seen.any(0) & (amodal == 0).any(0)).sum())
+        videos, frames, instances = videos + 1, frames + len(clip), instances + len(clip.labels)
+        labels.update(clip.labels.tolist())
+    if not videos:
+        raise ValueError("clip_statistics: no clips were given")
+    areas, ways = np.concatenate(areas), np.concatenate(ways)
+    return {
+        "videos": videos,
+        "frames_per_video": frames / videos,
+        "categories": len(labels),
+        "instances": instances,
+        "masks": len(areas),
+        "instances_per_video": instances / videos,
+        "visible_area": float(areas.mean()) if len(areas) else 0.0,
+        "half_hidden": half_hidden / instances,
+        "in_and_out": in_and_out / instances,
+        "speed": float(np.median(ways)) if len(ways) else 0.0,
+    }
 
 
 def main() -> None:

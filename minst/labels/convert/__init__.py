@@ -28,7 +28,7 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
-from minst.data.files import ORIENTATION, inside, open_image, read_image
+from minst.data.files import ORIENTATION, inside, new_folder, open_image, read_image
 from minst.data.formats import JsonFile
 from minst.labels.convert import files
 from minst.labels.convert.coco import read_coco
@@ -113,7 +113,7 @@ def convert(
     if format not in (None, *FORMATS):
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
     found, lines = Found(link, [], Counter(), []), []
-    with files.new_folder(out) as new, files.unpacked(source) as folder:
+    with new_folder(out) as new, files.unpacked(source) as folder:
         folder = _unwrapped(folder, format) if source.is_file() else folder
         if not format:
             format, why = _guess(folder)

@@ -33,7 +33,7 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 
 from minst import rle
-from minst.data.files import inside, read_image
+from minst.data.files import inside, new_folder, read_image
 from minst.data.formats import read_typed
 from minst.data.ytvis import Clip, YouTubeVIS
 from minst.labels.convert import files
@@ -166,7 +166,7 @@ def to_indexed_png(
     `YouTubeVIS` finds wrong.
     """
     dataset, lost, videos = YouTubeVIS(folder, split=split), Counter(), {}
-    with files.new_folder(out) as new:
+    with new_folder(out) as new:
         for clip in dataset:
             first = PurePosixPath(*clip.video["file_names"][:1])
             name = "-".join(first.parent.parts) or clip.name  # one folder deep, as DAVIS has them

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import secrets
 import shutil
 import tempfile
 import warnings
@@ -21,16 +20,15 @@ from pathlib import Path
 import numpy as np
 
 from minst import rle
-from minst.data.files import inside, natural, open_image, read_image
+from minst.data.files import IMAGE_SUFFIXES, inside, natural, open_image, read_image
 from minst.data.video import read_video, video_info
 from minst.labels.convert.common import Found, Shape, refuse
 
 __all__ = [
-    "film", "head", "image_files", "new_folder", "numbered", "only_file", "read_text", "subfolders",
+    "film", "head", "image_files", "numbered", "only_file", "read_text", "subfolders",
     "unpacked", "visible",
 ]  # fmt: skip
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # of a zip; images hardly shrink, XML and JSON to a twentieth: what claims more than both is a bomb
 MOST_FILES, LARGEST, MOST_TIMES = 500_000, 2**28, 100
 
@@ -44,7 +42,7 @@ def visible(folder: Path, suffix: str = "") -> list[Path]:
 
 def image_files(folder: Path) -> list[Path]:
     """The images of a folder in natural order; none if it is no folder."""
-    return [path for path in visible(folder) if path.suffix.lower() in IMAGES]
+    return [path for path in visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -171,25 +169,3 @@ def _unpack(source: Path, content: Path) -> None:
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
         raise ValueError(f"{source}: not a readable zip ({error}); unpack it first") from None
-
-
-@contextlib.contextmanager
-def new_folder(out: str | Path) -> Iterator[Path]:
-    """A folder to write into, beside `out`; it becomes `out`, new or empty, if no error comes."""
-    out = Path(out).resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
-    beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
-    try:
-        beside.mkdir(parents=True)
-        yield beside
-        if out.exists():
-            out.rmdir()
-        beside.rename(out)
-    except OSError as error:
-        if str(beside) in str(error.filename or beside):  # say the name of `out` instead
-            what = f"not written ({error.strerror or error})"
-            raise OSError(error.errno, what, str(out)) from None
-        raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
