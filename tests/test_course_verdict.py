@@ -115,7 +115,7 @@ def test_verdicts_read_as_one_line():
         (1, True, ""),
         ([1, 2], torch.tensor([1, 2]), ""),
         (torch.tensor([[1.0, float("nan")]]), torch.tensor([[1.0, float("nan")]]), ""),
-        ([[1], [1, 2]], np.ones((2, 2)), "expected numbers of shape (2, 2)"),
+        ([[1, 2], [1]], np.ones((2, 2)), "expected numbers of shape (2, 2)"),
         (0.5, 1, "0.5, expected 1"),
     ],
 )

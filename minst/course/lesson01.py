@@ -6,7 +6,7 @@ from itertools import cycle
 
 import numpy as np
 
-from minst.course.verdict import Verdict, difference, examine, judge
+from minst.course.verdict import Verdict, examine, judge, numbers
 
 __all__ = ["average_precision", "counted_frames", "perfect_and_worthless", "rle_encode", "tube_iou"]
 
@@ -164,13 +164,7 @@ def perfect_and_worthless(answer: Callable) -> Verdict:
     """perfect_and_worthless(truths (M, T, H, W)) -> the same masks in every frame, AP50 = 0."""
 
     def fault(got, truths):
-        try:
-            fits = np.shape(got) == truths.shape
-        except ValueError:  # rows of unequal length
-            fits = False
-        if not fits:
-            return f"{difference(got, truths)}."
-        got = np.asarray(got).astype(bool)
+        got = numbers(got, *truths.shape).astype(bool)
         for t in range(truths.shape[1]):
             if sorted(m.tobytes() for m in got[:, t]) != sorted(m.tobytes() for m in truths[:, t]):
                 hint = (
@@ -197,7 +191,7 @@ def perfect_and_worthless(answer: Callable) -> Verdict:
 
     cases = [(_lanes(np.random.default_rng(), num_tracks),) for num_tracks in (2, 3, 4)]
     praise = "No frame is wrong, and nothing is left of the score. Lesson 07 keeps identities."
-    return examine(answer, "perfect_and_worthless", cases, fault, praise)
+    return examine(answer, perfect_and_worthless, cases, fault, praise)
 
 
 def _areas(predictions: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -151,4 +151,4 @@ def unseen_change(answer: Callable) -> Verdict:
     rng = np.random.default_rng()
     cases = [(normal(rng, 2, 3, 2 * cell, 3 * cell), cell) for cell in (2, 4, 8)]
     praise = "X6 cannot tell the two apart. X3 to X5 can: that is why the fine levels stay."
-    return examine(answer, "unseen_change", cases, fault, praise)
+    return examine(answer, unseen_change, cases, fault, praise)

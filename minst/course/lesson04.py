@@ -194,4 +194,4 @@ def one_voice(answer: Callable) -> Verdict:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.integers(2**31).item())
-        return examine(answer, "one_voice", cases, fault, praise)
+        return examine(answer, one_voice, cases, fault, praise)

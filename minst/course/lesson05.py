@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from minst import losses, matcher
-from minst.course.verdict import Verdict, examine, judge, normal
+from minst.course.verdict import Verdict, examine, judge, normal, numbers
 
 __all__ = ["dice_loss", "focal_term", "greedy_trap", "matching_scores", "target_counts"]
 
@@ -152,13 +152,7 @@ def greedy_trap(answer: Callable) -> Verdict:
     shares = []
 
     def fault(got, n, m):
-        call = f"greedy_trap({n}, {m})"
-        try:
-            scores = np.array(got.tolist() if isinstance(got, torch.Tensor) else got, dtype=float)
-        except (TypeError, ValueError) as error:
-            return f"{call} gives no table of numbers: {error}"
-        if scores.shape != (n, m):
-            return f"{call}: the shape is {scores.shape}, expected {(n, m)}."
+        scores = numbers(got, n, m)
         if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
             reach = f"from {scores.min():.3g} to {scores.max():.3g}"
             return f"scores lie in [0, 1]; these reach {reach}."
@@ -178,7 +172,7 @@ def greedy_trap(answer: Callable) -> Verdict:
 
     rng = np.random.default_rng()
     cases = [(m + rng.integers(0, 4).item(), m) for m in (2, 3, rng.integers(4, 8).item())]
-    verdict = examine(answer, "greedy_trap", cases, fault)
+    verdict = examine(answer, greedy_trap, cases, fault)
     if not verdict:
         return verdict
     most = f"Greedy gets at most {max(shares):.0%} of the best sum."

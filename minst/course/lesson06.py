@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import minst.temporal
-from minst.course.verdict import Verdict, examine, judge
+from minst.course.verdict import Verdict, examine, judge, numbers
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.instance_decoder import DualInstanceDecoder
 from minst.matcher import Instances
@@ -195,11 +195,7 @@ def sample_pair(answer: Callable) -> Verdict:
 
     def fault(got, num_frames, max_gap, rng):
         where = f"with {num_frames} frames and max_gap {max_gap}"
-        try:
-            t, later = (int(frame) for frame in got)
-        except (TypeError, ValueError):
-            return f"{where} it gives {got!r}; expected two frame numbers, (t, t + delta)."
-        drawn.append((t, later))
+        drawn.append(numbers(got, 2).astype(int))
         if len(drawn) % draws:  # judged are many pairs at once
             return ""
         reason = _trouble(np.array(drawn[-draws:]), num_frames, max_gap)
@@ -209,7 +205,7 @@ def sample_pair(answer: Callable) -> Verdict:
         (*case, np.random.default_rng()) for case in ((6, 3), (3, 5), (9, 4)) for _ in range(draws)
     )
     praise = "Any two frames of a clip may meet, neither order is preferred, and none meets itself."
-    return examine(answer, "sample_pair", cases, fault, praise)
+    return examine(answer, sample_pair, cases, fault, praise)
 
 
 def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:

@@ -10,7 +10,7 @@ import torch
 from scipy.ndimage import uniform_filter
 from torch import Tensor
 
-from minst.course.verdict import Verdict, examine, judge, normal
+from minst.course.verdict import Verdict, examine, judge, normal, numbers
 from minst.model import (
     Frame,
     FrameOutput,
@@ -145,13 +145,7 @@ def fool_cosine(answer: Callable) -> Verdict:
     """fool_cosine(x_mask (D, h, w)) -> old, new (2, D) each: a swap that cosine does not see."""
 
     def fault(got, x_mask):
-        try:
-            old, new = (torch.as_tensor(kernels).detach().float() for kernels in got)
-        except (TypeError, ValueError, RuntimeError) as error:
-            return f"it returns no pair (old, new): {type(error).__name__}: {error}"
-        shapes = (tuple(old.shape), tuple(new.shape))
-        if shapes != ((2, len(x_mask)),) * 2:
-            return f"the shapes of old and new are {shapes}, expected (2, {len(x_mask)}) each."
+        old, new = (torch.from_numpy(numbers(k, 2, len(x_mask))).float() for k in got)
         before, after = (apply_kernels(k[None], x_mask[None])[0] > 0 for k in (old, new))
         true = x_mask[:2] > 0
         if (before != true).any():
@@ -173,7 +167,7 @@ def fool_cosine(answer: Callable) -> Verdict:
 
     cases = [(_two_instances(np.random.default_rng()),) for _ in range(4)]
     praise = "Cosine says: nobody moved. The masks of the old kernels would have told."
-    return examine(answer, "fool_cosine", cases, fault, praise)
+    return examine(answer, fool_cosine, cases, fault, praise)
 
 
 def running_class_scores(answer: Callable) -> Verdict:

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from minst.course.verdict import Verdict, examine, judge
+from minst.course.verdict import Verdict, examine, judge, numbers
 from minst.lab.results import Measured
 from minst.lab.statistics import SAMPLES, Comparison, compare, seeds_needed, spread
 from minst.lab.statistics import draw as draw_again
@@ -106,12 +106,7 @@ def hidden_by_noise(answer: Callable) -> Verdict:
     """hidden_by_noise(seeds) -> changed, full: AP that pairs can tell apart, two tables cannot."""
 
     def fault(got, seeds):
-        try:
-            changed, full = (np.asarray(values, dtype=float) for values in got)
-        except (TypeError, ValueError):
-            return f"it gives {got!r:.60}; expected a pair (changed, full) of {seeds} numbers each."
-        if not changed.shape == full.shape == (seeds,):
-            return f"the shapes are {changed.shape} and {full.shape}, expected ({seeds},) each."
+        changed, full = (numbers(values, seeds) for values in got)
         if not all(((0 <= values) & (values <= 100)).all() for values in (changed, full)):
             return "AP is a number from 0 to 100."
         ours, theirs, each = (spread(v.tolist()) for v in (changed, full, changed - full))
@@ -137,7 +132,7 @@ def hidden_by_noise(answer: Callable) -> Verdict:
         (seeds,) for seeds in np.random.default_rng().permutation(np.arange(4, 13))[:4].tolist()
     ]
     praise = "Two tables would have said: cannot tell. The pairs can."
-    return examine(answer, "hidden_by_noise", cases, fault, praise)
+    return examine(answer, hidden_by_noise, cases, fault, praise)
 
 
 def seeds_for(answer: Callable) -> Verdict:
