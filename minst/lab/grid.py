@@ -19,7 +19,8 @@ Lesson: notebooks/09_ablation_lab.ipynb
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import Literal
 
 from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig
@@ -45,8 +46,10 @@ class Variant:
     says: str  # what is changed, for a table
     changes: dict = field(default_factory=dict)  # fields of TrainConfig
     paper: str = ""  # what the paper claims of it, against the full model
-    judged_by: str = "image"  # what decides: "image" AP | "video" AP by cosine at T = 3, as there
-    claim: int = 0  # +1: the paper says that this is worse; 0: it says nothing that could fail
+    # what decides: image AP, or video AP by cosine at T = 3, as there
+    judged_by: Literal["image", "video"] = "image"
+    # +1: the paper says that this is worse; 0: it says nothing that could fail
+    claim: Literal[-1, 0, 1] = 0
     retention: str = ""  # what the paper says of the full model's retention, against this
     decoder: str = ""  # one of `minst.lab.decoders.ORDERS`; "" = global, then local
 
@@ -125,10 +128,6 @@ class Budget:
     def shipped_clips(self) -> ShapesConfig:
         """What the shipped weights are judged by: the default shapes, which they were trained on."""
         return ShapesConfig(frames=self.frames)
-
-    def to_dict(self) -> dict:
-        """Plain values for lab.json."""
-        return asdict(self)
 
 
 FULL = Budget(

@@ -15,26 +15,12 @@ from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS
 from minst.lab.results import Lab, Row
 from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
 
-__all__ = [
-    "PLOTS",
-    "has_data",
-    "plot_associations",
-    "plot_beyond",
-    "plot_differences",
-    "plot_intervals",
-]
+__all__ = ["PLOTS", "plot_associations", "plot_beyond", "plot_differences", "plot_intervals"]
 
 GREEN = "#1a7f37"
 BLUE = "#0b62c4"
 PANEL = 2.54  # inches: three of them stand in a row, about three inches apart
 LEGEND = {"fontsize": 7.5, "frameon": False}
-
-
-def has_data(lab: Lab, name: str) -> bool:
-    """Has the lab measured what the plot `name` shows?"""
-    if name == "differences":
-        return len(lab.rows) > 1
-    return all("milliseconds" in run.metrics for run in lab.full.runs)
 
 
 def plot_differences(lab: Lab) -> Picture:
