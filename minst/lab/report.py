@@ -304,8 +304,9 @@ def _signed(value: float) -> str:
 
 # ---------------------------------------------------------------------------------------------- CSV
 
-RUNS_HEAD = ["variant", "seed", "figure", "speed", "by", "value", "points"]
-ROWS_HEAD = ["variant", "seeds", "figure", "mean", "sd", "difference", "low", "high", "decides", "verdict"]
+RUNS_HEAD = ("variant", "seed", "figure", "speed", "by", "value", "points")
+ROWS_HEAD = ("variant", "seeds", "figure", "mean", "sd", "difference", "low", "high")
+ROWS_HEAD += ("decides", "verdict")
 
 
 def runs_of(lab: Lab) -> Iterable[tuple]:

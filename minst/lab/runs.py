@@ -261,9 +261,10 @@ def _work(todo: Sequence[Job], jobs: int, where: tuple[Path, str, TextIO]) -> No
                 bar.update()
     finally:
         bar.close()
-        for process, _ in working.values():
+        left = [process for process, _ in working.values()]
+        for process in left:
             process.terminate()
-        for process, _ in working.values():
+        for process in left:
             process.wait()
     if failed:
         logs = "; ".join(f"{job.name}: {job.log}" for job in failed)
