@@ -38,8 +38,7 @@ def level_sizes(answer: Callable) -> Verdict:
         partial(level_sizes, multiple=32),
         "The levels are X3 to X6, at strides 8, 16, 32 and 64: two to the power of the level.",
         partial(level_sizes, strides=(4, 8, 16, 32)),
-        "X6 at 1/32 is the shipped model's, a deviation for small frames; the paper's X6 is at "
-        "1/64.",
+        "X6 at 1/32 is the shipped model's, a deviation for small frames; the paper's is at 1/64.",
         partial(level_sizes, strides=(8, 16, 32, 32)),
         "Height comes first, as in (B, C, H, W).",
         lambda height, width: level_sizes(width, height),
@@ -82,8 +81,7 @@ def macs_of_inverted_residual(answer: Callable) -> Verdict:
         imitate(early_stride=True),
         "With expansion 1 there is no expanding convolution at all.",
         imitate(always_expand=True),
-        "This is a plain convolution; the block has three: 1x1 expand, k x k depth-wise, 1x1 "
-        "project.",
+        "This is one plain convolution; the block has three: expand, depth-wise k x k, project.",
         lambda i, o, k, s, e, h, w: i * o * k * k * (h * w // s**2),
     ]
     praise = "Equal to what is counted while minst's own block runs."
@@ -138,9 +136,7 @@ def unseen_change(answer: Callable) -> Verdict:
         options = SimpleNamespace(token_stride=32)
         before, after = (TopFormer.pool(options, [x, grid])[:, :3] for x in (feature, got))
         if seen := difference(after, before):
-            hint = (
-                "Values may move within a block only, and none may be lost (a swap needs a copy)."
-            )
+            hint = "Values may move within a block only; none may be lost (a swap needs a copy)."
             return f"the pooled token betrays it: {seen}. {hint}"
         changed = F.max_pool2d((got - feature).abs(), cell) > 1e-3  # (B, C, 2, 3)
         if not changed.all():

@@ -69,8 +69,7 @@ def cosine_association(answer: Callable) -> Verdict:
         return old * sizes[0], new * sizes[1]
 
     mistakes = [
-        "Each old kernel takes its favourite, so two may take the same. One to one: "
-        "linear_sum_assignment.",
+        "Each old kernel takes its favourite, so two may take one: use linear_sum_assignment.",
         lambda old, new: cosine_similarity(old, new).argmax(1),
         "Long kernels win here: divide each kernel by its length before the product.",
         lambda old, new: assign(old @ new.T),
@@ -129,8 +128,7 @@ def track(answer: Callable) -> Verdict:
         slip("first"),
         "Kernels are put in the order of the slots, but their scores are not.",
         slip("scores"),
-        "The cosine alone lets silent duplicates compete: multiply it by the score of the slot and "
-        "of the new query.",
+        "Silent duplicates compete: multiply the cosine by the scores of slot and new query.",
         slip("silent"),
         "Identities are 1, 2, 3, ... in the order in which slots are first live, not slot numbers.",
         slip("slot"),
@@ -149,20 +147,13 @@ def fool_cosine(answer: Callable) -> Verdict:
         before, after = (apply_kernels(k[None], x_mask[None])[0] > 0 for k in (old, new))
         true = x_mask[:2] > 0
         if (before != true).any():
-            return (
-                "old[0] . x_mask is to be positive exactly on A (channel 0), old[1] . x_mask on B."
-            )
+            return "old[0] . x_mask is to be positive exactly on A (channel 0), old[1]'s on B."
         if (after == true).all():
-            return (
-                "nothing has moved: new[0] still segments A. "
-                "The instances must change their queries."
-            )
+            return "nothing has moved: new[0] still segments A. Instances must change queries."
         if (after != true.flip(0)).any():
             return "new[0] . x_mask is to be positive exactly on B, new[1] . x_mask on A."
         if assign(cosine_similarity(old, new)).tolist() != [0, 1]:
-            return (
-                "cosine sees this swap. Give each query a large part of its own where X_mask is 0."
-            )
+            return "cosine sees this swap. Give each query a large part where X_mask is 0."
         return ""
 
     cases = [(_two_instances(np.random.default_rng()),) for _ in range(4)]
@@ -195,8 +186,7 @@ def running_class_scores(answer: Callable) -> Verdict:
     mistakes = [
         "Only key frames have new scores: the instance decoder does not run between them.",
         lambda scores, T, threshold: running_class_scores(scores, 1, threshold),
-        "A key frame whose best score is below the threshold did not see the instance: leave it "
-        "out.",
+        "A key frame whose best score is below the threshold did not see it: leave it out.",
         lambda scores, T, threshold: running_class_scores(scores, T, -1.0),
         "Every frame has the mean of the whole video: online, frame t knows nothing of later ones.",
         lambda scores, *how: running_class_scores(scores, *how)[-1:].expand(len(scores), -1),

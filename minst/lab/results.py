@@ -78,7 +78,7 @@ class Measured:
     def tracker(self, *setting: str | float) -> dict:
         """What was measured of one; ValueError where it was not."""
         if setting not in self.settings:
-            raise ValueError(f"{self.run.folder}: of the tracker {setting} nothing was measured")
+            raise ValueError(f"{self.run.folder}: nothing was measured of the tracker {setting}")
         return self.settings[setting]
 
     def estimate(self, key: Hashable) -> Estimate:
