@@ -95,7 +95,7 @@ def semantic_enhancer(answer: Callable) -> Verdict:
         partial(semantic_enhancer, up=_corners),
         "The gate is used as it is; h_sigmoid squashes it between 0, shut, and 1, open.",
         partial(semantic_enhancer, squash=lambda gate: gate),
-        "That is the smooth sigmoid; the enhancer's h_sigmoid is hard and needs no exponential.",
+        "That is the smooth sigmoid; the enhancer uses the hard one, without an exponential.",
         partial(semantic_enhancer, squash=torch.sigmoid),
         "The value is multiplied; it is added, or a shut gate would leave nothing at all.",
         lambda x, gate, value: x * resize_to(h_sigmoid(gate), x) * resize_to(value, x),

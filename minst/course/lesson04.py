@@ -168,7 +168,7 @@ def one_voice(answer: Callable) -> Verdict:
             return ""
         row = int(differ.nonzero()[0])
         if torch.equal(got.sort(0).values, given.sort(0).values):
-            hint = "These are the same queries, perhaps shuffled: so are the answers, then."
+            hint = "These are the same queries, perhaps shuffled: the answers are shuffled alike."
         elif torch.allclose(F.normalize(got), F.normalize(got[:1]), atol=1e-4):
             hint = "The rows are parallel but not equal: a longer query has larger scores."
         else:

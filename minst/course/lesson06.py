@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import minst.temporal
-from minst.course.verdict import Verdict, examine, judge, numbers
+from minst.course.verdict import Verdict, examine, judge, shown
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.instance_decoder import DualInstanceDecoder
 from minst.matcher import Instances
@@ -193,7 +193,8 @@ def sample_pair(answer: Callable) -> Verdict:
 
     def fault(got, num_frames, max_gap, rng):
         where = f"with {num_frames} frames and max_gap {max_gap}"
-        drawn.append(numbers(got, 2).astype(int))
+        t, later = got
+        drawn.append((int(t), int(later)))
         if len(drawn) % draws:  # judged are many pairs at once
             return ""
         reason = _trouble(np.array(drawn[-draws:]), num_frames, max_gap)
@@ -218,7 +219,7 @@ def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
 
     outside = pairs[(pairs < 0).any(1) | (pairs >= frames).any(1)]
     if len(outside):
-        pair = tuple(outside[0].tolist())
+        pair = shown(tuple(outside[0].tolist()))
         hint = "Draw t so that t+delta exists."
         return f"it draws the pair {pair}: the last frame is {frames - 1}. {hint}"
     gaps, top = np.abs(pairs[:, 1] - pairs[:, 0]), min(most, frames - 1)

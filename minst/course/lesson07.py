@@ -69,7 +69,7 @@ def cosine_association(answer: Callable) -> Verdict:
         return old * sizes[0], new * sizes[1]
 
     mistakes = [
-        "Each old kernel takes its favourite, so two may take one: use linear_sum_assignment.",
+        "Each old kernel takes its favourite, so two may take one. One to one is asked for.",
         lambda old, new: cosine_similarity(old, new).argmax(1),
         "Long kernels win here: divide each kernel by its length before the product.",
         lambda old, new: assign(old @ new.T),
@@ -128,7 +128,7 @@ def track(answer: Callable) -> Verdict:
         slip("first"),
         "Kernels are put in the order of the slots, but their scores are not.",
         slip("scores"),
-        "Silent duplicates compete: multiply the cosine by the scores of slot and new query.",
+        "The silent duplicates compete: multiply the cosine by the scores of both, slot and query.",
         slip("silent"),
         "Identities are 1, 2, 3, ... in the order in which slots are first live, not slot numbers.",
         slip("slot"),

@@ -28,6 +28,8 @@ __all__ = ["Verdict", "difference", "examine", "judge", "normal", "numbers", "sh
 
 # seconds after which no further input is drawn: an answer that sleeps is judged all the same
 PATIENCE = 60.0
+BRIEF = reprlib.Repr()
+BRIEF.maxstring = BRIEF.maxother = 60
 ROWS = (list, tuple, np.ndarray, torch.Tensor)  # what may stand for one another
 
 MARKS = {"not attempted": "○", "wrong": "✘", "correct": "✔"}
@@ -226,7 +228,7 @@ def _short(value: float, like: np.ndarray) -> str:
 def shown(value: Any, most: int = 80) -> str:
     """A value in at most so many characters of one line, whatever it is."""
     try:
-        text = value if isinstance(value, BaseException) else reprlib.repr(value)
+        text = value if isinstance(value, BaseException) else BRIEF.repr(value)
         text = " ".join(str(text)[: 4 * most].split())
     except Exception:
         text = f"a {type(value).__name__}"

@@ -126,7 +126,7 @@ class Budget:
         )  # fmt: skip
 
     def shipped_clips(self) -> ShapesConfig:
-        """What the shipped weights are judged by: the default shapes, which they were trained on."""
+        """What the shipped weights are judged by: the default shapes, as they have learned from."""
         return ShapesConfig(frames=self.frames)
 
 
@@ -147,7 +147,7 @@ def backbone_of(variant: str) -> str:
 
 
 def train_config(variant: str, seed: int, budget: Budget, **machine) -> TrainConfig:
-    """The training of one run; paths are relative to the lab's folder. machine: device, threads, …"""
+    """The training of one run; paths are relative to the lab. machine: device, threads, …"""
     base = {
         "out": f"{variant}-{seed}",
         "data": "data/train",

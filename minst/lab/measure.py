@@ -196,7 +196,8 @@ class _Queries:
         videos, annotations = self.truth["videos"], self.truth["annotations"]
         for t in range(min(EVERY // 2, len(clip) - 1), len(clip), EVERY):
             number = len(videos) + 1
-            videos.append({**clip.video, "id": number, "length": 1})
+            size = {"height": clip.height, "width": clip.width}
+            videos.append({"id": number, **size, "length": 1})
             self.clip_of.append(len(self.pairs))
             for track in clip.tracks:
                 alone = {key: [track[key][t]] for key in ("segmentations", "areas")}

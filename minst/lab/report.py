@@ -22,7 +22,7 @@ from minst.data.files import replacing
 from minst.lab.grid import SPEEDS
 from minst.lab.measure import ADAPTIVE, DISTANCES, FROZEN, INTERVALS
 from minst.lab.results import COLUMNS, IMAGE, JUDGED, VIDEO, Lab
-from minst.lab.statistics import Comparison, Spread, seeds_needed
+from minst.lab.statistics import Comparison, Spread, seeds_needed, signed
 
 __all__ = ["claims_table", "markdown", "seeds_table", "write_report"]
 
@@ -150,7 +150,7 @@ def _claim(
     """A row of the table of claims; found: None where the two have no seed in common."""
     if found is None:
         return what, says, "no seed in common"
-    each = ", ".join(map(_signed, found.seeds))
+    each = ", ".join(map(signed, found.seeds))
     return what, says, f"{figure}: {_interval(found)}", each, f"**{found.verdict(claim)}**", why
 
 
@@ -295,11 +295,7 @@ def _spread(found: Spread) -> str:
 
 
 def _interval(found: Comparison) -> str:
-    return f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
-
-
-def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−")
+    return f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]"
 
 
 # ---------------------------------------------------------------------------------------------- CSV

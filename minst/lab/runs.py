@@ -201,7 +201,7 @@ def _claim(folder: Path, budget: Budget) -> None:
 
 
 def _jobs(folder: Path, chosen: Sequence[str], runs: Sequence[Run]) -> list[Job]:
-    """What it takes to have all of them done: backbones first, then `runs`, shipped weights last."""
+    """What it takes to have all of them done: backbones first, then runs, shipped weights last."""
     trained = []
     for run in runs:
         weights = folder / grid.PRETRAINED.format(grid.backbone_of(run.variant))
@@ -215,7 +215,7 @@ def _jobs(folder: Path, chosen: Sequence[str], runs: Sequence[Run]) -> list[Job]
 
 
 def _write_clips(folder: Path, budget: Budget) -> None:
-    """Training clips and those of each speed; a set is renamed, and so complete, when it is done."""
+    """Training clips and those of each speed; a set is renamed when it is complete."""
     shipped = budget.shipped_clips()
     wanted = {
         "train": ("train", budget.clips(), budget.train_clips),
