@@ -247,7 +247,7 @@ BROKEN = [  # what is done to a run's metrics, or the text in their place; where
     (lambda m: m["image"].update(instances=[[-1] * 4] * 12), "metrics.json: image.instances[0][0]: "),
     (lambda m: m["image"].update(instances=[[1]] * 12), "metrics.json: image: `rows` speak of more than"),
     (lambda m: m["consistency"].update(pairs=[]), "metrics.json: "),
-    (lambda m: m["consistency"].update(distances=[1, 3]), "metrics.json: consistency: `pairs` are two numbers"),
+    (lambda m: m["consistency"].update(distances=[1, 3]), "metrics.json: consistency.distances: "),
     (lambda m: m["settings"].clear(), "nothing was measured of the tracker ('medium', 'cosine', 3)"),
 ]
 

@@ -17,9 +17,6 @@ def task_name(answer: Callable) -> Verdict:
             return "semantic segmentation"
         return "video instance segmentation" if through_time else "instance segmentation"
 
-    def draw(rng):
-        return rng.random(2) < 0.5
-
     mistakes = [
         "Time alone is not enough: without separate objects there is nobody to follow.",
         lambda objects, time: "video instance segmentation" if time else task_name(objects, time),
@@ -27,7 +24,7 @@ def task_name(answer: Callable) -> Verdict:
         lambda objects, time: task_name(objects, False),
     ]
     # four cases: in 100 rounds all of them, practically always
-    return judge(answer, task_name, draw, mistakes, rounds=100)
+    return judge(answer, task_name, lambda rng: rng.random(2) < 0.5, mistakes, rounds=100)
 
 
 def instance_map(answer: Callable) -> Verdict:

@@ -26,9 +26,6 @@ def level_sizes(answer: Callable) -> Verdict:
         padded = [n + -n % multiple for n in size]  # a test holds it to the backbone's own maps
         return [tuple(-(-n // s) if up else n // s for n in padded) for s in strides]
 
-    def draw(rng):
-        return rng.integers(70, 900, 2)
-
     mistakes = [
         "Floor division loses the last pixels; pad to the next multiples of 64 before dividing.",
         partial(level_sizes, multiple=1),
@@ -43,7 +40,7 @@ def level_sizes(answer: Callable) -> Verdict:
         "Height comes first, as in (B, C, H, W).",
         lambda height, width: level_sizes(width, height),
     ]
-    return judge(answer, level_sizes, draw, mistakes, rounds=20)
+    return judge(answer, level_sizes, lambda rng: rng.integers(70, 900, 2), mistakes, rounds=20)
 
 
 def macs_of_inverted_residual(answer: Callable) -> Verdict:

@@ -12,13 +12,8 @@ from minst.course.verdict import Verdict, examine, judge, normal
 from minst.instance_decoder import DualInstanceDecoder
 from minst.model import FrameOutput, apply_kernels, upsample_masks
 
-__all__ = [
-    "attention_shapes",
-    "cross_attention",
-    "instance_scores",
-    "masks_from_kernels",
-    "one_voice",
-]
+__all__ = ["attention_shapes", "cross_attention", "instance_scores", "masks_from_kernels",
+           "one_voice"]  # fmt: skip
 
 
 def attention_shapes(answer: Callable) -> Verdict:

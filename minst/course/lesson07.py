@@ -11,14 +11,7 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from minst.course.verdict import Verdict, examine, judge, normal, numbers
-from minst.model import (
-    Frame,
-    FrameOutput,
-    MobileInst,
-    apply_kernels,
-    image_to_batch,
-    upsample_masks,
-)
+from minst.model import MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.samples import load_sample, sample_names
 from minst.tracking import KernelTracker, Slots, assign, cosine_similarity
 
@@ -208,13 +201,13 @@ class _Renumbering(MobileInst):
         super().__init__(config)
         self.known = {}
 
-    def encode(self, frames: Tensor, padding_mask: Tensor | None = None) -> Frame:
+    def encode(self, frames: Tensor, padding_mask: Tensor | None = None):
         key = frames.numpy().tobytes()
         if key not in self.known:
             self.known[key] = super().encode(frames, padding_mask)
         return self.known[key]
 
-    def decode(self, frame: Frame) -> FrameOutput:
+    def decode(self, frame):
         out = super().decode(frame)
         chance = torch.Generator().manual_seed(int(1000 * frame.x6.abs().sum()))
         order = torch.randperm(self.config.num_queries, generator=chance)

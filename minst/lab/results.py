@@ -42,6 +42,7 @@ COLUMNS: dict[Hashable, str] = {
 
 Whole = Annotated[int, Meta(ge=0, le=2**32)]
 Table = list[list[Whole]]  # a row a clip
+DISTANCES = tuple[Literal[1], Literal[3], Literal[10]]  # as minst.lab.measure has them
 IMAGE_AP = {"rows": str, "instances": Table}  # what `Matches.to_dict` has written
 TRACKER = {"speed": str, "by": str, "value": float, "AP": float, "AP50": float, "pairs": Table}
 TRACKER |= IMAGE_AP | dict.fromkeys(("keys", "frames", "moved", "associated"), Whole)
@@ -52,7 +53,7 @@ METRICS = {
     "image": TypedDict("Image", IMAGE_AP),
     "settings": list[TypedDict("Tracker", TRACKER)],
     # kept, and of how many, at each of the distances
-    "consistency": TypedDict("Consistency", {"distances": list[Whole], "pairs": Table}),
+    "consistency": TypedDict("Consistency", {"distances": DISTANCES, "pairs": Table}),
     "seconds_per_iteration": NotRequired[float],  # shipped weights were not trained here
     # of the full model: those of a key frame and of another one; 0 where there was none
     "milliseconds": NotRequired[dict[str, TypedDict("Times", {"key": float, "other": float})]],
