@@ -265,6 +265,9 @@ def _work(todo: Sequence[Job], jobs: int, where: tuple[Path, str, TextIO]) -> No
         for process in left:
             process.terminate()
         for process in left:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
             process.wait()
     if failed:
         logs = "; ".join(f"{job.name}: {job.log}" for job in failed)
