@@ -311,11 +311,12 @@ def test_a_run_that_fails_stops_no_other_and_without_its_backbone_none_begins(tm
 def test_never_more_at_a_time_than_jobs_and_ctrl_c_leaves_no_process_behind(tmp_path, quick, monkeypatch):
     """The fixture counts processes; here all but the backbone take half a minute."""
     quick["slow"] |= {"full-0", "images-0", "queries=10-0"}
-    real = time.sleep
+    real, pressed = time.sleep, []
 
     def sleep(seconds):
         real(seconds)
-        if len(quick["processes"]) == 3:
+        if len(quick["processes"]) == 3 and not pressed:
+            pressed.append(True)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", sleep)

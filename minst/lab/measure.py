@@ -81,11 +81,7 @@ def settings(variant: str) -> list[Setting]:
 
 def of_shipped() -> list[Setting]:
     """What is measured of shipped weights."""
-    return [
-        Setting("medium", by, interval)
-        for by in associations.ASSOCIATIONS
-        for interval in (1, 3, 6)
-    ]
+    return [Setting("medium", by, t) for by in associations.ASSOCIATIONS for t in (1, 3, 6)]
 
 
 def measure_run(lab: Path, variant: str, seed: int, budget: Budget) -> Path:
@@ -276,9 +272,9 @@ def frame_times(model: MobileInst, clips: YouTubeVIS, count: int = 4) -> dict[st
                 kind = "key" if tracker.step(frame).is_key else "other"
                 times[setting][kind].append(1000 * (time.perf_counter() - start))
     return {
-        f"{setting.by} {setting.value:g}": {
-            kind: round(float(np.percentile(taken, 20)), 3) if taken else 0.0
-            for kind, taken in kinds.items()
-        }
-        for setting, kinds in times.items()
+        f"{s.by} {s.value:g}": {k: _fastest(t) for k, t in of.items()} for s, of in times.items()
     }
+
+
+def _fastest(times: list[float]) -> float:
+    return round(float(np.percentile(times, 20)), 3) if times else 0.0

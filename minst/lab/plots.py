@@ -46,8 +46,8 @@ def plot_differences(lab: Lab) -> Picture:
     headline(
         fig,
         f"{worse} of {len(found)} changes surely make the model worse, at this scale",
-        "Point: mean (hollow: the 95 % interval, the line, holds 0). Ticks: each seed. *: the paper "
-        "says worse. Temporal rows: video AP; others: image AP.",
+        "Point: mean (hollow: the 95 % interval, the line, holds 0). Ticks: each seed. *: the "
+        "paper says worse. Temporal rows: video AP; others: image AP.",
     )
     return fig
 

@@ -1,7 +1,7 @@
 """The report of a lab: Markdown, CSV and plots, the same bytes from the same metrics.
 
     <lab>/*/metrics.json, reasons.json --> <out>/README.md     claims and verdicts, all rows, T, ...
-                                           runs.csv, rows.csv  every figure of every run; of every row
+                                           runs.csv, rows.csv  each figure of each run; of each row
                                            *.png
 
 reasons.json {variant: sentence} is written by people who have looked at the results; a row without

@@ -135,8 +135,8 @@ class Row:
     def _pairs(self, other: Row, key: Hashable, other_key: Hashable) -> list[tuple]:
         """The estimates of the seeds that both rows have."""
         theirs = {run.run.seed: run for run in other.runs}
-        ours = [run for run in self.runs if run.run.seed in theirs]
-        return [(run.estimate(key), theirs[run.run.seed].estimate(other_key)) for run in ours]
+        ours = [(run, theirs[run.run.seed]) for run in self.runs if run.run.seed in theirs]
+        return [(one.estimate(key), other.estimate(other_key)) for one, other in ours]
 
     @property
     def associations(self) -> list[str]:

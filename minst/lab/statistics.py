@@ -1,6 +1,6 @@
 """Means, spreads, and how sure a difference is: a bootstrap over seeds and clips of paired runs.
 
-    compare(estimates of a variant, of the full model)   difference, 95 % interval, that of each seed
+    compare(estimates of a variant, of the full model)   difference, 95 % interval, each seed
 
 Two runs of one seed saw the same clips in the same order and are judged by the same clips. So their
 difference is taken first, then drawn again: seeds and clips, both with replacement, the same clips
