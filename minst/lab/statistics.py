@@ -19,16 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = [
-    "Comparison",
-    "Estimate",
-    "Spread",
-    "compare",
-    "draw",
-    "seeds_needed",
-    "signed",
-    "spread",
-]
+__all__ = ["Comparison", "Estimate", "Spread", "compare", "draw", "seeds_needed", "signed",
+           "spread"]  # fmt: skip
 
 SAMPLES = 2000
 
