@@ -1,6 +1,5 @@
 """minst.lab.statistics and results: paired differences, their interval, the verdict, how many seeds are needed."""
 
-
 import fake_lab
 import numpy as np
 import pytest
