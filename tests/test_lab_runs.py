@@ -1,5 +1,6 @@
 """minst.lab: the declared grid, pre-training, measuring, and the runner that keeps processes busy."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -416,12 +417,16 @@ if "minst.lab.runs" in sys.orig_argv:
     wait_for(lambda: (tmp_path / "busy").exists() and (tmp_path / "pid").exists())
     job = int((tmp_path / "pid").read_text())
     assert alive(job) and list(tmp_path.glob(".half.*"))
-    os.kill(job, signal.SIGSTOP)  # it cannot notice yet
-    runner.send_signal(how)
-    runner.wait(60)
-    assert not free(tmp_path)
-    os.kill(job, signal.SIGCONT)
-    wait_for(lambda: not alive(job))
+    try:
+        os.kill(job, signal.SIGSTOP)  # it cannot notice yet
+        runner.send_signal(how)
+        runner.wait(600)
+        assert not free(tmp_path)
+        os.kill(job, signal.SIGCONT)
+        wait_for(lambda: not alive(job))
+    finally:
+        with contextlib.suppress(OSError):
+            os.kill(job, signal.SIGKILL)
     wait_for(lambda: free(tmp_path))  # its last thread has gone too
     assert not list(tmp_path.glob(".half.*"))
 
