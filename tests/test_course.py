@@ -8,6 +8,7 @@ import functools
 import importlib
 import io
 import runpy
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ EXERCISES = [
     for number, lesson in enumerate(LESSONS)
     for name in lesson.__all__
 ]
-ROUNDS = {1: 3, 7: 2, 9: 4, 2: 10, 5: 20, 8: 10, 10: 20}  # of fresh random input; 5 in the others
+ROUNDS = {1: 3, 6: 3, 7: 2, 9: 4, 2: 10, 5: 20, 8: 10, 10: 20}  # of fresh random input; 5 in the others
 each_exercise = pytest.mark.parametrize(("number", "name"), EXERCISES)
 
 
@@ -73,6 +74,85 @@ def test_what_is_no_answer_is_said_clearly(number, name):
         assert verdict.state == "wrong" and words in verdict.reason and verdict.reason, verdict
 
 
+class Hostile:
+    """Has a length, a shape and elements, and lets nobody have them."""
+
+    def _raise(self, *given):
+        raise RuntimeError("keep out")
+
+    __len__ = __iter__ = __getitem__ = __eq__ = __array__ = __repr__ = __float__ = __bool__ = _raise
+    shape = property(_raise)
+
+
+def deep(depth=100_000):
+    nested = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+def endless():
+    row = [1.0]
+    row.append(row)
+    return row
+
+
+def leaves(*given):
+    raise SystemExit("x" * 10**6)
+
+
+def says_much(*given):
+    raise ValueError("word\n" * 10**6)
+
+
+def recurses(*given):
+    return recurses(*given)
+
+
+def itself(*given):
+    return itself
+
+
+ODD = [
+    torch.tensor(1.0), np.array(2.0), torch.zeros(0), [], {}, "", "7", float("nan"), float("inf"), 1j, True,
+    10**400, [10**400] * 3, "x" * 10**6, ["x" * 10**6] * 4, {"k" * 10**6: 1}, list(range(10**6)), deep(), endless(),
+    torch.zeros(1).expand(10**12), torch.zeros(1, 1, 1, 1).expand(2, 3, 10**6, 10**6), torch.eye(3).to_sparse(),
+    torch.zeros(2, 3, device="meta"), torch.zeros(2, 2, dtype=torch.cfloat), np.array([1, 2], dtype="M8[s]"),
+    np.array([None, 1]), [[1], [1, 2]], (None, [1]), np.full((2, 2), np.nan), Hostile(), [Hostile()] * 2, print, iter([]),
+]  # fmt: skip
+
+
+@each_exercise
+def test_whatever_an_answer_gives_it_is_judged_in_a_few_lines(number, name):
+    check = getattr(LESSONS[number], name)
+    answers = [lambda *given, odd=odd: odd for odd in ODD] + [leaves, says_much, recurses, itself]
+    answers += [
+        lambda *given: (x for x in given),
+        lambda *given: given,
+        lambda *given: given[0],
+        Hostile(),
+    ]
+    for answer in answers[:: 8 if name in ("track", "pass_queries") else 1]:  # these take a second
+        verdict = check(answer)
+        assert verdict.state == "wrong" and "it is too slow" not in verdict.reason
+        assert verdict.reason and len(repr(verdict)) < 1200 and repr(verdict).count("\n") == 0, (
+            repr(verdict)[:2000]
+        )
+
+
+def test_an_answer_that_sleeps_is_judged_on_what_there_was_time_for(monkeypatch):
+    monkeypatch.setattr("minst.course.verdict.PATIENCE", 0.05)
+    right, calls = solutions(0)["running_mean"], []
+
+    def slow(scores):
+        calls.append(time.sleep(0.06))
+        return right(scores)
+
+    assert LESSONS[0].running_mean(slow) and len(calls) == 1
+    verdict = LESSONS[6].sample_pair(lambda *given: time.sleep(0.06) or (0, 1))
+    assert verdict.state == "wrong" and "too slow to be judged" in verdict.reason
+
+
 @pytest.mark.parametrize(
     ("number", "name"), [e for e in EXERCISES if e.id != "07-track"]
 )  # its mistakes: tests/test_course_lesson07.py
@@ -83,10 +163,11 @@ def test_a_listed_mistake_meets_its_hint(number, name, monkeypatch):
         listed.extend(mistakes)
         return judge(answer, reference, draw, mistakes, **how)
 
+    solution = solutions(number)[name]  # which runs all of the lesson's checks, the first time
     judge = getattr(LESSONS[number], "judge", None)
     monkeypatch.setattr(LESSONS[number], "judge", spy, raising=False)
     check = getattr(LESSONS[number], name)
-    check(solutions(number)[name])
+    check(solution)
     hints = 0
     for item in list(listed):
         if isinstance(item, str):

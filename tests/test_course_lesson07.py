@@ -180,7 +180,7 @@ WRONG = [
     ("fool_cosine", kernels_with(3.0, swap=False), "nothing has moved"),
     ("fool_cosine", only_new, "exactly on B"),
     ("fool_cosine", everywhere, "exactly on A"),
-    ("fool_cosine", kernels_with(3.0, shape=11), "shapes"),
+    ("fool_cosine", kernels_with(3.0, shape=11), "the shape is"),
     ("running_class_scores", mean_of_all_frames, "key frames have new scores"),
     ("running_class_scores", blind_frames_too, "did not see"),
     ("running_class_scores", whole_video, "later ones"),

@@ -89,6 +89,12 @@ def test_a_hint_that_is_right_too_is_not_given():
     assert "nonsense" not in judge(lambda x: 3 * x, double, draw, same).reason
 
 
+def test_what_cannot_be_viewed_is_judged_as_it_is():
+    said = judge(lambda x: [1, 2, 3], double, draw, view=lambda result: result.sum())
+    assert "it gives" in said.reason or "the shape is (3,)" in said.reason
+    assert "AttributeError" not in said.reason
+
+
 def test_the_line_of_an_error_is_that_of_the_answer():
     def answer(x):
         y = x + 1
@@ -115,8 +121,14 @@ def test_verdicts_read_as_one_line():
         (1, True, ""),
         ([1, 2], torch.tensor([1, 2]), ""),
         (torch.tensor([[1.0, float("nan")]]), torch.tensor([[1.0, float("nan")]]), ""),
-        ([[1], [1, 2]], np.ones((2, 2)), "expected numbers of shape (2, 2)"),
+        ([[1, 2], [1]], np.ones((2, 2)), "expected numbers of shape (2, 2)"),
         (0.5, 1, "0.5, expected 1"),
+        ("7", 7, "it gives '7', expected 7"),
+        (7 + 0j, 7, "it gives (7+0j), expected 7"),
+        (10**400, 7, "it gives 1000"),
+        (torch.tensor(2.0), [2.0, 3.0], "expected 2 values, it gives one Tensor"),
+        (torch.zeros(1).expand(10**12), torch.zeros(3), "the shape is (1000000000000,), expected (3,)"),
+        ("x" * 10**6, "y", "xxx...xxx"),
     ],
 )
 def test_difference(got, expected, words):

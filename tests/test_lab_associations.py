@@ -9,7 +9,6 @@ import torch
 from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.lab.associations import (
     ASSOCIATIONS,
-    LIVE,
     AdaptiveT,
     FrozenX6,
     Moves,
@@ -131,36 +130,6 @@ def test_similarities_by_hand(met):
         assert float(said["mask-alone"][i, j]) == pytest.approx(dice, abs=1e-3)
         assert float(said["mask"][i, j]) == pytest.approx(dice * scores, abs=1e-3)
         assert float(said["none"][i, j]) == (i == j)
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_the_live_choose_first_and_the_silent_share_what_is_left(seed):
-    """Against brute force: the best pairs of live ones, whatever the others would like."""
-    random = torch.Generator().manual_seed(seed)
-    kernels, scores = torch.randn(2, 5, 4, generator=random), torch.rand(2, 5, generator=random)
-    scores[:, 0] = 0.9  # at least one is live
-    old, new = (Candidates(k, s, torch.arange(5)) for k, s in zip(kernels, scores))
-    found = dict(enumerate(assign(association("cosine-live")(old, new, None)).tolist()))
-    cosine = torch.nn.functional.cosine_similarity(kernels[0][:, None], kernels[1][None], dim=-1)
-    slots, queries = ([i for i in range(5) if s[i] >= LIVE] for s in scores)
-
-    def total(pairs):
-        return sum(float(cosine[i, j]) for i, j in pairs)
-
-    def best(rows, columns):
-        if len(rows) <= len(columns):
-            return max((list(zip(rows, p)) for p in permutations(columns, len(rows))), key=total)
-        return max((list(zip(p, columns)) for p in permutations(rows, len(columns))), key=total)
-
-    first = best(slots, queries)
-    rows, columns = ([i for i in range(5) if i not in taken] for taken in zip(*first))
-    assert found == dict(first + best(rows, columns))
-
-
-def test_where_nobody_is_live_all_choose(met):
-    old, new, x_mask = met
-    silent = [of._replace(scores=torch.zeros_like(of.scores)) for of in (old, new)]
-    torch.testing.assert_close(association("cosine-live")(*silent, x_mask), association("cosine-all")(*met))
 
 
 def test_centred_does_not_see_what_a_query_always_adds(model, clip, met):

@@ -17,9 +17,6 @@ def task_name(answer: Callable) -> Verdict:
             return "semantic segmentation"
         return "video instance segmentation" if through_time else "instance segmentation"
 
-    def draw(rng):
-        return rng.random(2) < 0.5
-
     mistakes = [
         "Time alone is not enough: without separate objects there is nobody to follow.",
         lambda objects, time: "video instance segmentation" if time else task_name(objects, time),
@@ -27,7 +24,7 @@ def task_name(answer: Callable) -> Verdict:
         lambda objects, time: task_name(objects, False),
     ]
     # four cases: in 100 rounds all of them, practically always
-    return judge(answer, task_name, draw, mistakes, rounds=100)
+    return judge(answer, task_name, lambda rng: rng.random(2) < 0.5, mistakes, rounds=100)
 
 
 def instance_map(answer: Callable) -> Verdict:
@@ -47,8 +44,7 @@ def instance_map(answer: Callable) -> Verdict:
         lambda masks: instance_map(masks) - 1,
         "All instances share one value: that is a semantic map. Give each its own number.",
         lambda masks: masks.any(0),
-        "Where instances overlap the numbers are added up; the later instance should replace the "
-        "earlier one.",
+        "Where instances overlap the numbers are added up; the later one lies on top here.",
         lambda masks: (masks * np.arange(1, len(masks) + 1)[:, None, None]).sum(0),
         "Where instances overlap the first one wins; the later one lies on top here.",
         lambda masks: np.where(masks.any(0), masks.argmax(0) + 1, 0),
@@ -66,11 +62,9 @@ def running_mean(answer: Callable) -> Verdict:
         return (rng.random(rng.integers(3, 9)).round(3).tolist(),)
 
     mistakes = [
-        "This is the mean over the whole video: at frame t an online method has not seen the "
-        "frames after it.",
+        "This is the mean over the whole video: online, frame t knows nothing of later frames.",
         lambda scores: [sum(scores) / len(scores)] * len(scores),
-        "Divide by the number of frames seen so far, t + 1; the length of the video is not known "
-        "online.",
+        "Divide by the frames seen so far, t + 1; online the length of the video is not known.",
         lambda scores: np.cumsum(scores) / len(scores),
         "The current frame has been seen as well: include it.",
         lambda scores: [0.0, *running_mean(scores)[:-1]],
@@ -106,8 +100,5 @@ def swap_identities(answer: Callable) -> Verdict:
         "All frames are swapped: before `frame` nothing changes.",
         lambda masks, frame: swap_identities(masks, 0),
     ]
-    praise = (
-        "Every frame by itself is still perfect. "
-        "Lesson 01 computes what the video metric says of it."
-    )
+    praise = "Every frame is still perfect. Lesson 01 computes what the video metric says of it."
     return judge(answer, swap_identities, draw, mistakes, praise=praise)

@@ -6,7 +6,7 @@ from itertools import cycle
 
 import numpy as np
 
-from minst.course.verdict import Verdict, difference, examine, judge
+from minst.course.verdict import Verdict, examine, judge, numbers
 
 __all__ = ["average_precision", "counted_frames", "perfect_and_worthless", "rle_encode", "tube_iou"]
 
@@ -153,8 +153,7 @@ def average_precision(answer: Callable) -> Verdict:
         lambda scores, hits, n: average_precision(scores, hits, hits.sum()),
         "Recalls that are never reached belong to the mean, with precision 0.",
         reached_only,
-        "This is the mean precision at the hits; read it at 101 recalls, each the best from there "
-        "on.",
+        "This is the mean precision at the hits; read it at 101 recalls, each the best from there.",
         at_hits,
     ]
     return judge(answer, average_precision, draw, mistakes)
@@ -164,40 +163,26 @@ def perfect_and_worthless(answer: Callable) -> Verdict:
     """perfect_and_worthless(truths (M, T, H, W)) -> the same masks in every frame, AP50 = 0."""
 
     def fault(got, truths):
-        try:
-            fits = np.shape(got) == truths.shape
-        except ValueError:  # rows of unequal length
-            fits = False
-        if not fits:
-            return f"{difference(got, truths)}."
-        got = np.asarray(got).astype(bool)
+        got = numbers(got, *truths.shape).astype(bool)
         for t in range(truths.shape[1]):
             if sorted(m.tobytes() for m in got[:, t]) != sorted(m.tobytes() for m in truths[:, t]):
-                hint = (
-                    "Each true mask must be there once, whole: all that may change is whose it is."
-                )
+                hint = "Each true mask must be there once, whole: what may change is whose it is."
                 return f"frame {t} does not hold exactly the {len(truths)} true masks. {hint}"
         best = _tube_iou(got, truths).max(axis=0)  # (M,) of every truth
         if best.max() < 0.5:  # nothing is found at the lowest threshold, AP50 = 0
             return ""
         if best.min() > 0.999:
-            hint = (
-                "Whole tracks were renamed, and names are free: "
-                "exchange masks in some frames, not in all."
-            )
+            hint = "Tracks were renamed, and names are free: exchange masks in some frames only."
         elif best.max() > 0.999:
             hint = "That track was left whole: every track must change hands, not only two of them."
         else:
-            hint = (
-                "Too few frames change hands: "
-                "every prediction must lose its creature for about half of the clip."
-            )
+            hint = "Too few frames change hands: each prediction must lose its creature for half."
         found = f"truth {best.argmax()} has an IoU of {best.max():.2f}"
         return f"with {len(truths)} tracks, {found}. {hint}"
 
     cases = [(_lanes(np.random.default_rng(), num_tracks),) for num_tracks in (2, 3, 4)]
     praise = "No frame is wrong, and nothing is left of the score. Lesson 07 keeps identities."
-    return examine(answer, "perfect_and_worthless", cases, fault, praise)
+    return examine(answer, perfect_and_worthless, cases, fault, praise)
 
 
 def _areas(predictions: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, ...]:

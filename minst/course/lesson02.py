@@ -26,9 +26,6 @@ def level_sizes(answer: Callable) -> Verdict:
         padded = [n + -n % multiple for n in size]  # a test holds it to the backbone's own maps
         return [tuple(-(-n // s) if up else n // s for n in padded) for s in strides]
 
-    def draw(rng):
-        return rng.integers(70, 900, 2)
-
     mistakes = [
         "Floor division loses the last pixels; pad to the next multiples of 64 before dividing.",
         partial(level_sizes, multiple=1),
@@ -38,13 +35,12 @@ def level_sizes(answer: Callable) -> Verdict:
         partial(level_sizes, multiple=32),
         "The levels are X3 to X6, at strides 8, 16, 32 and 64: two to the power of the level.",
         partial(level_sizes, strides=(4, 8, 16, 32)),
-        "X6 at 1/32 is the shipped model's, a deviation for small frames; the paper's X6 is at "
-        "1/64.",
+        "X6 at 1/32 is the shipped model's, a deviation for small frames; the paper's is at 1/64.",
         partial(level_sizes, strides=(8, 16, 32, 32)),
         "Height comes first, as in (B, C, H, W).",
         lambda height, width: level_sizes(width, height),
     ]
-    return judge(answer, level_sizes, draw, mistakes, rounds=20)
+    return judge(answer, level_sizes, lambda rng: rng.integers(70, 900, 2), mistakes, rounds=20)
 
 
 def macs_of_inverted_residual(answer: Callable) -> Verdict:
@@ -82,8 +78,7 @@ def macs_of_inverted_residual(answer: Callable) -> Verdict:
         imitate(early_stride=True),
         "With expansion 1 there is no expanding convolution at all.",
         imitate(always_expand=True),
-        "This is a plain convolution; the block has three: 1x1 expand, k x k depth-wise, 1x1 "
-        "project.",
+        "This is one plain convolution; the block has three: expand, depth-wise k x k, project.",
         lambda i, o, k, s, e, h, w: i * o * k * k * (h * w // s**2),
     ]
     praise = "Equal to what is counted while minst's own block runs."
@@ -138,9 +133,7 @@ def unseen_change(answer: Callable) -> Verdict:
         options = SimpleNamespace(token_stride=32)
         before, after = (TopFormer.pool(options, [x, grid])[:, :3] for x in (feature, got))
         if seen := difference(after, before):
-            hint = (
-                "Values may move within a block only, and none may be lost (a swap needs a copy)."
-            )
+            hint = "Values may move within a block only; none may be lost (a swap needs a copy)."
             return f"the pooled token betrays it: {seen}. {hint}"
         changed = F.max_pool2d((got - feature).abs(), cell) > 1e-3  # (B, C, 2, 3)
         if not changed.all():
@@ -151,4 +144,4 @@ def unseen_change(answer: Callable) -> Verdict:
     rng = np.random.default_rng()
     cases = [(normal(rng, 2, 3, 2 * cell, 3 * cell), cell) for cell in (2, 4, 8)]
     praise = "X6 cannot tell the two apart. X3 to X5 can: that is why the fine levels stay."
-    return examine(answer, "unseen_change", cases, fault, praise)
+    return examine(answer, unseen_change, cases, fault, praise)

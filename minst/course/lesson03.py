@@ -44,8 +44,7 @@ def level_shapes(answer: Callable) -> Verdict:
         at(8, 16, 32, 32, 64, 8),
         "All levels have D channels: the laterals see to that.",
         partial(widened, power=-1),
-        "All levels have D channels: the laterals see to that. Only backbones widen as they get "
-        "coarser.",
+        "All levels have D channels: the laterals see to that. Only backbones widen.",
         partial(widened, power=1),
     ]
     return judge(answer, level_shapes, draw, mistakes)
@@ -65,8 +64,7 @@ def top_down(answer: Callable) -> Verdict:
     mistakes = [
         "That looks like nearest upsampling, the default of F.interpolate: say mode='bilinear'.",
         partial(top_down, up=_nearest),
-        "Use align_corners=False: cells have an area, and it is not the outermost centres that "
-        "meet.",
+        "Use align_corners=False: cells have an area, and do not meet at their outermost centres.",
         partial(top_down, up=_corners),
         "P3 gets the lateral of level 4, so that nothing of level 5 arrives: hand on P4, the sum.",
         lambda l3, l4, l5: (l3 + resize_to(l4, l3), l4 + resize_to(l5, l4), l5),
@@ -91,21 +89,17 @@ def semantic_enhancer(answer: Callable) -> Verdict:
         return normal(rng, 2, 3, h * k, w * k), 3 * normal(rng, 2, 3, h, w), normal(rng, 2, 3, h, w)
 
     mistakes = [
-        "The scene arrives in blocks: nearest is the default of F.interpolate, say "
-        "mode='bilinear'.",
+        "The scene arrives in blocks: F.interpolate's default is nearest, say mode='bilinear'.",
         partial(semantic_enhancer, up=_nearest),
-        "With align_corners=True tokens slide off their cells towards the border: use "
-        "align_corners=False.",
+        "Aligned corners make tokens slide towards the border: use align_corners=False.",
         partial(semantic_enhancer, up=_corners),
         "The gate is used as it is; h_sigmoid squashes it between 0, shut, and 1, open.",
         partial(semantic_enhancer, squash=lambda gate: gate),
-        "That is the smooth sigmoid; the enhancer uses the hard one, h_sigmoid, which needs no "
-        "exponential.",
+        "That is the smooth sigmoid; the enhancer uses the hard one, without an exponential.",
         partial(semantic_enhancer, squash=torch.sigmoid),
         "The value is multiplied; it is added, or a shut gate would leave nothing at all.",
         lambda x, gate, value: x * resize_to(h_sigmoid(gate), x) * resize_to(value, x),
-        "h_sigmoid comes after the upsampling here; it is bent, so the order matters: squash the "
-        "few tokens first.",
+        "h_sigmoid comes after the upsampling here; it is bent, so squash the few tokens first.",
         lambda x, gate, value: x * h_sigmoid(resize_to(gate, x)) + resize_to(value, x),
         "The value is missing: gate, then add what the scene knows.",
         lambda x, gate, value: semantic_enhancer(x, gate, 0 * value),
@@ -125,8 +119,7 @@ def apply_kernels(answer: Callable) -> Verdict:
         return normal(rng, batch, queries, dim), normal(rng, batch, dim, h, w)
 
     mistakes = [
-        "These are probabilities; logits are asked for, whose sign is the mask. The sigmoid comes "
-        "later.",
+        "These are probabilities; logits are asked for, whose sign is the mask.",
         lambda kernels, x_mask: right(kernels, x_mask).sigmoid(),
         "That is the mask already; return the logits.",
         lambda kernels, x_mask: right(kernels, x_mask) > 0,
@@ -138,8 +131,7 @@ def apply_kernels(answer: Callable) -> Verdict:
         lambda kernels, x_mask: right(kernels, x_mask).sum(0),
         "All frames get the kernels of the first one: let b run through both.",
         lambda kernels, x_mask: right(kernels[:1].expand(len(kernels), -1, -1), x_mask),
-        "The kernels are scaled to length 1; their length is part of what they say: how sure the "
-        "mask is.",
+        "The kernels are scaled to length 1; their length says how sure the mask is.",
         lambda kernels, x_mask: right(F.normalize(kernels, dim=-1), x_mask),
     ]
     return judge(answer, right, draw, mistakes)
@@ -158,8 +150,7 @@ def unreachable(answer: Callable) -> Verdict:
     mistakes = [
         "One clipped channel does no harm: a kernel may rest on another that is above 0 there.",
         lambda x_mask: (x_mask <= 0).any(0),
-        "That is one kernel only, all ones: others weigh differently, and each channel is clipped "
-        "by itself.",
+        "That is one kernel only, all ones: others weigh otherwise; each channel is clipped alone.",
         lambda x_mask: x_mask.sum(0) <= 0,
         "These are the cells that a kernel can reach; the others are asked for.",
         lambda x_mask: ~unreachable(x_mask),

@@ -12,13 +12,8 @@ from minst.course.verdict import Verdict, examine, judge, normal
 from minst.instance_decoder import DualInstanceDecoder
 from minst.model import FrameOutput, apply_kernels, upsample_masks
 
-__all__ = [
-    "attention_shapes",
-    "cross_attention",
-    "instance_scores",
-    "masks_from_kernels",
-    "one_voice",
-]
+__all__ = ["attention_shapes", "cross_attention", "instance_scores", "masks_from_kernels",
+           "one_voice"]  # fmt: skip
 
 
 def attention_shapes(answer: Callable) -> Verdict:
@@ -71,8 +66,7 @@ def cross_attention(answer: Callable) -> Verdict:
         return [normal(rng, count, d) / d**0.25 for count in rows]
 
     mistakes = [
-        "The position is in the values too; it should say where to look, not be part of what is "
-        "brought home.",
+        "The position is in the values too; it says where to look, and is not brought home.",
         partial(cross_attention, in_values=1),
         "The position is in the values; the keys, which decide where to look, need it.",
         partial(cross_attention, in_keys=0, in_values=1),
@@ -82,8 +76,7 @@ def cross_attention(answer: Callable) -> Verdict:
         partial(cross_attention, power=0),
         "Divide by the square root of D, not by D.",
         partial(cross_attention, power=1),
-        "Softmax runs over the queries; each query shares its attention out over the tokens: the "
-        "last dimension.",
+        "Softmax runs over the queries; each query shares it out over the tokens: last dimension.",
         partial(cross_attention, share=lambda scores, dim: scores.softmax(0)),
         "Scores are not shares yet: a softmax over the tokens is missing.",
         partial(cross_attention, share=lambda scores, dim: scores),
@@ -102,8 +95,7 @@ def instance_scores(answer: Callable) -> Verdict:
         return 2 * normal(rng, n, rng.integers(2, n)), 2 * normal(rng, n)
 
     mistakes = [
-        "Softmax makes the classes compete; here each has a sigmoid of its own, and none is "
-        "background.",
+        "Softmax makes classes compete; here each has its own sigmoid, and none is background.",
         lambda classes, objectness: instance_scores(classes.softmax(-1).logit(), objectness),
         "The square root is missing: the score is a geometric mean.",
         lambda classes, objectness: instance_scores(classes, objectness) ** 2,
@@ -137,8 +129,7 @@ def masks_from_kernels(answer: Callable) -> Verdict:
     mistakes = [
         "These are logits: the sigmoid is missing.",
         partial(masks_from_kernels, last=lambda x: x),
-        "The sigmoid comes before the upsampling; logits are interpolated, so that outlines stay "
-        "crisp.",
+        "The sigmoid comes before the upsampling; logits are enlarged, so outlines stay crisp.",
         lambda *given: F.interpolate(logits(*given).sigmoid(), scale_factor=8, mode="bilinear")[0],
         "Soft masks are asked for: probabilities, without a threshold.",
         partial(masks_from_kernels, last=lambda x: x > 0),
@@ -172,15 +163,9 @@ def one_voice(answer: Callable) -> Verdict:
             return ""
         row = int(differ.nonzero()[0])
         if torch.equal(got.sort(0).values, given.sort(0).values):
-            hint = (
-                "These are the same queries, perhaps shuffled: "
-                "the answers are then shuffled alike, and just as different."
-            )
+            hint = "These are the same queries, perhaps shuffled: the answers are shuffled alike."
         elif torch.allclose(F.normalize(got), F.normalize(got[:1]), atol=1e-4):
-            hint = (
-                "The rows are parallel but not equal: "
-                "a longer query has larger scores, and another residual."
-            )
+            hint = "The rows are parallel but not equal: a longer query has larger scores."
         else:
             known = "a query is known by nothing but its vector"
             hint = f"Row {row} of your queries is not row 0, and {known}."
@@ -188,10 +173,7 @@ def one_voice(answer: Callable) -> Verdict:
 
     rng = np.random.default_rng()
     cases = [(normal(rng, 6, 16),) for _ in range(3)]
-    praise = (
-        "Equal queries get equal gradients, too: training could not part them. "
-        "Hence the random start."
-    )
+    praise = "Equal queries get equal gradients, too: hence the random start."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.integers(2**31).item())
-        return examine(answer, "one_voice", cases, fault, praise)
+        return examine(answer, one_voice, cases, fault, praise)

@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from minst import losses, matcher
-from minst.course.verdict import Verdict, examine, judge, normal
+from minst.course.verdict import Verdict, examine, judge, normal, numbers
 
 __all__ = ["dice_loss", "focal_term", "greedy_trap", "matching_scores", "target_counts"]
 
@@ -31,8 +31,7 @@ def target_counts(answer: Callable) -> Verdict:
         lambda n, m, k: (m, max(n - m, 0), m, n * k - m),
         "A matched query has targets of 0 as well, for all classes but that of its instance.",
         zeros(lambda n, m, k: max(n - m, 0) * k),
-        "A matched query has one target of 1, at the class of its instance; its other classes "
-        "have 0.",
+        "A matched query has one target of 1, at the class of its instance; its others have 0.",
         lambda n, m, k: (min(n, m), max(n - m, 0), min(n, m) * k, max(n - m, 0) * k),
         "Every query has a target for every class: N times K of them, not N.",
         zeros(lambda n, m, k: max(n - m, 0)),
@@ -68,8 +67,7 @@ def matching_scores(answer: Callable) -> Verdict:
         but(mask=lambda z: z),
         "Class logits are not probabilities yet: p is their sigmoid.",
         but(odds=lambda z: z),
-        "Softmax lets the classes compete; here each has a sigmoid of its own, and there is no "
-        "background class.",
+        "Softmax lets classes compete; here each has its own sigmoid, without a background class.",
         but(odds=lambda z: z.softmax(-1)),
         "The powers are swapped: 0.8 belongs to the dice, 0.2 to the class.",
         but(powers=(0.2, 0.8)),
@@ -99,8 +97,7 @@ def dice_loss(answer: Callable) -> Verdict:
         of,
         "This is dice itself, 1 for a perfect mask: the loss is 1 - dice.",
         lambda logits, target: 1 - dice_loss(logits, target),
-        "Sizes are sums of squares. With plain sums a soft target still has a loss when it is "
-        "reached exactly.",
+        "Sizes are sums of squares. With plain sums a soft target that is reached has a loss.",
         lambda logits, target: of(logits.sigmoid(), target, size=lambda v: v),
         "The 2 is missing: a perfect mask would have loss 0.5.",
         lambda logits, target: of(logits.sigmoid(), target, factor=1.0),
@@ -152,13 +149,7 @@ def greedy_trap(answer: Callable) -> Verdict:
     shares = []
 
     def fault(got, n, m):
-        call = f"greedy_trap({n}, {m})"
-        try:
-            scores = np.array(got.tolist() if isinstance(got, torch.Tensor) else got, dtype=float)
-        except (TypeError, ValueError) as error:
-            return f"{call} gives no table of numbers: {error}"
-        if scores.shape != (n, m):
-            return f"{call}: the shape is {scores.shape}, expected {(n, m)}."
+        scores = numbers(got, n, m)
         if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
             reach = f"from {scores.min():.3g} to {scores.max():.3g}"
             return f"scores lie in [0, 1]; these reach {reach}."
@@ -169,8 +160,7 @@ def greedy_trap(answer: Callable) -> Verdict:
             return f"{got}, the best sum there is. {hint}"
         if taken >= 0.6 * most:
             hint = (
-                "What greedy blocks should be nearly as large as what it takes, "
-                "and what is left for it worth nothing."
+                "What greedy blocks should be nearly as large as what it takes, the rest nothing."
             )
             return f"{got}, {taken / most:.0%}. {hint}"
         shares.append(taken / most)
@@ -178,7 +168,7 @@ def greedy_trap(answer: Callable) -> Verdict:
 
     rng = np.random.default_rng()
     cases = [(m + rng.integers(0, 4).item(), m) for m in (2, 3, rng.integers(4, 8).item())]
-    verdict = examine(answer, "greedy_trap", cases, fault)
+    verdict = examine(answer, greedy_trap, cases, fault)
     if not verdict:
         return verdict
     most = f"Greedy gets at most {max(shares):.0%} of the best sum."

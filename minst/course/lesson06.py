@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import minst.temporal
-from minst.course.verdict import Verdict, examine, judge
+from minst.course.verdict import Verdict, examine, judge, shown
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.instance_decoder import DualInstanceDecoder
 from minst.matcher import Instances
@@ -170,15 +170,13 @@ def pass_queries(answer: Callable) -> Verdict:
             return decoder.requires_grad_(False), torch.randn(2, 5, 32), torch.randn(2, 32, 8, 16)
 
     mistakes = [
-        "That is the global decoder, which ran at frame t; passed queries enter the local one, "
-        "local_decoder.",
+        "That is the global decoder, which ran at frame t; the local one, local_decoder, is next.",
         but(stage="global_decoder"),
         "The learned queries have seen nothing; the content starts from global_queries.",
         from_the_start,
         "X_L is pooled by the maximum (decoder.pool), not by the mean.",
         but(pool=F.avg_pool2d),
-        "The content is used as a kernel; the heads make the kernel: "
-        "decoder.predict(content).kernels.",
+        "The content is used as a kernel; the heads make it: decoder.predict(content).kernels.",
         but(speak=lambda decoder, content: content),
         "The heads do not know who speaks: decoder.predict adds the learned queries before them.",
         but(speak=lambda decoder, content: decoder.heads(content).kernels),
@@ -195,11 +193,8 @@ def sample_pair(answer: Callable) -> Verdict:
 
     def fault(got, num_frames, max_gap, rng):
         where = f"with {num_frames} frames and max_gap {max_gap}"
-        try:
-            t, later = (int(frame) for frame in got)
-        except (TypeError, ValueError):
-            return f"{where} it gives {got!r}; expected two frame numbers, (t, t + delta)."
-        drawn.append((t, later))
+        t, later = got
+        drawn.append((int(t), int(later)))
         if len(drawn) % draws:  # judged are many pairs at once
             return ""
         reason = _trouble(np.array(drawn[-draws:]), num_frames, max_gap)
@@ -209,7 +204,7 @@ def sample_pair(answer: Callable) -> Verdict:
         (*case, np.random.default_rng()) for case in ((6, 3), (3, 5), (9, 4)) for _ in range(draws)
     )
     praise = "Any two frames of a clip may meet, neither order is preferred, and none meets itself."
-    return examine(answer, "sample_pair", cases, fault, praise)
+    return examine(answer, sample_pair, cases, fault, praise)
 
 
 def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
@@ -224,15 +219,12 @@ def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
 
     outside = pairs[(pairs < 0).any(1) | (pairs >= frames).any(1)]
     if len(outside):
-        pair = tuple(outside[0].tolist())
+        pair = shown(tuple(outside[0].tolist()))
         hint = "Draw t so that t+delta exists."
         return f"it draws the pair {pair}: the last frame is {frames - 1}. {hint}"
     gaps, top = np.abs(pairs[:, 1] - pairs[:, 0]), min(most, frames - 1)
     if not gaps.all():
-        return (
-            "delta is sometimes 0: a frame paired with itself teaches nothing about time. "
-            "delta begins at 1."
-        )
+        return "delta is sometimes 0, which teaches nothing about time: delta begins at 1."
     if gaps.max() > top:
         return f"it draws a gap of {gaps.max()}: at most max_gap = {most}."
     if not (gaps == top).any():
@@ -243,14 +235,10 @@ def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
     each = [gaps == gap for gap in range(1, top + 1)]
     if any(far(hits, 1 / top) for hits in each):
         shares = ", ".join(f"{hits.mean():.2f}" for hits in each)
-        return (
-            f"the gaps 1 to {top} have the shares {shares}; all should be alike. "
-            "Draw delta first, then a t that fits."
-        )
+        hint = "all should be alike. Draw delta first, then a t that fits."
+        return f"the gaps 1 to {top} have the shares {shares}; {hint}"
     starts = pairs.min(1)[gaps == top]
     if any(far(starts == t, 1 / (frames - top)) for t in range(frames - top)):
-        return (
-            f"with gap {top} not every t that fits is drawn alike often. "
-            "Which is the last t that fits?"
-        )
+        hint = "Which is the last t that fits?"
+        return f"with gap {top} not every t that fits is drawn alike often. {hint}"
     return ""

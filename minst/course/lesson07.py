@@ -10,15 +10,8 @@ import torch
 from scipy.ndimage import uniform_filter
 from torch import Tensor
 
-from minst.course.verdict import Verdict, examine, judge, normal
-from minst.model import (
-    Frame,
-    FrameOutput,
-    MobileInst,
-    apply_kernels,
-    image_to_batch,
-    upsample_masks,
-)
+from minst.course.verdict import Verdict, examine, judge, normal, numbers
+from minst.model import MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.samples import load_sample, sample_names
 from minst.tracking import KernelTracker, Slots, assign, cosine_similarity
 
@@ -69,8 +62,7 @@ def cosine_association(answer: Callable) -> Verdict:
         return old * sizes[0], new * sizes[1]
 
     mistakes = [
-        "Each old kernel takes its favourite, so two may take the same. One to one: "
-        "linear_sum_assignment.",
+        "Each old kernel takes its favourite, so two may take one. One to one is asked for.",
         lambda old, new: cosine_similarity(old, new).argmax(1),
         "Long kernels win here: divide each kernel by its length before the product.",
         lambda old, new: assign(old @ new.T),
@@ -129,8 +121,7 @@ def track(answer: Callable) -> Verdict:
         slip("first"),
         "Kernels are put in the order of the slots, but their scores are not.",
         slip("scores"),
-        "The cosine alone lets silent duplicates compete: multiply it by the score of the slot and "
-        "of the new query.",
+        "The silent duplicates compete: multiply the cosine by the scores of both, slot and query.",
         slip("silent"),
         "Identities are 1, 2, 3, ... in the order in which slots are first live, not slot numbers.",
         slip("slot"),
@@ -145,35 +136,22 @@ def fool_cosine(answer: Callable) -> Verdict:
     """fool_cosine(x_mask (D, h, w)) -> old, new (2, D) each: a swap that cosine does not see."""
 
     def fault(got, x_mask):
-        try:
-            old, new = (torch.as_tensor(kernels).detach().float() for kernels in got)
-        except (TypeError, ValueError, RuntimeError) as error:
-            return f"it returns no pair (old, new): {type(error).__name__}: {error}"
-        shapes = (tuple(old.shape), tuple(new.shape))
-        if shapes != ((2, len(x_mask)),) * 2:
-            return f"the shapes of old and new are {shapes}, expected (2, {len(x_mask)}) each."
+        old, new = (torch.from_numpy(numbers(k, 2, len(x_mask))).float() for k in got)
         before, after = (apply_kernels(k[None], x_mask[None])[0] > 0 for k in (old, new))
         true = x_mask[:2] > 0
         if (before != true).any():
-            return (
-                "old[0] . x_mask is to be positive exactly on A (channel 0), old[1] . x_mask on B."
-            )
+            return "old[0] . x_mask is to be positive exactly on A (channel 0), old[1]'s on B."
         if (after == true).all():
-            return (
-                "nothing has moved: new[0] still segments A. "
-                "The instances must change their queries."
-            )
+            return "nothing has moved: new[0] still segments A. Instances must change queries."
         if (after != true.flip(0)).any():
             return "new[0] . x_mask is to be positive exactly on B, new[1] . x_mask on A."
         if assign(cosine_similarity(old, new)).tolist() != [0, 1]:
-            return (
-                "cosine sees this swap. Give each query a large part of its own where X_mask is 0."
-            )
+            return "cosine sees this swap. Give each query a large part where X_mask is 0."
         return ""
 
     cases = [(_two_instances(np.random.default_rng()),) for _ in range(4)]
     praise = "Cosine says: nobody moved. The masks of the old kernels would have told."
-    return examine(answer, "fool_cosine", cases, fault, praise)
+    return examine(answer, fool_cosine, cases, fault, praise)
 
 
 def running_class_scores(answer: Callable) -> Verdict:
@@ -201,8 +179,7 @@ def running_class_scores(answer: Callable) -> Verdict:
     mistakes = [
         "Only key frames have new scores: the instance decoder does not run between them.",
         lambda scores, T, threshold: running_class_scores(scores, 1, threshold),
-        "A key frame whose best score is below the threshold did not see the instance: leave it "
-        "out.",
+        "A key frame whose best score is below the threshold did not see it: leave it out.",
         lambda scores, T, threshold: running_class_scores(scores, T, -1.0),
         "Every frame has the mean of the whole video: online, frame t knows nothing of later ones.",
         lambda scores, *how: running_class_scores(scores, *how)[-1:].expand(len(scores), -1),
@@ -224,13 +201,13 @@ class _Renumbering(MobileInst):
         super().__init__(config)
         self.known = {}
 
-    def encode(self, frames: Tensor, padding_mask: Tensor | None = None) -> Frame:
+    def encode(self, frames: Tensor, padding_mask: Tensor | None = None):
         key = frames.numpy().tobytes()
         if key not in self.known:
             self.known[key] = super().encode(frames, padding_mask)
         return self.known[key]
 
-    def decode(self, frame: Frame) -> FrameOutput:
+    def decode(self, frame):
         out = super().decode(frame)
         chance = torch.Generator().manual_seed(int(1000 * frame.x6.abs().sum()))
         order = torch.randperm(self.config.num_queries, generator=chance)

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from minst.course.verdict import Verdict, examine, judge
+from minst.course.verdict import Verdict, examine, judge, numbers
 from minst.lab.results import Measured
 from minst.lab.statistics import SAMPLES, Comparison, compare, seeds_needed, spread
 from minst.lab.statistics import draw as draw_again
@@ -106,12 +106,7 @@ def hidden_by_noise(answer: Callable) -> Verdict:
     """hidden_by_noise(seeds) -> changed, full: AP that pairs can tell apart, two tables cannot."""
 
     def fault(got, seeds):
-        try:
-            changed, full = (np.asarray(values, dtype=float) for values in got)
-        except (TypeError, ValueError):
-            return f"it gives {got!r:.60}; expected a pair (changed, full) of {seeds} numbers each."
-        if not changed.shape == full.shape == (seeds,):
-            return f"the shapes are {changed.shape} and {full.shape}, expected ({seeds},) each."
+        changed, full = (numbers(values, seeds) for values in got)
         if not all(((0 <= values) & (values <= 100)).all() for values in (changed, full)):
             return "AP is a number from 0 to 100."
         ours, theirs, each = (spread(v.tolist()) for v in (changed, full, changed - full))
@@ -128,23 +123,16 @@ def hidden_by_noise(answer: Callable) -> Verdict:
             reach = f"with {seeds} seeds the paired interval reaches {each.mean + paired:+.1f}"
             return f"{reach}: it is not wholly below zero. Let both models share the noise."
         if each.mean + unpaired < 0:
-            return (
-                "two tables can tell these apart as well. Let seeds differ more, for both models."
-            )
+            return "two tables can tell these apart as well. Let seeds differ more, in both models."
         return ""
 
-    cases = [
-        (seeds,) for seeds in np.random.default_rng().permutation(np.arange(4, 13))[:4].tolist()
-    ]
+    cases = zip(np.random.default_rng().permutation(np.arange(4, 13))[:4].tolist())
     praise = "Two tables would have said: cannot tell. The pairs can."
-    return examine(answer, "hidden_by_noise", cases, fault, praise)
+    return examine(answer, hidden_by_noise, cases, fault, praise)
 
 
 def seeds_for(answer: Callable) -> Verdict:
     """seeds_for(differences, effect) -> int: seeds that show `effect`, from paired differences."""
-
-    def seeds_for(differences, effect):
-        return seeds_needed(differences, effect)
 
     def need(variance, factor=1.96 + 0.84, whole=math.ceil):
         """What one would say who estimates the variance of the rows in another way."""
@@ -170,17 +158,15 @@ def seeds_for(answer: Callable) -> Verdict:
         need(lambda rows: math.sqrt(pooled(rows))),
         "With 1.96 alone the effect is seen every other time; four of five need the 0.84 as well.",
         need(pooled, factor=1.96),
-        "Standard deviations are averaged; pool the squares, then divide by the degrees of "
-        "freedom.",
+        "Standard deviations are averaged; pool the squares, divide by the degrees of freedom.",
         need(lambda rows: averaged(rows, np.std) ** 2),
         "Variances of rows are averaged; a row with more seeds has more to say: pool the squares.",
         need(lambda rows: averaged(rows, np.var)),
-        "All rows are thrown together: deviations are from the mean of each row, as rows differ on "
-        "purpose.",
+        "All rows are thrown together: deviations are from each row's own mean.",
         need(lambda rows: np.var(np.concatenate(rows), ddof=1)),
         "Rounded down, a seed is missing: round up.",
         need(pooled, whole=math.floor),
         "The effect is squared too: half the effect takes four times the seeds.",
         lambda rows, effect: need(pooled)(rows, math.sqrt(effect)),
     ]
-    return judge(answer, seeds_for, draw, mistakes, rounds=20)
+    return judge(answer, seeds_needed, draw, mistakes, exercise="seeds_for", rounds=20)

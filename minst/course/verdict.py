@@ -5,7 +5,8 @@
                           '----------> mistakes: a hint, and what somebody whom it helps would give
 
 A mistake is code, not a pattern in a text: a hint is given only when the answer behaves like the
-mistake on every input.
+mistake on every input. Whatever an answer gives, it is judged: no check raises, and none echoes
+more than some lines of it.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -13,6 +14,8 @@ Lesson: notebooks/00_start_here.ipynb
 from __future__ import annotations
 
 import copy
+import reprlib
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Verdict", "difference", "examine", "judge", "normal"]
+__all__ = ["Verdict", "difference", "examine", "judge", "normal", "numbers", "shown"]
+
+# seconds after which no further input is drawn: an answer that sleeps is judged all the same
+PATIENCE = 60.0
+BRIEF = reprlib.Repr()
+BRIEF.maxstring = BRIEF.maxother = 60
+ROWS = (list, tuple, np.ndarray, torch.Tensor)  # what may stand for one another
 
 MARKS = {"not attempted": "○", "wrong": "✘", "correct": "✔"}
 
@@ -76,18 +85,21 @@ def judge(
         else:
             hints[item] = hint
     unseen = likely = list(hints)  # those that have given the right answer so far; and this answer
-    problem = ""
+    problem, until = "", time.monotonic() + PATIENCE
     for done in range(10 * rounds):
-        if done >= rounds and not unseen:
+        if done >= rounds and not unseen or done and time.monotonic() > until:
+            break
+        if problem and not likely:  # nothing more will be found out
             break
         given = tuple(_plain(value) for value in draw(np.random.default_rng()))
         expected = view(reference(*copy.deepcopy(given)))
         got, verdict = _attempt(exercise, answer, given)
         if verdict is not None:
             return verdict
-        got = view(got)
+        seen = _result(view, got)
+        got = got if isinstance(seen, Exception) else seen
         problem = problem or difference(got, expected, tolerance)
-        imitated = {m: _imitated(m, given, view) for m in {*unseen, *likely}}
+        imitated = {m: _result(_imitated, m, given, view) for m in {*unseen, *likely}}
         unseen = [m for m in unseen if _alike(imitated[m], expected, tolerance)]
         likely = [m for m in likely if _alike(imitated[m], got, tolerance)]
     if not problem:
@@ -98,73 +110,81 @@ def judge(
 
 def examine(
     answer: Callable,
-    exercise: str,
+    check: Callable,
     cases: Iterable[tuple],
     fault: Callable[..., str],
     praise: str = "",
 ) -> Verdict:
     """Judge an exercise with many right answers.
 
-    cases: arguments of the answer. fault(what the answer gives, *arguments): why that is wrong,
-    or "".
+    check: the function that asks; its first line of documentation is what is expected. cases:
+    arguments of the answer. fault(what the answer gives, *arguments): why that is wrong, or ""; an
+    error of it says that there is nothing to judge.
     """
+    exercise, until = check.__name__, time.monotonic() + PATIENCE
     for given in cases:
         got, verdict = _attempt(exercise, answer, given)
         if verdict is not None:
             return verdict
-        reason = f"{difference(got, given)}." if got is None else fault(got, *given)
+        try:
+            reason = f"{difference(got, given)}." if got is None else fault(got, *given)
+        except Exception as error:
+            reason = f"{shown(error)}; it gives {shown(got)}, expected "
+            reason += check.__doc__.splitlines()[0]
+        if not reason and time.monotonic() > until:
+            reason = f"it is too slow to be judged: {PATIENCE:.0f} s have passed."
         if reason:
             return Verdict("wrong", exercise, reason)
     return Verdict("correct", exercise, praise)
 
 
 def difference(got: Any, expected: Any, tolerance: float = 1e-4, where: str = "") -> str:
-    """What tells `got` from `expected`: "" | a clause naming type, length, key, shape, element."""
+    """What tells `got` from `expected`: "" | a clause naming type, length, key, shape, element.
+
+    Lists, arrays, tensors and numbers may stand for one another.
+    """
+    try:
+        return _difference(got, expected, tolerance, where)
+    except Exception:  # exotic, too deep, too large: no right answer is
+        return f"{where}: " * bool(where) + f"it gives {shown(got)}, expected {shown(expected)}"
+
+
+def _difference(got: Any, expected: Any, tolerance: float, where: str) -> str:
     at = f"{where}: " if where else ""
     if got is None and expected is not None:
         return f"{at}it returns None (is a `return` missing?)"
     if isinstance(expected, dict):
         if not isinstance(got, dict) or set(got) != set(expected):
-            shown = sorted(map(str, got)) if isinstance(got, dict) else type(got).__name__
             keys = sorted(map(str, expected))
-            return f"{at}expected a dict with the keys {keys}, it gives {shown}"
-        return _first(
-            difference(got[k], expected[k], tolerance, f"{where}[{k!r}]") for k in expected
-        )
-    if isinstance(expected, (tuple, list)):
-        if isinstance(got, (torch.Tensor, np.ndarray)) and got.ndim:
-            got = list(got)
-        if not isinstance(got, (tuple, list)):
-            return f"{at}expected {len(expected)} values, it gives one {type(got).__name__}"
-        if len(got) != len(expected):
-            return f"{at}expected {len(expected)} values, it gives {len(got)}"
-        return _first(
-            difference(g, e, tolerance, f"{where or 'value'}[{i}]")
-            for i, (g, e) in enumerate(zip(got, expected))
-        )
-    if isinstance(expected, (torch.Tensor, np.ndarray, float, int, np.generic)):
+            gives = shown(sorted(map(str, got))) if isinstance(got, dict) else type(got).__name__
+            return f"{at}expected a dict with the keys {keys}, it gives {gives}"
+        pairs = [(got[key], expected[key], f"{where}[{key!r}]") for key in expected]
+    elif isinstance(expected, (tuple, list)):
+        count = len(got) if isinstance(got, ROWS) and getattr(got, "ndim", 1) else None
+        if count != len(expected):
+            gives = f"one {type(got).__name__}" if count is None else count
+            return f"{at}expected {len(expected)} values, it gives {gives}"
+        places = (f"{where or 'value'}[{i}]" for i in range(len(expected)))
+        pairs = zip(got, expected, places)
+    elif isinstance(expected, (*ROWS, float, int, np.generic)):
         return _numbers(got, expected, tolerance, at)
-    try:
+    else:
         same = type(got) is type(expected) and bool(got == expected)
-    except Exception:  # an exotic type of the student's: it is not the expected one
-        same = False
-    return "" if same else f"{at}it gives {got!r}, expected {expected!r}"
+        return "" if same else f"{at}it gives {shown(got)}, expected {shown(expected)}"
+    problems = (difference(ours, theirs, tolerance, place) for ours, theirs, place in pairs)
+    return next(filter(None, problems), "")
 
 
 def _numbers(got: Any, expected: Any, tolerance: float, at: str) -> str:
-    """Shapes first, then the first differing element.
-
-    Lists, arrays, tensors and numbers may stand for one another.
-    """
-    want = _array(expected)
-    try:
-        have = _array(got)
-    except (TypeError, ValueError):
-        return f"{at}expected numbers of shape {want.shape}, it gives {got!r:.80}"
-    if have.shape != want.shape:
-        turned = have.ndim == want.ndim == 2 and have.T.shape == want.shape
-        hint = " (transposed?)" if turned else ""
-        return f"{at}the shape is {have.shape}, expected {want.shape}{hint}"
+    """Shapes first, then the first differing element."""
+    want, shape = _array(expected), _shape(got)
+    if shape != want.shape and isinstance(got, (*ROWS, float, int, np.generic)):
+        hint = " (transposed?)" if len(shape) == 2 and shape[::-1] == want.shape else ""
+        return f"{at}the shape is {shape}, expected {want.shape}{hint}"
+    have = _result(_array, got)
+    if shape != want.shape or isinstance(have, Exception):
+        what = f"numbers of shape {want.shape}" if want.ndim else _short(want[()], want)
+        return f"{at}it gives {shown(got)}, expected {what}"
     differs = ~np.isclose(have, want, rtol=tolerance, atol=tolerance, equal_nan=True)
     if not differs.any():
         return ""
@@ -174,17 +194,45 @@ def _numbers(got: Any, expected: Any, tolerance: float, at: str) -> str:
     return f"{at}{place} {_short(have[first], want)}, expected {_short(want[first], want)}{share}"
 
 
+def numbers(value: Any, *shape: int) -> np.ndarray:
+    """Numbers of this shape as float64, looked at before they are copied; ValueError for others."""
+    if _shape(value) != shape:
+        raise ValueError(f"the shape is {_shape(value)}, expected {shape}")
+    return _array(value)
+
+
+def _shape(value: Any, most: int = 8) -> tuple[int, ...]:
+    """By the first elements of lists; nothing is copied, however large it is."""
+    if isinstance(value, (list, tuple)):
+        return (len(value), *(_shape(value[0], most - 1) if value and most else ()))
+    return tuple(value.shape) if isinstance(value, (torch.Tensor, np.ndarray)) else ()
+
+
 def _array(value: Any) -> np.ndarray:
+    """Numbers as float64; ValueError for what is none, such as text, or integers beyond 64 bits."""
     if isinstance(value, (list, tuple)):
         value = np.stack([_array(v) for v in value]) if value else np.zeros(0)
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor) and not value.is_complex():
         value = value.detach().cpu().double().numpy()  # NumPy has no bfloat16
-    return np.asarray(value).astype(np.float64)
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"no numbers: {array.dtype}")
+    return array.astype(np.float64)
 
 
 def _short(value: float, like: np.ndarray) -> str:
     whole = float(value).is_integer() and np.all(like == np.round(like))
     return f"{value:.0f}" if whole else f"{value:.5g}"
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value in at most so many characters of one line, whatever it is."""
+    try:
+        text = value if isinstance(value, BaseException) else BRIEF.repr(value)
+        text = " ".join(str(text)[: 4 * most].split())
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= most else text[: most - 2] + " …"
 
 
 def _plain(value: Any) -> Any:
@@ -207,8 +255,10 @@ def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdic
     except NotImplementedError:
         hint = "Replace the line that raises NotImplementedError, then run both cells."
         return None, Verdict("not attempted", exercise, hint)
-    except Exception as error:
-        said = f"{_where(error, answer)} {type(error).__name__}: {error}"
+    except KeyboardInterrupt:  # somebody does not want to wait
+        raise
+    except BaseException as error:  # exit() too would end the lesson
+        said = f"{_where(error, answer)} {type(error).__name__}: {shown(error, 400)}"
         return None, Verdict("wrong", exercise, f"{said} ({_call(exercise, given)})")
     for now, before in zip(arguments, given):
         can_change = isinstance(before, (torch.Tensor, np.ndarray, list))
@@ -221,28 +271,32 @@ def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdic
 
 def _call(exercise: str, given: tuple) -> str:
     """ "in track(2, Tensor (3, 4))": with which arguments an answer was called."""
-    shown = [
+    said = [
         f"{type(value).__name__} {tuple(value.shape)}"
         if hasattr(value, "shape")
-        else f"{value!r:.30}"
+        else shown(value, 30)
         for value in given
     ]
-    return f"in {exercise}({', '.join(shown)})"
+    return f"in {exercise}({', '.join(said)})"
 
 
-def _imitated(imitate: Callable, given: tuple, view: Callable) -> Any:
-    """What a mistake gives; where it has nothing to say about this input, the error."""
+def _result(function: Callable, *given: Any) -> Any:
+    """What a function gives; where it has nothing to say about this input, the error."""
     try:
-        return view(imitate(*copy.deepcopy(given)))
+        return function(*given)
     except Exception as error:
         return error
+
+
+def _imitated(mistake: Callable, given: tuple, view: Callable) -> Any:
+    return view(mistake(*copy.deepcopy(given)))
 
 
 def _alike(one: Any, other: Any, tolerance: float) -> bool:
     return not (difference(one, other, tolerance) or difference(other, one, tolerance))
 
 
-def _where(error: Exception, answer: Callable) -> str:
+def _where(error: BaseException, answer: Callable) -> str:
     """ "line 3 of your function raises": the innermost line of the answer itself."""
     code = getattr(answer, "__code__", None)
     walk = traceback.walk_tb(error.__traceback__)
@@ -250,7 +304,3 @@ def _where(error: Exception, answer: Callable) -> str:
     if not lines:
         return "it raises"
     return f"line {lines[-1] - code.co_firstlineno + 1} of your function raises"
-
-
-def _first(problems: Iterable[str]) -> str:
-    return next((problem for problem in problems if problem), "")

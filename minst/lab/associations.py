@@ -9,7 +9,6 @@ All associations end in the same Hungarian assignment, of
     none         1 where slot and query are the same: who segments it now did so before
     cosine-all   cos(K_old, K_new) of all kernels, live or not
     cosine       cos * s_old * s_new, the tracker's: the paper's in its fair reading
-    cosine-live  cos, first among slots and queries of score 0.3 and more, then among the rest
     greedy       cos, largest first, without looking back
     centred      cos(K_old - mean of its query, K_new - mean of its query)
     dot          K_old . K_new
@@ -28,7 +27,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from minst import tracking
@@ -38,8 +36,6 @@ from minst.results import FrameResult
 from minst.tracking import Candidates, KernelTracker, cosine_similarity, mask_similarity
 
 __all__ = ["ASSOCIATIONS", "AdaptiveT", "FrozenX6", "Moves", "association", "mean_kernels"]
-
-LIVE = 0.3
 
 
 def greedy(similarity: Tensor) -> Tensor:
@@ -52,32 +48,16 @@ def greedy(similarity: Tensor) -> Tensor:
     return chosen
 
 
-def live_first(similarity: Tensor, old: Candidates, new: Candidates) -> Tensor:
-    """The same similarities (N, N), where live ones have chosen before the others may."""
-    slots, queries = (torch.nonzero(of.scores >= LIVE).flatten().cpu() for of in (old, new))
-    pairs = linear_sum_assignment(similarity[slots][:, queries].cpu().numpy(), maximize=True)
-    rows, columns = map(torch.as_tensor, pairs)
-    # Such a pair is worth more than all cosines together.
-    similarity[slots[rows], queries[columns]] = 4.0 * len(similarity)
-    return similarity
-
-
 def by_centred(means: Tensor, old: Candidates, new: Candidates, x_mask: Tensor) -> Tensor:
     """Cosine less the means (N, D) of the queries whose kernels these are."""
     return cosine_similarity(old.kernels - means[old.queries], new.kernels - means[new.queries])
 
 
-def by_all(old: Candidates, new: Candidates, x_mask: Tensor) -> Tensor:
-    """Cosine of all kernels."""
-    return cosine_similarity(old.kernels, new.kernels)
-
-
 ASSOCIATIONS = {
     "none": lambda old, new, x_mask: (old.queries[:, None] == new.queries).float(),
-    "cosine-all": by_all,
+    "cosine-all": lambda old, new, x_mask: cosine_similarity(old.kernels, new.kernels),
     "cosine": tracking.by_cosine,
-    "cosine-live": lambda old, new, x_mask: live_first(by_all(old, new, x_mask), old, new),
-    "greedy": lambda old, new, x_mask: greedy(by_all(old, new, x_mask)),
+    "greedy": lambda old, new, x_mask: greedy(cosine_similarity(old.kernels, new.kernels)),
     "centred": by_centred,
     "dot": lambda old, new, x_mask: old.kernels @ new.kernels.T,
     "mask-alone": lambda old, new, x_mask: mask_similarity(old.kernels, new.kernels, x_mask),

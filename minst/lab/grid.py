@@ -19,7 +19,8 @@ Lesson: notebooks/09_ablation_lab.ipynb
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import Literal
 
 from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig
@@ -45,8 +46,10 @@ class Variant:
     says: str  # what is changed, for a table
     changes: dict = field(default_factory=dict)  # fields of TrainConfig
     paper: str = ""  # what the paper claims of it, against the full model
-    judged_by: str = "image"  # what decides: "image" AP | "video" AP by cosine at T = 3, as there
-    claim: int = 0  # +1: the paper says that this is worse; 0: it says nothing that could fail
+    # what decides: image AP, or video AP by cosine at T = 3, as there
+    judged_by: Literal["image", "video"] = "image"
+    # +1: the paper says that this is worse; 0: it says nothing that could fail
+    claim: Literal[-1, 0, 1] = 0
     retention: str = ""  # what the paper says of the full model's retention, against this
     decoder: str = ""  # one of `minst.lab.decoders.ORDERS`; "" = global, then local
 
@@ -57,6 +60,10 @@ def _grid() -> dict[str, Variant]:
     # No Q_G, no losses of it: see above.
     alone = {"changes": {"global_weight": 0.0}, "paper": "worse", "claim": 1}
     passing = {"judged_by": "video"}
+
+    def switch(text: str) -> dict:
+        return {"switches": text}
+
     trained = {"paper": "0.8 to 1.3 AP worse", "judged_by": "video", "claim": 1}
     rows = [
         Variant("full", "the model", "as minst has it"),
@@ -64,11 +71,11 @@ def _grid() -> dict[str, Variant]:
         Variant("decoder=local", decoder, "local decoder alone", decoder="local", **alone),
         Variant("decoder=local-local", decoder, "two local decoders", {}, "worse", claim=1,
                 decoder="local-local"),
-        Variant("pooling=avg", decoder, "X_L by average pooling", _switch("pooling=avg"),
+        Variant("pooling=avg", decoder, "X_L by average pooling", switch("pooling=avg"),
                 "0.4 AP worse", claim=1),
-        Variant("enhancer=off", fusion, "no semantic enhancers", _switch("semantic_enhancer=off"),
+        Variant("enhancer=off", fusion, "no semantic enhancers", switch("semantic_enhancer=off"),
                 "worse", claim=1),
-        Variant("bottom_up=off", fusion, "top-down fusion alone", _switch("bottom_up=off"), "worse",
+        Variant("bottom_up=off", fusion, "top-down fusion alone", switch("bottom_up=off"), "worse",
                 claim=1),
         Variant("passing=kept", temporal, "passed queries keep frame t's instance",
                 {"query_passing": "kept"}, **passing),
@@ -81,22 +88,18 @@ def _grid() -> dict[str, Variant]:
                 **trained),
         Variant("max_gap=2", temporal, "delta 1 to 2 (full: 1 to 5)", {"max_gap": 2}, **passing),
         Variant("max_gap=10", temporal, "delta 1 to 10 (full: 1 to 5)", {"max_gap": 10}, **passing),
-        Variant("queries=10", "size", "10 queries (full: 20)", _switch("num_queries=10")),
-        Variant("queries=50", "size", "50 queries", _switch("num_queries=50")),
-        Variant("queries=100", "size", "100 queries", _switch("num_queries=100")),
+        Variant("queries=10", "size", "10 queries (full: 20)", switch("num_queries=10")),
+        Variant("queries=50", "size", "50 queries", switch("num_queries=50")),
+        Variant("queries=100", "size", "100 queries", switch("num_queries=100")),
         Variant("seaformer-tiny", "size", "SeaFormer-T (full: TopFormer-T)",
-                _switch("backbone=seaformer-tiny")),
+                switch("backbone=seaformer-tiny")),
         Variant("mobilenetv2-0.6", "size", "MobileNetV2, 0.6 wide",
-                _switch("backbone=mobilenetv2-0.6"), "worse", claim=1),
-        Variant("global_norm=off", ours, "no LayerNorm on X_G", _switch("normalise_global=off")),
+                switch("backbone=mobilenetv2-0.6"), "worse", claim=1),
+        Variant("global_norm=off", ours, "no LayerNorm on X_G", switch("normalise_global=off")),
         Variant("global_loss=off", ours, "no losses of Q_G", {"global_weight": 0.0}),
         Variant("targets=8", ours, "masks learn at 1/8 (full: 1/2)", {"target_stride": 8}),
     ]  # fmt: skip
     return {row.name: row for row in rows}
-
-
-def _switch(text: str) -> dict:
-    return {"switches": text}
 
 
 VARIANTS = _grid()
@@ -123,12 +126,8 @@ class Budget:
         )  # fmt: skip
 
     def shipped_clips(self) -> ShapesConfig:
-        """What the shipped weights are judged by: the default shapes, which they were trained on."""
+        """What the shipped weights are judged by: the default shapes, as they have learned from."""
         return ShapesConfig(frames=self.frames)
-
-    def to_dict(self) -> dict:
-        """Plain values for lab.json."""
-        return asdict(self)
 
 
 FULL = Budget(
@@ -148,7 +147,7 @@ def backbone_of(variant: str) -> str:
 
 
 def train_config(variant: str, seed: int, budget: Budget, **machine) -> TrainConfig:
-    """The training of one run; paths are relative to the lab's folder. machine: device, threads, …"""
+    """The training of one run; paths are relative to the lab. machine: device, threads, …"""
     base = {
         "out": f"{variant}-{seed}",
         "data": "data/train",

@@ -1,11 +1,15 @@
-"""Average precision that can be drawn again: what is kept of an evaluation, and the AP of any sample of its clips.
+"""Average precision that can be drawn again: what is kept of an evaluation, and the AP of any
+sample of its clips.
 
-    YTVISEval --keep--> Matches: for each prediction its clip, category, score and the thresholds at which it is right
-    Matches, weights (B, V) --average_precision--> (B,)      B samples of the V clips, each clip so many times
+    YTVISEval --keep--> Matches: for each prediction its clip, category, score and the thresholds at
+                        which it is right
+    Matches, weights (B, V) --average_precision--> (B,)     B samples of the V clips, each clip so
+                                                            many times
 
-AP is no mean over clips: it ranks all predictions together. So a bootstrap over clips must rank anew for every sample;
-a weight of 2 counts a clip twice, and all samples are ranked at once. Kept are the ten best predictions of a clip (of
-a frame, for images), as the YouTube-VIS servers do; the AP of the table is that of these.
+AP is no mean over clips: it ranks all predictions together. So a bootstrap over clips must rank
+anew for every sample; a weight of 2 counts a clip twice, and all samples are ranked at once. Kept
+are the ten best predictions of a clip (of a frame, for images), as the YouTube-VIS servers do; the
+AP of the table is that of these.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -35,42 +39,41 @@ class Matches(NamedTuple):
 
     def to_dict(self) -> dict:
         """Plain values for a JSON file; rows as base64 of their 9 bytes each."""
-        return {
-            "rows": base64.b64encode(self.rows.tobytes()).decode(),
-            "instances": self.instances.tolist(),
-        }
+        code = base64.b64encode(self.rows.tobytes()).decode()
+        return {"rows": code, "instances": self.instances.tolist()}
 
     @classmethod
     def from_dict(cls, values: dict) -> Matches:
-        """The inverse of `to_dict`."""
-        rows = np.frombuffer(base64.b64decode(values["rows"]), ROW)
-        return cls(rows, np.array(values["instances"], dtype=np.int64))
+        """The inverse of `to_dict`; ValueError says what else stands there."""
+        rows = np.frombuffer(base64.b64decode(values["rows"], validate=True), ROW)
+        instances = np.array(values["instances"], dtype=np.int64)
+        if instances.ndim != 2 or not instances.size or instances.min() < 0:
+            raise ValueError("`instances` are no table of counts, a row a clip")
+        V, K = instances.shape
+        if len(rows) and (rows["clip"].max() >= V or rows["category"].max() >= K):
+            raise ValueError(f"`rows` speak of more than {V} clips or {K} categories")
+        return cls(rows, instances)
 
 
 def keep(evaluation: YTVISEval, clips: Sequence[int]) -> Matches:
     """What a finished evaluation without crowds says of its `KEPT` best predictions a video.
 
-    clips: the clip 0 .. V - 1 of each video, in the order of `evaluation.params.imgIds` (frames of one clip may be
-    videos of their own).
+    clips: the clip 0 .. V - 1 of each video, in the order of `evaluation.params.imgIds` (frames of
+    one clip may be videos of their own).
     """
-    videos, categories, areas = (
-        evaluation.params.imgIds,
-        evaluation.params.catIds,
-        len(evaluation.params.areaRng),
-    )
+    params = evaluation.params
+    categories, step = range(len(params.catIds)), len(params.areaRng) * len(params.imgIds)
     rows, instances = [], np.zeros((max(clips) + 1, len(categories)), dtype=np.int64)
     for v, clip in enumerate(clips):
         found = []
-        for k in range(len(categories)):
-            entry = evaluation.evalImgs[k * areas * len(videos) + v]
+        for k in categories:
+            entry = evaluation.evalImgs[k * step + v]
             if entry is None:
                 continue
             instances[clip, k] += len(entry["gtIds"])
             bits = (entry["dtMatches"] != 0).T @ (1 << np.arange(10))  # (D,)
-            found += [
-                (clip, k, score, int(right))
-                for score, right in zip(entry["dtScores"], bits, strict=True)
-            ]
+            scored = zip(entry["dtScores"], bits.tolist(), strict=True)
+            found += [(clip, k, score, right) for score, right in scored]
         rows += sorted(found, key=lambda row: -row[2])[:KEPT]
     return Matches(np.array(rows, dtype=ROW), instances)
 
@@ -78,9 +81,10 @@ def keep(evaluation: YTVISEval, clips: Sequence[int]) -> Matches:
 def average_precision(
     matches: Matches, weights: np.ndarray | None = None, threshold: int | None = None
 ) -> np.ndarray:
-    """AP (B,) in 0..1 of B samples of the clips; weights (B, V): how often each holds a clip (None: all clips once).
+    """AP (B,) in 0..1 of B samples of the clips; weights (B, V): how often each holds a clip.
 
-    threshold: AP at IoU 0.5 + 0.05 `threshold` alone. NaN for a sample without an instance.
+    weights: None: all clips once. threshold: AP at IoU 0.5 + 0.05 `threshold` alone. NaN for a
+    sample without an instance.
     """
     count, kinds = matches.instances.shape
     weights = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -96,16 +100,16 @@ def average_precision(
         seen = np.cumsum(each, axis=1)
         for bit in bits:
             right = (rows["right"] >> bit) & 1 == 1
-            # recall rises at hits alone, and precision is highest there: nothing else need be looked at
-            total += _one_precision(
-                np.cumsum(each[:, right], axis=1), seen[:, right], to_find[:, k]
-            )
+            # Recall rises at hits alone, and precision is highest there: nothing else need be
+            # looked at.
+            hits = np.cumsum(each[:, right], axis=1)
+            total += _one_precision(hits, seen[:, right], to_find[:, k])
     known = (to_find > 0).sum(axis=1) * len(bits)
     return np.divide(total, known, out=np.full(len(weights), np.nan), where=known > 0)
 
 
 def _one_precision(hits: np.ndarray, seen: np.ndarray, to_find: np.ndarray) -> np.ndarray:
-    """AP (B,) of one category at one threshold from running sums (B, hits), best score first; 0 with nothing to find."""
+    """AP (B,) of one category at one threshold from running sums (B, hits), best score first."""
     if not hits.shape[1]:
         return np.zeros(len(hits))
     recall = hits / np.maximum(to_find, 1)[:, None]

@@ -29,15 +29,8 @@ from minst.data.files import replacing
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.evaluation.ytvis import YTVISEval
-from minst.lab import decoders
-from minst.lab.associations import (
-    ASSOCIATIONS,
-    AdaptiveT,
-    FrozenX6,
-    Moves,
-    association,
-    mean_kernels,
-)
+from minst.lab import associations, decoders
+from minst.lab.associations import AdaptiveT, FrozenX6, Moves
 from minst.lab.grid import SPEEDS, VARIANTS, Budget
 from minst.lab.matches import average_precision, keep
 from minst.macs import summary
@@ -70,7 +63,7 @@ class Setting(NamedTuple):
         if self.by == "adaptive":
             return AdaptiveT(model, self.value)
         kind, by = (FrozenX6, "mask") if self.by == "frozen" else (KernelTracker, self.by)
-        chosen = association(by, means)
+        chosen = associations.association(by, means)
         return kind(model, int(self.value), chosen, score_threshold=EVALUATION_THRESHOLD)
 
 
@@ -78,7 +71,7 @@ def settings(variant: str) -> list[Setting]:
     """What is measured of a variant, without repeats."""
     found = [Setting("medium", by, 3) for by in ("cosine", "mask")]
     if variant in PROBED:
-        found += [Setting("medium", by, interval) for by in ASSOCIATIONS for interval in (1, 3, 6)]
+        found += of_shipped()
     if variant == "full":
         found += [Setting(s, by, t) for s in SPEEDS for by in ("cosine", "mask") for t in INTERVALS]
         found += [Setting(s, "frozen", interval) for s in SPEEDS for interval in FROZEN]
@@ -86,39 +79,41 @@ def settings(variant: str) -> list[Setting]:
     return list(dict.fromkeys(found))
 
 
+def of_shipped() -> list[Setting]:
+    """What is measured of shipped weights."""
+    return [Setting("medium", by, t) for by in associations.ASSOCIATIONS for t in (1, 3, 6)]
+
+
 def measure_run(lab: Path, variant: str, seed: int, budget: Budget) -> Path:
     """Measure a run that has been trained; returns its metrics.json, which is written last."""
     folder = lab / f"{variant}-{seed}"
     model = decoders.load(folder / "weights", VARIANTS[variant].decoder)
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    found = _measure(model, (128, 128), lab / "data", settings(variant))
-    found |= {"variant": variant, "seed": seed, "budget": budget.name}
-    found |= {key: last[key] for key in ("loss", "seconds_per_iteration")}
+    found = {key: last[key] for key in ("loss", "seconds_per_iteration")}
+    found |= _measure(model, (128, 128), lab / "data", settings(variant))
     if variant == "full":
         found["milliseconds"] = frame_times(model, YouTubeVIS(lab / "data" / "medium"))
-    return _write(found, folder / "metrics.json")
+    return _write(folder / "metrics.json", found, variant, seed, budget)
 
 
 def measure_shipped(lab: Path, name: str, budget: Budget) -> Path:
     """Image AP, consistency and every association of shipped weights; returns the file."""
-    wanted = [Setting("medium", by, interval) for by in ASSOCIATIONS for interval in (1, 3, 6)]
-    model, data = MobileInst.from_pretrained(name), lab / "data" / "shipped"
-    found = _measure(model, (192, 256), data, wanted)
-    found |= {"variant": name, "seed": 0, "budget": budget.name}
-    return _write(found, lab / "shipped" / f"{name}.json")
+    model = MobileInst.from_pretrained(name)
+    found = _measure(model, (192, 256), lab / "data" / "shipped", of_shipped())
+    return _write(lab / "shipped" / f"{name}.json", found, name, 0, budget)
+
+
+def _write(path: Path, found: dict, name: str, seed: int, budget: Budget) -> Path:
+    whose = {"version": 1, "variant": name, "seed": seed, "budget": budget.name}
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(whose | found, allow_nan=False) + "\n")
+    return path
 
 
 def _measure(model: MobileInst, size: tuple[int, int], data: Path, wanted: list[Setting]) -> dict:
     """Costs at `size` (H, W), and what `_measure_clips` finds; fuses the model."""
-    cost = summary(model, size)["total"]
-    found = _measure_clips(model.fuse(), data, wanted)
-    return {"version": 1, "torch": torch.__version__, "model": cost, **found}
-
-
-def _write(found: dict, path: Path) -> Path:
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(found, allow_nan=False) + "\n")
-    return path
+    cost = {"torch": torch.__version__, "model": summary(model, size)["total"]}
+    return cost | _measure_clips(model.fuse(), data, wanted)
 
 
 def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict:
@@ -126,7 +121,9 @@ def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict
     means, tracked, queries = None, [], None
     if any(setting.by == "centred" for setting in wanted):
         train = YouTubeVIS(data / "train")
-        means = mean_kernels(model, (train[i].image(0) for i in range(min(len(train), 200))))
+        means = associations.mean_kernels(
+            model, (train[i].image(0) for i in range(min(len(train), 200)))
+        )
     for speed in dict.fromkeys(setting.speed for setting in wanted):
         clips = YouTubeVIS(data / speed)
         found = [_Tracking(setting, model, means) for setting in wanted if setting.speed == speed]
@@ -179,36 +176,38 @@ class _Tracking:
 
 
 class _Queries:
-    """What single frames and the queries over time are worth, on clips of medium speed."""
+    """What single frames and the queries over time are worth, on clips of medium speed.
+
+    Of image AP every `EVERY`-th frame is a video of its own, in the order of the clips.
+    """
 
     def __init__(self, clips: YouTubeVIS):
-        self.categories, self.ids = clips.category_entries, clips.category_ids
-        # Of image AP: every `EVERY`-th frame is a video of its own, in the order of the clips.
-        self.videos: list[dict] = []
-        self.clip_of: list[int] = []
-        self.annotations: list[dict] = []
-        self.results: list[dict] = []
+        self.truth = {"categories": clips.category_entries, "videos": [], "annotations": []}
+        self.ids, self.results = clips.category_ids, []
+        self.clip_of: list[int] = []  # of those videos
         self.pairs: list[list[int]] = []
 
     @torch.inference_mode()
     def add_clip(self, clip: Clip, frames: list[Frame]) -> None:
+        videos, annotations = self.truth["videos"], self.truth["annotations"]
         for t in range(min(EVERY // 2, len(clip) - 1), len(clip), EVERY):
-            video = {"id": len(self.videos) + 1, "height": clip.height, "width": clip.width}
-            self.videos.append({**video, "length": 1})
+            number = len(videos) + 1
+            size = {"height": clip.height, "width": clip.width}
+            videos.append({"id": number, **size, "length": 1})
             self.clip_of.append(len(self.pairs))
             for track in clip.tracks:
-                code, area = track["segmentations"][t], track["areas"][t]
-                if code is not None:
-                    alone = {"video_id": video["id"], "segmentations": [code], "areas": [area]}
-                    number = len(self.annotations) + 1
-                    self.annotations.append({**track, **alone, "id": number})
-            self.results += _predictions(frames[t], video["id"], self.ids)
-        self.pairs.append(_pairs(clip, frames))
+                alone = {key: [track[key][t]] for key in ("segmentations", "areas")}
+                alone |= {"id": len(annotations) + 1, "video_id": number}
+                if track["segmentations"][t] is not None:
+                    annotations.append(track | alone)
+            self.results += _predictions(frames[t], number, self.ids)
+        probabilities = [f.out.class_logits[0].sigmoid()[:, clip.labels].numpy() for f in frames]
+        masks, truths = map(masks_of_queries, frames), (clip.masks(t) for t in range(len(clip)))
+        meter = ConsistencyMeter(max(DISTANCES))
+        self.pairs.append(_counts(meter.add_clip(masks, truths, probabilities=probabilities)))
 
     def figures(self) -> dict:
-        truth = {"videos": self.videos, "categories": self.categories}
-        truth["annotations"] = self.annotations
-        images = keep(YTVISEval(truth, self.results).run(), self.clip_of)
+        images = keep(YTVISEval(self.truth, self.results).run(), self.clip_of)
         return {
             "image": {"AP": _share(average_precision(images)), **images.to_dict()},
             "consistency": {"distances": DISTANCES, "pairs": self.pairs},
@@ -218,29 +217,21 @@ class _Queries:
 def _predictions(frame: Frame, video: int, category_ids: list[int]) -> list[dict]:
     """The best entries of a results file that a frame alone gives, as if it were a video."""
     scores, masks = frame.out.scores()[0], masks_of_queries(frame)  # (N, K), (N, H, W)
-    best = scores.flatten().topk(min(20, scores.numel())).indices
-    places = [divmod(place, scores.shape[1]) for place in best.tolist()]
+    best = scores.flatten().topk(min(20, scores.numel()))
+    places = [divmod(place, scores.shape[1]) for place in best.indices.tolist()]
     return [
         {
             "video_id": video,
             "category_id": category_ids[label],
-            "score": float(scores[query, label]),
+            "score": score,
             "segmentations": [encode_mask(masks[query])],
         }
-        for query, label in places
+        for score, (query, label) in zip(best.values.tolist(), places)
     ]
 
 
-def _pairs(clip: Clip, frames: list[Frame]) -> list[int]:
-    """Kept, and of how many, at each of `DISTANCES`: six numbers of a clip."""
-    probabilities = [f.out.class_logits[0].sigmoid()[:, clip.labels].numpy() for f in frames]
-    masks, truths = map(masks_of_queries, frames), (clip.masks(t) for t in range(len(clip)))
-    meter = ConsistencyMeter(max(DISTANCES))
-    return _counts(meter.add_clip(masks, truths, probabilities=probabilities))
-
-
 def _track_pairs(result: VideoResult, instances: list[dict]) -> list[int]:
-    """`_pairs` of tracks in the place of queries: a key frame may take one off its instance.
+    """The consistency of tracks in the place of queries: a key frame may take one off its instance.
 
     instances: the annotations of the clip, with a code for every frame in which they are visible.
     """
@@ -252,6 +243,7 @@ def _track_pairs(result: VideoResult, instances: list[dict]) -> list[int]:
 
 
 def _counts(meter: ConsistencyMeter) -> list[int]:
+    """Kept, and of how many, at each of `DISTANCES`: six numbers of a clip."""
     pairs = meter.result()["pairs"]
     return [pairs[k][what] for k in DISTANCES for what in ("kept", "of")]
 
@@ -261,7 +253,7 @@ def _share(value: np.ndarray) -> float:
 
 
 def frame_times(model: MobileInst, clips: YouTubeVIS, count: int = 4) -> dict[str, dict]:
-    """Milliseconds of a key frame and of the others, and their mean, of every setting.
+    """Milliseconds of a "key" frame and of an "other", 0 where there is none, of every setting.
 
     All settings take turns, clip by clip, so that whatever else the machine does falls on all of
     them; of each kind of frame the fastest fifth ends at what is said, since the slow ones were
@@ -270,20 +262,19 @@ def frame_times(model: MobileInst, clips: YouTubeVIS, count: int = 4) -> dict[st
     kinds = ("mask", "cosine", "frozen", "adaptive")
     medium = [s for s in settings("full") if s.speed == "medium" and s.by in kinds]
     trackers = {setting: setting.tracker(model) for setting in medium}
-    times: dict[Setting, tuple[list, list]] = {setting: ([], []) for setting in medium}
+    times = {setting: {"key": [], "other": []} for setting in medium}
     for clip in (clips[i] for i in range(min(count, len(clips)))):
         frames = list(clip)
         for setting, tracker in trackers.items():
             tracker.reset()
             for frame in frames:
                 start = time.perf_counter()
-                is_key = tracker.step(frame).is_key
-                times[setting][is_key].append(1000 * (time.perf_counter() - start))
-    return {f"{setting.by} {setting.value:g}": _mean_time(*of) for setting, of in times.items()}
+                kind = "key" if tracker.step(frame).is_key else "other"
+                times[setting][kind].append(1000 * (time.perf_counter() - start))
+    return {
+        f"{s.by} {s.value:g}": {k: _fastest(t) for k, t in of.items()} for s, of in times.items()
+    }
 
 
-def _mean_time(others: list[float], keys: list[float]) -> dict[str, float]:
-    fastest = [float(np.percentile(times, 20)) if times else 0.0 for times in (keys, others)]
-    key, other = (round(time, 3) for time in fastest)
-    mean = (key * len(keys) + other * len(others)) / (len(keys) + len(others))
-    return {"key": key, "other": other, "mean": round(mean, 3)}
+def _fastest(times: list[float]) -> float:
+    return round(float(np.percentile(times, 20)), 3) if times else 0.0

@@ -13,28 +13,15 @@ from matplotlib.axes import Axes
 from minst.lab.grid import SPEEDS
 from minst.lab.measure import ADAPTIVE, FROZEN, INTERVALS
 from minst.lab.results import Lab, Row
+from minst.lab.statistics import signed
 from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
 
-__all__ = [
-    "PLOTS",
-    "has_data",
-    "plot_associations",
-    "plot_beyond",
-    "plot_differences",
-    "plot_intervals",
-]
+__all__ = ["PLOTS", "plot_associations", "plot_beyond", "plot_differences", "plot_intervals"]
 
 GREEN = "#1a7f37"
 BLUE = "#0b62c4"
 PANEL = 2.54  # inches: three of them stand in a row, about three inches apart
 LEGEND = {"fontsize": 7.5, "frameon": False}
-
-
-def has_data(lab: Lab, name: str) -> bool:
-    """Has the lab measured what the plot `name` shows?"""
-    if name == "differences":
-        return len(lab.rows) > 1
-    return all("milliseconds" in run.metrics for run in lab.full.runs)
 
 
 def plot_differences(lab: Lab) -> Picture:
@@ -50,9 +37,8 @@ def plot_differences(lab: Lab) -> Picture:
         axes.plot([low, high], [y, y], color=color, linewidth=2.5, solid_capstyle="butt")
         axes.plot(seeds, [y] * len(seeds), "|", color=color, markersize=9, markeredgewidth=1.2)
         axes.plot(mean, y, "o", color=color, ms=5.5, markerfacecolor=color if sure else "white")
-    variants = map(lab.variants.get, found)
-    labels = [f"{variant.says}{'  *' if variant.claim else ''}" for variant in variants]
-    axes.set_yticks(range(len(found)), labels)
+    variants = [lab.variants[name] for name in found]
+    axes.set_yticks(range(len(found)), [v.says + "  *" * bool(v.claim) for v in variants])
     axes.set_ylim(len(found) - 0.3, -0.7)
     axes.set_xlabel("points of AP more (right) or fewer (left) than the full model", fontsize=8)
     plain(axes)
@@ -60,8 +46,8 @@ def plot_differences(lab: Lab) -> Picture:
     headline(
         fig,
         f"{worse} of {len(found)} changes surely make the model worse, at this scale",
-        "Point: mean (hollow: the 95 % interval, the line, holds 0). Ticks: each seed. *: the paper "
-        "says worse. Temporal rows: video AP; others: image AP.",
+        "Point: mean (hollow: the 95 % interval, the line, holds 0). Ticks: each seed. *: the "
+        "paper says worse. Temporal rows: video AP; others: image AP.",
     )
     return fig
 
@@ -71,20 +57,20 @@ def plot_intervals(lab: Lab) -> Picture:
     fig, full = new_figure(), lab.full
     ways = {"cosine": "by cosine (paper)", "mask": "by mask (ours)"}
     ap = [("video", speed, by, t) for speed in SPEEDS for by in ways for t in INTERVALS]
-    low, high = _range(full, ap, below=0.4, above=0.15)
+    rows = [  # beginning and end of the keys, place, title, limits
+        ("video", (), 0.83, "video AP", _range(full, ap, 0.4, 0.15)),
+        ("tracks", (10,), 2.89, "tracks kept 10 frames on, %", (0, 100)),
+    ]
     for i, (by, title) in enumerate(ways.items()):
-        for top, what, limits in (
-            (0.83, "video AP", (low, high)),
-            (2.89, "tracks kept 10 frames on, %", (0, 100)),
-        ):
+        for kind, end, top, what, limits in rows:
             axes = fig.place(0.61 + 3.05 * i, top, PANEL, 1.52, below=0.5)
-            for j, speed in enumerate(SPEEDS, start=1):
-                keys = [("video", speed, by, t) for t in INTERVALS]
-                if what != "video AP":
-                    keys = [("tracks", speed, by, t, 10) for t in INTERVALS]
-                _band(axes, full, keys, color=rgb(j), label=speed)
+            for color, speed in zip(map(rgb, (1, 2, 3)), SPEEDS):
+                means, sds = _means(full, [(kind, speed, by, t, *end) for t in INTERVALS])
+                axes.plot(INTERVALS, means, "o-", color=color, markersize=3, label=speed)
+                band = {"color": color, "alpha": 0.15, "lw": 0}
+                axes.fill_between(INTERVALS, means - sds, means + sds, **band)
             axes.set(ylim=limits, xticks=INTERVALS)
-            _titled(axes, f"{what}, {title}", "T: a key frame every T frames" if top > 1 else "")
+            _titled(axes, f"{what}, {title}", "T: a key frame every T frames" * (kind == "tracks"))
     axes.legend(loc="lower left", **LEGEND)
     axes = fig.place(6.86, 0.83, 2.35, 1.52)
     # one lies on the other: the first is broad and pale
@@ -98,7 +84,7 @@ def plot_intervals(lab: Lab) -> Picture:
     said = []
     for speed in SPEEDS:
         lost = full.against(full, ("video", speed, "mask", 12), ("video", speed, "mask", 1))
-        said.append(f"{speed} {_signed(lost.difference)}")
+        said.append(f"{speed} {signed(lost.difference)}")
     headline(
         fig,
         f"T = 12 in the place of 1, by mask: {', '.join(said)} points of AP",
@@ -123,7 +109,7 @@ def plot_associations(lab: Lab) -> Picture:
     fig.legend(*axes.get_legend_handles_labels(), loc="upper right", ncols=3, **LEGEND)
     cosine, none = (("video", "medium", by, 1) for by in ("cosine", "none"))
     gains = [row.against(row, cosine, none).difference for row in lab.probed.values()]
-    said = f"{_signed(min(gains))} to {_signed(max(gains))} points"
+    said = f"{signed(min(gains))} to {signed(max(gains))} points"
     headline(
         fig,
         f"Cosine against no association at T = 1: {said}",
@@ -176,8 +162,7 @@ PLOTS: dict[str, Callable[[Lab], Picture]] = {
 
 def _means(row: Row, keys: Iterable[Hashable]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over the seeds of each key; of one seed the latter is 0."""
-    found = [row.spread(key)[:2] for key in keys]
-    means, sds = np.array(found).T
+    means, sds = np.array([row.spread(key)[:2] for key in keys]).T
     return means, np.nan_to_num(sds)
 
 
@@ -188,17 +173,7 @@ def _range(row: Row, keys: Iterable[Hashable], below: float, above: float) -> tu
     return low - below * (high - low), high + above * (high - low)
 
 
-def _band(axes: Axes, row: Row, keys: Iterable[Hashable], color: tuple, label: str) -> None:
-    means, sds = _means(row, keys)
-    axes.plot(INTERVALS, means, "o-", color=color, markersize=3, label=label)
-    axes.fill_between(INTERVALS, means - sds, means + sds, color=color, alpha=0.15, lw=0)
-
-
 def _titled(axes: Axes, title: str, below: str) -> None:
     axes.set_title(title, fontsize=8, color=INK, loc="left", pad=4)
     axes.set_xlabel(below, fontsize=7.5)
     plain(axes)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from minst import backbones
@@ -46,9 +47,8 @@ class TokenClassifier(nn.Module):
         nn.init.zeros_(self.classes.weight)
         nn.init.constant_(self.classes.bias, -3.0)  # rarely anything here
         for name in ("pixel_mean", "pixel_std"):
-            self.register_buffer(
-                name, torch.tensor(getattr(config, name)).view(1, 3, 1, 1), persistent=False
-            )
+            of_channels = torch.tensor(getattr(config, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, of_channels, persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames (B, 3, H, W) in 0..1 -> logits at every token of X6, (B, K, h, w)."""
@@ -73,9 +73,8 @@ def pretrain(backbone: str, lab: Path, budget: Budget, device: str = "cpu") -> P
     model = TokenClassifier(backbone, len(clips.categories)).train()
     model.to(device, memory_format=torch.channels_last)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), config.lr, (0.9, 0.99), weight_decay=config.weight_decay, fused=True
-    )
+    decay = config.weight_decay
+    optimizer = AdamW(model.parameters(), config.lr, (0.9, 0.99), weight_decay=decay, fused=True)
     parts = {"model": model, "average": average, "optimizer": optimizer}
     checkpoint, log = out.parent / "checkpoint.pt", []  # a line of it every 50 steps
     first = 0
@@ -85,7 +84,7 @@ def pretrain(backbone: str, lab: Path, budget: Budget, device: str = "cpu") -> P
         for name, part in parts.items():
             part.load_state_dict(held[name])
     for done in range(first + 1, config.iterations + 1):
-        loss = _step(model, optimizer, batches[done - 1], done - 1, config, device)
+        loss = _step(model, optimizer, batches[done - 1], done - 1, config)
         average.update_parameters(model)
         if done % min(50, budget.save_every) == 0:
             log.append(json.dumps({"iteration": done, "loss": round(loss, 5)}) + "\n")
@@ -101,16 +100,12 @@ def pretrain(backbone: str, lab: Path, budget: Budget, device: str = "cpu") -> P
 
 
 def _step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    iteration: int,
-    config: TrainConfig,
-    device: str,
+    model: nn.Module, optimizer: AdamW, batch: Batch, iteration: int, config: TrainConfig
 ) -> float:
     torch.manual_seed(config.seed * 1_000_003 + iteration)  # of drop path: resume is exact
     for group in optimizer.param_groups:
         group["lr"] = config.lr * learning_rate(iteration, config)
+    device = model.pixel_mean.device
     frames = batch.frames.to(device).float().div(255).contiguous(memory_format=torch.channels_last)
     instances = [Instances(*(x.to(device) for x in target)) for target in batch.instances]
     loss = token_loss(model(frames), instances)

@@ -1,7 +1,7 @@
 """The report of a lab: Markdown, CSV and plots, the same bytes from the same metrics.
 
     <lab>/*/metrics.json, reasons.json --> <out>/README.md     claims and verdicts, all rows, T, ...
-                                           runs.csv, rows.csv  every figure of every run; of every row
+                                           runs.csv, rows.csv  each figure of each run; of each row
                                            *.png
 
 reasons.json {variant: sentence} is written by people who have looked at the results; a row without
@@ -22,7 +22,7 @@ from minst.data.files import replacing
 from minst.lab.grid import SPEEDS
 from minst.lab.measure import ADAPTIVE, DISTANCES, FROZEN, INTERVALS
 from minst.lab.results import COLUMNS, IMAGE, JUDGED, VIDEO, Lab
-from minst.lab.statistics import Comparison, Spread, seeds_needed
+from minst.lab.statistics import Comparison, Spread, seeds_needed, signed
 
 __all__ = ["claims_table", "markdown", "seeds_table", "write_report"]
 
@@ -33,17 +33,18 @@ def write_report(folder: str | Path, out: str | Path | None = None, plots: bool 
     out: default <folder>/report.
     """
     lab = Lab(folder)
-    out = Path(out) if out else lab.folder / "report"
+    out = Path(out or lab.folder / "report")
+    out.mkdir(parents=True, exist_ok=True)  # before the work, which takes its time
     pictures = []
     if plots:
-        from minst.lab.plots import PLOTS, has_data  # matplotlib: only who draws waits for it
+        from minst.lab.plots import PLOTS  # matplotlib: only who draws waits for it
         from minst.visualize.style import save
 
-        pictures = [name for name in PLOTS if has_data(lab, name)]
+        pictures = list(PLOTS) if len(lab.rows) > 1 else list(PLOTS)[1:]
         for name in pictures:
             save(PLOTS[name](lab), out / f"{name}.png", dpi=100)
-    runs, rows = as_csv(RUNS_HEAD, runs_of(lab)), as_csv(ROWS_HEAD, rows_of(lab))
-    files = {"README.md": markdown(lab, pictures), "runs.csv": runs, "rows.csv": rows}
+    runs, rows = (RUNS_HEAD, *runs_of(lab)), (ROWS_HEAD, *rows_of(lab))
+    files = {"README.md": markdown(lab, pictures), "runs.csv": _csv(runs), "rows.csv": _csv(rows)}
     for name, text in files.items():
         with replacing(out / name) as beside:
             beside.write_text(text, encoding="utf-8", newline="\n")
@@ -56,14 +57,18 @@ def write_report(folder: str | Path, out: str | Path | None = None, plots: bool 
 def markdown(lab: Lab, pictures: Sequence[str] = ()) -> str:
     """The tables, as Markdown."""
     picture = {name: f"![{name}]({name}.png)" for name in pictures}
-    parts = [_head(lab), claims_table(lab), picture.get("differences"), *_all_rows(lab)]
+    parts = [_head(lab), claims_table(lab), picture.get("differences"), _all_rows(lab)]
     if lab.full.has("slow", "mask", 12):
-        parts += [*_intervals(lab), picture.get("intervals")]
-    parts += [*_associations(lab), picture.get("associations")]
+        parts += [_intervals(lab), picture.get("intervals")]
+    parts += [_associations(lab), picture.get("associations")]
     if lab.full.has("medium", "frozen", 3):
-        parts += [*_beyond(lab), picture.get("beyond")]
+        parts += [_beyond(lab), picture.get("beyond")]
     parts += [seeds_table(lab), _cost(lab)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _paragraphs(*parts) + "\n"
+
+
+def _paragraphs(*parts: str | None) -> str:
+    return "\n\n".join(filter(None, parts))
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -104,40 +109,36 @@ How difficulty, budget and rules were fixed before: [PILOT.md](../PILOT.md)."""
 
 def claims_table(lab: Lab) -> str:
     """The paper's claims, ours, the verdicts and why; "" where nothing was run that has a claim."""
+    tracking = _tracking_claims(lab)
     rows = []
     for name in lab.rows:
         variant = lab.variants[name]
         if variant.claim:
             figure, why = COLUMNS[JUDGED[variant.judged_by]], lab.reasons.get(name, "")
-            found = lab.difference(name)
-            rows.append(_claim(variant.says, variant.paper, figure, found, 1, why))
-    tracking = _tracking_claims(lab)
+            says = variant.says, variant.paper, figure
+            rows.append(_claim(*says, lab.difference(name), 1, why))
     if not rows + tracking:
         return ""
     titles = ("changed", "the paper says", "ours", "each seed", "with the paper it", "why")
-    parts = ["## The paper's claims", table(titles, rows + tracking)]
-    if tracking:
-        form = "their form was chosen when two seeds were in."
-        parts.append(f"† Of these the pilot fixed no rule; {form}")
-    return "\n\n".join(parts)
+    form = "their form was chosen when two seeds were in."
+    note = f"† Of these the pilot fixed no rule; {form}" if tracking else ""
+    return _paragraphs("## The paper's claims", table(titles, rows + tracking), note)
 
 
 def _tracking_claims(lab: Lab) -> list[tuple[str, ...]]:
     """What the paper says of queries over time and of T: Fig 2, Tab 7."""
     rows, full = [], lab.full
     for name, row in lab.rows.items():
-        variant = lab.variants[name]
-        if variant.retention:
+        if says := lab.variants[name].retention:
             found, why = row.against(full, ("retention", 10)), lab.reasons.get("retention", "")
-            what = f"{variant.says} †"
-            rows.append(_claim(what, variant.retention, "retention 10", found, 1, why))
+            what = f"{lab.variants[name].says} †"
+            rows.append(_claim(what, says, "retention 10", found, 1, why))
     if full.has("medium", "cosine", 12):
-        cosine = ("video", "medium", "cosine")
         tab7 = (3, "the best trade (Tab 7)", 0), (12, "faster, less exact (Tab 7)", 1)
         for t, says, claim in tab7:
             time = full.milliseconds("cosine", t) / full.milliseconds("cosine", 1)
             what = f"T = {t} in the place of 1, {time:.0%} of the time †"
-            found = full.against(full, (*cosine, t), (*cosine, 1))
+            found = full.against(full, (*VIDEO[:3], t), (*VIDEO[:3], 1))
             why = lab.reasons.get(f"T={t}", "")
             rows.append(_claim(what, says, COLUMNS[VIDEO], found, claim, why))
     return rows
@@ -149,11 +150,11 @@ def _claim(
     """A row of the table of claims; found: None where the two have no seed in common."""
     if found is None:
         return what, says, "no seed in common"
-    each = ", ".join(map(_signed, found.seeds))
+    each = ", ".join(map(signed, found.seeds))
     return what, says, f"{figure}: {_interval(found)}", each, f"**{found.verdict(claim)}**", why
 
 
-def _all_rows(lab: Lab) -> list[str]:
+def _all_rows(lab: Lab) -> str:
     rows, group = [], None
     for name, row in lab.rows.items():
         variant, found = lab.variants[name], lab.difference(name)
@@ -171,22 +172,21 @@ def _all_rows(lab: Lab) -> list[str]:
         "10 frames on. MMACs: of a 128 x 128 frame, millions."
     )
     titles += ["difference in what decides", "MMACs"]
-    return ["## All rows", note, table(titles, rows)]
+    return _paragraphs("## All rows", note, table(titles, rows))
 
 
-def _intervals(lab: Lab) -> list[str]:
+def _intervals(lab: Lab) -> str:
     full, columns = lab.full, [f"T = {t}" for t in INTERVALS]
-    trackers = [(by, speed) for by in ("cosine", "mask") for speed in SPEEDS]
-    ap, kept = [], []
-    for by, speed in trackers:
-        keys = [("video", speed, by, t) for t in INTERVALS]
-        ap.append([f"{by}, {speed}", *(_spread(full.spread(key)) for key in keys)])
-        keys = [("tracks", speed, by, t, 10) for t in INTERVALS]
-        kept.append([f"{by}, {speed}", *(_spread(full.spread(key)) for key in keys)])
-    for by, speed in trackers:
-        one, *others = (("video", speed, by, t) for t in INTERVALS)
-        found = [_interval(full.against(full, key, one)) for key in others]
-        ap.append([f"{by}, {speed}, to T = 1", "", *found])
+    ap, kept, lost = [], [], []
+    for by in ("cosine", "mask"):
+        for speed in SPEEDS:
+            what = f"{by}, {speed}"
+            keys = [("video", speed, by, t) for t in INTERVALS]
+            ap.append([what, *(_spread(full.spread(key)) for key in keys)])
+            found = [_interval(full.against(full, key, keys[0])) for key in keys[1:]]
+            lost.append([f"{what}, to T = 1", "", *found])
+            keys = [("tracks", *key[1:], 10) for key in keys]
+            kept.append([what, *(_spread(full.spread(key)) for key in keys)])
     times = [
         [f"ms a frame, {by}", *(f"{full.milliseconds(by, t):.1f}" for t in INTERVALS)]
         for by in ("cosine", "mask")
@@ -202,17 +202,17 @@ def _intervals(lab: Lab) -> list[str]:
         "same track still holds 10 frames on, if they are visible there (the same of queries: "
         "retention, above)."
     )
-    return [
+    return _paragraphs(
         "## Reuse interval T and speed (the full model)",
         speeds,
-        table(["video AP", *columns], ap),
+        table(["video AP", *columns], ap + lost),
         staying,
         table(["tracks kept 10 frames on", *columns], kept),
         table(["time", *columns], times),
-    ]
+    )
 
 
-def _associations(lab: Lab) -> list[str]:
+def _associations(lab: Lab) -> str:
     rows = []
     for says, row in lab.probed.items():
         for by in row.associations:
@@ -233,11 +233,11 @@ def _associations(lab: Lab) -> list[str]:
         "first rows of the grid were seen."
     )
     shown = table([*titles, "to none, T = 1", "kept 10 on, T = 1"], rows)
-    why = lab.reasons.get("association", "")
-    return ["## Association (clips of medium speed)", note, shown, why]
+    why = lab.reasons.get("association")
+    return _paragraphs("## Association (clips of medium speed)", note, shown, why)
 
 
-def _beyond(lab: Lab) -> list[str]:
+def _beyond(lab: Lab) -> str:
     full, rows = lab.full, []
     trackers = [("mask", t, f"as the paper, T = {t}") for t in INTERVALS]
     trackers += [("frozen", t, f"frozen X6, T = {t}") for t in FROZEN]
@@ -254,7 +254,7 @@ def _beyond(lab: Lab) -> list[str]:
     )
     title = "## Beyond the paper (the full model, association by mask)"
     shown = table(["", "key", *SPEEDS, "ms a frame"], rows)
-    return [title, note, shown, lab.reasons.get("beyond", "")]
+    return _paragraphs(title, note, shown, lab.reasons.get("beyond"))
 
 
 def seeds_table(lab: Lab) -> str:
@@ -272,12 +272,13 @@ def seeds_table(lab: Lab) -> str:
         "from the spread of the paired differences between seeds (pooled over all rows)."
     )
     titles = ("figure", "sd of the full model", "to see 1 point", "2 points", "4 points")
-    return "\n\n".join(["## How many seeds?", note, table(titles, rows)])
+    return _paragraphs("## How many seeds?", note, table(titles, rows))
 
 
 def _cost(lab: Lab) -> str:
     runs = [run.metrics for row in lab.rows.values() for run in row.runs]
-    seconds = [run["seconds_per_iteration"] * lab.budget["iterations"] for run in runs]
+    steps = lab.budget["iterations"]
+    seconds = [run.get("seconds_per_iteration", math.nan) * steps for run in runs]
     versions = ", ".join(sorted({run["torch"] for run in runs}))
     return (
         f"Training took {sum(seconds) / 3600:.1f} hours of one thread in all, "
@@ -294,11 +295,7 @@ def _spread(found: Spread) -> str:
 
 
 def _interval(found: Comparison) -> str:
-    return f"{_signed(found.difference)} [{_signed(found.low)}, {_signed(found.high)}]"
-
-
-def _signed(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−")
+    return f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]"
 
 
 # ---------------------------------------------------------------------------------------------- CSV
@@ -338,8 +335,7 @@ def rows_of(lab: Lab) -> Iterable[tuple]:
             yield name, len(values), title, *spread, *numbers, decides, verdict
 
 
-def as_csv(head: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """The lines of a CSV file."""
+def _csv(rows: Iterable[Sequence]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -11,7 +11,8 @@ Interrupted, they go on; done, they are not repeated.
              shipped/<name>.json     measurements of shipped weights, which are not trained here
 
 Seeds are the outer loop: when half of the grid is done, every variant has been run with half of the
-seeds.
+seeds. A process holds the lock of the folder too, and ends when the one that has started it ends,
+however that was: nobody ever writes into a run that another still writes.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -22,29 +23,41 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
+import msgspec
+import torch
 from tqdm import tqdm
 
-from minst.data.files import read_json, replacing
+from minst.data.files import replacing
+from minst.data.formats import read_typed
 from minst.data.shapes import write_shapes_dataset
-from minst.lab.grid import FULL, PRETRAINED, SHIPPED, SPEEDS, VARIANTS, Budget, Variant, backbone_of
+from minst.engine import Engine
+from minst.lab import decoders, grid
+from minst.lab.grid import FULL, SHIPPED, SPEEDS, VARIANTS, Budget, Variant
+from minst.lab.measure import measure_run, measure_shipped
+from minst.lab.pretrain import pretrain
+from minst.training import train
 
 __all__ = ["Run", "find_runs", "read_lab", "run_lab"]
 
 METRICS = "metrics.json"
-# what PyTorch's allocator gives back and takes again in every step costs a third of the time of small frames
+# what PyTorch's allocator gives back and takes again in every step costs a third of the time of
+# small frames
 MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": 1 << 32,
-    "MALLOC_TRIM_THRESHOLD_": 1 << 34,
-    "MALLOC_TOP_PAD_": 1 << 28,
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
+    "MALLOC_TOP_PAD_": str(1 << 28),
 }
+THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # several jobs share the machine
 
 
 class Run(NamedTuple):
@@ -73,8 +86,7 @@ class Run(NamedTuple):
 class Job(NamedTuple):
     """A process to be run: a run of the grid, a backbone's pre-training, or shipped weights."""
 
-    arguments: tuple[str, ...]  # of minst.lab.job
-    steps: int
+    arguments: tuple[str, ...]  # of `main`
     result: Path  # is there when it is done
     needs: Path | None = None  # must be there before it can start
 
@@ -84,33 +96,31 @@ class Job(NamedTuple):
         return "-".join(self.arguments[1:])
 
     @property
-    def folder(self) -> Path:
-        """Where its files lie."""
-        return self.result.parent
-
-    def steps_done(self) -> int:
-        """How far its log says that it is."""
-        if self.result.is_file():
-            return self.steps
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            return json.loads((self.folder / "log.jsonl").read_text().splitlines()[-1])["iteration"]
-        return 0
+    def log(self) -> Path:
+        """What the process says."""
+        return self.result.with_name("job.log")
 
 
-def read_lab(folder: str | Path) -> tuple[dict, dict[str, Variant], str]:
+class LabFile(msgspec.Struct):
+    """What stands in lab.json."""
+
+    budget: Budget
+    grid: list[Variant]
+    note: str = ""
+    version: int = 1
+
+
+def read_lab(folder: str | Path) -> tuple[Budget, dict[str, Variant], str]:
     """The budget of a lab, the rows of its grid, which may be an older one, and a note on it or "".
 
-    FileNotFoundError where there is no lab, ValueError where lab.json says too little.
+    FileNotFoundError where there is no lab, ValueError names what is wrong in its lab.json.
     """
     path = Path(folder) / "lab.json"
     if not path.is_file():
         hint = f"`minst lab run --out {folder}` makes one"
         raise FileNotFoundError(f"{folder} is no lab (lab.json is missing); {hint}")
-    held = read_json(path)
-    if not isinstance(held, dict) or not {"budget", "grid"} <= set(held):
-        raise ValueError(f"{path} lacks a budget or a grid: of an older minst; choose another one")
-    grid = {row["name"]: Variant(**row) for row in held["grid"]}
-    return held["budget"], grid, held.get("note", "")
+    held = read_typed(path, LabFile)
+    return held.budget, {row.name: row for row in held.grid}, held.note
 
 
 def find_runs(folder: str | Path) -> list[Run]:
@@ -134,97 +144,78 @@ def run_lab(
 ) -> list[Run]:
     """Train and measure the variants `names` (none: all) with the seeds 0 .. seeds - 1.
 
-    names: of `VARIANTS`, and of `SHIPPED` weights, which are measured alone. jobs: runs at a time;
-    None: two on a CPU, with one thread each, eight on an accelerator. What is done is skipped, so
-    that the same call goes on after an interruption. Returns the runs. Raises ValueError for
-    unknown names or a folder with another budget; RuntimeError, after all else is done, says which
-    runs have failed and where their log is.
+    names: of `VARIANTS`, and of `SHIPPED` weights, which are measured alone. seeds: 1 to 1000.
+    jobs: runs at a time; None: two on a CPU, with one thread each, eight on an accelerator. What is
+    done is skipped, so that the same call goes on after an interruption. Returns the runs. Raises
+    ValueError for unknown names or a folder with another budget; RuntimeError, after all else is
+    done, says which runs have failed and where their log is.
     """
     known = [*VARIANTS, *SHIPPED]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"lab: no run {', '.join(unknown)}; there are: {', '.join(known)}")
-    if seeds < 1 or (jobs is not None and jobs < 1):
-        raise ValueError(f"lab: {seeds} seeds, {jobs} jobs; both must be at least 1")
-    device = _device(device)
+    if not 1 <= seeds <= 1000 or (jobs is not None and jobs < 1):
+        raise ValueError(f"lab: {seeds} seeds, {jobs} jobs; seeds are 1 to 1000, jobs at least 1")
+    device = Engine(device).device.type
     folder = Path(folder)
     chosen = [name for name in known if not names or name in names]
     runs = [Run(folder, name, seed) for seed in range(seeds) for name in chosen if name in VARIANTS]
-    with _alone(folder):
+    with _alone(folder) as lock:
         _claim(folder, budget)
-        todo = _jobs(folder, chosen, runs, budget)
+        todo = _jobs(folder, chosen, runs)
         if todo:
             _write_clips(folder / "data", budget)
-            _work(todo, folder, jobs or (2 if device == "cpu" else 8), device)
+            _work(todo, jobs or (2 if device == "cpu" else 8), (folder, device, lock))
     return runs
 
 
-def _jobs(folder: Path, chosen: Sequence[str], runs: Sequence[Run], budget: Budget) -> list[Job]:
-    """What it takes to have all of them done: backbones first, then `runs`, shipped weights last."""
-    trained, steps = [], budget.iterations  # measuring shipped weights takes about as long as a run
-    for run in runs:
-        if not run.is_done:
-            weights = folder / PRETRAINED.format(backbone_of(run.variant))
-            arguments = ("run", run.variant, str(run.seed))
-            trained.append(Job(arguments, steps, run.folder / METRICS, needs=weights))
-    backbones = [
-        Job(("pretrain", weights.parent.name), budget.pretraining, weights)
-        for weights in dict.fromkeys(job.needs for job in trained)
-    ]
-    shipped = [
-        Job(("shipped", name), steps, folder / "shipped" / f"{name}.json")
-        for name in chosen
-        if name in SHIPPED
-    ]
-    jobs = [*backbones, *trained, *shipped]
-    return [job for job in jobs if not job.result.is_file()]
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("lab: --device cuda, but PyTorch sees no GPU here; choose cpu")
-    return device
-
-
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two labs in one folder would write into each other's runs."""
+def _alone(folder: Path) -> Iterator[TextIO]:
+    """Two labs in one folder would write into each other's runs. Jobs hold this lock as well."""
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
     with open(folder / "lab.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another `minst lab run` is at work here") from None
-        yield
+        if os.name == "posix":  # Windows has no such locks
+            import fcntl
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"{folder}: another `minst lab run` is at work here") from None
+        yield lock
 
 
 def _claim(folder: Path, budget: Budget) -> None:
     """Write lab.json, or see that it holds this budget and this grid."""
-    grid = [asdict(row) for row in VARIANTS.values()]
     path = folder / "lab.json"
     if not path.is_file():
-        ours = {"version": 1, "budget": budget.to_dict(), "grid": grid}
+        rows = [asdict(row) for row in VARIANTS.values()]
         with replacing(path) as beside:
+            ours = {"version": 1, "budget": asdict(budget), "grid": rows}
             beside.write_text(json.dumps(ours, indent=1) + "\n")
     held, held_grid, _ = read_lab(folder)
     wrong = "" if held_grid == VARIANTS else "grid"
-    if held != budget.to_dict():
-        wrong = f"budget ({held.get('name')}), not of {budget.name!r}"
+    if held != budget:
+        wrong = f"budget ({held.name}), not of {budget.name!r}"
     if wrong:
         raise ValueError(f"{folder} holds runs of another {wrong}; choose another --out")
 
 
+def _jobs(folder: Path, chosen: Sequence[str], runs: Sequence[Run]) -> list[Job]:
+    """What it takes to have all of them done: backbones first, then runs, shipped weights last."""
+    trained = []
+    for run in runs:
+        weights = folder / grid.PRETRAINED.format(grid.backbone_of(run.variant))
+        trained.append(Job(("run", run.variant, str(run.seed)), run.folder / METRICS, weights))
+    trained = [job for job in trained if not job.result.is_file()]
+    needed = dict.fromkeys(job.needs for job in trained)
+    jobs = [Job(("pretrain", weights.parent.name), weights) for weights in needed] + trained
+    shipped = [name for name in SHIPPED if name in chosen]
+    jobs += [Job(("shipped", name), folder / "shipped" / f"{name}.json") for name in shipped]
+    return [job for job in jobs if not job.result.is_file()]
+
+
 def _write_clips(folder: Path, budget: Budget) -> None:
-    """Training clips and those of each speed; a set is renamed, and so complete, when it is done."""
+    """Training clips and those of each speed; a set is renamed when it is complete."""
     shipped = budget.shipped_clips()
     wanted = {
         "train": ("train", budget.clips(), budget.train_clips),
@@ -236,73 +227,99 @@ def _write_clips(folder: Path, budget: Budget) -> None:
     for name, (split, config, count) in wanted.items():
         if not (folder / name).is_dir():
             beside = folder / f"{name}.part"
-            if beside.is_dir():
-                shutil.rmtree(beside)  # of a run that was killed meanwhile
+            shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed meanwhile
             write_shapes_dataset(beside, count, config, 0, split)
             beside.rename(folder / name)
 
 
-def _work(todo: Sequence[Job], lab: Path, jobs: int, device: str) -> None:
-    """Keep `jobs` processes busy until all have ended; on the way out none is left behind."""
+def _work(todo: Sequence[Job], jobs: int, where: tuple[Path, str, TextIO]) -> None:
+    """Keep `jobs` processes busy until all have ended; on the way out none is left behind.
+
+    On a terminal a bar shows how many have; a line says of every job that it has ended.
+    """
     waiting, working, failed = list(todo), {}, []
-    progress = _Progress(todo)
+    bar = tqdm(total=len(todo), desc="lab", unit="run", disable=None)
     try:
         while True:
             ready = [job for job in waiting if job.needs is None or job.needs.is_file()]
             for job in ready[: jobs - len(working)]:
                 waiting.remove(job)
-                working[job] = _start(job, lab, device)
+                working[job] = _start(job, *where), time.monotonic()
             if not working:
                 break
-            progress.show(working)
+            bar.set_postfix_str(", ".join(job.name for job in working))
             time.sleep(0.5)
-            for job in [job for job, process in working.items() if process.poll() is not None]:
-                if working.pop(job).returncode or not job.result.is_file():
-                    failed.append(job)
-                progress.ended(job, job in failed)
+            for job, (process, since) in list(working.items()):
+                if process.poll() is None:
+                    continue
+                del working[job]
+                has_failed = process.returncode != 0 or not job.result.is_file()
+                failed += [job] * has_failed
+                what = "FAILED after" if has_failed else "done in"
+                seconds = tqdm.format_interval(time.monotonic() - since)
+                tqdm.write(f"{job.name:<24} {what} {seconds}", file=sys.stderr)
+                bar.update()
     finally:
-        progress.bar.close()
-        for process in working.values():
+        bar.close()
+        left = [process for process, _ in working.values()]
+        for process in left:
             process.terminate()
-        for process in working.values():
+        for process in left:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
             process.wait()
     if failed:
-        logs = "; ".join(f"{job.name}: {job.folder / 'job.log'}" for job in failed)
+        logs = "; ".join(f"{job.name}: {job.log}" for job in failed)
         said = f"lab: {len(failed)} of {len(todo)} have failed ({logs}); "
         if waiting:
             said += f"{len(waiting)} runs have not begun for want of their backbone; "
         raise RuntimeError(said + "the others are done")
 
 
-def _start(job: Job, lab: Path, device: str) -> subprocess.Popen:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "minst.lab.job", device, *job.arguments]
-    threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # several jobs share the machine
-    malloc = {name: str(value) for name, value in MALLOC.items() if name not in os.environ}
+def _start(job: Job, lab: Path, device: str, lock: TextIO) -> subprocess.Popen:
+    """The process holds the lock, and a pipe of which nothing comes but its end: that of ours."""
+    job.log.parent.mkdir(parents=True, exist_ok=True)
     package = str(Path(__file__).resolve().parents[2])  # of this minst, wherever the process starts
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, **malloc, **threads, "PYTHONPATH": path}
-    with open(job.folder / "job.log", "a") as log:
-        return subprocess.Popen(command, cwd=lab, stdout=log, stderr=log, env=environment)
+    with open(job.log, "a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "minst.lab.runs", device, *job.arguments],
+            cwd=lab,
+            env=MALLOC | os.environ | THREADS | {"PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.fileno()] if os.name == "posix" else [],
+        )
 
 
-class _Progress:
-    """A bar over the steps of all jobs, in a terminal, and a line for every job that has ended."""
+def main(device: str, what: str, name: str, seed: str = "0") -> None:
+    """Be the process of a job, in the lab's folder, which says what it may spend."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so no file is left half-written
+    threading.Thread(target=_end_with_the_other, daemon=True).start()
+    here, budget = Path("."), read_typed("lab.json", LabFile).budget
+    torch.set_num_threads(1)
+    if what == "pretrain":
+        pretrain(name, here, budget, device)
+    elif what == "shipped":
+        measure_shipped(here, name, budget)
+    else:
+        config, order = (
+            grid.train_config(name, int(seed), budget, device=device),
+            VARIANTS[name].decoder,
+        )
+        train(config, model=decoders.build(order, config) if order else None)
+        measure_run(here, name, int(seed), budget)
 
-    def __init__(self, todo: Sequence[Job]):
-        self.todo, self.started, self.done = list(todo), {}, 0
-        total = sum(job.steps for job in todo)
-        self.bar = tqdm(total=total, desc="lab", unit="step", disable=None, file=sys.stderr)
 
-    def show(self, working: Iterable[Job]) -> None:
-        for job in working:
-            self.started.setdefault(job, time.monotonic())
-        self.bar.n = sum(job.steps_done() for job in self.todo)
-        self.bar.set_postfix_str(", ".join(job.name for job in working))
+def _end_with_the_other() -> None:
+    """End when the process that has started this one has ended: its end of the pipe is closed."""
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)  # long enough for what is being written
+    os._exit(143)
 
-    def ended(self, job: Job, has_failed: bool) -> None:
-        self.done += not has_failed
-        what = "FAILED after" if has_failed else "done in"
-        seconds = tqdm.format_interval(time.monotonic() - self.started[job])
-        line = f"{job.name:<24} {what} {seconds}   {self.done} of {len(self.todo)}"
-        tqdm.write(line, file=sys.stderr)
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,6 +1,6 @@
 """Means, spreads, and how sure a difference is: a bootstrap over seeds and clips of paired runs.
 
-    compare(estimates of a variant, of the full model)   difference, 95 % interval, that of each seed
+    compare(estimates of a variant, of the full model)   difference, 95 % interval, each seed
 
 Two runs of one seed saw the same clips in the same order and are judged by the same clips. So their
 difference is taken first, then drawn again: seeds and clips, both with replacement, the same clips
@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Comparison", "Estimate", "Spread", "compare", "draw", "seeds_needed", "spread"]
+__all__ = ["Comparison", "Estimate", "Spread", "compare", "draw", "seeds_needed", "signed",
+           "spread"]  # fmt: skip
 
 SAMPLES = 2000
 
@@ -108,6 +109,11 @@ def draw(samples: int, count: int, stream: int) -> np.ndarray:
     bits = np.random.PCG64(seed).random_raw(samples * count)
     picked = ((bits >> np.uint64(11)) * 2.0**-53 * count).astype(np.int64).reshape(samples, count)
     return np.stack([np.bincount(row, minlength=count) for row in picked]).astype(float)
+
+
+def signed(value: float) -> str:
+    """A difference as people write it; a dash where it is not known."""
+    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−")
 
 
 def seeds_needed(differences: Sequence[Sequence[float]], effect: float) -> int | None:
