@@ -172,24 +172,25 @@ def page(browser, local):
 
 
 def test_the_clip_is_tracked_as_in_python_by_masks_and_by_cosine(page, screenshots):
+    """With all threads, too, and where a setting is changed in the middle of a measurement."""
     page.screenshot(path=screenshots / "web.png", full_page=True)
-    choose(page, "cosine (paper)")
+    several = page.locator("input[name=threads]").nth(1)
+    if several.count():
+        several.check()
+    page.get_by_role("radio", name="cosine (paper)").check()
+    page.locator("#status", has_text="pass 1").wait_for()
+    page.get_by_role("radio", name="frame", exact=True).check()
+    page.get_by_role("radio", name="6 frames").check()
+    page.locator("#status", has_text="Measured").wait_for(state="hidden")
+    measured(page)
     masks, cosine = downloaded(page)["runs"]
-    assert (masks["setting"]["association"], cosine["setting"]["association"]) == ("mask", "cosine")
-    for run in (masks, cosine):
-        assert run["setting"]["reuse_interval"] == 3
+    for run, association, interval in ((masks, "mask", 3), (cosine, "cosine", 6)):
+        setting = run["setting"]
+        assert (setting["association"], setting["reuse_interval"]) == (association, interval)
         assert_tracks_equal_python(run)
-    choose(page, "masks (ours)")
-
-
-def test_every_frame_can_be_a_key_frame_or_one_of_six(page):
-    for name, interval in (("frame", 1), ("6 frames", 6)):
-        choose(page, name)
-        run = downloaded(page)["runs"][-1]
-        assert run["setting"]["reuse_interval"] == interval
-        assert_tracks_equal_python(run)
-        assert (run["network"]["reuse"] is None) == (interval == 1)
-    assert run["mean_frame_ms"]["6"] and not downloaded(page)["runs"][-2]["mean_frame_ms"]["3"]
+    assert cosine["threads"] == max(1, several.count() and int(several.get_attribute("value")))
+    page.get_by_role("radio", name="1", exact=True).check()
+    page.get_by_role("radio", name="masks (ours)").check()
     choose(page, "3 frames")
 
 
@@ -207,7 +208,7 @@ def test_the_json_says_what_was_measured_and_its_figures_are_those_of_the_sample
         and device["secure_context"]
         and "Chrome" in device["user_agent"]
     )
-    assert device["cores"] >= 1 and 0 < device["clock_step_ms"] < 1
+    assert device["cores"] >= 1
     assert report["runtime"]["version"] == web.ORT_VERSION and run["threads"] == 1
     assert {name: f["integrity"] for name, f in report["runtime"]["files"].items()} == {
         Path(name).suffix[1:]: pin for name, pin in web.ORT_FILES.items()
@@ -279,35 +280,6 @@ def test_masks_are_drawn_where_they_are_in_the_colour_of_their_identity(page):
         )
         wanted = 0.42 * (color_of(identity) - original[(ys * scale) + 1, (xs * scale) + 1])
         assert np.median(np.abs(inside - wanted)) < 6
-
-
-def test_all_threads_give_the_same_tracks_beside_the_figures_of_one(page, screenshots):
-    several = page.locator("input[name=threads]").nth(1)
-    if not several.count():
-        pytest.skip("one core: no threads to compare")
-    cores = several.get_attribute("value")
-    choose(page, f"all {cores}")
-    run = downloaded(page)["runs"][-1]
-    assert run["threads"] == int(cores)
-    assert_tracks_equal_python(run)
-    rows = page.locator("#network tbody th").all_inner_texts()
-    assert rows == [
-        f"{kind} frame, {n} thread{'s' * (n > 1)}"
-        for n in (1, int(cores))
-        for kind in ("key", "reuse")
-    ]
-    page.screenshot(path=screenshots / "web-threads.png", full_page=True)
-
-
-def test_another_setting_in_the_middle_of_a_measurement_starts_over(page):
-    page.get_by_role("radio", name="1", exact=True).check()
-    page.locator("#status", has_text="pass 1").wait_for()
-    page.get_by_role("radio", name="6 frames").check()
-    page.get_by_role("radio", name="3 frames").check()
-    measured(page)
-    run = downloaded(page)["runs"][-1]
-    assert run["setting"]["reuse_interval"] == 3
-    assert_tracks_equal_python(run)
 
 
 def test_a_phone_on_the_network_has_one_thread_and_is_told_why(
@@ -424,51 +396,60 @@ def test_only_the_table_is_served_and_only_to_be_read(elsewhere):
     assert request(elsewhere, "GET", "/").headers["Content-Type"].startswith("text/html")
 
 
-def test_headers_isolate_the_page_and_name_one_cdn_or_none(elsewhere, programs, assets):
+def test_headers_isolate_the_page_and_the_clip_is_served_pixel_by_pixel(
+    elsewhere, programs, assets
+):
     headers = request(elsewhere, "GET", "/app.mjs").headers
     assert headers["Content-Type"].startswith("text/javascript")
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
-    assert (
-        web.CDN in headers["Content-Security-Policy"]
-        and "unsafe-inline'; img" in headers["Content-Security-Policy"]
-    )
+    assert web.CDN in headers["Content-Security-Policy"]
+    bytes_ = np.frombuffer(request(elsewhere, "GET", "/clip.rgb").body, dtype=np.uint8)
+    assert (bytes_.reshape(-1, 192, 256, 3) == np.stack(list(load_sample("easy")))).all()
     with serving(programs=programs, assets=assets) as server:
         answer = request(server, "GET", "/ort/ort-wasm-simd-threaded.wasm")
         assert "https:" not in answer.headers["Content-Security-Policy"]
         assert answer.headers["Content-Type"] == "application/wasm"
 
 
-def test_the_clip_is_served_pixel_by_pixel(elsewhere):
-    bytes_ = np.frombuffer(request(elsewhere, "GET", "/clip.rgb").body, dtype=np.uint8)
-    assert (bytes_.reshape(-1, 192, 256, 3) == np.stack(list(load_sample("easy")))).all()
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"host": ""}, "host is ''; give a name or an IPv4 address"),
+        ({"host": "a b"}, "host is 'a b'"),
+        ({"host": "::"}, "host is '::'"),
+        ({"reuse_interval": 0}, "reuse_interval is 0"),
+        ({"passes": 0}, "passes is 0"),
+        ({"association": "iou"}, "association is 'iou'"),
+        ({"port": 70000}, "port is 70000"),
+        ({"port": -1}, "port is -1"),
+        ({"sample": "nothing"}, "no shipped clip"),
+        ({"size": (64, 32)}, "at least 64 x 64, .*64 high and 32 wide"),
+        ({"size": (64, 10**6)}, "at most 8192 x 8192"),
+        ({"size": (64, 64), "programs": "here"}, "give one of them"),
+        ({"weights": "nope"}, "nope"),
+        ({"programs": "/nowhere"}, "does not hold key.onnx"),
+        ({"assets": "/nowhere"}, "npm pack onnxruntime-web@"),
+    ],
+)
+def test_bad_arguments_are_said_before_anything_is_bound_or_exported(monkeypatch, options, said):
+    monkeypatch.setattr(web, "PageServer", lambda *_: pytest.fail("a server has been bound"))
+    with pytest.raises((ValueError, OSError), match=said) as caught:
+        web.make_server(**options)
+    assert "\n" not in str(caught.value)
 
 
-def test_bad_input_is_said_in_one_line(programs, tmp_path):
+def test_a_port_or_host_that_cannot_be_had_and_a_runtime_of_another_hash(programs, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match=f"port {port} on 127.0.0.1 cannot be used .*--port"):
             web.make_server(programs=programs, port=port)
     with pytest.raises(OSError, match="--host"):
         web.make_server(programs=programs, port=0, host="192.0.2.77")
-    with pytest.raises(FileNotFoundError, match="npm pack onnxruntime-web@"):
-        web.make_server(programs=programs, port=0, assets=tmp_path)
     for name in web.ORT_FILES:
         (tmp_path / name).write_bytes(b"another version")
     with pytest.raises(ValueError, match="another hash"):
         web.make_server(programs=programs, port=0, assets=tmp_path)
-    for options, said in (
-        ({"reuse_interval": 0}, "reuse_interval is 0"),
-        ({"passes": 0}, "passes is 0"),
-        ({"association": "iou"}, "association is 'iou'"),
-        ({"port": 70000}, "port 70000"),
-        ({"sample": "nothing"}, "no shipped clip"),
-        ({"size": (64, 64)}, "give one of them"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            web.make_server(**{"programs": programs, "port": 0, **options})
-    with pytest.raises(FileNotFoundError, match="key.onnx"):
-        web.make_server(programs=tmp_path, port=0)
 
 
 def test_a_network_address_is_printed_with_its_qr_code_and_loopback_without(monkeypatch):
@@ -487,7 +468,7 @@ def test_a_network_address_is_printed_with_its_qr_code_and_loopback_without(monk
     alone = "\n".join(web._greeting(["http://127.0.0.1:8867/"]))
     assert "--host 0.0.0.0" in alone and "█" not in alone
     monkeypatch.setitem(__import__("sys").modules, "qrcode", None)
-    assert "pip install" in web.qr_code(text)
+    assert "minst env" in web.qr_code(text)
 
 
 def test_serve_prints_the_address_and_ends_with_ctrl_c(monkeypatch, programs):
