@@ -144,7 +144,8 @@ def _torch() -> dict:
 def _cpu() -> str:
     if sys.platform == "darwin":
         asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(asked, check=False, capture_output=True, text=True)
+        return done.stdout.strip()
     with contextlib.suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(errors="replace")
         if model := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):

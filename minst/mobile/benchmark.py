@@ -52,6 +52,7 @@ from minst.macs import summary
 from minst.mobile import timing
 from minst.mobile.export import export, parity
 from minst.mobile.programs import (
+    PARTS,
     Program,
     benchmark_model,
     make_programs,
@@ -345,26 +346,24 @@ def _loaded(
     """
     require(format)
     paths = {p.name: folder / f"{p.name}{FORMATS[format].suffix}" for p in eager}
-    worst = [_kept(paths[p.name], p) for p in eager]
-    if None in worst:
-        for part in ("full", "masks"):
+    for part in ("full", "masks"):
+        if not all(_is_of(paths[p.name], p) for p in eager if p.name in PARTS[part]):
             export(model, format, folder, (size, size), part)
-        worst = [max(parity(paths[p.name], p).values()) for p in eager]
-    row["difference"] = max(worst)
+    row["difference"] = max(max(parity(paths[p.name], p).values()) for p in eager)
     start = time.perf_counter()
     programs = {"key": load_program(paths["key"])}
     row["load_ms"] = 1e3 * (time.perf_counter() - start)
     return programs | {name: load_program(paths[name]) for name in ("reuse", "masks")}
 
 
-def _kept(path: Path, eager: Program) -> float | None:
-    """How far the file of an earlier run is from eager; None where it is not this model's."""
+def _is_of(path: Path, eager: Program) -> bool:
+    """Whether the file of an earlier run is this program, written by these versions."""
     try:
         about = load_program(path).metadata
-        fresh = (about["torch"], about["minst"]) == (torch.__version__, minst.__version__)
-        return max(parity(path, eager).values()) if fresh else None
+        parity(path, eager)
+        return (about["torch"], about["minst"]) == (torch.__version__, minst.__version__)
     except (OSError, ValueError):
-        return None
+        return False
 
 
 @torch.inference_mode()
