@@ -166,7 +166,7 @@ def assert_tracks_equal_python(run: dict) -> None:
 
 @pytest.fixture(scope="module")
 def page(browser, local):
-    with visitor(browser, local.addresses[0]) as page:
+    with visitor(browser, local.address) as page:
         measured(page)
         yield page
 
@@ -285,11 +285,11 @@ def test_masks_are_drawn_where_they_are_in_the_colour_of_their_identity(page):
 def test_a_phone_on_the_network_has_one_thread_and_is_told_why(
     browser, programs, assets, screenshots
 ):
-    address = web.lan_addresses()[0]
+    address = web.lan_address()
     if address.startswith("127."):
         pytest.skip("this machine has no network address")
     with serving(programs=programs, assets=assets, host="0.0.0.0", passes=2) as server:
-        with visitor(browser, server.addresses[0], size=(390, 844), scale=2) as page:
+        with visitor(browser, server.address, size=(390, 844), scale=2) as page:
             measured(page)
             assert page.is_visible("#alone") and "https" in page.inner_text("#alone")
             assert page.locator("input[name=threads]:enabled").count() == 1
@@ -326,11 +326,11 @@ def test_the_runtime_comes_from_the_cdn_when_its_bytes_are_the_pinned_ones(
     browser, elsewhere, assets, screenshots
 ):
     seen = []
-    with visitor(browser, elsewhere.addresses[0], cdn=cdn_of(assets, seen=seen)) as page:
+    with visitor(browser, elsewhere.address, cdn=cdn_of(assets, seen=seen)) as page:
         measured(page)
         assert sorted(seen) == sorted(web.CDN + name for name in web.ORT_FILES)
     for name in web.ORT_FILES:
-        with visitor(browser, elsewhere.addresses[0], cdn=cdn_of(assets, tampered=name)) as page:
+        with visitor(browser, elsewhere.address, cdn=cdn_of(assets, tampered=name)) as page:
             page.locator("#error:visible").wait_for()
             said = page.inner_text("#error")
             assert (
@@ -338,20 +338,20 @@ def test_the_runtime_comes_from_the_cdn_when_its_bytes_are_the_pinned_ones(
                 and "not the file that was expected" in said
                 and not page.is_visible("main")
             )
-    with visitor(browser, elsewhere.addresses[0]) as page:  # offline
+    with visitor(browser, elsewhere.address) as page:  # offline
         page.locator("#error:visible").wait_for()
         assert "--assets FOLDER" in page.inner_text("#error")
         page.screenshot(path=screenshots / "web-offline.png", full_page=True)
 
 
 def test_a_browser_without_webassembly_is_told(browser, local):
-    with visitor(browser, local.addresses[0], init="delete globalThis.WebAssembly") as page:
+    with visitor(browser, local.address, init="delete globalThis.WebAssembly") as page:
         page.locator("#error:visible").wait_for()
         assert "no WebAssembly" in page.inner_text("#error")
 
 
 def test_the_pages_policy_stops_what_is_not_its_own(browser, local):
-    with visitor(browser, local.addresses[0]) as page:
+    with visitor(browser, local.address) as page:
         blocked = page.evaluate("""async () => { try { await fetch("https://example.org/"); return "sent"; }
             catch (error) { return "blocked"; } }""")
         violated = page.evaluate("""() => new Promise((done) => { document.addEventListener("securitypolicyviolation",
@@ -455,7 +455,7 @@ def test_a_port_or_host_that_cannot_be_had_and_a_runtime_of_another_hash(program
 def test_a_network_address_is_printed_with_its_qr_code_and_loopback_without(monkeypatch):
     qrcode = pytest.importorskip("qrcode")
     text = "http://192.0.2.7:8867/"
-    drawn = "\n".join(web._greeting([text]))
+    drawn = "\n".join(web._greeting(text))
     assert text in drawn and "read-only" in drawn
     code = qrcode.QRCode(border=2)
     code.add_data(text)
@@ -465,7 +465,7 @@ def test_a_network_address_is_printed_with_its_qr_code_and_loopback_without(monk
     modules = [[c not in "█" + half for c in row] for row in rows for half in "▀▄"]
     wanted = np.array(code.get_matrix())
     assert (np.array(modules)[: len(wanted), : len(wanted)] == wanted).all()
-    alone = "\n".join(web._greeting(["http://127.0.0.1:8867/"]))
+    alone = "\n".join(web._greeting("http://127.0.0.1:8867/"))
     assert "--host 0.0.0.0" in alone and "█" not in alone
     monkeypatch.setitem(__import__("sys").modules, "qrcode", None)
     assert "minst env" in web.qr_code(text)

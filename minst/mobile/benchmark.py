@@ -12,10 +12,8 @@ its own limit, since two of three frames skip the instance decoder:
 
     mean(T = 3) / mean(T = 1)  <=  1 - (2/3) * share of the instance decoder + 0.02
 
-The mean frame at T follows from the two medians (`timing.mean_frame`). "faults" are pages of memory
-that a key frame has to ask the system for: glibc's default malloc gives large blocks back after
-each frame, or not, as they lie; tests/benchmarks/malloc_faults.py starts several processes of each
-kind. What a program adds to the memory of a process: tests/benchmarks/cold_start.py.
+"faults" are pages of memory that a key frame has to ask the system for, since glibc's default malloc
+gives large blocks back (tests/benchmarks/malloc_faults.py; memory: cold_start.py beside it).
 
 Assumption: one still picture, frame after frame. A model with random weights finds nothing in it,
     and masks of nothing cost nothing, so its `LIVE` best queries count as found; shipped weights

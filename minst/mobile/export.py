@@ -45,17 +45,7 @@ from minst.mobile.runtime import (
 )
 from minst.model import MobileInst
 
-__all__ = [
-    "PASSES",
-    "TOLERANCE",
-    "WRITERS",
-    "channels_last_frame",
-    "export",
-    "metadata",
-    "optimize",
-    "parity",
-    "trace",
-]
+__all__ = ["PASSES", "TOLERANCE", "channels_last_frame", "export", "optimize", "parity", "trace"]
 
 # Largest difference allowed, relative to the largest value of an output, at least 1.
 TOLERANCE = 1e-4

@@ -4,12 +4,10 @@
       --report_pep=true        and one line a run of the network: median, p95, spread
     executor_runner            (ExecuTorch) the sum of all executions; newer ones one line each, too
 
-    text -> lines, whatever stands before (logcat) or between (warnings) -> runs -> ms of each
-
-`executor_runner` has no warm-up of its own: its first execution, which unpacks weights and touches
-fresh memory, is in the sum. Where each execution has its line, the first ones are left out. Where
-only the sum is told, run it twice, with w and with w + n executions: (second sum - first sum) / n
-is the mean of n warm ones. A log with neither is marked.
+`executor_runner` has no warm-up of its own: its first execution, which unpacks weights, is in the
+sum. Where each execution has its line, the first ones are left out. Where only the sum is told, run
+it twice, with w and with w + n executions: (second sum - first sum) / n is the mean of n warm ones.
+A log with neither is marked.
 
 Assumption: nothing is derived that a format does not tell; a mean alone has no median, so it is
     None.

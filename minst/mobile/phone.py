@@ -5,14 +5,10 @@
     -> [taskset MASK ./runner --... -> cool down -> pull log] x rounds
     -> record -> rm          parse_log -> median, p95, spread
 
-What adb itself takes (push, pull) are plain arguments; what follows `adb shell` is read by the
-phone's own shell, so it is one string, quoted once for the phone and, where it is printed, once
-more for the shell here.
+What follows `adb shell` is read by the phone's own shell, so it is one string, quoted for it.
 
 Assumption: the big core is the one with the highest cpuinfo_max_freq, of equals the last. Nothing
-    on the phone is set: no root, so the governor and the temperature are recorded, not fixed. A
-    phone that is charging, or whose screen is on, is warmer: the record before and after says how
-    warm.
+    on the phone is set: no root, so the governor and the temperature are recorded, not fixed.
 Deviation: `executor_runner` knows no bundled inputs and feeds ones; the time of a dense network
     does not depend on it.
 
@@ -23,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import shlex
 import subprocess
@@ -116,7 +111,8 @@ def phone_commands(
     Args:
         runner: "speed_benchmark_torch" (.ptl with bundled inputs) or "executor_runner" (.pte).
         binary: its file, built for the phone.
-        serial, core: without them SERIAL and MASK stand in their place.
+        serial: which phone; without it adb takes $ANDROID_SERIAL, or the only one.
+        core: without it MASK stands in its place.
         logs: folder here that receives round-1.log, ...
     Raises ValueError for numbers out of range, or a runner that cannot load such a model.
     """
@@ -136,11 +132,10 @@ def phone_commands(
     numbers = {"warmup": (warmup, 1), "iterations": (iterations, 1), "rounds": (rounds, 1, 1000)}
     numbers |= {"cooldown_s": (cooldown_s, 0, 86400), "core": (core or 0, 0, 255)}
     timing.check_whole(**numbers)
-    commands = []
+    commands, chosen = [], ("-s", serial) if serial else ()
 
     def adb(why: str, step: str, *arguments: str) -> None:
-        argv = ("adb", "-s", serial or "SERIAL", *arguments)
-        commands.append(PhoneCommand(argv, why, step))
+        commands.append(PhoneCommand(("adb", *chosen, *arguments), why, step))
 
     there = [f"{REMOTE}/{path.name}" for path in (binary, model)]
     adb("a folder that needs no root", "push", "shell", f"mkdir -p {REMOTE}")
@@ -214,11 +209,11 @@ def bench_phone(
             f"phone: {binary or runner} is not there (--binary FILE); "
             f"to build it for a phone: {RUNNERS[runner].build}"
         )
-    serial = _choose_device(serial or os.environ.get("ANDROID_SERIAL"))
     with tempfile.TemporaryDirectory() as folder:
         if logs:
             Path(logs).mkdir(parents=True, exist_ok=True)
-        device = _parse_record(_adb(("adb", "-s", serial, "shell", RECORD)))
+        record = next(command for command in commands if command.step == "record")
+        device = _parse_record(_adb(record.argv))
         core = _big_core(device) if core is None else core
         texts, after = _measure(prepare(serial, core, logs=logs or folder), warmup)
     result = {
@@ -240,8 +235,6 @@ def _print_commands(commands: list[PhoneCommand], to_build: str | None) -> dict:
     lines = [shlex.join(command.argv) for command in commands]
     if to_build:
         print(f"# {to_build} is to be built for the phone: {RUNNERS[to_build].build}")
-    if any(" -s SERIAL " in line for line in lines):
-        print("# SERIAL: as `adb devices` lists it")
     if any("taskset MASK" in line for line in lines):
         fastest = "the core whose cpuinfo_max_freq is highest (core 7: 80)"
         print(f"# MASK: 1 << core, hexadecimal, of {fastest}")
@@ -272,36 +265,12 @@ def _adb(argv: tuple[str, ...], timeout_s: float | None = None) -> str:
         ) from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
-        more = "; make room on the phone" if "space" in said.lower() else ""
-        verb = argv[3] if len(argv) > 3 else argv[-1]
+        helps = {"space": "make room on the phone", "no devices": "switch on its USB debugging"}
+        helps |= {"more than one": "say which with --serial; `adb devices` lists them"}
+        more = "".join(f"; {help}" for word, help in helps.items() if word in said.lower())
+        verb = argv[3 if argv[1] == "-s" else 1]
         raise OSError(f"phone: `adb {verb}` failed ({done.returncode}): {said}{more}")
     return done.stdout
-
-
-def _choose_device(serial: str | None) -> str:
-    states = {}
-    for line in _adb(("adb", "devices")).splitlines():
-        if len(line.split()) >= 2 and not line.startswith(("List of", "*")):
-            name, state = line.split(maxsplit=1)
-            states[name] = state.strip()
-    ready = [name for name, state in states.items() if state == "device"]
-    if serial and serial not in states:
-        seen = ", ".join(states) or "no device"
-        raise ValueError(f"phone: adb does not see {serial!r}; it sees {seen}")
-    if serial is None and len(ready) > 1:
-        names = ", ".join(ready)
-        raise ValueError(f"phone: {len(ready)} devices; say which with --serial: {names}")
-    if not states:
-        raise OSError(
-            "phone: adb sees no device: plug it in, "
-            "switch on USB debugging in its developer options"
-        )
-    chosen = serial or (ready or list(states))[0]
-    if chosen not in ready:
-        allow, again = "allow USB debugging on its screen", "unplug it, plug it in again"
-        mend = allow if "unauthorized" in states[chosen] else again
-        raise OSError(f"phone: {chosen} is {states[chosen]!r}; {mend}")
-    return chosen
 
 
 def _measure(commands: list[PhoneCommand], warmup: int) -> tuple[list[str], dict]:
@@ -386,14 +355,13 @@ def _big_core(device: dict) -> int:
 def _report(result: dict) -> str:
     device = result["device"]
     core = device["cores"].get(str(result["core"]), {})
-    names = (device.get("product.manufacturer"), device.get("product.model"))
-    name = " ".join(filter(None, names)) or result["serial"]
-    chip = device.get("board.platform") or "unknown chip"
+    names = ("product.manufacturer", "product.model", "board.platform")
+    name = " ".join(filter(None, map(device.get, names))) or "a phone without a name"
     before, after = (
         max(result[when]["celsius"].values(), default=0) for when in ("device", "after")
     )
     return (
-        f"{name} ({chip}), core {result['core']} up to {core.get('max_mhz', '?')} MHz, "
+        f"{name}, core {result['core']} up to {core.get('max_mhz', '?')} MHz, "
         f"governor {core.get('governor', '?')}, one thread\n"
         f"warmest zone: {before:.0f} C before, {after:.0f} C after\n{report_log(result)}"
     )

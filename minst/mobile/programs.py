@@ -38,14 +38,7 @@ from minst.mobile.timing import check_size
 from minst.model import MobileInst, apply_kernels, image_to_batch
 from minst.samples import load_sample
 
-__all__ = [
-    "PARTS",
-    "Program",
-    "benchmark_model",
-    "make_programs",
-    "real_frames",
-    "settled_model",
-]
+__all__ = ["PARTS", "Program", "make_programs", "real_frames", "settled_model"]
 
 PARTS = {"full": ("key", "reuse"), "features": ("features",), "masks": ("masks",)}
 

@@ -7,14 +7,13 @@
 
     no layer is faster than   min(peak, bandwidth * intensity)       the roof
 
-A layer of low intensity has a low roof, whatever the core can multiply. One far below its roof pays
-for what is no work of its own: page faults, another order of the numbers, the call. One MAC is two
-FLOP (a product and a sum); bytes are those of inputs, weights and output, each counted once.
+One MAC is two FLOP (a product and a sum); bytes are those of inputs, weights and output, each
+counted once. A layer far below its roof pays for what is no work of its own: page faults, another
+order of the numbers, the call.
 
 Assumption: FLOP count MACs only, as elsewhere (`minst.summary`): a ReLU, a sum or a resize has
     bytes and time, but intensity 0. Page faults count as time of the layer that first writes to the
-    memory. With glibc's default malloc they were, in one run, half of what the depth-wise layers of
-    topformer-base cost at 512 x 512.
+    memory.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """

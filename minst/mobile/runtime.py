@@ -37,16 +37,7 @@ from torch import Tensor
 
 from minst.model import FrameOutput, apply_kernels
 
-__all__ = [
-    "FORMATS",
-    "ExportedFrame",
-    "ExportedModel",
-    "LoadedProgram",
-    "load_program",
-    "quiet",
-    "require",
-    "sealed",
-]
+__all__ = ["FORMATS", "ExportedFrame", "ExportedModel", "LoadedProgram", "load_program"]
 
 FORMAT_VERSION = 1
 METADATA = "minst.json"
@@ -85,11 +76,8 @@ class LoadedProgram(NamedTuple):
 class ExportedFrame:
     """A frame that has been taken in but not computed: who asks for `out` runs the key program.
 
-    A `minst.model.Frame` has been encoded already. Here encoding is a part of both programs, so the
-    first question decides which of them runs.
-
-    Attributes:
-        size: (H, W) of the frame.
+    Encoding is a part of both programs, so the first question decides which of them runs.
+    `size` is (H, W).
     """
 
     def __init__(self, image: Tensor, key: LoadedProgram, reuse: LoadedProgram):

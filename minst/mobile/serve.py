@@ -6,9 +6,8 @@
     onnxruntime-web, pinned by hash: a CDN, or `assets`
                 the browser: fetch -> worker (WASM) -> tracker -> canvas, JSON
 
-Paper: latency on one core. Nothing is read from the disk by a visitor's path, nothing is uploaded.
-Everything that runs in the browser is ours or has a hash below: the page fetches it with that hash,
-and its content security policy allows nothing else.
+Nothing is read from the disk by a visitor's path, nothing is uploaded. Everything that runs in the
+browser is ours or has a hash below, and the content security policy allows nothing else.
 
 Assumption: threads in WASM need shared memory, which browsers grant to isolated pages on https or
     localhost alone (hence the headers); on a plain network address the page runs on one thread,
@@ -45,7 +44,7 @@ from minst.samples import load_sample
 from minst.tracking import ASSOCIATIONS, KernelTracker
 from minst.visualize.masks import color_of
 
-__all__ = ["PageServer", "lan_addresses", "make_server", "qr_code", "serve"]
+__all__ = ["PageServer", "lan_address", "make_server", "qr_code", "serve"]
 
 PORT = 8867
 PASSES = 3  # over the clip, for one measurement
@@ -90,9 +89,9 @@ def serve(open_browser: bool = False, **options) -> None:
     options: those of `make_server`. open_browser: show the page here.
     """
     with make_server(**options) as server:
-        print("\n".join(_greeting(server.addresses)), flush=True)
+        print("\n".join(_greeting(server.address)), flush=True)
         if open_browser:
-            webbrowser.open(server.addresses[0])
+            webbrowser.open(server.address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -207,11 +206,10 @@ class PageServer(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]
 
     @property
-    def addresses(self) -> list[str]:
-        """Where the page is: as many as this machine has on the network when all are served."""
+    def address(self) -> str:
+        """Where the page is; when all are served, as the network reaches it."""
         host, port = self.server_address[:2]
-        names = lan_addresses() if host == "0.0.0.0" else [host]
-        return [f"http://{name}:{port}/" for name in names]
+        return f"http://{lan_address() if host == '0.0.0.0' else host}:{port}/"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -253,19 +251,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet: the terminal keeps showing the address."""
 
 
-def lan_addresses() -> list[str]:
-    """IPv4 addresses of this machine that others on the network can reach; else 127.0.0.1.
-
-    The usual one comes first.
-    """
-    found = []
+def lan_address() -> str:
+    """The IPv4 address of this machine that others on the network can reach; else 127.0.0.1."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         # sends nothing: asks which way a packet would leave (an address of RFC 5737)
         probe.connect(("192.0.2.1", 9))
-        found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        found += socket.gethostbyname_ex(socket.gethostname())[2]
-    return list(dict.fromkeys(a for a in found if not a.startswith("127."))) or ["127.0.0.1"]
+        return probe.getsockname()[0]
+    return "127.0.0.1"
 
 
 def qr_code(text: str) -> str:
@@ -281,13 +273,13 @@ def qr_code(text: str) -> str:
     return drawn.getvalue().rstrip()
 
 
-def _greeting(addresses: list[str]) -> list[str]:
-    lines = [f"the page: {'   '.join(addresses)}   (Ctrl-C ends it)"]
-    if "//127." in addresses[0] or "localhost" in addresses[0]:
+def _greeting(address: str) -> list[str]:
+    lines = [f"the page: {address}   (Ctrl-C ends it)"]
+    if "//127." in address or "localhost" in address:
         other = "for a phone in the same network, with a QR code: --host 0.0.0.0"
         return [*lines, f"for this machine alone; {other}"]
     read_only = "whoever is in this network can open it; it is read-only"
-    return [*lines, qr_code(addresses[0]), read_only]
+    return [*lines, qr_code(address), read_only]
 
 
 def _runtime(assets: str | Path | None) -> tuple[dict[str, Route], dict]:

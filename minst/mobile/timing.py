@@ -23,20 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = [
-    "allocator",
-    "check_file",
-    "check_size",
-    "check_whole",
-    "fixed_setting",
-    "mean_frame",
-    "milliseconds",
-    "page_faults",
-    "summarize",
-    "table",
-    "turns",
-    "write_json",
-]
+__all__ = ["allocator", "mean_frame", "milliseconds", "summarize", "table", "turns"]
 
 Job = TypeVar("Job")
 
