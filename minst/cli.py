@@ -20,7 +20,6 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -434,10 +433,11 @@ def bench_mobile(
     out: NewFile | None = None,  # draw the table into this PNG
 ) -> None:
     """Eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table."""
-    from minst.mobile import compare
+    from minst.mobile import benchmark, timing
 
-    chosen = runtimes or tuple(compare.RUNTIMES)
-    found = compare.bench_mobile(
+    timing.check_file(out, (".png", ".pdf", ".svg"))
+    chosen = runtimes or benchmark.RUNTIMES
+    found = benchmark.bench_mobile(
         models,
         sizes=sizes,
         runtimes=chosen,
@@ -478,10 +478,11 @@ def bench_lite(
     log: Report | None = None,  # keep its log, which `minst bench parse` reads
 ) -> None:
     """A .ptl with our benchmarker on libtorch, compiled when first used."""
-    from minst.mobile import lite
+    from minst.mobile import lite, timing
 
+    timing.check_file(log)
     found = lite.bench_lite(model, warmup=warmup, iterations=iter, threads=threads)
-    _print_table([(found.pop("runner"), ""), *_numbers(found)])
+    _print_table([(model, ""), *_numbers(found)])
     if log:
         Path(log).write_text(found["log"])
         print(f"written: {log}")
@@ -508,7 +509,8 @@ def bench_phone(
     """A .ptl or .pte on one core of a phone."""
     from minst.mobile import phone
 
-    if not (adb or dry_run):
+    # a model that is not there is said below
+    if not (adb or dry_run) and Path(model).is_file():
         raise ValueError("bench phone: say --adb to run on the phone, or --dry-run to see commands")
     where = {"runner": runner, "binary": binary, "serial": serial, "core": core, "logs": logs}
     often = {"warmup": warmup, "iterations": iter, "rounds": rounds, "cooldown_s": cooldown}
@@ -523,13 +525,13 @@ def bench_parse(
 ) -> None:
     """The log of speed_benchmark_torch or executor_runner as median, p95, spread."""
     from minst.mobile.logs import parse_log, report_log
+    from minst.mobile.timing import check_file, write_json
 
+    check_file(json)
     text = sys.stdin.read() if log == "-" else Path(log).read_text(errors="replace")
     parsed = parse_log(text, warmup)
     print(report_log(parsed))
-    if json:
-        Path(json).write_text(dumps(parsed, indent=1) + "\n")
-        print(f"written: {json}")
+    write_json(parsed, json)
 
 
 def bench_web(

@@ -10,6 +10,7 @@ Lesson: notebooks/00_start_here.ipynb
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import os
@@ -26,36 +27,46 @@ from packaging.version import Version
 
 import minst
 
-__all__ = ["environment", "report", "requirements", "satisfies"]
+__all__ = ["environment", "installed", "report", "requirements", "satisfies"]
+
+MENDED = ("missing", "another version")  # states that a command mends
 
 
-def requirements() -> dict[str, tuple[str, str]]:
-    """{package: (versions wanted, such as "<2.13,>=2.12", extra or "" for minst itself)}."""
+def requirements() -> list[tuple[Requirement, str]]:
+    """(requirement, its extra or "" for minst itself); what minst itself needs comes first."""
     pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
     if pyproject.is_file():  # a clone: newer than the metadata of its last installation
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
         groups = {"": project["dependencies"], **project.get("optional-dependencies", {})}
-        lines = [f"{line}; extra == '{extra}'" for extra in groups for line in groups[extra]]
+        found = [(Requirement(line), extra) for extra, lines in groups.items() for line in lines]
     else:
-        lines = importlib.metadata.requires("mobileinst") or []
-    found = {}
-    # what minst itself needs comes first, so that it has the last word
-    for line in reversed(lines):
-        needed = Requirement(line)
-        extra = re.search(r"extra == \"(.*?)\"", str(needed.marker or ""))
-        found[needed.name] = (str(needed.specifier), extra[1] if extra else "")
-    found.pop("mobileinst", None)  # an extra may name it, for its other extras
-    return found
+        found = []
+        for line in importlib.metadata.requires("mobileinst") or []:
+            extra = re.search(r"extra == [\"'](.*?)[\"']", line)
+            found.append((Requirement(line), extra[1] if extra else ""))
+    # an extra may name minst itself, for its other extras
+    found = [(line, extra) for line, extra in found if line.name != "mobileinst"]
+    return sorted(found, key=lambda item: (item[1], item[0].name))
 
 
 def environment() -> dict:
-    """Versions, processor, XNNPACK, what ships, and `problems` with the commands that mend them."""
-    packages = {}
-    wanted_by_extra = sorted(requirements().items(), key=lambda item: (item[1][1], item[0]))
-    for name, (wanted, extra) in wanted_by_extra:
-        installed = _installed(name)
-        ok = installed is not None and satisfies(installed, wanted)
-        packages[name] = {"installed": installed, "wanted": wanted, "extra": extra, "ok": ok}
+    """Versions, processor, XNNPACK, what ships, and `problems` with the commands that mend them.
+
+    "packages" are rows {"name", "installed", "wanted", "extra", "state"}: "ok", "missing", "another
+    version", or "not for Python …", where nothing can be mended.
+    """
+    from minst.samples import sample_names, weights_names
+
+    packages = [_row(*item) for item in requirements()]
+    problems = []
+    for extra in dict.fromkeys(row["extra"] for row in packages):
+        lacking = [row for row in packages if row["extra"] == extra and row["state"] in MENDED]
+        if lacking:
+            names = ", ".join(row["name"] for row in lacking)
+            wanted = " ".join(f'"{row["name"]}{row["wanted"]}"' for row in lacking)
+            purpose = f"for the extra {extra!r}" if extra else "needed"
+            command = f"{sys.executable} -m pip install {wanted}"
+            problems.append(f"{purpose}: {names}; install with: {command}")
     return {
         "minst": minst.__version__,
         "python": platform.python_version(),
@@ -63,30 +74,31 @@ def environment() -> dict:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         **_torch(),
-        **_shipped(),
+        "clips": sample_names(),
+        "weights": weights_names(),
         "packages": packages,
-        "problems": _problems(packages),
+        "problems": problems,
     }
 
 
 def report(found: dict) -> str:
     """The table that `minst env` prints of what `environment()` found."""
-    no = "no (PyTorch's mobile optimiser will not run; wheels of torch 2.12 have it)"
-    threads = f"{found['threads'] or '?'} threads for torch"
-    lines = [
-        ("minst", found["minst"]),
-        ("python", f"{found['python']} ({found['platform']})"),
-        ("cpu", f"{found['cpu']}, {found['cores']} cores, {threads}"),
-        ("accelerator", found["accelerator"]),
-        ("XNNPACK", {True: "yes", False: no, None: "unknown"}[found["xnnpack"]]),
-        ("clips", ", ".join(found["clips"]) or "none"),
-        ("weights", ", ".join(found["weights"]) or "none"),
-    ]
-    for name, package in found["packages"].items():
-        extra = f", extra '{package['extra']}'" if package["extra"] else ""
-        state = f"{package['installed'] or 'missing':12} {'ok' if package['ok'] else '--'}"
-        lines.append((name, f"{state}   (wanted {package['wanted']}{extra})"))
-    text = [f"{name:14}{value}" for name, value in lines]
+    no = "no (wheels of torch 2.12 have it: the extra 'lite'; only `--format lite` needs it)"
+    lines = {
+        "minst": found["minst"],
+        "python": f"{found['python']} ({found['platform']})",
+        "cpu": f"{found['cpu']}, {found['cores']} cores, {found['threads']} threads for torch",
+        "accelerator": found["accelerator"],
+        "XNNPACK": {True: "yes", False: no}.get(found["xnnpack"], "unknown"),
+        "clips": ", ".join(found["clips"]) or "none",
+        "weights": ", ".join(found["weights"]) or "none",
+    }
+    rows = list(lines.items())
+    for row in found["packages"]:
+        wanted = f"{row['wanted']}, extra '{row['extra']}'" if row["extra"] else row["wanted"]
+        state = f"{row['installed'] or '-':12} {row['state']:8}"
+        rows.append((row["name"], f"{state}   (wanted {wanted})"))
+    text = [f"{name:14}{value}" for name, value in rows]
     return "\n".join([*text, "", *(found["problems"] or ["nothing is missing"])])
 
 
@@ -95,68 +107,43 @@ def satisfies(version: str, wanted: str) -> bool:
     return SpecifierSet(wanted).contains(Version(version).base_version)
 
 
-def _installed(name: str) -> str | None:
-    try:
+def installed(name: str) -> str | None:
+    """The version of a package, None where it is missing."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
-def _problems(packages: dict) -> list[str]:
-    """What lacks for minst and for each extra, a line each, with the command that installs it."""
-    lacking: dict[str, list[str]] = {}
-    for name, package in packages.items():
-        if not package["ok"]:
-            lacking.setdefault(package["extra"], []).append(name)
-    lines = []
-    for extra, names in sorted(lacking.items()):
-        purpose = f"for the extra {extra!r}" if extra else "needed"
-        wanted = " ".join(f'"{name}{packages[name]["wanted"]}"' for name in names)
-        command = f"{sys.executable} -m pip install {wanted}"
-        lines.append(f"{purpose}: {', '.join(names)}; install with: {command}")
-    return lines
+def _row(needed: Requirement, extra: str) -> dict:
+    name, wanted = needed.name, str(needed.specifier)
+    version = installed(name)
+    if needed.marker and not needed.marker.evaluate({"extra": extra}):
+        state = f"not for Python {platform.python_version()}"
+    elif version is None:
+        state = "missing"
+    else:
+        state = "ok" if satisfies(version, wanted) else "another version"
+    return {"name": name, "installed": version, "wanted": wanted, "extra": extra, "state": state}
 
 
 def _torch() -> dict:
     try:
         torch = importlib.import_module("torch")
-    except Exception:  # missing, or a broken installation, which raises what it likes
-        return {"threads": None, "xnnpack": None, "accelerator": "unknown: torch does not load"}
-    accelerator = "none"
+    except Exception:  # noqa: BLE001  missing, or broken, which raises what it likes
+        return {"threads": "?", "xnnpack": None, "accelerator": "unknown: torch does not load"}
+    accelerator = "mps" if torch.backends.mps.is_available() else "none"
     if torch.cuda.is_available():
         accelerator = f"cuda, {torch.cuda.get_device_name(0)}"
-    elif torch.backends.mps.is_available():
-        accelerator = "mps"
-    try:
-        xnnpack = bool(importlib.import_module("torch.backends.xnnpack").enabled)
-    except (ImportError, AttributeError, RuntimeError):  # a torch that was built without
-        xnnpack = False
+    xnnpack = torch._C._is_xnnpack_enabled()
     return {"threads": torch.get_num_threads(), "xnnpack": xnnpack, "accelerator": accelerator}
 
 
-def _shipped() -> dict:
-    from minst.samples import sample_names, weights_names
-
-    found = {}
-    for key, names in (("clips", sample_names), ("weights", weights_names)):
-        try:
-            found[key] = names()
-        except (ImportError, OSError, ValueError):
-            found[key] = []
-    return found
-
-
 def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        model = re.search(
-            r"^model name\s*:\s*(.+)$", cpuinfo.read_text(errors="replace"), re.MULTILINE
-        )
-        if model:
-            return model[1]
     if sys.platform == "darwin":
-        asked = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
-        )
-        return asked.stdout.strip() or platform.machine()
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        done = subprocess.run(asked, check=False, capture_output=True, text=True)
+        return done.stdout.strip()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
+        if model := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
+            return model[1]
     return platform.processor() or platform.machine()

@@ -1,42 +1,63 @@
-"""minst.mobile.benchmark and timing: every row is there and adds up, JSON is what is returned, nothing is left changed.
+"""minst.mobile.benchmark and timing: every row is there and adds up, JSON is what is returned.
 
-No test says how fast anything must be: that is for `minst bench` and tests/benchmarks/rivals.py, on a quiet machine.
+No test says how fast anything must be: that is for `minst bench`, on a quiet machine.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 
-from minst.config import MobileInstConfig
+import minst
 from minst.mobile import benchmark, timing
-from minst.mobile.benchmark import bench_data, bench_latency
+from minst.mobile.benchmark import RUNTIMES, bench_data, bench_latency, bench_mobile
+from minst.mobile.programs import settled_model
+from minst.mobile.runtime import load_program
 from minst.mobile.timing import allocator, summarize, table, turns
-from minst.model import MobileInst
 from minst.tracking import KernelTracker
-from minst.training import TrainConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = {"preset": "shapes-tiny", "size": (64, 128), "frames": 2}
 PARTS = ["input", "backbone", "mask decoder", "instance decoder", "masks K.X_mask", "association", "upsampling",
          "run-length codes", "drawing"]  # fmt: skip
+ONE = {"presets": ["shapes-tiny"], "sizes": [64], "runtimes": ["eager", "torchscript"], "rounds": 2}
 
 
 @pytest.fixture(scope="module")
 def latency(tmp_path_factory):
-    path = tmp_path_factory.mktemp("bench") / "latency.json"
-    return bench_latency(**SMALL, json_path=path), path
+    """(result, its JSON, what was printed, {(T, is key): frames}, {id of times: norms})."""
+    path, keys, fused = tmp_path_factory.mktemp("bench") / "latency.json", Counter(), {}
+    step, staged = KernelTracker.step, benchmark._staged_frame
+
+    def counted(tracker, frame):
+        result = step(tracker, frame)
+        if result.frame >= benchmark.WARM_UP:
+            keys[tracker.reuse_interval, result.is_key] += 1
+        return result
+
+    def spied(model, image, threshold, times):
+        staged(model, image, threshold, times)
+        fused[id(times)] = not any(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KernelTracker, "step", counted)
+        patch.setattr(benchmark, "_staged_frame", spied)
+        said = []
+        patch.setattr(benchmark, "print", lambda text: said.append(text), raising=False)
+        result = bench_latency(**{**SMALL, "frames": 6}, json_path=path)
+    return result, path, "\n".join(said), keys, list(fused.values())
 
 
 def test_latency_has_all_rows_with_positive_numbers(latency):
-    result, _ = latency
-    assert list(result["stages"]) == ["fused", "not fused"] and list(result["intervals"]) == [
-        "1",
-        "3",
-        "6",
-    ]
+    result, path, printed, keys, fused = latency
+    assert json.loads(path.read_text()) == result
+    assert list(result["stages"]) == ["fused", "not fused"] and fused == [True, False]
+    assert list(result["intervals"]) == ["1", "3", "6"]
     for stages in result["stages"].values():
         assert list(stages) == [*PARTS, "whole frame"]
         for row in stages.values():
@@ -44,19 +65,17 @@ def test_latency_has_all_rows_with_positive_numbers(latency):
     for row in result["intervals"].values():
         assert row["mean_ms"] > 0 and 0 < row["median_ms"] <= row["p95_ms"]
         assert row["instances"] == benchmark.LIVE  # the still picture and the threshold see to that
-    assert (
-        result["threads"] == 1
-        and result["torch"] == torch.__version__
-        and result["cpu"]
-        and result["allocator"]
-    )
-    assert (
-        result["model"] == "shapes-tiny" and result["size"] == [64, 128] and result["frames"] == 2
-    )
+    assert keys == {(1, True): 6, (3, True): 2, (3, False): 4, (6, True): 1, (6, False): 5}
+    assert (result["model"], result["size"]) == ("shapes-tiny", [64, 128])
+    assert (result["frames"], result["threads"]) == (6, 1)
+    device = result["device"]
+    assert device["torch"] == torch.__version__ and device["cpu"] and device["governor"]
+    for words in [*PARTS, "whole frame", "T = 6", "not fused", "p95", "malloc: ", "reuse_limit"]:
+        assert words in printed
 
 
 def test_stages_are_laps_of_one_clock(monkeypatch):
-    """With a clock that ticks once a look every part lasts one tick, and the whole as many ticks as there are parts."""
+    """With a clock that ticks once a look every part lasts a tick, the whole as many as parts."""
     ticks, expected = iter(range(10_000)), {**dict.fromkeys(PARTS, 1.0), "whole frame": len(PARTS)}
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(ticks) / 1e3)
     result = bench_latency(**SMALL)
@@ -65,7 +84,7 @@ def test_stages_are_laps_of_one_clock(monkeypatch):
 
 
 def test_limit_and_ratio_of_kernel_reuse(latency):
-    result, _ = latency
+    result, *_ = latency
     reuse, frame = result["reuse"], result["intervals"]["1"]["mean_ms"]
     share = result["stages"]["fused"]["instance decoder"]["median_ms"] / frame
     assert reuse["instance_decoder_share"] == pytest.approx(share)
@@ -82,149 +101,215 @@ def test_mean_frame_weighs_key_frames_as_often_as_they_come():
     assert benchmark._interval_row(1, [(True, 9.0, 5)])["mean_ms"] == 9.0
 
 
-def test_every_tracker_takes_every_frame_with_its_own_interval(monkeypatch):
-    keys, step = Counter(), KernelTracker.step
+def test_threads_are_used_and_restored_after_a_failure_too(monkeypatch):
+    used, before, random = set(), torch.get_num_threads(), torch.get_rng_state()
 
-    def counted(tracker, frame):
-        result = step(tracker, frame)
-        if result.frame >= benchmark.WARM_UP:
-            keys[tracker.reuse_interval, result.is_key] += 1
-        return result
-
-    monkeypatch.setattr(KernelTracker, "step", counted)
-    bench_latency(**{**SMALL, "frames": 6})
-    assert keys == {(1, True): 6, (3, True): 2, (3, False): 4, (6, True): 1, (6, False): 5}
-
-
-def test_the_fused_column_is_fused(monkeypatch):
-    seen, staged_frame = {}, benchmark._staged_frame
-
-    def spy(model, image, threshold, times):
-        norms = sum(isinstance(m, torch.nn.BatchNorm2d) for m in model.modules())
-        staged_frame(model, image, threshold, times)
-        seen[id(times)] = norms
-
-    monkeypatch.setattr(benchmark, "_staged_frame", spy)
-    bench_latency(**SMALL)
-    fused, plain = seen.values()
-    assert plain > 0 and fused == 0
-
-
-def test_json_is_what_is_returned(latency, capsys):
-    result, path = latency
-    assert json.loads(path.read_text()) == result
-
-
-def test_tables_are_printed(capsys):
-    bench_latency(**SMALL)
-    printed = capsys.readouterr().out
-    for words in [
-        *PARTS,
-        "whole frame",
-        "T = 1",
-        "T = 3",
-        "T = 6",
-        "not fused",
-        "p95",
-        "malloc: ",
-        "limit",
-    ]:
-        assert words in printed
-
-
-def test_threads_are_used_and_restored(monkeypatch):
-    used, step, threads = set(), KernelTracker.step, 2 if torch.get_num_threads() != 2 else 1
-    monkeypatch.setattr(
-        KernelTracker, "step", lambda *a: (used.add(torch.get_num_threads()), step(*a))[1]
-    )
-    before, random = torch.get_num_threads(), torch.get_rng_state()
-    bench_latency(**SMALL, threads=threads)
-    assert used == {threads} and torch.get_num_threads() == before
-    assert torch.equal(torch.get_rng_state(), random)
-
-
-def test_threads_are_restored_after_a_failure(monkeypatch):
     def fails(*_):
+        used.add(torch.get_num_threads())
         raise RuntimeError("in the middle")
 
-    before = torch.get_num_threads()
     monkeypatch.setattr(benchmark, "_staged_frame", fails)
     with pytest.raises(RuntimeError, match="in the middle"):
         bench_latency(**SMALL, threads=before + 1)
-    assert torch.get_num_threads() == before
-
-
-def test_weights_from_a_folder(tmp_path):
-    MobileInst(MobileInstConfig.preset("shapes-tiny", dim=16, num_queries=7)).save_pretrained(
-        tmp_path
-    )
-    result = bench_latency(
-        weights=str(tmp_path), size=(64, 64), frames=2
-    )  # they find nothing, which is no error
-    assert result["model"] == str(tmp_path) and set(result["stages"]["fused"]) == {
-        *PARTS,
-        "whole frame",
-    }
-    assert result["intervals"]["1"]["instances"] == 0
+    assert used == {before + 1} and torch.get_num_threads() == before
+    assert torch.equal(torch.get_rng_state(), random)
 
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"size": (63, 64)}, "height"),
-        ({"size": (64, 63)}, "width"),
-        ({"size": (64.0, 64)}, "height"),
-        ({"size": (64, 5000)}, "width"),
-        ({"size": (64,)}, "size"),
-        ({"size": 640}, "size"),
-        ({"threads": 0}, "threads"),
-        ({"threads": True}, "threads"),
-        ({"frames": 1}, "frames"),
-        ({"frames": 2.5}, "frames"),
+        ({"size": (63, 64)}, "63 high"),
+        ({"size": (64.0, 64)}, "64.0 high"),
+        ({"size": (64, 10**9)}, "at most 8192"),
+        ({"size": 640}, "size is 640"),
+        ({"threads": 0}, "threads is 0"),
+        ({"threads": -1}, "threads is -1"),
+        ({"threads": 10**9}, "threads is 1000000000; .* at most 256"),
+        ({"threads": True}, "threads is True"),
+        ({"frames": 1}, "frames is 1"),
         ({"preset": "no-such-model"}, "no-such-model"),
         ({"weights": "shapes-tiny"}, "one of them"),
+        ({"json_path": "no/such/folder.json"}, "folder does not exist"),
+        ({"json_path": "."}, "is a folder"),
     ],
 )
-def test_wrong_arguments_of_latency(wrong, named):
-    before = torch.get_num_threads()
-    with pytest.raises(ValueError, match=named):
+def test_wrong_arguments_of_latency(wrong, named, monkeypatch):
+    monkeypatch.setattr(benchmark, "shapes_clip", lambda *_: pytest.fail("the work has started"))
+    with pytest.raises((ValueError, OSError), match=named):
         bench_latency(**{**SMALL, **wrong})
-    assert torch.get_num_threads() == before
 
 
-def test_data_counts_frames_of_both(tmp_path, capsys):
-    config = TrainConfig(pairs=1, height=64, width=64)
-    result = bench_data(batches=2, json_path=tmp_path / "data.json", config=config)
+# ------------------------------------------------------------------------ one model, several runtimes
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """(result, its JSON file, folder of programs, what was printed): one runtime is not installed."""
+    folder, said = tmp_path_factory.mktemp("compare"), []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "WARM_UP", 1)
+        patch.setattr(benchmark, "core_peak", lambda: {"gflop_s": 50.0, "gb_s": 10.0})
+        patch.setattr(benchmark, "print", lambda text: said.append(text), raising=False)
+        patch.setitem(sys.modules, "executorch.exir", None)
+        options = {**ONE, "runtimes": ["eager", "executorch", "torchscript", "fused"], "rounds": 3}
+        where = {"json_path": folder / "out.json", "programs_folder": folder / "programs"}
+        result = bench_mobile(**options, **where)
+    return result, folder / "out.json", folder / "programs", "\n".join(said)
+
+
+def test_every_runtime_has_its_row_in_order_and_figures_follow_from_each_other(measured):
+    result, path, _, printed = measured
+    assert json.loads(path.read_text()) == result
+    assert [r["runtime"] for r in result["rows"]] == ["eager", "executorch", "torchscript", "fused"]
+    eager, missing, script, fused = result["rows"]
+    assert (
+        "needs the package executorch" in missing["missing"] and "minst env" in missing["missing"]
+    )
+    assert set(missing) == {"model", "size", "runtime", "missing"}
+    macs = minst.summary(settled_model("shapes-tiny"), (64, 64))["total"]["macs"]
+    for row in (eager, script, fused):
+        assert (row["model"], row["size"]) == ("shapes-tiny", 64)
+        key, reuse, stages = row["median_ms"], row["reuse_ms"], row["stages"]
+        assert 0 < key <= row["p95_ms"] and row["first_ms"] > 0 and row["faults"] >= 0
+        names = ["features", "instance decoder", "masks", "upsampling", "drawing"]
+        assert list(stages) == names and sum(stages[n] for n in names[:3]) == pytest.approx(key)
+        means = {"1": key, "3": (key + 2 * reuse) / 3, "6": (key + 5 * reuse) / 6}
+        assert row["mean_ms"] == pytest.approx(means)
+        assert row["to_eager"] == pytest.approx(key / eager["median_ms"])
+        assert row["peak_fraction"] == pytest.approx(2 * macs / (key / 1e3) / 50e9)
+        assert ("difference" in row) == ("load_ms" in row) == (row is script)
+        assert stages["drawing"] == eager["stages"]["drawing"]  # once for all
+    assert 0 < script["difference"] <= 1e-4
+    line = next(line for line in printed.splitlines() if line.startswith("torchscript "))
+    figures = (script["median_ms"], script["p95_ms"], script["reuse_ms"], script["to_eager"])
+    assert line.split()[1:5] == [f"{x:.2f}" for x in figures]
+    for words in ("shapes-tiny, 64 x 64", "missing: the format executorch", "malloc: ", "GFLOP/s"):
+        assert words in printed
+
+
+def test_rows_by_hand():
+    """Medians of key, reuse, masks 30, 20, 4 ms; eager 60 ms; 3 GMACs in 30 ms are 200 GFLOP/s."""
+    ms = {"key": [10.0, 30.0, 50.0], "reuse": [20.0, 20.0, 90.0], "masks": [4.0, 3.0, 5.0]}
+    times = {
+        "eager": {name: [(60.0, 900), (60.0, 1100)] for name in ms},
+        "onnx": {name: [(x, 7) for x in row] for name, row in ms.items()},
+        "": {"upsampling": [(1.0, 0), (2.0, 0), (9.0, 0)], "drawing": [(5.0, 0)]},
+    }
+    known = {name: {"runtime": name} for name in ("eager", "onnx")}
+    known["lite"] = {"runtime": "lite", "missing": "it ended"}
+    eager, row, lost = benchmark._rows(known, times, 3 * 10**9, {"gflop_s": 800.0})
+    assert row["median_ms"] == 30 and row["reuse_ms"] == 20 and row["to_eager"] == 0.5
+    assert row["p95_ms"] == pytest.approx(48)  # nine tenths of the way from 30 to 50
+    assert (eager["faults"], row["faults"], eager["to_eager"]) == (1000, 7, 1)
+    stages = {"features": 16, "instance decoder": 10, "masks": 4, "upsampling": 2, "drawing": 5}
+    assert row["stages"] == stages and row["peak_fraction"] == pytest.approx(0.25)
+    assert row["mean_ms"] == pytest.approx({"1": 30, "3": 70 / 3, "6": 130 / 6})
+    assert lost == {"runtime": "lite", "missing": "it ended"}
+
+
+def test_rounds_take_turns_and_warm_up_is_not_counted(monkeypatch):
+    """The clock ticks once a look, so every part takes 1 ms; the runs are counted."""
+    ran, ticks = [], iter([n / 1e3 for n in range(9999)])
+    monkeypatch.setattr(timing.time, "perf_counter", ticks.__next__)
+    monkeypatch.setattr(timing, "page_faults", iter(range(9999)).__next__)
+    monkeypatch.setattr(benchmark, "WARM_UP", 2)
+    runs = {name: {"key": partial(ran.append, name)} for name in "abc"}
+    times = benchmark._measure(runs, 2, lambda _: None)
+    assert "".join(ran) == "abc" + "bca" + "cab" + "abc"
+    for laps in times.values():
+        ms, faults = zip(*laps["key"], strict=True)
+        assert ms == pytest.approx([1, 1]) and faults == (1, 1)
+
+
+def test_programs_are_kept_while_they_are_this_models(measured):
+    folder = measured[2] / "shapes-tiny" / "64x64"
+    model = settled_model("shapes-tiny")
+    files = {name: folder / f"{name}.pt" for name in ("key", "reuse", "masks")}
+
+    def written():
+        return {name: path.stat().st_mtime_ns for name, path in files.items()}
+
+    before = written()
+    with torch.inference_mode():
+        eager = benchmark._programs(model, 64)
+        benchmark._loaded(model, "torchscript", eager, 64, folder, {})
+        assert written() == before
+        files["masks"].write_bytes(files["masks"].read_bytes()[:100])  # damaged
+        row = {}
+    benchmark._loaded(model, "torchscript", eager, 64, folder, row)
+    assert row["difference"] <= 1e-4 and load_program(files["masks"])
+    other = settled_model("shapes-tiny", seed=1)  # other weights, other programs
+    key = benchmark._programs(other, 64)[0]
+    assert not benchmark._is_of(files["key"], key)
+
+
+def test_one_that_cannot_be_exported_or_loaded_does_not_stop_the_others(monkeypatch, tmp_path):
+    def refuses(*_):
+        raise ValueError("export: differs\nin two lines")
+
+    monkeypatch.setattr(benchmark, "export", refuses)
+    model = settled_model("shapes-tiny")
+    runs, rows = benchmark._ready(model, 64, ["torchscript", "eager"], tmp_path, lambda: None)
+    assert list(runs) == ["eager"]
+    assert rows["torchscript"]["missing"] == "export: differs in two lines"
+    monkeypatch.setattr(torch._C, "_is_xnnpack_enabled", lambda: False)
+    runs, rows = benchmark._ready(model, 64, ["lite"], tmp_path, lambda: None)
+    assert "needs XNNPACK" in rows["lite"]["missing"] and not runs
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"runtimes": ["eager", "tflite"]}, "tflite"),
+        ({"runtimes": []}, "runtimes"),
+        ({"runtimes": "onnx"}, "runtimes"),
+        ({"runtimes": ["onnx", "onnx"]}, "twice"),
+        ({"presets": ["no-such-model"]}, "no-such-model"),
+        ({"weights": "shapes-tiny"}, "one of them"),
+        ({"sizes": [63]}, "63 high"),
+        ({"sizes": 64}, "sizes"),
+        ({"sizes": [10**5]}, "at most 8192"),
+        ({"rounds": 1}, "rounds"),
+        ({"json_path": "no/such/folder.json"}, "folder does not exist"),
+    ],
+)
+def test_wrong_arguments_of_mobile(wrong, named, monkeypatch):
+    monkeypatch.setattr(benchmark, "core_peak", lambda: pytest.fail("the work has started"))
+    with pytest.raises((ValueError, OSError), match=named):
+        bench_mobile(**{**ONE, **wrong})
+
+
+def test_all_runtimes_are_named():
+    assert list(RUNTIMES) == ["eager", "fused", "torchscript", "lite", "executorch", "onnx"]
+
+
+# ---------------------------------------------------------------------------------- data, and timing
+
+
+def test_data_counts_frames_of_both(tmp_path, capsys, monkeypatch):
+    small = partial(benchmark.TrainConfig, pairs=1, height=64, width=64)
+    monkeypatch.setattr(benchmark, "TrainConfig", small)
+    result = bench_data(batches=2, json_path=tmp_path / "data.json")
     assert json.loads((tmp_path / "data.json").read_text()) == result
     assert result["frames_per_batch"] == 2 and result["batches"] == 2
     for name in ("data", "training"):
         row = result[name]
-        assert 0 < row["median_ms"] <= row["p95_ms"] and row["frames_per_s"] == pytest.approx(
-            2e3 / row["median_ms"]
-        )
-    assert result["ratio"] == pytest.approx(
-        result["training"]["median_ms"] / result["data"]["median_ms"]
-    )
-    assert result["reached"] == (result["ratio"] >= 2)
+        assert 0 < row["median_ms"] <= row["p95_ms"]
+        assert row["frames_per_s"] == pytest.approx(2e3 / row["median_ms"])
+    ratio = result["training"]["median_ms"] / result["data"]["median_ms"]
+    assert result["ratio"] == pytest.approx(ratio) and result["reached"] == (ratio >= 2)
     printed = capsys.readouterr().out
-    assert "frames/s" in printed and f"{result['ratio']:.2f}" in printed
+    assert "frames/s" in printed and f"{ratio:.2f}" in printed
 
 
-@pytest.mark.parametrize(
-    ("wrong", "named"), [({"threads": 0}, "threads"), ({"batches": 0}, "batches")]
-)
-def test_wrong_arguments_of_data(wrong, named):
-    with pytest.raises(ValueError, match=named):
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": 10**9}, {"batches": 0}])
+def test_wrong_arguments_of_data(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
         bench_data(**wrong)
 
 
 def test_allocator_says_what_is_in_force(monkeypatch):
-    for name in (
-        "LD_PRELOAD",
-        "GLIBC_TUNABLES",
-        "MALLOC_TRIM_THRESHOLD_",
-        "MALLOC_MMAP_THRESHOLD_",
-    ):
+    for name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(timing.platform, "libc_ver", lambda: ("glibc", "2.36"))
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.cpu.x86_ibt=off")

@@ -574,31 +574,52 @@ def test_env_says_what_there_is():
         assert name in rows
 
 
-def test_env_names_the_command_that_installs_what_is_missing(monkeypatch):
+def env_with(monkeypatch, installed: dict, wanted: list[tuple[str, str]]):
+    """environment() where packages have these versions (else 99) and these (requirement, extra) are wanted."""
+    from packaging.requirements import Requirement
+
     from minst import environment as module
 
+    monkeypatch.setattr(module, "installed", lambda name: installed.get(name, "99"))
+    monkeypatch.setattr(module, "requirements", lambda: [(Requirement(line), extra) for line, extra in wanted])
+    return module.environment()
+
+
+def test_env_names_the_command_that_installs_what_is_missing(monkeypatch):
+    from minst.environment import report
+
+    wanted = [("torch>=2.12,<2.13", ""), ("torchvision>=0.27,<0.28", ""), ("av>=12.3", ""), ("pytest>=8", "test")]
     installed = {"torch": "2.13.0", "torchvision": "0.27.1+cpu", "av": None}
-    monkeypatch.setattr(module, "_installed", lambda name: installed.get(name, "99"))
-    monkeypatch.setattr(
-        module,
-        "requirements",
-        lambda: {
-            "torch": (">=2.12,<2.13", ""),
-            "torchvision": (">=0.27,<0.28", ""),
-            "av": (">=12.3", ""),
-            "pytest": (">=8", "test"),
-        },
-    )
-    found = module.environment()
-    command = f'{sys.executable} -m pip install "av>=12.3" "torch>=2.12,<2.13"'
-    assert found["problems"] == [f"needed: av, torch; install with: {command}"]
-    assert found["problems"][0] in module.report(found)
+    found = env_with(monkeypatch, installed, wanted)
+    command = f'{sys.executable} -m pip install "torch<2.13,>=2.12" "av>=12.3"'
+    assert found["problems"] == [f"needed: torch, av; install with: {command}"]
+    assert found["problems"][0] in report(found)
     installed |= {"torch": "2.12.1", "av": "18.0", "pytest": "7.4"}
-    assert module.environment()["problems"] == [
+    assert env_with(monkeypatch, installed, wanted)["problems"] == [
         f"for the extra 'test': pytest; install with: {sys.executable} -m pip install \"pytest>=8\""
     ]
     installed["pytest"] = "8.0"
-    assert "nothing is missing" in module.report(module.environment())
+    assert "nothing is missing" in report(env_with(monkeypatch, installed, wanted))
+
+
+def test_env_says_what_is_not_for_this_python_and_asks_nobody_to_mend_it(monkeypatch):
+    from minst.environment import report
+
+    wanted = [("torch>=2.12", ""), ("torch>=2.12,<2.13", "lite"), ('executorch>=1.3; python_version < "3.9"', "mobile")]
+    installed = {"torch": "2.14.1", "executorch": None}
+    found = env_with(monkeypatch, installed, wanted)
+    assert [row["state"] for row in found["packages"][:2]] == ["ok", "another version"]
+    assert found["packages"][2]["state"] == f"not for Python {found['python']}"
+    assert [line.partition(";")[0] for line in found["problems"]] == ["for the extra 'lite': torch"]
+    assert f"not for Python {found['python']}" in report(found)
+
+
+def test_env_says_that_torch_has_no_xnnpack_and_who_needs_it(monkeypatch):
+    from minst.environment import environment, report
+
+    monkeypatch.setattr(torch._C, "_is_xnnpack_enabled", lambda: False)
+    (line,) = [line for line in report(environment()).splitlines() if line.startswith("XNNPACK")]
+    assert "the extra 'lite'" in line and "--format lite" in line
 
 
 def test_versions_are_compared_as_numbers():
@@ -620,19 +641,19 @@ def test_requirements_of_a_wheel_are_read_from_its_metadata(monkeypatch, tmp_pat
     from minst import environment as module
 
     monkeypatch.setattr(module, "__file__", str(tmp_path / "site" / "minst" / "environment.py"))
-    lines = [
-        "torch<2.13,>=2.12",
-        "pycocotools (>=2.0.8)",
-        'pytest>=8; extra == "test"',
-        "numpy>=2.0",
-    ]
+    lines = ["torch<2.13,>=2.12", "pycocotools (>=2.0.8)", 'pytest>=8; extra == "test"', "numpy>=2.0"]
+    lines += ["executorch>=1.3; (python_version < '3.99') and extra == 'mobile'"]
     monkeypatch.setattr(module.importlib.metadata, "requires", lambda name: lines)
-    assert module.requirements() == {
-        "torch": ("<2.13,>=2.12", ""),
-        "pycocotools": (">=2.0.8", ""),
-        "pytest": (">=8", "test"),
-        "numpy": (">=2.0", ""),
-    }
+    found = [(needed.name, str(needed.specifier), extra) for needed, extra in module.requirements()]
+    assert found == [
+        ("numpy", ">=2.0", ""),
+        ("pycocotools", ">=2.0.8", ""),
+        ("torch", "<2.13,>=2.12", ""),
+        ("executorch", ">=1.3", "mobile"),
+        ("pytest", ">=8", "test"),
+    ]
+    monkeypatch.setattr(module, "installed", {"torch": "2.12.1", "executorch": "1.3.1"}.get)
+    assert module._row(*module.requirements()[3])["state"] == "ok"
 
 
 # ---------------------------------------------------------------------------- minst track

@@ -242,7 +242,7 @@ def test_a_crash_in_the_second_run_is_not_the_first_ones_result():
         ("Main runs.\nMain run finished. Microseconds per it", "main runs"),
         ("Main runs.\nMain run finished. Microseconds per iter: 1213", "cut"),
         (
-            'PyTorchObserver {"type": "NET", "unit": "ms", "metric": "latency", "value": "12"}\n',
+            'PyTorchObserver {"type": "NET", "unit": "s", "metric": "latency", "value": "12"}\n',
             "another version",
         ),
         (pep([160_000]) + executions([100.0]), "two programs"),
@@ -258,6 +258,38 @@ def test_no_result_is_said_in_one_line(text, named):
     with pytest.raises(ValueError, match=named) as caught:
         parse_log(text)
     assert "\n" not in str(caught.value)
+
+
+def test_milliseconds_and_the_two_lines_of_ios():
+    """As the tool prints them (a mean of 160.37 ms), and iOS's test app (28.767 ms)."""
+    said = parse_log(
+        "Starting benchmark.\nRunning warmup runs.\nMain runs.\n"
+        "Main run finished. Milliseconds per iter: 160.37. Iters per second: 6.23558\n"
+    )
+    assert said["mean_ms"] == 160.37 and said["median_ms"] is None
+    app = "TestApp[2121:722447] "
+    end = [
+        f"{app}Main run finished. Milliseconds per iter: 28.767",
+        f"{app}Iters per second: : 34.762",
+    ]
+    for newline in ("\n", "\r\n"):
+        lines = [f"{app}Main runs", *end, f"{app}Done.", ""]
+        assert parse_log(newline.join(lines))["mean_ms"] == 28.767
+    observed = (
+        'PyTorchObserver {"type": "NET", "unit": "ms", "metric": "latency", "value": "12.5"}\n'
+    )
+    times = parse_log(
+        observed + "Main run finished. Microseconds per iter: 12500. Iters per second: 80\n"
+    )
+    assert times["runs"][0]["times_ms"] == [12.5] and times["mean_ms"] == 12.5
+    with pytest.raises(ValueError, match="cut or of another version"):
+        parse_log(f"{app}Main runs\n{end[0]}")
+
+
+def test_a_runner_without_times_is_named():
+    log = "I x] Model file m.pte is loaded.\nI x] Model executed successfully.\n"
+    with pytest.raises(ValueError, match="executor_runner tells no times; build a newer one"):
+        parse_log(log)
 
 
 @pytest.mark.parametrize("warmup", [-1, 1.0, True])

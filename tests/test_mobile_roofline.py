@@ -242,6 +242,7 @@ def test_the_model_and_the_session_stay_as_they_were(make_model):
     [
         ({"size": (63, 64)}, "63 high"),
         ({"size": (64, 32)}, "32 wide"),
+        ({"size": (64, 10**6)}, "at most 8192"),
         ({"rounds": 0}, "rounds is 0"),
     ],
 )
@@ -309,7 +310,7 @@ def test_best_is_the_fastest_block_of_the_fastest_job(monkeypatch):
 
 def test_peak_of_this_core_on_one_thread(monkeypatch):
     threads, best, used = torch.get_num_threads(), roofline._best, set()
-    monkeypatch.setattr(roofline, "_last_cache", lambda: 2**20)
+    monkeypatch.setattr(roofline, "LONG", 2**20)
     monkeypatch.setattr(
         roofline, "_best", lambda *a: (used.add(torch.get_num_threads()), best(*a))[1]
     )

@@ -1,15 +1,13 @@
 """Logs of the phone benchmarkers: what their lines say, and what they do not (paper: Tab 1).
 
-    speed_benchmark_torch      its end alone: a mean, no median
+    speed_benchmark_torch      its end alone: a mean, no median; on iOS in milliseconds
       --report_pep=true        and one line a run of the network: median, p95, spread
     executor_runner            (ExecuTorch) the sum of all executions; newer ones one line each, too
 
-    text -> lines, whatever stands before (logcat) or between (warnings) -> runs -> ms of each
-
-`executor_runner` has no warm-up of its own: its first execution, which unpacks weights and touches
-fresh memory, is in the sum. Where each execution has its line, the first ones are left out. Where
-only the sum is told, run it twice, with w and with w + n executions: (second sum - first sum) / n
-is the mean of n warm ones. A log with neither is marked.
+`executor_runner` has no warm-up of its own: its first execution, which unpacks weights, is in the
+sum. Where each execution has its line, the first ones are left out. Where only the sum is told, run
+it twice, with w and with w + n executions: (second sum - first sum) / n is the mean of n warm ones.
+A log with neither is marked.
 
 Assumption: nothing is derived that a format does not tell; a mean alone has no median, so it is
     None.
@@ -29,20 +27,26 @@ from minst.mobile import timing
 __all__ = ["parse_log", "report_log"]
 
 SPEED, RUNNER = "speed_benchmark_torch", "executor_runner"
-NUMBER = r"([-+.\w]+)"  # C++ also prints 1.02e+06, inf and nan
-OBSERVED = r'PyTorchObserver\s*{.*"unit": "us".*"metric": "latency".*"value": "' + NUMBER + r'"\s*}'
+NUMBER = r"([-+.\w]+?)"  # C++ also prints 1.02e+06, inf and nan
+UNITS = {"Micro": 1000, "us": 1000, "Milli": 1, "ms": 1}  # of a millisecond
 # what a line means: (program, event) -> pattern
 LINES = {
     (SPEED, "start"): r"Starting benchmark\.",
-    (SPEED, "main"): r"Main runs\.",
-    (SPEED, "time"): OBSERVED,
-    (SPEED, "end"): rf"Main run finished\. Microseconds per iter: {NUMBER}\. Iters per second",
+    (SPEED, "main"): r"Main runs\.?$",
+    (SPEED, "time"): r'PyTorchObserver\s*{.*"unit": "(us|ms)".*"metric": "latency".*"value": "'
+    + NUMBER
+    + r'"\s*}',
+    (SPEED, "end"): r"Main run finished\. (Micro|Milli)seconds per iter: "
+    + NUMBER
+    + r"\. Iters per second",
     (RUNNER, "start"): r"Model file .* is loaded\.",
-    (RUNNER, "time"): rf"Iteration \d+ of \d+: {NUMBER} ms$",
+    (RUNNER, "time"): rf"Iteration \d+ of \d+: {NUMBER} (ms)$",
     (RUNNER, "end"): rf"Model executed successfully (\d+) time\(s\) in {NUMBER} ms\.",
 }
+# iOS begins a line before "Iters"
+IOS = re.compile(r"(Milliseconds per iter: [-+.\w]+?)\.?\s*\n.*(Iters per second)")
 # a line with these that is none of the above
-CUT = r"PyTorchObserver|Microseconds per iter|executed successfully \d+ time"
+CUT = r"PyTorchObserver|seconds per iter|executed successfully \d+ time"
 CRASH = (
     r"segmentation fault|CANNOT LINK|permission denied|aborted|illegal instruction|bus error|killed"
     r"|fatal signal|terminating|uncaught exception|not executable|exec format error"
@@ -63,16 +67,20 @@ def parse_log(text: str, warmup: int = 5) -> dict:
     run), "cold"}. A run has "iterations", "mean_ms", "median_ms", "p95_ms", "spread_ms",
     "times_ms", "first_ms" (where told), "cold" (the mean holds the first, cold execution too).
     None stands for what the log does not tell. Raises ValueError for an empty log, another
-    program's, an interrupted one (the line that says why is quoted).
+    program's, one without times, an interrupted one (the line that says why is quoted).
     """
     timing.check_whole(warmup=(warmup, 0))
-    lines = [line.strip() for line in text.splitlines()]  # adb may end them with \r\n or \r\r\n
+    # adb may end lines with \r\n or \r\r\n
+    lines = [line.strip() for line in IOS.sub(r"\1. \2", text).splitlines()]
     if not any(lines):
         raise ValueError(
             "log: it is empty; the benchmarker wrote nothing, or its output went elsewhere (2>&1)"
         )
     program, found = _runs(lines)
-    runs = [_speed_run(*run) for run in found] if program == SPEED else _runner_runs(found, warmup)
+    if program == SPEED:
+        runs = [_run(len(times) or None, mean, times) for _, mean, times in found]
+    else:
+        runs = _runner_runs(found, warmup)
     times = [ms for run in runs for ms in run["times_ms"]]
     counts = [run["iterations"] for run in runs]
     means = [run["mean_ms"] for run in runs]
@@ -113,8 +121,8 @@ def report_log(parsed: dict) -> str:
     return "\n".join(said)
 
 
-def _runs(lines: list[str]) -> tuple[str, list[tuple[tuple[str, ...], list[float]]]]:
-    """The program, and of each of its runs what its last line says and the times before it."""
+def _runs(lines: list[str]) -> tuple[str, list[tuple[int, float, list[float]]]]:
+    """The program, and of each of its runs what its end says (count or 0, ms) and its times in ms."""
     programs, found, times = set(), [], []
     state = None  # the last event of a run that is not over
     for i, line in enumerate(lines):
@@ -126,9 +134,9 @@ def _runs(lines: list[str]) -> tuple[str, list[tuple[tuple[str, ...], list[float
         programs.add(program)
         state = event
         if event == "time":
-            times.append(_number(values[-1], line))
+            times.append(_ms(values, line))
         if event == "end":
-            found.append(((*values[:-1], _number(values[-1], line)), times))
+            found.append((int(values[0]) if program == RUNNER else 0, _ms(values, line), times))
             times, state = [], None
     if state or not found:
         _interrupted(lines, state)
@@ -151,6 +159,8 @@ def _interrupted(lines: list[str], state: str | None) -> None:
     crash = [line[:200] for line in lines if re.search(CRASH, line, re.IGNORECASE)]
     if crash:  # "Aborted" often follows the line that says why
         raise ValueError(f"log: the benchmarker failed: {' / '.join(crash[-2:])!r}")
+    if any("Model executed successfully" in line for line in lines):
+        raise ValueError(f"log: this {RUNNER} tells no times; build a newer one (v1.3.1)")
     if state is None:
         begin = next(filter(None, lines))[:80]
         raise ValueError(f"log: neither {SPEED} nor {RUNNER} wrote this; it begins {begin!r}")
@@ -160,7 +170,10 @@ def _interrupted(lines: list[str], state: str | None) -> None:
     )
 
 
-def _number(text: str, line: str) -> float:
+def _ms(values: tuple[str, ...], line: str) -> float:
+    """The time among what a pattern found, beside it a unit or a count."""
+    unit = next((UNITS[word] for word in values if word in UNITS), 1)
+    text = next(word for word in reversed(values) if word not in UNITS)
     try:
         value = float(text)
     except ValueError:
@@ -169,19 +182,14 @@ def _number(text: str, line: str) -> float:
         raise ValueError(
             f"log: {text!r} is no time; were there 0 iterations? the line is {line[:120]!r}"
         )
-    return value
+    return value / unit
 
 
-def _speed_run(end: tuple[float], times_us: list[float]) -> dict:
-    times = [us / 1e3 for us in times_us]
-    return _run(len(times) or None, end[0] / 1e3, times)
-
-
-def _runner_runs(found: list[tuple[tuple[str, float], list[float]]], warmup: int) -> list[dict]:
+def _runner_runs(found: list[tuple[int, float, list[float]]], warmup: int) -> list[dict]:
     """Runs of no more than `warmup` executions are warm-ups: left out, but for the next sum."""
     runs, colds, before = [], [], (0, 0.0)
-    for (count, total), times in found:
-        count, warm = int(count), int(count) - warmup
+    for count, total, times in found:
+        warm = count - warmup
         if times and abs(sum(times) - total) > 1e-5 * (count + 1):  # each is printed to a millionth
             raise ValueError(
                 f"log: {len(times)} executions have a line, {count} were run in {total} ms: "

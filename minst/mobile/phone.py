@@ -5,21 +5,12 @@
     -> [taskset MASK ./runner --... -> cool down -> pull log] x rounds
     -> record -> rm          parse_log -> median, p95, spread
 
-What adb itself takes (push, pull) are plain arguments; what follows `adb shell` is read by the
-phone's own shell, so it is one string, quoted once for the phone and, where it is printed, once
-more for the shell here.
+What follows `adb shell` is read by the phone's own shell, so it is one string, quoted for it.
 
 Assumption: the big core is the one with the highest cpuinfo_max_freq, of equals the last. Nothing
-    on the phone is set: no root, so the governor and the temperature are recorded, not fixed. A
-    phone that is charging, or whose screen is on, is warmer: the record before and after says how
-    warm.
+    on the phone is set: no root, so the governor and the temperature are recorded, not fixed.
 Deviation: `executor_runner` knows no bundled inputs and feeds ones; the time of a dense network
     does not depend on it.
-
-Not here: profiles by operator. The wheel of executorch 1.3 takes enable_etdump and records nothing,
-    for it is built without EXECUTORCH_ENABLE_EVENT_TRACER. An executor_runner built with that and
-    with EXECUTORCH_BUILD_DEVTOOLS writes one (--etdump_path), which executorch.devtools.Inspector
-    reads.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -28,14 +19,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import shlex
 import subprocess
 import tempfile
 import time
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from minst.mobile import timing
@@ -44,23 +34,7 @@ from minst.mobile.logs import RUNNER, SPEED, parse_log, report_log
 __all__ = ["PhoneCommand", "bench_phone", "phone_commands"]
 
 REMOTE = "/data/local/tmp/minst"  # where adb may write and start programs without root
-ENDING = {SPEED: ".ptl", RUNNER: ".pte"}
-BUILD = {
-    # scripts/build_android.sh left PyTorch in July 2025; 2.9 is the first release without it
-    SPEED: "git clone --depth 1 --branch v2.7.1 --recurse-submodules "
-    "https://github.com/pytorch/pytorch && cd pytorch && pip install -r requirements.txt && "
-    "ANDROID_NDK=/path/to/ndk BUILD_PYTORCH_MOBILE=1 ANDROID_ABI=arm64-v8a "
-    "scripts/build_android.sh -DBUILD_BINARY=ON gives build_android/bin/speed_benchmark_torch",
-    # the posix platform layer writes to stderr; the preset's to logcat, which is read as well
-    RUNNER: "git clone --depth 1 --branch v1.3.1 --recurse-submodules "
-    "https://github.com/pytorch/executorch && cd executorch && ./install_executorch.sh && "
-    "cmake --preset android-arm64-v8a -B build-android "
-    "-DCMAKE_TOOLCHAIN_FILE=$ANDROID_NDK/build/cmake/android.toolchain.cmake "
-    "-DANDROID_PLATFORM=android-26 -DCMAKE_BUILD_TYPE=Release "
-    "-DEXECUTORCH_BUILD_EXECUTOR_RUNNER=ON -DEXECUTORCH_BUILD_EXTENSION_EVALUE_UTIL=ON "
-    "-DEXECUTORCH_BUILD_EXTENSION_RUNNER_UTIL=ON -DEXECUTORCH_PAL_DEFAULT=posix && "
-    "cmake --build build-android --target executor_runner gives build-android/executor_runner",
-}
+TIMEOUT_S = 600  # for each command
 RECORD = (
     "for p in ro.product.manufacturer ro.product.model ro.soc.model ro.board.platform "
     'ro.build.version.release; do echo "$p=$(getprop $p)"; done; '
@@ -69,6 +43,47 @@ RECORD = (
     "/sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp; "
     'do echo "$f=$(cat "$f" 2>/dev/null)"; done'
 )
+
+
+class Runner(NamedTuple):
+    """A benchmarker: the ending of its models, how it is built, the line that the phone reads."""
+
+    ending: str
+    build: str
+    line: str  # to be formatted: program, model (quoted), mask, warmup, iterations, both, log
+
+
+RUNNERS = {
+    SPEED: Runner(
+        ".ptl",
+        # scripts/build_android.sh left PyTorch in July 2025; 2.9 is the first release without it
+        "git clone --depth 1 --branch v2.7.1 --recurse-submodules "
+        "https://github.com/pytorch/pytorch && cd pytorch && pip install -r requirements.txt && "
+        "ANDROID_NDK=/path/to/ndk BUILD_PYTORCH_MOBILE=1 ANDROID_ABI=arm64-v8a "
+        "scripts/build_android.sh -DBUILD_BINARY=ON gives build_android/bin/speed_benchmark_torch",
+        "taskset {mask} {program} --model={model} --use_bundled_input=0 --warmup={warmup} "
+        "--iter={iterations} --report_pep=true --pthreadpool_size=1 > {log} 2>&1",
+    ),
+    RUNNER: Runner(
+        ".pte",
+        # the posix platform layer writes to stderr; the preset's to logcat, which is read as well
+        "git clone --depth 1 --branch v1.3.1 --recurse-submodules "
+        "https://github.com/pytorch/executorch && cd executorch && ./install_executorch.sh && "
+        "cmake --preset android-arm64-v8a -B build-android "
+        "-DCMAKE_TOOLCHAIN_FILE=$ANDROID_NDK/build/cmake/android.toolchain.cmake "
+        "-DANDROID_PLATFORM=android-26 -DCMAKE_BUILD_TYPE=Release "
+        "-DEXECUTORCH_BUILD_EXECUTOR_RUNNER=ON -DEXECUTORCH_BUILD_EXTENSION_EVALUE_UTIL=ON "
+        "-DEXECUTORCH_BUILD_EXTENSION_RUNNER_UTIL=ON -DEXECUTORCH_PAL_DEFAULT=posix && "
+        "cmake --build build-android --target executor_runner gives build-android/executor_runner",
+        # it has no warm-up: once with `warmup` executions, once with so many more (see `logs`);
+        # what its own process wrote to logcat is appended
+        "rm -f {log}; for n in {warmup} {both}; do "
+        "taskset {mask} {program} --model_path={model} --num_executions=$n --cpu_threads=1 "
+        ">> {log} 2>&1 & pid=$!; wait $pid; status=$?; sleep 1; "
+        "logcat -d --pid=$pid -s ExecuTorch:I >> {log} 2>/dev/null; "
+        "[ $status = 0 ] || exit $status; done",
+    ),
+}
 
 
 class PhoneCommand(NamedTuple):
@@ -89,7 +104,6 @@ def phone_commands(
     iterations: int = 50,
     rounds: int = 3,
     cooldown_s: int = 30,
-    remote: str = REMOTE,
     logs: str | Path = ".",
 ) -> list[PhoneCommand]:
     """Every command of a measurement, in order.
@@ -97,41 +111,56 @@ def phone_commands(
     Args:
         runner: "speed_benchmark_torch" (.ptl with bundled inputs) or "executor_runner" (.pte).
         binary: its file, built for the phone.
-        serial, core: without them SERIAL and MASK stand in their place.
+        serial: which phone; without it adb takes $ANDROID_SERIAL, or the only one.
+        core: without it MASK stands in its place.
         logs: folder here that receives round-1.log, ...
-    Raises ValueError for numbers out of range, a runner that cannot load such a model, a remote
-    folder that is no absolute path.
+    Raises ValueError for numbers out of range, or a runner that cannot load such a model.
     """
     model, binary = Path(model), Path(binary)
-    _check(model, runner, binary, remote)
-    timing.check_whole(warmup=(warmup, 1), iterations=(iterations, 1), rounds=(rounds, 1))
-    timing.check_whole(cooldown_s=(cooldown_s, 0), core=(0 if core is None else core, 0))
-    folder, mask = PurePosixPath(remote), "MASK" if core is None else f"{1 << core:x}"
-    there = [str(folder / path.name) for path in (binary, model)]
-    commands = []
+    if runner not in RUNNERS:
+        raise ValueError(f"phone: runner is {runner!r}; choose one of {', '.join(RUNNERS)}")
+    if model.suffix != RUNNERS[runner].ending:
+        raise ValueError(
+            f"phone: {runner} loads {RUNNERS[runner].ending}, not {model.name!r}; "
+            "`minst export` writes both kinds"
+        )
+    if model.name == binary.name:
+        raise ValueError(
+            f"phone: model and benchmarker are both called {model.name!r}; rename one of them"
+        )
+    # a day of each, and no more cores than a mask is read for
+    numbers = {"warmup": (warmup, 1), "iterations": (iterations, 1), "rounds": (rounds, 1, 1000)}
+    numbers |= {"cooldown_s": (cooldown_s, 0, 86400), "core": (core or 0, 0, 255)}
+    timing.check_whole(**numbers)
+    commands, chosen = [], ("-s", serial) if serial else ()
 
     def adb(why: str, step: str, *arguments: str) -> None:
-        argv = ("adb", "-s", serial or "SERIAL", *arguments)
-        commands.append(PhoneCommand(argv, why, step))
+        commands.append(PhoneCommand(("adb", *chosen, *arguments), why, step))
 
-    make = f"mkdir -p {shlex.quote(remote)}"
-    adb("a folder that needs no root", "push", "shell", make)
+    there = [f"{REMOTE}/{path.name}" for path in (binary, model)]
+    adb("a folder that needs no root", "push", "shell", f"mkdir -p {REMOTE}")
     adb("the benchmarker", "push", "push", _here(binary), there[0])
     adb("the model", "push", "push", _here(model), there[1])
     adb("make it a program", "push", "shell", f"chmod 755 {shlex.quote(there[0])}")
     adb("which phone, which cores, governor, how warm", "record", "shell", RECORD)
+    fields = {
+        "program": shlex.quote(f"./{binary.name}"),
+        "model": shlex.quote(model.name),
+        "mask": "MASK" if core is None else f"{1 << core:x}",
+        "warmup": warmup,
+        "iterations": iterations,
+        "both": warmup + iterations,
+    }
     for i in range(1, rounds + 1):
         if i > 1 and cooldown_s:
             commands.append(PhoneCommand(("sleep", str(cooldown_s)), "cool down", "cool"))
-        name = f"round-{i}.log"
-        there.append(str(folder / name))
-        line = RUN[runner](binary.name, model.name, mask, warmup, iterations, name)
-        line = f"cd {shlex.quote(remote)} || exit 1; {line}"
+        log = f"round-{i}.log"
+        there.append(f"{REMOTE}/{log}")
+        line = f"cd {REMOTE} || exit 1; {RUNNERS[runner].line.format(**fields, log=log)}"
         adb(f"round {i} of {rounds}: one thread on one core", "run", "shell", line)
-        adb("its log", "pull", "pull", there[-1], _here(Path(logs) / name))
-    files = " ".join(map(shlex.quote, there))
-    clean = f"rm -f {files}; rmdir {shlex.quote(remote)} 2>/dev/null; true"
+        adb("its log", "pull", "pull", there[-1], _here(Path(logs) / log))
     adb("how warm it is now", "record", "shell", RECORD)
+    clean = f"rm -f {' '.join(map(shlex.quote, there))}; rmdir {REMOTE} 2>/dev/null; true"
     adb("leave nothing behind", "clean", "shell", clean)
     return commands
 
@@ -149,17 +178,14 @@ def bench_phone(
     iterations: int = 50,
     rounds: int = 3,
     cooldown_s: int = 30,
-    remote: str = REMOTE,
-    timeout_s: float = 600,
 ) -> dict:
     """Measure `model` on the phone that adb sees, or print the commands.
 
     Args:
         runner: by default what the model's ending asks for; binary: its file.
         core: by default the fastest.
-        dry_run: print the commands, which needs neither adb nor phone.
-        logs: a folder that keeps the logs. timeout_s: for each command.
-        The others are those of `phone_commands`.
+        dry_run: print the commands, which needs neither adb, phone, nor files.
+        logs: a folder that keeps the logs. The others are those of `phone_commands`.
     Returns, prints and writes to `json_path` what `parse_log` says, its "runs" being the rounds,
     and "model", "runner", "serial", "core", "device", "after" (records), "settings"; a dry run
     returns {"commands": [one line each]}.
@@ -167,21 +193,29 @@ def bench_phone(
     the phone.
     """
     runner = runner or (RUNNER if Path(model).suffix == ".pte" else SPEED)
-    settings = {"warmup": warmup, "iterations": iterations, "rounds": rounds}
-    settings |= {"cooldown_s": cooldown_s, "remote": remote}
+    settings = {"warmup": warmup, "iterations": iterations}
+    settings |= {"rounds": rounds, "cooldown_s": cooldown_s}
     prepare = partial(phone_commands, model, runner, binary or runner, **settings)
     commands = prepare(serial, core, logs=logs or ".")
+    timing.check_file(json_path)
+    built = binary is not None and Path(binary).is_file()
     if dry_run:
-        return _print_commands(commands, runner, binary)
-    _check_files(Path(model), runner, binary)
-    serial = _choose_device(serial or os.environ.get("ANDROID_SERIAL"), timeout_s)
+        return _print_commands(commands, None if built else runner)
+    if not Path(model).is_file():
+        what = "no such model; `minst export` writes one"
+        raise FileNotFoundError(errno.ENOENT, what, str(model))
+    if not built:
+        raise OSError(
+            f"phone: {binary or runner} is not there (--binary FILE); "
+            f"to build it for a phone: {RUNNERS[runner].build}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         if logs:
             Path(logs).mkdir(parents=True, exist_ok=True)
-        device = _parse_record(_adb(("adb", "-s", serial, "shell", RECORD), timeout_s))
+        record = next(command for command in commands if command.step == "record")
+        device = _parse_record(_adb(record.argv))
         core = _big_core(device) if core is None else core
-        commands = prepare(serial, core, logs=logs or folder)
-        texts, after = _measure(commands, timeout_s, warmup)
+        texts, after = _measure(prepare(serial, core, logs=logs or folder), warmup)
     result = {
         "model": str(model),
         "runner": runner,
@@ -197,62 +231,16 @@ def bench_phone(
     return result
 
 
-def _run_torch(binary: str, model: str, mask: str, warmup: int, iterations: int, log: str) -> str:
-    program, model = shlex.quote("./" + binary), shlex.quote(f"--model={model}")
-    return (
-        f"taskset {mask} {program} {model} --use_bundled_input=0 --warmup={warmup} "
-        f"--iter={iterations} --report_pep=true --pthreadpool_size=1 > {log} 2>&1"
-    )
-
-
-def _run_executorch(
-    binary: str, model: str, mask: str, warmup: int, iterations: int, log: str
-) -> str:
-    """No warm-up flag: once with `warmup` executions, once with so many more; see `logs`.
-
-    The program writes to stderr or, with Android's platform layer, to logcat: what its own process
-    wrote there is appended.
-    """
-    program, model = shlex.quote("./" + binary), shlex.quote(f"--model_path={model}")
-    return (
-        f"rm -f {log}; for n in {warmup} {warmup + iterations}; do "
-        f"taskset {mask} {program} {model} --num_executions=$n --cpu_threads=1 >> {log} 2>&1 & "
-        f"pid=$!; wait $pid; status=$?; sleep 1; "
-        f"logcat -d --pid=$pid -s ExecuTorch:I >> {log} 2>/dev/null; "
-        "[ $status = 0 ] || exit $status; done"
-    )
-
-
-RUN = {SPEED: _run_torch, RUNNER: _run_executorch}
-
-
-def _check(model: Path, runner: str, binary: Path, remote: str) -> None:
-    if runner not in RUN:
-        raise ValueError(f"phone: runner is {runner!r}; choose one of {', '.join(RUN)}")
-    if model.suffix != ENDING[runner]:
-        raise ValueError(
-            f"phone: {runner} loads {ENDING[runner]}, not {model.name!r}; "
-            "`minst export` writes both kinds"
-        )
-    if model.name == binary.name:
-        raise ValueError(
-            f"phone: model and benchmarker are both called {model.name!r}; rename one of them"
-        )
-    if not remote.startswith("/") or not remote.strip("/"):
-        raise ValueError(
-            f"phone: remote is {remote!r}; it must be a folder below / such as {REMOTE}"
-        )
-
-
-def _check_files(model: Path, runner: str, binary: str | Path | None) -> None:
-    if not model.is_file():
-        what = "no such model; `minst export` writes one"
-        raise FileNotFoundError(errno.ENOENT, what, str(model))
-    if binary is None or not Path(binary).is_file():
-        raise OSError(
-            f"phone: {binary or runner} is not there (--binary FILE); "
-            f"to build it for a phone: {BUILD[runner]}"
-        )
+def _print_commands(commands: list[PhoneCommand], to_build: str | None) -> dict:
+    lines = [shlex.join(command.argv) for command in commands]
+    if to_build:
+        print(f"# {to_build} is to be built for the phone: {RUNNERS[to_build].build}")
+    if any("taskset MASK" in line for line in lines):
+        fastest = "the core whose cpuinfo_max_freq is highest (core 7: 80)"
+        print(f"# MASK: 1 << core, hexadecimal, of {fastest}")
+    for line, command in zip(lines, commands, strict=True):
+        print(f"# {command.why}\n{line}")
+    return {"commands": lines}
 
 
 def _here(path: Path) -> str:
@@ -260,53 +248,32 @@ def _here(path: Path) -> str:
     return f"./{path}" if str(path).startswith("-") else str(path)
 
 
-def _adb(argv: tuple[str, ...], timeout_s: float) -> str:
-    """Run adb; what it printed. Raises OSError with its last words."""
+def _adb(argv: tuple[str, ...], timeout_s: float | None = None) -> str:
+    """Run adb; what it printed. Raises OSError with its last words, TimeoutError without an end."""
     captured = {"capture_output": True, "text": True, "errors": "replace"}
+    timeout_s = timeout_s or TIMEOUT_S
     try:
         done = subprocess.run(argv, check=False, timeout=timeout_s, **captured)
     except FileNotFoundError:
-        raise OSError(
+        raise FileNotFoundError(
             "adb is not on PATH: install Android's platform-tools (`apt install adb`, "
             "`brew install android-platform-tools`), or see the commands with --dry-run"
         ) from None
     except subprocess.TimeoutExpired:
-        raise OSError(f"phone: no end after {timeout_s:g} s: {shlex.join(argv)[:120]}") from None
+        raise TimeoutError(
+            f"phone: no end after {timeout_s:g} s: {shlex.join(argv)[:120]}"
+        ) from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
-        more = "; make room on the phone" if "space" in said.lower() else ""
-        verb = argv[3] if len(argv) > 3 else argv[-1]
+        helps = {"space": "make room on the phone", "no devices": "switch on its USB debugging"}
+        helps |= {"more than one": "say which with --serial; `adb devices` lists them"}
+        more = "".join(f"; {help}" for word, help in helps.items() if word in said.lower())
+        verb = argv[3 if argv[1] == "-s" else 1]
         raise OSError(f"phone: `adb {verb}` failed ({done.returncode}): {said}{more}")
     return done.stdout
 
 
-def _choose_device(serial: str | None, timeout_s: float) -> str:
-    states = {}
-    for line in _adb(("adb", "devices"), timeout_s).splitlines():
-        if len(line.split()) >= 2 and not line.startswith(("List of", "*")):
-            name, state = line.split(maxsplit=1)
-            states[name] = state.strip()
-    ready = [name for name, state in states.items() if state == "device"]
-    if serial and serial not in states:
-        seen = ", ".join(states) or "no device"
-        raise ValueError(f"phone: adb does not see {serial!r}; it sees {seen}")
-    if serial is None and len(ready) > 1:
-        names = ", ".join(ready)
-        raise ValueError(f"phone: {len(ready)} devices; say which with --serial: {names}")
-    if not states:
-        raise OSError(
-            "phone: adb sees no device: plug it in, "
-            "switch on USB debugging in its developer options"
-        )
-    chosen = serial or (ready or list(states))[0]
-    if chosen not in ready:
-        allow, again = "allow USB debugging on its screen", "unplug it, plug it in again"
-        mend = allow if "unauthorized" in states[chosen] else again
-        raise OSError(f"phone: {chosen} is {states[chosen]!r}; {mend}")
-    return chosen
-
-
-def _measure(commands: list[PhoneCommand], timeout_s: float, warmup: int) -> tuple[list[str], dict]:
+def _measure(commands: list[PhoneCommand], warmup: int) -> tuple[list[str], dict]:
     """Run the commands: the text of every log, and the last record.
 
     Whatever happens, the phone is left clean.
@@ -317,9 +284,9 @@ def _measure(commands: list[PhoneCommand], timeout_s: float, warmup: int) -> tup
             if step == "cool":
                 time.sleep(int(argv[1]))
             elif step == "run":
-                failure = _run_round(argv, timeout_s)
+                failure = _run_round(argv)
             else:
-                said = _adb(argv, timeout_s)
+                said = _adb(argv)
                 record = _parse_record(said) if step == "record" else record
             if step == "pull":
                 texts.append(Path(argv[-1]).read_text(errors="replace"))
@@ -327,17 +294,17 @@ def _measure(commands: list[PhoneCommand], timeout_s: float, warmup: int) -> tup
     finally:
         # why nothing can be removed has been raised already, or does not spoil the figures
         with contextlib.suppress(OSError):
-            _adb(commands[-1].argv, min(timeout_s, 30))
+            _adb(commands[-1].argv, min(TIMEOUT_S, 30))
     return texts, record
 
 
-def _run_round(argv: tuple[str, ...], timeout_s: float) -> str:
+def _run_round(argv: tuple[str, ...]) -> str:
     """What adb says of a runner that fails; why, stands in its log, which is pulled next."""
     try:
-        _adb(argv, timeout_s)
+        _adb(argv)
+    except (FileNotFoundError, TimeoutError):
+        raise
     except OSError as error:
-        if "no end after" in str(error) or "not on PATH" in str(error):
-            raise
         return f" ({str(error).removeprefix('phone: ')})"
     return ""
 
@@ -388,28 +355,13 @@ def _big_core(device: dict) -> int:
 def _report(result: dict) -> str:
     device = result["device"]
     core = device["cores"].get(str(result["core"]), {})
-    names = (device.get("product.manufacturer"), device.get("product.model"))
-    name = " ".join(filter(None, names)) or result["serial"]
-    chip = device.get("board.platform") or "unknown chip"
+    names = ("product.manufacturer", "product.model", "board.platform")
+    name = " ".join(filter(None, map(device.get, names))) or "a phone without a name"
     before, after = (
         max(result[when]["celsius"].values(), default=0) for when in ("device", "after")
     )
     return (
-        f"{name} ({chip}), core {result['core']} up to {core.get('max_mhz', '?')} MHz, "
+        f"{name}, core {result['core']} up to {core.get('max_mhz', '?')} MHz, "
         f"governor {core.get('governor', '?')}, one thread\n"
         f"warmest zone: {before:.0f} C before, {after:.0f} C after\n{report_log(result)}"
     )
-
-
-def _print_commands(commands: list[PhoneCommand], runner: str, binary: str | Path | None) -> dict:
-    lines = [shlex.join(command.argv) for command in commands]
-    if binary is None or not Path(binary).is_file():
-        print(f"# {runner} is to be built for the phone: {BUILD[runner]}")
-    if any(" -s SERIAL " in line for line in lines):
-        print("# SERIAL: as `adb devices` lists it")
-    if any("taskset MASK" in line for line in lines):
-        fastest = "the core whose cpuinfo_max_freq is highest (core 7: 80)"
-        print(f"# MASK: 1 << core, hexadecimal, of {fastest}")
-    for line, command in zip(lines, commands, strict=True):
-        print(f"# {command.why}\n{line}")
-    return {"commands": lines}

@@ -25,6 +25,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,17 +34,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minst.config import MobileInstConfig
-from minst.model import PAD_MULTIPLE, MobileInst, apply_kernels, image_to_batch
+from minst.mobile.timing import check_size
+from minst.model import MobileInst, apply_kernels, image_to_batch
 from minst.samples import load_sample
 
-__all__ = [
-    "PARTS",
-    "Program",
-    "largest_difference",
-    "make_programs",
-    "real_frames",
-    "settled_model",
-]
+__all__ = ["PARTS", "Program", "make_programs", "real_frames", "settled_model"]
 
 PARTS = {"full": ("key", "reuse"), "features": ("features",), "masks": ("masks",)}
 
@@ -62,28 +57,20 @@ class KeyFrame(nn.Module):
         return self.model(frame)[:5]
 
 
-class ReuseFrame(nn.Module):
+class ReuseFrame(KeyFrame):
     """A frame between key frames: its own mask features, the kernels of the last key frame."""
 
     outputs = ("mask_logits",)
-
-    def __init__(self, model: MobileInst):
-        super().__init__()
-        self.model = _without_decoder(model)
 
     def forward(self, frame: Tensor, kernels: Tensor) -> Tensor:
         """(1, 3, H, W), (1, N, D) -> (1, N, h, w)."""
         return self.model.encode(frame).masks(kernels)
 
 
-class Features(nn.Module):
+class Features(KeyFrame):
     """Backbone and mask decoder."""
 
     outputs = ("x6", "mask_features")
-
-    def __init__(self, model: MobileInst):
-        super().__init__()
-        self.model = _without_decoder(model)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """(1, 3, H, W) -> (1, C6, tokens high, tokens wide), (1, D, h, w)."""
@@ -125,9 +112,10 @@ class Program(NamedTuple):
         return (out,) if isinstance(out, Tensor) else tuple(out)
 
     def differences(self, run: Callable[..., tuple[Tensor, ...]]) -> dict[str, float]:
-        """How far `run` is from this program: {output: `largest_difference` over all examples}.
+        """{output: how far `run` is from this program, at most, over all examples}.
 
-        Raises ValueError where an output has another shape or is not finite.
+        Relative to the largest absolute value wanted, or to 1 if that is larger. Raises ValueError
+        where an output has another shape or is not finite.
         """
         worst = dict.fromkeys(self.outputs, 0.0)
         for example in self.examples:
@@ -138,7 +126,8 @@ class Program(NamedTuple):
                         f"export: {name} is {tuple(got.shape)} in the file, {tuple(want.shape)} "
                         "eagerly, or not finite"
                     )
-                worst[name] = max(worst[name], largest_difference(want, got))
+                difference = (got - want).abs().max() / want.abs().max().clamp(min=1)
+                worst[name] = max(worst[name], float(difference))
         return worst
 
 
@@ -148,7 +137,7 @@ def make_programs(
     """The programs of `part` for frames of `size` (H, W), with so many real frames as examples.
 
     They are in eval mode. `model` is not changed and not copied.
-    Raises ValueError for an unknown part or a size below 64 x 64.
+    Raises ValueError for an unknown part or size.
     """
     if part not in PARTS:
         raise ValueError(f"part is {part!r}; choose one of {', '.join(PARTS)}")
@@ -162,32 +151,24 @@ def make_programs(
     kernels = {"kernels": key.kernels.clone()}
     frame = [{"frame": image[None]} for image in images]
     features = [{"mask_features": e.x_mask.clone()} for e in encoded]
+    light = _without_decoder(model)
     made = {
-        "key": lambda: (KeyFrame(model), frame),
-        "reuse": lambda: (ReuseFrame(model), [{**one, **kernels} for one in frame]),
-        "features": lambda: (Features(model), frame),
-        "masks": lambda: (Masks(), [{**kernels, **one} for one in features]),
+        "key": (KeyFrame(model), frame),
+        "reuse": (ReuseFrame(light), [{**one, **kernels} for one in frame]),
+        "features": (Features(light), frame),
+        "masks": (Masks(), [{**kernels, **one} for one in features]),
     }
-    programs = []
-    for name in PARTS[part]:
-        module, examples = made[name]()
-        programs.append(Program(name, module.eval(), examples))
-    return programs
-
-
-def largest_difference(want: Tensor, got: Tensor) -> float:
-    """Of two outputs, relative to the largest absolute value wanted, or to 1 if that is larger."""
-    return float((got - want).abs().max() / want.abs().max().clamp(min=1))
+    return [Program(name, made[name][0].eval(), made[name][1]) for name in PARTS[part]]
 
 
 def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> Tensor:
     """The first frames of a shipped clip, resized: (count, 3, H, W), multiples of 1/255 in [0, 1].
 
-    `size` is (H, W). Raises ValueError for a size below 64 x 64 or a count the clip does not have.
+    `size` is (H, W). Raises ValueError for another than `check_size` takes, an unknown clip, or a
+    count that it does not have.
     """
+    check_size(size)
     height, width = size
-    if min(height, width) < PAD_MULTIPLE:
-        raise ValueError(f"frames must be at least 64 x 64, got {height} high and {width} wide")
     clip = load_sample(sample)
     if not 1 <= count <= len(clip):
         raise ValueError(f"the clip {sample!r} has {len(clip)} frames; {count} were asked for")
@@ -199,6 +180,15 @@ def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> 
             image = np.asarray(picture)
         images.append(image_to_batch(image))
     return torch.cat(images)
+
+
+def benchmark_model(preset: str | None, weights: str | Path | None) -> tuple[str, MobileInst]:
+    """(name, model): a preset, settled, or weights by name or folder. ValueError for both."""
+    if preset and weights:
+        raise ValueError(f"bench: preset {preset!r} and weights {weights!r}; give one of them")
+    if preset:
+        return preset, settled_model(preset)
+    return Path(weights).resolve().name, MobileInst.from_pretrained(weights).eval()
 
 
 def settled_model(

@@ -7,14 +7,13 @@
 
     no layer is faster than   min(peak, bandwidth * intensity)       the roof
 
-A layer of low intensity has a low roof, whatever the core can multiply. One far below its roof pays
-for what is no work of its own: page faults, another order of the numbers, the call. One MAC is two
-FLOP (a product and a sum); bytes are those of inputs, weights and output, each counted once.
+One MAC is two FLOP (a product and a sum); bytes are those of inputs, weights and output, each
+counted once. A layer far below its roof pays for what is no work of its own: page faults, another
+order of the numbers, the call.
 
 Assumption: FLOP count MACs only, as elsewhere (`minst.summary`): a ReLU, a sum or a resize has
     bytes and time, but intensity 0. Page faults count as time of the layer that first writes to the
-    memory. With glibc's default malloc they were, in one run, half of what the depth-wise layers of
-    topformer-base cost at 512 x 512.
+    memory.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -22,7 +21,6 @@ Lesson: notebooks/08_on_device_latency.ipynb
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -37,30 +35,30 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minst.mobile import timing
-from minst.mobile.programs import real_frames, settled_model
+from minst.mobile.programs import benchmark_model, real_frames
 from minst.model import MobileInst
 
 __all__ = ["bench_layers", "core_peak", "layer_table", "peak_fraction"]
 
 PARTS = ("input", "backbone", "mask decoder", "instance decoder", "masks")
-PRODUCTS = (256, 384, 512, 768)
+PRODUCTS = (256, 384, 512, 768)  # sides of square matrices
+LONG, SHORT = 2**27, 2**18  # bytes of an array beyond any core's cache, and of one within
 WARM_UP = 2
 BLOCK = 0.005  # seconds: how long a block of calls must be for the clock
 # functions of torch that work on numbers, by kind; all others (views, shapes) go to the row "other"
-FUNCTIONS = {
-    "conv": ("conv2d",),
-    "linear": ("linear",),
-    "attention matmul": ("matmul",),
-    "softmax": ("softmax",),
-    "norm": ("batch_norm", "layer_norm"),
-    "activation": ("relu", "relu6", "hardtanh"),
-    "resize": ("interpolate",),
-    "pool": ("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean"),
-    "concatenate": ("cat",),
-    "pad": ("pad",),
-    "add, multiply": ("add", "sub", "mul", "div"),
+KINDS = {
+    "conv2d": "conv",
+    "linear": "linear",
+    "matmul": "attention matmul",
+    "softmax": "softmax",
+    **dict.fromkeys(("batch_norm", "layer_norm"), "norm"),
+    **dict.fromkeys(("relu", "relu6", "hardtanh"), "activation"),
+    "interpolate": "resize",
+    **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mean"), "pool"),
+    "cat": "concatenate",
+    "pad": "pad",
+    **dict.fromkeys(("add", "sub", "mul", "div"), "add, multiply"),
 }
-KINDS = {function: kind for kind, functions in FUNCTIONS.items() for function in functions}
 
 
 def bench_layers(
@@ -80,10 +78,12 @@ def bench_layers(
         json_path: file for what is returned. out: folder for layers.png and roofline.png.
     Returns {"model", "size", "peak", "rows"}. Raises ValueError as `layer_table`.
     """
-    if preset and weights:
-        raise ValueError(f"bench: preset {preset!r} and weights {weights!r}; give one of them")
-    name = preset or weights or "shapes-tiny"
-    model = settled_model(preset) if preset else MobileInst.from_pretrained(name)
+    timing.check_size(size)
+    timing.check_whole(rounds=(rounds, 1))
+    timing.check_file(json_path)
+    name, model = benchmark_model(preset, weights if preset else weights or "shapes-tiny")
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
     rows, peak = layer_table(model.fuse(), size, rounds), core_peak()
     result = {"model": name, "size": list(size), "peak": peak, "rows": rows}
     _print_layers(result)
@@ -91,13 +91,11 @@ def bench_layers(
     if out is not None:
         from minst.visualize import plot_layers, plot_roofline, save
 
-        Path(out).mkdir(parents=True, exist_ok=True)
         for figure, file in (
-            (plot_layers(rows), "layers.png"),
-            (plot_roofline(rows, peak), "roofline.png"),
+            (plot_layers(rows), "layers"),
+            (plot_roofline(rows, peak), "roofline"),
         ):
-            save(figure, Path(out) / file)
-            print(f"written: {Path(out) / file}")
+            print(f"written: {save(figure, Path(out) / f'{file}.png')}")
     return result
 
 
@@ -106,18 +104,17 @@ def core_peak(seconds: float = 2.0) -> dict[str, float]:
 
     It takes about `seconds`, and each figure is the fastest of many blocks.
     gflop_s: float32 `torch.mm` of n x n matrices, 2 n^3 FLOP; the best n of `PRODUCTS`.
-    gb_s: copy (b <- a, 2 arrays) and triad (c <- a + 2 b, 3 arrays) of arrays four times the last
-    cache; the better. cache_gb_s: with arrays of 256 KiB, which stay in the core's own cache.
-    Bytes are those that the program reads and writes. Most processors also read a line before they
-    write to it, so that the memory moves up to half as much again. Raises ValueError unless
-    seconds > 0.
+    gb_s: copy (b <- a, 2 arrays) and triad (c <- a + 2 b, 3 arrays) of `LONG` arrays; the better.
+    cache_gb_s: of `SHORT` ones. Bytes are those that the program reads and writes. Most processors
+    also read a line before they write to it, so that the memory moves up to half as much again.
+    Raises ValueError unless seconds > 0.
     """
     if not seconds > 0:
         raise ValueError(f"core_peak: seconds is {seconds!r}; it must be above 0")
     with timing.fixed_setting(1), torch.inference_mode():
         size, gflop_s = _best({n: _product(n) for n in PRODUCTS}, 0.6 * seconds)
-        _, gb_s = _best(_streams(4 * _last_cache()), 0.3 * seconds)
-        _, cache_gb_s = _best(_streams(2**18), 0.1 * seconds)
+        _, gb_s = _best(_streams(LONG), 0.3 * seconds)
+        _, cache_gb_s = _best(_streams(SHORT), 0.1 * seconds)
     return {"gflop_s": gflop_s, "gb_s": gb_s, "cache_gb_s": cache_gb_s, "mm_size": size}
 
 
@@ -137,13 +134,11 @@ def layer_table(model: MobileInst, size: tuple[int, int], rounds: int = 15) -> l
     The last row of a part, kind "other", is what lies between its layers: Python, views, giving
     memory back, and parameters that no layer takes. So macs and params add up to the model's and ms
     to the frame's: the parts' medians, from frames whose layers are not timed, in turns with those
-    where they are. The clocks cost some 9 us a call (a seventh of shapes-tiny's frame at 192 x 256,
-    3 % of topformer-base's at 512 x 512), nearly all of it between the layers and so in no row. On
-    a busy machine the layers may come to more than their part: "other" is then 0.
-    Raises ValueError for a size below 64 x 64, rounds below 1, or a model that is not on the CPU.
+    where they are. The clocks cost some 9 us a call, nearly all of it between the layers and so in
+    no row. On a busy machine the layers may come to more than their part: "other" is then 0.
+    Raises ValueError for a size or rounds out of range, or a model that is not on the CPU.
     """
-    if rounds < 1:
-        raise ValueError(f"layer_table: rounds is {rounds!r}; it must be at least 1")
+    timing.check_whole(rounds=(rounds, 1))
     if model.pixel_mean.device.type != "cpu":
         raise ValueError(
             f"layer_table: the model is on {model.pixel_mean.device}; call model.cpu() first"
@@ -160,7 +155,14 @@ def layer_table(model: MobileInst, size: tuple[int, int], rounds: int = 15) -> l
     for row, ms in zip(rows, zip(*layers[WARM_UP:])):
         row["ms"] = median(ms)
     whole = dict(zip(PARTS, (median(ms) for ms in zip(*parts[WARM_UP:]))))
-    return _rated(_with_others(rows, model, whole))
+    rows = _with_others(rows, model, whole)
+    total = sum(row["ms"] for row in rows)
+    for row in rows:
+        flop = 2 * row["macs"]
+        row["intensity"] = flop / row["bytes"] if row["bytes"] else 0.0
+        row["gflop_s"] = flop / (1e6 * row["ms"]) if flop else 0.0
+        row["share"] = row["ms"] / total
+    return rows
 
 
 def _print_layers(result: dict, most: int = 25) -> None:
@@ -168,19 +170,15 @@ def _print_layers(result: dict, most: int = 25) -> None:
     rows, peak = result["rows"], result["peak"]
     columns = {
         "kind": ("kind", ""),
-        "M MACs": ("million", ".2f"),
-        "k params": ("thousand", ".1f"),
-        "MB": ("megabytes", ".2f"),
+        "MACs": ("macs", ",d"),
+        "params": ("params", ",d"),
+        "bytes": ("bytes", ",d"),
         "ms": ("ms", ".3f"),
         "share": ("share", ".1%"),
         "GFLOP/s": ("gflop_s", ".1f"),
     }
     slowest = sorted(rows, key=lambda row: -row["ms"])[:most]
-    lines = []
-    for row in slowest:
-        units = {"million": row["macs"] / 1e6, "thousand": row["params"] / 1e3}
-        lines.append((row["name"], {**row, **units, "megabytes": row["bytes"] / 1e6}))
-    print(timing.table("layer", columns, lines))
+    print(timing.table("layer", columns, [(row["name"], row) for row in slowest]))
     if len(rows) > most:
         print(f"... and {len(rows) - most} faster ones")
     macs, params, ms = (sum(row[key] for row in rows) for key in ("macs", "params", "ms"))
@@ -216,32 +214,31 @@ def _describe(model: MobileInst, frame: Tensor) -> list[dict]:
     rows, inside, counted = [], [""], set()
 
     def note(function: str, inputs: list, out: Tensor) -> None:
-        tensors = [
-            t
-            for x in inputs
-            for t in (x if isinstance(x, (list, tuple)) else [x])
-            if isinstance(t, Tensor)
-        ]
+        flat = [t for x in inputs for t in (x if isinstance(x, (list, tuple)) else [x])]
+        tensors = [t for t in flat if isinstance(t, Tensor)]
         kind, macs = _kind_and_macs(function, tensors, out)
         # outside of all modules lies what comes before the backbone and what comes last
         name = inside[-1] or ("masks" if rows and rows[-1]["part"] != "input" else "input")
         kind = "mask product" if (name, function) == ("masks", "matmul") else kind
         # the learned queries are added in several places, and are parameters once
-        new = {
-            id(t): t.numel()
-            for t in tensors
-            if isinstance(t, nn.Parameter) and id(t) not in counted
-        }
-        counted.update(new)
-        row = {"name": name, "kind": kind, "part": name.partition(".")[0].replace("_", " ")}
-        row |= {"shape": list(out.shape), "macs": macs, "params": sum(new.values())}
-        rows.append({**row, "bytes": sum(t.nbytes for t in [*tensors, out])})
+        new = [t for t in tensors if isinstance(t, nn.Parameter) and id(t) not in counted]
+        counted.update(map(id, new))
+        rows.append(
+            {
+                "name": name,
+                "kind": kind,
+                "part": name.partition(".")[0].replace("_", " "),
+                "shape": list(out.shape),
+                "macs": macs,
+                "params": sum(t.numel() for t in new),
+                "bytes": sum(t.nbytes for t in [*tensors, out]),
+            }
+        )
 
     with ExitStack() as hooks, _Clock(note):
         for name, module in model.named_modules():
-            hooks.enter_context(
-                module.register_forward_pre_hook(lambda *_, name=name: inside.append(name))
-            )
+            before = module.register_forward_pre_hook(lambda *_, name=name: inside.append(name))
+            hooks.enter_context(before)
             hooks.enter_context(module.register_forward_hook(lambda *_: inside.pop() and None))
         model(frame)
     return rows
@@ -279,32 +276,14 @@ def _with_others(rows: list[dict], model: MobileInst, whole: dict[str, float]) -
     """At the end of each part the row of what its layers leave of its time and its parameters."""
     table = []
     for part in PARTS:
-        own = [row for row in rows if row["part"] == part]
-        module = getattr(model, part.replace(" ", "_"), None)
+        own, name = [row for row in rows if row["part"] == part], part.replace(" ", "_")
+        module = getattr(model, name, None)
         params = sum(p.numel() for p in module.parameters()) if isinstance(module, nn.Module) else 0
-        rest = {
-            "name": part.replace(" ", "_"),
-            "kind": "other",
-            "part": part,
-            "shape": [],
-            "macs": 0,
-            "bytes": 0,
-            "params": params - sum(row["params"] for row in own),
-            "ms": max(whole[part] - sum(row["ms"] for row in own), 0.0),
-        }
+        rest = {"name": name, "kind": "other", "part": part, "shape": [], "macs": 0, "bytes": 0}
+        rest["params"] = params - sum(row["params"] for row in own)
+        rest["ms"] = max(whole[part] - sum(row["ms"] for row in own), 0.0)
         table += [*own, rest]
     return table
-
-
-def _rated(rows: list[dict]) -> list[dict]:
-    """What follows from MACs, bytes and milliseconds."""
-    frame = math.fsum(row["ms"] for row in rows)
-    for row in rows:
-        flop = 2 * row["macs"]
-        row["intensity"] = flop / row["bytes"] if row["bytes"] else 0.0
-        row["gflop_s"] = flop / (1e6 * row["ms"]) if flop else 0.0
-        row["share"] = row["ms"] / frame
-    return rows
 
 
 def _best(jobs: dict[int, tuple[float, Callable]], seconds: float) -> tuple[int, float]:
@@ -334,14 +313,3 @@ def _streams(size: int) -> dict[int, tuple[float, Callable]]:
     a, b, c = (torch.ones(size // 4) for _ in range(3))
     triad = partial(torch.add, a, b, alpha=2, out=c)
     return {2: (2 * size, partial(b.copy_, a)), 3: (3 * size, triad)}
-
-
-def _last_cache() -> int:
-    """Bytes of the last cache as Linux tells it, 32 to 128 MiB; 32 MiB where it tells nothing."""
-    found = [
-        p.read_text().strip()
-        for p in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    ]
-    return min(
-        max([2**25, *(2**10 * int(size[:-1]) for size in found if size.endswith("K"))]), 2**27
-    )

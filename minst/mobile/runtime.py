@@ -1,11 +1,14 @@
-"""Exported programs, run: one file as a function, two files as a model that the tracker takes.
+"""The four formats, and files of them, run: one as a function, two as a model that the tracker takes.
+
+    lite         .ptl   PyTorch's lite interpreter     executorch   .pte   ExecuTorch
+    torchscript  .pt    libtorch                       onnx         .onnx  ONNX Runtime
 
     key.*    frame          -> class_logits, objectness, kernels, mask_features, mask_logits
     reuse.*  frame, kernels -> mask_logits
                        ExportedModel("DIR")  --encode-->  ExportedFrame  -->  KernelTracker
 
-Paper: kernel reuse. The suffix says the runtime: .ptl lite interpreter, .pt TorchScript, .pte
-ExecuTorch, .onnx ONNX Runtime.
+Paper: kernel reuse. Every file holds metadata as JSON, under the name `METADATA`: classes, size,
+normalisation, inputs and outputs, versions.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -14,9 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
+import io
 import json
+import logging
 import os
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -30,26 +37,23 @@ from torch import Tensor
 
 from minst.model import FrameOutput, apply_kernels
 
-__all__ = ["SUFFIXES", "ExportedFrame", "ExportedModel", "LoadedProgram", "load_program", "sealed"]
+__all__ = ["FORMATS", "ExportedFrame", "ExportedModel", "LoadedProgram", "load_program"]
 
 FORMAT_VERSION = 1
-METADATA = "minst.json"  # the name of the metadata inside every file
-METADATA_METHOD = "minst"  # ... in an ExecuTorch file, a method that returns a constant
-SUFFIXES = {"lite": ".ptl", "torchscript": ".pt", "executorch": ".pte", "onnx": ".onnx"}
+METADATA = "minst.json"
+METADATA_METHOD = "minst"  # in an ExecuTorch file a method, which returns a constant
 SEAL_KEY = "sha256"
 # in protobuf one more metadata entry, "sha256" of 64 characters
 SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"
 
-_POOL: dict[str, int] = {}  # ExecuTorch's own global: see _executorch_pool
-
 Run = Callable[..., "list[Tensor]"]
+Loaded = tuple[Run | None, str | None]  # the program, and its metadata as text
 
 
 class LoadedProgram(NamedTuple):
     """A program of a file: call it with its inputs in order; gives its outputs in order."""
 
     path: Path
-    format: str
     metadata: dict
     run: Run
 
@@ -72,11 +76,8 @@ class LoadedProgram(NamedTuple):
 class ExportedFrame:
     """A frame that has been taken in but not computed: who asks for `out` runs the key program.
 
-    A `minst.model.Frame` has been encoded already. Here encoding is a part of both programs, so the
-    first question decides which of them runs.
-
-    Attributes:
-        size: (H, W) of the frame.
+    Encoding is a part of both programs, so the first question decides which of them runs.
+    `size` is (H, W).
     """
 
     def __init__(self, image: Tensor, key: LoadedProgram, reuse: LoadedProgram):
@@ -105,16 +106,12 @@ class ExportedModel:
     Args:
         folder: with key.* and reuse.* of one format and one size.
         format: needed when the folder holds several.
-        threads: CPU threads of ONNX Runtime and ExecuTorch; TorchScript and lite follow
-            torch.set_num_threads.
-    Raises FileNotFoundError or ValueError as `load_program`, and ValueError when the two do not
-    belong together.
+    ONNX Runtime and ExecuTorch run on one thread, the others on those of torch. Raises as
+    `load_program`, and ValueError when the two do not belong together.
     """
 
-    def __init__(self, folder: str | Path, format: str | None = None, threads: int = 1):
-        suffix = _suffix(Path(folder), format)
-        self.key = load_program(Path(folder) / f"key{suffix}", threads)
-        self.reuse = load_program(Path(folder) / f"reuse{suffix}", threads)
+    def __init__(self, folder: str | Path, format: str | None = None):
+        self.key, self.reuse = map(load_program, _pair(Path(folder), format))
         key, reuse = self.key.metadata, self.reuse.metadata
         for field in ("size", "weights", "classes"):
             if key[field] != reuse[field]:
@@ -142,21 +139,54 @@ class _Classes(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def load_program(path: str | Path, threads: int = 1) -> LoadedProgram:
+def load_program(path: str | Path) -> LoadedProgram:
     """A file that `minst export` wrote.
 
     Raises FileNotFoundError, ValueError (unknown format, not readable, no metadata, another
-    version) or ModuleNotFoundError (the runtime is not installed).
+    version) or ImportError (the runtime is not installed).
     """
     path = Path(path)
-    formats = {suffix: format for format, suffix in SUFFIXES.items()}
+    formats = {about.suffix: format for format, about in FORMATS.items()}
     if path.suffix not in formats:
         raise ValueError(f"{path}: unknown format {path.suffix!r}; there are {', '.join(formats)}")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; `minst export` writes it")
-    load = {".ptl": _load_archive, ".pt": _load_archive, ".pte": _load_executorch}
-    run, about = load.get(path.suffix, _load_onnx)(path, threads)
-    return LoadedProgram(path, formats[path.suffix], _checked(about, path), run)
+    format = formats[path.suffix]
+    require(format, loading=True)
+    try:
+        run, text = FORMATS[format].load(path)
+    except ImportError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever a runtime says of a broken file
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} cannot be loaded, it may be damaged or of another runtime's version: {reason}"
+        ) from None
+    return LoadedProgram(path, _checked(text, path), run)
+
+
+def require(format: str, loading: bool = False) -> None:
+    """ImportError in one line that says what to install where a format cannot be had here.
+
+    loading: files of it are run; else they are written as well.
+    """
+    for package in FORMATS[format].packages[-1 if loading else 0 :]:
+        try:
+            with quiet():
+                importlib.import_module(package)
+        except Exception as error:  # noqa: BLE001  a package for another torch raises what it likes
+            name = package.partition(".")[0]
+            raise ImportError(
+                f"the format {format} needs the package {name}, which cannot be imported "
+                f"({' '.join(str(error).split())[:100]}); `python -m minst env` says how to install it",
+                name=name,
+            ) from None
+    if format == "lite" and not loading and not torch._C._is_xnnpack_enabled():
+        raise ImportError(
+            f"the format lite needs XNNPACK, and torch {torch.__version__} has none (no wheel from "
+            '2.13 on has): python -m pip install "mobileinst[lite]" brings torch 2.12, or export '
+            "with --format executorch, onnx or torchscript"
+        )
 
 
 def sealed(body: bytes) -> bytes:
@@ -165,13 +195,31 @@ def sealed(body: bytes) -> bytes:
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporters' warnings about their own insides.
+
+    Deprecated names, shapes that a trace makes constant: nothing that a user could mend.
+    """
+    names = ("torch", "torch.onnx", "torch.export", "onnxscript", "torchao", "executorch", "root")
+    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+
+
 def _check_seal(path: Path) -> None:
     """Neither runtime notices a wrong weight, and ExecuTorch ends the process on some files."""
     data = path.read_bytes()
     if data != sealed(data[: -len(SEAL) - 64]):
         raise ValueError(
-            f"{path} is damaged, cut short or not written by `minst export`: its SHA-256 is wrong "
-            "or missing; export it again"
+            "cut short or not written by `minst export`, its SHA-256 is wrong or missing"
         )
 
 
@@ -184,7 +232,7 @@ def _checked(text: str | None, path: Path) -> dict:
     try:
         about = json.loads(text)
         version = about["format_version"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: its {METADATA} is damaged ({error}); export it again") from None
     if version != FORMAT_VERSION:
         raise ValueError(
@@ -194,25 +242,11 @@ def _checked(text: str | None, path: Path) -> dict:
     return about
 
 
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Whatever a runtime says of a broken file becomes one line."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, ImportError):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{path} cannot be loaded, it may be damaged or of another runtime's version: {reason}"
-        ) from None
-
-
-def _load_archive(path: Path, threads: int) -> tuple[Run | None, str | None]:
+def _load_archive(path: Path) -> Loaded:
     """TorchScript, lite or not: a zip archive, whose metadata is read before anything is run."""
     from torch.jit.mobile import _load_for_lite_interpreter
 
-    with _readable(path), zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
         if broken:
             raise ValueError(f"checksum of {broken}")
@@ -220,8 +254,8 @@ def _load_archive(path: Path, threads: int) -> tuple[Run | None, str | None]:
         if not names:
             return None, None
         about = archive.read(names[0]).decode()
-        load = _load_for_lite_interpreter if path.suffix == ".ptl" else torch.jit.load
-        module = load(str(path))
+    load = _load_for_lite_interpreter if path.suffix == ".ptl" else torch.jit.load
+    module = load(str(path))
 
     def run(*inputs: Tensor) -> list[Tensor]:
         out = module(*inputs)
@@ -230,16 +264,15 @@ def _load_archive(path: Path, threads: int) -> tuple[Run | None, str | None]:
     return run, about
 
 
-def _load_executorch(path: Path, threads: int) -> tuple[Run | None, str | None]:
+def _load_executorch(path: Path) -> Loaded:
+    from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime, Verification
 
     _check_seal(path)
-    if threads != (first := _executorch_pool(threads)):
-        raise ValueError(
-            f"ExecuTorch runs on {first} thread(s) in this process; "
-            f"start another process for {threads}"
-        )
-    with _readable(path), _without_stderr():
+    with _without_stderr():
+        # one pool a process: replacing it while a program holds it hangs, so it is done once
+        if portable_lib._threadpool_get_thread_count() != 1:
+            portable_lib._unsafe_reset_threadpool(1)
         consistency = Verification.InternalConsistency
         program = Runtime.get().load_program(path, verification=consistency)
         if METADATA_METHOD not in program.method_names:
@@ -253,21 +286,6 @@ def _load_executorch(path: Path, threads: int) -> tuple[Run | None, str | None]:
         return [x.clone() for x in method.execute([x.contiguous() for x in inputs])]
 
     return run, about
-
-
-def _executorch_pool(threads: int) -> int:
-    """How many threads ExecuTorch runs on.
-
-    It has one thread pool a process, and replacing it while a program holds it hangs: so the first
-    call decides.
-    """
-    from executorch.extension.pybindings import portable_lib
-
-    first = _POOL.setdefault("threads", threads)
-    with _without_stderr():
-        if portable_lib._threadpool_get_thread_count() != first:
-            portable_lib._unsafe_reset_threadpool(first)
-    return first
 
 
 @contextlib.contextmanager
@@ -284,16 +302,15 @@ def _without_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _load_onnx(path: Path, threads: int) -> tuple[Run, str | None]:
+def _load_onnx(path: Path) -> Loaded:
     import onnxruntime
 
     _check_seal(path)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
     options.log_severity_level = 3
-    with _readable(path):
-        providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     names = [entry.name for entry in session.get_inputs()]
 
     def run(*inputs: Tensor) -> list[Tensor]:
@@ -303,21 +320,36 @@ def _load_onnx(path: Path, threads: int) -> tuple[Run, str | None]:
     return run, session.get_modelmeta().custom_metadata_map.get(METADATA)
 
 
-def _suffix(folder: Path, format: str | None) -> str:
-    """The format whose key.* and reuse.* lie in the folder."""
-    if format is not None and format not in SUFFIXES:
-        raise ValueError(f"format is {format!r}; choose one of {', '.join(SUFFIXES)}")
-    wanted = list(SUFFIXES.values()) if format is None else [SUFFIXES[format]]
-    pairs = {suffix: (folder / f"key{suffix}", folder / f"reuse{suffix}") for suffix in wanted}
-    found = [suffix for suffix, pair in pairs.items() if all(path.is_file() for path in pair)]
+class Format(NamedTuple):
+    """What is known of a format: how it is written stands in `export.WRITERS`."""
+
+    suffix: str
+    load: Callable[[Path], Loaded]
+    packages: tuple[str, ...] = ()  # beyond torch, to write it; the last one runs it
+
+
+FORMATS = {
+    "lite": Format(".ptl", _load_archive),
+    "torchscript": Format(".pt", _load_archive),
+    "executorch": Format(".pte", _load_executorch, ("executorch.exir", "executorch.runtime")),
+    "onnx": Format(".onnx", _load_onnx, ("onnx", "onnxscript", "onnxruntime")),
+}
+
+
+def _pair(folder: Path, format: str | None) -> tuple[Path, Path]:
+    """key.* and reuse.* of the folder."""
+    if format is not None and format not in FORMATS:
+        raise ValueError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
+    suffixes = [about.suffix for name, about in FORMATS.items() if format in (None, name)]
+    pairs = [tuple(folder / f"{name}{suffix}" for name in ("key", "reuse")) for suffix in suffixes]
+    found = [pair for pair in pairs if all(path.is_file() for path in pair)]
     if not found:
-        ending = "*" if format is None else SUFFIXES[format][1:]
+        ending = "*" if format is None else suffixes[0][1:]
         raise FileNotFoundError(
             f"{folder} does not hold key.{ending} and reuse.{ending}; "
             "`minst export --part full` writes them"
         )
     if len(found) > 1:
-        raise ValueError(
-            f"{folder} holds several formats ({', '.join(found)}); choose one with format="
-        )
+        several = ", ".join(pair[0].suffix for pair in found)
+        raise ValueError(f"{folder} holds several formats ({several}); choose one with format=")
     return found[0]

@@ -6,9 +6,8 @@
     onnxruntime-web, pinned by hash: a CDN, or `assets`
                 the browser: fetch -> worker (WASM) -> tracker -> canvas, JSON
 
-Paper: latency on one core. Nothing is read from the disk by a visitor's path, nothing is uploaded.
-Everything that runs in the browser is ours or has a hash below: the page fetches it with that hash,
-and its content security policy allows nothing else.
+Nothing is read from the disk by a visitor's path, nothing is uploaded. Everything that runs in the
+browser is ours or has a hash below, and the content security policy allows nothing else.
 
 Assumption: threads in WASM need shared memory, which browsers grant to isolated pages on https or
     localhost alone (hence the headers); on a plain network address the page runs on one thread,
@@ -24,7 +23,9 @@ import contextlib
 import errno
 import hashlib
 import inspect
+import io
 import json
+import re
 import socket
 import tempfile
 import webbrowser
@@ -35,17 +36,15 @@ from typing import NamedTuple
 
 import minst
 from minst.mobile import timing
+from minst.mobile.export import export
+from minst.mobile.programs import real_frames
+from minst.mobile.runtime import ExportedModel, require
+from minst.model import MobileInst
 from minst.samples import load_sample
+from minst.tracking import ASSOCIATIONS, KernelTracker
+from minst.visualize.masks import color_of
 
-__all__ = [
-    "ORT_FILES",
-    "ORT_VERSION",
-    "PageServer",
-    "lan_addresses",
-    "make_server",
-    "qr_code",
-    "serve",
-]
+__all__ = ["PageServer", "lan_address", "make_server", "qr_code", "serve"]
 
 PORT = 8867
 PASSES = 3  # over the clip, for one measurement
@@ -59,6 +58,7 @@ CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{ORT_VERSION}/dist/"
 GET_ASSETS = (
     f"`npm pack onnxruntime-web@{ORT_VERSION}`, unpack it, and give its folder package/dist"
 )
+PAGE = Path(__file__).parent / "page"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
@@ -83,29 +83,15 @@ POLICY = (
 )
 
 
-def serve(
-    weights: str | Path = "shapes-tiny",
-    sample: str = "easy",
-    size: tuple[int, int] | None = None,
-    reuse_interval: int = 3,
-    association: str = "mask",
-    host: str = "127.0.0.1",
-    port: int = PORT,
-    assets: str | Path | None = None,
-    programs: str | Path | None = None,
-    passes: int = PASSES,
-    open_browser: bool = False,
-) -> None:
+def serve(open_browser: bool = False, **options) -> None:
     """Serve the page until Ctrl-C; prints its address, and for a network address a QR code.
 
-    Arguments: `make_server`. open_browser: show the page here.
+    options: those of `make_server`. open_browser: show the page here.
     """
-    with make_server(
-        weights, sample, size, reuse_interval, association, host, port, assets, programs, passes
-    ) as server:
-        print("\n".join(_greeting(server.addresses)), flush=True)
+    with make_server(**options) as server:
+        print("\n".join(_greeting(server.address)), flush=True)
         if open_browser:
-            webbrowser.open(server.addresses[0])
+            webbrowser.open(server.address)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -137,16 +123,49 @@ def make_server(
         assets: a folder with onnxruntime-web's files, for networks without internet.
         passes: how often one measurement goes over the clip.
     Raises OSError (port in use, a file that is missing), ValueError (settings, sizes, files with
-    another hash).
+    another hash), ImportError (no ONNX), all before anything is exported or served.
     """
-    _check_settings(reuse_interval, association, port, passes)
-    runtime, files = _runtime(assets)
+    timing.check_whole(
+        reuse_interval=(reuse_interval, 1), passes=(passes, 1), port=(port, 0, 65535)
+    )
+    if association not in ASSOCIATIONS:
+        raise ValueError(f"association is {association!r}; choose one of {', '.join(ASSOCIATIONS)}")
+    # an empty host would be all addresses, and nobody asked for that
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", host):
+        raise ValueError(f"host is {host!r}; give a name or an IPv4 address, such as 127.0.0.1")
+    if size is not None and programs is not None:
+        raise ValueError(
+            f"size {size} and programs {programs}: exported programs have their size; "
+            "give one of them"
+        )
+    clip = load_sample(sample)
+    size = tuple(size or next(iter(clip)).shape[:2])
+    timing.check_size(size)
+    routes, runtime = _runtime(assets)
+    if programs is None:
+        require("onnx")
+        MobileInst.from_pretrained(weights)
+    else:
+        ExportedModel(programs, "onnx")
     server = PageServer(host, port)  # a port in use is said before the export, which takes seconds
     try:
-        made, metadata = _programs(weights, sample, size, programs)
-        settings = {"reuse_interval": reuse_interval, "association": association}
-        about = _about(metadata, sample, runtime, settings, passes)
-        server.routes = {**files, **_content(made, about)}
+        with tempfile.TemporaryDirectory() as fresh:
+            if programs is None:
+                export(weights, "onnx", fresh, size, "full")
+            made, metadata = _programs(Path(programs or fresh))
+        parameters = inspect.signature(KernelTracker).parameters
+        setting = {name: p.default for name, p in parameters.items() if name != "model"}
+        about = {
+            "minst": minst.__version__,
+            "sample": sample,
+            "frames": len(clip),
+            "passes": passes,
+            **metadata,
+            "setting": setting | {"reuse_interval": reuse_interval, "association": association},
+            "runtime": runtime,
+            "palette": [color_of(identity) for identity in range(1, PALETTE_SIZE + 1)],
+        }
+        server.routes = routes | _content(made, about)
         policy = POLICY.format(cdn=CDN if assets is None else "")
         server.headers = {**HEADERS, "Content-Security-Policy": policy}
     except BaseException:
@@ -159,7 +178,7 @@ class Route(NamedTuple):
     """What is sent for one path."""
 
     body: bytes
-    type: str
+    type: str = "application/octet-stream"
 
 
 class PageServer(ThreadingHTTPServer):
@@ -187,11 +206,10 @@ class PageServer(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]
 
     @property
-    def addresses(self) -> list[str]:
-        """Where the page is: as many as this machine has on the network when all are served."""
+    def address(self) -> str:
+        """Where the page is; when all are served, as the network reaches it."""
         host, port = self.server_address[:2]
-        names = lan_addresses() if host == "0.0.0.0" else [host]
-        return [f"http://{name}:{port}/" for name in names]
+        return f"http://{lan_address() if host == '0.0.0.0' else host}:{port}/"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -233,19 +251,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet: the terminal keeps showing the address."""
 
 
-def lan_addresses() -> list[str]:
-    """IPv4 addresses of this machine that others on the network can reach; else 127.0.0.1.
-
-    The usual one comes first.
-    """
-    found = []
+def lan_address() -> str:
+    """The IPv4 address of this machine that others on the network can reach; else 127.0.0.1."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         # sends nothing: asks which way a packet would leave (an address of RFC 5737)
         probe.connect(("192.0.2.1", 9))
-        found.append(probe.getsockname()[0])
-    with contextlib.suppress(OSError):
-        found += socket.gethostbyname_ex(socket.gethostname())[2]
-    return list(dict.fromkeys(a for a in found if not a.startswith("127."))) or ["127.0.0.1"]
+        return probe.getsockname()[0]
+    return "127.0.0.1"
 
 
 def qr_code(text: str) -> str:
@@ -253,9 +265,7 @@ def qr_code(text: str) -> str:
     try:
         import qrcode
     except ModuleNotFoundError:
-        return '(for a QR code: python3 -m pip install "mobileinst[mobile]")'
-    import io
-
+        return "(a QR code needs the package qrcode: `python -m minst env` says how to install it)"
     code = qrcode.QRCode(border=2)
     code.add_data(text)
     drawn = io.StringIO()
@@ -263,38 +273,22 @@ def qr_code(text: str) -> str:
     return drawn.getvalue().rstrip()
 
 
-def _greeting(addresses: list[str]) -> list[str]:
-    lines = [f"the page: {'   '.join(addresses)}   (Ctrl-C ends it)"]
-    if "//127." in addresses[0] or "localhost" in addresses[0]:
+def _greeting(address: str) -> list[str]:
+    lines = [f"the page: {address}   (Ctrl-C ends it)"]
+    if "//127." in address or "localhost" in address:
         other = "for a phone in the same network, with a QR code: --host 0.0.0.0"
         return [*lines, f"for this machine alone; {other}"]
     read_only = "whoever is in this network can open it; it is read-only"
-    return [*lines, qr_code(addresses[0]), read_only]
+    return [*lines, qr_code(address), read_only]
 
 
-def _check_settings(reuse_interval: int, association: str, port: int, passes: int) -> None:
-    from minst.tracking import ASSOCIATIONS
-
-    timing.check_whole(reuse_interval=(reuse_interval, 1), passes=(passes, 1))
-    if association not in ASSOCIATIONS:
-        raise ValueError(f"association is {association!r}; choose one of {', '.join(ASSOCIATIONS)}")
-    if not 0 <= port < 65536:
-        raise ValueError(f"port {port}: give one of 1 to 65535, or 0 for any that is free")
-
-
-def _runtime(assets: str | Path | None) -> tuple[dict, dict[str, Route]]:
-    """Where the page finds onnxruntime-web, and the routes of its files when they are local."""
-    where = CDN if assets is None else "/ort/"
-    files = {
-        Path(name).suffix[1:]: {"url": where + name, "integrity": pin}
-        for name, pin in ORT_FILES.items()
-    }
-    said = {"name": "onnxruntime-web", "version": ORT_VERSION, "source": where}
-    said |= {"files": files, "get": GET_ASSETS}
-    if assets is None:
-        return said, {}
-    routes = {}
+def _runtime(assets: str | Path | None) -> tuple[dict[str, Route], dict]:
+    """The routes of onnxruntime-web's files when they are local, and where the page finds them."""
+    where, routes, files = (CDN if assets is None else "/ort/"), {}, {}
     for name, pin in ORT_FILES.items():
+        files[Path(name).suffix[1:]] = {"url": where + name, "integrity": pin}
+        if assets is None:
+            continue
         path = Path(assets) / name
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; {GET_ASSETS}")
@@ -303,66 +297,27 @@ def _runtime(assets: str | Path | None) -> tuple[dict, dict[str, Route]]:
             raise ValueError(
                 f"{path} is not that of onnxruntime-web {ORT_VERSION} (another hash); {GET_ASSETS}"
             )
-        routes["/ort/" + name] = Route(body, TYPES[path.suffix])
-    return said, routes
+        routes[where + name] = Route(body, TYPES[path.suffix])
+    said = {"name": "onnxruntime-web", "version": ORT_VERSION, "files": files, "get": GET_ASSETS}
+    return routes, said
 
 
-def _programs(
-    weights, sample: str, size: tuple[int, int] | None, folder
-) -> tuple[dict[str, bytes], dict]:
-    """key.onnx and reuse.onnx, exported now or of a folder, and what they say of themselves.
-
-    They are checked as a pair.
-    """
-    from minst.mobile.runtime import ExportedModel
-
-    if folder is None:
-        from minst.mobile.export import export
-
-        with tempfile.TemporaryDirectory() as fresh:
-            size = size or next(iter(load_sample(sample))).shape[:2]
-            export(weights, "onnx", fresh, tuple(size), "full")
-            return _programs(weights, sample, None, fresh)
-    if size is not None:
-        raise ValueError(
-            f"size {size} and programs {folder}: exported programs have their size; "
-            "give one of them"
-        )
+def _programs(folder: Path) -> tuple[dict[str, bytes], dict]:
+    """key.onnx and reuse.onnx, checked as a pair, and what the page must know of them."""
     pair = ExportedModel(folder, "onnx")
     about = {**pair.key.metadata, "inputs": pair.reuse.metadata["inputs"]}
-    return {name: (Path(folder) / name).read_bytes() for name in ("key.onnx", "reuse.onnx")}, about
-
-
-def _about(metadata: dict, sample: str, runtime: dict, settings: dict, passes: int) -> dict:
-    """What the page must know: the model, the tracker's settings, the runtime, colours."""
-    from minst.tracking import KernelTracker
-    from minst.visualize.masks import color_of
-
-    parameters = inspect.signature(KernelTracker).parameters
-    defaults = {name: p.default for name, p in parameters.items() if name != "model"}
-    return {
-        "minst": minst.__version__,
-        "sample": sample,
-        "frames": len(load_sample(sample)),
-        "passes": passes,
-        **{name: metadata[name] for name in ("weights", "size", "classes", "inputs", "outputs")},
-        "setting": {**defaults, **settings},
-        "runtime": runtime,
-        "palette": [color_of(identity) for identity in range(1, PALETTE_SIZE + 1)],
-    }
+    named = {name: about[name] for name in ("weights", "size", "classes", "inputs", "outputs")}
+    return {name: (folder / name).read_bytes() for name in ("key.onnx", "reuse.onnx")}, named
 
 
 def _content(programs: dict[str, bytes], about: dict) -> dict[str, Route]:
     """The page, the two programs, the clip, and /about.json."""
-    from minst.mobile.programs import real_frames
-
     # RGB bytes (T, H, W, 3): no picture format, no colour management, the very pixels of Python
     frames = real_frames(about["size"], about["frames"], about["sample"]).mul(255).round().byte()
     data = {**programs, "clip.rgb": frames.permute(0, 2, 3, 1).numpy().tobytes()}
-    routes = {f"/{name}": Route(body, "application/octet-stream") for name, body in data.items()}
-    page = Path(__file__).parent / "page"
-    for name in ("index.html", "app.mjs", "draw.mjs", "worker.mjs", "tracker.mjs"):
-        routes[f"/{name}"] = Route((page / name).read_bytes(), TYPES[Path(name).suffix])
+    routes = {f"/{name}": Route(body) for name, body in data.items()}
+    for path in (PAGE / "index.html", *PAGE.glob("*.mjs")):
+        routes[f"/{path.name}"] = Route(path.read_bytes(), TYPES[path.suffix])
     routes["/"] = routes["/index.html"]
     routes["/about.json"] = Route(json.dumps(about).encode(), TYPES[".json"])
     return routes

@@ -1,10 +1,9 @@
-"""What all benchmarks share: threads, turns, medians, tables, and what must be said beside a time.
+"""What all benchmarks share: checked arguments, turns, medians, tables, and what is said beside a time.
 
     jobs A B C  --turns-->  A B C | B C A | C A B | ...     --summarize-->  median and 95th percentile
 
 Whatever is compared is measured in turns within one run, and the order turns from round to
-round: a machine that is busy with other things slows all alike, and nobody always follows the same
-neighbour.
+round: a machine that is busy slows all alike, and nobody always follows the same neighbour.
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -12,6 +11,7 @@ Lesson: notebooks/08_on_device_latency.ipynb
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import platform
@@ -23,20 +23,46 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = [
-    "allocator",
-    "check_whole",
-    "fixed_setting",
-    "mean_frame",
-    "milliseconds",
-    "page_faults",
-    "summarize",
-    "table",
-    "turns",
-    "write_json",
-]
+__all__ = ["allocator", "mean_frame", "milliseconds", "summarize", "table", "turns"]
 
 Job = TypeVar("Job")
+
+
+def check_whole(**numbers: tuple[int, int] | tuple[int, int, int]) -> None:
+    """name=(value, least[, most]): ValueError unless each value is a whole number within.
+
+    Without `most` a value may be as large as C++ counts, and there may be 256 `threads`.
+    """
+    for name, (value, least, *most) in numbers.items():
+        most = most[0] if most else 256 if name == "threads" else 2**31 - 1
+        if type(value) is not int or not least <= value <= most:
+            must = f"it must be a whole number of at least {least} and at most {most}"
+            raise ValueError(f"bench: {name} is {value!r}; {must}")
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """ValueError unless `size` is (H, W), both from 64 to 8192 pixels."""
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f"bench: size is {size!r}; it must be (height, width)")
+    if not all(type(side) is int and 64 <= side <= 8192 for side in size):
+        height, width = size
+        must = "frames must be at least 64 x 64, and at most 8192 x 8192"
+        raise ValueError(f"{must}, got {height!r} high and {width!r} wide")
+
+
+def check_file(path: str | Path | None, endings: tuple[str, ...] = ()) -> None:
+    """OSError or ValueError, before any work, for a file that could not be written after it."""
+    if path is None:
+        return
+    path = Path(path)
+    if endings and path.suffix.lower() not in endings:
+        raise ValueError(f"{path}: write {', '.join(endings)}")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file", str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "its folder does not exist", str(path))
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def turns(jobs: Sequence[Job], rounds: int) -> Iterator[Job]:
@@ -83,40 +109,30 @@ def fixed_setting(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def check_whole(**numbers: tuple[int, int]) -> None:
-    """name=(value, least): raises ValueError unless each value is a whole number of at least `least`."""
-    for name, (value, least) in numbers.items():
-        if type(value) is not int or value < least:
-            raise ValueError(
-                f"bench: {name} is {value!r}; it must be a whole number of at least {least}"
-            )
-
-
 def allocator() -> str:
-    """The malloc in force.
-
-    glibc's default gives big blocks back to the system after a frame, and pays for it in page faults.
-    """
+    """The malloc in force: glibc's default gives big blocks back, and pays in page faults."""
     for name in ("jemalloc", "tcmalloc", "mimalloc"):
         if name in os.environ.get("LD_PRELOAD", ""):
             return name
     if platform.libc_ver()[0] != "glibc":
         return f"that of {platform.system()}"
-    names = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
-    tuned = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
-    tuned = [setting for setting in tuned if "MALLOC" in setting or "glibc.malloc" in setting]
+    tuned = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("MALLOC_") or "glibc.malloc" in value
+    }
     if tuned:
-        return "glibc, tuned: " + ", ".join(tuned)
+        return "glibc, tuned: " + ", ".join(f"{name}={value}" for name, value in tuned.items())
     return (
         "glibc, default (try MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_MMAP_THRESHOLD_=4294967296)"
     )
 
 
 def page_faults() -> int:
-    """How often this process has been given a page of memory so far; 0 where nobody counts (Windows)."""
+    """How often this process has been given a page of memory so far; 0 where nobody counts."""
     try:
         import resource
-    except ImportError:
+    except ImportError:  # Windows
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
@@ -130,11 +146,8 @@ def table(
     """
     lines = [[corner, *columns]]
     for name, row in rows:
-        cells = [
-            "-" if row.get(key) is None else format(row[key], form)
-            for key, form in columns.values()
-        ]
-        lines.append([name, *cells])
+        values = [(row.get(key), form) for key, form in columns.values()]
+        lines.append([name, *("-" if x is None else format(x, form) for x, form in values)])
     left, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
     return "\n".join(
         name.ljust(left)

@@ -1,6 +1,6 @@
 """How long a frame takes in each runtime, on one core: bars of what `bench_mobile` measures.
 
-    rows of minst.mobile.compare.bench_mobile -> plot_latency     a panel a model and frame size
+    rows of minst.mobile.benchmark.bench_mobile -> plot_latency     a panel a model and frame size
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import exp, log
 from statistics import mean
 
-from minst.visualize.style import GREY, INK, WIDTH, Picture, headline, new_figure, rgb
+from minst.visualize.style import GREY, INK, WIDTH, Picture, bare, headline, new_figure, rgb
 
 __all__ = ["plot_latency"]
 
@@ -44,11 +44,9 @@ def plot_latency(result: dict) -> Picture:
     for i, model in enumerate(models):
         for j, size in enumerate(sizes):
             top = TOP + i * (panel + GAP)
-            axes = fig.place(LEFT + j * width, top, 0.96 * width, panel, below=0.3)
-            own = [row for row in rows if (row["model"], row["size"]) == (model, size)]
-            _panel(axes, own, runtimes)
-            title = f"{model}, {size} x {size}"
-            axes.set_title(title, fontsize=8, color=INK, loc="left", pad=3)
+            axes = bare(fig.place(LEFT + j * width, top, 0.96 * width, panel, below=0.3))
+            _panel(axes, [row for row in rows if (row["model"], row["size"]) == (model, size)])
+            axes.set_title(f"{model}, {size} x {size}", fontsize=8, color=INK, loc="left", pad=3)
             if j == 0:
                 names = [NAMES.get(name, name) for name in runtimes]
                 axes.set_yticks(range(len(runtimes)), names, fontsize=7)
@@ -58,29 +56,27 @@ def plot_latency(result: dict) -> Picture:
     return fig
 
 
-def _panel(axes, rows: list[dict], runtimes: list[str]) -> None:
-    there = {row["runtime"]: row for row in rows if "missing" not in row}
-    best = min(there, key=lambda name: there[name]["median_ms"], default=None)
-    most = max((row["p95_ms"] for row in there.values()), default=1.0)
+def _panel(axes, rows: list[dict]) -> None:
+    there = [row for row in rows if "missing" not in row]
+    best = min((row["median_ms"] for row in there), default=0.0)
+    most = max((row["p95_ms"] for row in there), default=1.0)
     look = {"va": "center", "fontsize": 7}
     whisker = {"color": INK, "linewidth": 1, "marker": "|", "markevery": [1], "markersize": 4}
-    for y, runtime in enumerate(runtimes):
-        if runtime not in there:
+    for y, row in enumerate(rows):
+        if "missing" in row:
             axes.text(0, y, " not measured here", color=GREY, **look)
             continue
-        row, first = there[runtime], runtime == best
-        median, p95 = row["median_ms"], row["p95_ms"]
-        color = rgb(1) if first else INK if runtime == "eager" else GREY
-        axes.barh(y, median, 0.72, color=color)
+        median, p95, eager = row["median_ms"], row["p95_ms"], row["runtime"] == "eager"
+        first = median == best
+        axes.barh(y, median, 0.72, color=rgb(1) if first else INK if eager else GREY)
         axes.plot([median, p95], [y, y], **whisker)
-        words, weight = f"{_number(median)} ms", "bold" if first else "normal"
-        if row["to_eager"] is not None and runtime != "eager":
+        words = f"{_number(median)} ms"
+        if row["to_eager"] is not None and not eager:
             words += f", x {row['to_eager']:.2f}"
-        axes.text(max(median, p95) + 0.02 * most, y, words, color=INK, weight=weight, **look)
-    axes.set(xlim=(0, 1.5 * most), ylim=(len(runtimes) - 0.4, -0.6), xticks=[], yticks=[])
+        look["weight"] = "bold" if first else "normal"
+        axes.text(max(median, p95) + 0.02 * most, y, words, color=INK, **look)
+    axes.set(xlim=(0, 1.5 * most), ylim=(len(rows) - 0.4, -0.6))
     axes.tick_params(length=0)
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
-    axes.spines["left"].set_color(GREY)
 
 
 def _finding(rows: list[dict]) -> str:

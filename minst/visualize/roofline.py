@@ -29,8 +29,7 @@ FAMILIES = {
     "between layers": (("other",), GREY),
     "ReLU, sums, pools, norms": (("",), "#555555"),
 }
-# those with few MACs, or none
-CHEAP = ("depth-wise", "resizing", "between layers", "ReLU, sums, pools, norms")
+CHEAP = list(FAMILIES)[3:]  # few MACs, or none
 # points from the dot of the slowest layer, of the second, of the third
 NUMBER_AT = ((0, 9), (0, -15), (11, -3))
 
@@ -43,25 +42,42 @@ def plot_layers(rows: list[dict]) -> Picture:
     macs, ms = _totals(rows)
     blocks, fig = _blocks(rows), new_figure(4.8)
     axes = plain(fig.place(0.7, 1.15, 8.65, 2.71))
-    _bars(axes, blocks, macs, ms)
+    # for each block two stacks of families, in percent
+    for sign, field, whole in ((1, "macs", macs), (-1, "ms", ms)):
+        foot = np.zeros(len(blocks))
+        for family, (_, color) in FAMILIES.items():
+            sums = [sum(r[field] for r in own if _family(r) == family) for *_, own in blocks]
+            share = sign * 100 * np.array(sums) / whole
+            at = np.flatnonzero(share)
+            axes.bar(at, share[at], 0.8, foot[at], color=color, label=family if sign < 0 else None)
+            foot += share
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set(xlim=(-0.6, len(blocks) - 0.4))
-    names = [label for (_, label), _ in blocks]
-    axes.set_xticks(range(len(blocks)), names, rotation=90, fontsize=6.8)
+    axes.set_xticks(range(len(blocks)), [name for _, name, _ in blocks], rotation=90, fontsize=6.8)
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g} %")
     axes.use_sticky_edges = False  # else the highest bar touches the frame
     axes.margins(y=0.06)
-    look = {"rotation": 90, "fontsize": 8, "weight": "bold", "color": INK}
-    look["transform"] = axes.get_yaxis_transform()
+    look = {
+        "rotation": 90,
+        "fontsize": 8,
+        "weight": "bold",
+        "transform": axes.get_yaxis_transform(),
+    }
     axes.text(-0.058, 0, " MACs ▶", va="bottom", **look)
     axes.text(-0.058, 0, "◀ time ", va="top", **look)
-    _parts(axes, blocks, macs, ms)
-    look = {"fontsize": 7, "frameon": False, "ncols": 7, "columnspacing": 1.4}
-    fig.legend(loc="upper left", bbox_to_anchor=(0.0, 0.885), **look)
-
-    cheap = [row for row in rows if _family(row) in CHEAP]
-    few = sum(row["macs"] for row in cheap) / macs
-    long = sum(row["ms"] for row in cheap) / ms
+    # a line above the blocks of each larger part, with its shares
+    above = {"transform": axes.get_xaxis_transform(), "color": INK}
+    for part, group in groupby(enumerate(blocks), key=lambda item: item[1][0]):
+        found = [(i, row) for i, (*_, own) in group for row in own]
+        first, last = found[0][0], found[-1][0]
+        if first < last:
+            axes.plot([first - 0.4, last + 0.4], [1.03, 1.03], linewidth=1, clip_on=False, **above)
+            cost, time = _shares([row for _, row in found], macs, ms)
+            words = f"{part}: {cost:.0%} of MACs, {time:.0%} of time"
+            axes.text((first + last) / 2, 1.05, words, ha="center", fontsize=8, **above)
+    place = {"loc": "upper left", "bbox_to_anchor": (0.0, 0.885), "columnspacing": 1.4}
+    fig.legend(fontsize=7, frameon=False, ncols=7, **place)
+    few, long = _shares([row for row in rows if _family(row) in CHEAP], macs, ms)
     head = f"layers with {few:.0%} of the MACs take {long:.0%} of the time"
     note = f"{macs / 1e6:,.0f} million MACs, {ms:.0f} ms. "
     note += "If time followed MACs, the lower half would mirror the upper one. "
@@ -81,54 +97,50 @@ def plot_roofline(rows: list[dict], peak: dict[str, float]) -> Picture:
     axes = plain(fig.place(0.66, 0.66, 8.65, 3.75))
     low = min(row["intensity"] for row in layers) / 1.6
     high = max(row["intensity"] for row in layers) * 1.6
-    _roofs(axes, peak, np.geomspace(low, high, 200))
-    _dots(axes, layers)
-    _names(axes, layers, peak)
+    x, flat = np.geomspace(low, high, 200), peak["gflop_s"]
+    for field, style, words in (("gb_s", "-", "memory"), ("cache_gb_s", "--", "cache")):
+        axes.plot(x, np.minimum(flat, peak[field] * x), style, color=INK, linewidth=1.2, zorder=2)
+        look = {"rotation_mode": "anchor", "transform_rotates_text": True, "fontsize": 7.5}
+        look["rotation"] = math.degrees(math.atan(peak[field]))
+        words = f"{words} {peak[field]:.0f} GB/s"
+        axes.text(1.1 * low, 1.32 * peak[field] * low, words, **look)
+    words = f"matrix products {flat:.0f} GFLOP/s"
+    axes.text(flat / peak["gb_s"], 1.12 * flat, words, fontsize=7.5)
+    for family, (_, color) in FAMILIES.items():
+        own = [row for row in layers if _family(row) == family]
+        points = [(row["intensity"], row["gflop_s"], 6 + 3000 * row["share"]) for row in own]
+        if own:
+            look = {"alpha": 0.75, "edgecolors": "white", "linewidths": 0.6, "zorder": 3}
+            axes.scatter(*zip(*points), color=color, **look)
+            axes.scatter([], [], 40, color=color, label=family)
+    # a number at the dots of the slowest layers, and what it stands for below
+    words = ["the slowest layers"]
+    for i, (row, at) in enumerate(zip(layers, NUMBER_AT), start=1):
+        roof = min(flat, peak["gb_s"] * row["intensity"])
+        what = f"{row['name']}: {row['kind']}, {row['ms']:.1f} ms"
+        words.append(f"{i}  {what}, {row['gflop_s'] / roof:.0%} of its roof")
+        look = {"fontsize": 8, "weight": "bold", "ha": "center", "zorder": 4}
+        dot = row["intensity"], row["gflop_s"]
+        axes.annotate(str(i), dot, at, textcoords="offset points", **look)
+    look = {"transform": axes.transAxes, "fontsize": 7, "linespacing": 1.5}
+    axes.text(0.34, 0.025, "\n".join(words), **look)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
-    slowest = min(row["gflop_s"] for row in layers)
-    axes.set_ylim(max(slowest / 2, 0.02), 2 * peak["gflop_s"])
-    axes.set_xlabel("FLOP for each byte read or written", fontsize=8, color=INK)
-    axes.set_ylabel("GFLOP/s", fontsize=8, color=INK)
+    axes.set_ylim(max(min(row["gflop_s"] for row in layers) / 2, 0.02), 2 * flat)
+    axes.set_xlabel("FLOP for each byte read or written", fontsize=8)
+    axes.set_ylabel("GFLOP/s", fontsize=8)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")
         axis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=7, frameon=False, loc="lower right")
-
-    reached = 2e-6 * macs / ms / peak["gflop_s"]
-    head = f"The frame reaches {reached:.0%} of what this core can multiply"
+    head = f"The frame reaches {2e-6 * macs / ms / flat:.0%} of what this core can multiply"
     if deep := [row for row in layers if _family(row) == "depth-wise"]:
         own_macs, own_ms = _totals(deep)
-        head += f", its depth-wise layers {2e-6 * own_macs / own_ms / peak['gflop_s']:.0%}"
+        head += f", its depth-wise layers {2e-6 * own_macs / own_ms / flat:.0%}"
     without = sum(row["share"] for row in rows if not row["macs"])
     note = "A dot is a layer, its area the time it takes. "
     note += f"What has no MACs has no dot, and takes {without:.0%} of the time."
     headline(fig, head, note)
     return fig
-
-
-def _bars(axes, blocks: list, macs: int, ms: float) -> None:
-    """For each block two stacks of families, in percent."""
-    for sign, field, whole in ((1, "macs", macs), (-1, "ms", ms)):
-        foot = np.zeros(len(blocks))
-        for family, (_, color) in FAMILIES.items():
-            of_family = (
-                [row[field] for row in block if _family(row) == family] for _, block in blocks
-            )
-            share = sign * np.array([100 * sum(values) / whole for values in of_family])
-            at = np.flatnonzero(share)
-            axes.bar(at, share[at], 0.8, foot[at], color=color, label=family if sign < 0 else None)
-            foot += share
-
-
-def _dots(axes, layers: list[dict]) -> None:
-    look = {"alpha": 0.75, "edgecolors": "white", "linewidths": 0.6, "zorder": 3}
-    for family, (_, color) in FAMILIES.items():
-        own = [row for row in layers if _family(row) == family]
-        if own:
-            x, y = [row["intensity"] for row in own], [row["gflop_s"] for row in own]
-            area = [6 + 3000 * row["share"] for row in own]
-            axes.scatter(x, y, area, color=color, **look)
-            axes.scatter([], [], 40, color=color, label=family)
 
 
 def _family(row: dict) -> str:
@@ -143,57 +155,18 @@ def _totals(rows: list[dict]) -> tuple[int, float]:
     return macs, ms
 
 
-def _blocks(rows: list[dict]) -> list[tuple[tuple[str, str], list[dict]]]:
-    """((part, label), its rows): layers or stages of backbone and mask decoder, else parts."""
+def _shares(rows: list[dict], macs: int, ms: float) -> tuple[float, float]:
+    return sum(row["macs"] for row in rows) / macs, sum(row["ms"] for row in rows) / ms
+
+
+def _blocks(rows: list[dict]) -> list[tuple[str, str, list[dict]]]:
+    """(part, name, its rows): layers or stages of backbone and mask decoder, else parts."""
     blocks: dict[tuple[str, str], list[dict]] = {}
     for row in rows:
         inner = ".".join(row["name"].split(".")[1 : 2 if row["part"] == "mask decoder" else 3])
-        label = re.sub(r"^tpm\.|\.(conv|transformer_blocks)$", "", inner) or "in between"
-        key = (row["part"], label if row["part"] in ("backbone", "mask decoder") else row["part"])
+        name = re.sub(r"^tpm\.|\.(conv|transformer_blocks)$", "", inner) or "in between"
+        key = (row["part"], name if row["part"] in ("backbone", "mask decoder") else row["part"])
         # what lies between stands at the end of its part
         before = blocks.pop(key, []) if row["kind"] == "other" else blocks.get(key, [])
         blocks[key] = [*before, row]
-    return list(blocks.items())
-
-
-def _parts(axes, blocks: list, macs: int, ms: float) -> None:
-    """A line above the blocks of each larger part, with its shares."""
-    above = {"transform": axes.get_xaxis_transform(), "color": INK}
-    for part, group in groupby(enumerate(blocks), key=lambda item: item[1][0][0]):
-        found = [(i, row) for i, (_, block) in group for row in block]
-        first, last = found[0][0], found[-1][0]
-        if first == last:
-            continue
-        cost = sum(row["macs"] for _, row in found) / macs
-        time = sum(row["ms"] for _, row in found) / ms
-        line = [first - 0.4, last + 0.4], [1.03, 1.03]
-        axes.plot(*line, linewidth=1, clip_on=False, **above)
-        words = f"{part}: {cost:.0%} of MACs, {time:.0%} of time"
-        axes.text((first + last) / 2, 1.05, words, ha="center", fontsize=8, **above)
-
-
-def _roofs(axes, peak: dict, x: np.ndarray) -> None:
-    look = {"fontsize": 7.5, "color": INK}
-    along = {"rotation_mode": "anchor", "transform_rotates_text": True}
-    for field, style, words in (("gb_s", "-", "memory"), ("cache_gb_s", "--", "cache")):
-        roof = np.minimum(peak["gflop_s"], peak[field] * x)
-        axes.plot(x, roof, style, color=INK, linewidth=1.2, zorder=2)
-        at, angle = x[0] * 1.1, math.degrees(math.atan(peak[field]))
-        words = f"{words} {peak[field]:.0f} GB/s"
-        axes.text(at, 1.2 * peak[field] * at, words, rotation=angle, **along, **look)
-    words = f"matrix products {peak['gflop_s']:.0f} GFLOP/s"
-    axes.text(peak["gflop_s"] / peak["gb_s"], 1.12 * peak["gflop_s"], words, **look)
-
-
-def _names(axes, layers: list[dict], peak: dict) -> None:
-    """A number at the dots of the slowest layers, and what it stands for below."""
-    words = ["the slowest layers"]
-    look = {"fontsize": 8, "weight": "bold", "color": INK, "ha": "center", "zorder": 4}
-    for i, (row, at) in enumerate(zip(layers, NUMBER_AT), start=1):
-        share = row["gflop_s"] / min(peak["gflop_s"], peak["gb_s"] * row["intensity"])
-        what = f"{row['name']}: {row['kind']}, {row['ms']:.1f} ms"
-        words.append(f"{i}  {what}, {share:.0%} of its roof")
-        dot = row["intensity"], row["gflop_s"]
-        axes.annotate(str(i), dot, at, textcoords="offset points", **look)
-    look = {"transform": axes.transAxes, "fontsize": 7, "color": INK, "linespacing": 1.5}
-    axes.text(0.34, 0.025, "\n".join(words), **look)
+    return [(*key, own) for key, own in blocks.items()]

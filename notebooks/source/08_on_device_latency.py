@@ -12,10 +12,11 @@
 # - find what makes a benchmark lie, and write a fair one (exercise 4)
 # - say how fast a layer can be at best on a core, and what holds it down (exercise 5)
 #
-# You need lesson 07: key frames run everything, the frames between them reuse kernels. It needs minst's extra `mobile`.
+# You need lesson 07: key frames run everything, the frames between them reuse kernels. It needs minst's extra `mobile`,
+# and for PyTorch's lite interpreter `lite`; without that a line says so, and the lesson goes on.
 
 # %% tags=["setup"]
-import shlex, tempfile, textwrap, time
+import copy, shlex, tempfile, textwrap, time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -24,7 +25,7 @@ import torch
 import minst
 from minst import visualize
 from minst.course import lesson08 as check
-from minst.mobile import compare, export, lite, logs, optimize, phone, programs, roofline, runtime
+from minst.mobile import benchmark, export, lite, logs, phone, programs, roofline, runtime, timing
 
 # %% [markdown]
 # ## The map
@@ -210,7 +211,13 @@ model = minst.MobileInst.from_pretrained("shapes-tiny")
 eager = programs.make_programs(model, (192, 192))  # key and reuse, with real frames as examples
 folder = Path(tempfile.mkdtemp())
 exported = folder / "shapes-tiny" / "192x192"  # where the table below will look for them
-for format in ("lite", "onnx"):
+formats = ["lite", "onnx"]
+try:
+    runtime.require("lite")
+except ImportError as error:  # this torch has no XNNPACK
+    print(error)
+    formats = ["onnx"]
+for format in formats:
     start = time.perf_counter()
     files = export.export("shapes-tiny", format, exported, (192, 192))
     print(f"{format}: {time.perf_counter() - start:.0f} s")
@@ -234,10 +241,9 @@ def identities(network) -> list[list[int]]:
 
 
 ours = identities(model)
-for format in ("lite", "onnx"):
-    same = identities(runtime.ExportedModel(exported, format)) == ours
-    print(f"{format}: same identities in all {len(clip)} frames: {same}")
-about = runtime.load_program(exported / "reuse.ptl").metadata
+same = all(identities(runtime.ExportedModel(exported, format)) == ours for format in formats)
+print(f"same identities in all {len(clip)} frames, in every format: {same}")
+about = runtime.load_program(exported / "reuse.onnx").metadata
 print({name: about[name] for name in ("program", "size", "inputs", "outputs")})
 
 # %% [markdown]
@@ -258,20 +264,36 @@ print({name: about[name] for name in ("program", "size", "inputs", "outputs")})
 # pass more at a time on the key program:
 
 # %%
-steps = optimize.optimize_step_by_step(eager[0], rounds=6)
-optimize.print_steps(steps)
-best = min(steps[1:], key=lambda step: step["median_ms"])
+key, names = eager[0], export.PASSES
+folded = programs.make_programs(copy.deepcopy(model).fuse(), (192, 192))[0]
+steps = {"eager": key.module}
+if "lite" in formats:
+    traced, fused = export.trace(key), export.trace(folded)
+    steps["traced"] = export.optimize(traced, ())
+    steps[f"{names[0]} alone"] = export.optimize(traced, names[:1])
+    steps["fuse() instead"] = export.optimize(fused, ())
+    for i in range(1, len(names)):
+        steps[f"+ {names[i]}"] = export.optimize(fused, names[1 : i + 1])
+    steps["+ channels-last frame"] = export.optimize(export.trace(export.channels_last_frame(folded)))
+
+# %%
+times = {name: [] for name in steps}
+for name, module in timing.turns(list(steps.items()), 8):
+    times[name].append(timing.milliseconds(module, key.inputs["frame"]))
+ms = {name: median(values[2:]) for name, values in times.items()}  # two to warm up
+best = min(ms, key=ms.get)
 fig = visualize.new_figure(3.1)
-gain = best["median_ms"] / steps[0]["median_ms"]
-visualize.headline(fig, f"Fastest: “{best['pass'].strip('+ ')}”, {gain:.0%} of eager's time",
+visualize.headline(fig, f"Fastest: “{best.strip('+ ')}”, {ms[best] / ms['eager']:.0%} of eager's time",
                    "A frame after each step, one thread. Red, in brackets: not what eager computes.")  # fmt: skip
 axes = fig.add_axes((0.22, 0.04, 0.66, 0.74), xticks=[])
-for y, step in enumerate(steps):
-    right = step["largest_difference"] <= export.TOLERANCE
-    axes.barh(y, step["median_ms"], color=visualize.rgb(1) if right else visualize.RED)
-    said = f"{step['median_ms']:.0f} ms" + (f", {step['nodes']['total']} nodes" if step["nodes"] else "")
-    axes.text(step["median_ms"], y, f" {said}" if right else f" ({said}: wrong)", va="center", fontsize=8)
-axes.set_yticks(range(len(steps)), [step["pass"] for step in steps], fontsize=8)
+for y, (name, module) in enumerate(steps.items()):
+    worst = max(key.differences(key._replace(module=module).run).values())
+    right = worst <= export.TOLERANCE
+    axes.barh(y, ms[name], color=visualize.rgb(1) if right else visualize.RED)
+    nodes = f", {len(list(module.graph.nodes()))} nodes" if name != "eager" else ""
+    said = f"{ms[name]:.0f} ms{nodes}"
+    axes.text(ms[name], y, f" {said}" if right else f" ({said}: off by {worst:.1f})", va="center", fontsize=8)
+axes.set_yticks(range(len(steps)), list(steps), fontsize=8)
 axes.invert_yaxis()
 axes.spines[["top", "right", "bottom"]].set_visible(False)
 fig
@@ -288,17 +310,21 @@ fig
 # %% [markdown]
 # ## The benchmarker
 #
-# The official tool is `speed_benchmark_torch`, a C++ program that runs a .ptl many times. Ours has the same flags and log,
-# and is compiled here against your torch (once; without a compiler Python's lite loader measures). It is a process of its
-# own, and takes a real frame that is bundled in the file.
+# The official tool is `speed_benchmark_torch`, a C++ program that runs a .ptl many times. Ours has its flags and its log,
+# and is compiled here against your torch (once; without a compiler a line says what to install). It is a process of its own,
+# and takes a real frame that is bundled in the file.
 
 # %%
-key = lite.bench_lite(exported / "key.ptl", iterations=40)
-lines = key["log"].splitlines()
-print("\n".join([*lines[:6], "…", *[line for line in lines if line.startswith("Main run f")]]))
-for name in ("runner", "load_ms", "first_run_ms", "median_ms", "p95_ms", "peak_mb", "cores"):
-    print(f"{name:13} {key[name] if name == 'runner' else round(key[name], 2)}")
-print("\n" + logs.report_log(logs.parse_log(key["log"])))
+try:
+    found = lite.bench_lite(exported / "key.ptl", iterations=40)
+except (ImportError, OSError) as error:  # no compiler, or no .ptl
+    print(error)
+else:
+    lines = found["log"].splitlines()
+    print("\n".join([*lines[:6], "…", *[line for line in lines if line.startswith("Main run f")]]))
+    for name in ("load_ms", "first_run_ms", "median_ms", "p95_ms", "peak_mb", "cores"):
+        print(f"{name:13} {found[name]:.2f}")
+    print("\n" + logs.report_log(logs.parse_log(found["log"])))
 
 # %% [markdown]
 # `cores` is CPU time over wall time. Near 1: one core, undisturbed. Well below: others had the core meanwhile, and the times
@@ -312,8 +338,8 @@ print("\n" + logs.report_log(logs.parse_log(key["log"])))
 # `minst bench mobile` measures runtimes in turns, so that a busy machine slows all alike. Here a small one:
 
 # %%
-table = compare.bench_mobile(weights="shapes-tiny", sizes=[192], rounds=9, programs_folder=folder,
-                             runtimes=["eager", "fused", "lite", "onnx"])  # fmt: skip
+table = benchmark.bench_mobile(weights="shapes-tiny", sizes=[192], rounds=9, programs_folder=folder,
+                               runtimes=["eager", "fused", *formats])  # fmt: skip
 visualize.plot_latency(table)
 
 # %% [markdown]
@@ -325,7 +351,7 @@ visualize.plot_latency(table)
 # - `faults` are *page faults* of a key frame: glibc's malloc gives large blocks back to the system and gets them anew, as pages
 #   full of zeros, hundreds a frame or more. Two environment variables make it keep them (named in the last lines, where they
 #   are not set); `tests/benchmarks/malloc_faults.py` measures what that is worth.
-# - `% peak`: the share of the core's measured GFLOP/s. Eager leaves most of it unused.
+# - `of peak`: the share of the core's measured GFLOP/s. Eager leaves most of it unused.
 
 # %% [markdown]
 # ## What reuse saves
@@ -573,7 +599,7 @@ check.least_ms(least_ms)
 # - `Deviation:` we fold batch norms ourselves, since the optimiser's pass loses a bias.
 # - Ranks of runtimes do not travel from chip to chip: XNNPACK is made for phones.
 # - PyTorch Mobile is at its end: no development, no Android script, and from torch 2.13 on wheels without XNNPACK, where
-#   `optimize_for_mobile` stops. It can still be used, with torch 2.12 and an old tag; a new project takes ExecuTorch.
+#   `optimize_for_mobile` stops. It can still be used, with torch 2.12 (minst's extra `lite`) and an old tag; a new project takes ExecuTorch.
 #
 # ## Summary
 #

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import subprocess
 import sys
@@ -21,8 +20,7 @@ from pathlib import Path
 
 import torch
 
-from minst.mobile.compare import PACKAGES
-from minst.mobile.runtime import SUFFIXES, load_program
+from minst.mobile.runtime import FORMATS, load_program, require
 from minst.mobile.timing import table
 from minst.model import MobileInst
 
@@ -53,9 +51,9 @@ def peak_bytes(reset: bool = False) -> int:
 def cold(what: str) -> dict:
     """{"load_ms", "first_ms", "peak_mb"} of a file or of weights; meant for a fresh process."""
     torch.set_num_threads(1)
-    format = {suffix: name for name, suffix in SUFFIXES.items()}.get(Path(what).suffix)
-    for package in PACKAGES.get(format, ()):
-        importlib.import_module(package)
+    format = {about.suffix: name for name, about in FORMATS.items()}.get(Path(what).suffix)
+    if format:
+        require(format, loading=True)
     imports, laps = peak_bytes(reset=True), [time.perf_counter()]
     run = load_program(what) if format else MobileInst.from_pretrained(what).eval()
     laps.append(time.perf_counter())

@@ -1,88 +1,62 @@
-/* A tracked frame on a canvas, as minst/visualize/masks.py draws it: half transparent masks, crisp contours, tags.
-
-   Lesson: notebooks/08_on_device_latency.ipynb */
+// A tracked frame on a canvas, as minst/visualize/masks.py draws it: half transparent masks, contours, tags.
+//
+// Lesson: notebooks/08_on_device_latency.ipynb
 
 const [FILL, LINE, HALO] = [0.42, 1.1, 2.2]; // opacity of masks; widths of contour and white halo, in frame pixels
 
-/* bytes: RGB (H, W, 3) of one frame. instances: [{id, text, path}]; the last on top. */
+// bytes: RGB (H, W, 3) of one frame. instances: [{id, text, anchor, inside, line}]; the last on top.
 export function drawFrame(canvas, bytes, [height, width], instances, palette) {
   const scale = canvas.width / width;
   const context = canvas.getContext("2d");
   context.setTransform(scale, 0, 0, scale, 0, 0);
-  context.imageSmoothingQuality = "high";
-  context.drawImage(picture(bytes, height, width), 0, 0, width, height);
-  context.lineJoin = "round";
-  for (const { id, path } of instances) {
-    const color = `rgb(${colorOf(id, palette)})`;
+  context.drawImage(picture(bytes, height, width), 0, 0);
+  context.lineCap = "round";
+  for (const { id, inside, line } of instances) {
+    const color = `rgb(${palette[(id - 1) % palette.length]})`;
     context.globalAlpha = FILL;
     context.fillStyle = color;
-    context.fill(path, "evenodd");
-    for (const [style, line, alpha] of [["white", HALO, 0.75], [color, LINE, 1]]) {
-      [context.strokeStyle, context.lineWidth, context.globalAlpha] = [style, line, alpha];
-      context.stroke(path);
+    context.fill(inside);
+    for (const [style, wide, alpha] of [["white", HALO, 0.75], [color, LINE, 1]]) {
+      Object.assign(context, { strokeStyle: style, lineWidth: wide, globalAlpha: alpha });
+      context.stroke(line);
     }
   }
   context.globalAlpha = 1;
   drawTags(context, instances, palette, width, height, width / (canvas.clientWidth || canvas.width));
 }
 
-export function colorOf(id, palette) {
-  return palette[(id - 1) % palette.length];
-}
-
-/* The outline of {logits >= threshold} as a Path2D: marching squares, every crossing placed linearly between two pixel
-   centres. Walking round a cell, the mask is entered on one edge and left on another; each such pair is a piece of
-   outline, and the edge where it ends is where the neighbouring cell's piece begins. */
+// {logits >= threshold} as two Path2D, the pixels inside and the line about them, and where a tag stands: above the
+// topmost pixel, in the middle of the mask.
 export function outline(logits, threshold, height, width) {
-  const inside = padded(logits, threshold, height, width);
+  const [inside, line] = [new Path2D(), new Path2D()];
+  let [top, left, right] = [height, width, 0];
   const value = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? -1e-3 : logits[y * width + x] - threshold);
-  const next = new Map(); // edge where a piece begins -> edge where it ends
-  const points = new Map(); // edge -> where the outline crosses it
-  const cross = ([x0, y0], [x1, y1]) => {
-    const edge = 2 * ((Math.min(y0, y1) + 1) * (width + 2) + Math.min(x0, x1) + 1) + (x0 === x1 ? 1 : 0);
-    const [a, b] = [value(x0, y0), value(x1, y1)];
-    const share = a === b ? 0.5 : a / (a - b);
-    points.set(edge, [x0 + 0.5 + share * (x1 - x0), y0 + 0.5 + share * (y1 - y0)]);
-    return edge;
-  };
-  for (let y = 0; y <= height; y++)
-    for (let x = 0; x <= width; x++) {
-      const corner = y * (width + 2) + x;
-      const round = [inside[corner], inside[corner + 1], inside[corner + width + 3], inside[corner + width + 2]];
-      if (round[0] === round[1] && round[1] === round[2] && round[2] === round[3]) continue;
-      const at = [[x - 1, y - 1], [x, y - 1], [x, y], [x - 1, y]];
-      for (let i = 0; i < 4; i++) {
-        if (round[i] || !round[(i + 1) % 4]) continue; // entered between corners i and i + 1
-        let k = (i + 1) % 4;
-        while (round[(k + 1) % 4]) k = (k + 1) % 4; // left between k and k + 1
-        next.set(cross(at[i], at[(i + 1) % 4]), cross(at[k], at[(k + 1) % 4]));
+  for (let y = -1; y < height; y++)
+    for (let x = -1, start = 0; x < width; x++) {
+      const values = [value(x, y), value(x + 1, y), value(x + 1, y + 1), value(x, y + 1)];
+      const [here, next] = values.map((v) => v >= 0);
+      if (next && !here) start = x + 1;
+      if (here && !next) {
+        inside.rect(start, y, x + 1 - start, 1);
+        [top, left, right] = [Math.min(top, y), Math.min(left, start), Math.max(right, x + 1)];
       }
+      march(line, values, x, y);
     }
-  return join(next, points);
+  return { inside, line, anchor: [(left + right) / 2, top] };
 }
 
-/* The mask with a ring of pixels that lie outside: every outline is closed. (H + 2, W + 2) */
-function padded(logits, threshold, height, width) {
-  const inside = new Uint8Array((height + 2) * (width + 2));
-  for (let y = 0; y < height; y++)
-    for (let x = 0; x < width; x++) inside[(y + 1) * (width + 2) + x + 1] = logits[y * width + x] >= threshold;
-  return inside;
-}
-
-function join(next, points) {
-  const path = new Path2D();
-  while (next.size) {
-    let edge = next.keys().next().value;
-    path.moveTo(...points.get(edge));
-    while (next.has(edge)) {
-      const end = next.get(edge);
-      next.delete(edge);
-      path.lineTo(...points.get(end));
-      edge = end;
-    }
-    path.closePath();
+// Marching squares: between four pixel centres the line goes from one edge that it crosses to another.
+function march(line, values, x, y) {
+  const corners = [[x, y], [x + 1, y], [x + 1, y + 1], [x, y + 1]];
+  let open = false;
+  for (let k = 0; k < 4; k++) {
+    const [a, b] = [values[k], values[(k + 1) % 4]];
+    if (a >= 0 === b >= 0) continue;
+    const [[x0, y0], [x1, y1]] = [corners[k], corners[(k + 1) % 4]];
+    const share = a / (a - b); // where it is zero, linearly
+    line[open ? "lineTo" : "moveTo"](x0 + 0.5 + share * (x1 - x0), y0 + 0.5 + share * (y1 - y0));
+    open = !open;
   }
-  return path;
 }
 
 function picture(bytes, height, width) {
@@ -94,8 +68,7 @@ function picture(bytes, height, width) {
   return small;
 }
 
-/* Tags of 12 screen pixels above the masks; one that would cover another moves down, then up. unit: frame pixels a
-   screen pixel. */
+// Tags of 12 screen pixels above the masks; one that would cover another moves down. unit: frame pixels a screen pixel.
 function drawTags(context, instances, palette, width, height, unit) {
   context.font = `${12 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
@@ -104,15 +77,12 @@ function drawTags(context, instances, palette, width, height, unit) {
   for (const { id, text, anchor } of [...instances].reverse()) {
     const wide = context.measureText(text).width + 8 * unit;
     const x = Math.min(Math.max(anchor[0] - wide / 2, 1), width - wide - 1);
-    const free = (y) => y >= 0 && y + high <= height && !taken.some((t) => x < t.x + t.wide && t.x < x + wide && Math.abs(y - t.y) < high);
-    const wanted = Math.max(anchor[1] - high - 2 * unit, 1);
-    const y = [0, 1, -1, 2, -2, 3].map((n) => wanted + n * (high + unit)).find(free) ?? wanted;
+    let y = Math.max(anchor[1] - high - 2 * unit, 1);
+    while (taken.some((t) => x < t.x + t.wide && t.x < x + wide && Math.abs(y - t.y) < high) && y + 2 * high < height) y += high;
     taken.push({ x, y, wide });
-    const color = colorOf(id, palette);
+    const color = palette[(id - 1) % palette.length];
     context.fillStyle = `rgb(${color})`;
-    context.beginPath();
-    context.rect(x, y, wide, high);
-    context.fill();
+    context.fillRect(x, y, wide, high);
     context.fillStyle = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 140 ? "white" : "black";
     context.fillText(text, x + 4 * unit, y + high / 2 + 0.5 * unit);
   }

@@ -1,13 +1,13 @@
-/* The tracker of minst/tracking.py once more, in the visitor's language: kernel reuse and kernel association.
-
-       key frame     key.onnx    frame          -> class_logits (N, K), objectness (N), kernels (N, D),
-                                                   mask_features (D, h, w), mask_logits (N, h, w)
-       other frames  reuse.onnx  frame, kernels -> mask_logits (N, h, w)
-
-   Only the network is another file's work (worker.mjs), so all of this also runs in node, without a browser.
-   Tensors are flat Float32Arrays, row after row. Symbols: N queries = slots, K classes, D channels, h w = H/8, W/8.
-
-   Lesson: notebooks/08_on_device_latency.ipynb */
+// The tracker of minst/tracking.py once more, in the visitor's language: kernel reuse and kernel association.
+//
+//     key frame     key.onnx    frame          -> class_logits (N, K), objectness (N), kernels (N, D),
+//                                                 mask_features (D, h, w), mask_logits (N, h, w)
+//     other frames  reuse.onnx  frame, kernels -> mask_logits (N, h, w)
+//
+// Only the network is another file's work (worker.mjs), so all of this also runs in node, without a browser.
+// Tensors are flat Float32Arrays, row after row. Symbols: N queries = slots, K classes, D channels, h w = H/8, W/8.
+//
+// Lesson: notebooks/08_on_device_latency.ipynb
 
 const STRIDE = 8; // of the mask logits
 const TIE_BREAK = 1e-6; // equal similarities leave a query in its slot
@@ -15,7 +15,7 @@ const TIE_BREAK = 1e-6; // equal similarities leave a query in its slot
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
 export class KernelTracker {
-  /* setting: {reuse_interval, association, score_threshold, mask_threshold, min_area, max_absence}, as in Python. */
+  // setting: {reuse_interval, association, score_threshold, mask_threshold, min_area, max_absence}, as in Python.
   constructor(setting, [height, width], { N, K, D, h, w }) {
     Object.assign(this, { setting, height, width, N, K, D, h, w });
     this.maskLogit = Math.log(setting.mask_threshold / (1 - setting.mask_threshold));
@@ -25,13 +25,13 @@ export class KernelTracker {
     this.slots = null;
   }
 
-  /* Which program the next frame is for. */
+  // Which program the next frame is for.
   get isKey() {
     return this.slots === null || this.sinceKey >= this.setting.reuse_interval;
   }
 
-  /* The outputs of the program that `isKey` asked for -> {frame, is_key, instances}, best score first.
-     An instance: {id, label, score, query, logits (H * W) at full size}; a pixel is its own where logits >= maskLogit. */
+  // The outputs of the program that `isKey` asked for -> {frame, is_key, instances}, best score first.
+  // An instance: {id, label, score, query, logits (H * W) at full size}; a pixel is its own where logits >= maskLogit.
   step(out) {
     const isKey = this.isKey;
     if (isKey) this.#keyFrame(out);
@@ -61,7 +61,7 @@ export class KernelTracker {
     });
   }
 
-  /* Slots x new queries (N, N): how alike two kernels are, times both scores: only live ones compete. */
+  // Slots x new queries (N, N): how alike two kernels are, times both scores: only live ones compete.
   #similarity(out, best) {
     const { N, D, kernels } = this;
     const alike =
@@ -71,7 +71,7 @@ export class KernelTracker {
     return table(N, (i, j) => alike[i * N + j] * this.slots[i].score * best[j]);
   }
 
-  /* Masks of the live slots alone. After a key frame row n of the mask logits is query n, after a reuse frame slot n. */
+  // Masks of the live slots alone. After a key frame row n of the mask logits is query n, after a reuse frame slot n.
   #report(maskLogits, isKey) {
     const { setting, h, w, height, width } = this;
     const found = [];
@@ -89,28 +89,28 @@ export class KernelTracker {
   }
 }
 
-/* sqrt(class probability * objectness): logits (N, K), (N) -> (N, K). */
+// sqrt(class probability * objectness): logits (N, K), (N) -> (N, K).
 export function classScores(classLogits, objectness, N, K) {
   return Float32Array.from(classLogits.subarray(0, N * K), (x, i) =>
     Math.sqrt(sigmoid(x) * sigmoid(objectness[Math.floor(i / K)])),
   );
 }
 
-/* Cosine of every old kernel with every new one: (N, D), (N, D) -> (N, N). */
+// Cosine of every old kernel with every new one: (N, D), (N, D) -> (N, N).
 export function cosineSimilarity(older, newer, N, D) {
   const [a, b] = [older, newer].map((kernels) => rows(kernels, N, D).map(unit));
   return table(N, (i, j) => dot(a[i], b[j]));
 }
 
-/* Dice of what every old and every new kernel segments in the new frame: logits (N, h * w) twice
-   -> (N, N). */
+// Dice of what every old and every new kernel segments in the new frame: logits (N, h * w) twice
+// -> (N, N).
 export function maskSimilarity(olderLogits, newerLogits, N) {
   const [a, b] = [olderLogits, newerLogits].map((logits) => rows(logits.map(sigmoid), N, logits.length / N));
   const [aa, bb] = [a, b].map((masks) => masks.map((mask) => dot(mask, mask)));
   return table(N, (i, j) => (2 * dot(a[i], b[j])) / (aa[i] + bb[j] + 1e-4));
 }
 
-/* M = K . X_mask: (N, D), (D, h * w) -> (N, h * w). */
+// M = K . X_mask: (N, D), (D, h * w) -> (N, h * w).
 export function applyKernels(kernels, features, N, D) {
   const pixels = features.length / D;
   const out = new Float32Array(N * pixels);
@@ -122,11 +122,11 @@ export function applyKernels(kernels, features, N, D) {
   return out;
 }
 
-/* One-to-one assignment of largest total similarity, (N, N) -> the column of every row.
-
-   The Hungarian algorithm by shortest augmenting paths, O(N^3). `u` and `v` are prices with cost[i][j] >= u[i] + v[j]
-   always, and equality on assigned pairs: what proves the assignment optimal. Every row in turn looks for a free column
-   along cheapest detours; index 0 of each array stands for "the row being placed". */
+// One-to-one assignment of largest total similarity, (N, N) -> the column of every row.
+//
+// The Hungarian algorithm by shortest augmenting paths, O(N^3). `u` and `v` are prices with cost[i][j] >= u[i] + v[j]
+// always, and equality on assigned pairs: what proves the assignment optimal. Every row in turn looks for a free column
+// along cheapest detours; index 0 of each array stands for "the row being placed".
 export function assign(similarity, N) {
   const cost = (i, j) => -similarity[(i - 1) * N + j - 1] - (i === j ? TIE_BREAK : 0); // i, j from 1
   const u = new Float64Array(N + 1);
@@ -162,7 +162,7 @@ export function assign(similarity, N) {
   return columns;
 }
 
-/* Bilinear enlargement by 8 (pixel centres at half coordinates, edges repeated), cut to the frame: (h, w) -> (H, W). */
+// Bilinear enlargement by 8 (pixel centres at half coordinates, edges repeated), cut to the frame: (h, w) -> (H, W).
 export function upsample(small, h, w, height, width) {
   const across = neighbours(width, w);
   const down = neighbours(height, h);
@@ -179,14 +179,14 @@ export function upsample(small, h, w, height, width) {
   return out;
 }
 
-/* Of every fine position its two neighbours on the coarse axis, and the share of the second. */
+// Of every fine position its two neighbours on the coarse axis, and the share of the second.
 function neighbours(fine, coarse) {
   const at = Float64Array.from({ length: fine }, (_, i) => Math.max((i + 0.5) / STRIDE - 0.5, 0));
   const first = Int32Array.from(at, Math.floor);
   return { first, second: first.map((i) => Math.min(i + 1, coarse - 1)), share: at.map((x, i) => x - first[i]) };
 }
 
-/* A mask as COCO's uncompressed run-length code: runs of 0 and 1 in turn, column after column, beginning with 0. */
+// A mask as COCO's uncompressed run-length code: runs of 0 and 1 in turn, column after column, beginning with 0.
 export function encodeMask(logits, threshold, height, width) {
   const counts = [];
   let [value, run] = [false, 0];

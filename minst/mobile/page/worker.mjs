@@ -1,11 +1,11 @@
-/* The network and the clock, on a thread of their own so that the page stays usable. What app.mjs asks, one at a time:
-
-       {start: {runtime (a URL), wasm, key, reuse, frames (bytes), about, threads}}  -> {load}      sessions, warm-up
-       {track: setting}                                                              -> {ready}     a fresh tracker
-       {step: frame number}                                                          -> {result}    one frame, timed
-
-   What is timed, in milliseconds: before (bytes to floats), network (one program), after (scores, association,
-   enlargement, threshold). Drawing is app.mjs's. Lesson: notebooks/08_on_device_latency.ipynb */
+// The network and the clock, on a thread of their own so that the page stays usable. What app.mjs asks, one at a time:
+//
+//     {start: {runtime (a URL), wasm, key, reuse, frames (bytes), about, threads}}  -> {load}      sessions, warm-up
+//     {track: setting}                                                              -> {ready}     a fresh tracker
+//     {step: frame number}                                                          -> {result}    one frame, timed
+//
+// What is timed, in milliseconds: before (bytes to floats), network (one program), after (scores, association,
+// enlargement, threshold). Drawing is app.mjs's. Lesson: notebooks/08_on_device_latency.ipynb
 
 import { KernelTracker } from "./tracker.mjs";
 
@@ -17,10 +17,7 @@ self.onmessage = async ({ data }) => {
   try {
     if (data.start) self.postMessage({ load: await start(data.start) });
     else if (data.track) self.postMessage({ ready: track(data.track) });
-    else {
-      const result = await step(data.step);
-      self.postMessage({ result }, result.instances.map((instance) => instance.logits.buffer));
-    }
+    else self.postMessage({ result: await step(data.step) });
   } catch (error) {
     self.postMessage({ error: String(error?.message ?? error) });
   }
@@ -31,31 +28,27 @@ async function start({ runtime, wasm, key, reuse, frames, about, threads }) {
   Object.assign(ort.env.wasm, { wasmBinary: wasm, numThreads: threads, proxy: false });
   ort.env.logLevel = "error";
   clip = { frames, size: about.size };
-  const load = {};
   sessions = {};
+  const said = { load_ms: {}, first_run_ms: {}, warm_up_ms: {} };
   for (const [name, bytes] of Object.entries({ key, reuse })) {
     const begin = performance.now();
     sessions[name] = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
-    load[name] = performance.now() - begin; // the first of them starts the runtime, too
+    said.load_ms[name] = performance.now() - begin; // the first of them starts the runtime, too
   }
-  return { load_ms: load, threads: ort.env.wasm.numThreads, ...(await warmUp(about)) };
-}
-
-async function warmUp(about) {
-  const [first, warm] = [{}, {}];
+  const kernels = new Float32Array(about.inputs.kernels.reduce((a, b) => a * b));
   for (const name of ["key", "reuse"]) {
     const times = [];
     for (let i = 0; i <= WARM_UP; i++) {
       const feed = { frame: picture(i % about.frames) };
-      if (name === "reuse") feed.kernels = tensor(new Float32Array(about.inputs.kernels.reduce((a, b) => a * b)), about.inputs.kernels);
+      if (name === "reuse") feed.kernels = tensor(kernels, about.inputs.kernels);
       const begin = performance.now();
       await sessions[name].run(feed);
       times.push(performance.now() - begin);
     }
-    first[name] = times[0];
-    warm[name] = times.slice(1);
+    said.first_run_ms[name] = times[0];
+    said.warm_up_ms[name] = times.slice(1);
   }
-  return { first_run_ms: first, warm_up_ms: warm };
+  return { ...said, threads: ort.env.wasm.numThreads };
 }
 
 function track({ setting, outputs }) {
@@ -78,7 +71,7 @@ async function step(number) {
   return { ...result, ms: { before, network, after } };
 }
 
-/* Frame `number`, RGB bytes (H, W, 3) -> (1, 3, H, W) floats in [0, 1]. */
+// Frame `number`, RGB bytes (H, W, 3) -> (1, 3, H, W) floats in [0, 1].
 function picture(number) {
   const [height, width] = clip.size;
   const pixels = height * width;
