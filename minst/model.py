@@ -96,6 +96,8 @@ class MobileInst(nn.Module):
     def __init__(self, config: MobileInstConfig):
         super().__init__()
         self.config = config
+        # (height, width) of the frames that its weights have learned from; None = nobody has said.
+        self.trained_size: tuple[int, int] | None = None
         self.backbone = backbones.build(config.backbone, config.injection, config.token_stride)
         channels = self.backbone.out_channels  # C3, C4, C5, C6
         enhance, bottom_up = config.semantic_enhancer, config.bottom_up

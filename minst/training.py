@@ -419,6 +419,8 @@ def start(
     """The state before the first step; model: in the place of the one that the config names."""
     torch.manual_seed(config.seed)
     model = model or initial_model(config, categories)
+    sides = (config.short_max, config.long_max) if config.short_max else None
+    model.trained_size = sides or (config.height, config.width)
     # channels_last makes CPU training about 1.7 times as fast
     return State(model.to(memory_format=torch.channels_last), config, engine)
 

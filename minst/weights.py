@@ -35,6 +35,8 @@ EARLIER_KEYS = (
     "mask_decoder.laterals.",
 )
 EARLIER_FIELD = "decoder"
+# Beside the model's fields in config.json: [height, width] of the frames in training, where known.
+SIZE_FIELD = "size"
 
 
 def save(model: nn.Module, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
@@ -53,7 +55,10 @@ def save(model: nn.Module, folder: str | Path, dtype: torch.dtype = torch.float3
         str(folder / "model.safetensors"),
         {"format": "pt"},
     )
-    (folder / "config.json").write_text(json.dumps(model.config.to_dict(), indent=1) + "\n")
+    values = model.config.to_dict()
+    if model.trained_size:
+        values[SIZE_FIELD] = list(model.trained_size)
+    (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
 
 
 def load(
@@ -61,7 +66,7 @@ def load(
 ) -> nn.Module:
     """A model in eval mode, float32. `MobileInst.from_pretrained` says what is raised."""
     folder = _folder(name_or_folder)
-    config = _config(folder)
+    config, size = _config(folder)
     model = cls(config)
     try:
         state = load_file(str(folder / "model.safetensors"))
@@ -74,6 +79,7 @@ def load(
         model = cls(replace(config, class_names=tuple(class_names), num_classes=len(class_names)))
         state |= _same_classes(state, config.class_names, model)
     model.load_state_dict(state)
+    model.trained_size = size
     return model.eval()
 
 
@@ -91,13 +97,19 @@ def _folder(name_or_folder: str | Path) -> Path:
     return folder
 
 
-def _config(folder: Path) -> MobileInstConfig:
-    """What config.json says."""
+def _config(folder: Path) -> tuple[MobileInstConfig, tuple[int, int] | None]:
+    """What config.json says of the model, and the size of frames that it was trained at."""
     file = folder / "config.json"
     try:
         values = json.loads(file.read_text())
         if EARLIER_FIELD not in values:
-            return MobileInstConfig.from_dict(values)
+            size = values.pop(SIZE_FIELD, None)
+            pair = isinstance(size, list) and len(size) == 2
+            if size is not None and not (
+                pair and all(type(n) is int and 64 <= n <= 8192 for n in size)
+            ):
+                raise ValueError(f"{SIZE_FIELD} is {size!r}, not a height and a width of frames")
+            return MobileInstConfig.from_dict(values), size and tuple(size)
     except (json.JSONDecodeError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is no MobileInst config: {error}") from None
     raise _of_an_earlier_release(folder)

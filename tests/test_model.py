@@ -356,6 +356,28 @@ def test_saved_and_loaded(make_model, tmp_path, dtype):
     assert {v.dtype for v in stored.values() if v.is_floating_point()} == {dtype}
 
 
+def test_weights_remember_the_size_of_their_training_frames(make_model, tmp_path):
+    """Files of before that say nothing, and so does a model whose weights are random."""
+    model = make_model()
+    assert model.trained_size is None
+    model.save_pretrained(tmp_path / "random")
+    assert "size" not in json.loads((tmp_path / "random" / "config.json").read_text())
+    assert MobileInst.from_pretrained(tmp_path / "random").trained_size is None
+    model.trained_size = (192, 256)
+    model.save_pretrained(tmp_path / "trained")
+    assert json.loads((tmp_path / "trained" / "config.json").read_text())["size"] == [192, 256]
+    assert MobileInst.from_pretrained(tmp_path / "trained").trained_size == (192, 256)
+    assert MobileInst.from_pretrained("shapes-tiny").trained_size == (192, 256)
+    assert MobileInst.from_pretrained("shapes-tiny", ["crab"]).trained_size == (192, 256)
+
+
+@pytest.mark.parametrize("size", [5, [192], [192.0, 256], [True, 256], [0, 10**9], "192x256"])
+def test_a_size_of_training_that_is_none_is_refused(folder, size):
+    edit_config(folder, size=size)
+    with pytest.raises(ValueError, match="config.json.*size is"):
+        MobileInst.from_pretrained(folder)
+
+
 @pytest.fixture
 def folder(tiny, tmp_path):
     tiny.save_pretrained(tmp_path)

@@ -547,7 +547,7 @@ def test_a_run_writes_log_config_and_weights(uninterrupted):
     assert all(math.isfinite(value) for line in log(uninterrupted) for value in line.values())
     assert json.loads((uninterrupted / "train.json").read_text())["pairs"] == 1
     model = MobileInst.from_pretrained(uninterrupted / "weights")
-    assert model.config.class_names == CATEGORIES
+    assert model.config.class_names == CATEGORIES and model.trained_size == (64, 64)
     checkpoint = torch.load(uninterrupted / "checkpoint.pt", weights_only=True)
     assert checkpoint["iteration"] == 4
     assert all(
