@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minst.matcher import Instances, Match, enlarge, hungarian_match
+from minst.matcher import Instances, Match, check_targets, enlarge, hungarian_match
 
 __all__ = ["LOSS_WEIGHTS", "Pairs", "mask_losses", "set_losses"]
 
@@ -44,7 +44,9 @@ class Pairs(NamedTuple):
         query = [queries for queries, _ in matches]
         labels = [target.labels[found] for target, (_, found) in zip(instances, matches)]
         masks = [target.masks[found] for target, (_, found) in zip(instances, matches)]
-        return cls(torch.cat(image), torch.cat(query), torch.cat(labels), torch.cat(masks).float())
+        pairs = cls(torch.cat(image), torch.cat(query), torch.cat(labels), torch.cat(masks).float())
+        check_targets(pairs.labels, pairs.masks)
+        return pairs
 
     def logits(self, mask_logits: Tensor) -> Tensor:
         """Of mask logits (B, N, h, w) those of the pairs, on their targets' grid: (P, H', W')."""

@@ -17,6 +17,7 @@ Lesson: notebooks/04_dual_decoder.ipynb
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -127,7 +128,9 @@ class MobileInst(nn.Module):
         """Backbone and mask decoder alone: the price of a frame between key frames."""
         _check_frames(frames)
         H, W = frames.shape[-2:]
-        x = (frames.to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std
+        # Where the weights are, and in their precision: a float64 frame is welcome, too.
+        frames = frames.to(self.pixel_mean.device, self.pixel_mean.dtype)
+        x = (frames - self.pixel_mean) / self.pixel_std
         # Padding is the mean colour, as far from any edge as a colour can be.
         if padding_mask is not None:
             x = x.masked_fill(padding_mask[:, None], 0.0)
@@ -210,30 +213,54 @@ def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def image_to_batch(image: Tensor | np.ndarray) -> Tensor:
-    """One image, (H, W, 3) bytes or (3, H, W) floats in [0, 1] -> (1, 3, H, W) floats.
+    """One image, (H, W, 3) or (3, H, W), bytes or floats in [0, 1] -> (1, 3, H, W) floats.
 
-    ValueError for another shape or dtype.
+    An array, a tensor or a picture of Pillow's. ValueError for another shape, dtype or range.
     """
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"arrays must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
+    if hasattr(image, "convert"):  # Pillow's: perhaps grey, with a palette, or transparent
+        image = image.convert("RGB")
+    if not isinstance(image, Tensor):
         # A copy, since torch warns of arrays that are read-only.
-        image = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)
-        image = image.float().div(255)
-    if image.ndim != 3:
+        array = np.array(image, order="C")
+        if array.dtype.kind not in "uf":
+            raise ValueError(f"must be an image, got {type(image).__name__} of {array.dtype}")
+        image = torch.from_numpy(array)
+    if image.ndim == 3 and image.shape[-1] == 3:
+        image = image.permute(2, 0, 1)
+    if image.ndim != 3 or len(image) != 3:
         raise ValueError(f"must be (3, H, W), got {tuple(image.shape)}: one frame at a time")
+    if image.dtype == torch.uint8:
+        image = image.float().div(255)
+    _check_values(image)
     return image[None]
 
 
 def _check_frames(frames: Tensor) -> None:
-    shape = tuple(frames.shape)
-    if len(shape) != 4 or shape[1] != 3:
-        raise ValueError(
-            f"frames must be (B, 3, H, W), got {shape}; add a batch dimension with frames[None]"
-        )
+    shape = tuple(getattr(frames, "shape", ()))
+    if not isinstance(frames, Tensor) or len(shape) != 4 or shape[1] != 3:
+        got = shape if isinstance(frames, Tensor) else type(frames).__name__
+        hint = "image_to_batch makes one of an image"
+        raise ValueError(f"frames must be a tensor (B, 3, H, W), got {got}; {hint}")
+    if min(shape[2:]) < PAD_MULTIPLE:
+        raise ValueError(f"frames must be at least 64 x 64, got {shape[2:]}; resize or pad them")
+    _check_values(frames)
+
+
+def _check_values(frames: Tensor) -> None:
+    """The commonest mistakes: bytes as they are, 0..255 as floats, frames normalised before."""
     if not frames.is_floating_point():
         raise ValueError(
             f"frames must be floats in [0, 1], got {frames.dtype}; divide bytes by 255"
         )
-    if min(shape[2:]) < PAD_MULTIPLE:
-        raise ValueError(f"frames must be at least 64 x 64, got {shape[2:]}; resize or pad them")
+    # While a program is made of the model, frames stand for all frames and have no values.
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not frames.numel():
+        return
+    low, high = (float(value) for value in frames.aminmax())
+    if not math.isfinite(low + high):
+        raise ValueError("frames hold NaN or infinite values; leave them out")
+    # Not exactly 0 and 1, since resizing may swing over at an edge.
+    if low < -1 or high > 2:
+        raise ValueError(
+            f"frames must be floats in [0, 1], got {low:.3g} .. {high:.3g}; divide bytes by 255, "
+            "and leave normalising to the model"
+        )

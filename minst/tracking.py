@@ -16,7 +16,9 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -105,21 +107,17 @@ class KernelTracker:
         min_area: int = 12,  # pixels; smaller masks are not reported
         max_absence: int = 1000,  # after so many frames unseen an identity ends
     ):
-        if reuse_interval < 1 or int(reuse_interval) != reuse_interval:
-            raise ValueError(
-                f"reuse_interval is {reuse_interval!r}; it must be a whole number >= 1"
-            )
+        if not (reuse_interval >= 1 and float(reuse_interval).is_integer()):
+            raise ValueError(f"reuse_interval is {reuse_interval!r}, not a whole number from 1 on")
         if not callable(association) and association not in ASSOCIATIONS:
             raise ValueError(f"association is {association!r}; choose one of {tuple(ASSOCIATIONS)}")
         if not (0 <= score_threshold <= 1 and 0 < mask_threshold < 1):
             raise ValueError(f"thresholds {score_threshold}, {mask_threshold} are not in 0 .. 1")
-        self.model = model.eval()
-        self.reuse_interval = int(reuse_interval)
-        self.association = association
-        self.score_threshold = score_threshold
-        self.mask_logit = float(np.log(mask_threshold / (1 - mask_threshold)))
-        self.min_area = min_area
-        self.max_absence = max_absence
+        self.model, self.reuse_interval = model.eval(), int(reuse_interval)
+        self.association, self.score_threshold = association, score_threshold
+        # sigmoid(x) >= threshold is x >= log(threshold / (1 - threshold)), without the sigmoid.
+        self.mask_logit = math.log(mask_threshold / (1 - mask_threshold))
+        self.min_area, self.max_absence = min_area, max_absence
         self.reset()
 
     def reset(self) -> None:
@@ -132,12 +130,9 @@ class KernelTracker:
 
     @torch.inference_mode()
     def step(self, frame: Tensor | np.ndarray) -> FrameResult:
-        """The next frame, (3, H, W) floats in [0, 1] or (H, W, 3) bytes -> what is seen in it."""
+        """The next frame, as `image_to_batch` takes it -> what is seen in it."""
         try:
-            image = image_to_batch(frame)
-            if not torch.isfinite(image).all():
-                raise ValueError("holds NaN or infinite values; skip it, the state is unchanged")
-            encoded = self.model.encode(image)
+            encoded = self.model.encode(image_to_batch(frame))
         except ValueError as error:
             raise ValueError(f"frame {self.frame}: {error}") from None
         return self.advance(encoded)
@@ -156,10 +151,22 @@ class KernelTracker:
         self.frame += 1
         return result
 
-    def track(self, video: Iterable[Tensor | np.ndarray]) -> VideoResult:
-        """`step` over a video from a fresh state, then its scores; ValueError without frames."""
+    def track(self, video: Iterable[Tensor | np.ndarray] | str | Path) -> VideoResult:
+        """`step` over a video from a fresh state, then its scores; ValueError without frames.
+
+        video: frames, or what `minst.data.video.read_video` opens: a film, a folder of images.
+        """
+        if isinstance(video, (str, Path)):
+            from minst.data.video import read_video  # needs PyAV, which frames in memory do not
+
+            video = read_video(video)
+        try:
+            frames = iter(video)
+        except TypeError:
+            what = f"{type(video).__name__} is no video; give its frames, or the path of a film"
+            raise ValueError(f"track: {what}") from None
         self.reset()
-        return self.gather(self.step(frame) for frame in video)
+        return self.gather(self.step(frame) for frame in frames)
 
     def gather(self, results: Iterable[FrameResult]) -> VideoResult:
         """The tracks of a video, from the results of its frames, taken one by one as they come."""
@@ -176,7 +183,8 @@ class KernelTracker:
     def _key_frame(self, frame: Frame) -> None:
         """New kernels and scores for every slot."""
         out = frame.out
-        class_scores, kernels = out.scores()[0], out.kernels[0]  # (N, K), (N, D)
+        # Means are taken in float32, whatever the model computes in.
+        class_scores, kernels = out.scores()[0].float(), out.kernels[0]  # (N, K), (N, D)
         order = torch.arange(len(kernels), device=kernels.device)  # slot n holds query n, at first
         if self.slots is None:
             self.slots = Slots(kernels, class_scores)

@@ -2,14 +2,18 @@
 costs."""
 
 import copy
+import io
 import json
 import math
+import pickle
 import re
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -159,9 +163,32 @@ def test_an_image_becomes_a_batch_of_one():
     assert batch.dtype == torch.float32 and torch.equal(batch, bytes_.permute(2, 0, 1)[None] / 255)
     floats = torch.rand(3, 64, 70)
     assert torch.equal(image_to_batch(floats), floats[None])
-    for wrong in (floats[None], floats[0], floats.numpy(), bytes_.permute(2, 0, 1).numpy()):
-        with pytest.raises(ValueError, match="must be"):
-            image_to_batch(wrong)
+    # what a user may have instead: the same image
+    same = (bytes_, bytes_.permute(2, 0, 1), bytes_.numpy()[::-1, ::-1][::-1, ::-1])
+    for image in (*same, np.asfortranarray(bytes_.numpy()), Image.fromarray(bytes_.numpy())):
+        assert torch.equal(image_to_batch(image), batch)
+    for image in (floats.numpy(), floats.double().numpy(), floats.permute(1, 2, 0).numpy()):
+        torch.testing.assert_close(image_to_batch(image).float(), floats[None])
+    grey = Image.new("L", (70, 64), 51)
+    assert torch.equal(image_to_batch(grey), torch.full((1, 3, 64, 70), 0.2))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (torch.rand(1, 3, 64, 70), "one frame at a time"),
+        (torch.rand(64, 70), "must be .3, H, W., got .64, 70."),
+        (torch.rand(4, 64, 70), "got .4, 64, 70."),
+        ("film.mp4", "must be an image, got str"),
+        (None, "must be an image, got NoneType"),
+        (np.zeros((64, 70, 3), int), "must be an image, got ndarray of int64"),
+        (np.full((64, 70, 3), 200.0), r"floats in \[0, 1\], got 200 .. 200; divide bytes by 255"),
+        (torch.full((3, 64, 70), math.nan), "NaN"),
+    ],
+)
+def test_what_is_no_image_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        image_to_batch(wrong)
 
 
 # ------------------------------------------------------------------------------------------ batches
@@ -179,7 +206,7 @@ def test_one_batch_is_its_frames_one_by_one(tiny):
 def test_frames_are_normalised_inside(tiny):
     plain = copy.deepcopy(tiny)
     plain.pixel_mean.zero_(), plain.pixel_std.fill_(1.0)
-    x = frames(1, 64, 64)
+    x = 0.3 + 0.4 * frames(1, 64, 64)  # or else what is normalised looks it, and is refused
     mean, std = (
         torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     )
@@ -193,6 +220,12 @@ def test_frames_are_normalised_inside(tiny):
         (torch.zeros(1, 4, 64, 64), "got"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "uint8; divide bytes by 255"),
         (torch.zeros(1, 3, 63, 80), r"at least 64 x 64, got \(63, 80\)"),
+        (np.zeros((1, 3, 64, 64)), "must be a tensor .B, 3, H, W., got ndarray"),
+        ("film.mp4", "got str"),
+        (torch.rand(1, 3, 64, 64) * 255, "divide bytes by 255"),
+        ((torch.rand(1, 3, 64, 64) - 0.45) / 0.22, "leave normalising to the model"),
+        (torch.full((1, 3, 64, 64), math.nan), "NaN or infinite"),
+        (torch.full((1, 3, 64, 64), -math.inf), "NaN or infinite"),
     ],
 )
 def test_bad_frames_are_refused(tiny, bad, message):
@@ -354,6 +387,23 @@ def test_saved_and_loaded(make_model, tmp_path, dtype):
     )
     stored = load_file(tmp_path / "weights" / "model.safetensors")
     assert {v.dtype for v in stored.values() if v.is_floating_point()} == {dtype}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("preset", ["shapes-tiny", "seaformer-tiny", "mobilenetv2"])
+def test_a_model_is_copied_pickled_and_computes_in_any_precision(make_model, preset):
+    model, x = make_model(preset), frames(1, 64, 96)
+    expected, file = model(x), io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    copies = [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+    for again in (*copies, torch.load(file, weights_only=False)):
+        assert all(torch.equal(a, b) for a, b in zip(again(x), expected))
+    assert all(torch.equal(a, b) for a, b in zip(model(x.double()), expected))
+    for dtype, near in ((torch.float64, 0.001), (torch.half, 0.04), (torch.bfloat16, 0.08)):
+        out = copy.deepcopy(model).to(dtype)(x)
+        assert {value.dtype for value in out} == {dtype}
+        torch.testing.assert_close(out.scores().float(), expected.scores(), atol=near, rtol=0)
 
 
 def test_weights_remember_the_size_of_their_training_frames(make_model, tmp_path):
