@@ -42,7 +42,9 @@ def check_targets(labels: Tensor, masks: Tensor, num_classes: int | None = None)
     """
     most = (num_classes or 2**31) - 1
     if len(labels) and not 0 <= labels.min() <= labels.max() <= most:
-        raise ValueError(f"instances: labels {labels.tolist()} are not all of the classes 0..{most}")
+        raise ValueError(
+            f"instances: labels {labels.tolist()} are not all of the classes 0..{most}"
+        )
     # A little more than 1 may be left by whoever has resized them.
     if masks.numel() and not -0.01 <= masks.min() <= masks.max() <= 1.01:
         low, high = float(masks.min()), float(masks.max())

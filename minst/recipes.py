@@ -61,7 +61,6 @@ class TrainConfig:
     short_min: Natural = 416  # smallest shorter side, with --short-max
     short_max: Natural = 0  # largest shorter side, pixels; 0 = crops of height x width
     long_max: Natural = 864  # largest longer side, with --short-max
-    small_until: Natural = 0  # iterations at the start at some 3/4 of that size
     image_share: Share = 0.1  # share of image batches, without query passing
     max_gap: Count = 5  # largest distance delta of the frames of a pair
     # pairs of frames of a clip | images, single ones
