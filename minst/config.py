@@ -8,11 +8,9 @@ Only `model.py` reads a config; every other module takes plain keyword arguments
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
-from typing import Annotated, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, NoReturn, Self, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -66,14 +64,14 @@ class MobileInstConfig:
         raise ValueError(f"config: {name} is {repr(getattr(self, name))[:200]}; {why}")
 
     @classmethod
-    def preset(cls, name: str, **overrides) -> MobileInstConfig:
+    def preset(cls, name: str, **overrides) -> Self:
         """A named config, with single fields replaced. ValueError names what exists."""
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **overrides})
 
     @classmethod
-    def from_dict(cls, values: dict) -> MobileInstConfig:
+    def from_dict(cls, values: dict) -> Self:
         """The inverse of `to_dict`; for an unknown field ValueError names it and the known ones."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = ", ".join(sorted(set(values) - set(known)))

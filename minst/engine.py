@@ -10,8 +10,6 @@ does too), and accelerate's precision. Nothing else of it is needed here.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os

@@ -10,8 +10,6 @@ kernels (paper: "Dual Transformer Instance Decoder", Fig 3).
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -142,7 +140,7 @@ class DualInstanceDecoder(nn.Module):
         return pooled.flatten(2).transpose(1, 2), self.position(*pooled.shape[-2:])
 
     def pool(self, x_mask: Tensor, size: int) -> Tensor:
-        """One value for each block of size x size cells: (B, D, H, W) -> (B, D, H/size, W/size)."""
+        """One value for each block of cells: (B, D, H, W) -> (B, D, H/size, W/size)."""
         # A maximum keeps the detail that a mean washes out (paper, ablation).
         summary = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
         # The stride is said although it is the default, since ExecuTorch 1.3 looks for it.

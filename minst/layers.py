@@ -3,8 +3,6 @@
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 

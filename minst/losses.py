@@ -12,10 +12,8 @@ Symbols: P matched pairs of a batch, H' W' cells of the targets (1/2), R = H' * 
 Lesson: notebooks/05_losses.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +36,7 @@ class Pairs(NamedTuple):
     masks: Tensor  # (P, H', W') in [0, 1]
 
     @classmethod
-    def of(cls, matches: Sequence[Match], instances: Sequence[Instances]) -> Pairs:
+    def of(cls, matches: Sequence[Match], instances: Sequence[Instances]) -> Self:
         """One match and one `Instances` per image."""
         image = [torch.full_like(queries, b) for b, (queries, _) in enumerate(matches)]
         query = [queries for queries, _ in matches]

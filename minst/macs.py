@@ -10,8 +10,6 @@ how much.
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import torch
 
 from minst.model import MobileInst

@@ -12,8 +12,6 @@ Symbols: N queries, M instances of one image, K classes, h w cells of the mask l
 Lesson: notebooks/05_losses.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,10 +34,8 @@ class Instances(NamedTuple):
 
 
 def check_targets(labels: Tensor, masks: Tensor, num_classes: int | None = None) -> None:
-    """ValueError for labels that are no class, and for masks of 0 and 255 in the place of 0 and 1.
-
-    Neither stops a training by itself: -1 is Python's last class, and dice of 255 is a number.
-    """
+    """ValueError for labels that are no class, and for masks of 0 and 255 in the place of 1."""
+    # Neither stops a training by itself: -1 is Python's last class, a dice of 255 is a number.
     most = (num_classes or 2**31) - 1
     if len(labels) and not 0 <= labels.min() <= labels.max() <= most:
         raise ValueError(
@@ -87,8 +83,7 @@ def hungarian_match(
     """Of every image of the batch the matched queries and their instances, min(N, M) of them.
 
     class_logits (B, N, K), mask_logits (B, N, h, w), and one `Instances` per image.
-    ValueError for instances that are none; FloatingPointError for scores that are not finite, as of
-    a model that has diverged.
+    FloatingPointError for scores that are not finite, as of a model that has diverged.
     """
     matches = []
     for classes, masks, target in zip(class_logits, mask_logits, instances, strict=True):

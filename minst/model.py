@@ -15,13 +15,11 @@ Symbols: B batch, N queries, K classes, D channels, H W frame size, Hp Wp the sa
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -59,7 +57,7 @@ class FrameOutput(NamedTuple):
 class Frame:
     """A frame, or a batch of them, that has been encoded: all that kernel reuse needs."""
 
-    model: MobileInst
+    model: "MobileInst"
     x6: Tensor  # (B, C6, tokens high, tokens wide), of the padded frame
     padded_x_mask: Tensor  # (B, D, Hp/8, Wp/8)
     token_padding: Tensor | None  # (B, tokens) bool, True = it lies in padding; None = none does
@@ -76,7 +74,7 @@ class Frame:
         """What the instance decoder says. It is computed once, when it is first asked for."""
         return self.model.decode(self)
 
-    def forget_masks(self) -> Frame:
+    def forget_masks(self) -> Self:
         """Decode, and keep all but the mask logits, which are large. Returns self."""
         self.out = self.out._replace(mask_logits=None)
         return self
@@ -85,7 +83,7 @@ class Frame:
         """Kernels (B, N, D), perhaps of an earlier frame, on this one: mask logits (B, N, h, w)."""
         return apply_kernels(kernels, self.x_mask)
 
-    def select(self, which: slice) -> Frame:
+    def select(self, which: slice) -> Self:
         """Some frames of the batch."""
         padding = None if self.token_padding is None else self.token_padding[which]
         return Frame(self.model, self.x6[which], self.padded_x_mask[which], padding, self.size)
@@ -177,7 +175,7 @@ class MobileInst(nn.Module):
         token_inside = F.max_pool2d(inside, stride, stride=stride)  # (B, 1, h_tokens, w_tokens)
         return F.pad(x, (0, right, 0, bottom)), token_inside.flatten(1) == 0
 
-    def fuse(self) -> MobileInst:
+    def fuse(self) -> Self:
         """Fold every batch norm into its convolution, in place; sets eval mode. Returns self."""
         return fold_batch_norms(self.eval())
 
@@ -186,7 +184,7 @@ class MobileInst(nn.Module):
         weights.save(self, folder, dtype)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, class_names=None) -> MobileInst:
+    def from_pretrained(cls, name_or_folder: str | Path, class_names=None) -> Self:
         """A shipped model by name, or one that `save_pretrained` wrote; in eval mode, float32.
 
         class_names: for these categories, to be trained on; known ones keep what was learned.
@@ -205,7 +203,8 @@ def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
 def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Mask logits (B, N, h, w) at 1/8 -> (B, N, H, W), bilinear; `size` is (H, W) of the frame."""
     B, N, h, w = mask_logits.shape
-    if not N:  # interpolation refuses what is empty
+    # Interpolation refuses what is empty.
+    if not N:
         return mask_logits.new_zeros(B, 0, *size)
     full = (h * MASK_STRIDE, w * MASK_STRIDE)
     upsampled = F.interpolate(mask_logits, size=full, mode="bilinear", align_corners=False)
@@ -227,15 +226,16 @@ def image_to_batch(image: Tensor | np.ndarray) -> Tensor:
         image = torch.from_numpy(array)
     if image.ndim == 3 and image.shape[-1] == 3:
         image = image.permute(2, 0, 1)
-    if image.ndim != 3 or len(image) != 3:
+    if image.ndim != 3:
         raise ValueError(f"must be (3, H, W), got {tuple(image.shape)}: one frame at a time")
     if image.dtype == torch.uint8:
         image = image.float().div(255)
-    _check_values(image)
+    _check_frames(image[None])
     return image[None]
 
 
 def _check_frames(frames: Tensor) -> None:
+    """The commonest mistakes: bytes as they are, 0..255 as floats, frames normalised before."""
     shape = tuple(getattr(frames, "shape", ()))
     if not isinstance(frames, Tensor) or len(shape) != 4 or shape[1] != 3:
         got = shape if isinstance(frames, Tensor) else type(frames).__name__
@@ -243,24 +243,16 @@ def _check_frames(frames: Tensor) -> None:
         raise ValueError(f"frames must be a tensor (B, 3, H, W), got {got}; {hint}")
     if min(shape[2:]) < PAD_MULTIPLE:
         raise ValueError(f"frames must be at least 64 x 64, got {shape[2:]}; resize or pad them")
-    _check_values(frames)
-
-
-def _check_values(frames: Tensor) -> None:
-    """The commonest mistakes: bytes as they are, 0..255 as floats, frames normalised before."""
+    said = "frames must be floats in [0, 1]"
     if not frames.is_floating_point():
-        raise ValueError(
-            f"frames must be floats in [0, 1], got {frames.dtype}; divide bytes by 255"
-        )
+        raise ValueError(f"{said}, got {frames.dtype}; divide bytes by 255")
     # While a program is made of the model, frames stand for all frames and have no values.
-    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not frames.numel():
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not len(frames):
         return
     low, high = (float(value) for value in frames.aminmax())
     if not math.isfinite(low + high):
         raise ValueError("frames hold NaN or infinite values; leave them out")
     # Not exactly 0 and 1, since resizing may swing over at an edge.
     if low < -1 or high > 2:
-        raise ValueError(
-            f"frames must be floats in [0, 1], got {low:.3g} .. {high:.3g}; divide bytes by 255, "
-            "and leave normalising to the model"
-        )
+        hint = "divide bytes by 255, and leave normalising to the model"
+        raise ValueError(f"{said}, got {low:.3g} .. {high:.3g}; {hint}")

@@ -7,8 +7,6 @@
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 

@@ -18,8 +18,6 @@ Symbols: P pairs of frames, N queries, K classes, h w cells of the mask logits, 
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor

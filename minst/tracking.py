@@ -14,8 +14,6 @@ Symbols: N queries = number of slots, K classes, D channels, H W frame size, h w
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -89,12 +87,12 @@ def assign(similarity: Tensor) -> Tensor:
 
 
 class KernelTracker:
-    """Online video instance segmentation with a MobileInst, or with any model that has `eval()`,
-    `config.class_names` and `encode(image (1, 3, H, W))`, whose result offers what `Frame` does:
-    `size`, `out` (`scores()`, `kernels`, `mask_features`) and `masks(kernels)`.
+    """Online video instance segmentation with a MobileInst, or any model that has `eval()`,
+    `config.class_names` and `encode(image (1, 3, H, W))` -> what offers `size`, `masks(kernels)`
+    and `out` (`scores()`, `kernels`, `mask_features`), as `Frame` does.
 
-    Bad frames (shape, type, below 64 x 64, not finite) raise ValueError with the frame's number and
-    leave the state as it was. A change of resolution makes the next frame a key frame.
+    A bad frame raises ValueError with its number and leaves the state as it was. A change of
+    resolution makes the next frame a key frame.
     """
 
     def __init__(
@@ -146,8 +144,7 @@ class KernelTracker:
             self._key_frame(frame)
         # On the frames after it nothing is decoded: the slots' kernels are used as they are.
         self._since_key = 1 if is_key else self._since_key + 1
-        self._size = frame.size
-        result = self._report(frame, is_key)
+        result, self._size = self._report(frame, is_key), frame.size
         self.frame += 1
         return result
 
@@ -160,13 +157,11 @@ class KernelTracker:
             from minst.data.video import read_video  # needs PyAV, which frames in memory do not
 
             video = read_video(video)
-        try:
-            frames = iter(video)
-        except TypeError:
+        if not isinstance(video, Iterable):
             what = f"{type(video).__name__} is no video; give its frames, or the path of a film"
-            raise ValueError(f"track: {what}") from None
+            raise ValueError(f"track: {what}")
         self.reset()
-        return self.gather(self.step(frame) for frame in frames)
+        return self.gather(self.step(frame) for frame in video)
 
     def gather(self, results: Iterable[FrameResult]) -> VideoResult:
         """The tracks of a video, from the results of its frames, taken one by one as they come."""
@@ -190,10 +185,11 @@ class KernelTracker:
             self.slots = Slots(kernels, class_scores)
         else:
             # Which of the new queries goes on with which slot?
+            old = Candidates(self.slots.kernels, self.slots.scores, self.slots.queries)
             new = Candidates(kernels, class_scores.amax(-1), order)
-            named = not callable(self.association)
-            associate = ASSOCIATIONS[self.association] if named else self.association
-            self.similarity = associate(self.slots.candidates(), new, out.mask_features[0])
+            # A rule of one's own is a function, those that we know have names.
+            associate = ASSOCIATIONS.get(self.association, self.association)
+            self.similarity = associate(old, new, out.mask_features[0])
             self.assignment = order = assign(self.similarity)  # (N,)
         seen = self.score_threshold
         self.slots.take(kernels[order], class_scores[order], order, self.frame, seen)
@@ -247,10 +243,6 @@ class Slots:
         self.count = torch.zeros(N, device=device)  # (N,) how many did
         self.last_seen = torch.zeros(N, device=device)  # (N,) frame
         self.ids = [0] * N  # 0 = no identity yet
-
-    def candidates(self) -> Candidates:
-        """What an association may look at."""
-        return Candidates(self.kernels, self.scores, self.queries)
 
     def take(self, kernels: Tensor, class_scores: Tensor, queries: Tensor, frame: int, seen: float):
         """A key frame's (N, D), (N, K) and (N,), in the order of the slots."""

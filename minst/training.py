@@ -22,8 +22,6 @@ each cell holds, and is thrown away at the end.
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -57,14 +55,7 @@ from minst.recipes import TrainConfig, switches
 from minst.temporal import passed_matches, query_passing_losses
 from minst.weights import load_backbone_weights
 
-__all__ = [
-    "ClipBatches",
-    "ShapesTraining",
-    "TrainConfig",
-    "learning_rate",
-    "train",
-    "training_losses",
-]
+__all__ = ["ClipBatches", "ShapesTraining", "TrainConfig", "train", "training_losses"]
 
 # What may change between the parts of one run: the machine, on which weights depend by rounding and
 # batch norms alone.
@@ -116,6 +107,7 @@ def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float,
     """Instances in all frames of a batch cut into `parts`; those that a passed query is held to."""
     seen = passed_on = 0
     for part in parts:
+        # What an image holds is counted however few queries there are to find it.
         seen += sum(len(target.labels) for target in part.instances)
         half = len(part.instances) // 2 if part.is_pairs else 0
         for now, later in zip(part.instances[:half], part.instances[half:]):
@@ -131,7 +123,9 @@ def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
     logits (B, K, h, w) of X6. Target of a class: 1 when its instances cover half of the cell, less
     in proportion.
     """
+    # Nothing is in any cell ...
     targets = torch.zeros_like(logits, dtype=torch.float32)
+    # ... until an instance says that it is.
     for target, (labels, masks, _) in zip(targets, instances):
         if not len(labels):  # pooling refuses an empty batch
             continue
@@ -139,11 +133,13 @@ def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
         cover = F.adaptive_avg_pool2d(masks.float()[None], logits.shape[-2:])[0]  # (m, h, w)
         for label, cells in zip(labels.tolist(), cover):
             target[label] = torch.maximum(target[label], (2 * cells).clamp(max=1))
+    # The mean over tokens and classes, times the classes: a sum over these, as of the other losses.
     return F.binary_cross_entropy_with_logits(logits.float(), targets) * logits.shape[1]
 
 
 def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
     """2 L_cls + 2 L_mask + L_obj, and with the same weights what Q_G and passed queries draw."""
+    # The paper's lambdas. An early answer, or one for another frame, is worth as much as any.
     weights = {**LOSS_WEIGHTS, "token": config.token_weight}
     for name, weight in LOSS_WEIGHTS.items():
         weights[f"pass_{name}"] = config.passing_weight * weight
@@ -161,6 +157,7 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.config, self.tokens = model, config, None
         if config.token_weight:
+            # A 1x1 convolution: every token is judged by itself.
             channels, classes = model.backbone.out_channels[-1], model.config.num_classes
             self.tokens = nn.Conv2d(channels, classes, 1)
             # X6 may be large; start from "rarely anything here".
@@ -188,9 +185,12 @@ class State:
             for block in _blocks(model.backbone) + _blocks(model.mask_decoder):
                 block.forward = partial(_forgetting, block, block.forward)
         self.parameters = list(self.learner.parameters())
+        # Fused: one kernel for all parameters. A second moment of 0.99 forgets sooner than AdamW's
+        # usual 0.999, since runs are short.
         groups = _parameter_groups(self.learner, config)
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        # Last of all: from here on a backward pass is one of all processes.
         self.wrapped = self.engine.prepare(self.learner)
         self.parts = {"model": model, "average": self.average, "optimizer": self.optimizer}
         if self.learner.tokens:
@@ -210,6 +210,7 @@ def start(
     model: MobileInst | None = None,
 ) -> State:
     """The state before the first step; model: in the place of the one that the config names."""
+    # Random weights are a function of the seed alone, ...
     torch.manual_seed(config.seed)
     model = model or initial_model(config, categories)
     # Whoever uses the weights is told the size of frames that they know.
@@ -222,11 +223,13 @@ def start(
 def initial_model(config: TrainConfig, categories: Sequence[str] = CATEGORIES) -> MobileInst:
     """What a config starts from; random weights are those of torch's generator as it stands."""
     if config.init:
+        # Weights know which model they are of; only the categories may be others.
         model = MobileInst.from_pretrained(config.init, categories)
     else:
         named = {"class_names": tuple(categories), "num_classes": len(categories)}
         changes = named | switches(config.switches)
         model = MobileInst(MobileInstConfig.preset(config.preset, **changes))
+    # After the rest, which so starts as it would without them.
     if config.backbone_weights:
         load_backbone_weights(model.backbone, config.backbone_weights)
     return model
@@ -244,7 +247,7 @@ def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     groups: dict[tuple[bool, bool], dict] = {}
     for name, parameter in model.named_parameters():
         in_backbone = ".backbone." in name
-        # A norm or a bias does not grow without end, and a query is told from others by its size.
+        # Decay keeps products small. A norm, a bias or a query is added, and is left alone.
         plain = parameter.ndim < 2 or name.endswith("queries")
         rate = config.lr * (config.backbone_lr if in_backbone else 1.0)
         decay = 0.0 if plain else config.weight_decay
@@ -295,15 +298,13 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
 
 
 def learning_rate(iteration: int, config: TrainConfig) -> float:
-    """The share of the peak: linear warm-up, then constant, then a cosine down to `final_lr` in the
-    last `cosine_share`.
-
-    While it is constant, a run does not depend on where it will end: `iterations` may still be
-    changed.
-    """
+    """The share of the peak: linear warm-up, constant, a cosine in the last `cosine_share`."""
+    # Moments of AdamW are guesses at first: small steps until they are known.
     warm = min(1.0, (iteration + 1) / max(1, config.warmup))
     start = (1 - config.cosine_share) * config.iterations
+    # Before the decay a run does not depend on where it will end: `iterations` may still be changed.
     done = max(0.0, iteration - start) / max(1.0, config.iterations - start)  # of the decay, 0..1
+    # From 1 down to 0, slowly at both ends.
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return warm * (config.final_lr + (1 - config.final_lr) * cosine)
 
@@ -326,7 +327,7 @@ def step(
     counts = (counts.clamp(min=1) / (engine.processes * len(parts))).tolist()
     # Gradients of all parts add up; processes exchange them with the last part alone.
     state.optimizer.zero_grad(set_to_none=True)
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}  # what is logged: the mean over the parts
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
         with contextlib.nullcontext() if last else engine.no_sync(state.wrapped):
@@ -335,6 +336,7 @@ def step(
         for name, value in losses.items():
             sums[name] = sums.get(name, 0) + value.detach() / len(parts)
     # A gradient that is not finite must not reach the weights and, through them, a checkpoint.
+    # One that is only too long is cut: a rare batch shall not undo what many have taught.
     norm = nn.utils.clip_grad_norm_(state.parameters, config.max_grad_norm)
     if not torch.isfinite(norm):
         raise FloatingPointError(f"training: gradient not finite at iteration {iteration + 1}")
@@ -380,12 +382,10 @@ def train(
 ) -> Path:
     """Train, and write into `config.out`: log.jsonl, checkpoint.pt, averaged weights in weights/.
 
-    With `resume` a run that was interrupted goes on from its last checkpoint; without, it starts
-    anew. clips, model: in the place of those that the config names; what `ClipBatches` takes, and a
-    model to be changed. Raises FloatingPointError when a loss is not finite (iteration, which
-    losses, what to do), ValueError when the folder holds a run of another config, a broken
-    checkpoint, or a run that is being trained; what the readers raise for `config.data`. Returns
-    the folder of the weights.
+    With `resume` an interrupted run goes on from its last checkpoint; without, it starts anew.
+    clips (what `ClipBatches` takes), model: in the place of those that the config names. Raises
+    FloatingPointError when a loss is not finite (where, what to do), ValueError when the folder
+    holds another run, a broken one, or one that is being trained; what the readers of clips raise.
     """
     out = Path(config.out)
     with owned(out, "train"):
@@ -401,8 +401,12 @@ def _run(
 ) -> None:
     """The loop of one process; rank 0 writes."""
     engine, out = Engine(config.device, config.precision), Path(config.out)
+    # Of all processes one writes; what all have to do together stands outside of such an `if`.
     writes = engine.rank == 0
-    clips = clips or _clips(config)
+    if clips is None and config.data:
+        clips = FolderClips(open_folder(config.data, config.split or None), config.seed)
+    clips = clips or ShapesTraining(config.seed)
+    # Item i is batch i, whoever asks: so the loader may be started anywhere.
     batches = ClipBatches(config, clips, engine.rank, engine.processes)
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -411,6 +415,7 @@ def _run(
     engine.wait()  # all have read what rank 0 is about to overwrite
     if writes:
         _begin(out, config, first)
+    # Workers draw the next clips while this process computes.
     loader = DataLoader(
         batches,
         batch_size=None,
@@ -443,13 +448,8 @@ def _run(
             if writes:
                 _save(state, out, done)
             saved = done
+    # Who has nothing left to do waits for rank 0 to have written.
     engine.wait()
-
-
-def _clips(config: TrainConfig) -> Callable:
-    if not config.data:
-        return ShapesTraining(config.seed)
-    return FolderClips(open_folder(config.data, config.split or None), config.seed)
 
 
 def _next(parts: Iterator[Batch], count: int) -> list[Batch]:
@@ -472,6 +472,7 @@ def _begin(out: Path, config: TrainConfig, first: int) -> None:
     left = [*out.glob(".checkpoint.*.pt"), *out.glob("weights/.model.*.safetensors")]
     for path in left if first else [*left, out / "checkpoint.pt"]:
         path.unlink(missing_ok=True)
+    # What this run is, for who resumes it.
     with replacing(out / "train.json") as beside:
         beside.write_text(json.dumps(asdict(config), indent=1) + "\n")
     log, kept = out / "log.jsonl", []
@@ -480,6 +481,7 @@ def _begin(out: Path, config: TrainConfig, first: int) -> None:
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
             if json.loads(line)["iteration"] <= first:
                 kept.append(line + "\n")
+    # What came after the checkpoint will be computed, and logged, again.
     with replacing(log) as beside:
         beside.write_text("".join(kept))
 
@@ -489,6 +491,7 @@ def _log(out: Path, iteration: int, losses: dict[str, float], seconds: float) ->
     line["seconds_per_iteration"] = round(seconds, 4)
     if torch.cuda.is_available():
         line["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    # One short write at the end of a file: a kill leaves it whole, or without this line.
     with open(out / "log.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -511,10 +514,14 @@ def _resume(state: State, out: Path, config: TrainConfig) -> int:
     file, anew = out / "checkpoint.pt", "choose another --out, or --restart to overwrite it"
     if not file.is_file():
         return 0
+    # Is it a checkpoint at all, and of this run?
     try:
         before = read_json(out / "train.json")
+        # Tensors and plain values alone: code in a file is never run.
         checkpoint = torch.load(file, weights_only=True, map_location="cpu")
-        done = range(2**62)[checkpoint["iteration"]]  # a whole number, and not below 0
+        done = checkpoint["iteration"]
+        if type(done) is not int or done < 1:
+            raise ValueError(f"iteration {done!r}")
         changed = _changed(before, asdict(config), done)
     except Exception as error:  # noqa: BLE001  what a damaged file raises depends on the byte
         said = str(error).strip().split("\n")[0][:200] or type(error).__name__
@@ -522,6 +529,7 @@ def _resume(state: State, out: Path, config: TrainConfig) -> int:
         raise ValueError(f"{what}; {anew}") from None
     if changed:
         raise ValueError(f"{out} holds a run with another {', '.join(changed)}; {anew}")
+    # Model, average, optimiser and token classifier go on as if nothing had happened.
     try:
         for name, part in state.parts.items():
             part.load_state_dict(checkpoint[name])

@@ -8,8 +8,6 @@ model.safetensors, or the public checkpoint of a backbone.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -178,7 +178,7 @@ def test_an_image_becomes_a_batch_of_one():
     [
         (torch.rand(1, 3, 64, 70), "one frame at a time"),
         (torch.rand(64, 70), "must be .3, H, W., got .64, 70."),
-        (torch.rand(4, 64, 70), "got .4, 64, 70."),
+        (torch.rand(4, 64, 70), "got .1, 4, 64, 70."),
         ("film.mp4", "must be an image, got str"),
         (None, "must be an image, got NoneType"),
         (np.zeros((64, 70, 3), int), "must be an image, got ndarray of int64"),
