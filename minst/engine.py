@@ -37,13 +37,12 @@ class Engine:
 
     def __init__(self, device: str = "auto", precision: str = "fp32"):
         said = os.environ
-        several = "LOCAL_RANK" in said
+        several = "LOCAL_RANK" in said  # a launcher, or `spawn`, has started this one
         self.rank = int(said["RANK"]) if several else 0
         self.processes = int(said["WORLD_SIZE"]) if several else 1
         launched = said.get("ACCELERATE_MIXED_PRECISION", "no")
         if launched not in ("no", "bf16"):
-            what = f"accelerate was launched with {launched}; only bf16 and no are supported"
-            raise ValueError(f"training: {what}")
+            raise ValueError(f"training: accelerate's {launched} is not supported; take bf16 or no")
         self.precision = "bf16" if launched == "bf16" else precision
         seen = torch.cuda.is_available()
         if device == "auto":

@@ -15,7 +15,6 @@ Symbols: B batch, N queries, K classes, D channels, H W frame size, Hp Wp the sa
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -250,9 +249,7 @@ def _check_frames(frames: Tensor) -> None:
     if torch.jit.is_tracing() or torch.compiler.is_compiling() or not len(frames):
         return
     low, high = (float(value) for value in frames.aminmax())
-    if not math.isfinite(low + high):
-        raise ValueError("frames hold NaN or infinite values; leave them out")
-    # Not exactly 0 and 1, since resizing may swing over at an edge.
-    if low < -1 or high > 2:
-        hint = "divide bytes by 255, and leave normalising to the model"
+    # Not exactly 0 and 1, since resizing may swing over at an edge. NaN is nowhere in between.
+    if not -1 <= low <= high <= 2:
+        hint = "divide bytes by 255, leave normalising to the model, and NaN out"
         raise ValueError(f"{said}, got {low:.3g} .. {high:.3g}; {hint}")

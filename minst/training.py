@@ -392,62 +392,63 @@ def train(
         if config.processes == 1:
             _run(config, resume, clips, model)
         else:
-            spawn(_run, config.processes, config, resume, clips, model)
+            try:
+                spawn(_run, config.processes, config, resume, clips, model)
+            finally:
+                _tidy(out)  # they are ended without a word, wherever they are
     return out / "weights"
 
 
-def _run(
-    config: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None
-) -> None:
+def _run(c: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None) -> None:
     """The loop of one process; rank 0 writes."""
-    engine, out = Engine(config.device, config.precision), Path(config.out)
+    engine, out = Engine(c.device, c.precision), Path(c.out)
     # Of all processes one writes; what all have to do together stands outside of such an `if`.
     writes = engine.rank == 0
-    if clips is None and config.data:
-        clips = FolderClips(open_folder(config.data, config.split or None), config.seed)
-    clips = clips or ShapesTraining(config.seed)
+    if clips is None and c.data:
+        clips = FolderClips(open_folder(c.data, c.split or None), c.seed)
+    clips = clips or ShapesTraining(c.seed)
     # Item i is batch i, whoever asks: so the loader may be started anywhere.
-    batches = ClipBatches(config, clips, engine.rank, engine.processes)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    state = start(config, engine, getattr(clips, "categories", CATEGORIES), model)
-    first = saved = _resume(state, out, config) if resume else 0
+    batches = ClipBatches(c, clips, engine.rank, engine.processes)
+    if c.threads:
+        torch.set_num_threads(c.threads)
+    state = start(c, engine, getattr(clips, "categories", CATEGORIES), model)
+    first = saved = _resume(state, out, c) if resume else 0
     engine.wait()  # all have read what rank 0 is about to overwrite
     if writes:
-        _begin(out, config, first)
+        _begin(out, c, first)
     # Workers draw the next clips while this process computes.
     loader = DataLoader(
         batches,
         batch_size=None,
-        sampler=range(first * config.accumulate, len(batches)),
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
+        sampler=range(first * c.accumulate, len(batches)),
+        num_workers=c.workers,
+        prefetch_factor=4 if c.workers else None,
         pin_memory=engine.device.type == "cuda",
     )
-    parts, started, total = iter(loader), time.perf_counter(), config.iterations
+    parts, started, total = iter(loader), time.perf_counter(), c.iterations
     bar = tqdm(total=total, initial=first, desc="training", mininterval=5.0, disable=not writes)
-    for iteration in range(first, total):
-        try:
-            losses = step(state, _next(parts, config.accumulate), iteration, config)
-        except FloatingPointError as error:
-            # What to do depends on what there is to go on from.
-            good = f"the weights of iteration {saved}, its last checkpoint, are finite: resume"
-            start_from = good if saved else "no checkpoint was written: start anew"
-            hint = f"{start_from} with a lower --lr or --max-grad-norm"
-            raise FloatingPointError(f"{error}; {hint}") from None
-        done = iteration + 1
-        bar.update()
-        if done % config.log_every == 0 or done == total:
-            # The mean over all processes, so that all must take part in it.
-            means = engine.total(torch.stack(list(losses.values()))) / engine.processes
-            seconds = (time.perf_counter() - started) / (done - first)
-            if writes:
-                _log(out, done, dict(zip(losses, means.tolist())), seconds)
-                bar.set_postfix(loss=f"{float(means[0]):.3f}")
-        if done % config.save_every == 0 or done == total:
-            if writes:
-                _save(state, out, done)
-            saved = done
+    try:
+        for iteration in range(first, total):
+            losses = step(state, _next(parts, c.accumulate), iteration, c)
+            done = iteration + 1
+            bar.update()
+            if done % c.log_every == 0 or done == total:
+                # The mean over all processes, so that all must take part in it.
+                means = engine.total(torch.stack(list(losses.values()))) / engine.processes
+                seconds = (time.perf_counter() - started) / (done - first)
+                if writes:
+                    _log(out, done, dict(zip(losses, means.tolist())), seconds)
+                    bar.set_postfix(loss=f"{float(means[0]):.3f}")
+            if done % c.save_every == 0 or done == total:
+                if writes:
+                    _save(state, out, done)
+                saved = done
+    except FloatingPointError as error:
+        # What to do depends on what there is to go on from.
+        good = f"the weights of iteration {saved}, its last checkpoint, are finite: resume"
+        start_from = good if saved else "no checkpoint was written: start anew"
+        hint = f"{start_from} with a lower --lr or --max-grad-norm"
+        raise FloatingPointError(f"{error}; {hint}") from None
     # Who has nothing left to do waits for rank 0 to have written.
     engine.wait()
 
@@ -466,12 +467,16 @@ def _next(parts: Iterator[Batch], count: int) -> list[Batch]:
 # ------------------------------------------------------------------------------------ files of a run
 
 
+def _tidy(out: Path) -> None:
+    for left in [*out.glob(".checkpoint.*.pt"), *out.glob("weights/.model.*.safetensors")]:
+        left.unlink(missing_ok=True)
+
+
 def _begin(out: Path, config: TrainConfig, first: int) -> None:
     """train.json, and of log.jsonl what is true of a run that has come to iteration `first`."""
-    # What a killed run left half written, and the checkpoint of a run that is not gone on with.
-    left = [*out.glob(".checkpoint.*.pt"), *out.glob("weights/.model.*.safetensors")]
-    for path in left if first else [*left, out / "checkpoint.pt"]:
-        path.unlink(missing_ok=True)
+    _tidy(out)  # what a run that was killed has left half written
+    if not first:  # or a new run, killed early, would go on from the old one
+        (out / "checkpoint.pt").unlink(missing_ok=True)
     # What this run is, for who resumes it.
     with replacing(out / "train.json") as beside:
         beside.write_text(json.dumps(asdict(config), indent=1) + "\n")
@@ -492,8 +497,11 @@ def _log(out: Path, iteration: int, losses: dict[str, float], seconds: float) ->
     if torch.cuda.is_available():
         line["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
     # One short write at the end of a file: a kill leaves it whole, or without this line.
-    with open(out / "log.jsonl", "a") as file:
-        file.write(json.dumps(line) + "\n")
+    try:
+        with open(out / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:  # of a full disk, which names no file
+        raise OSError(error.errno, error.strerror, str(out / "log.jsonl")) from None
 
 
 def _save(state: State, out: Path, iteration: int) -> None:

@@ -868,6 +868,9 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_what_was_there(uninterrupted
     try:
         with pytest.raises(OSError, match="checkpoint.pt") as caught:
             train(config(out, iterations=4, cosine_share=0.0), clips=CLIPS)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+        with pytest.raises(OSError, match="log.jsonl"):
+            training._log(out, 3, {"loss": 1.0}, 0.1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert len(str(caught.value).splitlines()) == 1
