@@ -190,6 +190,15 @@ def test_shapes_are_those_of_the_training_split():
         ({"target_stride": 3}, "target_stride is 3; choose one of 1, 2, 4, 8"),
         ({"width": 32}, "width is 32; it must be at least 64"),
         ({"save_every": 0}, "save_every"),
+        ({"freeze_norms": "off"}, "freeze_norms is 'off', not of type bool"),
+        ({"pairs": True}, "pairs is True, not of type int"),
+        ({"iterations": 2.5}, "iterations is 2.5, not of type int"),
+        ({"lr": "high"}, "lr is 'high', not of type float"),
+        ({"data": None}, "data is None, not of type str"),
+        ({"processes": 10**6, "pairs": 10**6}, "processes is 1000000; it must be .* at most 1024"),
+        ({"workers": 10**6}, "workers is 1000000"),
+        ({"threads": -1}, "threads is -1"),
+        ({"lr": math.nan}, "lr is nan"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):
