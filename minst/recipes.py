@@ -37,6 +37,7 @@ from minst.options import Natural, Number, Pixels, Positive, Range, Share, check
 __all__ = ["RECIPES", "TrainConfig", "recipe", "switches"]
 
 Few = Annotated[int, Range(0, 1024)]
+Side = Annotated[int, Range(0, 8192)]  # pixels
 Some = Annotated[int, Range(1, 1024)]
 Many = Annotated[int, Range(1, 10**9)]
 
@@ -60,9 +61,9 @@ class TrainConfig:
     accumulate: Many = 1  # parts in which each process computes its share of a batch
     height: Pixels = 192  # height of training frames, pixels
     width: Pixels = 256  # width of training frames, pixels
-    short_min: Natural = 416  # smallest shorter side, with --short-max
-    short_max: Natural = 0  # largest shorter side, pixels; 0 = crops of height x width
-    long_max: Natural = 864  # largest longer side, with --short-max
+    short_min: Side = 416  # smallest shorter side, with --short-max
+    short_max: Side = 0  # largest shorter side, pixels; 0 = crops of height x width
+    long_max: Side = 864  # largest longer side, with --short-max
     image_share: Share = 0.1  # share of image batches, without query passing
     max_gap: Many = 5  # largest distance delta of the frames of a pair
     # pairs of frames of a clip | images, single ones
