@@ -157,7 +157,7 @@ class KernelTracker:
             from minst.data.video import read_video  # needs PyAV, which frames in memory do not
 
             video = read_video(video)
-        if not isinstance(video, Iterable):
+        if not hasattr(video, "__iter__"):
             what = f"{type(video).__name__} is no video; give its frames, or the path of a film"
             raise ValueError(f"track: {what}")
         self.reset()

@@ -302,7 +302,7 @@ def learning_rate(iteration: int, config: TrainConfig) -> float:
     # Moments of AdamW are guesses at first: small steps until they are known.
     warm = min(1.0, (iteration + 1) / max(1, config.warmup))
     start = (1 - config.cosine_share) * config.iterations
-    # Before the decay a run does not depend on where it will end: `iterations` may still be changed.
+    # Before the decay a run does not depend on where it will end: `iterations` may still change.
     done = max(0.0, iteration - start) / max(1.0, config.iterations - start)  # of the decay, 0..1
     # From 1 down to 0, slowly at both ends.
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
@@ -464,7 +464,7 @@ def _next(parts: Iterator[Batch], count: int) -> list[Batch]:
         raise ValueError(f"{said}; {hint}") from None
 
 
-# ------------------------------------------------------------------------------------ files of a run
+# ---------------------------------------------------------------------------------- files of a run
 
 
 def _tidy(out: Path) -> None:
