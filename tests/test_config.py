@@ -63,5 +63,7 @@ def test_unknown_names_are_refused_and_the_known_ones_listed():
         MobileInstConfig.from_dict({"querys": 5})
     with pytest.raises(ValueError, match="dim is 6; it must be a multiple of 4"):  # the position embedding needs it
         MobileInstConfig(dim=6, heads=3)
+    with pytest.raises(ValueError, match="class_names is .*; 1 different ones are needed"):
+        MobileInstConfig(num_classes=1, class_names=("cat", "cat"))
     with pytest.raises(dataclasses.FrozenInstanceError):
         MobileInstConfig().dim = 8
