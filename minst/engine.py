@@ -139,17 +139,17 @@ def spawn(work: Callable, processes: int, *arguments) -> None:
     An error of one of them ends all; the usual ones (ValueError, OSError, FloatingPointError) are
     raised here again. None outlives this process, however it ends.
     """
-    start = torch.multiprocessing.spawn
+    several = torch.multiprocessing
     with tempfile.TemporaryDirectory() as folder:  # they meet in a file: no port, no network
         given = (work, processes, f"file://{folder}/meeting", arguments)
         # A Ctrl-C in the terminal reaches all processes. It is for this one to end the others:
         # started while it is ignored, they do not know of it.
         with on_signal(signal.SIGINT, signal.SIG_IGN):
-            members = start(_member, given, processes, join=False)
+            members = several.spawn(_member, given, processes, join=False)
         try:
             while not members.join():
                 pass
-        except torch.multiprocessing.ProcessException as error:
+        except (several.ProcessRaisedException, several.ProcessExitedException) as error:
             # The last line of a traceback, such as "ValueError: what was wrong".
             name, _, message = str(error).strip().splitlines()[-1].partition(": ")
             kinds = (ValueError, FileNotFoundError, OSError, FloatingPointError)

@@ -21,6 +21,7 @@ from torchvision.ops import sigmoid_focal_loss
 from minst import training
 from minst.config import PRESETS, MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, ShapesFrame, shapes_clip
+from minst.engine import spawn
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances, hungarian_match
 from minst.model import MobileInst
@@ -1117,3 +1118,17 @@ def test_what_is_wrong_in_a_process_is_said_by_the_first(tmp_path):
     train(shared(tmp_path, processes=2, iterations=2), clips=CLIPS)
     with pytest.raises(ValueError, match="holds a run with another lr; choose another --out"):
         train(shared(tmp_path, processes=2, iterations=2, lr=0.5), clips=CLIPS)
+
+
+def die(rank_that_dies):
+    if os.environ["RANK"] == rank_that_dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(100)
+
+
+@LINUX
+def test_a_process_that_is_killed_ends_the_others_and_is_named():
+    started = time.monotonic()
+    with pytest.raises(ChildProcessError, match="process 1 terminated with signal SIGKILL"):
+        spawn(die, 2, "1")
+    assert time.monotonic() - started < 90
