@@ -8,14 +8,19 @@ Only `model.py` reads a config; every other module takes plain keyword arguments
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
+from typing import Annotated, Literal, NoReturn, Self, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 __all__ = ["MASK_STRIDE", "MobileInstConfig"]
 
 MASK_STRIDE = 8  # pixels along a cell of X_mask and of the mask logits
+Count = Annotated[int, Meta(ge=1, le=2**20)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0, le=1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,51 +29,55 @@ class MobileInstConfig:
 
     backbone: str = "topformer-base"  # a name of minst.backbones.NAMES
     injection: bool = True  # TopFormer: inject X6 into X3..X5 inside the backbone
-    token_stride: int = 64  # stride of the tokens of X_G and X_L: 64 (paper) or 32 (small frames)
-    num_classes: int = 80
+    # stride of the tokens of X_G and X_L: 64 (paper) or 32 (small frames)
+    token_stride: Literal[32, 64] = 64
+    num_classes: Count = 80
     class_names: tuple[str, ...] = ()  # in the order of the class logits; empty = not named
-    num_queries: int = 100
-    dim: int = 128  # D: channels of queries, kernels and mask features
-    heads: int = 8  # of every attention of the instance decoder
-    pooling: str = "max"  # X_mask -> X_L: "max" (paper) | "avg"
+    num_queries: Count = 100
+    dim: Count = 128  # D: channels of queries, kernels and mask features
+    heads: Count = 8  # of every attention of the instance decoder
+    pooling: Literal["max", "avg"] = "max"  # X_mask -> X_L: "max" (paper) | "avg"
     normalise_global: bool = True  # a layer norm on X_G, not in the paper: keeps attention alive
     semantic_enhancer: bool = True  # inject X6 into the levels of the mask decoder
     bottom_up: bool = True  # iterative top-down and bottom-up (paper) | top-down only
-    pixel_mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of ImageNet
-    pixel_std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    pixel_mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)  # of ImageNet
+    pixel_std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 
     def __post_init__(self):
-        for field, allowed in {"pooling": ("max", "avg"), "token_stride": (32, 64)}.items():
-            value = getattr(self, field)
-            if value not in allowed:
-                raise ValueError(f"config: {field} is {value!r}; choose one of {allowed}")
-        for field in ("num_classes", "num_queries", "dim", "heads"):
-            value = getattr(self, field)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"config: {field} is {value!r}, not a positive whole number")
+        for name, kind in get_type_hints(type(self), include_extras=True).items():
+            try:
+                # Types are exact: "off" would count as true, and true as a number. But JSON has no
+                # tuples, so that a list is taken for one.
+                value = msgspec.convert(getattr(self, name), kind)
+            except msgspec.ValidationError as error:
+                choices = get_args(kind) if get_origin(kind) is Literal else ()
+                self._refuse(name, f"choose one of {choices}" if choices else str(error))
+            object.__setattr__(self, name, value)
         # The heads share the channels evenly; the position embedding needs fours of them.
-        dim, heads, named = self.dim, self.heads, len(self.class_names)
-        if dim % heads or dim % 4:
-            raise ValueError(f"config: dim {dim} must be a multiple of 4 and of heads ({heads})")
-        if named and named != self.num_classes:
-            raise ValueError(f"config: {named} class_names for num_classes {self.num_classes}")
+        if self.dim % self.heads or self.dim % 4:
+            self._refuse("dim", f"it must be a multiple of 4 and of heads ({self.heads})")
+        named = len(set(self.class_names))
+        if named < len(self.class_names) or named not in (0, self.num_classes):
+            self._refuse("class_names", f"{self.num_classes} different ones are needed, or none")
+
+    def _refuse(self, name: str, why: str) -> NoReturn:
+        raise ValueError(f"config: {name} is {repr(getattr(self, name))[:200]}; {why}")
 
     @classmethod
-    def preset(cls, name: str, **overrides) -> MobileInstConfig:
+    def preset(cls, name: str, **overrides) -> Self:
         """A named config, with single fields replaced. ValueError names what exists."""
         if name not in PRESETS:
             raise ValueError(f"no preset {name!r}; there are: {', '.join(PRESETS)}")
         return cls.from_dict({**PRESETS[name], **overrides})
 
     @classmethod
-    def from_dict(cls, values: dict) -> MobileInstConfig:
+    def from_dict(cls, values: dict) -> Self:
         """The inverse of `to_dict`; for an unknown field ValueError names it and the known ones."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = ", ".join(sorted(set(values) - set(known)))
         if unknown:
             raise ValueError(f"config: unknown field(s) {unknown}; known: {', '.join(known)}")
-        # JSON knows lists alone; a frozen config needs tuples.
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        return cls(**values)
 
     def to_dict(self) -> dict:
         """Plain values, as they stand in config.json."""

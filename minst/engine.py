@@ -10,19 +10,22 @@ does too), and accelerate's precision. Nothing else of it is needed here.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
+import multiprocessing
 import os
+import signal
+import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Engine", "spawn"]
+__all__ = ["Engine", "owned", "spawn"]
 
 
 class Engine:
@@ -33,25 +36,23 @@ class Engine:
     """
 
     def __init__(self, device: str = "auto", precision: str = "fp32"):
-        several = "LOCAL_RANK" in os.environ
-        self.rank = int(os.environ["RANK"]) if several else 0
-        self.processes = int(os.environ["WORLD_SIZE"]) if several else 1
-        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        said = os.environ
+        several = "LOCAL_RANK" in said  # a launcher, or `spawn`, has started this one
+        self.rank = int(said["RANK"]) if several else 0
+        self.processes = int(said["WORLD_SIZE"]) if several else 1
+        launched = said.get("ACCELERATE_MIXED_PRECISION", "no")
         if launched not in ("no", "bf16"):
-            said = f"accelerate was launched with {launched}; only bf16 and no are supported"
-            raise ValueError(f"training: {said}")
+            raise ValueError(f"training: accelerate's {launched} is not supported; take bf16 or no")
         self.precision = "bf16" if launched == "bf16" else precision
+        seen = torch.cuda.is_available()
         if device == "auto":
-            on_cpu = (
-                os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
-                or not torch.cuda.is_available()
-            )
-            device = "cpu" if on_cpu else "cuda"
-        if device == "cuda" and not torch.cuda.is_available():
+            wanted = seen and said.get("ACCELERATE_USE_CPU", "").lower() != "true"
+            device = "cuda" if wanted else "cpu"
+        if device == "cuda" and not seen:
             raise ValueError("training: --device cuda, but PyTorch sees no GPU here; choose cpu")
         self.device = torch.device(device)
         if several and device == "cuda":
-            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            self.device = torch.device("cuda", int(said["LOCAL_RANK"]))
             torch.cuda.set_device(self.device)
         if self.processes > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if device == "cuda" else "gloo")
@@ -65,12 +66,12 @@ class Engine:
         module = module.to(self.device)
         if self.processes == 1:
             return module
-        on_gpu = self.device.type == "cuda"
-        if on_gpu:  # small shares make poor statistics: batch norms share them
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        devices = None
+        if self.device.type == "cuda":
+            # Small shares make poor statistics: batch norms share them.
+            module, devices = nn.SyncBatchNorm.convert_sync_batchnorm(module), [self.device]
         # A branch without instances in any image of the batch, say, leaves parameters without a
         # gradient.
-        devices = [self.device] if on_gpu else None
         return DistributedDataParallel(module, devices, find_unused_parameters=True)
 
     def no_sync(self, module: nn.Module):
@@ -98,24 +99,70 @@ class Engine:
             dist.barrier()
 
 
+@contextlib.contextmanager
+def on_signal(number: int, handler: Callable | int) -> Iterator[None]:
+    """Within, `handler` answers a signal. Threads but the main one have no say in this."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(number, handler) if is_main else None
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def owned(folder: Path, command: str) -> Iterator[None]:
+    """ValueError where another process is at work: two in one folder would spoil each other's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # SIGTERM ends the work as Ctrl-C does, so that no file is left half written.
+    ending = on_signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with ending, open(folder / f"{command}.lock", "a") as lock:
+        # Of the processes of a launcher the first one owns the folder for all.
+        if os.environ.get("RANK", "0") == "0":
+            try:
+                import fcntl  # Windows has none
+
+                # It ends with this process, and no process that this one starts has a share in it.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:
+                pass
+            except (BlockingIOError, PermissionError):
+                what = f"another `minst {command}` is at work here; choose another --out"
+                raise ValueError(f"{folder}: {what}") from None
+        yield
+
+
 def spawn(work: Callable, processes: int, *arguments) -> None:
     """Run `work(*arguments)` in several processes on this machine's CPU, whose `Engine`s meet.
 
     An error of one of them ends all; the usual ones (ValueError, OSError, FloatingPointError) are
-    raised here again.
+    raised here again. None outlives this process, however it ends.
     """
+    several = torch.multiprocessing
     with tempfile.TemporaryDirectory() as folder:  # they meet in a file: no port, no network
         given = (work, processes, f"file://{folder}/meeting", arguments)
+        # A Ctrl-C in the terminal reaches all processes. It is for this one to end the others:
+        # started while it is ignored, they do not know of it.
+        with on_signal(signal.SIGINT, signal.SIG_IGN):
+            members = several.spawn(_member, given, processes, join=False)
         try:
-            torch.multiprocessing.spawn(_member, given, processes)
-        except torch.multiprocessing.ProcessRaisedException as error:
+            while not members.join():
+                pass
+        except (several.ProcessRaisedException, several.ProcessExitedException) as error:
+            # The last line of a traceback, such as "ValueError: what was wrong".
             name, _, message = str(error).strip().splitlines()[-1].partition(": ")
             kinds = (ValueError, FileNotFoundError, OSError, FloatingPointError)
             usual = {kind.__name__: kind for kind in kinds}
-            raise usual.get(name, RuntimeError)(message) from error
+            raise usual.get(name, ChildProcessError)(message or name) from error
+        finally:
+            for member in members.processes:
+                member.kill()
 
 
 def _member(rank: int, work: Callable, processes: int, meeting: str, arguments: tuple) -> None:
+    # Nobody tells a process that its parent was killed, unless it waits for that.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
     os.environ |= {name: str(value) for name, value in who.items()}
     os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -124,3 +171,8 @@ def _member(rank: int, work: Callable, processes: int, meeting: str, arguments: 
         work(*arguments)
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

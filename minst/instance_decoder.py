@@ -10,8 +10,6 @@ kernels (paper: "Dual Transformer Instance Decoder", Fig 3).
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 
@@ -93,8 +91,7 @@ class DualInstanceDecoder(nn.Module):
         normalise_global: bool = True,  # the layer norm on the tokens X_G
     ):
         super().__init__()
-        self.pool = F.max_pool2d if pooling == "max" else F.avg_pool2d
-        self.pool_size = pool_size
+        self.pooling, self.pool_size = pooling, pool_size
         self.queries = nn.Parameter(torch.randn(num_queries, dim))  # Q (N, D), of every frame
         self.position = SinePositionEmbedding(dim)
         self.global_projection = nn.Linear(global_channels, dim)  # C6 -> D
@@ -139,7 +136,12 @@ class DualInstanceDecoder(nn.Module):
 
     def local_tokens(self, x_mask: Tensor) -> tuple[Tensor, Tensor]:
         """X_L (B, S, D), the maximum of each block of X_mask, and where it lies (1, S, D)."""
-        # A maximum keeps the detail that a mean washes out (paper, ablation). The stride is said
-        # although it is the default, since ExecuTorch 1.3 looks for it.
-        pooled = self.pool(x_mask, self.pool_size, stride=self.pool_size)  # (B, D, h, w)
+        pooled = self.pool(x_mask, self.pool_size)  # (B, D, h, w)
         return pooled.flatten(2).transpose(1, 2), self.position(*pooled.shape[-2:])
+
+    def pool(self, x_mask: Tensor, size: int) -> Tensor:
+        """One value for each block of cells: (B, D, H, W) -> (B, D, H/size, W/size)."""
+        # A maximum keeps the detail that a mean washes out (paper, ablation).
+        summary = F.max_pool2d if self.pooling == "max" else F.avg_pool2d
+        # The stride is said although it is the default, since ExecuTorch 1.3 looks for it.
+        return summary(x_mask, size, stride=size)

@@ -3,8 +3,6 @@
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 
@@ -126,7 +124,9 @@ class SinePositionEmbedding(nn.Module):
 
     def _waves(self, length: int) -> Tensor:
         """One axis of L cells: PE(p) = [sin(a_p w_i), cos(a_p w_i)] -> (L, D/2)."""
-        cells = torch.arange(length, dtype=torch.float32, device=self.frequencies.device)
+        # In the precision of the weights, since what is added to a token must be of its kind.
+        like = self.frequencies
+        cells = torch.arange(length, dtype=like.dtype, device=like.device)
         # a_p = 2 pi (p + 1/2) / L, the middle of cell p as an angle: an axis is one full turn,
         # whatever its length, as in DETR. So "upper left" does not move with the resolution.
         angles = (cells + 0.5) * (2 * math.pi / length)  # (L,)

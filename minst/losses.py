@@ -12,16 +12,14 @@ Symbols: P matched pairs of a batch, H' W' cells of the targets (1/2), R = H' * 
 Lesson: notebooks/05_losses.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minst.matcher import Instances, Match, enlarge, hungarian_match
+from minst.matcher import Instances, Match, check_targets, enlarge, hungarian_match
 
 __all__ = ["LOSS_WEIGHTS", "Pairs", "mask_losses", "set_losses"]
 
@@ -38,13 +36,15 @@ class Pairs(NamedTuple):
     masks: Tensor  # (P, H', W') in [0, 1]
 
     @classmethod
-    def of(cls, matches: Sequence[Match], instances: Sequence[Instances]) -> Pairs:
+    def of(cls, matches: Sequence[Match], instances: Sequence[Instances]) -> Self:
         """One match and one `Instances` per image."""
         image = [torch.full_like(queries, b) for b, (queries, _) in enumerate(matches)]
         query = [queries for queries, _ in matches]
         labels = [target.labels[found] for target, (_, found) in zip(instances, matches)]
         masks = [target.masks[found] for target, (_, found) in zip(instances, matches)]
-        return cls(torch.cat(image), torch.cat(query), torch.cat(labels), torch.cat(masks).float())
+        pairs = cls(torch.cat(image), torch.cat(query), torch.cat(labels), torch.cat(masks).float())
+        check_targets(pairs.labels, pairs.masks)
+        return pairs
 
     def logits(self, mask_logits: Tensor) -> Tensor:
         """Of mask logits (B, N, h, w) those of the pairs, on their targets' grid: (P, H', W')."""

@@ -10,49 +10,32 @@ how much.
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import torch
 
 from minst.model import MobileInst
 
 __all__ = ["summary"]
 
-PARTS = ("backbone", "mask_decoder", "instance_decoder")
 
-
-def summary(model: MobileInst, size: tuple[int, int] = (640, 640)) -> dict[str, dict[str, float]]:
-    """Parameters and multiply-accumulates (MACs) of one frame of `size` (H, W), part by part.
-
-    Returns {part: {"params": int, "macs": int}} for backbone, mask_decoder, instance_decoder,
-    masks and total.
-    """
-    macs = _macs(model, size)
-    table = {}
-    for part in PARTS:
-        parameters = _count_parameters(getattr(model, part))
-        table[part] = {"params": parameters, "macs": macs.get(f"MobileInst.{part}", 0)}
-    total = {"params": _count_parameters(model), "macs": macs["Global"]}
-    # M = K . X_mask is computed by the model itself: what no part has done.
-    rest = total["macs"] - sum(row["macs"] for row in table.values())
-    return {**table, "masks": {"params": 0, "macs": rest}, "total": total}
-
-
-def _macs(model: MobileInst, size: tuple[int, int]) -> dict[str, int]:
-    """MACs of one frame by the name of the module that has them; "Global" is all of them."""
+def summary(model: MobileInst, size: tuple[int, int] = (640, 640)) -> dict[str, dict[str, int]]:
+    """Parameters and multiply-accumulates (MACs) of one frame of `size` (H, W), part by part."""
     from torch.utils.flop_counter import FlopCounterMode  # brings 70 MB that only counting needs
 
     frames = torch.zeros(1, 3, *size, device=model.pixel_mean.device)
-    training = model.training
-    counter = FlopCounterMode(display=False)
+    training, counter = model.training, FlopCounterMode(display=False)
     # The counter hooks on gradients, so they are on whatever the caller's mode.
     with torch.inference_mode(False), torch.enable_grad(), counter:
         model.eval()(frames)
     model.train(training)
     # A multiplication and an addition are two floating-point operations, and one MAC.
     counts = counter.get_flop_counts()
-    return {name: sum(flops.values()) // 2 for name, flops in counts.items()}
-
-
-def _count_parameters(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    macs = {name: sum(flops.values()) // 2 for name, flops in counts.items()}
+    table = {}
+    for part in ("backbone", "mask_decoder", "instance_decoder"):
+        params = sum(parameter.numel() for parameter in getattr(model, part).parameters())
+        table[part] = {"params": params, "macs": macs.get(f"MobileInst.{part}", 0)}
+    # M = K . X_mask is computed by the model itself: what no part has done.
+    rest = macs["Global"] - sum(row["macs"] for row in table.values())
+    params = sum(parameter.numel() for parameter in model.parameters())
+    total = {"params": params, "macs": macs["Global"]}
+    return {**table, "masks": {"params": 0, "macs": rest}, "total": total}

@@ -12,8 +12,6 @@ Symbols: B batch, C3 .. C6 channels of X3 .. X6, D channels of X_mask, H W frame
 Lesson: notebooks/03_mask_decoder.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch.nn.functional as F

@@ -12,8 +12,6 @@ Symbols: N queries, M instances of one image, K classes, h w cells of the mask l
 Lesson: notebooks/05_losses.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,6 +31,20 @@ class Instances(NamedTuple):
     labels: Tensor  # (M,) long, class 0..K-1
     masks: Tensor  # (M, H', W') float, the share of each cell that is covered, in [0, 1]
     ids: Tensor  # (M,) long
+
+
+def check_targets(labels: Tensor, masks: Tensor, num_classes: int | None = None) -> None:
+    """ValueError for labels that are no class, and for masks of 0 and 255 in the place of 1."""
+    # Neither stops a training by itself: -1 is Python's last class, a dice of 255 is a number.
+    most = (num_classes or 2**31) - 1
+    if len(labels) and not 0 <= labels.min() <= labels.max() <= most:
+        raise ValueError(
+            f"instances: labels {labels.tolist()} are not all of the classes 0..{most}"
+        )
+    # A little more than 1 may be left by whoever has resized them.
+    if masks.numel() and not -0.01 <= masks.min() <= masks.max() <= 1.01:
+        low, high = float(masks.min()), float(masks.max())
+        raise ValueError(f"instances: masks hold {low:g} .. {high:g}; their cells are in [0, 1]")
 
 
 def enlarge(mask_logits: Tensor, targets: Tensor) -> Tensor:
@@ -56,6 +68,7 @@ def pairwise_dice(predictions: Tensor, targets: Tensor) -> Tensor:
 # Assumption: the paper says nothing of the cost. Ours is SparseInst's, whose losses it follows.
 def matching_scores(class_logits: Tensor, mask_logits: Tensor, instances: Instances) -> Tensor:
     """dice^0.8 * p^0.2 of one image: logits (N, K) and (N, h, w), M instances -> (N, M)."""
+    check_targets(instances.labels, instances.masks, class_logits.shape[-1])
     probability = class_logits.float().sigmoid()[:, instances.labels]  # (N, M)
     masks = enlarge(mask_logits.float(), instances.masks).sigmoid()  # (N, H', W')
     dice = pairwise_dice(masks.flatten(1), instances.masks.float().flatten(1))  # (N, M)

@@ -15,12 +15,10 @@ Symbols: B batch, N queries, K classes, D channels, H W frame size, Hp Wp the sa
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -58,7 +56,7 @@ class FrameOutput(NamedTuple):
 class Frame:
     """A frame, or a batch of them, that has been encoded: all that kernel reuse needs."""
 
-    model: MobileInst
+    model: "MobileInst"
     x6: Tensor  # (B, C6, tokens high, tokens wide), of the padded frame
     padded_x_mask: Tensor  # (B, D, Hp/8, Wp/8)
     token_padding: Tensor | None  # (B, tokens) bool, True = it lies in padding; None = none does
@@ -75,7 +73,7 @@ class Frame:
         """What the instance decoder says. It is computed once, when it is first asked for."""
         return self.model.decode(self)
 
-    def forget_masks(self) -> Frame:
+    def forget_masks(self) -> Self:
         """Decode, and keep all but the mask logits, which are large. Returns self."""
         self.out = self.out._replace(mask_logits=None)
         return self
@@ -84,7 +82,7 @@ class Frame:
         """Kernels (B, N, D), perhaps of an earlier frame, on this one: mask logits (B, N, h, w)."""
         return apply_kernels(kernels, self.x_mask)
 
-    def select(self, which: slice) -> Frame:
+    def select(self, which: slice) -> Self:
         """Some frames of the batch."""
         padding = None if self.token_padding is None else self.token_padding[which]
         return Frame(self.model, self.x6[which], self.padded_x_mask[which], padding, self.size)
@@ -127,7 +125,9 @@ class MobileInst(nn.Module):
         """Backbone and mask decoder alone: the price of a frame between key frames."""
         _check_frames(frames)
         H, W = frames.shape[-2:]
-        x = (frames.to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std
+        # Where the weights are, and in their precision: a float64 frame is welcome, too.
+        frames = frames.to(self.pixel_mean.device, self.pixel_mean.dtype)
+        x = (frames - self.pixel_mean) / self.pixel_std
         # Padding is the mean colour, as far from any edge as a colour can be.
         if padding_mask is not None:
             x = x.masked_fill(padding_mask[:, None], 0.0)
@@ -174,7 +174,7 @@ class MobileInst(nn.Module):
         token_inside = F.max_pool2d(inside, stride, stride=stride)  # (B, 1, h_tokens, w_tokens)
         return F.pad(x, (0, right, 0, bottom)), token_inside.flatten(1) == 0
 
-    def fuse(self) -> MobileInst:
+    def fuse(self) -> Self:
         """Fold every batch norm into its convolution, in place; sets eval mode. Returns self."""
         return fold_batch_norms(self.eval())
 
@@ -183,7 +183,7 @@ class MobileInst(nn.Module):
         weights.save(self, folder, dtype)
 
     @classmethod
-    def from_pretrained(cls, name_or_folder: str | Path, class_names=None) -> MobileInst:
+    def from_pretrained(cls, name_or_folder: str | Path, class_names=None) -> Self:
         """A shipped model by name, or one that `save_pretrained` wrote; in eval mode, float32.
 
         class_names: for these categories, to be trained on; known ones keep what was learned.
@@ -202,7 +202,8 @@ def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
 def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     """Mask logits (B, N, h, w) at 1/8 -> (B, N, H, W), bilinear; `size` is (H, W) of the frame."""
     B, N, h, w = mask_logits.shape
-    if not N:  # interpolation refuses what is empty
+    # Interpolation refuses what is empty.
+    if not N:
         return mask_logits.new_zeros(B, 0, *size)
     full = (h * MASK_STRIDE, w * MASK_STRIDE)
     upsampled = F.interpolate(mask_logits, size=full, mode="bilinear", align_corners=False)
@@ -210,30 +211,45 @@ def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def image_to_batch(image: Tensor | np.ndarray) -> Tensor:
-    """One image, (H, W, 3) bytes or (3, H, W) floats in [0, 1] -> (1, 3, H, W) floats.
+    """One image, (H, W, 3) or (3, H, W), bytes or floats in [0, 1] -> (1, 3, H, W) floats.
 
-    ValueError for another shape or dtype.
+    An array, a tensor or a picture of Pillow's. ValueError for another shape, dtype or range.
     """
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"arrays must be (H, W, 3) bytes, got {image.shape} {image.dtype}")
+    if hasattr(image, "convert"):  # Pillow's: perhaps grey, with a palette, or transparent
+        image = image.convert("RGB")
+    if not isinstance(image, Tensor):
         # A copy, since torch warns of arrays that are read-only.
-        image = torch.tensor(np.ascontiguousarray(image)).permute(2, 0, 1)
-        image = image.float().div(255)
+        array = np.array(image, order="C")
+        if array.dtype.kind not in "uf":
+            raise ValueError(f"must be an image, got {type(image).__name__} of {array.dtype}")
+        image = torch.from_numpy(array)
+    if image.ndim == 3 and image.shape[-1] == 3:
+        image = image.permute(2, 0, 1)
     if image.ndim != 3:
         raise ValueError(f"must be (3, H, W), got {tuple(image.shape)}: one frame at a time")
+    if image.dtype == torch.uint8:
+        image = image.float().div(255)
+    _check_frames(image[None])
     return image[None]
 
 
 def _check_frames(frames: Tensor) -> None:
-    shape = tuple(frames.shape)
-    if len(shape) != 4 or shape[1] != 3:
-        raise ValueError(
-            f"frames must be (B, 3, H, W), got {shape}; add a batch dimension with frames[None]"
-        )
-    if not frames.is_floating_point():
-        raise ValueError(
-            f"frames must be floats in [0, 1], got {frames.dtype}; divide bytes by 255"
-        )
+    """The commonest mistakes: bytes as they are, 0..255 as floats, frames normalised before."""
+    shape = tuple(getattr(frames, "shape", ()))
+    if not isinstance(frames, Tensor) or len(shape) != 4 or shape[1] != 3:
+        got = shape if isinstance(frames, Tensor) else type(frames).__name__
+        hint = "image_to_batch makes one of an image"
+        raise ValueError(f"frames must be a tensor (B, 3, H, W), got {got}; {hint}")
     if min(shape[2:]) < PAD_MULTIPLE:
         raise ValueError(f"frames must be at least 64 x 64, got {shape[2:]}; resize or pad them")
+    said = "frames must be floats in [0, 1]"
+    if not frames.is_floating_point():
+        raise ValueError(f"{said}, got {frames.dtype}; divide bytes by 255")
+    # While a program is made of the model, frames stand for all frames and have no values.
+    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not len(frames):
+        return
+    low, high = (float(value) for value in frames.aminmax())
+    # Not exactly 0 and 1, since resizing may swing over at an edge. NaN is nowhere in between.
+    if not -1 <= low <= high <= 2:
+        hint = "divide bytes by 255, leave normalising to the model, and NaN out"
+        raise ValueError(f"{said}, got {low:.3g} .. {high:.3g}; {hint}")

@@ -28,15 +28,18 @@ Assumption: with more than one process on GPUs, batch norms are synchronised.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal
 
 from minst.config import MobileInstConfig
-from minst.options import Count, Natural, Number, Pixels, Positive, Range, Share, check
+from minst.options import Natural, Number, Pixels, Positive, Range, Share, check
 
 __all__ = ["RECIPES", "TrainConfig", "recipe", "switches"]
+
+Few = Annotated[int, Range(0, 1024)]
+Side = Annotated[int, Range(0, 8192)]  # pixels
+Some = Annotated[int, Range(1, 1024)]
+Many = Annotated[int, Range(1, 10**9)]
 
 
 @dataclass(frozen=True)
@@ -53,17 +56,16 @@ class TrainConfig:
     backbone_weights: str = ""  # a public checkpoint of the backbone alone
     data: str = ""  # folder in YouTube-VIS or COCO form; '' = shapes made on the fly
     split: str = ""  # its split: train, valid, ...; '' = the only one, or train
-    iterations: Count = 15000  # optimiser steps
-    pairs: Count = 8  # pairs of frames a batch (an image batch has twice as many frames)
-    accumulate: Count = 1  # parts in which each process computes its share of a batch
+    iterations: Many = 15000  # optimiser steps
+    pairs: Many = 8  # pairs of frames a batch (an image batch has twice as many frames)
+    accumulate: Many = 1  # parts in which each process computes its share of a batch
     height: Pixels = 192  # height of training frames, pixels
     width: Pixels = 256  # width of training frames, pixels
-    short_min: Natural = 416  # smallest shorter side, with --short-max
-    short_max: Natural = 0  # largest shorter side, pixels; 0 = crops of height x width
-    long_max: Natural = 864  # largest longer side, with --short-max
-    small_until: Natural = 0  # iterations at the start at some 3/4 of that size
+    short_min: Side = 416  # smallest shorter side, with --short-max
+    short_max: Side = 0  # largest shorter side, pixels; 0 = crops of height x width
+    long_max: Side = 864  # largest longer side, with --short-max
     image_share: Share = 0.1  # share of image batches, without query passing
-    max_gap: Count = 5  # largest distance delta of the frames of a pair
+    max_gap: Many = 5  # largest distance delta of the frames of a pair
     # pairs of frames of a clip | images, single ones
     train_on: Literal["pairs", "images"] = "pairs"
     # what a passed query is held to: shared | kept | fresh; off: pairs alone
@@ -87,14 +89,20 @@ class TrainConfig:
     precision: Literal["fp32", "bf16"] = "fp32"  # fp32 | bf16 (autocast)
     ema: Share = 0.999  # decay of the moving average of the weights
     seed: Natural = 0  # seed of weights, clips and augmentation
-    threads: Natural = 0  # CPU threads of the network; 0 = torch's choice
-    processes: Count = 1  # CPU processes that share each batch (GPUs: accelerate launch)
-    workers: Natural = 1  # processes that make clips, each; 0 = the training one does
-    log_every: Count = 50  # iterations between lines of the log
-    save_every: Count = 500  # iterations between checkpoints
+    threads: Few = 0  # CPU threads of the network; 0 = torch's choice
+    processes: Some = 1  # CPU processes that share each batch (GPUs: accelerate launch)
+    workers: Few = 1  # processes that make clips, each; 0 = the training one does
+    log_every: Many = 50  # iterations between lines of the log
+    save_every: Many = 500  # iterations between checkpoints
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where it trains
 
     def __post_init__(self):
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            # Exactly: "off" would count as true, true as 1, and a Path is no JSON.
+            if type(value) is not kind and (type(value), kind) != (int, float):
+                what = f"{field.name} is {value!r}, not of type {kind.__name__}"
+                raise ValueError(f"training: {what}")
         check(self, "training")
         if self.pairs % self.processes:
             raise ValueError(
@@ -109,40 +117,32 @@ class TrainConfig:
 
 def switches(text: str) -> dict:
     """ "pooling=avg,bottom_up=off" -> {"pooling": "avg", "bottom_up": False}, fields of a model."""
-    known, found = {field.name: field for field in fields(MobileInstConfig)}, {}
+    words, found = {"on": True, "off": False}, {}
     for part in filter(None, text.split(",")):
-        name, said, value = part.partition("=")
-        kind = type(known[name].default) if name in known else None
-        if kind is bool and value in ("on", "off"):
-            found[name] = value == "on"
-        elif kind is int and value.isdecimal():
-            found[name] = int(value)
-        elif kind is str and said:
-            found[name] = value
-        else:
-            raise ValueError(
-                f"config: {part!r} is no switch such as pooling=avg, bottom_up=off, num_queries=50"
-            )
+        name, _, value = part.partition("=")
+        number = int(value) if value.isdecimal() else value
+        found[name] = words.get(value, number)
+    try:
+        MobileInstConfig.from_dict(found)
+    except ValueError as error:
+        what = f"{text!r} is no switch such as pooling=avg, bottom_up=off, num_queries=50"
+        raise ValueError(f"config: {what} ({error})") from None
     return found
 
 
 _PAPER = {
     "preset": "topformer-base",
-    "pairs": 8,
     "jitter_probability": 0.0,
     "token_weight": 0.0,  # the backbone comes with what ImageNet taught it
     "backbone_lr": 0.5,
-    "weight_decay": 0.05,
     "warmup": 1000,
     "cosine_share": 0.22,
-    "short_min": 416,
-    "short_max": 640,
-    "long_max": 864,
+    "short_max": 640,  # from 416 on
     "workers": 4,
     "save_every": 5000,
     "precision": "bf16",
+    "split": "train",
 }
-_IMAGES = {**_PAPER, "iterations": 270_000, "lr": 1e-4, "train_on": "images"}
 _VIDEO = {
     **_PAPER,
     "iterations": 12_000,
@@ -150,14 +150,17 @@ _VIDEO = {
     "image_share": 0.0,
     "short_min": 360,
     "short_max": 480,
+    "warmup": 500,
+    "save_every": 1000,
 }
-_VIDEO |= {"warmup": 500, "save_every": 1000}
+_COCO = {"out": "runs/coco", "iterations": 270_000, "lr": 1e-4, "train_on": "images"}
 
 RECIPES = {
     "shapes": {},
-    "coco": {**_IMAGES, "out": "runs/coco", "split": "train"},
-    "youtubevis-2019": {**_VIDEO, "out": "runs/youtubevis-2019", "split": "train"},
-    "youtubevis-2021": {**_VIDEO, "out": "runs/youtubevis-2021", "split": "train"},
+    "coco": {**_PAPER, **_COCO},
+    "youtubevis-2019": {**_VIDEO, "out": "runs/youtubevis-2019"},
+    "youtubevis-2021": {**_VIDEO, "out": "runs/youtubevis-2021"},
+    "ovis": {**_VIDEO, "out": "runs/ovis", "iterations": 20_000},
     # A dozen labelled frames on top of what the shipped weights know (lesson 10: how these values
     # were found).
     "finetune": {
@@ -175,33 +178,27 @@ RECIPES = {
         "cosine_share": 0.7,
         "max_gap": 2,
     },
-    "ovis": {**_VIDEO, "out": "runs/ovis", "split": "train", "iterations": 20_000},
 }
 
 
 def recipe(name: str, **changes) -> TrainConfig:
     """The recipe `name` with single fields replaced; another `pairs` scales what depends on it.
-    ValueError: what exists."""
+
+    ValueError says what there is.
+    """
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
     fields = RECIPES[name] | changes
-    if name != "shapes":
-        if not fields.get("data"):
-            raise ValueError(
-                f"training: the recipe {name} needs the folder of its data set: --data DIR"
-            )
-        fields = _scaled(RECIPES[name], changes) | changes
+    if name != "shapes" and not fields.get("data"):
+        needed = f"the recipe {name} needs the folder of its data set: --data DIR"
+        raise ValueError(f"training: {needed}")
+    usual = TrainConfig(**RECIPES[name])
+    factor = fields.get("pairs", usual.pairs) / usual.pairs
+    if name != "shapes" and factor > 0:
+        # The linear rule (Goyal et al., 2017): k times the batch, k times the rate, a k-th of the
+        # steps.
+        scaled = {"lr": usual.lr * factor}
+        for steps in ("iterations", "warmup"):
+            scaled[steps] = max(1, round(getattr(usual, steps) / factor))
+        fields = RECIPES[name] | scaled | changes
     return TrainConfig(**fields)
-
-
-def _scaled(fields: dict, changes: dict) -> dict:
-    """The linear rule (Goyal et al., 2017): k times the batch, k times the rate, a k-th of the
-    steps."""
-    factor = changes.get("pairs", fields["pairs"]) / fields["pairs"]
-    if factor <= 0:
-        return fields  # TrainConfig says what is wrong with it
-    return fields | {
-        "lr": fields["lr"] * factor,
-        "iterations": max(1, round(fields["iterations"] / factor)),
-        "warmup": max(1, round(fields["warmup"] / factor)),
-    }

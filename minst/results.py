@@ -1,12 +1,11 @@
-"""What a tracker says: of one frame, of one identity, of a whole video. Masks are run-length codes, which are small.
+"""What a tracker says of one frame, of one identity, of a video. Masks are run-length codes.
 
     KernelTracker.step(frame)   -> FrameResult
-    KernelTracker.track(video)  -> VideoResult of Tracks  --to_ytvis-->  entries of a YouTube-VIS result file
+    KernelTracker.track(video)  -> VideoResult of Tracks
+                                   --to_ytvis-->  entries of a YouTube-VIS results file
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -63,16 +62,16 @@ class VideoResult(NamedTuple):
     def to_ytvis(
         self, video_id: int, category_ids: list[int] | None = None, min_score: float = 0.02
     ) -> list[dict]:
-        """Entries of a YouTube-VIS result file: one for every track and class whose score is at least `min_score`.
+        """Entries of a results file: one a track and class whose score is at least `min_score`.
 
-        category_ids: the file's id of class 0..K-1; default 1..K. Raises ValueError when frames differ in size,
-        which that format cannot say.
+        category_ids: the file's id of class 0..K-1; default 1..K. ValueError when frames differ in
+        size, which that format cannot say.
         """
         sizes = {tuple(s["size"]) for t in self.tracks for s in t.segmentations if s is not None}
         if len(sizes) > 1:
-            raise ValueError(
-                f"video {video_id}: frames of sizes {sorted(sizes)}; YouTube-VIS knows one size a video"
-            )
+            what = f"frames of sizes {sorted(sizes)}; YouTube-VIS knows one size a video"
+            raise ValueError(f"video {video_id}: {what}")
+        # A track may stand in the file as several classes: the evaluation ranks each by itself.
         return [
             {
                 "video_id": video_id,
@@ -93,17 +92,18 @@ def gather_frames(
 ) -> VideoResult:
     """What `KernelTracker.step` said of every frame of a video -> a `VideoResult`.
 
-    class_scores: of every identity, (K,), as `KernelTracker.track` knows them. Without them a track has the last score
-    that `step` gave, for its best class alone.
+    class_scores: of every identity, (K,), as `KernelTracker.track` knows them. Without them a track
+    has the last score that `step` gave, for its best class alone.
     """
     frames, last, seen = list(frames), {}, {}
-    for t, frame in enumerate(frames):
-        for identity, label, score, code in zip(*frame[2:6], strict=True):
+    for t, (_, _, *found, _) in enumerate(frames):
+        for identity, label, score, code in zip(*found, strict=True):
+            # All classes score 0 but the one that `step` named.
             last[identity] = [score * (k == label) for k in range(max(len(class_names), label + 1))]
             seen.setdefault(identity, {})[t] = code
     scores = last if class_scores is None else class_scores
-    tracks = [
-        Track(i, scores[i], [codes.get(t) for t in range(len(frames))]) for i, codes in seen.items()
-    ]
+    # One code a frame, None where the identity is not seen.
+    every = range(len(frames))
+    tracks = [Track(i, scores[i], [codes.get(t) for t in every]) for i, codes in seen.items()]
     tracks.sort(key=lambda track: -track.score)
     return VideoResult(tracks, len(frames), tuple(class_names))

@@ -18,16 +18,14 @@ Symbols: P pairs of frames, N queries, K classes, h w cells of the mask logits, 
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from torch import Tensor
 
 from minst.losses import Pairs, count_instances, mask_losses
-from minst.matcher import Instances, Match
+from minst.matcher import Instances, Match, hungarian_match
 
-__all__ = ["kept_pairs", "query_passing_losses"]
+__all__ = ["kept_pairs", "passed_matches", "query_passing_losses"]
 
 
 def kept_pairs(match: Match, now: Instances, later: Instances) -> Match:
@@ -37,6 +35,24 @@ def kept_pairs(match: Match, now: Instances, later: Instances) -> Match:
     same = now.ids[found][:, None] == later.ids[None, :]  # (matched, M_later)
     rows, columns = same.nonzero(as_tuple=True)
     return queries[rows], columns
+
+
+def passed_matches(
+    way: str,  # "shared", "kept" or "fresh", as above
+    class_logits: Tensor,  # (P, N, K) of frames t+delta
+    passed_logits: Tensor,  # (P, N, h, w), what passed queries draw there
+    matches: Sequence[Match],  # 2 P: of frames t, then of frames t+delta
+    instances: Sequence[Instances],  # the same
+) -> Sequence[Match]:
+    """Of each pair, which instance of frame t+delta a passed query is held to."""
+    P = len(passed_logits)
+    now, later = instances[:P], instances[P:]
+    if way == "fresh":
+        return hungarian_match(class_logits, passed_logits, later)
+    if way == "kept":
+        return [kept_pairs(*of) for of in zip(matches[:P], now, later, strict=True)]
+    # M~ shares the targets of M: the query draws in t+delta what the query of its number draws.
+    return matches[P:]
 
 
 def query_passing_losses(

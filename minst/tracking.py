@@ -14,9 +14,9 @@ Symbols: N queries = number of slots, K classes, D channels, H W frame size, h w
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
-from __future__ import annotations
-
+import math
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -87,12 +87,12 @@ def assign(similarity: Tensor) -> Tensor:
 
 
 class KernelTracker:
-    """Online video instance segmentation with a MobileInst, or with any model that has `eval()`,
-    `config.class_names` and `encode(image (1, 3, H, W))`, whose result offers what `Frame` does:
-    `size`, `out` (`scores()`, `kernels`, `mask_features`) and `masks(kernels)`.
+    """Online video instance segmentation with a MobileInst, or any model that has `eval()`,
+    `config.class_names` and `encode(image (1, 3, H, W))` -> what offers `size`, `masks(kernels)`
+    and `out` (`scores()`, `kernels`, `mask_features`), as `Frame` does.
 
-    Bad frames (shape, type, below 64 x 64, not finite) raise ValueError with the frame's number and
-    leave the state as it was. A change of resolution makes the next frame a key frame.
+    A bad frame raises ValueError with its number and leaves the state as it was. A change of
+    resolution makes the next frame a key frame.
     """
 
     def __init__(
@@ -105,21 +105,17 @@ class KernelTracker:
         min_area: int = 12,  # pixels; smaller masks are not reported
         max_absence: int = 1000,  # after so many frames unseen an identity ends
     ):
-        if reuse_interval < 1 or int(reuse_interval) != reuse_interval:
-            raise ValueError(
-                f"reuse_interval is {reuse_interval!r}; it must be a whole number >= 1"
-            )
+        if not (reuse_interval >= 1 and float(reuse_interval).is_integer()):
+            raise ValueError(f"reuse_interval is {reuse_interval!r}, not a whole number from 1 on")
         if not callable(association) and association not in ASSOCIATIONS:
             raise ValueError(f"association is {association!r}; choose one of {tuple(ASSOCIATIONS)}")
         if not (0 <= score_threshold <= 1 and 0 < mask_threshold < 1):
             raise ValueError(f"thresholds {score_threshold}, {mask_threshold} are not in 0 .. 1")
-        self.model = model.eval()
-        self.reuse_interval = int(reuse_interval)
-        self.association = association
-        self.score_threshold = score_threshold
-        self.mask_logit = float(np.log(mask_threshold / (1 - mask_threshold)))
-        self.min_area = min_area
-        self.max_absence = max_absence
+        self.model, self.reuse_interval = model.eval(), int(reuse_interval)
+        self.association, self.score_threshold = association, score_threshold
+        # sigmoid(x) >= threshold is x >= log(threshold / (1 - threshold)), without the sigmoid.
+        self.mask_logit = math.log(mask_threshold / (1 - mask_threshold))
+        self.min_area, self.max_absence = min_area, max_absence
         self.reset()
 
     def reset(self) -> None:
@@ -132,12 +128,9 @@ class KernelTracker:
 
     @torch.inference_mode()
     def step(self, frame: Tensor | np.ndarray) -> FrameResult:
-        """The next frame, (3, H, W) floats in [0, 1] or (H, W, 3) bytes -> what is seen in it."""
+        """The next frame, as `image_to_batch` takes it -> what is seen in it."""
         try:
-            image = image_to_batch(frame)
-            if not torch.isfinite(image).all():
-                raise ValueError("holds NaN or infinite values; skip it, the state is unchanged")
-            encoded = self.model.encode(image)
+            encoded = self.model.encode(image_to_batch(frame))
         except ValueError as error:
             raise ValueError(f"frame {self.frame}: {error}") from None
         return self.advance(encoded)
@@ -151,13 +144,22 @@ class KernelTracker:
             self._key_frame(frame)
         # On the frames after it nothing is decoded: the slots' kernels are used as they are.
         self._since_key = 1 if is_key else self._since_key + 1
-        self._size = frame.size
-        result = self._report(frame, is_key)
+        result, self._size = self._report(frame, is_key), frame.size
         self.frame += 1
         return result
 
-    def track(self, video: Iterable[Tensor | np.ndarray]) -> VideoResult:
-        """`step` over a video from a fresh state, then its scores; ValueError without frames."""
+    def track(self, video: Iterable[Tensor | np.ndarray] | str | Path) -> VideoResult:
+        """`step` over a video from a fresh state, then its scores; ValueError without frames.
+
+        video: frames, or what `minst.data.video.read_video` opens: a film, a folder of images.
+        """
+        if isinstance(video, (str, Path)):
+            from minst.data.video import read_video  # needs PyAV, which frames in memory do not
+
+            video = read_video(video)
+        if not hasattr(video, "__iter__"):
+            what = f"{type(video).__name__} is no video; give its frames, or the path of a film"
+            raise ValueError(f"track: {what}")
         self.reset()
         return self.gather(self.step(frame) for frame in video)
 
@@ -176,16 +178,18 @@ class KernelTracker:
     def _key_frame(self, frame: Frame) -> None:
         """New kernels and scores for every slot."""
         out = frame.out
-        class_scores, kernels = out.scores()[0], out.kernels[0]  # (N, K), (N, D)
+        # Means are taken in float32, whatever the model computes in.
+        class_scores, kernels = out.scores()[0].float(), out.kernels[0]  # (N, K), (N, D)
         order = torch.arange(len(kernels), device=kernels.device)  # slot n holds query n, at first
         if self.slots is None:
             self.slots = Slots(kernels, class_scores)
         else:
             # Which of the new queries goes on with which slot?
+            old = Candidates(self.slots.kernels, self.slots.scores, self.slots.queries)
             new = Candidates(kernels, class_scores.amax(-1), order)
-            named = not callable(self.association)
-            associate = ASSOCIATIONS[self.association] if named else self.association
-            self.similarity = associate(self.slots.candidates(), new, out.mask_features[0])
+            # A rule of one's own is a function, those that we know have names.
+            associate = ASSOCIATIONS.get(self.association, self.association)
+            self.similarity = associate(old, new, out.mask_features[0])
             self.assignment = order = assign(self.similarity)  # (N,)
         seen = self.score_threshold
         self.slots.take(kernels[order], class_scores[order], order, self.frame, seen)
@@ -239,10 +243,6 @@ class Slots:
         self.count = torch.zeros(N, device=device)  # (N,) how many did
         self.last_seen = torch.zeros(N, device=device)  # (N,) frame
         self.ids = [0] * N  # 0 = no identity yet
-
-    def candidates(self) -> Candidates:
-        """What an association may look at."""
-        return Candidates(self.kernels, self.scores, self.queries)
 
     def take(self, kernels: Tensor, class_scores: Tensor, queries: Tensor, frame: int, seen: float):
         """A key frame's (N, D), (N, K) and (N,), in the order of the slots."""

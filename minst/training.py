@@ -22,15 +22,14 @@ each cell holds, and is thrown away at the end.
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
+import io
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,130 +45,75 @@ from tqdm.auto import tqdm
 from minst.config import MobileInstConfig
 from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining
 from minst.data.coco import open_folder
+from minst.data.files import read_json, replacing
 from minst.data.shapes import CATEGORIES
-from minst.engine import Engine, spawn
+from minst.engine import Engine, owned, spawn
 from minst.losses import LOSS_WEIGHTS, set_losses
-from minst.matcher import Instances, Match, hungarian_match
-from minst.model import Frame, MobileInst
+from minst.matcher import Instances
+from minst.model import MobileInst
 from minst.recipes import TrainConfig, switches
-from minst.temporal import kept_pairs, query_passing_losses
+from minst.temporal import passed_matches, query_passing_losses
 from minst.weights import load_backbone_weights
 
-__all__ = [
-    "ClipBatches",
-    "ShapesTraining",
-    "TrainConfig",
-    "learning_rate",
-    "train",
-    "training_losses",
-]
+__all__ = ["ClipBatches", "ShapesTraining", "TrainConfig", "train", "training_losses"]
+
+# What may change between the parts of one run: the machine, on which weights depend by rounding and
+# batch norms alone.
+FREE_FIELDS = ("out", "workers", "log_every", "save_every", "threads", "device")
+FREE_FIELDS += ("processes", "accumulate", "checkpointing")
 
 
-def learning_rate(iteration: int, config: TrainConfig) -> float:
-    """The share of the peak: linear warm-up, then constant, then a cosine down to `final_lr` in the
-    last `cosine_share`.
-
-    While it is constant, a run does not depend on where it will end: `iterations` may still be
-    changed.
-    """
-    warm = min(1.0, (iteration + 1) / max(1, config.warmup))
-    start = (1 - config.cosine_share) * config.iterations
-    done = max(0.0, iteration - start) / max(1.0, config.iterations - start)
-    return warm * (
-        config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    )
+# ------------------------------------------------------------------------------------- the losses
 
 
 def training_losses(
     model: MobileInst,
-    batch: Batch,
+    batch: Batch,  # frames as floats in [0, 1]
     config: TrainConfig,
     token_classifier: nn.Module | None = None,
-    counts: Sequence[float] | None = None,
+    counts: Sequence[float] | None = None,  # of `instance_counts`, to divide by; None: of `batch`
 ) -> dict[str, Tensor]:
-    """All losses of one batch (frames as floats in [0, 1]), unweighted, by name: those of
-    `set_losses`, the same of Q_G ("global_cls", …), those of query passing ("pass_dice",
-    "pass_pixel") and "token".
-
-    counts: what losses are divided by, (instances, instances that a passed query is held to); None
-    = those of `batch`.
+    """All losses of one batch, unweighted, by name: those of `set_losses`, the same of Q_G
+    ("global_cls", …), those of query passing ("pass_dice", "pass_pixel") and "token".
     """
     frames, instances, is_pairs, padding = batch
     seen, passed_on = counts or [max(1.0, n) for n in instance_counts([batch], config)]
+    # Every frame by itself: what the model says, and which query answers for which instance.
     frame = model.encode(frames, padding)
     out = model.decode(frame)
     losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen)
     if config.global_weight:
-        losses |= _prefixed(
-            "global", global_losses(model, frame, out.global_queries, instances, matches, seen)
-        )
+        # What the heads say of Q_G already is to answer for the same instances.
+        said = model.instance_decoder.predict(out.global_queries)
+        masks = frame.masks(said.kernels)
+        early, _ = set_losses(said.class_logits, said.objectness, masks, instances, seen, matches)
+        losses |= {f"global_{name}": value for name, value in early.items()}
     if is_pairs and config.query_passing != "off":
-        half = len(frames) // 2  # the first half are the frames t, the second the frames t+delta
+        # The first half are the frames t, the second half the frames t+delta: Q_G of each t looks
+        # at its t+delta, and is to draw what is there.
+        half = len(frames) // 2
         later = frame.select(slice(half, None))
         passed = model.pass_queries(out.global_queries[:half], later)  # (P, N, h, w)
-        held = _passed_matches(config, out.class_logits[half:], passed, matches, instances)
-        losses |= _prefixed("pass", query_passing_losses(passed, held, instances[half:], passed_on))
+        logits = out.class_logits[half:]
+        held = passed_matches(config.query_passing, logits, passed, matches, instances)
+        drawn = query_passing_losses(passed, held, instances[half:], passed_on)
+        losses |= {f"pass_{name}": value for name, value in drawn.items()}
     if token_classifier is not None:
         losses["token"] = token_loss(token_classifier(frame.x6), instances)
     return losses
 
 
-def _prefixed(name: str, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{name}_{key}": value for key, value in losses.items()}
-
-
-def global_losses(
-    model: MobileInst,
-    frame: Frame,
-    global_queries: Tensor,
-    instances: Sequence[Instances],
-    matches: Sequence[Match],
-    num_instances: float,
-) -> dict[str, Tensor]:
-    """The same losses of what the heads say of Q_G already, which is to answer for the same
-    instances."""
-    said = model.instance_decoder.predict(global_queries)
-    return set_losses(
-        said.class_logits,
-        said.objectness,
-        frame.masks(said.kernels),
-        instances,
-        num_instances,
-        matches,
-    )[0]
-
-
-def _passed_matches(
-    config: TrainConfig, class_logits: Tensor, passed: Tensor, matches: list, instances: list
-) -> list:
-    """Which instance of frame t+delta each passed query is held to, pair by pair (see
-    minst/temporal.py)."""
-    half = len(passed)
-    if config.query_passing == "shared":
-        return matches[half:]
-    if config.query_passing == "fresh":
-        return hungarian_match(class_logits, passed, instances[half:])
-    return [
-        kept_pairs(*of)
-        for of in zip(matches[:half], instances[:half], instances[half:], strict=True)
-    ]
-
-
 def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float, float]:
-    """Instances in all frames of a batch cut into `parts`, and those that a passed query is held
-    to."""
-    seen = sum(len(target.labels) for part in parts for target in part.instances)
-    passed_on = 0
+    """Instances in all frames of a batch cut into `parts`; those that a passed query is held to."""
+    seen = passed_on = 0
     for part in parts:
+        # What an image holds is counted however few queries there are to find it.
+        seen += sum(len(target.labels) for target in part.instances)
         half = len(part.instances) // 2 if part.is_pairs else 0
         for now, later in zip(part.instances[:half], part.instances[half:]):
-            # "kept" leaves out what frame t does not show
-            kept = (
-                torch.isin(later.ids, now.ids)
-                if config.query_passing == "kept"
-                else torch.ones_like(later.ids)
-            )
-            passed_on += int(kept.sum())
+            passed_on += len(later.ids)
+            if config.query_passing == "kept":  # without those that frame t does not show
+                passed_on -= int((~torch.isin(later.ids, now.ids)).sum())
     return float(seen), float(passed_on)
 
 
@@ -179,19 +123,23 @@ def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
     logits (B, K, h, w) of X6. Target of a class: 1 when its instances cover half of the cell, less
     in proportion.
     """
+    # Nothing is in any cell ...
     targets = torch.zeros_like(logits, dtype=torch.float32)
+    # ... until an instance says that it is.
     for target, (labels, masks, _) in zip(targets, instances):
         if not len(labels):  # pooling refuses an empty batch
             continue
+        # The share of each cell that an instance covers; of one class the larger share counts.
         cover = F.adaptive_avg_pool2d(masks.float()[None], logits.shape[-2:])[0]  # (m, h, w)
         for label, cells in zip(labels.tolist(), cover):
             target[label] = torch.maximum(target[label], (2 * cells).clamp(max=1))
+    # The mean over tokens and classes, times the classes: a sum over these, as of the other losses.
     return F.binary_cross_entropy_with_logits(logits.float(), targets) * logits.shape[1]
 
 
 def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
-    """2 L_cls + 2 L_mask + L_obj, and the mask losses of query passing and of Q_G with the same
-    weights."""
+    """2 L_cls + 2 L_mask + L_obj, and with the same weights what Q_G and passed queries draw."""
+    # The paper's lambdas. An early answer, or one for another frame, is worth as much as any.
     weights = {**LOSS_WEIGHTS, "token": config.token_weight}
     for name, weight in LOSS_WEIGHTS.items():
         weights[f"pass_{name}"] = config.passing_weight * weight
@@ -199,113 +147,7 @@ def weighted_sum(losses: dict[str, Tensor], config: TrainConfig) -> Tensor:
     return sum(weights[name] * value for name, value in losses.items())
 
 
-def train(
-    config: TrainConfig,
-    resume: bool = True,
-    clips: Callable | None = None,
-    model: MobileInst | None = None,
-) -> Path:
-    """Train, and write into `config.out`: log.jsonl, checkpoint.pt, averaged weights in weights/.
-
-    With `resume` a run that was interrupted goes on from its last checkpoint; without, it starts
-    anew. clips, model: in the place of those that the config names; what `ClipBatches` takes, and a
-    model to be changed. Raises FloatingPointError when a loss is not finite (iteration, which
-    losses), ValueError when the folder holds a run of another config, what the readers raise for
-    `config.data`. Returns the folder of the weights.
-    """
-    if config.processes == 1:
-        _run(config, resume, clips, model)
-    else:
-        spawn(_run, config.processes, config, resume, clips, model)
-    return Path(config.out) / "weights"
-
-
-def _run(
-    config: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None
-) -> None:
-    """The loop of one process; rank 0 writes."""
-    engine, out = Engine(config.device, config.precision), Path(config.out)
-    clips = clips or _clips(config)
-    batches = ClipBatches(config, clips, engine.rank, engine.processes)
-    out.mkdir(parents=True, exist_ok=True)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    state = start(config, engine, getattr(clips, "categories", CATEGORIES), model)
-    if not resume and not engine.rank:
-        # Or a new run, killed early, would go on from the old one.
-        (out / "checkpoint.pt").unlink(missing_ok=True)
-    first = _resume(state, out, config) if resume else 0
-    engine.wait()  # all have read what rank 0 is about to overwrite
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(first * config.accumulate, len(batches)),
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
-        pin_memory=engine.device.type == "cuda",
-    )
-    parts = iter(loader)
-    log = _Log(out, first, config, engine)
-    for iteration in range(first, config.iterations):
-        losses = step(state, _next(parts, config.accumulate), iteration, config)
-        done = iteration + 1
-        log.line(done, losses)
-        if not engine.rank and (done % config.save_every == 0 or done == config.iterations):
-            _save(state, out, done)
-    engine.wait()
-
-
-def _next(parts: Iterator[Batch], count: int) -> list[Batch]:
-    """The next parts of a batch. ValueError names the file at fault, whichever process read it."""
-    try:
-        return [next(parts) for _ in range(count)]
-    except ValueError as error:
-        # A worker sends its traceback along.
-        said = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
-        hint = "`minst data check` finds all such; what was trained is kept"
-        raise ValueError(f"{said}; {hint}") from None
-
-
-def _clips(config: TrainConfig) -> Callable:
-    if not config.data:
-        return ShapesTraining(config.seed)
-    return FolderClips(open_folder(config.data, config.split or None), config.seed)
-
-
-class _Log:
-    """log.jsonl, one line every `log_every` iterations, and the progress bar; rank 0 writes."""
-
-    def __init__(self, out: Path, first: int, config: TrainConfig, engine: Engine):
-        self.first, self.config, self.engine = first, config, engine
-        self.started = time.perf_counter()
-        if engine.rank:
-            return
-        (out / "train.tmp").write_text(json.dumps(asdict(config), indent=1) + "\n")
-        os.replace(out / "train.tmp", out / "train.json")  # a kill in between costs nothing
-        self.path = out / "log.jsonl"
-        if not first:
-            self.path.write_text("")
-        total = config.iterations
-        self.progress = tqdm(total=total, initial=first, desc="training", mininterval=5.0)
-
-    def line(self, iteration: int, losses: dict[str, Tensor]) -> None:
-        """A line holds the mean over all processes, so that all must take part in it."""
-        means = None
-        if iteration % self.config.log_every == 0 or iteration == self.config.iterations:
-            means = self.engine.total(torch.stack(list(losses.values()))) / self.engine.processes
-        if self.engine.rank:
-            return
-        self.progress.update()
-        if means is None:
-            return
-        seconds = (time.perf_counter() - self.started) / (iteration - self.first)
-        line = {name: round(value, 5) for name, value in zip(losses, means.tolist())}
-        line = {"iteration": iteration, **line, "seconds_per_iteration": round(seconds, 4)}
-        if torch.cuda.is_available():
-            line["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
-        with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-        self.progress.set_postfix(loss=f"{line['loss']:.3f}")
+# ------------------------------------------------------------------------- what is learned, and how
 
 
 class Learner(nn.Module):
@@ -315,6 +157,7 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.config, self.tokens = model, config, None
         if config.token_weight:
+            # A 1x1 convolution: every token is judged by itself.
             channels, classes = model.backbone.out_channels[-1], model.config.num_classes
             self.tokens = nn.Conv2d(channels, classes, 1)
             # X6 may be large; start from "rarely anything here".
@@ -335,79 +178,29 @@ class State:
         self.learner = Learner(model, config).to(self.engine.device).train()
         if config.freeze_norms:
             freeze_norms(model)
+        # The average is a copy: made before anything is wrapped around the model.
         ema = get_ema_multi_avg_fn(config.ema)
         self.average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
         if config.checkpointing:
-            checkpoint_blocks(model)
+            for block in _blocks(model.backbone) + _blocks(model.mask_decoder):
+                block.forward = partial(_forgetting, block, block.forward)
         self.parameters = list(self.learner.parameters())
+        # Fused: one kernel for all parameters. A second moment of 0.99 forgets sooner than AdamW's
+        # usual 0.999, since runs are short.
         groups = _parameter_groups(self.learner, config)
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        # Last of all: from here on a backward pass is one of all processes.
         self.wrapped = self.engine.prepare(self.learner)
         self.parts = {"model": model, "average": self.average, "optimizer": self.optimizer}
         if self.learner.tokens:
             self.parts["tokens"] = self.learner.tokens
 
-
-def freeze_norms(model: nn.Module) -> None:
-    """Batch norms use the statistics they have, without drop path: for few frames, and in tests."""
-    for module in model.modules():
-        if isinstance(module, (nn.BatchNorm2d, StochasticDepth)):
-            module.eval()
-
-
-def checkpoint_blocks(model: MobileInst) -> None:
-    """Keep the input of every block of backbone and mask decoder, compute the rest again if needed.
-
-    Gradients are the same. Batch norms learn their statistics in the first pass alone.
-    """
-    for block in _blocks(model.backbone) + _blocks(model.mask_decoder):
-
-        def forward(*inputs, block=block, inner=block.forward):
-            if not torch.is_grad_enabled():
-                return inner(*inputs)
-            # Looked for now, since several GPUs put synchronised ones in their place.
-            norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-
-            def contexts():  # of the first pass and of the second
-                return contextlib.nullcontext(), _without_momentum(norms)
-
-            return checkpoint(inner, *inputs, use_reentrant=False, context_fn=contexts)
-
-        block.forward = forward
-
-
-def _blocks(module: nn.Module) -> list[nn.Module]:
-    """The outermost modules with parameters that are no mere rows of modules.
-
-    A row with an activation of its own is a block: an activation in place changes what the part
-    before it has put out.
-    """
-    found = []
-    for child in module.children():
-        row = isinstance(child, nn.ModuleList)
-        row = row or (isinstance(child, nn.Sequential) and all(map(_learns, child)))
-        if row:
-            found += _blocks(child)
-        elif _learns(child):
-            found.append(child)
-    return found
-
-
-def _learns(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
-
-
-@contextlib.contextmanager
-def _without_momentum(norms: Sequence[_BatchNorm]):
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, before):
-            norm.momentum = momentum
+    def is_finite(self) -> bool:
+        """Are all weights numbers? One that is not is in every weight a step later."""
+        parts = (self.learner, self.average)
+        values = [value for part in parts for value in part.state_dict().values()]
+        return all(bool(torch.isfinite(value).all()) for value in values)
 
 
 def start(
@@ -417,8 +210,10 @@ def start(
     model: MobileInst | None = None,
 ) -> State:
     """The state before the first step; model: in the place of the one that the config names."""
+    # Random weights are a function of the seed alone, ...
     torch.manual_seed(config.seed)
     model = model or initial_model(config, categories)
+    # Whoever uses the weights is told the size of frames that they know.
     sides = (config.short_max, config.long_max) if config.short_max else None
     model.trained_size = sides or (config.height, config.width)
     # channels_last makes CPU training about 1.7 times as fast
@@ -428,41 +223,103 @@ def start(
 def initial_model(config: TrainConfig, categories: Sequence[str] = CATEGORIES) -> MobileInst:
     """What a config starts from; random weights are those of torch's generator as it stands."""
     if config.init:
+        # Weights know which model they are of; only the categories may be others.
         model = MobileInst.from_pretrained(config.init, categories)
     else:
         named = {"class_names": tuple(categories), "num_classes": len(categories)}
         changes = named | switches(config.switches)
         model = MobileInst(MobileInstConfig.preset(config.preset, **changes))
+    # After the rest, which so starts as it would without them.
     if config.backbone_weights:
         load_backbone_weights(model.backbone, config.backbone_weights)
     return model
 
 
+def freeze_norms(model: nn.Module) -> None:
+    """Batch norms use the statistics they have, without drop path: for few frames, and in tests."""
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, StochasticDepth)):
+            module.eval()
+
+
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
     """Backbone and the rest, each with weight decay and, for vectors and queries, without."""
-    groups: dict[tuple[float, float], list] = {}
+    groups: dict[tuple[bool, bool], dict] = {}
     for name, parameter in model.named_parameters():
-        plain = parameter.ndim < 2 or name.endswith("queries")  # norms, biases
-        groups.setdefault((".backbone." in name, plain), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "lr": config.lr * (config.backbone_lr if backbone else 1.0),
-            "weight_decay": 0.0 if plain else config.weight_decay,
-        }
-        for (backbone, plain), parameters in groups.items()
-    ]
+        in_backbone = ".backbone." in name
+        # Decay keeps products small. A norm, a bias or a query is added, and is left alone.
+        plain = parameter.ndim < 2 or name.endswith("queries")
+        rate = config.lr * (config.backbone_lr if in_backbone else 1.0)
+        decay = 0.0 if plain else config.weight_decay
+        group = {"params": [], "lr": rate, "weight_decay": decay}
+        groups.setdefault((in_backbone, plain), group)["params"].append(parameter)
+    return list(groups.values())
+
+
+def _forgetting(block: nn.Module, forward: Callable, *inputs: Tensor) -> Tensor:
+    """A block that keeps its input alone, and computes the rest again when gradients need it."""
+    # Looked for now, since several GPUs put synchronised ones in their place.
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+
+    @contextlib.contextmanager
+    def again():
+        # Batch norms learn their statistics in the first pass alone.
+        before = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield
+        finally:  # the second pass is left as soon as it has what is needed, by an exception
+            for norm, momentum in zip(norms, before):
+                norm.momentum = momentum
+
+    def contexts():
+        return contextlib.nullcontext(), again()
+
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    """The outermost modules with parameters that are no mere rows of modules."""
+    found = []
+    for child in module.children():
+        # A row with an activation of its own is a block: an activation in place changes what the
+        # part before it has put out.
+        learns = [any(True for _ in part.parameters()) for part in child.children()]
+        row = isinstance(child, nn.ModuleList) or (isinstance(child, nn.Sequential) and all(learns))
+        if row:
+            found += _blocks(child)
+        elif any(True for _ in child.parameters()):
+            found.append(child)
+    return found
+
+
+# ---------------------------------------------------------------------------------------- one step
+
+
+def learning_rate(iteration: int, config: TrainConfig) -> float:
+    """The share of the peak: linear warm-up, constant, a cosine in the last `cosine_share`."""
+    # Moments of AdamW are guesses at first: small steps until they are known.
+    warm = min(1.0, (iteration + 1) / max(1, config.warmup))
+    start = (1 - config.cosine_share) * config.iterations
+    # Before the decay a run does not depend on where it will end: `iterations` may still change.
+    done = max(0.0, iteration - start) / max(1.0, config.iterations - start)  # of the decay, 0..1
+    # From 1 down to 0, slowly at both ends.
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return warm * (config.final_lr + (1 - config.final_lr) * cosine)
 
 
 def step(
     state: State, parts: list[Batch], iteration: int, config: TrainConfig
 ) -> dict[str, Tensor]:
-    """One step of the optimiser on a batch, of which this process has its own `parts`; its
-    losses."""
+    """One step on a batch, of which this process has its own `parts`: the weighted "loss", and all
+    losses. FloatingPointError where one, or the gradient, is not finite; no weight is changed then.
+    """
     engine = state.engine
     # What drop path draws is a function of the iteration, so that resume is exact, and of the
     # process.
     torch.manual_seed(config.seed * 1_000_003 + iteration + 7_919 * engine.rank)
+    # The schedule.
     for group, base in zip(state.optimizer.param_groups, state.base_rates):
         group["lr"] = base * learning_rate(iteration, config)
     # Losses are divided by the counts of the whole batch, however it is shared and cut.
@@ -470,7 +327,7 @@ def step(
     counts = (counts.clamp(min=1) / (engine.processes * len(parts))).tolist()
     # Gradients of all parts add up; processes exchange them with the last part alone.
     state.optimizer.zero_grad(set_to_none=True)
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, Tensor] = {}  # what is logged: the mean over the parts
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
         with contextlib.nullcontext() if last else engine.no_sync(state.wrapped):
@@ -479,9 +336,10 @@ def step(
         for name, value in losses.items():
             sums[name] = sums.get(name, 0) + value.detach() / len(parts)
     # A gradient that is not finite must not reach the weights and, through them, a checkpoint.
+    # One that is only too long is cut: a rare batch shall not undo what many have taught.
     norm = nn.utils.clip_grad_norm_(state.parameters, config.max_grad_norm)
     if not torch.isfinite(norm):
-        raise _not_finite(iteration, "gradient")
+        raise FloatingPointError(f"training: gradient not finite at iteration {iteration + 1}")
     state.optimizer.step()
     # What is measured and shipped is the moving average of the weights.
     state.average.update_parameters(state.model)
@@ -491,71 +349,213 @@ def step(
 def _losses(
     state: State, part: Batch, counts: Sequence[float], iteration: int, config: TrainConfig
 ) -> dict[str, Tensor]:
-    """The weighted "loss" first, then its terms; FloatingPointError when it is not finite."""
+    """The weighted "loss" first, then its terms."""
+    device = state.engine.device
+    # Bytes travel; floats are made where they are needed.
+    frames = part.frames.to(device, non_blocking=True).float().div(255)
+    frames = frames.contiguous(memory_format=torch.channels_last)
+    instances = [Instances(*(x.to(device) for x in target)) for target in part.instances]
+    padding = part.padding
+    if padding is not None:
+        padding = padding.to(device)
     try:
         with state.engine.autocast():
-            losses = state.wrapped(_to(part, state.engine.device), counts)
-    except FloatingPointError as error:  # matching meets a diverged model first
-        raise _not_finite(iteration, str(error)) from None
-    loss = weighted_sum(losses, config)
-    if not torch.isfinite(loss):
-        wrong = [name for name, value in losses.items() if not torch.isfinite(value)]
-        raise _not_finite(iteration, ", ".join(wrong))
+            losses = state.wrapped(Batch(frames, instances, part.is_pairs, padding), counts)
+        loss = weighted_sum(losses, config)
+        if not torch.isfinite(loss):
+            wrong = [name for name, value in losses.items() if not torch.isfinite(value)]
+            raise FloatingPointError(", ".join(wrong) or "their sum")
+    except FloatingPointError as error:  # of the matching, too: it meets a diverged model first
+        where = f"iteration {iteration + 1} ({error})"
+        raise FloatingPointError(f"training: loss not finite at {where}") from None
     return {"loss": loss, **losses}
 
 
-def _to(batch: Batch, device: torch.device) -> Batch:
-    frames = batch.frames.to(device, non_blocking=True).float().div(255)
-    frames = frames.contiguous(memory_format=torch.channels_last)
-    instances = [Instances(*(x.to(device) for x in target)) for target in batch.instances]
-    padding = None if batch.padding is None else batch.padding.to(device)
-    return Batch(frames, instances, batch.is_pairs, padding)
+# ----------------------------------------------------------------------------------------- the loop
 
 
-def _not_finite(iteration: int, what: str) -> FloatingPointError:
-    return FloatingPointError(
-        f"training: loss is not finite at iteration {iteration + 1} ({what}); "
-        "the last checkpoint is good: lower --lr or --max-grad-norm and resume"
+def train(
+    config: TrainConfig,
+    resume: bool = True,
+    clips: Callable | None = None,
+    model: MobileInst | None = None,
+) -> Path:
+    """Train, and write into `config.out`: log.jsonl, checkpoint.pt, averaged weights in weights/.
+
+    With `resume` an interrupted run goes on from its last checkpoint; without, it starts anew.
+    clips (what `ClipBatches` takes), model: in the place of those that the config names. Raises
+    FloatingPointError when a loss is not finite (where, what to do), ValueError when the folder
+    holds another run, a broken one, or one that is being trained; what the readers of clips raise.
+    """
+    out = Path(config.out)
+    with owned(out, "train"):
+        if config.processes == 1:
+            _run(config, resume, clips, model)
+        else:
+            try:
+                spawn(_run, config.processes, config, resume, clips, model)
+            finally:
+                _tidy(out)  # they are ended without a word, wherever they are
+    return out / "weights"
+
+
+def _run(c: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst | None) -> None:
+    """The loop of one process; rank 0 writes."""
+    engine, out = Engine(c.device, c.precision), Path(c.out)
+    # Of all processes one writes; what all have to do together stands outside of such an `if`.
+    writes = engine.rank == 0
+    if clips is None and c.data:
+        clips = FolderClips(open_folder(c.data, c.split or None), c.seed)
+    clips = clips or ShapesTraining(c.seed)
+    # Item i is batch i, whoever asks: so the loader may be started anywhere.
+    batches = ClipBatches(c, clips, engine.rank, engine.processes)
+    if c.threads:
+        torch.set_num_threads(c.threads)
+    state = start(c, engine, getattr(clips, "categories", CATEGORIES), model)
+    first = saved = _resume(state, out, c) if resume else 0
+    engine.wait()  # all have read what rank 0 is about to overwrite
+    if writes:
+        _begin(out, c, first)
+    # Workers draw the next clips while this process computes.
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first * c.accumulate, len(batches)),
+        num_workers=c.workers,
+        prefetch_factor=4 if c.workers else None,
+        pin_memory=engine.device.type == "cuda",
     )
+    parts, started, total = iter(loader), time.perf_counter(), c.iterations
+    bar = tqdm(total=total, initial=first, desc="training", mininterval=5.0, disable=not writes)
+    try:
+        for iteration in range(first, total):
+            losses = step(state, _next(parts, c.accumulate), iteration, c)
+            done = iteration + 1
+            bar.update()
+            if done % c.log_every == 0 or done == total:
+                # The mean over all processes, so that all must take part in it.
+                means = engine.total(torch.stack(list(losses.values()))) / engine.processes
+                seconds = (time.perf_counter() - started) / (done - first)
+                if writes:
+                    _log(out, done, dict(zip(losses, means.tolist())), seconds)
+                    bar.set_postfix(loss=f"{float(means[0]):.3f}")
+            if done % c.save_every == 0 or done == total:
+                if writes:
+                    _save(state, out, done)
+                saved = done
+    except FloatingPointError as error:
+        # What to do depends on what there is to go on from.
+        good = f"the weights of iteration {saved}, its last checkpoint, are finite: resume"
+        start_from = good if saved else "no checkpoint was written: start anew"
+        hint = f"{start_from} with a lower --lr or --max-grad-norm"
+        raise FloatingPointError(f"{error}; {hint}") from None
+    # Who has nothing left to do waits for rank 0 to have written.
+    engine.wait()
+
+
+def _next(parts: Iterator[Batch], count: int) -> list[Batch]:
+    """The next parts of a batch. ValueError names the file at fault, whichever process read it."""
+    try:
+        return [next(parts) for _ in range(count)]
+    except ValueError as error:
+        # A worker sends its traceback along.
+        said = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        hint = "`minst data check` finds all such; what was trained is kept"
+        raise ValueError(f"{said}; {hint}") from None
+
+
+# ---------------------------------------------------------------------------------- files of a run
+
+
+def _tidy(out: Path) -> None:
+    for left in [*out.glob(".checkpoint.*.pt"), *out.glob("weights/.model.*.safetensors")]:
+        left.unlink(missing_ok=True)
+
+
+def _begin(out: Path, config: TrainConfig, first: int) -> None:
+    """train.json, and of log.jsonl what is true of a run that has come to iteration `first`."""
+    _tidy(out)  # what a run that was killed has left half written
+    if not first:  # or a new run, killed early, would go on from the old one
+        (out / "checkpoint.pt").unlink(missing_ok=True)
+    # What this run is, for who resumes it.
+    with replacing(out / "train.json") as beside:
+        beside.write_text(json.dumps(asdict(config), indent=1) + "\n")
+    log, kept = out / "log.jsonl", []
+    for line in log.read_text(errors="replace").splitlines() if log.is_file() else []:
+        # A line that a kill or a full disk has cut is no reason to stop.
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+            if json.loads(line)["iteration"] <= first:
+                kept.append(line + "\n")
+    # What came after the checkpoint will be computed, and logged, again.
+    with replacing(log) as beside:
+        beside.write_text("".join(kept))
+
+
+def _log(out: Path, iteration: int, losses: dict[str, float], seconds: float) -> None:
+    line = {"iteration": iteration, **{name: round(value, 5) for name, value in losses.items()}}
+    line["seconds_per_iteration"] = round(seconds, 4)
+    if torch.cuda.is_available():
+        line["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    # One short write at the end of a file: a kill leaves it whole, or without this line.
+    try:
+        with open(out / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError as error:  # of a full disk, which names no file
+        raise OSError(error.errno, error.strerror, str(out / "log.jsonl")) from None
 
 
 def _save(state: State, out: Path, iteration: int) -> None:
-    """Averaged weights and checkpoint, moved into place, so that a kill never leaves half of
-    one."""
+    """Averaged weights and checkpoint, moved into place: a kill never leaves half of one."""
+    if not state.is_finite():  # or the run could not be gone on with
+        raise FloatingPointError(f"training: weights not finite after iteration {iteration}")
     parts = {name: part.state_dict() for name, part in state.parts.items()}
-    torch.save({"iteration": iteration, **parts}, out / "checkpoint.tmp")
-    state.average.module.save_pretrained(out / "weights")
-    # Last: a run killed before this line writes its weights again, one killed after it has them.
-    os.replace(out / "checkpoint.tmp", out / "checkpoint.pt")
-
-
-# What may change between the parts of one run: the machine, on which weights depend by rounding and
-# batch norms alone.
-FREE_FIELDS = ("out", "workers", "log_every", "save_every", "threads", "device")
-FREE_FIELDS += ("processes", "accumulate", "checkpointing")
+    content = io.BytesIO()  # what a full disk means to torch.save is not to be understood
+    torch.save({"iteration": iteration, **parts}, content)
+    # A run killed within writes its weights again, one killed after it has them.
+    with replacing(out / "checkpoint.pt") as beside:
+        beside.write_bytes(content.getbuffer())
+        state.average.module.save_pretrained(out / "weights")
 
 
 def _resume(state: State, out: Path, config: TrainConfig) -> int:
-    """Load the last checkpoint, cut the log back to it; the iteration to go on with (0: none)."""
-    if not (out / "checkpoint.pt").is_file():
+    """Load the last checkpoint; the iteration to go on with (0: there is none)."""
+    file, anew = out / "checkpoint.pt", "choose another --out, or --restart to overwrite it"
+    if not file.is_file():
         return 0
-    before, now = json.loads((out / "train.json").read_text()), asdict(config)
-    checkpoint = torch.load(out / "checkpoint.pt", weights_only=True, map_location="cpu")
-    done = checkpoint["iteration"]
-    free = set(FREE_FIELDS)
+    # Is it a checkpoint at all, and of this run?
+    try:
+        before = read_json(out / "train.json")
+        # Tensors and plain values alone: code in a file is never run.
+        checkpoint = torch.load(file, weights_only=True, map_location="cpu")
+        done = checkpoint["iteration"]
+        if type(done) is not int or done < 1:
+            raise ValueError(f"iteration {done!r}")
+        changed = _changed(before, asdict(config), done)
+    except Exception as error:  # noqa: BLE001  what a damaged file raises depends on the byte
+        said = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        what = f"{file}, or train.json beside it, is damaged or of something else ({said})"
+        raise ValueError(f"{what}; {anew}") from None
+    if changed:
+        raise ValueError(f"{out} holds a run with another {', '.join(changed)}; {anew}")
+    # Model, average, optimiser and token classifier go on as if nothing had happened.
+    try:
+        for name, part in state.parts.items():
+            part.load_state_dict(checkpoint[name])
+    except (RuntimeError, LookupError, ValueError, TypeError, AttributeError):
+        raise ValueError(f"{file} holds another model than its train.json says; {anew}") from None
+    if not state.is_finite():
+        raise ValueError(f"{file} holds weights that are not finite; {anew}")
+    return done
+
+
+def _changed(before: dict, now: dict, done: int) -> list[str]:
+    """The fields by which a run that has done so many iterations would be another one."""
+    free = {*FREE_FIELDS}
+    # A run that diverges may go on more carefully.
+    free |= {name for name in ("lr", "max_grad_norm") if now[name] < before.get(name, 0)}
     # The length may change as long as neither the old nor the new schedule has begun to decay.
     # (An earlier release had another name for this share, and other fields that differ.)
     shares = [(run.get("cosine_share", 1), run["iterations"]) for run in (before, now)]
     if all(done <= (1 - share) * iterations for share, iterations in shares):
         free |= {"iterations", "cosine_share"}
-    changed = [name for name in now if name not in free and before.get(name) != now[name]]
-    if changed:
-        hint = "choose another --out, or --restart to overwrite it"
-        raise ValueError(f"{out} holds a run with another {', '.join(changed)}; {hint}")
-    for name, part in state.parts.items():
-        part.load_state_dict(checkpoint[name])
-    log = out / "log.jsonl"
-    lines = log.read_text().splitlines() if log.is_file() else []
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["iteration"] <= done]
-    log.write_text("".join(line + "\n" for line in kept))
-    return done
+    return [name for name in now if name not in free and before.get(name) != now[name]]

@@ -8,157 +8,114 @@ model.safetensors, or the public checkpoint of a backbone.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from minst.config import MobileInstConfig
+from minst.data.files import read_json, replacing
 from minst.samples import weights_folder
 
 __all__ = ["load", "load_backbone_weights", "save"]
 
-CLASS_HEAD = "instance_decoder.heads.classes."
-# The decoders' names, and a field of the config, that only earlier weights have.
-EARLIER_KEYS = (
-    "instance_decoder.stages.",
-    "instance_decoder.project_global.",
-    "mask_decoder.laterals.",
-)
-EARLIER_FIELD = "decoder"
+CONFIG, TENSORS = "config.json", "model.safetensors"
 # Beside the model's fields in config.json: [height, width] of the frames in training, where known.
 SIZE_FIELD = "size"
+CLASS_HEAD = "instance_decoder.heads.classes."
 
 
 def save(model: nn.Module, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
     """Write model.safetensors (floats as `dtype`) and config.json; ValueError if it is fused."""
-    if any(
-        isinstance(m, nn.Identity) and name.endswith(".bn") for name, m in model.named_modules()
-    ):
+    modules = model.named_modules()
+    if any(isinstance(m, nn.Identity) and name.endswith(".bn") for name, m in modules):
         raise ValueError("save_pretrained: this model is fused; save the one before fuse()")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()
-    }
-    save_file(
-        {k: v.contiguous() for k, v in tensors.items()},
-        str(folder / "model.safetensors"),
-        {"format": "pt"},
-    )
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    state = {key: v.to(dtype) if v.is_floating_point() else v for key, v in state.items()}
     values = model.config.to_dict()
     if model.trained_size:
         values[SIZE_FIELD] = list(model.trained_size)
-    (folder / "config.json").write_text(json.dumps(values, indent=1) + "\n")
+    # As bytes, since a file that safetensors makes itself can be read by its owner alone.
+    with replacing(Path(folder) / TENSORS) as beside:
+        beside.write_bytes(to_bytes(state, {"format": "pt"}))
+    with replacing(Path(folder) / CONFIG) as beside:
+        beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
 def load(
     cls: type[nn.Module], name_or_folder: str | Path, class_names: Sequence[str] | None = None
 ) -> nn.Module:
     """A model in eval mode, float32. `MobileInst.from_pretrained` says what is raised."""
-    folder = _folder(name_or_folder)
-    config, size = _config(folder)
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        folder = weights_folder(str(name_or_folder))
+    missing = " and ".join(name for name in (CONFIG, TENSORS) if not (folder / name).is_file())
+    if missing:
+        raise FileNotFoundError(f"{folder} is no MobileInst folder: {missing} missing")
+    config, size = _read_config(folder / CONFIG)
+    # Absurd numbers cost nothing so far: a model on "meta" has shapes alone.
+    with torch.device("meta"):
+        expected = cls(config).state_dict()
+    state = _read_tensors(folder / TENSORS, expected)
     model = cls(config)
-    try:
-        state = load_file(str(folder / "model.safetensors"))
-    except SafetensorError as error:
-        raise ValueError(
-            f"{folder / 'model.safetensors'} is no safetensors file, or cut short: {error}"
-        ) from None
-    _check_state(state, model.state_dict(), folder)
     if class_names is not None and tuple(class_names) != config.class_names:
         model = cls(replace(config, class_names=tuple(class_names), num_classes=len(class_names)))
-        state |= _same_classes(state, config.class_names, model)
+        # Rows of the class head that both know are kept; those of new categories start as they are.
+        for key, head in model.state_dict().items():
+            if key.startswith(CLASS_HEAD):
+                known, state[key] = state[key], head.clone()
+                for row, name in enumerate(class_names):
+                    if name in config.class_names:
+                        state[key][row] = known[config.class_names.index(name)]
     model.load_state_dict(state)
     model.trained_size = size
     return model.eval()
 
 
-def _folder(name_or_folder: str | Path) -> Path:
-    folder = Path(name_or_folder)
-    if not folder.is_dir():
-        folder = weights_folder(str(name_or_folder))
-    missing = [
-        name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()
-    ]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} is no MobileInst folder: {' and '.join(missing)} missing"
-        )
-    return folder
-
-
-def _config(folder: Path) -> tuple[MobileInstConfig, tuple[int, int] | None]:
+def _read_config(file: Path) -> tuple[MobileInstConfig, tuple[int, int] | None]:
     """What config.json says of the model, and the size of frames that it was trained at."""
-    file = folder / "config.json"
     try:
-        values = json.loads(file.read_text())
-        if EARLIER_FIELD not in values:
-            size = values.pop(SIZE_FIELD, None)
-            pair = isinstance(size, list) and len(size) == 2
-            if size is not None and not (
-                pair and all(type(n) is int and 64 <= n <= 8192 for n in size)
-            ):
-                raise ValueError(f"{SIZE_FIELD} is {size!r}, not a height and a width of frames")
-            return MobileInstConfig.from_dict(values), size and tuple(size)
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        values = read_json(file)
+        if not isinstance(values, dict):
+            raise TypeError("it holds no object {...}")
+        size = values.pop(SIZE_FIELD, None)
+        sides = size if isinstance(size, list) else []
+        fits = len(sides) == 2 and all(type(n) is int and 64 <= n <= 8192 for n in sides)
+        if not (size is None or fits):
+            raise ValueError(f"{SIZE_FIELD} is {size!r}, not a height and a width of frames")
+        return MobileInstConfig.from_dict(values), size and tuple(size)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no MobileInst config: {error}") from None
-    raise _of_an_earlier_release(folder)
 
 
-def _same_classes(
-    state: dict[str, Tensor], known: Sequence[str], model: nn.Module
-) -> dict[str, Tensor]:
-    """The class head of `model`; the rows of `known` categories are taken from `state` by name."""
-    head = {
-        name: tensor.clone()
-        for name, tensor in model.state_dict().items()
-        if name.startswith(CLASS_HEAD)
-    }
-    for row, name in enumerate(model.config.class_names):
-        if name in known:
-            for key, tensor in head.items():
-                tensor[row] = state[key][known.index(name)]
-    return head
+def _read_tensors(file: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, whose header is compared before anything is read."""
+    try:
+        with safe_open(file, "pt") as header:
+            keys = header.keys()
+            found = {key: tuple(header.get_slice(key).get_shape()) for key in keys}
+        _compare(file, found, expected, "in the model that config.json describes")
+        return load_file(file)
+    except SafetensorError as error:
+        what = f"{file} is no safetensors file, or cut short: {error}"
+        raise ValueError(what) from None
 
 
-def _of_an_earlier_release(folder: Path) -> ValueError:
-    """The error for weights that were written before the decoders had their present names."""
-    return ValueError(
-        f"{folder}: these weights are of an earlier minst whose decoder had other names; "
-        "train again, or use the release that wrote them"
-    )
-
-
-def _check_state(state: dict[str, Tensor], expected: dict[str, Tensor], folder: Path) -> None:
-    """Refuse weights of another model, naming the first key at fault."""
-    if any(key.startswith(EARLIER_KEYS) for key in state):
-        raise _of_an_earlier_release(folder)
-    for key in expected:
-        if key not in state:
-            raise ValueError(
-                f"{folder}: the weights lack {key!r}; config.json describes another model"
-            )
-        if state[key].shape != expected[key].shape:
-            there, wanted = tuple(state[key].shape), tuple(expected[key].shape)
-            raise ValueError(
-                f"{folder}: {key!r} has shape {there} in the file, {wanted} by config.json"
-            )
-    extra = [key for key in state if key not in expected]
-    if extra:
-        raise ValueError(
-            f"{folder}: the weights hold {extra[0]!r} ({len(extra)} such keys), "
-            "unknown to config.json's model"
-        )
+def _compare(file: Path, found: Mapping, expected: Mapping[str, Tensor], where: str) -> None:
+    """ValueError for the first key whose shapes (found) and tensors (expected) differ."""
+    for key in [*expected, *found]:
+        wanted = tuple(expected[key].shape) if key in expected else "missing"
+        there = found.get(key, "missing")
+        if there != wanted:
+            raise ValueError(f"{file}: {key} is {there} in the file, {wanted} {where}")
 
 
 def load_backbone_weights(backbone: nn.Module, path: str | Path) -> tuple[list[str], list[str]]:
@@ -168,13 +125,14 @@ def load_backbone_weights(backbone: nn.Module, path: str | Path) -> tuple[list[s
     Raises FileNotFoundError, or ValueError that names the first key at fault; nothing is changed.
     """
     state = _read_backbone(Path(path))
+    expected = backbone.state_dict()
     # A part that no ImageNet checkpoint has may be missing, but only as a whole.
-    absent = not any(key.startswith(backbone.optional_keys) for key in state)
-    for key, value in backbone.state_dict().items():
-        found = tuple(state[key].shape) if key in state else "missing"
-        if found != tuple(value.shape) and not (absent and key.startswith(backbone.optional_keys)):
-            wrong = f"{key} is {found} in the file, {tuple(value.shape)} in the backbone"
-            raise ValueError(f"{path}: {wrong}; is it a checkpoint of another backbone or size?")
+    if not any(key.startswith(backbone.optional_keys) for key in state):
+        expected = {k: v for k, v in expected.items() if not k.startswith(backbone.optional_keys)}
+    # A classifier, say, is in the file alone: that is no fault.
+    found = {key: tuple(value.shape) for key, value in state.items() if key in expected}
+    where = "in the backbone; is it a checkpoint of another backbone or size?"
+    _compare(Path(path), found, expected, where)
     return backbone.load_state_dict(state, strict=False)
 
 

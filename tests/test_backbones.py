@@ -373,12 +373,13 @@ def test_half_precision_checkpoint(tmp_path):
          r"tpm\.stem.* is missing in the file, .*another backbone or size"),
         (lambda s: {"state_dict": {}}, r"tpm\.stem.* is missing"),
         (lambda s: {"state_dict": "weights"}, r"tpm\.stem.* is missing"),
+        (lambda s: holds_itself(), r"tpm\.stem.* is missing|not readable"),
         (lambda s: [1, 2], "not readable as weights.*not tensors alone"),
         (lambda s: torch.ones(3), "not readable as weights.*not tensors alone"),
         (lambda s: {5: torch.ones(3)}, "not readable as weights.*not tensors alone"),
         (lambda s: s | {"backbone.tpm.stem.0.c.weight": torch.ones(16, 3, 3, 3)}, "twice, with and without a prefix"),
     ],
-    ids=["shape", "key", "part of the injection", "other network", "empty", "word", "list", "tensor", "number", "twice"],
+    ids=["shape", "key", "part of the injection", "other network", "empty", "word", "itself", "list", "tensor", "number", "twice"],
 )  # fmt: skip
 def test_wrong_checkpoints_are_refused_by_name_and_change_nothing(tmp_path, change, message):
     backbone = backbones.build("topformer-tiny")
@@ -388,6 +389,12 @@ def test_wrong_checkpoints_are_refused_by_name_and_change_nothing(tmp_path, chan
         load_backbone_weights(backbone, tmp_path / "w.pth")
     assert str(tmp_path / "w.pth") in str(caught.value)
     assert same(backbone, before)
+
+
+def holds_itself():
+    found = {}
+    found["model"] = found
+    return found
 
 
 class Trap:

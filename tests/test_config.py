@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,9 @@ def test_overrides_replace_single_fields_and_round_trip(fields):
 @pytest.mark.parametrize("field, value", [
     ("decoder", "local"), ("pooling", "median"), ("token_stride", 16), ("num_classes", 0), ("num_queries", -1),
     ("num_queries", 2.0), ("dim", "64"), ("heads", 0), ("heads", 7), ("dim", 66), ("class_names", ("cat", "dog")),
+    ("injection", "off"), ("bottom_up", 1), ("num_classes", True), ("dim", 4_000_000), ("num_queries", 10**40),
+    ("heads", 10**9), ("backbone", 7), ("pixel_mean", (0.5, 0.5)), ("pixel_mean", (0.5, math.nan, 0.5)),
+    ("pixel_std", (0.2, 0, 0.2)), ("pixel_std", "abc"), ("class_names", (1,) * 80), ("class_names", ("cat",) * 80),
 ])  # fmt: skip
 def test_a_bad_value_is_refused_by_the_name_of_its_field(field, value):
     with pytest.raises(ValueError, match=rf"config: .*\b{field}\b"):
@@ -57,7 +61,9 @@ def test_unknown_names_are_refused_and_the_known_ones_listed():
         MobileInstConfig.preset("resnet")
     with pytest.raises(ValueError, match="unknown field.*querys.*num_queries"):
         MobileInstConfig.from_dict({"querys": 5})
-    with pytest.raises(ValueError, match="dim 6 must be a multiple of 4"):  # the position embedding needs it
+    with pytest.raises(ValueError, match="dim is 6; it must be a multiple of 4"):  # the position embedding needs it
         MobileInstConfig(dim=6, heads=3)
+    with pytest.raises(ValueError, match="class_names is .*; 1 different ones are needed"):
+        MobileInstConfig(num_classes=1, class_names=("cat", "cat"))
     with pytest.raises(dataclasses.FrozenInstanceError):
         MobileInstConfig().dim = 8

@@ -46,7 +46,7 @@ def test_lines_of_the_heart_are_short(path):
     assert max(len(line) for line in path.read_text(encoding="utf-8").splitlines()) <= 100
 
 
-@pytest.mark.parametrize("name", ["model", "losses", "temporal", "tracking"])
+@pytest.mark.parametrize("name", ["model", "losses", "temporal", "tracking", "training"])
 def test_every_step_is_commented(name):
     assert comments_per_hundred(PACKAGE / f"{name}.py") >= 20
 

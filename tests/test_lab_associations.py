@@ -113,7 +113,9 @@ def met(model, clip):
         out = model.encode(image_to_batch(clip[1])).out
         queries = torch.arange(model.config.num_queries)
         new = Candidates(out.kernels[0], out.scores()[0].amax(-1), queries)
-    return tracker.slots.candidates(), new, out.mask_features[0]
+    slots = tracker.slots
+    old = Candidates(slots.kernels, slots.scores, slots.queries)
+    return old, new, out.mask_features[0]
 
 
 def test_similarities_by_hand(met):

@@ -127,7 +127,7 @@ def test_trained_saved_and_loaded_again(order, config, tmp_path):
     average = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["average"]
     loaded = decoders.load(weights, order).state_dict()
     assert all(torch.equal(value, average[f"module.{key}"]) for key, value in loaded.items())
-    with pytest.raises(ValueError, match="config.json describes another model"):
+    with pytest.raises(ValueError, match="in the model that config.json describes"):
         MobileInst.from_pretrained(weights)
 
 

@@ -404,3 +404,13 @@ def test_half_precision_logits_are_judged_in_full_precision():
     expected, _ = set_losses(*(x.float() for x in half), targets)
     for name, value in expected.items():
         assert found[name].dtype == torch.float32 and torch.equal(found[name], value), name
+
+
+def test_targets_that_are_none_are_refused_where_the_match_is_given():
+    """As in query passing, where nothing is matched anew."""
+    target = Instances(torch.tensor([1]), torch.rand(1, 8, 12), torch.tensor([0]))
+    match = [(torch.tensor([2]), torch.tensor([0]))]
+    with pytest.raises(ValueError, match="masks hold 0 .. 255"):
+        Pairs.of(match, [target._replace(masks=(target.masks > 0.5) * 255)])
+    with pytest.raises(ValueError, match=r"labels \[-1\]"):
+        Pairs.of(match, [target._replace(labels=torch.tensor([-1]))])

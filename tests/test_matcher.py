@@ -297,3 +297,20 @@ def test_scores_are_compared_in_full_precision_whatever_the_training_does(monkey
     with torch.autocast("cpu", torch.bfloat16):
         matcher.hungarian_match(class_logits, mask_logits, [target])
     assert torch.equal(*seen)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_refused(label):
+    """-1 would be Python's last class, and teach it."""
+    target = instances(2)._replace(labels=torch.tensor([0, label]))
+    with pytest.raises(ValueError, match=rf"labels \[0, {label}\] are not all of the classes 0..2"):
+        hungarian_match(torch.randn(1, 4, 3), torch.randn(1, 4, 4, 5), [target])
+
+
+@pytest.mark.parametrize("value", [255.0, -1.0, math.nan])
+def test_masks_that_are_no_shares_are_refused(value):
+    """0 and 255 would make a dice of more than 1, and the larger instance would always win."""
+    target = instances(2)
+    target.masks[1, 2, 3] = value
+    with pytest.raises(ValueError, match="masks hold .* their cells are in .0, 1."):
+        hungarian_match(torch.randn(1, 4, 3), torch.randn(1, 4, 4, 5), [target])

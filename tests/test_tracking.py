@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as rle_codec
 
 from minst import results, tracking
+from minst.data.video import read_video, write_mp4
 from minst.evaluation import evaluate_ytvis
 from minst.model import FrameOutput, MobileInst, apply_kernels, image_to_batch
 from minst.samples import load_sample, sample_names
@@ -200,6 +202,28 @@ def test_bytes_and_floats_are_one_frame(tiny):
     a = make_tracker(tiny).step(frame / 255)
     b = make_tracker(tiny).step(frame.permute(1, 2, 0).byte().numpy())
     assert same(a, b)
+
+
+def test_a_film_a_folder_and_what_their_frames_may_be(tiny, tmp_path):
+    """A path is tracked as its frames are, whatever form they have."""
+    images = [frame.permute(1, 2, 0).mul(255).byte().numpy() for frame in video(4)]
+    for t, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{t}.png")
+    expected = make_tracker(tiny, 2).track(images)
+    assert len(expected.tracks) and expected.num_frames == 4
+    pictures = [Image.fromarray(image) for image in images]
+    tensors = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    for frames in (tmp_path, str(tmp_path), pictures, tensors, np.stack(images)):
+        found = make_tracker(tiny, 2).track(frames)
+        assert found == expected
+    film = write_mp4(images, tmp_path / "film.mp4")
+    from_frames = make_tracker(tiny, 2).track(read_video(film))
+    assert make_tracker(tiny, 2).track(str(film)) == from_frames
+    with pytest.raises(FileNotFoundError, match="nope.mp4"):
+        make_tracker(tiny).track("nope.mp4")
+    for wrong in (pictures[0], 7, None):
+        with pytest.raises(ValueError, match="is no video; give its frames, or the path"):
+            make_tracker(tiny).track(wrong)
 
 
 def test_queries_have_no_order(tiny):
@@ -665,9 +689,10 @@ BAD_FRAMES = {
     "grey": torch.zeros(64, 64),
     "channels": torch.zeros(4, 64, 64),
     "small": torch.zeros(3, 63, 80),
-    "bytes in a tensor": torch.zeros(3, 64, 64, dtype=torch.uint8),
-    "floats in an array": np.zeros((64, 64, 3), dtype=np.float32),
-    "channels first": np.zeros((3, 64, 64), dtype=np.uint8),
+    "0..255 as floats": torch.full((3, 64, 64), 200.0),
+    "whole numbers": np.zeros((64, 64, 3), dtype=np.int64),
+    "a path": "film.mp4",
+    "nothing": None,
 }
 
 

@@ -1,6 +1,7 @@
 """Training: batches that depend on (seed, iteration, rank) alone, the schedule, the average, and
 resuming for real."""
 
+import contextlib
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from torchvision.ops import sigmoid_focal_loss
 from minst import training
 from minst.config import PRESETS, MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, ShapesFrame, shapes_clip
+from minst.engine import spawn
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances, hungarian_match
 from minst.model import MobileInst
@@ -171,11 +173,6 @@ def test_no_clip_is_ever_seen_twice():
     assert len(seen) == len(set(seen))
 
 
-def test_small_frames_at_the_start():
-    batches = ClipBatches(config(height=192, width=256, small_until=2), CLIPS)
-    assert [tuple(batches[i][0].shape[-2:]) for i in (1, 2)] == [(128, 192), (192, 256)]
-
-
 def test_shapes_are_those_of_the_training_split():
     clip, expected = CLIPS(5), shapes_clip("train", 5, CLIPS.config, 0)
     assert np.array_equal(clip.render(2).image, expected.render(2).image)
@@ -194,6 +191,15 @@ def test_shapes_are_those_of_the_training_split():
         ({"target_stride": 3}, "target_stride is 3; choose one of 1, 2, 4, 8"),
         ({"width": 32}, "width is 32; it must be at least 64"),
         ({"save_every": 0}, "save_every"),
+        ({"freeze_norms": "off"}, "freeze_norms is 'off', not of type bool"),
+        ({"pairs": True}, "pairs is True, not of type int"),
+        ({"iterations": 2.5}, "iterations is 2.5, not of type int"),
+        ({"lr": "high"}, "lr is 'high', not of type float"),
+        ({"data": None}, "data is None, not of type str"),
+        ({"processes": 10**6, "pairs": 10**6}, "processes is 1000000; it must be .* at most 1024"),
+        ({"workers": 10**6}, "workers is 1000000"),
+        ({"threads": -1}, "threads is -1"),
+        ({"lr": math.nan}, "lr is nan"),
     ],
 )
 def test_bad_arguments_are_refused(change, message):
@@ -553,7 +559,8 @@ def test_a_run_writes_log_config_and_weights(uninterrupted):
     assert all(
         torch.equal(v, checkpoint["average"][f"module.{k}"]) for k, v in model.state_dict().items()
     )
-    assert not list(uninterrupted.glob("*.tmp"))
+    names = {"train.json", "log.jsonl", "checkpoint.pt", "weights", "train.lock"}
+    assert {path.name for path in uninterrupted.iterdir()} == names
 
 
 KILLED = """
@@ -619,8 +626,9 @@ def kill_at(monkeypatch, target, name, call, after=False):
         (training, "step", 1, False),  # before any checkpoint
         (training, "step", 3, True),
         (training.torch, "save", 2, True),  # the new checkpoint is not yet in its place
-        (training.os, "replace", 2, False),
-        (training.os, "replace", 2, True),  # around the last moment of all
+        (os, "replace", 2, False),  # train.json is there, log.jsonl is not
+        (os, "replace", 8, False),
+        (os, "replace", 8, True),  # around the last moment of all
         (MobileInst, "save_pretrained", 2, False),
         (MobileInst, "save_pretrained", 2, True),
     ],
@@ -718,7 +726,7 @@ def test_a_diverged_model_stops_the_run_with_the_place(tmp_path):
     with torch.no_grad():
         state.model.instance_decoder.heads.kernel.bias[0] = float("nan")
     before = state.model.instance_decoder.queries.clone()
-    with pytest.raises(FloatingPointError, match="not finite at iteration 42 .*checkpoint is good"):
+    with pytest.raises(FloatingPointError, match="loss not finite at iteration 42 .matching"):
         training.step(state, [batches[1]], 41, c)
     # where nothing is to be matched, the loss itself tells
     with torch.no_grad():
@@ -735,9 +743,219 @@ def test_a_gradient_that_is_not_finite_reaches_no_weight(tmp_path):
     state = training.start(c)
     state.model.instance_decoder.queries.register_hook(lambda grad: grad * float("inf"))
     before = state.model.instance_decoder.queries.detach().clone()
-    with pytest.raises(FloatingPointError, match="iteration 1 .gradient"):
+    with pytest.raises(FloatingPointError, match="gradient not finite at iteration 1"):
         training.step(state, [ClipBatches(c, CLIPS)[0]], 0, c)
     assert torch.equal(state.model.instance_decoder.queries, before)
+
+
+def diverging(monkeypatch, at):
+    """From iteration `at` on the loss is not finite."""
+    weighted = training.weighted_sum
+    calls = []
+
+    def broken(losses, c):
+        calls.append(0)
+        return weighted(losses, c) * (math.inf if len(calls) > at else 1.0)
+
+    monkeypatch.setattr(training, "weighted_sum", broken)
+
+
+def test_after_a_divergence_the_advice_can_be_followed(tmp_path, monkeypatch):
+    """A checkpoint is promised where there is one, and a lower rate may go on from it."""
+    with monkeypatch.context() as patch:
+        diverging(patch, 1)
+        with pytest.raises(
+            FloatingPointError, match="at iteration 2 .*no checkpoint was written: "
+        ):
+            train(config(tmp_path), clips=CLIPS)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    with monkeypatch.context() as patch:
+        diverging(patch, 3)
+        said = "at iteration 4 .*weights of iteration 2, its last checkpoint, are finite: resume"
+        with pytest.raises(FloatingPointError, match=said):
+            train(config(tmp_path, max_grad_norm=2.0), clips=CLIPS)
+    before = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimizer"]
+    with pytest.raises(ValueError, match="another lr"):
+        train(config(tmp_path, lr=1.0), clips=CLIPS)
+    train(config(tmp_path, lr=1e-4, max_grad_norm=1.0), clips=CLIPS)
+    assert [line["iteration"] for line in log(tmp_path)] == [1, 2, 3, 4]
+    after = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["optimizer"]
+    rates = [state["param_groups"][0]["lr"] for state in (before, after)]
+    assert rates[1] < 0.1 * rates[0]  # the lower one is in force
+    assert json.loads((tmp_path / "train.json").read_text())["lr"] == 1e-4
+
+
+def test_weights_that_are_not_finite_become_no_checkpoint(tmp_path, monkeypatch):
+    step = training.step
+
+    def poisoned(state, *rest):
+        losses = step(state, *rest)
+        state.model.instance_decoder.queries.data[0, 0] = math.nan
+        return losses
+
+    monkeypatch.setattr(training, "step", poisoned)
+    with pytest.raises(FloatingPointError, match="weights not finite after iteration 1"):
+        train(config(tmp_path, save_every=1), clips=CLIPS)
+    assert not (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "weights").exists()
+
+
+def edit_checkpoint(out, change):
+    state = torch.load(out / "checkpoint.pt", weights_only=True)
+    change(state)
+    torch.save(state, out / "checkpoint.pt")
+
+
+def poison(state):
+    next(iter(state["model"].values()))[:] = math.nan
+
+
+DAMAGE = {
+    "empty checkpoint": lambda out: (out / "checkpoint.pt").write_bytes(b""),
+    "cut checkpoint": lambda out: (out / "checkpoint.pt").write_bytes(
+        (out / "checkpoint.pt").read_bytes()[:5000]
+    ),
+    "foreign checkpoint": lambda out: (out / "checkpoint.pt").write_bytes(b"GIF89a" * 99),
+    "a checkpoint of others": lambda out: torch.save({"a": 1}, out / "checkpoint.pt"),
+    "a checkpoint that holds itself": lambda out: edit_checkpoint(
+        out, lambda state: state.update(model=state)
+    ),
+    "another model": lambda out: edit_checkpoint(out, lambda s: s["model"].popitem()),
+    "no optimiser": lambda out: edit_checkpoint(out, lambda s: s.update(optimizer={})),
+    "an iteration that is none": lambda out: edit_checkpoint(
+        out, lambda s: s.update(iteration="x")
+    ),
+    "a negative iteration": lambda out: edit_checkpoint(out, lambda s: s.update(iteration=-3)),
+    "weights that are no numbers": lambda out: edit_checkpoint(out, poison),
+    "empty train.json": lambda out: (out / "train.json").write_text(""),
+    "cut train.json": lambda out: (out / "train.json").write_text('{"lr": 0.00'),
+    "a list as train.json": lambda out: (out / "train.json").write_text("[1]"),
+    "foreign train.json": lambda out: (out / "train.json").write_text('{"lr": "high"}'),
+    "no train.json": lambda out: (out / "train.json").unlink(),
+    "deep train.json": lambda out: (out / "train.json").write_text("[" * 99_999),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_files_of_a_run_are_refused_in_one_line(uninterrupted, tmp_path, case):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    DAMAGE[case](out)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    with pytest.raises(ValueError, match="checkpoint.pt|another") as caught:
+        train(config(out), clips=CLIPS)
+    said = str(caught.value)
+    assert str(out) in said and "--restart" in said and len(said.splitlines()) == 1
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+
+
+def test_a_broken_line_of_the_log_is_no_reason_to_stop(tmp_path):
+    train(config(tmp_path, cosine_share=0.0, iterations=2), clips=CLIPS)
+    first, second = (tmp_path / "log.jsonl").read_text().splitlines()
+    broken = [
+        '{"iteration": 1, "lo}',
+        "",
+        "[]",
+        "7",
+        '{"loss": 3}',
+        '{"iteration": "x"}',
+        "[" * 9999,
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join([first, *broken, "\0\0\0", second]))
+    train(config(tmp_path, cosine_share=0.0, iterations=3), clips=CLIPS)
+    assert [line["iteration"] for line in log(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no limit of a file's size here")
+def test_a_full_disk_is_said_in_one_line_and_leaves_what_was_there(uninterrupted, tmp_path):
+    """A limit on the size of files is to a writer what a full disk is."""
+    import resource
+
+    out = tmp_path / "run"
+    train(config(out, iterations=2, cosine_share=0.0), clips=CLIPS)
+    before = (out / "checkpoint.pt").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="checkpoint.pt") as caught:
+            train(config(out, iterations=4, cosine_share=0.0), clips=CLIPS)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+        with pytest.raises(OSError, match="log.jsonl"):
+            training._log(out, 3, {"loss": 1.0}, 0.1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(str(caught.value).splitlines()) == 1
+    assert (out / "checkpoint.pt").read_bytes() == before
+    assert not list(out.rglob(".*"))
+
+
+# -------------------------------------------------------------------------------- who owns a folder
+
+
+TRAIN = """
+import sys
+from minst.training import TrainConfig, train
+train(TrainConfig(out=sys.argv[1], iterations=10**6, pairs=2, height=64, width=64, threads=1,
+                  log_every=1, save_every=1, workers=1, processes=int(sys.argv[2]), device="cpu"))
+"""
+
+
+def started(out, processes):
+    """A training in a process of its own, which has written a line of its log."""
+    command = [sys.executable, "-c", TRAIN, str(out), str(processes)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if (out / "log.jsonl").is_file() and (out / "log.jsonl").read_text().count("\n") > 1:
+            break
+        time.sleep(0.05)
+    assert process.poll() is None, process.stderr.read()
+    return process
+
+
+def descendants(pid):
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *descendants(child)]
+    return found
+
+
+def living(pids):
+    alive = []
+    for pid in pids:
+        stat = Path(f"/proc/{pid}/stat")
+        with contextlib.suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[0] != "Z":
+                alive.append(pid)
+    return alive
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+
+
+@LINUX
+@pytest.mark.parametrize(
+    "processes, ending", [(2, signal.SIGKILL), (2, signal.SIGINT), (1, signal.SIGTERM)]
+)
+def test_a_run_has_one_owner_and_leaves_nobody_behind(tmp_path, processes, ending):
+    """Whatever ends the parent alone ends its children within seconds, and the log stays whole."""
+    process = started(tmp_path, processes)
+    with pytest.raises(ValueError, match=f"{tmp_path}: another `minst train` is at work here"):
+        train(config(tmp_path), clips=CLIPS)
+    children = descendants(process.pid)
+    assert len(children) >= processes
+    process.send_signal(ending)
+    process.wait(60)
+    deadline = time.monotonic() + 20
+    while living(children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not living(children)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == list(range(1, len(lines) + 1))
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["iteration"] >= 1
+    if ending == signal.SIGTERM:
+        assert not list(tmp_path.rglob(".*"))
+    train(config(tmp_path), resume=False, clips=CLIPS)  # the folder is free again
+    assert len(log(tmp_path)) == 4 and not list(tmp_path.rglob(".*"))
 
 
 # ----------------------------------------------------------------------------------- shared batches
@@ -900,3 +1118,17 @@ def test_what_is_wrong_in_a_process_is_said_by_the_first(tmp_path):
     train(shared(tmp_path, processes=2, iterations=2), clips=CLIPS)
     with pytest.raises(ValueError, match="holds a run with another lr; choose another --out"):
         train(shared(tmp_path, processes=2, iterations=2, lr=0.5), clips=CLIPS)
+
+
+def die(rank_that_dies):
+    if os.environ["RANK"] == rank_that_dies:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(100)
+
+
+@LINUX
+def test_a_process_that_is_killed_ends_the_others_and_is_named():
+    started = time.monotonic()
+    with pytest.raises(ChildProcessError, match="process 1 terminated with signal SIGKILL"):
+        spawn(die, 2, "1")
+    assert time.monotonic() - started < 90

@@ -3,8 +3,6 @@
 Lesson: notebooks/02_backbone.ipynb
 """
 
-from __future__ import annotations
-
 from torch import nn
 
 from minst.backbones.mobilenet import MOBILENET_WIDTHS, MobileNetV2

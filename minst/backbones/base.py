@@ -10,8 +10,6 @@ Names such as `c`, `conv`, `fc1` are those of the official checkpoints, which lo
 Lesson: notebooks/02_backbone.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -10,8 +10,6 @@ Nothing is injected. The keys are torchvision's, whose ImageNet checkpoint loads
 Lesson: notebooks/02_backbone.ipynb
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from minst.backbones.base import BackboneFeatures

@@ -7,8 +7,6 @@
 Lesson: notebooks/02_backbone.ipynb
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -12,8 +12,6 @@ these are 100 (paper: "Overall Architecture").
 Lesson: notebooks/02_backbone.ipynb
 """
 
-from __future__ import annotations
-
 import itertools
 from functools import partial
 

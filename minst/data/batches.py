@@ -74,20 +74,16 @@ class ClipBatches(Dataset):
         frames_each = 2 if is_pairs else 1
         share = 2 * c.pairs // frames_each // (self.processes * c.accumulate)
         first = (part * self.processes + self.rank) * share
-        transform = self._transform(iteration)
+        transform = self._transform()
         samples = [self._sample(iteration, first + i, frames_each, transform) for i in range(share)]
         return stack(samples, is_pairs, c.target_stride)
 
-    def _transform(self, iteration: int):
+    def _transform(self):
         c = self.config
         if c.short_max:
             sides = range(c.short_min, c.short_max + 1, 32)
             return multi_scale(sides, c.long_max, c.jitter_probability)
-        size = [c.height, c.width]
-        if iteration < c.small_until:
-            # three quarters of the size, down to a multiple of 64: more would be padding
-            size = [n * 3 // 4 // 64 * 64 if n >= 128 else n for n in size]
-        return augmentation(tuple(size), c.min_scale, jitter=c.jitter_probability)
+        return augmentation((c.height, c.width), c.min_scale, jitter=c.jitter_probability)
 
     def _first_index(self, iteration: int) -> int:
         """The clip of the first sample of a batch, such that no two batches share a clip.

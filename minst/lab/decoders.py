@@ -42,7 +42,7 @@ class ReorderedDecoder(DualInstanceDecoder):
     def __init__(self, dual: DualInstanceDecoder, order: str):
         nn.Module.__init__(self)
         self.is_global, self.is_alone = order == "global", order != "local-local"
-        names = ["pool", "pool_size", "queries", "position", "heads", "global_decoder"]
+        names = ["pooling", "pool_size", "queries", "position", "heads", "global_decoder"]
         names += ["global_projection", "global_norm"] if self.is_global else []
         names += [] if self.is_alone else ["local_decoder"]
         for name in names:
