@@ -11,8 +11,6 @@ stand inside the functions, so that `minst --help`, and that of every command, a
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import os

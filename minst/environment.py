@@ -8,8 +8,6 @@ Nothing here fails where a package is missing or broken: to say so is the purpos
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import importlib.metadata

@@ -9,8 +9,6 @@ The type says what is allowed; the comment beside, or above, says what it is.
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import inspect

@@ -22,8 +22,6 @@ loop for ever, ask for all memory or read foreign memory. So everything is check
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 

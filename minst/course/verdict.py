@@ -11,8 +11,6 @@ more than some lines of it.
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import copy
 import reprlib
 import time

@@ -16,8 +16,6 @@ Assumption: crowd regions and instances with fewer than 12 visible pixels teach 
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -11,8 +11,6 @@ So whatever reads videos reads images, too. The 80 categories of COCO have ids u
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from minst.data import formats

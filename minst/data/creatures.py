@@ -16,8 +16,6 @@ last bit.
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import reduce

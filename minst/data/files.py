@@ -9,8 +9,6 @@
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

@@ -16,8 +16,6 @@ names the place, as in "annotations[7].segmentations[3].size: expected `array`, 
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

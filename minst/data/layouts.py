@@ -15,8 +15,6 @@
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

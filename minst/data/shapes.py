@@ -22,8 +22,6 @@ Assumption: paths are written in frame coordinates, as a camera that follows see
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass, field, fields

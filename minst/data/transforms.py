@@ -9,8 +9,6 @@ One draw of random numbers serves all leading dimensions: both frames of a pair 
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -19,8 +19,6 @@ A name is that of a file, whatever colons it has: FFmpeg opens no address, pipe 
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from __future__ import annotations
-
 import glob
 import itertools
 import re

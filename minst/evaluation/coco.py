@@ -10,8 +10,6 @@ Wrong input stops with a ValueError that names the place ("results[17].score: ex
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import math

@@ -21,8 +21,6 @@ Symbols: T frames, M instances of a clip (a row a track; all False where it is n
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 

@@ -13,8 +13,6 @@ was not squashed.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

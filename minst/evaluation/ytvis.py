@@ -16,8 +16,6 @@ is present.
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

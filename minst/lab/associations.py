@@ -20,8 +20,6 @@ Deviation: everything here but "cosine"; the paper compares none of them.
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from functools import partial
 

@@ -13,8 +13,6 @@ frame; a decoder that stands alone is both, and runs again.
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -17,8 +17,6 @@ Assumption: a decoder that stands alone has no Q_G before its last queries, and 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

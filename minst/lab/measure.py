@@ -14,8 +14,6 @@ samples of the clips again (matches.py).
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

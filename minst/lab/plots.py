@@ -3,8 +3,6 @@
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Iterable
 
 import numpy as np

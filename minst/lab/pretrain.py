@@ -13,8 +13,6 @@ Assumption: as in the paper, the backbone starts from classification; 2,500 step
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -10,8 +10,6 @@ one says nothing. Keys beside the variants: "retention", "T=3", "T=12", "associa
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -17,8 +17,6 @@ however that was: nobody ever writes into a run that another still writes.
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -9,8 +9,6 @@ for both runs. What is common to both (a hard clip, a lucky seed) cancels.
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Sequence

@@ -12,8 +12,6 @@ reader, training or evaluation would fail on or learn wrongly; a warning is wort
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import math

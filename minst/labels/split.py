@@ -14,8 +14,6 @@ A video (an image in COCO form) goes to the validation side if h(seed, id) < val
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -22,8 +22,6 @@ Assumption: one still picture, frame after frame. A model with random weights fi
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import copy
 import datetime
 import os

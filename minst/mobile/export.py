@@ -18,8 +18,6 @@ Deviation: CONV_BN_FUSION, the optimiser's own folding, is not trusted. In a tra
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import copy
 import json
 import os

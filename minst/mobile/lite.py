@@ -13,8 +13,6 @@ Assumption: the inputs stay the same from run to run, so caches are warmer than 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -15,8 +15,6 @@ Assumption: nothing is derived that a format does not tell; a mean alone has no 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import re
 from statistics import fmean
 

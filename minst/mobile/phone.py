@@ -15,8 +15,6 @@ Deviation: `executor_runner` knows no bundled inputs and feeds ones; the time of
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import re

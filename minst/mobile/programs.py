@@ -20,8 +20,6 @@ Assumption: batch 1 and a fixed size, as on a phone: every shape is a constant t
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from itertools import islice

@@ -18,8 +18,6 @@ Assumption: FLOP count MACs only, as elsewhere (`minst.summary`): a ReLU, a sum 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import copy
 import time
 from collections.abc import Callable

@@ -8,8 +8,6 @@ round: a machine that is busy slows all alike, and nobody always follows the sam
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json

@@ -8,8 +8,6 @@ Symbols: N queries, M instances. Instance m = 0, 1, .. has the colour m + 1 in e
 Lesson: notebooks/05_losses.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -13,8 +13,6 @@ rounded up. Assumption: a token stands for its cell of the frame; it has seen mo
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -8,8 +8,6 @@ stays when a drawing fails, and the error is written below it.
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import ipywidgets

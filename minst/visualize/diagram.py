@@ -9,8 +9,6 @@ What can be clicked carries `data-pick="frame,identity"` (see `minst.visualize.v
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 

@@ -13,8 +13,6 @@ Symbols: C channels, H W frame size, h w = H, W over the stride, rounded up.
 Lesson: notebooks/03_mask_decoder.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager

@@ -8,8 +8,6 @@ A font with all scripts would be larger than this package, so none is shipped.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import unicodedata

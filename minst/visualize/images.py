@@ -5,8 +5,6 @@
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -17,8 +17,6 @@ Assumption: a query holds the instance that `assign_queries` gives it: of those 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from matplotlib.patches import Rectangle

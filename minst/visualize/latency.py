@@ -5,8 +5,6 @@
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 from math import exp, log
 from statistics import mean
 

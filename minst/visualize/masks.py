@@ -12,8 +12,6 @@ Labels do not jump: each is tied to the box of its mask, smoothed over a run of 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import math

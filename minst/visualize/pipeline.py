@@ -13,8 +13,6 @@ run and from the config.
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import copy
 
 import torch

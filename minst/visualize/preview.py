@@ -9,8 +9,6 @@ hide the others.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import textwrap
 from pathlib import Path
 

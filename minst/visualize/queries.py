@@ -21,8 +21,6 @@ Assumption: a query is chosen, and its instance fixed, when it first holds one, 
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import NamedTuple

@@ -6,8 +6,6 @@
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from __future__ import annotations
-
 import math
 import re
 from itertools import groupby

@@ -6,8 +6,6 @@ open host. So each request passes `refusal` first, and there are never more than
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import socket

@@ -12,8 +12,6 @@ writes it.
 Lesson: notebooks/00_start_here.ipynb
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -8,8 +8,6 @@ later line wins.
 Lesson: notebooks/06_temporal_training.ipynb
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

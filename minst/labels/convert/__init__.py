@@ -14,8 +14,6 @@ command says it. On the way to davis crowd regions, and pixels under a later ins
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections import Counter

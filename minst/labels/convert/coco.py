@@ -11,8 +11,6 @@ A track is crowd when one of its annotations is (`iscrowd`, or BDD100K's `ignore
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

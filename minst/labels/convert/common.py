@@ -8,8 +8,6 @@
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable

@@ -16,8 +16,6 @@ Assumption: images whose names do not say their frame are numbered in the order 
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator

@@ -17,8 +17,6 @@ and their order.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import colorsys
 import json
 import shutil

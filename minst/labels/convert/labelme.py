@@ -15,8 +15,6 @@ The image is what imageData embeds, as in labelme, else the file of imagePath: a
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import base64
 import math
 import os

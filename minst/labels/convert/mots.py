@@ -12,8 +12,6 @@ to be ignored, whatever the class: it becomes one crowd track for each category.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -11,8 +11,6 @@ class. An image without a text shows no object.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from collections.abc import Iterator
