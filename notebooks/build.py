@@ -63,7 +63,7 @@ LESSONS = [
     Lesson("07_kernel_reuse_and_association", "Kernel reuse and association", 45,
            "a tracker in 20 lines; Fig 2 in full; what T costs", "04"),
     Lesson("08_on_device_latency", "On-device latency", 45, "export, the mobile benchmarker, a phone", "07",
-           extras="notebooks,mobile"),
+           extras="notebooks,mobile,lite"),
     Lesson("09_ablation_lab", "Ablation lab", 45, "the paper's claims, shown again at our scale", "06"),
     Lesson("10_capstone", "Capstone", 60, "your own clips and categories", "all"),
 ]  # fmt: skip

@@ -202,6 +202,12 @@ def test_a_long_video_says_that_it_is_thinned(monkeypatch):
     assert explorer.frame.max == 6
 
 
+def test_large_frames_are_seen_at_the_size_of_the_training():
+    video = [np.full((480, 640, 3), 99, np.uint8)] * 2
+    recording = explore("shapes-tiny", video).recording
+    assert [image.shape for image in recording.images] == [(192, 256, 3)] * 2
+
+
 def test_in_the_background_it_opens_itself_and_shows_errors():
     import threading
 

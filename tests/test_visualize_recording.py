@@ -6,7 +6,7 @@ from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.model import MobileInst, image_to_batch
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
-from minst.visualize.recording import Recording, Settings, read_clip, read_frames
+from minst.visualize.recording import Recording, Settings, read_clip, read_frames, trained_side
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
 
@@ -76,6 +76,10 @@ def test_a_clip_is_read_at_the_size_at_which_it_would_be_tracked():
     shots = read_clip(big, 9)
     assert [image.shape for image in shots.images] == [(480, 640, 3)] * 2
     assert shots.truth[1].shape == (len(big.labels), 480, 640) and shots.total == 2
+    shipped = MobileInst.from_pretrained("shapes-tiny")  # trained on frames of 256 x 192
+    assert trained_side(shipped.fuse()) == 192
+    assert read_clip(big, 1, trained_side(shipped)).images[0].shape == (192, 256, 3)
+    assert read_frames(big, shorter_side=trained_side(shipped)).images[1].shape == (192, 256, 3)
     assert (read_clip(CLIP, 1).images[0] == CLIP.render(0).image).all()  # small ones stay
 
 

@@ -29,7 +29,7 @@ from minst.visualize import diagram
 from minst.visualize.attention import attention_maps
 from minst.visualize.images import plot_images
 from minst.visualize.masks import class_name, color_of, draw_frame, resized
-from minst.visualize.recording import Recording, Settings, Shots, read_frames
+from minst.visualize.recording import Recording, Settings, Shots, read_frames, trained_side
 from minst.visualize.style import Picture
 
 try:
@@ -95,9 +95,13 @@ class Explorer:
 
     def compute(self, models: Mapping[str, MobileInst | str], video) -> None:
         """Run every model over the video; then the controls come alive."""
-        shots = read_frames(video)
+        models = {
+            label: MobileInst.from_pretrained(model).fuse() if isinstance(model, str) else model
+            for label, model in models.items()
+        }
+        # all models look at the same pixels: those that the first was trained for
+        shots = read_frames(video, shorter_side=trained_side(next(iter(models.values()))))
         for label, model in models.items():
-            model = MobileInst.from_pretrained(model).fuse() if isinstance(model, str) else model
             self.recordings[label] = Recording(model, shots, partial(self._counted, label))
         self.weights.options = list(models)
         self._replay = lru_cache(64)(lambda label, s: self.recordings[label].replay(s))

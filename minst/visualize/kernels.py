@@ -28,7 +28,7 @@ from minst.tracking import Candidates, assign, by_cosine, by_masks
 from minst.visualize.assignment import draw_numbers, instance_names, ring
 from minst.visualize.masks import class_name, draw_frame, faded, place_labels
 from minst.visualize.queries import class_probabilities
-from minst.visualize.recording import Recording, read_clip
+from minst.visualize.recording import Recording, read_clip, trained_side
 from minst.visualize.style import BLUE, CENTER, GREY, INK, RED, Picture, headline, new_figure, rgb
 
 __all__ = ["plot_kernels", "plot_similarity"]
@@ -157,7 +157,8 @@ def _record(
     model: MobileInst, video, num_frames: int
 ) -> tuple[Recording, list[str], list[dict[int, int]]]:
     """The recording, its instances' names, and of each frame {query: the instance it holds}."""
-    recording, names = Recording(model, read_clip(video, num_frames)), instance_names(model, video)
+    shots = read_clip(video, num_frames, trained_side(model))
+    recording, names = Recording(model, shots), instance_names(model, video)
     if recording.truth is None:
         raise ValueError("kernels are compared by instance: give a clip with annotations")
     said = class_probabilities(recording, video, len(names))

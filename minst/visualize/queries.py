@@ -36,7 +36,7 @@ from minst.matcher import pairwise_dice
 from minst.model import MobileInst
 from minst.tracking import cosine_similarity
 from minst.visualize.masks import class_name, draw_frame, faded
-from minst.visualize.recording import Recording, read_clip
+from minst.visualize.recording import Recording, read_clip, trained_side
 from minst.visualize.style import (
     CENTER,
     INK,
@@ -120,7 +120,7 @@ def plot_query_consistency(
     if not 1 <= len(models) <= 2:
         words = "give one model, or one or two as {name: model}"
         raise ValueError(f"models {list(models)}: {words}")
-    shots = read_clip(video, num_frames)
+    shots = read_clip(video, num_frames, trained_side(next(iter(models.values()))))
     recordings = [Recording(each, shots) for each in models.values()]
     truth = None if shots.truth is None else np.stack(shots.truth)  # (T, M, H, W)
     if truth is not None and truth.any():

@@ -30,7 +30,7 @@ from minst.results import FrameResult, gather_frames
 from minst.tracking import KernelTracker, cosine_similarity
 from minst.visualize.masks import resized, resized_masks, shown_frames
 
-__all__ = ["Recording", "Replay", "Settings", "Shots", "read_clip", "read_frames"]
+__all__ = ["Recording", "Replay", "Settings", "Shots", "read_clip", "read_frames", "trained_side"]
 
 MAX_FRAMES = 64
 # Pixels of the longer side, unless the shorter one falls below what a model takes.
@@ -56,11 +56,20 @@ class Shots(NamedTuple):
     total: int
 
 
-def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -> Shots:
+def trained_side(model: MobileInst) -> int | None:
+    """The shorter side of the frames of a model's training, None where its weights do not know."""
+    trained = getattr(model, "trained_size", None)  # a model of others has none
+    return min(trained) if trained else None
+
+
+def read_frames(
+    video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE, shorter_side: int | None = None
+) -> Shots:
     """A whole video, thinned and made smaller until it fits into bounded memory.
 
     video: an iterable of frames, or a clip with `render(t)`, which also has annotations. Larger
-    frames are scaled to a longer side of `max_side` pixels. ValueError for a video without frames.
+    frames are scaled to a longer side of `max_side` pixels, or to `shorter_side` where that is
+    given, such as `trained_side(model)`. ValueError for a video without frames.
     """
     if max_frames < 1 or max_side < MIN_SIDE:
         least = f"at least 1 and {MIN_SIDE}"
@@ -73,11 +82,12 @@ def read_frames(video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE) -
         if t % step == 0:
             sides = image.shape[:2]
             share = max(max_side / max(sides), MIN_SIDE / min(sides))
+            share = shorter_side / min(sides) if shorter_side else share
             kept.append(_shrink(image, masks, share))
     return _shots(kept, step, total)
 
 
-def read_clip(video, num_frames: int) -> Shots:
+def read_clip(video, num_frames: int, shorter_side: int | None = None) -> Shots:
     """The first `num_frames` frames, fewer if the video ends, of the size that `minst track` uses.
 
     ValueError without frames, or for those that are not bytes (H, W, 3) of one size.
@@ -90,7 +100,7 @@ def read_clip(video, num_frames: int) -> Shots:
         if image.shape != shape or shape[2:] != (3,) or image.dtype != np.uint8:
             got = f"{image.dtype} {image.shape}"
             raise ValueError(f"frame {t} is {got}: give bytes (H, W, 3), all of one size")
-        kept.append(_shrink(image, masks, SHORTER_SIDE / min(shape[:2])))
+        kept.append(_shrink(image, masks, (shorter_side or SHORTER_SIDE) / min(shape[:2])))
     return _shots(kept, 1, len(kept))
 
 
