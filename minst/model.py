@@ -226,7 +226,7 @@ def image_to_batch(image: Tensor | np.ndarray) -> Tensor:
     if image.ndim == 3 and image.shape[-1] == 3:
         image = image.permute(2, 0, 1)
     if image.ndim != 3:
-        raise ValueError(f"must be (3, H, W), got {tuple(image.shape)}: one frame at a time")
+        raise ValueError(f"must be (3, H, W) or (H, W, 3), got {tuple(image.shape)}")
     if image.dtype == torch.uint8:
         image = image.float().div(255)
     _check_frames(image[None])
@@ -246,7 +246,8 @@ def _check_frames(frames: Tensor) -> None:
     if not frames.is_floating_point():
         raise ValueError(f"{said}, got {frames.dtype}; divide bytes by 255")
     # While a program is made of the model, frames stand for all frames and have no values.
-    if torch.jit.is_tracing() or torch.compiler.is_compiling() or not len(frames):
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling() or frames.is_meta
+    if traced or not len(frames):
         return
     low, high = (float(value) for value in frames.aminmax())
     # Not exactly 0 and 1, since resizing may swing over at an edge. NaN is nowhere in between.

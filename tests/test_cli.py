@@ -206,8 +206,8 @@ def test_what_cannot_be_written_is_refused_before_the_work(monkeypatch, tmp_path
     for wrong in ("file/below.json", "file/a/b"):
         assert_refused(*argv, wrong, word=f"--{name}")
     assert_refused(*argv, "x" * 300, word="too long")
-    kind = inspect.signature(cli.COMMANDS[command]).parameters[name].annotation
-    for wrong in ("file", "pipe", "") if "NewFolder" in kind else ("folder", "pipe", ""):
+    kind = str(inspect.signature(cli.COMMANDS[command], eval_str=True).parameters[name].annotation)
+    for wrong in ("file", "pipe", "") if "new_folder" in kind else ("folder", "pipe", ""):
         assert_refused(*argv, wrong, word=f"--{name}")
     if name in ("json", "log"):
         assert_refused(*argv, "no/dir/x.json", word="there is no folder")

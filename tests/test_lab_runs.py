@@ -357,7 +357,7 @@ def test_arguments_are_checked_before_anything_is_written(tmp_path, quick, capsy
     for arguments, words in [
         (["full", "decoder=both"], "no run decoder=both; there are: full, decoder=global"),
         (["--seeds", "0"], "seeds"),
-        (["--seeds", "1000000000000"], "seeds are 1 to 1000"),
+        (["--seeds", "1000000000000"], "--seeds: 1000000000000 is out of range"),
         (["--jobs", "0"], "jobs"),
         *[(["--device", "cuda"], "PyTorch sees no GPU")] * (not torch.cuda.is_available()),
     ]:

@@ -366,7 +366,7 @@ def test_a_flipped_bit_in_the_weights_of_an_archive_is_seen(folder, tmp_path, fo
     data[len(data) // 2] ^= 1
     path = tmp_path / f"key{SUFFIXES[format]}"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="damaged .*checksum of .*key"):
+    with pytest.raises(ValueError, match="damaged .*checksum of "):
         load_program(path)
 
 

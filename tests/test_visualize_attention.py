@@ -244,7 +244,7 @@ def test_a_query_or_a_frame_that_is_not_there_is_refused(make_model):
             plot_attention(model, CLIP, frame=frame)
     with pytest.raises(ValueError, match="no frame 2"):
         plot_attention(model, iter([np.zeros((64, 64, 3), np.uint8)]), frame=2)
-    with pytest.raises(ValueError, match=r"\(H, W, 3\) bytes"):
+    with pytest.raises(ValueError, match=r"\(H, W, 3\), got \(64, 64\)"):
         attention_maps(model, np.zeros((64, 64), np.uint8))
     with pytest.raises(ValueError, match="at least 64"):
         plot_attention(model, [np.zeros((32, 64, 3), np.uint8)])

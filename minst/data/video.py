@@ -224,7 +224,8 @@ def _open(found: Path | int) -> av.container.InputContainer:
         raise ValueError(f"{what} (it holds no film, or leads to other files)") from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise ValueError(f"{what} ({getattr(error, 'strerror', None) or error})") from None
-    if not container.streams.video:
+    # a damaged header may name a stream that nothing can decode
+    if not container.streams.video or container.streams.video[0].codec_context is None:
         container.close()
         raise ValueError(f"{found}: holds no video stream")
     return container

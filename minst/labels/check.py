@@ -183,6 +183,8 @@ def _load(report: Report, file: Path) -> dict | None:
         said = said or [str(error)]
     other = _other_task(data) if isinstance(data, dict) else ""
     said += [other] * bool(other)
+    # the readers stop at the first of them
+    said = [] if twice and said and "stands twice" in said[0] else said
     said += [f"the key {key!r} stands twice in an object" for key in dict.fromkeys(twice)]
     report.problems += [Problem("broken file", report.file, "", what) for what in said]
     return data if isinstance(data, dict) and not other else None

@@ -275,8 +275,6 @@ if "lite" in formats:
     for i in range(1, len(names)):
         steps[f"+ {names[i]}"] = export.optimize(fused, names[1 : i + 1])
     steps["+ channels-last frame"] = export.optimize(export.trace(export.channels_last_frame(folded)))
-
-# %%
 times = {name: [] for name in steps}
 for name, module in timing.turns(list(steps.items()), 8):
     times[name].append(timing.milliseconds(module, key.inputs["frame"]))
@@ -289,12 +287,11 @@ axes = fig.add_axes((0.22, 0.04, 0.66, 0.74), xticks=[])
 for y, (name, module) in enumerate(steps.items()):
     worst = max(key.differences(key._replace(module=module).run).values())
     right = worst <= export.TOLERANCE
-    axes.barh(y, ms[name], color=visualize.rgb(1) if right else visualize.RED)
+    axes.barh(-y, ms[name], color=visualize.rgb(1) if right else visualize.RED)
     nodes = f", {len(list(module.graph.nodes()))} nodes" if name != "eager" else ""
     said = f"{ms[name]:.0f} ms{nodes}"
-    axes.text(ms[name], y, f" {said}" if right else f" ({said}: off by {worst:.1f})", va="center", fontsize=8)
-axes.set_yticks(range(len(steps)), list(steps), fontsize=8)
-axes.invert_yaxis()
+    axes.text(ms[name], -y, f" {said}" if right else f" ({said}: off by {worst:.1f})", va="center", fontsize=8)
+axes.set_yticks([-y for y in range(len(steps))], list(steps), fontsize=8)
 axes.spines[["top", "right", "bottom"]].set_visible(False)
 fig
 
