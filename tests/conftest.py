@@ -1,7 +1,11 @@
 """What several test modules share: small models whose random weights behave like trained ones."""
 
+import os
 import shutil
 from pathlib import Path
+
+# Two processes test at a time, so each has one thread, and so has what it starts; before torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
 import pytest

@@ -421,7 +421,7 @@ if "minst.lab.runs" in sys.orig_argv:
     try:
         os.kill(job, signal.SIGSTOP)  # it cannot notice yet
         runner.send_signal(how)
-        runner.wait(600)
+        runner.wait(1200)
         assert not free(tmp_path)
         os.kill(job, signal.SIGCONT)
         wait_for(lambda: not alive(job))
@@ -442,7 +442,7 @@ def free(folder):
 
 
 def wait_for(condition):
-    until = time.monotonic() + 300
+    until = time.monotonic() + 1200
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -467,11 +467,11 @@ def test_a_real_run_from_nothing_to_a_report_by_the_command_line(tmp_path, monke
     program += f"from minst.cli import main; raise SystemExit(main({command}))"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 600
+    until = time.monotonic() + 1200
     while not (out / "full-0" / "job.log").is_file() and time.monotonic() < until:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    assert process.wait(600) == 130 and "the same command goes on" in process.stderr.read()
+    assert process.wait(1200) == 130 and "the same command goes on" in process.stderr.read()
     assert not (out / "full-0" / "metrics.json").is_file()
 
     assert cli.main(command) == 0
@@ -504,5 +504,5 @@ def test_a_job_that_fails_says_why_in_its_log(tmp_path, data):
     job = runs.Job(("run", "full", "0"), tmp_path / "full-0" / "metrics.json")
     with runs._alone(tmp_path) as lock:
         process = runs._start(job, tmp_path, "cpu", lock)
-        assert process.wait(600) != 0  # there is no backbone
+        assert process.wait(1200) != 0  # there is no backbone
     assert "backbone.safetensors" in (tmp_path / "full-0" / "job.log").read_text()

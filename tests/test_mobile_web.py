@@ -49,7 +49,7 @@ def assets():
             pytest.skip("onnxruntime-web is missing: set MINST_ORT_ASSETS, or install npm")
         place.mkdir(exist_ok=True)
         pack = ["npm", "pack", "--silent", f"onnxruntime-web@{web.ORT_VERSION}"]
-        done = subprocess.run(pack, cwd=place, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(pack, cwd=place, capture_output=True, text=True, timeout=1200)
         if done.returncode:
             pytest.skip(f"npm cannot fetch onnxruntime-web: {done.stderr.strip()[-300:]}")
         with tarfile.open(next(place.glob("*.tgz"))) as archive:
@@ -117,7 +117,7 @@ def visitor(browser, address, size=(1180, 900), scale=1, cdn=None, init=None):
 def measured(page) -> None:
     """Wait until the page has measured; an error it shows fails the test."""
     page.locator("#status", has_text="Measured").or_(page.locator("#error:visible")).first.wait_for(
-        timeout=90_000
+        timeout=1_200_000
     )
     assert not page.is_visible("#error"), page.inner_text("#error")
 
@@ -361,7 +361,7 @@ def test_the_pages_policy_stops_what_is_not_its_own(browser, local):
 
 
 def request(server, method: str, path: str, body=None):
-    connection = HTTPConnection(*server.server_address[:2], timeout=10)
+    connection = HTTPConnection(*server.server_address[:2], timeout=1200)
     connection.putrequest(method, path, skip_accept_encoding=True)
     connection.putheader("Content-Length", str(len(body or b"")))
     connection.endheaders(body)
@@ -389,7 +389,7 @@ def test_only_the_table_is_served_and_only_to_be_read(elsewhere):
     assert whole.status == head.status == 200 and not head.body
     assert head.headers["Content-Length"] == str(len(whole.body))
     with socket.create_connection(
-        elsewhere.server_address[:2], timeout=10
+        elsewhere.server_address[:2], timeout=1200
     ) as raw:  # http.client would hide a body
         raw.sendall(b"HEAD /about.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert raw.makefile("rb").read().endswith(b"\r\n\r\n")
@@ -499,7 +499,7 @@ def in_node(code: str, **given):
         input=json.dumps(given),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=1200,
     )
     assert not done.returncode, done.stderr
     return json.loads(done.stdout)

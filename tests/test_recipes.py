@@ -194,7 +194,7 @@ def test_accelerate_launches_two_processes_that_agree_with_one(tmp_path):
         "--dynamo_backend",
         "no",
     ]
-    done = subprocess.run([*launch, *port, *command], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*launch, *port, *command], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = [
         [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]

@@ -390,7 +390,7 @@ def test_a_stopped_writer_leaves_no_half_data_set(tmp_path, blow):
         assert writer.poll() is None
         time.sleep(0.05)
     writer.send_signal(blow)
-    assert writer.wait(600) == (143 if blow == signal.SIGTERM else -blow)
+    assert writer.wait(1200) == (143 if blow == signal.SIGTERM else -blow)
     left = [path.name for path in out.iterdir()] if out.exists() else []
     assert len(left) == (blow == signal.SIGKILL) and all(name.startswith(".unfinished-") for name in left)
     write_shapes_dataset(out, 1, SMALL)

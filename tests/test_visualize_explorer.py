@@ -218,7 +218,7 @@ def test_in_the_background_it_opens_itself_and_shows_errors():
                 and thread.daemon
                 and "compute" in thread.name
             ):
-                thread.join(60)
+                thread.join(1200)
         return explorer
 
     assert wait(explore("shapes-tiny", "easy", background=True)).panels.layout.display is None
@@ -245,7 +245,7 @@ def test_an_executed_notebook_is_valid_and_has_a_still_for_readers_without_a_ker
     notebook = nbformat.v4.new_notebook(cells=[cell])
     NotebookClient(
         notebook,
-        timeout=120,
+        timeout=1200,
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path)}},
     ).execute()

@@ -54,9 +54,9 @@ def explorer(browser, *arguments, size=(900, 960)):
                 if not probe.connect_ex(("127.0.0.1", port)):
                     break
             time.sleep(0.25)
-        page.goto(f"http://127.0.0.1:{port}/", timeout=120_000)
+        page.goto(f"http://127.0.0.1:{port}/", timeout=1_200_000)
         try:
-            page.locator(".minst-view img").first.wait_for(state="visible", timeout=90_000)
+            page.locator(".minst-view img").first.wait_for(state="visible", timeout=1_200_000)
         except Exception as error:
             raise AssertionError(
                 f"no picture; the page says: {page.inner_text('body')[:2000]}"
@@ -71,7 +71,7 @@ def explorer(browser, *arguments, size=(900, 960)):
     finally:
         page.close()
         os.killpg(server.pid, signal.SIGTERM)
-        server.communicate(timeout=20)
+        server.communicate(timeout=1200)
 
 
 def picture(page) -> str:
@@ -97,7 +97,7 @@ def frame(page, number: int) -> None:
 
 def said(page, text: str) -> None:
     """Wait until the page says it."""
-    page.get_by_text(re.compile(text)).first.wait_for(timeout=20_000)
+    page.get_by_text(re.compile(text)).first.wait_for(timeout=1_200_000)
 
 
 def changed(page, look, before) -> None:
@@ -330,7 +330,7 @@ def answer(address: str, **headers) -> tuple[int, str]:
         address, headers={k.replace("_", "-"): v for k, v in headers.items()}
     )
     try:
-        with urllib.request.urlopen(request, timeout=300) as reply:
+        with urllib.request.urlopen(request, timeout=1200) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -361,4 +361,4 @@ def test_an_open_host_asks_for_its_token_and_has_no_more_kernels_than_it_may():
         assert status == 503 and "1 pages are open already" in body
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.communicate(timeout=20)
+        server.communicate(timeout=1200)

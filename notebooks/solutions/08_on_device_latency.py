@@ -1,7 +1,7 @@
 """Reference solutions of lesson 08, on-device latency. Made by notebooks/build.py: do not edit."""
 
 # %%
-import shlex, tempfile, textwrap, time
+import copy, shlex, tempfile, textwrap, time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -10,7 +10,7 @@ import torch
 import minst
 from minst import visualize
 from minst.course import lesson08 as check
-from minst.mobile import compare, export, lite, logs, optimize, phone, programs, roofline, runtime
+from minst.mobile import benchmark, export, lite, logs, phone, programs, roofline, runtime, timing
 
 # %%
 def conv_cost(

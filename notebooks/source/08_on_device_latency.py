@@ -345,8 +345,8 @@ visualize.plot_latency(table)
 #
 # - `first` is the first run after loading: colder than all that follow.
 # - Drawing may take as long as a network.
-# - `faults` are *page faults* of a key frame: glibc's malloc gives large blocks back to the system and gets them anew, as pages
-#   full of zeros, hundreds a frame or more. Two environment variables make it keep them (named in the last lines, where they
+# - `faults` are *page faults* of a key frame: glibc's malloc gives large blocks back and gets them anew, as pages of zeros,
+#   hundreds a frame (where the system counts none, it says 0). Two environment variables make it keep them (named in the last lines, where they
 #   are not set); `tests/benchmarks/malloc_faults.py` measures what that is worth.
 # - `of peak`: the share of the core's measured GFLOP/s. Eager leaves most of it unused.
 
