@@ -123,7 +123,7 @@ class MobileInst(nn.Module):
 
     def encode(self, frames: Tensor, padding_mask: Tensor | None = None) -> Frame:
         """Backbone and mask decoder alone: the price of a frame between key frames."""
-        _check_frames(frames)
+        check_frames(frames)
         H, W = frames.shape[-2:]
         x = (frames.to(self.pixel_mean.device) - self.pixel_mean) / self.pixel_std
         # Padding is the mean colour, as far from any edge as a colour can be.
@@ -198,11 +198,15 @@ def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
 
 
 def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask logits (B, N, h, w) at 1/8 -> (B, N, H, W), bilinear; `size` is (H, W) of the frame."""
+    """Mask logits (B, N, h, w) at 1/s -> (B, N, H, W), bilinear; `size` is (H, W) of the frame.
+
+    The stride s is that of which h = ceil(H/s): 8 for MobileInst, 4 for `minst.adapters`.
+    """
     B, N, h, w = mask_logits.shape
     if not N:  # interpolation refuses what is empty
         return mask_logits.new_zeros(B, 0, *size)
-    full = (h * MASK_STRIDE, w * MASK_STRIDE)
+    stride = -(-size[0] // h)
+    full = (h * stride, w * stride)
     upsampled = F.interpolate(mask_logits, size=full, mode="bilinear", align_corners=False)
     return upsampled[..., : size[0], : size[1]]
 
@@ -223,7 +227,7 @@ def image_to_batch(image: Tensor | np.ndarray) -> Tensor:
     return image[None]
 
 
-def _check_frames(frames: Tensor) -> None:
+def check_frames(frames: Tensor) -> None:
     shape = tuple(frames.shape)
     if len(shape) != 4 or shape[1] != 3:
         raise ValueError(
