@@ -129,7 +129,7 @@ def main() -> None:
     lines = log.read_text().splitlines() if log.exists() else []
     kept = [line for line in lines if json.loads(line)["iteration"] <= first]
     log.write_text("".join(line + "\n" for line in kept))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     said = {"command": sys.argv, "commit": commit.stdout.strip(), "from_iteration": first}
     with open(out / "commands.jsonl", "a") as commands:
         commands.write(json.dumps(said) + "\n")

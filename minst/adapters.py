@@ -10,17 +10,14 @@
                                 that query 7 of the next frame may be anything
 
 Mask features are kept at 1/4 of the frame as given, since K . resize(F) = resize(K . F). Padding
-is cut off. VidEoMT runs frame by frame: the queries that it passes on are left out.
-
-Assumption: the score of a query is p(class), times the mean probability inside its mask where the
-    library's own `post_process_instance_segmentation` multiplies so: not of OneFormer and RF-DETR.
+is cut off. VidEoMT runs frame by frame: the queries that it passes on are left out. Scores are
+p(class), times the mean probability inside the mask where the library's post-processing does so.
 
 Lesson: notebooks/04_dual_decoder.ipynb
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,18 +34,15 @@ __all__ = ["FAMILIES", "QueryAdapter", "from_transformers"]
 
 
 class QueryAdapter(nn.Module):
-    """A model of `transformers` that offers `minst.protocol.QueryModel`; in eval mode.
-
-    model, processor: the library's. config: class names, number of classes and of queries.
-    """
+    """A model of `transformers` that keeps `minst.protocol.QueryModel`; in eval mode."""
 
     def __init__(self, model: nn.Module, family: Family, processor, options: dict, task: Tensor):
         super().__init__()
         self.model, self.family, self.processor = model, family, processor
         names = [name for _, name in sorted(model.config.id2label.items())]
         known = any(name != f"LABEL_{i}" for i, name in enumerate(names))
-        queries = model.config.num_queries
-        self.config = QueryConfig(tuple(names) if known else (), len(names), queries)
+        names_known = tuple(names) if known else ()
+        self.config = QueryConfig(names_known, len(names), model.config.num_queries)
         self.options = options  # of the processor
         self.register_buffer("task", task, persistent=False)
         self._inside: dict[tuple[int, int], tuple[float, float]] = {}
@@ -61,8 +55,7 @@ class QueryAdapter(nn.Module):
     def encode(self, frames: Tensor) -> QueryFrame:
         """What every frame costs: see the module's table for how much that is."""
         check_frames(frames)
-        size = tuple(frames.shape[-2:])
-        x = self.processed(frames.to(self.task.device))
+        x, size = self.processed(frames.to(self.task.device)), tuple(frames.shape[-2:])
         features, decode = self.family.encode(self.model, x, self.task)
         return QueryFrame(features, decode, size, self._inside_of(size), self.family.rate_masks)
 
@@ -82,28 +75,20 @@ class QueryAdapter(nn.Module):
             self._inside[size] = tuple(shown.any(i).float().mean().item() for i in (1, 0))
         return self._inside[size]
 
-    def fuse(self) -> QueryAdapter:
-        """Nothing is folded. Returns self, in eval mode."""
-        return self.eval()
-
 
 def with_outputs(run: Callable[[], Any], *modules: nn.Module) -> list:
-    """What `run` returns, then what each module has put out when it was last called."""
-    said: list[Any] = [None] * len(modules)
-    hooks = [
-        module.register_forward_hook(lambda *call, i=i: said.__setitem__(i, call[-1]))
-        for i, module in enumerate(modules)
-    ]
+    """What `run` returns, then what each module put out when it was last called."""
+    said: dict[nn.Module, Any] = {}
+    hooks = [m.register_forward_hook(lambda m, _, out: said.update({m: out})) for m in modules]
     try:
-        return [run(), *said]
+        return [run(), *(said[module] for module in modules)]
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _classes(logits: Tensor) -> Tensor:
-    """(B, N, K + 1) logits, "no object" last -> probabilities (B, N, K)."""
-    return logits.softmax(-1)[..., :-1]
+# Each `encode` returns mask features (B, D, n, m), and what decodes: () -> probabilities (B, N, K)
+# of the classes, without the last one, "no object", and kernels (B, N, D).
 
 
 def _mask2former(model, x: Tensor, task: Tensor) -> tuple:
@@ -111,10 +96,10 @@ def _mask2former(model, x: Tensor, task: Tensor) -> tuple:
 
     def decode() -> tuple[Tensor, Tensor]:
         levels = level.decoder_hidden_states, level.decoder_last_hidden_state
-        embedder = part.decoder.mask_predictor.mask_embedder
-        out, kernels = with_outputs(lambda: part(*levels), embedder)
+        heads = part.decoder.mask_predictor
+        out, kernels = with_outputs(lambda: part(*levels), heads.mask_embedder)
         queries = out.intermediate_hidden_states[-1].transpose(0, 1)  # (B, N, C)
-        return _classes(model.class_predictor(queries)), kernels
+        return model.class_predictor(queries).softmax(-1)[..., :-1], kernels
 
     return level.decoder_last_hidden_state, decode
 
@@ -126,7 +111,7 @@ def _oneformer(model, x: Tensor, task: Tensor) -> tuple:
         token = model.model.task_encoder(task.expand(len(x), -1).to(x.dtype))
         given, heads = (level.decoder_features, level.decoder_last_feature, token), part.decoder
         _, logits, kernels = with_outputs(lambda: part(*given), heads.class_embed, heads.mask_embed)
-        return _classes(logits), kernels
+        return logits.softmax(-1)[..., :-1], kernels
 
     return level.decoder_last_feature, decode
 
@@ -134,7 +119,7 @@ def _oneformer(model, x: Tensor, task: Tensor) -> tuple:
 def _eomt(model, x: Tensor, task: Tensor) -> tuple:
     parts = model.class_predictor, model.mask_head, model.upscale_block
     _, logits, kernels, features = with_outputs(lambda: model(x), *parts)
-    return features, lambda: (_classes(logits), kernels)
+    return features, lambda: (logits.softmax(-1)[..., :-1], kernels)
 
 
 def _rf_detr(model, x: Tensor, task: Tensor) -> tuple:
@@ -151,7 +136,7 @@ def _any(config, processor, size: int | None) -> dict:
 
 
 def _square(config, processor, size: int | None) -> dict:
-    """What the positions of its tokens are learned for, unless the processor knows better."""
+    # What the places of its tokens are learned for, unless the processor knows better.
     side = getattr(config, "image_size", None) or config.backbone_config.image_size
     if size not in (None, side):
         raise ValueError(f"{type(config).__name__}: it takes {side} x {side} pixels, not {size}")
@@ -168,7 +153,7 @@ def _padded_square(config, processor, size: int | None) -> dict:
 class Family(NamedTuple):
     """How the models of one class are run."""
 
-    encode: Callable[[nn.Module, Tensor, Tensor], tuple]  # model, x, task -> features, decode
+    encode: Callable[[nn.Module, Tensor, Tensor], tuple]  # model, what the processor gave, task
     processor: str  # the class of the library that prepares its images
     options: Callable[..., dict]  # config, processor, size -> what the processor is told
     rate_masks: bool = True  # scores are p(class) times the certainty of the mask
@@ -184,11 +169,11 @@ FAMILIES = {
     "RfDetrForInstanceSegmentation": Family(_rf_detr, "RfDetrImageProcessor", _square, False),
 }
 
+MISSING = 'models of others need transformers: python3 -m pip install "mobileinst[models]"'
 WHY_NOT = {  # a part of its class's name: why it has no place here
     "Detection": "it draws boxes and no masks",
     "Semantic": "it tells classes apart and no instances",
     "Sam": "it segments what points, boxes or words ask for",
-    "EdgeTam": "it segments what points or boxes ask for",
 }
 
 
@@ -200,20 +185,18 @@ def from_transformers(
 ) -> QueryAdapter:
     """A model of `transformers`: its name on the hub, a folder of `save_pretrained`, or itself.
 
-    revision: of a name, a commit or a tag, so that the same weights come again. size: shorter side
-    of what the network sees, for Mask2Former and OneFormer alone; by default the processor's.
-    processor: in the place of what lies beside the weights. Where nothing does, the library's
-    default for the class: ImageNet's mean and deviation, and a shorter side of 800 or, where tokens
-    have fixed places, the side that the config says. OneFormer needs one with a `tokenizer`.
+    revision: a commit or tag of the hub, so that the same weights come again. size: shorter side
+    of what the network sees, of Mask2Former and OneFormer alone; by default the processor's.
+    processor: in the place of what lies beside the weights. Where nothing does, the library's for
+    the class: ImageNet's mean and deviation, a shorter side of 800 or the config's `image_size`.
 
-    Raises OSError when there is nothing to load, ValueError for a model that is not query-based, for
-    weights that lack a part, and for a `size` that it cannot take; ImportError says what to install.
+    OSError: nothing to load. ValueError: no query-based model, weights that lack a part, a `size`
+    that it cannot take. ImportError says what to install.
     """
     try:
         import transformers
     except ImportError:
-        install = 'python3 -m pip install "mobileinst[models]"'
-        raise ImportError(f"models of others need transformers: {install}") from None
+        raise ImportError(MISSING) from None
     if size is not None and size < 64:
         raise ValueError(f"size is {size}; it must be at least 64")
     model = name_or_model
@@ -228,8 +211,8 @@ def from_transformers(
     if family.encode is _oneformer:
         if tokenizer is None:
             raise ValueError("OneFormer is told its task in words: give its OneFormerProcessor")
-        length = {"padding": "max_length", "max_length": model.config.task_seq_len}
-        words = tokenizer(["the task is instance"], return_tensors="pt", **length)
+        how = {"max_length": model.config.task_seq_len, "padding": "max_length"}
+        words = tokenizer(["the task is instance"], return_tensors="pt", **how)
         task = words["input_ids"] * words["attention_mask"]
     options = family.options(model.config, processor, size)
     return QueryAdapter(model, family, processor, options, task)
@@ -240,26 +223,23 @@ def _family(name: str) -> Family:
     if name not in FAMILIES:
         why = "its masks are not known to be products of queries with mask features"
         why = next((reason for part, reason in WHY_NOT.items() if part in name), why)
-        known = ", ".join(re.split("For[UI]", key)[0] for key in FAMILIES)
-        raise ValueError(f"{name} cannot be shown: {why}; known are {known}")
+        raise ValueError(f"{name} cannot be shown: {why}; known are {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
 def _load(transformers, name: str, revision: str | None) -> tuple:
     """The model of a name or a folder, as float32, and its processor; None for a folder without."""
+    here = Path(name).is_dir()
 
-    def load(kind: str, **more):
+    def load(kind: str, **how):
         try:
-            how = {"revision": revision, **more}
-            return getattr(transformers, kind).from_pretrained(name, **how)
+            return getattr(transformers, kind).from_pretrained(name, revision=revision, **how)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             said = " ".join(str(error).split())[:200]
-        if Path(name).is_dir():
+        if here:
             raise ValueError(f"{name} holds no model that transformers can read: {said}")
-        raise OSError(
-            f"{name} is no folder here, and could not be had from the hub ({said}); where there is "
-            f"a network run `hf download {name}` once, or give the folder of a model"
-        )
+        what_to_do = f"run `hf download {name}` where there is a network, or give a folder"
+        raise OSError(f"{name} is no folder, and the hub gave nothing ({said}); {what_to_do}")
 
     config = load("AutoConfig")
     kind = (config.architectures or [type(config).__name__])[0]
@@ -268,7 +248,7 @@ def _load(transformers, name: str, revision: str | None) -> tuple:
     lacking = sorted({key for key, _ in model.named_parameters()} & {*said["missing_keys"]})
     if lacking:
         raise ValueError(f"{name}: the weights lack {lacking[0]} ({len(lacking)} such)")
-    if Path(name).is_dir() and not [*Path(name).glob("*processor_config.json")]:
+    if here and not [*Path(name).glob("*processor_config.json")]:
         return model, None
     processor = "AutoVideoProcessor" if family.video else "AutoImageProcessor"
     return model, load("OneFormerProcessor" if family.encode is _oneformer else processor)
