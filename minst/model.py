@@ -205,7 +205,9 @@ def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     B, N, h, w = mask_logits.shape
     if not N:  # interpolation refuses what is empty
         return mask_logits.new_zeros(B, 0, *size)
-    stride = -(-size[0] // h)
+    # Below 50 pixels ceil(H / h) may be less than the 8 that h was made with.
+    ours = h == -(-size[0] // MASK_STRIDE)
+    stride = MASK_STRIDE if ours else -(-size[0] // h)
     full = (h * stride, w * stride)
     upsampled = F.interpolate(mask_logits, size=full, mode="bilinear", align_corners=False)
     return upsampled[..., : size[0], : size[1]]
