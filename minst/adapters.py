@@ -235,7 +235,7 @@ def _load(transformers, name: str, revision: str | None) -> tuple:
         try:
             return getattr(transformers, kind).from_pretrained(name, revision=revision, **how)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            said = " ".join(str(error).split())[:200]
+            said = " ".join(str(error).split()).split(". ")[0][:200]
         if here:
             raise ValueError(f"{name} holds no model that transformers can read: {said}")
         what_to_do = f"run `hf download {name}` where there is a network, or give a folder"
