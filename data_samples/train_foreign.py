@@ -7,8 +7,8 @@ A ResNet of 13 convolutions, its own pixel decoder, three layers of its own deco
 temporal training is in it. As in `minst.training` a 1x1 classifier on the backbone's last features says which
 categories a cell holds, and is thrown away at the end: classes are learned long after masks otherwise.
 
-A run that was killed goes on from its last checkpoint, and --iterations may be raised, since the rate is constant. A
-step takes half a second on a free core, so that all take half an hour.
+A run that was killed goes on from its last checkpoint, and while the rate is constant --iterations may be changed.
+A step takes half a second on a free core, so that all take half an hour.
 Writes into --out: train.json, log.jsonl, checkpoint.pt, and weights/ (averaged, fp16, with the image processor).
 """
 
@@ -83,7 +83,7 @@ def parse() -> tuple[TrainConfig, Path]:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/mask2former-tiny"))
-    parser.add_argument("--iterations", type=int, default=2750)
+    parser.add_argument("--iterations", type=int, default=3200)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     said = parser.parse_args()
@@ -98,7 +98,7 @@ def parse() -> tuple[TrainConfig, Path]:
         jitter_probability=0.0,
         min_scale=0.8,
         warmup=200,
-        cosine_share=0.0,
+        cosine_share=0.14,
         ema=0.998,
         token_weight=TOKEN_WEIGHT,
     )

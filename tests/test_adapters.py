@@ -5,6 +5,7 @@ Nothing is downloaded: configs are written here, and the hub is switched off.
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,9 +17,11 @@ from minst import adapters
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip, write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
 from minst.evaluation.consistency import ConsistencyMeter
+from minst.evaluation.ytvis import evaluate_ytvis
 from minst.model import MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.predict import evaluate_model, query_masks
 from minst.protocol import EncodedFrame, QueryConfig, QueryFrame, QueryModel
+from minst.samples import load_sample
 from minst.tracking import KernelTracker
 from minst.visualize.kernels import plot_similarity
 from minst.visualize.queries import plot_query_consistency
@@ -27,6 +30,7 @@ from minst.visualize.recording import Recording, Settings, read_frames
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when it is imported
 T = pytest.importorskip("transformers", reason='transformers is missing: pip install "mobileinst[models]"')
 NAMES = {"id2label": dict(enumerate(CATEGORIES)), "label2id": {name: i for i, name in enumerate(CATEGORIES)}}
+WEIGHTS = Path(__file__).parents[1] / "data_samples/foreign/mask2former-tiny"
 ANY_SIZE = ("Mask2Former", "OneFormer")
 FAMILIES = ("Mask2Former", "OneFormer", "Eomt", "EomtDinov3", "Videomt", "RfDetr")
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
@@ -264,6 +268,15 @@ def test_retention_and_ap_are_measured(adapted, tmp_path):
     assert meter.result()["held"] == figures["consistency"]["held"]
     assert 0 <= figures["AP"] < 0.3 and 0 < figures["frame_share"]["kernels"] < 1
     assert np.isnan(figures["frame_share"]["global_queries"])  # it has no Q_G
+
+
+def test_the_shipped_model_of_others_has_learned_shapes(one_thread):
+    clip, model = load_sample("easy"), adapters.from_transformers(WEIGHTS)
+    assert model.config == QueryConfig(CATEGORIES, 8, 20) and min(model.processed(blobs(192, 256)).shape[-2:]) == 160
+    found = KernelTracker(model, 3, "mask", 0.1).track(clip).to_ytvis(clip.video["id"], clip.category_ids)
+    assert evaluate_ytvis(clip.annotations(), found)["AP"] > 0.3
+    said = ConsistencyMeter().add_clip(query_masks(model, clip), map(clip.masks, range(len(clip)))).result()
+    assert said["held_share"] > 0.9 and said["retention"][3] > 0.7 > 3 * said["chance"][3]
 
 
 def test_no_object_is_nobodys_score(adapted):
