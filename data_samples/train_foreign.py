@@ -9,7 +9,7 @@ categories a cell holds, and is thrown away at the end: classes are learned long
 
 A run that was killed goes on from its last checkpoint, and while the rate is constant --iterations may be changed.
 A step takes half a second on a free core, so that all take half an hour.
-Writes into --out: train.json, log.jsonl, checkpoint.pt, and weights/ (averaged, fp16, with the image processor).
+Writes into --out: train.json, log.jsonl, checkpoint.pt, and weights/ (fp16, with the image processor).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import (
     Mask2FormerConfig,
     Mask2FormerForUniversalSegmentation,
@@ -99,7 +98,7 @@ def parse() -> tuple[TrainConfig, Path]:
         min_scale=0.8,
         warmup=200,
         cosine_share=0.14,
-        ema=0.998,
+        ema=0.0,  # the last weights were better than their moving average
         token_weight=TOKEN_WEIGHT,
     )
     return config, said.out
@@ -113,14 +112,13 @@ def main() -> None:
     tokens = nn.Conv2d(model.config.backbone_config.hidden_sizes[-1], len(CATEGORIES), 1)
     nn.init.zeros_(tokens.weight)
     nn.init.constant_(tokens.bias, -3.0)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     learned = [*model.parameters(), *tokens.parameters()]
     groups = [  # no decay on norms and biases
         {"params": [p for p in learned if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.99), fused=True)
-    parts = {"model": model, "tokens": tokens, "average": average, "optimizer": optimizer}
+    parts = {"model": model, "tokens": tokens, "optimizer": optimizer}
     out.mkdir(parents=True, exist_ok=True)
     file, log, first = out / "checkpoint.pt", out / "log.jsonl", 0
     if file.exists():
@@ -153,7 +151,6 @@ def main() -> None:
         (said.loss + TOKEN_WEIGHT * token).backward()
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimizer.step()
-        average.update_parameters(model)
         losses = {"loss": said.loss.item(), "token": token.item()}
         sums = {name: sums.get(name, 0.0) + value for name, value in losses.items()}
         done = iteration + 1
@@ -167,7 +164,7 @@ def main() -> None:
             found = {name: part.state_dict() for name, part in parts.items()}
             torch.save({"iteration": done, **found}, out / "checkpoint.tmp")
             os.replace(out / "checkpoint.tmp", file)
-    save(average.module, out / "weights")
+    save(model, out / "weights")
 
 
 if __name__ == "__main__":
