@@ -38,5 +38,5 @@ _HOMES = {
     "summary": "macs",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604  (names, all of them)
 __getattr__, __dir__ = lazy(__name__, _HOMES)

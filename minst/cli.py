@@ -572,7 +572,8 @@ def bench_data(
 def lab_run(
     names: list[str] = (),  # variants (default: all; `minst lab list` names them)
     *,
-    seeds: Annotated[int, Range(1, 1000)] | None = None,  # seeds 0 to N - 1 of each (default: 3; with --smoke: 1)
+    seeds: Annotated[int, Range(1, 1000)]
+    | None = None,  # seeds 0 to N - 1 of each (default: 3; with --smoke: 1)
     # a budget of seconds a run, to see that all works; its figures mean nothing
     smoke: bool = False,
     # folder of the lab (default: runs/lab; with --smoke: runs/lab-smoke)
@@ -614,7 +615,8 @@ def lab_list() -> None:
     _print_table([header, *((v.name, v.says, v.group, v.paper) for v in VARIANTS.values())])
 
 
-# --------------------------------------------------------------------------------- from argv to them
+# --------------------------------------------------------------------------------- from argv to
+# them
 
 # by name: "data shapes" -> data_shapes
 COMMANDS = {

@@ -123,7 +123,7 @@ class MobileInst(nn.Module):
 
     def encode(self, frames: Tensor, padding_mask: Tensor | None = None) -> Frame:
         """Backbone and mask decoder alone: the price of a frame between key frames."""
-        _check_frames(frames)
+        check_frames(frames)
         H, W = frames.shape[-2:]
         # Where the weights are, and in their precision: a float64 frame is welcome, too.
         frames = frames.to(self.pixel_mean.device, self.pixel_mean.dtype)
@@ -200,12 +200,18 @@ def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
 
 
 def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask logits (B, N, h, w) at 1/8 -> (B, N, H, W), bilinear; `size` is (H, W) of the frame."""
+    """Mask logits (B, N, h, w) at 1/s -> (B, N, H, W), bilinear; `size` is (H, W) of the frame.
+
+    The stride s is that of which h = ceil(H/s): 8 for MobileInst, 4 for `minst.adapters`.
+    """
     B, N, h, w = mask_logits.shape
     # Interpolation refuses what is empty.
     if not N:
         return mask_logits.new_zeros(B, 0, *size)
-    full = (h * MASK_STRIDE, w * MASK_STRIDE)
+    # Below 50 pixels ceil(H / h) may be less than the 8 that h was made with.
+    ours = h == -(-size[0] // MASK_STRIDE)
+    stride = MASK_STRIDE if ours else -(-size[0] // h)
+    full = (h * stride, w * stride)
     upsampled = F.interpolate(mask_logits, size=full, mode="bilinear", align_corners=False)
     return upsampled[..., : size[0], : size[1]]
 
@@ -229,11 +235,11 @@ def image_to_batch(image: Tensor | np.ndarray) -> Tensor:
         raise ValueError(f"must be (3, H, W) or (H, W, 3), got {tuple(image.shape)}")
     if image.dtype == torch.uint8:
         image = image.float().div(255)
-    _check_frames(image[None])
+    check_frames(image[None])
     return image[None]
 
 
-def _check_frames(frames: Tensor) -> None:
+def check_frames(frames: Tensor) -> None:
     """The commonest mistakes: bytes as they are, 0..255 as floats, frames normalised before."""
     shape = tuple(getattr(frames, "shape", ()))
     if not isinstance(frames, Tensor) or len(shape) != 4 or shape[1] != 3:

@@ -27,7 +27,8 @@ from torch import Tensor
 
 from minst.data.ytvis import encode_mask
 from minst.matcher import pairwise_dice
-from minst.model import Frame, MobileInst, apply_kernels, image_to_batch, upsample_masks
+from minst.model import apply_kernels, image_to_batch, upsample_masks
+from minst.protocol import EncodedFrame, QueryModel
 from minst.results import FrameResult, Track, VideoResult, gather_frames
 
 __all__ = ["ASSOCIATIONS", "Candidates", "FrameResult", "KernelTracker", "Track", "VideoResult"]
@@ -87,9 +88,7 @@ def assign(similarity: Tensor) -> Tensor:
 
 
 class KernelTracker:
-    """Online video instance segmentation with a MobileInst, or any model that has `eval()`,
-    `config.class_names` and `encode(image (1, 3, H, W))` -> what offers `size`, `masks(kernels)`
-    and `out` (`scores()`, `kernels`, `mask_features`), as `Frame` does.
+    """Online video instance segmentation with a MobileInst, or any model of `minst.protocol`.
 
     A bad frame raises ValueError with its number and leaves the state as it was. A change of
     resolution makes the next frame a key frame.
@@ -97,7 +96,7 @@ class KernelTracker:
 
     def __init__(
         self,
-        model: MobileInst,  # in eval mode (set here), fused or not
+        model: QueryModel,  # in eval mode (set here), fused or not
         reuse_interval: int = 3,  # T: a key frame every T frames
         association: str | Association = "cosine",  # paper | "mask": ours | one like `by_cosine`
         score_threshold: float = 0.5,  # what scores less is not reported
@@ -136,7 +135,7 @@ class KernelTracker:
         return self.advance(encoded)
 
     @torch.inference_mode()
-    def advance(self, frame: Frame) -> FrameResult:
+    def advance(self, frame: EncodedFrame) -> FrameResult:
         """`step` for a frame that `model.encode` has seen, perhaps for other trackers as well."""
         due = self.slots is None or self._since_key >= self.reuse_interval
         is_key = due or frame.size != self._size
@@ -175,7 +174,7 @@ class KernelTracker:
             raise ValueError("track: the video has no frames")
         return gather_frames(frames, self.model.config.class_names, means)
 
-    def _key_frame(self, frame: Frame) -> None:
+    def _key_frame(self, frame: EncodedFrame) -> None:
         """New kernels and scores for every slot."""
         out = frame.out
         # Means are taken in float32, whatever the model computes in.
@@ -195,7 +194,7 @@ class KernelTracker:
         self.slots.take(kernels[order], class_scores[order], order, self.frame, seen)
         self.slots.end_unseen_since(self.frame - self.max_absence)
 
-    def _report(self, frame: Frame, is_key: bool) -> FrameResult:
+    def _report(self, frame: EncodedFrame, is_key: bool) -> FrameResult:
         """What is seen in a frame: kernels of the last key frame, mask features of this one."""
         slots = self.slots
         # M^{t+i} = K^t . X_mask^{t+i}, of the n live slots, not of all N: so reuse is cheap.

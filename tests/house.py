@@ -20,15 +20,16 @@ SUFFIXES = {".py", ".mjs", ".html", ".cpp"}
 
 # Rooms of several modules on the top floor; a folder is a room of its own.
 ROOMS = {
-    "the network": "config layers mask_decoder instance_decoder model backbones",
+    "the network": "config layers mask_decoder instance_decoder model protocol backbones",
     "learning": "matcher losses temporal training recipes engine",
     "video": "tracking results",
     "using": "__init__ __main__ cli options predict samples weights macs environment lazy check",
     "masks": "rle",
+    "models of others": "adapters",
 }
 ROOM_OF = {name: room for room, names in ROOMS.items() for name in names.split()}
 # Nobody but the command line and the exercises' verdicts may import these.
-LEAVES = {"mobile", "lab", "labels", "course"}
+LEAVES = {"mobile", "lab", "labels", "course", "adapters"}
 # These know of no picture.
 GROUND = {"the network", "learning", "video", "data", "evaluation", "masks"}
 

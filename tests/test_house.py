@@ -5,6 +5,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 
 import pytest
 from house import (
@@ -21,12 +23,20 @@ from house import (
 )
 
 # Most lines that the package may have. 15,000 is wanted; until then this number only falls.
-MOST_LINES = 24_040
+MOST_LINES = 23_488
 
 
 def test_the_package_stays_within_its_lines():
     counts = lines_by_room()
     assert sum(counts.values()) <= MOST_LINES, dict(counts.most_common())
+
+
+@pytest.mark.parametrize("command", ["format --check", "check"])
+def test_ruff_finds_nothing(command):
+    pytest.importorskip("ruff", reason="ruff is missing: pip install -e '.[test]'")
+    argv = [sys.executable, "-m", "ruff", *command.split(), "minst"]
+    done = subprocess.run(argv, cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_no_two_modules_import_each_other():

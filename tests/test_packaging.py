@@ -86,8 +86,8 @@ def test_only_the_extra_lite_holds_torch_back():
     extras = PROJECT["optional-dependencies"]
     bounds = {name: [line for line in lines if "<" in line.split(";")[0]] for name, lines in extras.items()}
     assert not [line for line in PROJECT["dependencies"] if "<" in line]
-    assert {name for name, lines in bounds.items() if lines} == {"lite"}
-    assert extras["test"][0] == "mobileinst[notebooks,track,mobile,train]"
+    assert {name for name, lines in bounds.items() if lines} == {"lite", "models"}
+    assert extras["test"][0] == "mobileinst[notebooks,track,mobile,train,models]"
 
 
 def test_version_licence_and_script():

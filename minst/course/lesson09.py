@@ -107,7 +107,7 @@ def hidden_by_noise(answer: Callable) -> Verdict:
 
     def fault(got, seeds):
         changed, full = (numbers(values, seeds) for values in got)
-        if not all(((0 <= values) & (values <= 100)).all() for values in (changed, full)):
+        if not all(((values >= 0) & (values <= 100)).all() for values in (changed, full)):
             return "AP is a number from 0 to 100."
         ours, theirs, each = (spread(v.tolist()) for v in (changed, full, changed - full))
         if each.sd < 0.1 - 1e-9:

@@ -168,7 +168,7 @@ def top_entries(answer: Callable) -> Verdict:
 
 
 def linear_scaling(answer: Callable) -> Verdict:
-    """linear_scaling(lr, iterations, batch, per_gpu, gpus, accumulate) -> (lr, iterations) there."""
+    """linear_scaling(lr, iterations, batch, per_gpu, gpus, accumulate) -> (lr, iterations)."""
 
     def linear_scaling(lr, iterations, batch, per_gpu, gpus, parts, power=1.0, steps=truediv):
         times = per_gpu * gpus * parts / batch
@@ -198,7 +198,7 @@ def linear_scaling(answer: Callable) -> Verdict:
 
 
 def plant_defect(folder: str | Path, which: int = 0) -> None:
-    """Break the data set in `folder` (annotations.json, JPEGImages/) in one place; which: 0 to 3."""
+    """Break the data set in `folder` (annotations.json, JPEGImages/) in one place, 0 to 3."""
     file = Path(folder) / "annotations.json"
     data = read_json(file)
     track = data["annotations"][len(data["annotations"]) // 2]

@@ -303,8 +303,8 @@ _RGB = (
 def oklch(lightness: float, chroma: float, hue: float) -> np.ndarray:
     """Colour by perceived lightness, chroma and hue (in turns) -> (3, 1, 1) float32, 0 .. 255."""
     a, b = chroma * math.cos(2 * math.pi * hue), chroma * math.sin(2 * math.pi * hue)
-    l, m, s = ((lightness + x * a + y * b) ** 3 for x, y in _CONES)
-    linear = [x * l + y * m + z * s for x, y, z in _RGB]
+    long, m, s = ((lightness + x * a + y * b) ** 3 for x, y in _CONES)
+    linear = [x * long + y * m + z * s for x, y, z in _RGB]
     rgb = [round(255 * max(0.0, min(1.0, x)) ** (1 / 2.2)) for x in linear]
     return np.array(rgb, np.float32).reshape(3, 1, 1)
 

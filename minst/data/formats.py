@@ -29,8 +29,8 @@ from minst import rle
 from minst.data.files import read_json
 
 __all__ = [
-    "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile", "Mask",
-    "Pixels", "Polygon", "RunLengths", "Track", "Video", "explained", "read_typed", "typed",
+    "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile",
+    "Mask", "Pixels", "Polygon", "RunLengths", "Track", "Video", "explained", "read_typed", "typed",
 ]  # fmt: skip
 
 Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # a whole number that 64 bits can hold

@@ -1,4 +1,4 @@
-"""Does a query stay on its object? The number behind the paper's Fig 2, for easy and hard instances.
+"""Does a query stay on its object? The number behind the paper's Fig 2, by kinds of instances.
 
     query masks (T, N, H, W) bool ┐
                                   ├-> IoU (T, N, M) -> who holds whom, and k frames on: retention[k]
@@ -195,7 +195,7 @@ class ConsistencyMeter:
 
 
 def frame_share(queries: np.ndarray) -> float:
-    """How much of queries (F, N, D) depends on the frame? 0: nothing; 1: nothing but the frame counts.
+    """How much of queries (F, N, D) depends on the frame? 0: nothing; 1: the frame alone counts.
 
     share = mean over queries of (variance over frames) / (variance over frames and queries), with
     variances summed over channels; NaN for F < 2. Where that of Q_G is near 0 the global decoder

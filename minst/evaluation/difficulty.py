@@ -102,7 +102,7 @@ class GroupedCounts:
     def add(
         self, counts: np.ndarray, categories: Sequence[str] | None, levels: Sequence[dict] | None
     ) -> None:
-        """counts (M, width) of a clip's instances; of each its category and its levels, if known."""
+        """counts (M, width) of a clip's instances; of each its category and levels, if known."""
         for what, given in (("categories", categories), ("levels", levels)):
             if given is not None and len(given) != len(counts):
                 said = f"{len(given)} {what} for {len(counts)} instances"

@@ -291,7 +291,7 @@ def _scores(
 
 
 def _trackeval_data(clip: IdentityEvents | _Overlaps) -> dict:
-    """A clip as trackeval reads it: who is there in a frame, numbered without gaps, and their IoU."""
+    """A clip as trackeval reads it: who is in a frame, numbered without gaps, and their IoU."""
     data: dict = {"num_timesteps": len(clip.visible)}
     for name, there in (("gt", clip.visible), ("tracker", clip.seen)):
         ever = there.any(axis=0)

@@ -101,7 +101,7 @@ def read_predictions(
     for key in ("videos", "categories"):
         if not isinstance(file, Mapping) or not isinstance(file.get(key), list):
             where = "annotations" if file is annotations else annotations
-            raise ValueError(f"{where}: no list {key!r}; is this a YouTube-VIS annotation file?")  # noqa: TRY004
+            raise ValueError(f"{where}: no list {key!r}; is this a YouTube-VIS annotation file?")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an unknown category is an error here
         evaluation = YTVISEval({**file, "annotations": []}, results)

@@ -114,8 +114,9 @@ def evaluate_ytvis(gt: str | os.PathLike | dict, results: str | os.PathLike | li
 class YTVISEval(Evaluation):
     """COCOeval with videos as its pictures and tracks as its masks.
 
-    truths, predictions: the entries of the files as dicts, with "where" (the place in the file), "area"
-    (the mean over the frames with a mask), and of each frame "codes" (None: no mask) and "pixels".
+    truths, predictions: the entries of the files as dicts, with "where" (the place in the file),
+    "area" (the mean over the frames with a mask), and of each frame "codes" (None: no mask) and
+    "pixels".
     """
 
     picture_id = "video_id"
@@ -136,7 +137,7 @@ class YTVISEval(Evaluation):
         self.params.areaRng = [[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]]
 
     def _measure(self, track: dict) -> None:
-        """Add the mean area over the frames in which a track is present: of labels, the file's own."""
+        """Add the mean area over the frames in which a track is: of labels, the file's own."""
         video = self.videos[track["video_id"]]
         for key in ("segmentations", "areas"):
             count = len(track.get(key, track["segmentations"]))

@@ -1,9 +1,9 @@
 """Is a data set whole? Every problem, named with file and entry, none of which stops the rest.
 
-    DIR, its JSON ─ check_dataset ─> Report: counts, categories, problems ─ print ─> table ─ save ─> JSON
+    DIR, its JSON ─ check_dataset ─> Report: counts, categories, problems ─> table, JSON
                      │ entries   fields of the types in `minst.data.formats`, ids, lengths, names
                      │ masks     by `minst.rle`, then their boxes and areas
-                     └ images    headers, then all bytes, in threads; what lies there and is not named
+                     └ images    headers, all bytes, in threads; what lies there unnamed
 
 YouTube-VIS ("videos") and COCO ("images": videos of one frame) are told apart by their keys. The
 readers stop at the first error, this goes on, entry by entry and field by field. An error is what a
@@ -131,8 +131,8 @@ def check_dataset(
     """Check a folder in YouTube-VIS or COCO form: its annotation file, every mask, every image.
 
     split, annotations: as for the readers. read_images: decode every image in full; False: only its
-    size, from its header, so that a file cut short goes unseen. Raises OSError when there is nothing
-    to check; whatever stands in the files is reported, not raised.
+    size, from its header, so that a file cut short goes unseen. Raises OSError when there is
+    nothing to check; whatever stands in the files is reported, not raised.
     """
     folder = Path(folder)
     file = Path(annotations) if annotations else find_annotations(folder, split)
@@ -209,8 +209,8 @@ class _Check:
 
     def __init__(self, report: Report, form: formats.Form):
         self.report, self.form = report, form
-        # by id, without one by its place: (height, width), None where it is unusable, and the names of
-        # its frames, each with its entry
+        # by id, without one by its place: (height, width), None where it is unusable, and the names
+        # of its frames, each with its entry
         self.pictures: dict[Any, tuple[tuple[int, int] | None, list[tuple[str, Any]]]] = {}
         self.categories: dict[int, dict] = {}  # by id: its row in the report
         report.form = form.name
@@ -218,7 +218,7 @@ class _Check:
     def add(
         self, kind: str, entry: str, what: str, file: str | Path = "", wrong: object = True
     ) -> None:
-        """Note a problem, if there is one; file: where, default the file that the report is about."""
+        """Note a problem, if there is one; file: where (default: what the report is about)."""
         if wrong:
             self.report.problems.append(Problem(kind, str(file or self.report.file), entry, what))
 
@@ -325,7 +325,7 @@ class _Check:
             yield where, entry, typed
 
     def _items(self, where: str, entry: dict, key: str, least: int = 0) -> list[tuple[str, Any]]:
-        """[(place, value)] of a key with one value for each frame; empty, and reported, if no list."""
+        """[(place, value)] of a key with a value a frame; empty, and reported, if no list."""
         at, value = f"{where}.{key}", entry.get(key)
         if self.form is formats.COCO:
             return [(at, value)]
@@ -440,7 +440,7 @@ def _box_fits(box: Any, own: Mask | None) -> None:
 
 
 def _overlap(box: list, own: tuple) -> float:
-    """IoU of two boxes, each a pixel wider all round: those of polygons and pixels differ by that."""
+    """IoU of two boxes, each a pixel wider all round, as those of polygons and pixels differ."""
     sides = (
         min(box[k] + box[k + 2], own[k] + own[k + 2]) - max(box[k], own[k]) + 2 for k in (0, 1)
     )

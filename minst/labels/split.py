@@ -3,10 +3,10 @@
     ann.json ─ split_annotations(val, seed) ─> out/train.json   out/valid.json   out/split.json
     split.json, ann.json ─ verify_split ─> the same split?
 
-A video (an image in COCO form) goes to the validation side if h(seed, id) < val, where h is SHA-256 of
-"seed:id" read as a number in [0, 1). So its side depends on nothing but the seed and its own id:
+A video (an image in COCO form) goes to the validation side if h(seed, id) < val, where h is SHA-256
+of "seed:id" read as a number in [0, 1). So its side depends on nothing but the seed and its own id:
 
-    guaranteed      the same split on every machine, in every order of the file; videos that are added
+    guaranteed      the same split on every machine, in every order of the file; added videos
                     move no other; a larger `val` only adds; no side is empty
     not guaranteed  the exact share (of 2,238 videos at val = 0.1: 224, give or take 14), and that a
                     category is on both sides: those that are not stand in "missing"
@@ -53,15 +53,15 @@ class Record(Struct):
 def split_annotations(
     annotations: str | Path, out: str | Path, val: float = 0.1, seed: int = 0
 ) -> dict:
-    """Write train.json, valid.json and split.json into the folder `out`; returns split.json's content.
+    """Write train.json, valid.json and split.json into `out`; returns split.json's content.
 
-    annotations: a file in YouTube-VIS or COCO form; all its other keys go to both sides. val: the share
-    of videos (or images) of the validation side, within (0, 1). split.json: source and its SHA-256,
-    rule, seed, val, of each side the counts and the SHA-256 of its sorted ids, and "missing", the
-    categories that a side has no instance of.
+    annotations: a file in YouTube-VIS or COCO form; all its other keys go to both sides. val: the
+    share of videos (or images) of the validation side, within (0, 1). split.json: source and its
+    SHA-256, rule, seed, val, of each side the counts and the SHA-256 of its sorted ids, and
+    "missing", the categories that a side has no instance of.
 
-    Raises ValueError for a file that cannot be split, and FileExistsError rather than replace a file
-    that differs.
+    Raises ValueError for a file that cannot be split, and FileExistsError rather than replace a
+    file that differs.
     """
     if not 0 < val < 1:
         raise ValueError(f"val is {val}: the share of the validation side must lie within 0 and 1")
@@ -98,10 +98,10 @@ def split_annotations(
 
 
 def verify_split(split: str | Path, annotations: str | Path) -> dict[str, bool]:
-    """Is this the split that split.json describes? {"source", "train", "valid", ...}, True or False.
+    """Is this the split that split.json describes? {"source", "train", "valid", ...}, each a bool.
 
-    The split is made anew from `annotations`. "source": the file is the same to the byte (a copy that
-    was written anew is not, but may hold the same videos); "train", "valid": the same ids;
+    The split is made anew from `annotations`. "source": the file is the same to the byte (a copy
+    that was written anew is not, but may hold the same videos); "train", "valid": the same ids;
     "train.json", "valid.json": so are those of the files beside split.json, where there are any.
     """
     split, source = Path(split), Path(annotations)

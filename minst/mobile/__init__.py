@@ -14,4 +14,4 @@ from minst.lazy import lazy
 
 __all__ = ["ExportedModel", "load_program"]
 
-__getattr__, __dir__ = lazy(__name__, {name: "runtime" for name in __all__})
+__getattr__, __dir__ = lazy(__name__, dict.fromkeys(__all__, "runtime"))

@@ -12,8 +12,8 @@ its own limit, since two of three frames skip the instance decoder:
 
     mean(T = 3) / mean(T = 1)  <=  1 - (2/3) * share of the instance decoder + 0.02
 
-"faults" are pages of memory that a key frame has to ask the system for, since glibc's default malloc
-gives large blocks back (tests/benchmarks/malloc_faults.py; memory: cold_start.py beside it).
+"faults" are pages of memory that a key frame has to ask the system for, since glibc's default
+malloc gives large blocks back (tests/benchmarks/malloc_faults.py; memory: cold_start.py beside it).
 
 Assumption: one still picture, frame after frame. A model with random weights finds nothing in it,
     and masks of nothing cost nothing, so its `LIVE` best queries count as found; shipped weights
@@ -75,7 +75,8 @@ DATA_TARGET = 2.0  # clips must be made so many times as fast as they are traine
 MS = {"median": ("median_ms", ".2f"), "p95": ("p95_ms", ".2f")}
 
 
-# ----------------------------------------------------------------------------- the stages of a frame
+# ----------------------------------------------------------------------------- the stages of a
+# frame
 
 
 def bench_latency(
@@ -231,7 +232,8 @@ def _print_latency(result: dict) -> None:
     _print_device(result["device"], result["threads"])
 
 
-# ------------------------------------------------------------------------ one model, six ways to run
+# ------------------------------------------------------------------------ one model, six ways to
+# run
 
 
 def bench_mobile(
@@ -452,7 +454,8 @@ def _print_mobile(result: dict) -> None:
     _print_device(result["device"], 1)
 
 
-# ------------------------------------------------------------------------------- data, and what is said
+# ------------------------------------------------------------------------------- data, and what is
+# said
 
 
 def bench_data(threads: int = 1, batches: int = 20, json_path: str | Path | None = None) -> dict:

@@ -120,7 +120,7 @@ def report_log(parsed: dict) -> str:
 
 
 def _runs(lines: list[str]) -> tuple[str, list[tuple[int, float, list[float]]]]:
-    """The program, and of each of its runs what its end says (count or 0, ms) and its times in ms."""
+    """The program, and of each run what its end says (count or 0, ms) and its times in ms."""
     programs, found, times = set(), [], []
     state = None  # the last event of a run that is not over
     for i, line in enumerate(lines):

@@ -258,7 +258,10 @@ def _kind_and_macs(function: str, tensors: list[Tensor], out: Tensor) -> tuple[s
 def _part_times(model: MobileInst, frame: Tensor) -> list[float]:
     """ms of each of `PARTS` in a frame whose layers are not timed."""
     laps = []
-    lap = lambda *_: laps.append(time.perf_counter())
+
+    def lap(*_) -> None:
+        laps.append(time.perf_counter())
+
     parts = (model.backbone, model.mask_decoder, model.instance_decoder)
     with ExitStack() as hooks:
         for part in parts:

@@ -1,4 +1,4 @@
-"""The four formats, and files of them, run: one as a function, two as a model that the tracker takes.
+"""The four formats, and their files, run: one as a function, two as a model for the tracker.
 
     lite         .ptl   PyTorch's lite interpreter     executorch   .pte   ExecuTorch
     torchscript  .pt    libtorch                       onnx         .onnx  ONNX Runtime
@@ -178,7 +178,8 @@ def require(format: str, loading: bool = False) -> None:
             name = package.partition(".")[0]
             raise ImportError(
                 f"the format {format} needs the package {name}, which cannot be imported "
-                f"({' '.join(str(error).split())[:100]}); `python -m minst env` says how to install it",
+                f"({' '.join(str(error).split())[:100]}); "
+                "`python -m minst env` says how to install it",
                 name=name,
             ) from None
     if format == "lite" and not loading and not torch._C._is_xnnpack_enabled():

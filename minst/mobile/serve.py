@@ -51,8 +51,8 @@ PASSES = 3  # over the clip, for one measurement
 ORT_VERSION = "1.26.0"
 # the build that knows WASM alone is the smallest: 73 KB of script with its glue, 13 MB of program
 ORT_FILES = {
-    "ort.wasm.bundle.min.mjs": "sha384-c/j3bOrcHs8KY9g2f6bdoUnP02UAzmkc29rmGa/y5k1AUJqanFbqHyki702g28sW",
-    "ort-wasm-simd-threaded.wasm": "sha384-wr7M1C6iNW3VC/2ZcY8NgYHkS1JqhtT6XO1KrErv3Sr588B9M0NzTOhBco0UgAZj",
+    "ort.wasm.bundle.min.mjs": "sha384-c/j3bOrcHs8KY9g2f6bdoUnP02UAzmkc29rmGa/y5k1AUJqanFbqHyki702g28sW",  # noqa: E501
+    "ort-wasm-simd-threaded.wasm": "sha384-wr7M1C6iNW3VC/2ZcY8NgYHkS1JqhtT6XO1KrErv3Sr588B9M0NzTOhBco0UgAZj",  # noqa: E501
 }
 CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{ORT_VERSION}/dist/"
 GET_ASSETS = (

@@ -1,6 +1,6 @@
-"""What all benchmarks share: checked arguments, turns, medians, tables, and what is said beside a time.
+"""What all benchmarks share: checked arguments, turns, medians, tables, what is said beside a time.
 
-    jobs A B C  --turns-->  A B C | B C A | C A B | ...     --summarize-->  median and 95th percentile
+    jobs A B C  --turns-->  A B C | B C A | C A B | ...   --summarize-->  median and 95th percentile
 
 Whatever is compared is measured in turns within one run, and the order turns from round to
 round: a machine that is busy slows all alike, and nobody always follows the same neighbour.

@@ -52,7 +52,7 @@ def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:
         try:
             redraw()
             trouble.value = ""
-        except Exception as error:  # in a callback of a widget it would be lost
+        except Exception as error:  # noqa: BLE001  in a callback of a widget it would be lost
             trouble.value = f"{type(error).__name__}: {error}".replace("<", "&lt;")
 
     redraw()

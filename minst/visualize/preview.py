@@ -137,7 +137,7 @@ def _legend(fig: Picture, clip: Clip, top: float) -> int:
         lines[LINES - 1 :] = [f"… and {count - (LINES - 3)} more"]
     for k, text in enumerate(lines):
         left, y = EDGE, top + k * LINE
-        if 2 <= k and text[0] != "…":
+        if k >= 2 and text[0] != "…":
             # A square of the colour, since yellow words could not be read.
             fig.write(left, y, "■", fontsize=6.5, color=rgb(k - 1))
             left += 0.1

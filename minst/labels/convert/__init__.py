@@ -1,4 +1,4 @@
-"""`minst data convert`: what annotation tools and other benchmarks write ─> YouTube-VIS form, and back.
+"""`minst data convert`: what other tools and benchmarks write ─> YouTube-VIS form, and back.
 
     one of FORMATS, or its zip ─ read ─> Videos ─ link, tracks_of ─> OUT/annotations.json
                                                                      OUT/JPEGImages/<video>/<frame>
@@ -6,10 +6,11 @@
                                                 OUT/Annotations/<video>/<frame>.png
 
 JPEG and PNG files that are upright are copied byte for byte; other images become PNG, frames of a
-film JPEG (quality 95, the only pixels that change). Masks become compressed RLE with area and box; ids
-count from 1; the same source gives the same files. Attributes, scores and shapes without an area
-(points, lines, skeletons) are lost; what can be counted stands in `info.lost` of the file, and the
-command says it. On the way to davis crowd regions, and pixels under a later instance, are lost, too.
+film JPEG (quality 95, the only pixels that change). Masks become compressed RLE with area and box;
+ids count from 1; the same source gives the same files. Attributes, scores and shapes without an
+area (points, lines, skeletons) are lost; what can be counted stands in `info.lost` of the file, and
+the command says it. On the way to davis crowd regions, and pixels under a later instance, are lost,
+too.
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -99,10 +100,10 @@ def convert(
     """Write `source` in YouTube-VIS form into `out`, a new or empty folder; returns its
     annotations.json.
 
-    source: a file, a folder, or a zip of one. format: one of FORMATS; None guesses. images: folder of
-    the images (cvat, yolo, sav: or video file), if not beside the source. progress: is told the format,
-    what speaks for it, and what is lost. link: make tracks by overlap of shapes without an identity.
-    ValueError names file and entry, and nothing is left of `out`.
+    source: a file, a folder, or a zip of one. format: one of FORMATS; None guesses. images: folder
+    of the images (cvat, yolo, sav: or video file), if not beside the source. progress: is told the
+    format, what speaks for it, and what is lost. link: make tracks by overlap of shapes without an
+    identity. ValueError names file and entry, and nothing is left of `out`.
     """
     source, images = Path(source), Path(images) if images else None
     for path in (source, images):
@@ -129,7 +130,7 @@ def convert(
 
 
 def guess_format(source: str | Path) -> str:
-    """The format that the files of `source` speak for; ValueError, which says what is there, if none
+    """The format that the files of `source` speak for; ValueError that says what is there, if none
     does."""
     return _guess(Path(source))[0]
 
@@ -237,6 +238,6 @@ def _write_images(video: Video, folder: Path) -> list[str]:
 
 
 def _is_upright(source: Path | bytes) -> bool:
-    """Are the pixels stored as they are to be seen? Readers that do not know EXIF see the rest wrong."""
+    """Are pixels stored as they are to be seen? Readers that know no EXIF see the rest wrong."""
     with open_image(source) as image:
         return image.getexif().get(ORIENTATION, 1) == 1

@@ -1,6 +1,6 @@
 """COCO files whose images are frames of videos and whose annotations carry track ids.
 
-    images[i]       file_name; video_id and frame_id (CocoVID, BDD100K) or frame_index (TAO). Without
+    images[i]       file_name; video_id, frame_id (CocoVID, BDD100K) or frame_index (TAO). Without
                     video_id a folder in file_name is a video, without a number frames are in the
                     natural order of their names (CVAT).
     annotations[i]  image_id, category_id, and track_id or instance_id, which may stand in

@@ -3,7 +3,7 @@
     reader ─> Video of Shapes ─ link (if asked for) ─ tracks_of ─> those of each instance, by frame
 
     polygon_mask  points (x, y) in pixels, (0, 0) the corner of the first pixel ─> mask (H, W) bool
-    link          masks of a category in frames t, t + 1 ─ IoU ─ Hungarian ─> pairs from 0.1 on ─> chains
+    link          masks of a category in frames t, t + 1 ─ IoU, Hungarian ─> pairs from 0.1 on
 
 Lesson: notebooks/10_capstone.ipynb
 """

@@ -157,7 +157,7 @@ def to_indexed_png(
     split: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Path:
-    """Write a data set in YouTube-VIS form as JPEGImages/, Annotations/, meta.json into `out`, a new
+    """Write a data set in YouTube-VIS form as JPEGImages/, Annotations/, meta.json to `out`, a new
     or empty folder.
 
     progress: is told what is lost. ValueError for a video of more than 254 instances, or what

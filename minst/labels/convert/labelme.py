@@ -5,12 +5,12 @@
 
     shape: label, group_id, shape_type, points ─> the mask of identity (label, group_id)
 
-Who is who: shapes of one label and group_id are one instance, in all frames; several in one frame are
-its parts. Shapes without group_id are one instance a label, as long as no frame holds two of them; if
-one does, that is an error, unless --link makes tracks by overlap.
+Who is who: shapes of one label and group_id are one instance, in all frames; several in one frame
+are its parts. Shapes without group_id are one instance a label, as long as no frame holds two of
+them; if one does, that is an error, unless --link makes tracks by overlap.
 
-The image is what imageData embeds, as in labelme, else the file of imagePath: as it is named from the
-.json (beside `DIR` at most), or by its name alone in the folder that --images says.
+The image is what imageData embeds, as in labelme, else the file of imagePath: as it is named from
+the .json (beside `DIR` at most), or by its name alone in the folder that --images says.
 
 Lesson: notebooks/10_capstone.ipynb
 """

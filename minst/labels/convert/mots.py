@@ -2,12 +2,12 @@
 
     instances_txt/<video>.txt, <video>/gt/gt.txt     a line a mask:
                                                      frame, id, class, height, width, compressed RLE
-    instances/<video>/<frame>.png, instances/*.png   ids as pixels; CVAT adds labels.txt, one class a
+    instances/<video>/<frame>.png, instances/*.png   ids as pixels; CVAT adds labels.txt, a class a
                                                      line from 1 on
     training/image_02/<video>, image_02/<video>, images/<video>, <video>/img1, images: the images
 
-id = 1000 class + instance; without labels.txt the classes are 1 car, 2 pedestrian. 10000 is a region
-to be ignored, whatever the class: it becomes one crowd track for each category.
+id = 1000 class + instance; without labels.txt the classes are 1 car, 2 pedestrian. 10000 is a
+region to be ignored, whatever the class: it becomes one crowd track for each category.
 
 Lesson: notebooks/10_capstone.ipynb
 """

@@ -1,12 +1,12 @@
-"""YOLO's text files (Ultralytics): one a frame, a line for each object, in shares of width and height.
+"""YOLO's text files (Ultralytics): one a frame, a line an object, in shares of width and height.
 
-    labels/<frame>.txt   class x1 y1 x2 y2 ... [confidence] [id]   polygons, as `yolo track` saves them
+    labels/<frame>.txt   class x1 y1 x2 y2 ... [confidence] [id]   polygons, as of `yolo track`
                          class x y width height [confidence] [id]  boxes
     images/<frame>.jpg   beside labels/; or the film, with --images, whose frames count from 1
     data.yaml            names: the classes; or classes.txt, one a line
 
-Frames `clip_1`, `clip_2`, ... are the video `clip`; others that of their folder. An id counts within its
-class. An image without a text shows no object.
+Frames `clip_1`, `clip_2`, ... are the video `clip`; others that of their folder. An id counts
+within its class. An image without a text shows no object.
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -127,7 +127,7 @@ def _shapes(rows: list, size: tuple[int, int], names: dict, found: Found) -> Ite
 
 
 def _class_names(source: Path) -> dict[int, str]:
-    """Names by number: of data.yaml, whose field `names` is all that is read of it, or classes.txt."""
+    """Names by number: of data.yaml, of which `names` alone is read, or classes.txt."""
     places = [
         place / name for name in ("data.yaml", "classes.txt") for place in (source, source.parent)
     ]
