@@ -47,6 +47,7 @@ Association = Literal["mask", "cosine"]
 Device = Literal["auto", "cpu", "cuda"]
 Preset = Literal[tuple(PRESETS)]
 Recipe = Literal[tuple(RECIPES)]
+Seeds = Annotated[int, Range(1, 1000)]
 
 LONGEST = 700  # characters at the start, and at the end, of a long message that are shown
 
@@ -476,9 +477,8 @@ def bench_lite(
     log: Report | None = None,  # keep its log, which `minst bench parse` reads
 ) -> None:
     """A .ptl with our benchmarker on libtorch, compiled when first used."""
-    from minst.mobile import lite, timing
+    from minst.mobile import lite
 
-    timing.check_file(log)
     found = lite.bench_lite(model, warmup=warmup, iterations=iter, threads=threads)
     _print_table([(model, ""), *_numbers(found)])
     if log:
@@ -523,9 +523,8 @@ def bench_parse(
 ) -> None:
     """The log of speed_benchmark_torch or executor_runner as median, p95, spread."""
     from minst.mobile.logs import parse_log, report_log
-    from minst.mobile.timing import check_file, write_json
+    from minst.mobile.timing import write_json
 
-    check_file(json)
     text = sys.stdin.read() if log == "-" else Path(log).read_text(errors="replace")
     parsed = parse_log(text, warmup)
     print(report_log(parsed))
@@ -572,8 +571,7 @@ def bench_data(
 def lab_run(
     names: list[str] = (),  # variants (default: all; `minst lab list` names them)
     *,
-    seeds: Annotated[int, Range(1, 1000)]
-    | None = None,  # seeds 0 to N - 1 of each (default: 3; with --smoke: 1)
+    seeds: Seeds | None = None,  # seeds 0 to N - 1 of each (default: 3; with --smoke: 1)
     # a budget of seconds a run, to see that all works; its figures mean nothing
     smoke: bool = False,
     # folder of the lab (default: runs/lab; with --smoke: runs/lab-smoke)

@@ -19,7 +19,7 @@ from minst.data.ytvis import YouTubeVIS
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.model import MobileInst, apply_kernels, image_to_batch, upsample_masks
-from minst.predict import evaluate_model, query_masks
+from minst.predict import encode, evaluate_model, masks_of_queries
 from minst.protocol import EncodedFrame, QueryConfig, QueryFrame, QueryModel
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
@@ -34,6 +34,11 @@ WEIGHTS = Path(__file__).parents[1] / "data_samples/foreign/mask2former-tiny"
 ANY_SIZE = ("Mask2Former", "OneFormer")
 FAMILIES = ("Mask2Former", "OneFormer", "Eomt", "EomtDinov3", "Videomt", "RfDetr")
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
+
+
+def query_masks(model, clip):
+    """The mask of every query in every frame, each as a key frame: T arrays (N, H, W) bool."""
+    return (masks_of_queries(encode(model, image)) for image in clip)
 
 
 def resnet():

@@ -88,7 +88,7 @@ def test_what_is_wrong_is_said_before_any_work(monkeypatch, tmp_path):
     assert_refused("bench", "layers", "--size", "100000x100000", word="up to 9999")
     assert_refused("bench", "mobile", "--sizes", 100000, word="at most 8192")
     assert_refused("export", "--size", "100000x100000", word="up to 9999")
-    assert_refused("bench", "parse", "log", "--json", tmp_path, word="it is a folder")
+    assert_refused("bench", "parse", "log", "--json", tmp_path, word="is a folder")
     assert_refused("bench", "web", "--host", "", word="host is ''")
     assert_refused("bench", "web", "--weights", "nope", word="nope")
     assert_refused("bench", "web", "--sample", "nope", word="no shipped clip")

@@ -368,7 +368,8 @@ def test_arguments_are_checked_before_anything_is_written(tmp_path, quick, capsy
         said = capsys.readouterr().err
         assert status == 2 and words in said and said.count("\n") == 1 and not out.exists()
     (tmp_path / "file").write_text("")
-    assert cli.main(["lab", "run", "full", "--out", str(tmp_path / "file")]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["lab", "run", "full", "--out", str(tmp_path / "file")])
     assert "file" in capsys.readouterr().err
 
 
