@@ -200,17 +200,13 @@ def apply_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
 
 
 def upsample_masks(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask logits (B, N, h, w) at 1/s -> (B, N, H, W), bilinear; `size` is (H, W) of the frame.
-
-    The stride s is that of which h = ceil(H/s): 8 for MobileInst, 4 for `minst.adapters`.
-    """
+    """Mask logits (B, N, h, w) at 1/s, h = ceil(H/s), -> (B, N, H, W), bilinear; size: (H, W)."""
     B, N, h, w = mask_logits.shape
     # Interpolation refuses what is empty.
     if not N:
         return mask_logits.new_zeros(B, 0, *size)
-    # Below 50 pixels ceil(H / h) may be less than the 8 that h was made with.
-    ours = h == -(-size[0] // MASK_STRIDE)
-    stride = MASK_STRIDE if ours else -(-size[0] // h)
+    # s is 8 of MobileInst, 4 of `minst.adapters`. Below 50 pixels ceil(H / h) may be less than 8.
+    stride = MASK_STRIDE if h == -(-size[0] // MASK_STRIDE) else -(-size[0] // h)
     full = (h * stride, w * stride)
     upsampled = F.interpolate(mask_logits, size=full, mode="bilinear", align_corners=False)
     return upsampled[..., : size[0], : size[1]]
@@ -232,7 +228,7 @@ def image_to_batch(image: Tensor | np.ndarray) -> Tensor:
     if image.ndim == 3 and image.shape[-1] == 3:
         image = image.permute(2, 0, 1)
     if image.ndim != 3:
-        raise ValueError(f"must be (3, H, W) or (H, W, 3), got {tuple(image.shape)}")
+        raise ValueError(f"must be (3, H, W) or (H, W, 3), got {tuple(image.shape)}, one frame")
     if image.dtype == torch.uint8:
         image = image.float().div(255)
     check_frames(image[None])
@@ -244,8 +240,7 @@ def check_frames(frames: Tensor) -> None:
     shape = tuple(getattr(frames, "shape", ()))
     if not isinstance(frames, Tensor) or len(shape) != 4 or shape[1] != 3:
         got = shape if isinstance(frames, Tensor) else type(frames).__name__
-        hint = "image_to_batch makes one of an image"
-        raise ValueError(f"frames must be a tensor (B, 3, H, W), got {got}; {hint}")
+        raise ValueError(f"frames must be a tensor (B, 3, H, W), got {got}; use image_to_batch")
     if min(shape[2:]) < PAD_MULTIPLE:
         raise ValueError(f"frames must be at least 64 x 64, got {shape[2:]}; resize or pad them")
     said = "frames must be floats in [0, 1]"

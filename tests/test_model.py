@@ -176,8 +176,8 @@ def test_an_image_becomes_a_batch_of_one():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        (torch.rand(1, 3, 64, 70), "one frame at a time"),
-        (torch.rand(64, 70), "must be .3, H, W., got .64, 70."),
+        (torch.rand(1, 3, 64, 70), "one frame"),
+        (torch.rand(64, 70), "must be .3, H, W. or .H, W, 3., got .64, 70."),
         (torch.rand(4, 64, 70), "got .1, 4, 64, 70."),
         ("film.mp4", "must be an image, got str"),
         (None, "must be an image, got NoneType"),

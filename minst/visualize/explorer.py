@@ -153,7 +153,7 @@ class Explorer:
         options = [("masks (ours)", "mask"), ("cosine (the paper's)", "cosine")]
         self.association = widgets.ToggleButtons(options=options, value=s.association)
         self.weights = widgets.ToggleButtons(options=[""])
-        self.association.style.button_width = self.weights.style.button_width = "140px"
+        self.association.style.button_width = self.weights.style.button_width = "160px"
         self.switch = _row(_words("weights"), self.weights)
         self.panels = widgets.VBox(
             [
