@@ -56,6 +56,7 @@ class TrainConfig:
     backbone_weights: str = ""  # a public checkpoint of the backbone alone
     data: str = ""  # folder in YouTube-VIS or COCO form; '' = shapes made on the fly
     split: str = ""  # its split: train, valid, ...; '' = the only one, or train
+    annotations: str = ""  # the annotation file, where it has another name or place
     iterations: Many = 15000  # optimiser steps
     pairs: Many = 8  # pairs of frames a batch (an image batch has twice as many frames)
     accumulate: Many = 1  # parts in which each process computes its share of a batch

@@ -405,7 +405,8 @@ def _run(c: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst
     # Of all processes one writes; what all have to do together stands outside of such an `if`.
     writes = engine.rank == 0
     if clips is None and c.data:
-        clips = FolderClips(open_folder(c.data, c.split or None), c.seed)
+        folder = open_folder(c.data, c.split or None, c.annotations or None)
+        clips = FolderClips(folder, c.seed)
     clips = clips or ShapesTraining(c.seed)
     # Item i is batch i, whoever asks: so the loader may be started anywhere.
     batches = ClipBatches(c, clips, engine.rank, engine.processes)
@@ -558,4 +559,4 @@ def _changed(before: dict, now: dict, done: int) -> list[str]:
     shares = [(run.get("cosine_share", 1), run["iterations"]) for run in (before, now)]
     if all(done <= (1 - share) * iterations for share, iterations in shares):
         free |= {"iterations", "cosine_share"}
-    return [name for name in now if name not in free and before.get(name) != now[name]]
+    return [name for name in now if name not in free and before.get(name, "") != now[name]]

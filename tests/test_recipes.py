@@ -74,6 +74,16 @@ def test_what_is_refused(name, changes, message):
         recipe(name, **changes)
 
 
+def test_the_annotation_file_may_have_another_name(tmp_path):
+    write_shapes_dataset(tmp_path / "coco", 4, SMALL, seed=1, split="train", images=True)
+    file = (tmp_path / "coco" / "annotations.json").rename(tmp_path / "mine.json")
+    fields = {"data": str(tmp_path / "coco"), "split": "", **TINY}
+    with pytest.raises(FileNotFoundError, match="name the file"):
+        train(recipe("coco", **fields, out=str(tmp_path / "a")))
+    weights = train(recipe("coco", **fields, annotations=str(file), out=str(tmp_path / "b")))
+    assert MobileInst.from_pretrained(weights).config.class_names[0] == "fish"
+
+
 def test_images_first_then_videos(tmp_path):
     """The two stages on folders made by `minst data shapes`: COCO form, then pairs of frames from
     its weights."""

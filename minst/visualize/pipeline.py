@@ -64,8 +64,7 @@ def plot_pipeline(
     another name, or a side of less than 64 pixels.
     """
     if highlight is not None and highlight not in BLOCKS:
-        words = f"highlight one of {', '.join(BLOCKS)}, or None"
-        raise ValueError(f"plot_pipeline: no block {highlight!r}; {words}")
+        raise ValueError(f"no block {highlight!r}; highlight one of {', '.join(BLOCKS)}, or None")
     if model is None:
         with torch.device("meta"):
             model = MobileInst(MobileInstConfig.preset("shapes-tiny"))

@@ -118,8 +118,7 @@ def plot_query_consistency(
     """
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     if not 1 <= len(models) <= 2:
-        words = "give one model, or one or two as {name: model}"
-        raise ValueError(f"models {list(models)}: {words}")
+        raise ValueError(f"models {list(models)}: give one model, or one or two as {{name: model}}")
     shots = read_clip(video, num_frames, trained_side(next(iter(models.values()))))
     recordings = [Recording(each, shots) for each in models.values()]
     truth = None if shots.truth is None else np.stack(shots.truth)  # (T, M, H, W)

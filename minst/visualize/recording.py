@@ -72,8 +72,7 @@ def read_frames(
     given, such as `trained_side(model)`. ValueError for a video without frames.
     """
     if max_frames < 1 or max_side < MIN_SIDE:
-        least = f"at least 1 and {MIN_SIDE}"
-        raise ValueError(f"max_frames is {max_frames}, max_side {max_side}; {least}")
+        raise ValueError(f"max_frames is {max_frames}, max_side {max_side}; at least 1, {MIN_SIDE}")
     kept, step, total = [], 1, 0
     for t, (image, masks) in enumerate(shown_frames(video)):
         total = t + 1
