@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ def machine(monkeypatch):
     """What fonts the machine has is what the test says."""
 
     def has(*paths):
-        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(p) for p in paths])
+        monkeypatch.setattr(fonts, "find_spec", lambda name: None)
+        there = [str(p) for p in paths]
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda at=None: there if at is None else [])
         fonts._font_with.cache_clear()
         fonts._warn.cache_clear()
 
@@ -84,6 +87,15 @@ def test_a_font_of_the_machine_that_covers_the_words_is_taken(machine, hangul, t
     tags = [draw_frame(black, [mask], [1], [text], scale=1)[:48] for text in (WORD, "x")]
     white = [(tag > 250).all(-1).sum() for tag in tags]
     assert white[0] > 200 > 3 * white[1]  # three squares of some 8 by 11 pixels
+
+
+def test_the_font_of_the_extra_is_found(machine, hangul, monkeypatch):
+    monkeypatch.undo()
+    package = SimpleNamespace(submodule_search_locations=[str(hangul.parent)])
+    monkeypatch.setattr(fonts, "find_spec", {"koreanize_matplotlib": package}.get)
+    monkeypatch.setattr(fonts, "USUAL", fonts.USUAL)
+    fonts._font_with.cache_clear()
+    assert fonts.font_for(WORD) and fonts.legible(WORD) == WORD
 
 
 def test_figures_draw_every_script_without_a_warning_of_matplotlib(machine, hangul, tmp_path):

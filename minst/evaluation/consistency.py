@@ -125,8 +125,7 @@ class ConsistencyMeter:
         sure = np.ones((T, N), bool) if scores is None else np.asarray(scores) >= SURE
         if given.shape != (T, N, M) or sure.shape != (T, N):
             got = f"{given.shape} and {sure.shape}"
-            wanted = f"probabilities must be {(T, N, M)} and scores {(T, N)}"
-            raise ValueError(f"{wanted}, got {got}")
+            raise ValueError(f"probabilities must be {(T, N, M)} and scores {(T, N)}, got {got}")
         fits = ious >= HOLD_IOU  # (T, N, M)
         holder = np.full((T, M), -1)  # the query that holds an instance, -1 = none
         for t in range(T):

@@ -3,7 +3,7 @@
     text ─ uncovered? ─ no ─> the usual font
                       └ yes ─> a font of this machine that has all of it, or the text spelled out
 
-A font with all scripts would be larger than this package, so none is shipped.
+A font with all scripts would be larger than this package. The extra "fonts" brings one for Hangul.
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import groupby
 
 from matplotlib import font_manager
@@ -74,7 +75,9 @@ def _characters(path: str) -> frozenset[int]:
 @lru_cache(1024)
 def _font_with(wanted: frozenset[int]) -> str | None:
     """Plain faces first; the font of last resort has a box for everything, which says nothing."""
-    paths = font_manager.findSystemFonts()
+    korean = find_spec("koreanize_matplotlib")  # the extra "fonts"
+    folders = korean.submodule_search_locations if korean else []
+    paths = font_manager.findSystemFonts() + font_manager.findSystemFonts(folders)
     for path in sorted(paths, key=lambda path: ("regular" not in path.lower(), path)):
         if wanted <= _characters(path) and "LastResort" not in path:
             return path
@@ -83,7 +86,6 @@ def _font_with(wanted: frozenset[int]) -> str | None:
 
 @lru_cache(None)
 def _warn() -> None:
-    """Said once."""
     words = "No font of this machine has some letters of these names, which are spelled out. "
-    words += "Install one: Debian has fonts-noto-cjk, or fonts-nanum for Korean alone."
+    words += "For Korean install the extra: mobileinst[fonts]. Debian has fonts-noto-cjk for more."
     logging.getLogger("minst").warning(words)

@@ -112,8 +112,7 @@ def _categories(file: Path, found: Found) -> Callable[[str, int | str], str]:
         try:
             return str(meta.videos[video]["objects"][str(number)]["category"])
         except (KeyError, TypeError):
-            place = f"videos, {video}, objects, {number}"
-            raise ValueError(f"{file}: no category in {place}") from None
+            raise ValueError(f"{file}: no category in videos, {video}, objects, {number}") from None
 
     return category_of
 
