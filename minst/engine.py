@@ -25,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Engine", "owned", "spawn"]
+__all__ = ["Engine", "on_signal", "owned", "spawn"]
 
 
 class Engine:

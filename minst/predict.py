@@ -40,7 +40,7 @@ from minst.data.coco import COCO, open_folder
 from minst.data.files import replacing
 from minst.data.video import TimedFrame, read_timed, video_info, write_mp4
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
-from minst.engine import Engine
+from minst.engine import Engine, on_signal
 from minst.evaluation.coco import evaluate_coco
 from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_ious
 from minst.evaluation.identity import IdentityMeter, category_names
@@ -51,6 +51,7 @@ from minst.options import Count, Pixels, Share, check_call
 from minst.results import FrameResult, gather_frames
 from minst.samples import load_sample, sample_names
 from minst.tracking import KernelTracker
+from minst.weights import trained_side
 
 __all__ = ["EVALUATION_THRESHOLD", "category_ids", "encode", "evaluate_folder", "evaluate_model",
            "first_videos", "gathered", "masks_of_queries", "network_size", "predict_folder",
@@ -79,8 +80,8 @@ def network_size(
     know it, the frame's, up to `largest`. ValueError for a frame so narrow that the longer side
     would have more than 16,384 pixels.
     """
-    trained, shorter = getattr(model, "trained_size", None), min(frame)
-    wanted = size or (min(trained) if trained else min(shorter, largest))
+    shorter = min(frame)
+    wanted = size or trained_side(model) or min(shorter, largest)
     height, width = (round(side * wanted / shorter) for side in frame)
     if max(height, width) > LONGEST_SIDE:
         seen = f"a frame of {frame[1]}x{frame[0]} would be seen at {width}x{height}"
@@ -232,22 +233,15 @@ def _annotated(
 def _stop_at_ctrl_c() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets, instead of an exception; the second is as ever."""
     stopped = threading.Event()
-    # Python lets signals be handled in the main thread alone; shells start what runs in the
-    # background so that it ignores them.
-    here = threading.current_thread() is threading.main_thread()
-    if not here or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield stopped
-        return
+    before = signal.getsignal(signal.SIGINT)
 
     def note(*_) -> None:
         stopped.set()
         signal.signal(signal.SIGINT, before)
 
-    before = signal.signal(signal.SIGINT, note)
-    try:
+    # Shells start what runs in the background so that it ignores Ctrl-C. It goes on doing so.
+    with on_signal(signal.SIGINT, before if before is signal.SIG_IGN else note):
         yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 class TracksOnDisk:

@@ -25,7 +25,7 @@ from minst.config import MobileInstConfig
 from minst.data.files import read_json, replacing
 from minst.samples import weights_folder
 
-__all__ = ["load", "load_backbone_weights", "save"]
+__all__ = ["load", "load_backbone_weights", "save", "trained_side"]
 
 CONFIG, TENSORS = "config.json", "model.safetensors"
 # Beside the model's fields in config.json: [height, width] of the frames in training, where known.
@@ -116,6 +116,12 @@ def _compare(file: Path, found: Mapping, expected: Mapping[str, Tensor], where: 
         there = found.get(key, "missing")
         if there != wanted:
             raise ValueError(f"{file}: {key} is {there} in the file, {wanted} {where}")
+
+
+def trained_side(model) -> int | None:
+    """The shorter side of the frames of a model's training, None where its weights do not know."""
+    trained = getattr(model, "trained_size", None)  # a model of others has none
+    return min(trained) if trained else None
 
 
 def load_backbone_weights(backbone: nn.Module, path: str | Path) -> tuple[list[str], list[str]]:

@@ -6,7 +6,8 @@ from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.model import MobileInst, image_to_batch
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
-from minst.visualize.recording import Recording, Settings, read_clip, read_frames, trained_side
+from minst.visualize.recording import Recording, Settings, read_clip, read_frames
+from minst.weights import trained_side
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
 

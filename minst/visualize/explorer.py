@@ -29,8 +29,9 @@ from minst.visualize import diagram
 from minst.visualize.attention import attention_maps
 from minst.visualize.images import plot_images
 from minst.visualize.masks import class_name, color_of, draw_frame, resized
-from minst.visualize.recording import Recording, Settings, Shots, read_frames, trained_side
+from minst.visualize.recording import Recording, Settings, Shots, read_frames
 from minst.visualize.style import Picture
+from minst.weights import trained_side
 
 try:
     import ipywidgets as widgets

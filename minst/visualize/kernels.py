@@ -28,8 +28,9 @@ from minst.tracking import Candidates, assign, by_cosine, by_masks
 from minst.visualize.assignment import draw_numbers, instance_names, ring
 from minst.visualize.masks import class_name, draw_frame, faded, place_labels
 from minst.visualize.queries import class_probabilities
-from minst.visualize.recording import Recording, read_clip, trained_side
+from minst.visualize.recording import Recording, read_clip
 from minst.visualize.style import BLUE, CENTER, GREY, INK, RED, Picture, headline, new_figure, rgb
+from minst.weights import trained_side
 
 __all__ = ["plot_kernels", "plot_similarity"]
 

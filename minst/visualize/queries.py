@@ -36,7 +36,7 @@ from minst.matcher import pairwise_dice
 from minst.model import MobileInst
 from minst.tracking import cosine_similarity
 from minst.visualize.masks import class_name, draw_frame, faded
-from minst.visualize.recording import Recording, read_clip, trained_side
+from minst.visualize.recording import Recording, read_clip
 from minst.visualize.style import (
     CENTER,
     INK,
@@ -49,6 +49,7 @@ from minst.visualize.style import (
     new_figure,
     rgb,
 )
+from minst.weights import trained_side
 
 __all__ = ["choose_queries", "class_probabilities", "plot_query_consistency"]
 

@@ -30,7 +30,7 @@ from minst.results import FrameResult, gather_frames
 from minst.tracking import KernelTracker, cosine_similarity
 from minst.visualize.masks import resized, resized_masks, shown_frames
 
-__all__ = ["Recording", "Replay", "Settings", "Shots", "read_clip", "read_frames", "trained_side"]
+__all__ = ["Recording", "Replay", "Settings", "Shots", "read_clip", "read_frames"]
 
 MAX_FRAMES = 64
 # Pixels of the longer side, unless the shorter one falls below what a model takes.
@@ -54,12 +54,6 @@ class Shots(NamedTuple):
     truth: list[np.ndarray] | None  # (M, H, W) bool each
     step: int
     total: int
-
-
-def trained_side(model: MobileInst) -> int | None:
-    """The shorter side of the frames of a model's training, None where its weights do not know."""
-    trained = getattr(model, "trained_size", None)  # a model of others has none
-    return min(trained) if trained else None
 
 
 def read_frames(
