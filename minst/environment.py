@@ -96,7 +96,7 @@ def report(found: dict) -> str:
         wanted = f"{row['wanted']}, extra '{row['extra']}'" if row["extra"] else row["wanted"]
         state = f"{row['installed'] or '-':12} {row['state']:8}"
         rows.append((row["name"], f"{state}   (wanted {wanted})"))
-    text = [f"{name:14}{value}" for name, value in rows]
+    text = [f"{name:22}{value}" for name, value in rows]
     return "\n".join([*text, "", *(found["problems"] or ["nothing is missing"])])
 
 
