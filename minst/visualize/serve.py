@@ -216,7 +216,7 @@ def page_of(source: str, weights: Sequence[str], settings: Settings, others: Seq
         f"clip, settings = open_clip({source!r}), Settings(*{tuple(settings)!r})",
         f"explore({{{', '.join(models)}}}, clip, settings, background=True).widget",
     ]
-    return newpage_of(cells=[new_code_cell("\n".join(code))], metadata=KERNEL)
+    return new_notebook(cells=[new_code_cell("\n".join(code))], metadata=KERNEL)
 
 
 def _check_port(host: str, port: int) -> None:
