@@ -83,7 +83,7 @@ SHARED = {
 class Tracker:
     """Which model tracks, and how: options of `track`, `eval` and `predict`."""
 
-    weights: str | None = None
+    weights: str | None = None  # shipped ones by name, or a folder (default: shapes-tiny)
     model: str | None = None
     revision: str | None = None
     size: Pixels | None = None  # shorter side of what the network sees (default: as in training)
@@ -176,10 +176,9 @@ def explore(
     from minst.visualize.recording import Settings
     from minst.visualize.serve import serve
 
-    # what is wrong with it is said before there is a page
-    foreign = _foreign(model, revision, size)
+    _foreign(model, revision, size)  # what is wrong with it is said here, and not on the page
     weights = weights or ([] if model else weights_names())
-    _warn(source, [foreign, *weights] if model else weights)
+    _warn(source, weights, model)
     settings = Settings(reuse_interval, association)
     others = [(model, revision, size)] if model else []
     serve(source, weights, settings, port, host, not no_browser, others)
@@ -190,7 +189,7 @@ def fig2(
     film: str = "easy",
     *,
     out: NewPicture = "fig2.png",  # the figure: .png, .pdf or .svg
-    # names or folders; two are compared, or one with --model, where the film has annotations
+    # names or folders (default: shapes-tiny, or --model alone); on annotated film two are compared
     weights: list[str] | None = None,
     model: str | None = None,
     revision: str | None = None,
@@ -212,7 +211,7 @@ def fig2(
         raise ValueError(f"fig2: say up to {MOST_TILES} --frames, or --every and --count")
     clip, foreign = open_clip(film), _foreign(model, revision, size)
     weights = weights or ([] if model else [weights_for(film)])
-    _warn(film, [foreign, *weights] if model else weights)
+    _warn(film, weights, model)
     names = labelled([model, *weights] if model else weights)
     models = {name: foreign if of == model else open_model(of) for name, of in names.items()}
     which = sorted({*frames}) if frames else range(0, count * every, every)
@@ -789,14 +788,17 @@ def _foreign(model: str | None, revision: str | None, size: int | None):
     return from_transformers(model, revision, size)
 
 
-def _warn(film: str, models: list) -> None:
+def _warn(film: str, weights: list, model: str | None = None) -> None:
     """A line where weights that know drawn creatures alone are all that is to look at a film."""
     from minst.samples import out_of_place
 
-    if all(isinstance(each, str) and out_of_place(each, film) for each in models):
-        knows = f"note: {', '.join(models)}: trained on drawn creatures, of no use on this film"
-        world = "--model facebook/mask2former-swin-small-coco-instance, say, knows the world"
-        print(f"{knows}; {world}, or finetune on labels of your own (lesson 10)", flush=True)
+    if not model and all(out_of_place(each, film) for each in weights):
+        print(
+            f"note: {', '.join(weights)} learned from drawn creatures alone, of no use on such film; "
+            "take a model that knows the world, such as --model "
+            "facebook/mask2former-swin-small-coco-instance, or finetune on your labels (lesson 10)",
+            flush=True,
+        )
 
 
 # ------------------------------------------------------------------------------------------- output

@@ -23,16 +23,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minst.data.ytvis import Clip, YouTubeVIS
 
-__all__ = [
-    "data_folder",
-    "load_sample",
-    "out_of_place",
-    "sample_names",
-    "weights_folder",
-    "weights_for",
-    "weights_names",
-    "write_lessons",
-]
+__all__ = ["data_folder", "load_sample", "out_of_place", "sample_names", "weights_folder",
+           "weights_for", "weights_names", "write_lessons"]  # fmt: skip
 
 DRAWN = b'"description": "minst shapes'  # in the annotation files of `minst data shapes`
 # What builds the lessons is for who writes them, not for who takes them.
@@ -116,7 +108,8 @@ def weights_for(film: str | Path | int) -> str:
 
 def out_of_place(weights: str, film: str | Path | int) -> bool:
     """Have these shipped weights seen drawn creatures alone, and the film shows something else?"""
-    return weights in weights_names() and weights.startswith("shapes-") and not _is_drawn(film)
+    drawings_alone = weights in weights_names() and weights.startswith("shapes-")
+    return drawings_alone and not _is_drawn(film)
 
 
 def _is_drawn(film: str | Path | int) -> bool:

@@ -23,23 +23,8 @@ from matplotlib.transforms import Affine2D, ScaledTranslation
 from minst.visualize import fonts
 from minst.visualize.masks import color_of
 
-__all__ = [
-    "BLUE",
-    "CENTER",
-    "DPI",
-    "GREY",
-    "INK",
-    "RED",
-    "WIDTH",
-    "Picture",
-    "bare",
-    "caption",
-    "headline",
-    "new_figure",
-    "plain",
-    "rgb",
-    "save",
-]
+__all__ = ["BLUE", "CENTER", "DPI", "GREY", "INK", "RED", "WIDTH", "Picture", "bare", "caption",
+           "headline", "new_figure", "plain", "rgb", "save"]  # fmt: skip
 
 DPI = 150  # of a figure that is written as a PNG
 WIDTH = 9.4  # inches: a notebook's column; printed over the text width of A4, 8 points become 5.5
