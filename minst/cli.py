@@ -794,7 +794,7 @@ def _warn(film: str, weights: list, model: str | None = None) -> None:
 
     if not model and all(out_of_place(each, film) for each in weights):
         print(
-            f"note: {', '.join(weights)} learned from drawn creatures alone, of no use on such film; "
+            f"note: {', '.join(weights)} learned from drawn creatures alone, of no use here; "
             "take a model that knows the world, such as --model "
             "facebook/mask2former-swin-small-coco-instance, or finetune on your labels (lesson 10)",
             flush=True,
