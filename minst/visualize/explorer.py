@@ -5,7 +5,7 @@
         └─ the selected query ──────────────┴─ soft mask, attention in X_G and X_L, its kernels
 
 The network runs once (with a progress bar); afterwards a control only replays the tracker and draws
-what is looked at.
+what is looked at. There is attention where the model is a MobileInst, whose tokens are known.
 `explore` shows it in a notebook, `minst explore` as a page of its own (`minst.visualize.serve`).
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
