@@ -295,9 +295,10 @@ def test_shapes_weights_are_out_of_place_on_film_that_nobody_drew(tmp_path, monk
     monkeypatch.chdir(made / "JPEGImages")
     assert not samples.out_of_place("shapes-tiny", "00000")
     # weights of one's own, or that have learned something else, know best
-    assert not samples.out_of_place("runs/mine/weights", "cats.mp4")
+    assert not samples.out_of_place("runs/mine/weights", foreign / "cats.mp4")
     monkeypatch.setattr(samples, "weights_names", lambda: ["photos-tiny", "shapes-tiny"])
-    assert not samples.out_of_place("photos-tiny", "cats.mp4")
+    assert samples.out_of_place("shapes-tiny", foreign / "cats.mp4")
+    assert not samples.out_of_place("photos-tiny", foreign / "cats.mp4")
 
 
 def test_one_function_names_the_weights_for_a_film():
