@@ -43,7 +43,10 @@ class QueryAdapter(nn.Module):
         known = any(name != f"LABEL_{i}" for i, name in enumerate(names))
         names_known = tuple(names) if known else ()
         self.config = QueryConfig(names_known, len(names), model.config.num_queries)
+        self.name = model.config.name_or_path or type(model).__name__
         self.options = options  # of the processor
+        side = options.get("size") or processor.size
+        self.seen_side = side.get("shortest_edge") or side["height"]  # pixels, at most
         self.register_buffer("task", task, persistent=False)
         self._inside: dict[tuple[int, int], tuple[float, float]] = {}
         self.eval()

@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -30,6 +31,7 @@ from minst.options import (
     Natural,
     NewFile,
     NewFolder,
+    NewPicture,
     Number,
     Pixels,
     Port,
@@ -49,6 +51,7 @@ Preset = Literal[tuple(PRESETS)]
 Recipe = Literal[tuple(RECIPES)]
 Seeds = Annotated[int, Range(1, 1000)]
 
+MOST_TILES = 64  # frames of a figure
 LONGEST = 700  # characters at the start, and at the end, of a long message that are shown
 
 # What a parameter without a comment is.
@@ -58,9 +61,11 @@ SHARED = {
     "folder": "folder of a data set in YouTube-VIS or COCO form",
     "host": "who can reach it: 127.0.0.1 is this machine alone, 0.0.0.0 the whole network",
     "json": "write all figures to this file",
+    "model": "a model of transformers: its name on the hub, or a folder of save_pretrained",
     "port": "where the page is served",
     "preset": "random weights (topformer-tiny if nothing is said)",
     "reuse_interval": "T: a key frame every T frames",
+    "revision": "commit or tag of the hub, of the model",
     "sample": "name of a shipped clip",
     "seed": "another seed, other clips; another split",
     "size": "width x height of the frames",
@@ -72,6 +77,28 @@ SHARED = {
 
 
 # ------------------------------------------------------------------------------------ using a model
+
+
+@dataclass
+class Tracker:
+    """Which model tracks, and how: options of `track`, `eval` and `predict`."""
+
+    weights: str | None = None  # shipped ones by name, or a folder (default: shapes-tiny)
+    model: str | None = None
+    revision: str | None = None
+    size: Pixels | None = None  # shorter side of what the network sees (default: as in training)
+    reuse_interval: Count = 3
+    association: Association = "mask"
+
+    def for_film(self, film: str) -> tuple:
+        """Model, interval, association; the size of frames, None for one that resizes them."""
+        from minst.samples import weights_for
+
+        if self.weights and self.model:
+            raise ValueError("say --weights or --model, not both")
+        foreign = _foreign(self.model, self.revision, self.size if self.model else None)
+        model = foreign or self.weights or weights_for(film)
+        return model, self.reuse_interval, self.association, None if foreign else self.size
 
 
 def demo(
@@ -97,20 +124,19 @@ def track(
     video: str,
     *,
     out: NewFolder = "minst-track",  # folder of what is written
-    weights: str = "shapes-tiny",
-    reuse_interval: Count = 3,
-    association: Association = "mask",
     score_threshold: Share = 0.5,  # identities are shown from this score on, 0 to 1
-    size: Pixels | None = None,  # shorter side of what the network sees (default: as in training)
     every: Count = 1,  # use every N-th frame
     max_frames: Count | None = None,  # stop after N frames
     no_video: bool = False,  # write results.json alone
+    **tracker: Tracker,
 ) -> int | None:
     """Track a video, images or a webcam; write an MP4 and results.json."""
     from minst.predict import track_video
 
-    tracker = (weights, reuse_interval, association, score_threshold)
-    said = track_video(video, out, *tracker, size, every, max_frames, video=not no_video)
+    (*tracker, size) = Tracker(**tracker).for_film(video)
+    _warn(video, tracker[:1])
+    tracker += [score_threshold, size, every, max_frames]
+    said = track_video(video, out, *tracker, video=not no_video)
     if said["interrupted"]:
         print("stopped by Ctrl-C; what was tracked so far is written, complete")
     milliseconds = f"{said['ms_per_frame']:.1f} ms a frame"
@@ -134,8 +160,11 @@ def explore(
     # shipped clip, video file, folder of images or in YouTube-VIS form
     source: str = "easy",
     *,
-    # names or folders; several can be switched (default: all shipped)
+    # names or folders; several can be switched (default: all shipped, or those of --model alone)
     weights: list[str] | None = None,
+    model: str | None = None,
+    revision: str | None = None,
+    size: Pixels | None = None,  # shorter side of what the network of --model sees
     reuse_interval: Count = 3,  # T: a key frame every T frames, to begin with
     association: Association = "mask",  # to begin with
     port: Port = 8866,
@@ -147,8 +176,47 @@ def explore(
     from minst.visualize.recording import Settings
     from minst.visualize.serve import serve
 
+    _foreign(model, revision, size)  # what is wrong with it is said here, and not on the page
+    weights = weights or ([] if model else weights_names())
+    _warn(source, weights, model)
     settings = Settings(reuse_interval, association)
-    serve(source, weights or weights_names(), settings, port, host, not no_browser)
+    others = [(model, revision, size)] if model else []
+    serve(source, weights, settings, port, host, not no_browser, others)
+
+
+def fig2(
+    # shipped clip, video file, folder of images or in YouTube-VIS form
+    film: str = "easy",
+    *,
+    out: NewPicture = "fig2.png",  # the figure: .png, .pdf or .svg
+    # names or folders (default: shapes-tiny, or --model alone); on annotated film two are compared
+    weights: list[str] | None = None,
+    model: str | None = None,
+    revision: str | None = None,
+    size: Pixels | None = None,  # shorter side of what the network of --model sees
+    frames: list[Natural] | None = None,  # these, from 0 on, in the place of --every and --count
+    every: Count = 1,  # every N-th frame
+    count: Annotated[int, Range(1, MOST_TILES)] = 11,  # so many of them, or fewer if the film ends
+    # width of a frame in the figure, in pixels of a PNG (default: what fits a page)
+    tile: Annotated[int, Range(48, 512)] | None = None,
+) -> None:
+    """Fig 2 of the paper: does a query keep its instance? Its masks, scores and kernels."""
+    from minst.protocol import open_model
+    from minst.samples import weights_for
+    from minst.visualize.queries import plot_query_consistency
+    from minst.visualize.serve import labelled, open_clip
+    from minst.visualize.style import DPI, save
+
+    if frames and (len(frames) > MOST_TILES or (every, count) != (1, 11)):
+        raise ValueError(f"fig2: say up to {MOST_TILES} --frames, or --every and --count")
+    clip, foreign = open_clip(film), _foreign(model, revision, size)
+    weights = weights or ([] if model else [weights_for(film)])
+    _warn(film, weights, model)
+    names = labelled([model, *weights] if model else weights)
+    models = {name: foreign if of == model else open_model(of) for name, of in names.items()}
+    which = sorted({*frames}) if frames else range(0, count * every, every)
+    figure = plot_query_consistency(models, clip, frames=which, tile=tile and tile / DPI)
+    print(f"{figure.alt}\nwritten: {save(figure, out)}")
 
 
 def eval_(
@@ -156,13 +224,10 @@ def eval_(
     *,
     split: str | None = None,
     annotations: File | None = None,
-    weights: str = "shapes-tiny",
-    reuse_interval: Count = 3,
-    association: Association = "mask",
-    size: Pixels | None = None,  # shorter side of what the network sees (default: as in training)
     results: File | None = None,  # judge this results file; no model is run
     videos: Count | None = None,
     json: Report | None = None,
+    **tracker: Tracker,
 ) -> None:
     """Video AP, query consistency and identities on a YouTube-VIS data set."""
     from minst.predict import evaluate_folder, first_videos, write_figures
@@ -177,7 +242,7 @@ def eval_(
             truth = first_videos(open_folder(folder, split, truth), videos)
         figures = evaluate_results(truth, results)
     else:
-        tracker = (weights, reuse_interval, association)
+        (*tracker, size) = Tracker(**tracker).for_film(folder)
         figures = evaluate_folder(folder, *tracker, videos, split, annotations, size)
     _print_table(_numbers(figures))
     for part in ("identity", "tracking"):
@@ -193,13 +258,10 @@ def predict(
     *,
     split: str | None = None,
     annotations: File | None = None,
-    weights: str = "shapes-tiny",
-    reuse_interval: Count = 3,
-    association: Association = "mask",
-    size: Pixels | None = None,  # shorter side of what the network sees (default: as in training)
     videos: Count | None = None,
     device: Device = "cpu",  # under `accelerate launch` auto is what it says
     out: NewFile = "results.json",  # the results file
+    **tracker: Tracker,
 ) -> None:
     """A results file for all videos, or images, of a data set; no labels needed."""
     from minst.engine import Engine
@@ -207,7 +269,7 @@ def predict(
     from minst.predict import gathered, predict_folder
 
     engine = Engine(device)
-    tracker = (weights, reuse_interval, association)
+    (*tracker, size) = Tracker(**tracker).for_film(folder)
     entries = predict_folder(
         folder, *tracker, split, annotations, size, videos=videos, engine=engine
     )
@@ -295,7 +357,7 @@ def data_preview(
     split: str | None = None,
     annotations: File | None = None,
     videos: Count = 12,  # videos, or images, on the sheet
-    out: NewFile = "preview.png",  # the sheet: .png, .pdf or .svg
+    out: NewPicture = "preview.png",  # the sheet: .png, .pdf or .svg
 ) -> None:
     """A sheet of videos or images with masks, identities, categories."""
     from minst.visualize import preview_dataset, save
@@ -429,12 +491,11 @@ def bench_mobile(
     rounds: Count = 20,  # frames measured, all runtimes in turns
     programs: NewFolder | None = None,  # keep the exported programs here for the next run
     json: Report | None = None,
-    out: NewFile | None = None,  # draw the table into this PNG
+    out: NewPicture | None = None,  # draw the table into this file: .png, .pdf or .svg
 ) -> None:
     """Eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table."""
-    from minst.mobile import benchmark, timing
+    from minst.mobile import benchmark
 
-    timing.check_file(out, (".png", ".pdf", ".svg"))
     chosen = runtimes or benchmark.RUNTIMES
     found = benchmark.bench_mobile(
         models,
@@ -620,7 +681,7 @@ def lab_list() -> None:
 COMMANDS = {
     each.__name__.rstrip("_").replace("_", " "): each
     for each in (
-        demo, track, lessons, explore, eval_, predict, submit, train,
+        demo, track, lessons, explore, fig2, eval_, predict, submit, train,
         data_shapes, data_check, data_preview, data_split, data_convert, env, summary, export,
         bench_latency, bench_mobile, bench_layers, bench_lite, bench_phone, bench_parse, bench_web,
         bench_data, lab_run, lab_report, lab_list,
@@ -711,6 +772,33 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line and leave."""
         sys.exit(_complain(f"{message} (see `{self.prog} --help`)", 2))
+
+
+# ------------------------------------------------------------------------------------ which model
+
+
+def _foreign(model: str | None, revision: str | None, size: int | None):
+    """The model that --model names, or None where it is not said."""
+    if model is None and (revision or size):
+        raise ValueError(f"{'--revision' if revision else '--size'} goes with --model; say which")
+    if model is None:
+        return None
+    from minst.adapters import from_transformers
+
+    return from_transformers(model, revision, size)
+
+
+def _warn(film: str, weights: list, model: str | None = None) -> None:
+    """A line where weights that know drawn creatures alone are all that is to look at a film."""
+    from minst.samples import out_of_place
+
+    if not model and all(out_of_place(each, film) for each in weights):
+        print(
+            f"note: {', '.join(weights)} learned from drawn creatures alone, of no use here; "
+            "take a model that knows the world, such as --model "
+            "facebook/mask2former-swin-small-coco-instance, or finetune on your labels (lesson 10)",
+            flush=True,
+        )
 
 
 # ------------------------------------------------------------------------------------------- output

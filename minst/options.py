@@ -21,9 +21,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Count", "File", "Folder", "Natural", "NewFile", "NewFolder", "Number", "Pixels", "Port",
-           "Positive", "Range", "Report", "Share", "Size", "add_options", "check",
-           "check_call"]  # fmt: skip
+__all__ = ["Count", "File", "Folder", "Natural", "NewFile", "NewFolder", "NewPicture",
+           "Number", "Pixels", "Port", "Positive", "Range", "Report", "Share", "Size",
+           "add_options", "check", "check_call"]  # fmt: skip
 
 
 class Range(NamedTuple):
@@ -81,6 +81,13 @@ def new_file(text: str) -> str:
     return text
 
 
+def new_picture(text: str) -> str:
+    """The same for a figure, whose ending says what it will be."""
+    if Path(new_file(text)).suffix.lower() in (".png", ".pdf", ".svg"):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r}: write .png, .pdf or .svg")
+
+
 def report(text: str) -> str:
     """The same for a file in a folder that is there already."""
     folder = Path(text).absolute().parent
@@ -94,8 +101,10 @@ File = Annotated[str, "FILE"]
 Folder = Annotated[str, "DIR"]
 NewFile = Annotated[str, new_file]
 NewFolder = Annotated[str, new_folder]
+NewPicture = Annotated[str, new_picture]
 Report = Annotated[str, report]
-METAVARS = {int: "N", float: "X", size: "WxH", new_folder: "DIR", new_file: "FILE", report: "FILE"}
+METAVARS = {int: "N", float: "X", size: "WxH", new_folder: "DIR"}
+METAVARS |= dict.fromkeys((new_file, new_picture, report), "FILE")
 
 
 def check(fields: object, what: str) -> None:

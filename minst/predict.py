@@ -7,7 +7,8 @@
     predict_folder   a data set                  entries of a results file; labels may be withheld
     evaluate_model   a data set with labels      AP, whether queries and identities stay
 
-The network sees frames at `network_size`: that of its training, if the weights know it.
+A model is named (shipped weights, or a folder) or handed over: any of `minst.protocol`. It sees
+frames at `network_size`: that of its training, if the weights know it.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -23,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -46,8 +47,9 @@ from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_iou
 from minst.evaluation.identity import IdentityMeter, category_names
 from minst.evaluation.submission import write_results
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
-from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
+from minst.model import image_to_batch, upsample_masks
 from minst.options import Count, Pixels, Share, check_call
+from minst.protocol import EncodedFrame, QueryModel, category_key, open_model
 from minst.results import FrameResult, gather_frames
 from minst.samples import load_sample, sample_names
 from minst.tracking import KernelTracker
@@ -77,10 +79,11 @@ def network_size(
     """(height, width) at which a model sees frames of (height, width): aspect kept.
 
     size: the shorter side, in pixels; by default that of its training, or, where the weights do not
-    know it, the frame's, up to `largest`. ValueError for a frame so narrow that the longer side
-    would have more than 16,384 pixels.
+    know it, the frame's, up to `largest`, or to `seen_side` of a model that resizes frames itself.
+    ValueError for a frame so narrow that the longer side would have more than 16,384 pixels.
     """
     shorter = min(frame)
+    largest = max(largest, getattr(model, "seen_side", 0))
     wanted = size or trained_side(model) or min(shorter, largest)
     height, width = (round(side * wanted / shorter) for side in frame)
     if max(height, width) > LONGEST_SIDE:
@@ -124,13 +127,13 @@ def track_frame(
 
 
 @torch.inference_mode()
-def encode(model: MobileInst, image: np.ndarray) -> Frame:
+def encode(model: QueryModel, image: np.ndarray) -> EncodedFrame:
     """One image (H, W, 3) bytes as the network sees it."""
     return model.encode(image_to_batch(image))
 
 
 @torch.inference_mode()
-def masks_of_queries(frame: Frame, size: tuple[int, int] | None = None) -> np.ndarray:
+def masks_of_queries(frame: EncodedFrame, size: tuple[int, int] | None = None) -> np.ndarray:
     """The mask of every query of a key frame: (N, H, W) bool, of the frame's size or another."""
     logits = upsample_masks(frame.out.mask_logits, frame.size)
     if size and size != tuple(frame.size):
@@ -144,7 +147,7 @@ def masks_of_queries(frame: Frame, size: tuple[int, int] | None = None) -> np.nd
 def track_video(
     source: str | Path | int,
     out: str | Path,
-    weights: str | Path = "shapes-tiny",
+    weights: str | Path | QueryModel = "shapes-tiny",
     reuse_interval: Count = 3,
     association: str = "mask",
     score_threshold: Share = 0.5,
@@ -171,7 +174,7 @@ def track_video(
     """
     check_call(track_video, locals())
     info = video_info(source)
-    model = MobileInst.from_pretrained(weights).fuse()
+    model = open_model(weights)
     tracker = KernelTracker(model, reuse_interval, association, score_threshold)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -299,7 +302,7 @@ class TracksOnDisk:
 def run_demo(
     out: str | Path = "minst-demo",
     sample: str | None = None,
-    weights: str | Path = "shapes-tiny",
+    weights: str | Path | QueryModel = "shapes-tiny",
     reuse_interval: int = 3,
 ) -> dict:
     """The first two minutes: track a shipped clip, write pictures to `out`; files are replaced.
@@ -315,7 +318,7 @@ def run_demo(
 
     started, out = time.perf_counter(), Path(out)
     clip = load_sample(sample or sample_names()[0])
-    model = MobileInst.from_pretrained(weights).fuse()
+    model = open_model(weights)
     tracker = KernelTracker(model, reuse_interval=reuse_interval, association="mask")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -377,7 +380,7 @@ def _progress(frames: Iterable, what: str, total: int) -> Iterable:
 
 def predict_folder(
     folder: str | Path | YouTubeVIS,
-    weights: str | Path = "shapes-tiny",
+    weights: str | Path | QueryModel = "shapes-tiny",
     reuse_interval: Count = 3,
     association: str = "mask",
     split: str | None = None,
@@ -390,16 +393,16 @@ def predict_folder(
     """Entries of a results file for the first `videos` of a folder (images, if in COCO form).
 
     folder: or a data set that is open already. Entries come video by video, one of which is in
-    memory at a time. Category ids are those of the file: by name, or by position when the model has
-    no names and as many classes as the file has categories. size: as for `track_frame`; masks are
-    of the file's size. engine: of several processes each gives the entries of its own share, every
-    n-th video. Raises ValueError at once for numbers out of range, and where categories do not fit.
+    memory at a time. Category ids are those of the file, as `category_ids` says. size: as for
+    `track_frame`; masks are of the file's size. engine: of several processes each gives the entries
+    of its own share, every n-th video. Raises ValueError at once for numbers out of range, and
+    where no category fits.
     """
     check_call(predict_folder, locals())
     engine = engine or Engine("cpu")
     dataset = folder if isinstance(folder, YouTubeVIS) else open_folder(folder, split, annotations)
-    model = MobileInst.from_pretrained(weights).fuse().to(engine.device)
-    ids = category_ids(model, dataset)
+    model = open_model(weights, engine.device)
+    ids = category_ids(model, dataset, (lambda _line: None) if engine.rank else print)
     tracker = KernelTracker(model, reuse_interval, association, score_threshold)
 
     def entries_of(clip: Clip) -> Iterable[dict]:
@@ -423,38 +426,54 @@ def gathered(engine: Engine, entries: Iterable[dict]) -> Iterable[dict]:
     return sorted(everything, key=lambda entry: entry.get("video_id", entry.get("image_id")))
 
 
-def category_ids(model: MobileInst, dataset: YouTubeVIS, exact: bool = False) -> list[int]:
-    """The file's id of every class of the model; exact: refuse a file that has more categories."""
-    names = model.config.class_names
-    known = dict(zip(dataset.categories, dataset.category_ids))
-    if not names and model.config.num_classes == len(known):
+def category_ids(
+    model: QueryModel, dataset: YouTubeVIS, say: Callable[[str], None] = print
+) -> list[int | None]:
+    """The file's id of every class of the model, by `category_key`; None where the file has none.
+
+    A model without names fits a file of as many categories, by position. say: is told in a line
+    what only the model knows, and in another what only the file has. ValueError where nothing fits.
+    """
+    names, theirs = model.config.class_names, dataset.categories
+    if not names and model.config.num_classes == len(theirs):
         return dataset.category_ids
-    fits = set(names) == set(known) if exact else names and set(names) <= set(known)
-    if not fits:
+    known = dict(zip(map(category_key, theirs), dataset.category_ids))
+    ids = [known.get(category_key(name)) for name in names]
+    if not {*ids} - {None}:
         model_has = ", ".join(names) or f"{model.config.num_classes} classes without names"
-        raise ValueError(f"the model knows {model_has}; {dataset.file} has {', '.join(known)}")
-    return [known[name] for name in names]
+        what = "no category fits; take another model, or train one on these labels (lesson 10)"
+        raise ValueError(f"{what}: the model knows {model_has}; {dataset.file} has {theirs}")
+    ours_alone = [name for name, found in zip(names, ids) if found is None]
+    theirs_alone = [name for name, i in zip(theirs, dataset.category_ids) if i not in ids]
+    for alone, what in (
+        (ours_alone, "classes of the model that the file lacks are left out"),
+        (theirs_alone, "categories of the file that the model cannot find"),
+    ):
+        if alone:
+            say(f"note: {what}: {', '.join(alone)}")
+    return ids
 
 
 @torch.inference_mode()
 def _detections(
-    model: MobileInst, clip: Clip, ids: list[int], size: int | None, threshold: float
+    model: QueryModel, clip: Clip, ids: list[int | None], size: int | None, threshold: float
 ) -> Iterator[dict]:
     """The detections of highest score in an image: each query in each class, no suppression."""
     full = (clip.height, clip.width)
     seen = network_size(model, full, size, LARGEST_IMAGE)
-    out = model(image_to_batch(resized(clip.image(0), seen)))
-    scores, places = out.scores()[0].flatten().sort(descending=True)  # (N * K,)
+    out = encode(model, resized(clip.image(0), seen)).out
+    known = [label for label, found in enumerate(ids) if found is not None]
+    scores, places = out.scores()[0, :, known].flatten().sort(descending=True)  # (N * K,)
     count = min(DETECTIONS, int((scores >= threshold).sum()))
     codes: dict[int, dict] = {}
     for score, place in zip(scores[:count].tolist(), places[:count].tolist()):
-        query, label = divmod(place, len(ids))
+        query, label = divmod(place, len(known))
         if query not in codes:
             logits = upsample_masks(out.mask_logits[:, [query]], seen)[0, 0]
             codes[query] = at_size(encode_mask((logits > 0).cpu().numpy()), full)
         yield {
             "image_id": clip.video["id"],
-            "category_id": ids[label],
+            "category_id": ids[known[label]],
             "score": score,
             "segmentation": codes[query],
         }
@@ -465,7 +484,7 @@ def _detections(
 
 def evaluate_folder(
     folder: str | Path,
-    weights: str | Path = "shapes-tiny",
+    weights: str | Path | QueryModel = "shapes-tiny",
     reuse_interval: int = 3,
     association: str = "mask",
     videos: Count | None = None,
@@ -473,10 +492,10 @@ def evaluate_folder(
     annotations: str | Path | None = None,
     size: Pixels | None = None,
 ) -> dict:
-    """`evaluate_model` with weights by name or folder, on the first `videos` of a folder.
+    """`evaluate_model` with a model or weights, on the first `videos` of a folder.
 
     A folder in COCO form: the figures of `evaluate_coco` on its first `videos` images.
-    Raises ValueError when the categories of folder and model differ, or labels are withheld.
+    Raises ValueError where no category of folder and model fits, or labels are withheld.
     """
     check_call(evaluate_folder, locals())
     dataset = open_folder(folder, split, annotations)
@@ -486,8 +505,10 @@ def evaluate_folder(
         results = list(predict_folder(dataset, weights, videos=videos, size=size))
         figures = evaluate_coco(truth, results)
     else:
-        model = MobileInst.from_pretrained(weights).fuse()
+        model = open_model(weights)
         figures = evaluate_model(model, dataset, reuse_interval, association, videos, size)
+    if not isinstance(weights, (str, Path)):
+        weights = getattr(weights, "name", type(weights).__name__)
     return figures | {"weights": str(weights), "folder": Path(folder).name}
 
 
@@ -501,7 +522,7 @@ def first_videos(dataset: YouTubeVIS, count: int | None) -> dict:
 
 
 def evaluate_model(
-    model: MobileInst,
+    model: QueryModel,
     dataset: YouTubeVIS,
     reuse_interval: int = 3,
     association: str = "mask",
@@ -521,7 +542,7 @@ def evaluate_model(
     default as `network_size` says; masks are compared at the size of the file.
     """
     check_call(evaluate_model, locals())
-    ids, truth = category_ids(model, dataset, exact=True), first_videos(dataset, videos)
+    ids, truth = category_ids(model, dataset), first_videos(dataset, videos)
     YTVISEval(truth, [])  # what is wrong with the labels is said before the work
     clips = [dataset[i] for i in range(min(videos or len(dataset), len(dataset)))]
     ranked = KernelTracker(model, reuse_interval, association, EVALUATION_THRESHOLD)
@@ -537,22 +558,24 @@ def evaluate_model(
         for t, image in enumerate(clip):
             frame = encode(model, resized(image, inside))
             ious = mask_ious(masks_of_queries(frame, full), clip.masks(t))
-            probabilities = frame.out.class_logits[0].sigmoid()[:, list(labels)].cpu().numpy()
+            # 1 of a category that the model does not know, whose class is the last, -1
+            probabilities = F.pad(frame.out.class_logits[0].sigmoid(), (0, 1), value=1.0)
+            probabilities = probabilities[:, list(labels)].cpu().numpy()
             scores = frame.out.scores()[0].amax(-1).cpu().numpy()
             result = masks_at_size(shown.advance(frame), full)
             seen.append((result, ious, probabilities, scores))
             for name, found in firsts.items() if t == 0 else ():
                 value = getattr(frame.out, name)
-                found += (
-                    [] if value is None else [value[0].cpu().numpy()]
-                )  # None: an exported model
+                if value is not None:  # None of an exported model
+                    found.append(value[0].cpu().numpy())
             yield masks_at_size(ranked.advance(frame), full)
 
     results: list[dict] = []
     for clip in tqdm(clips, desc="evaluating", disable=None):
         # The model's classes may stand in another order than the file's categories.
-        names, own, seen = category_names(clip), model.config.class_names, []
-        labels = [own.index(name) for name in names] if own else clip.labels
+        names, seen = category_names(clip), []
+        wanted = [dataset.category_ids[label] for label in clip.labels]
+        labels = [ids.index(i) if i in ids else -1 for i in wanted]
         ranked.reset()
         shown.reset()
         tracked = ranked.gather(results_of(clip, labels, seen))

@@ -5,7 +5,8 @@
                            frame.masks(K)             K . X_mask, with kernels of any frame
 
 `MobileInst` is such a model; `minst.adapters` makes one of a model of `transformers`. For a model
-of your own write `config` and `encode`, and let `encode` return a `QueryFrame`.
+of your own write `config` and `encode`, and let `encode` return a `QueryFrame`. `open_model` gives
+what is named or handed over; `category_key` is equal where two names mean one category.
 
 Symbols: B batch, N queries, K classes, D channels, H W frame size, h w = ceil(H/s), ceil(W/s) for
     any whole stride s: 8 of MobileInst, 4 of QueryFrame. `upsample_masks` finds s by itself.
@@ -15,20 +16,25 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from minst.model import FrameOutput, apply_kernels
+from minst.model import FrameOutput, MobileInst, apply_kernels
 
-__all__ = ["EncodedFrame", "QueryConfig", "QueryFrame", "QueryModel", "Said"]
+__all__ = ["EncodedFrame", "QueryConfig", "QueryFrame", "QueryModel", "Said", "category_key",
+           "open_model"]  # fmt: skip
 
 STRIDE = 4  # of the mask features of a QueryFrame
 TINY = 1e-6
+# Names of PASCAL VOC and YouTube-VIS, and what COCO calls the same.
+SYNONYMS = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "tvmonitor": "tv"}
 
 
 class Said(Protocol):
@@ -80,6 +86,19 @@ class QueryConfig(NamedTuple):
     class_names: tuple[str, ...]  # none where the config only numbers its classes
     num_classes: int
     num_queries: int
+
+
+def open_model(model: str | Path | QueryModel, device: torch.device | None = None) -> QueryModel:
+    """Shipped weights by name, a folder that `save_pretrained` wrote, or a model: to evaluation."""
+    if isinstance(model, (str, Path)):
+        model = MobileInst.from_pretrained(model).fuse()
+    return model.to(device).eval() if isinstance(model, nn.Module) else model.eval()
+
+
+def category_key(name: str) -> str:
+    """What names of one category have in common: "Tennis_Racket" is "tennis racket"."""
+    key = re.sub(r"[\W_]+", "", name.casefold())
+    return SYNONYMS.get(key, key)
 
 
 class QueryOutput(FrameOutput):

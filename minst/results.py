@@ -60,12 +60,12 @@ class VideoResult(NamedTuple):
     class_names: tuple[str, ...]
 
     def to_ytvis(
-        self, video_id: int, category_ids: list[int] | None = None, min_score: float = 0.02
+        self, video_id: int, category_ids: list[int | None] | None = None, min_score: float = 0.02
     ) -> list[dict]:
         """Entries of a results file: one a track and class whose score is at least `min_score`.
 
-        category_ids: the file's id of class 0..K-1; default 1..K. ValueError when frames differ in
-        size, which that format cannot say.
+        category_ids: the file's id of class 0..K-1; default 1..K; None leaves a class out.
+        ValueError when frames differ in size, which that format cannot say.
         """
         sizes = {tuple(s["size"]) for t in self.tracks for s in t.segmentations if s is not None}
         if len(sizes) > 1:
@@ -81,7 +81,7 @@ class VideoResult(NamedTuple):
             }
             for track in self.tracks
             for label, score in enumerate(track.class_scores)
-            if score >= min_score
+            if score >= min_score and not (category_ids and category_ids[label] is None)
         ]
 
 

@@ -5,6 +5,8 @@
     data_samples/weights/    one folder a model                    weights_folder(name)
     notebooks/               lessons, solutions, glossary          write_lessons(folder)
 
+`weights_for(film)` names the weights for a film, where nobody has named any.
+
 In a clone (and an editable install of it) these folders lie beside the package, in an installed
 wheel inside it, in `shipped`.
 
@@ -21,15 +23,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minst.data.ytvis import Clip, YouTubeVIS
 
-__all__ = [
-    "data_folder",
-    "load_sample",
-    "sample_names",
-    "weights_folder",
-    "weights_names",
-    "write_lessons",
-]
+__all__ = ["data_folder", "load_sample", "out_of_place", "sample_names", "weights_folder",
+           "weights_for", "weights_names", "write_lessons"]  # fmt: skip
 
+DRAWN = b'"description": "minst shapes'  # in the annotation files of `minst data shapes`
 # What builds the lessons is for who writes them, not for who takes them.
 NOT_TAKEN = (
     "source",
@@ -102,6 +99,31 @@ def weights_folder(name: str) -> Path:
             f"no weights {name!r}: neither a folder of that name nor shipped (shipped: {shipped})"
         )
     return data_folder() / "weights" / name
+
+
+def weights_for(film: str | Path | int) -> str:
+    """Name of the shipped weights for a film, or a data set, where nobody has named any."""
+    return "shapes-tiny"
+
+
+def out_of_place(weights: str, film: str | Path | int) -> bool:
+    """Have these shipped weights seen drawn creatures alone, and the film shows something else?"""
+    drawings_alone = weights in weights_names() and weights.startswith("shapes-")
+    return drawings_alone and not _is_drawn(film)
+
+
+def _is_drawn(film: str | Path | int) -> bool:
+    """Is it a shipped clip, by name or path, or lies it in what `minst data shapes` wrote?"""
+    path = Path(str(film)).absolute()
+    if str(film) in sample_names() or path.is_relative_to(data_folder()):
+        return True
+    # a data set, a video of it, or "JPEGImages/00000/*.jpg"
+    files = [folder / "annotations.json" for folder in (path, *path.parents[:3])]
+    for file in filter(Path.is_file, files):
+        with open(file, "rb") as opened:  # its first key says who wrote it
+            if DRAWN in opened.read(100):
+                return True
+    return False
 
 
 def _shipped(name: str) -> Path:

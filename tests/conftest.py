@@ -14,6 +14,7 @@ from torch import nn
 
 from minst.config import MobileInstConfig
 from minst.model import MobileInst
+from minst.protocol import QueryConfig, QueryFrame
 
 # a busy machine makes any example slow: time is not what these properties are about
 hypothesis.settings.register_profile("minst", deadline=None)
@@ -57,6 +58,26 @@ def make_model():
 def tiny(make_model) -> MobileInst:
     """One calibrated "shapes-tiny" with 8 queries for all tests that do not change it."""
     return make_model()
+
+
+class Colours(nn.Module):
+    """A model that is not ours, by `minst.protocol` alone: query q finds what is red, green or blue, and calls it class q."""
+
+    def __init__(self, *names: str):
+        super().__init__()
+        self.config = QueryConfig(names, 3, 3)
+
+    def encode(self, frames: torch.Tensor) -> QueryFrame:
+        features = nn.functional.avg_pool2d(frames, 4) - 0.5
+        kernels = (24 * torch.eye(3)).expand(len(frames), -1, -1)
+        said = (0.9 * torch.eye(3) + 0.05).expand_as(kernels)
+        return QueryFrame(features, lambda: (said, kernels), tuple(frames.shape[-2:]))
+
+
+@pytest.fixture(scope="session")
+def colours() -> type[Colours]:
+    """colours("fish", "pizza", "turtle") -> such a model, with these names of red, green and blue."""
+    return Colours
 
 
 @pytest.fixture(scope="module")

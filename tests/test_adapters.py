@@ -320,6 +320,15 @@ def test_a_folder_with_its_processor_says_what_was_saved(tmp_path, family):
     torch.testing.assert_close(found.class_logits, wanted.class_logits)
 
 
+def test_an_adapter_says_its_name_and_what_its_network_sees(adapted, tmp_path):
+    assert {adapter.seen_side for adapter in adapted.values()} == {64}
+    assert adapted["Eomt"].name == "EomtForUniversalSegmentation"
+    build("Mask2Former").save_pretrained(tmp_path)
+    assert adapters.from_transformers(tmp_path).seen_side == 800 and adapters.from_transformers(tmp_path).name
+    assert adapters.from_transformers(str(tmp_path), size=128).seen_side == 128
+    assert adapters.from_transformers(str(tmp_path), size=128).name == str(tmp_path)
+
+
 def test_classes_without_names(adapted):
     model = build("Eomt")
     model.config.id2label = {i: f"LABEL_{i}" for i in range(8)}

@@ -349,7 +349,7 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
 
 def test_explore_passes_its_arguments_on(monkeypatch):
     calls = call_of(monkeypatch, "minst.visualize.serve", "serve")
-    usual = (tuple(Settings()), 8866, "127.0.0.1", True)
+    usual = (tuple(Settings()), 8866, "127.0.0.1", True, [])
     assert run("explore")[0] == 0
     options = [
         "--weights",
@@ -369,8 +369,19 @@ def test_explore_passes_its_arguments_on(monkeypatch):
         (source, weights, (tuple(settings), *rest))
         for (source, weights, settings, *rest), _ in calls
     ]
-    chosen = ((5, "cosine", 0.5, 0.5), 99, "0.0.0.0", False)
+    chosen = ((5, "cosine", 0.5, 0.5), 99, "0.0.0.0", False, [])
     assert found == [("easy", weights_names(), usual), ("twins", ["a", "b"], chosen)]
+
+
+def test_explore_shows_a_model_of_others_alone_or_beside_weights(monkeypatch, of_others):
+    calls = call_of(monkeypatch, "minst.visualize.serve", "serve")
+    assert run("explore", "cats.mp4", "--model", "org/m", "--revision", "v1", "--size", 300)[0] == 0
+    assert run("explore", "cats.mp4", "--model", "org/m", "--weights", "a", "b")[0] == 0
+    assert [(args[1], args[-1]) for args, _ in calls] == [
+        ([], [("org/m", "v1", 300)]),
+        (["a", "b"], [("org/m", None, None)]),
+    ]
+    assert of_others == [("org/m", "v1", 300), ("org/m", None, None)]  # each has been tried
 
 
 def test_explore_without_its_extra_says_what_to_install(monkeypatch):
@@ -749,3 +760,133 @@ def test_the_parser_knows_all_commands_of_readme():
     """`build_parser` is what tests/test_packaging.py checks README's commands with."""
     parsed = build_parser().parse_args(["train", "--lr", "0.5"])
     assert parsed.lr == 0.5 and parsed.function is cli.train
+
+
+# ---------------------------------------------------------------------------- models of others
+
+
+@pytest.fixture
+def of_others(monkeypatch, colours):
+    """`--model NAME` gives a stand-in, without transformers; the list of what was asked for."""
+    from minst import adapters
+
+    asked = []
+
+    def load(*arguments):
+        asked.append(arguments)
+        return colours("Fish", "pizza", "TURTLE")
+
+    monkeypatch.setattr(adapters, "from_transformers", load)
+    return asked
+
+
+def test_model_takes_the_place_of_weights(monkeypatch, of_others, tmp_path):
+    said = {"interrupted": False, "ms_per_frame": 1.0, "frames": 1, "tracks": [], "video": None, "results": "r"}
+    calls = call_of(monkeypatch, "minst.predict", "track_video", said)
+    assert run("track", "a.mp4", "--model", "org/name", "--revision", "v1", "--size", 256)[0] == 0
+    assert run("track", "a.mp4", "--model", "org/name", "--reuse-interval", 6)[0] == 0
+    assert run("track", "a.mp4", "--weights", weights_names()[0], "--size", 256, "--association", "cosine")[0] == 0
+    assert run("track", "a.mp4")[0] == 0
+    assert of_others == [("org/name", "v1", 256), ("org/name", None, None)]
+    # the size is told to the model of others, or to the loop over frames
+    assert [args[3:] for args, _ in calls] == [
+        (3, "mask", 0.5, None, 1, None),
+        (6, "mask", 0.5, None, 1, None),
+        (3, "cosine", 0.5, 256, 1, None),
+        (3, "mask", 0.5, None, 1, None),
+    ]
+    models = [args[2] for args, _ in calls]
+    assert [type(model).__name__ for model in models[:2]] == ["Colours"] * 2
+    assert models[2:] == [weights_names()[0], minst.samples.weights_for("a.mp4")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["track", "a.mp4", "--weights", "w", "--model", "m"], "--weights or --model, not both"),
+        (["track", "a.mp4", "--revision", "v1"], "--revision goes with --model"),
+        (["explore", "--size", "200"], "--size goes with --model"),
+        (["fig2", "easy", "--revision", "v1"], "--revision goes with --model"),
+        (["fig2", "easy", "--out", "fig.jpg"], ".png, .pdf or .svg"),
+        (["fig2", "easy", "--frames", "0", "30"], "no frame 30: the video has 24"),
+        (["fig2", "easy", "--frames", "0", "--every", "2"], "--frames, or --every"),
+        (["fig2", "easy", "--frames", *map(str, range(65))], "up to 64 --frames"),
+        (["fig2", "easy", "--frames", "-1"], "-1"),
+        (["fig2", "easy", "--count", "65"], "at most 64"),
+        (["fig2", "easy", "--tile", "9000"], "at most 512"),
+        (["fig2", "none.mp4"], "none.mp4"),
+        (["fig2", "easy", "--weights", "nope"], "nope"),
+        (["fig2", "easy", "--weights", "a", "b", "c"], "nothing"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_about_models_and_figures_are_refused(of_others, monkeypatch, tmp_path, argv, word):
+    monkeypatch.chdir(tmp_path)
+    if word == "nothing":
+        shipped = minst.samples.weights_folder("shapes-tiny")
+        argv, word = [*argv[:3], *weights_names(), shipped], "one or two"
+    assert_refused(*argv, word=word)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_film_without_frames_has_no_figure(tmp_path, frames):
+    (tmp_path / "empty").mkdir()
+    assert_refused("fig2", tmp_path / "empty", word="no .jpg")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    assert_refused("fig2", tmp_path / "empty.mp4", word="empty.mp4")
+
+
+def test_fig2_of_weights_and_of_a_model_of_others(of_others, frames, weights, tmp_path):
+    for out, argv, head in (
+        ("new/a.png", ["easy", "--model", "org/m", "--count", 2], "One query, one instance"),
+        ("b.PDF", [frames, "--weights", weights, "--frames", 5, 0, "--tile", 100], "2 frames"),
+        ("c.svg", [frames, "--every", 4], "2 frames"),
+        ("d.png", ["easy", "--weights", weights, "--model", "org/m", "--frames", 3], "% m"),
+    ):
+        status, text, err = run("fig2", *argv, "--out", tmp_path / out)
+        assert (status, err) == (0, "") and head in text and text.endswith(f"written: {tmp_path / out}\n")
+        start = (tmp_path / out).read_bytes()[:5]
+        assert start in (b"\x89PNG\r", b"%PDF-", b"<?xml")
+    assert of_others == [("org/m", None, None)] * 2
+
+
+@pytest.mark.parametrize("command", ["track", "fig2", "explore"])
+def test_what_shapes_weights_cannot_know_is_said_in_one_line(monkeypatch, of_others, frames, weights, tmp_path, command):
+    def notes(*argv):
+        out = {"explore": [], "track": ["--out", tmp_path / "o"], "fig2": ["--out", tmp_path / "o.png"]}[command]
+        status, text, _ = run(command, *argv, *out)
+        assert status == 0
+        return [line for line in text.splitlines() if line.startswith("note: ")]
+
+    served = call_of(monkeypatch, "minst.visualize.serve", "serve") if command == "explore" else []
+    (line,) = notes(frames)
+    assert "shapes-tiny" in line and "--model facebook/" in line and "lesson 10" in line
+    assert notes(frames, "--model", "org/m") == [] and notes(frames, "--weights", weights) == []
+    ours = minst.samples.data_folder() / "clips" / "JPEGImages" / "easy"
+    assert notes(ours) == []
+    assert len(served) == (4 if command == "explore" else 0)
+
+
+def test_predict_and_eval_take_a_model_of_others(of_others, tmp_path):
+    from minst.data.shapes import write_shapes_dataset
+
+    folder = write_shapes_dataset(tmp_path / "set", 1, ShapesConfig(width=128, height=96, frames=3), seed=3).parent
+    status, text, _ = run("predict", folder, "--model", "org/m", "--out", tmp_path / "r.json")
+    assert status == 0 and text.count("note: ") == 2 and "pizza" in text
+    ids = {e["category_id"] for e in json.loads((tmp_path / "r.json").read_text())}
+    assert ids <= {CATEGORIES.index("fish") + 1, CATEGORIES.index("turtle") + 1}
+    status, text, _ = run("eval", folder, "--model", "org/m", "--json", tmp_path / "e.json")
+    assert status == 0 and text.count("note: ") == 2
+    assert json.loads((tmp_path / "e.json").read_text())["weights"] == "Colours"
+
+
+def test_a_model_that_is_not_there_is_said_in_one_line(tmp_path, frames):
+    """Of the real library, with the hub switched off, as without a network."""
+    pytest.importorskip("transformers", reason='transformers is missing: pip install "mobileinst[models]"')
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    for argv in (["track", frames], ["fig2", "easy"]):
+        argv = [sys.executable, "-m", "minst", *map(str, argv), "--model", "nobody/nothing-here"]
+        done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        said = [line for line in done.stderr.splitlines() if line.startswith("minst: ")]
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert len(said) == 1 and "hf download nobody/nothing-here" in said[0] and "folder" in said[0]
+    assert_refused("track", frames, "--model", tmp_path, word="holds no model")

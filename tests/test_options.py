@@ -11,6 +11,7 @@ import pytest
 from minst.options import (
     Count,
     Natural,
+    NewPicture,
     Positive,
     Range,
     Share,
@@ -199,3 +200,18 @@ def test_no_number_of_a_training_may_be_negative_or_no_number(name, value):
 def test_nor_out_of_range(name, value):
     with pytest.raises(ValueError, match=f"training: {name} is {value}; it must be"):
         TrainConfig(**{name: value})
+
+
+def test_a_picture_is_refused_by_its_ending_or_where_it_cannot_be(tmp_path, capsys):
+    def draw(
+        *,
+        out: NewPicture = "a.png",  # the picture
+    ):
+        pass
+
+    for good in ("a.png", "B.PDF", tmp_path / "new" / "c.svg"):
+        assert parsed(draw, "--out", good) == {"out": str(good)}
+    (tmp_path / "file").write_text("")
+    for bad, word in (("a.jpg", ".png, .pdf or .svg"), ("png", ".pdf"), (tmp_path / "file" / "a.png", "is a file")):
+        with pytest.raises(argparse.ArgumentError, match=word):
+            parsed(draw, "--out", bad)

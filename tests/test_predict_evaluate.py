@@ -169,10 +169,56 @@ def test_a_clip_without_instances_and_one_of_one_frame(model, dataset):
 
 def test_other_categories_are_refused(model, dataset):
     file = dataset.root / "other.json"
-    categories = [{**c, "name": c["name"] + "?"} for c in dataset.dataset["categories"]]
+    categories = [{**c, "name": c["name"][::-1]} for c in dataset.dataset["categories"]]
     file.write_text(json.dumps({**dataset.dataset, "categories": categories}))
-    with pytest.raises(ValueError, match="the model knows .*fish"):
+    with pytest.raises(ValueError, match="no category fits.*the model knows .*fish.*other.json has .*hsif"):
         evaluate_model(model, YouTubeVIS(dataset.root, annotations=file))
+
+
+def test_a_category_that_the_model_does_not_know_is_never_found_and_said(model, dataset, figures, capsys):
+    """The others' figures stay as they are, however their names are spelled."""
+    known = {c["id"]: c["name"] for c in dataset.dataset["categories"]}
+    lost = known[dataset.dataset["annotations"][0]["category_id"]]
+    spelled = {name: "zebra" if name == lost else f" {name.upper()}_" for name in known.values()}
+    file = dataset.root / "spelled.json"
+    categories = [{"id": i, "name": spelled[name]} for i, name in known.items()][::-1]
+    file.write_text(json.dumps({**dataset.dataset, "categories": categories}))
+    said = evaluate_model(model, YouTubeVIS(dataset.root, annotations=file), 2, "mask")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.startswith("note: ") for line in lines)
+    assert lines[0].endswith(f": {lost}") and lines[1].endswith(": zebra")
+    for name, own in figures["per_category"].items():
+        wanted = own if name != lost else {**own, "AP": 0.0}
+        assert said["per_category"][spelled[name]]["AP"] == pytest.approx(wanted["AP"])
+    assert figures["per_category"][lost]["AP"] > 0
+    assert figures["consistency"]["visible"] == said["consistency"]["visible"]
+
+
+def test_where_the_class_is_unknown_the_mask_alone_says_who_holds_an_instance(model, dataset):
+    entries = dataset.dataset["categories"]
+    known = entries[max(dataset[0].labels)]["name"]
+    file = dataset.root / "one.json"
+    categories = [{**c, "name": known if c["name"] == known else f"x{c['id']}"} for c in entries]
+    file.write_text(json.dumps({**dataset.dataset, "categories": categories}))
+    said = evaluate_model(model, YouTubeVIS(dataset.root, annotations=file))["consistency"]["pairs"]
+    wanted = {"1": 0, "5": 0}
+    for clip in (dataset[0], dataset[1]):
+        with torch.inference_mode():
+            outs = [model(image_to_batch(image)) for image in clip]
+        column = model.config.class_names.index(known)
+        of_class = np.stack([out.class_logits[0].sigmoid().numpy()[:, column] for out in outs])  # (T, N)
+        knows = [clip.categories[label] == known for label in clip.labels]
+        probabilities = np.where(knows, of_class[..., None], 1.0)  # (T, N, M)
+        truths = [clip.masks(t) for t in range(7)]
+        part = ConsistencyMeter().add_clip(query_masks(model, clip), truths, None, probabilities).result()
+        wanted = {k: n + part["pairs"][int(k)]["kept"] for k, n in wanted.items()}
+    assert {k: said[int(k)]["kept"] for k in wanted} == wanted and wanted["1"] > 10
+
+
+def test_a_model_of_others_is_evaluated(colours, dataset, tmp_path):
+    figures = evaluate_folder(dataset.root, colours("Fish", "pizza", "TURTLE"), videos=1)
+    assert figures["weights"] == "Colours" and figures["folder"] == dataset.root.name
+    assert figures["setting"]["videos"] == 1 and figures["consistency"]["visible"] > 0
 
 
 def test_a_query_has_the_pixels_of_probability_one_half_and_more(model, dataset):

@@ -1,6 +1,7 @@
 """A model on a data set: images in COCO form, and several processes that share the work."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import decode_mask
 from minst.evaluation import evaluate_results
 from minst.model import MobileInst, image_to_batch, upsample_masks
-from minst.predict import evaluate_folder, gathered, predict_folder
+from minst.predict import category_ids, evaluate_folder, gathered, network_size, predict_folder
+from minst.protocol import QueryConfig
 from minst.engine import Engine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -120,3 +122,66 @@ def test_three_processes_give_what_one_gives(images, weights, tmp_path, form):
     assert together == sorted(one, key=lambda e: e[key]) and len({e[key] for e in shares[1]}) < len(
         {e[key] for e in one}
     )
+
+
+def listed(names, theirs, ids=None, classes=None):
+    """What `category_ids` says of a model and a file with such names: the ids, and the lines."""
+    model = SimpleNamespace(config=QueryConfig(names, classes or len(names), 5))
+    lines, ids = [], ids or [10 * (i + 1) for i in range(len(theirs))]
+    file = SimpleNamespace(categories=tuple(theirs), category_ids=ids, file="a.json")
+    return category_ids(model, file, lines.append), lines
+
+
+def test_categories_meet_by_name():
+    names = ("motorcycle", "Tennis racket", "pizza", "aeroplane", "person")
+    theirs = ["zebra", "tennis_racket", "Motorbike", "airplane", "Person", "giant_panda"]
+    ids, lines = listed(names, theirs, [5, 7, 9, 11, 2, 3])
+    assert ids == [9, 7, None, 11, 2]
+    assert [line.split(": ")[::2] for line in lines] == [["note", "pizza"], ["note", "zebra, giant_panda"]]
+    assert listed(("a", "b"), ["B", "A"]) == ([20, 10], [])
+    assert listed((), ["left", "right"], classes=2) == ([10, 20], [])
+    for names, classes in ((("dog", "cat"), 2), ((), 3)):
+        with pytest.raises(ValueError, match="no category fits.*a.json has .*right") as error:
+            listed(names, ["left", "right"], classes=classes)
+        assert "\n" not in str(error.value)
+
+
+def with_categories(images, tmp_path, names):
+    """The file of images as if its categories had these names, the rest of them left out."""
+    file = json.loads((images / "annotations.json").read_text())
+    file["categories"] = [{"id": 7 + i, "name": name} for i, name in enumerate(names)]
+    path = tmp_path / f"{len(names)}.json"
+    path.write_text(json.dumps({**file, "annotations": None}))
+    return path
+
+
+@pytest.mark.parametrize("form", ["images", "videos"])
+def test_classes_that_the_file_lacks_are_left_out(colours, images, tmp_path, form, capsys):
+    """Entries for a file without pizza are those for a file with it, less the pizzas."""
+    folder, model = images, colours("Fish", "pizza", "turtle")
+    if form == "videos":
+        folder = write_shapes_dataset(tmp_path / "vis", 2, SIZE).parent
+    names = ["TURTLE", "fish", "pizza"]
+    found = {
+        n: list(predict_folder(folder, model, annotations=with_categories(folder, tmp_path, names[:n]), score_threshold=0.0))
+        for n in (2, 3)
+    }
+    assert "pizza" in capsys.readouterr().out
+    assert {e["category_id"] for e in found[3]} == {7, 8, 9}
+    assert found[2] == [e for e in found[3] if e["category_id"] != 9] and found[2]
+
+
+def test_of_several_processes_one_says_what_does_not_fit(colours, images, capsys):
+    for rank in range(3):
+        list(predict_folder(images, colours("fish", "pizza", "turtle"), videos=1, engine=Share(rank)))
+    assert capsys.readouterr().out.count(": pizza") == 1
+
+
+def test_frames_go_to_a_model_that_resizes_them_as_they_are(colours):
+    model = colours("a", "b", "c")
+    assert network_size(model, (1080, 1920)) == (480, 853)
+    model.seen_side = 800
+    assert network_size(model, (1080, 1920)) == (800, 1422) and network_size(model, (540, 960)) == (540, 960)
+    model.seen_side = 144  # masks are as fine as frames: small ones are not made smaller
+    assert network_size(model, (240, 320)) == (240, 320) and network_size(model, (1080, 1920)) == (480, 853)
+    assert network_size(model, (240, 320), size=120) == (120, 160)

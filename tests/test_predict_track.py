@@ -484,9 +484,9 @@ def test_withheld_labels_are_told_before_the_work(dataset, weights, tmp_path, mo
 def test_categories_that_do_not_fit_are_refused_before_anything_is_tracked(
     dataset, weights, make_model, tmp_path
 ):
-    few = unlabelled(dataset, tmp_path, [*CATEGORIES[1:], "zebra"])
+    few = unlabelled(dataset, tmp_path, ["okapi", "zebra"])
     with pytest.raises(
-        ValueError, match=f"the model knows {CATEGORIES[0]}.*valid.json has .*zebra"
+        ValueError, match=f"no category fits.*the model knows {CATEGORIES[0]}.*valid.json has .*zebra"
     ):
         predict_folder(dataset, weights, annotations=few)
     assert (

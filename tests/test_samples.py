@@ -275,3 +275,32 @@ def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, m
     with pytest.raises(FileExistsError, match="notebooks is there already; name another folder"):
         samples.write_lessons(out)
     assert (out / "notebooks" / "01.ipynb").read_text() == "my answers"
+
+
+# ---------------------------------------------------------------------------- what weights know
+
+
+def test_shapes_weights_are_out_of_place_on_film_that_nobody_drew(tmp_path, monkeypatch):
+    made = write_shapes_dataset(tmp_path / "val", 1, ShapesConfig(width=64, height=48, frames=2)).parent
+    foreign = tmp_path / "home"
+    (foreign / "JPEGImages" / "cat").mkdir(parents=True)
+    (foreign / "annotations.json").write_text('{"info": {"description": "my cats"}, "videos": []}')
+    frames = made / "JPEGImages" / "00000"
+    ours = ["easy", "crowd", made, frames, frames / "00000.jpg", frames / "*.jpg"]
+    ours += [FOLDER / "clips" / "JPEGImages" / "easy", FOLDER / "capstone" / "clip.mp4"]
+    theirs = ["cats.mp4", "0", 0, "eas", tmp_path, foreign, foreign / "JPEGImages" / "cat", foreign / "cat.mp4"]
+    for name in ("shapes-tiny", "shapes-tiny-images"):
+        assert [film for film in ours if samples.out_of_place(name, film)] == []
+        assert [film for film in theirs if not samples.out_of_place(name, film)] == []
+    monkeypatch.chdir(made / "JPEGImages")
+    assert not samples.out_of_place("shapes-tiny", "00000")
+    # weights of one's own, or that have learned something else, know best
+    assert not samples.out_of_place("runs/mine/weights", foreign / "cats.mp4")
+    monkeypatch.setattr(samples, "weights_names", lambda: ["photos-tiny", "shapes-tiny"])
+    assert samples.out_of_place("shapes-tiny", foreign / "cats.mp4")
+    assert not samples.out_of_place("photos-tiny", foreign / "cats.mp4")
+
+
+def test_one_function_names_the_weights_for_a_film():
+    for film in ("easy", "cats.mp4", 0):
+        assert samples.weights_for(film) in minst.samples.weights_names()

@@ -274,3 +274,21 @@ def test_without_the_extra_a_figure_still_works_and_explore_says_what_to_install
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "mobileinst[notebooks]" in done.stdout
+
+
+def test_a_model_of_others_has_no_attention_to_show_and_ours_has(colours):
+    """Both on one page; a model may be given by a function, which is called when it is needed."""
+    image = np.zeros((96, 128, 3), np.uint8)
+    image[20:70, 30:90, 1] = 255
+    models = {"theirs": lambda: colours("red", "green", "blue"), "ours": "shapes-tiny"}
+    explorer = explore(models, [image] * 3)
+    assert "1 object found" in explorer.caption.value and explorer.query == 1
+    assert "soft mask of query 1" in explorer.tiles.overlay and "it looks at" not in explorer.tiles.overlay
+    height, width = pixels(explorer.tiles).shape[:2]
+    assert width / height == pytest.approx(128 / 96, rel=0.02)
+    assert pixels(explorer.tiles)[height // 2, width // 2].max() > 100  # the mask, and no map beside it
+    explorer.weights.value = "ours"
+    assert explorer.tiles.overlay.count("it looks at") == 2
+    assert pixels(explorer.tiles).shape[0] == 3 * height
+    explorer.weights.value = "theirs"
+    assert "it looks at" not in explorer.tiles.overlay and explorer.figure().alt.startswith("Query 1 serves identity 1")

@@ -481,3 +481,56 @@ def test_on_the_frames_a_query_has_one_color_and_copies_of_it_are_left_out():
     assert np.abs(tint(first, 48, 64) - color_of(1)).max() > 40
     states.scores[0, 5] = 0.2  # weak
     assert np.ptp(fig2._colored(states, 0, {7: 1})[48, 64]) == 0  # grey: not drawn
+
+
+def cell_inches(fig):
+    """Width and height of a cell of each row, in inches."""
+    wide, tall = fig.get_size_inches()
+    boxes = [axes.get_position() for axes in rows_of(fig).values()]
+    count = len(next(iter(rows_of(fig).values())).get_xlim())
+    assert count == 2
+    return [(box.width * wide, box.height * tall) for box in boxes]
+
+
+@pytest.mark.parametrize("tile", [0.4, 1.5, 3.0])
+def test_a_tile_is_as_wide_as_it_is_told_and_the_figure_grows(model, tile):
+    figures = [plot_query_consistency(model, CLIP, 6, tile=wide) for wide in (tile, None)]
+    for width, height in cell_inches(figures[0]):
+        assert width == pytest.approx(6 * tile) and height == pytest.approx(tile * 96 / 128)
+    wide, usual = (fig.get_figwidth() for fig in figures)
+    assert wide >= usual == pytest.approx(9.4) and (wide > 9.4) == (6 * tile > 7)
+    assert all(len(row.texts) >= 6 for row in rows_of(figures[0]).values())  # the scores are there
+
+
+def test_the_frames_of_fig_2_are_chosen_and_named():
+    holds = {(1, 1): 0}  # instance 1 is lost in the second frame that is looked at
+    fig = plot_query_consistency(Scripted(holds), CLIP, frames=[0, 1, 4])
+    ticks = [text.get_text() for text in fig.axes[-2].get_xticklabels()]
+    last = [row for row in rows_of(fig).values() if row.get_xticks().size][-1]
+    ticks = [text.get_text() for text in last.get_xticklabels()]
+    assert ticks == ["frame 0", "+1", "+4"]
+    fig = plot_query_consistency(Scripted(start=2), CLIP, frames=range(2, 6))
+    last = [row for row in rows_of(fig).values() if row.get_xticks().size][-1]
+    assert [text.get_text() for text in last.get_xticklabels()] == ["frame 2", "+1", "+2", "+3"]
+    assert shares_of(fig)
+
+
+def test_large_tiles_show_the_pixels_of_the_film():
+    big = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    sizes = []
+    for inches in (0.5, 3.0):
+        fig = fig2.new_figure()
+        axes = fig.place(0, 0, 2 * inches, inches)
+        fig2._strip(axes, [big, big])
+        sizes.append(axes.images[0].get_array().shape[0])
+    assert sizes == [240, 480]
+
+
+def test_instances_meet_the_models_classes_however_they_are_spelled():
+    said = torch.tensor([[[0.1, 0.2, 0.7]]])  # (T, N, K)
+    names = ("Sports Ball", "motorbike", "dog")
+    recording = SimpleNamespace(
+        probabilities=said, scores=said.amax(-1), config=SimpleNamespace(class_names=names)
+    )
+    video = SimpleNamespace(categories=("sports_ball", "DOG", "motorcycle", "okapi"), labels=[1, 2, 0, 3])
+    np.testing.assert_allclose(class_probabilities(recording, video, 4)[0, 0], [0.7, 0.2, 0.1, 1.0])

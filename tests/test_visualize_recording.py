@@ -191,3 +191,21 @@ def test_with_annotations_a_replay_knows_its_swaps(recording):
     replay = recording.replay(Settings(3))
     assert replay.identity.covers.shape == (30, len(replay.result.tracks))
     assert [t.id for t in replay.result.tracks] == replay.identity.ids.tolist()
+
+
+def test_frames_are_chosen_by_number_or_by_a_range():
+    video = list(numbered(9))
+    for chosen in ([0, 3, 8], [5], range(1, 9, 3)):
+        shots = read_clip(video, 11, frames=chosen)
+        assert list(shots.times) == list(chosen) and [int(image[0, 0, 0]) for image in shots.images] == list(chosen)
+    assert list(read_clip(video, 11, frames=range(0, 100, 4)).times) == [0, 4, 8]  # a range ends with the video
+    assert list(read_clip(video, 2).times) == [0, 1] and list(read_frames(video, 3).times) == [0, 4, 8]
+    clip = read_clip(CLIP, 1, frames=[2, 4])
+    assert (clip.truth[1] == CLIP.render(4).masks).all()
+    with pytest.raises(ValueError, match="no frame 9: the video has 9, from 0 on"):
+        read_clip(video, 11, frames=[2, 9])
+    for wrong in ([], [-1, 2]):
+        with pytest.raises(ValueError, match="frames are .*at least one, from 0 on"):
+            read_clip(video, 11, frames=wrong)
+    with pytest.raises(ValueError, match="no frames"):
+        read_clip([], 11, frames=[3])

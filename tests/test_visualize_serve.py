@@ -11,13 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from minst.cli import main
 from minst.samples import load_sample, weights_folder
 from minst.visualize.recording import Settings
-from minst.visualize.serve import PROTOCOL, open_clip, refusal, serve
+from minst.visualize.serve import PROTOCOL, labelled, open_clip, page_of, refusal, serve
 
 pytest.importorskip("voila", reason="the explorer's extra is missing: pip install -e '.[test]'")
 
@@ -294,6 +295,59 @@ def test_open_clip_knows_samples_folders_and_images(tmp_path):
     assert len(open_clip(str(folder))) == len(clip)
     frames = clip.root / "JPEGImages" / clip.name
     assert next(open_clip(str(frames))).shape == (192, 256, 3)
+
+
+def test_models_are_called_by_the_last_part_of_their_names_where_those_differ():
+    assert labelled(["org/mask", "shapes-tiny"]) == {"mask": "org/mask", "shapes-tiny": "shapes-tiny"}
+    runs = ["runs/a/weights", "runs/b/weights"]
+    assert labelled(runs) == dict(zip(runs, runs)) and labelled([]) == {}
+
+
+def test_the_page_makes_the_models_that_were_asked_for():
+    """Its code, with stand-ins for the two functions that it imports."""
+    others = [("org/mask", "v1", 384), ("/a 'folder'", None, None)]
+    cell = page_of("easy", ["shapes-tiny"], Settings(5, "cosine"), others).cells[0].source
+    assert "from minst.adapters import from_transformers" in cell and cell.splitlines()[-1].startswith("explore(")
+    lines = [line for line in cell.splitlines() if not line.startswith(("from minst", "import"))]
+    said = {}
+
+    def explore(models, clip, settings, background):
+        said.update(models=models, clip=clip, settings=settings, background=background)
+        return SimpleNamespace(widget=None)
+
+    names = {"explore": explore, "open_clip": str.upper, "Settings": Settings, "from_transformers": lambda *a: a}
+    exec("\n".join(lines), names)
+    models = said.pop("models")
+    assert said == {"clip": "EASY", "settings": Settings(5, "cosine"), "background": True}
+    assert list(models) == ["mask", "a 'folder'", "shapes-tiny"] and models["shapes-tiny"] == "shapes-tiny"
+    assert [models[name]() for name in list(models)[:2]] == others  # made when they are needed
+    assert "adapters" not in page_of("easy", ["shapes-tiny"], Settings()).cells[0].source
+
+
+def test_a_real_film_with_a_model_of_others(browser, screenshots, tmp_path):
+    """A small Mask2Former of random weights, from a folder as `save_pretrained` writes it; and ours beside it."""
+    pytest.importorskip("transformers", reason='transformers is missing: pip install "mobileinst[models]"')
+    from test_adapters import T, build
+
+    from minst.data.video import write_mp4
+
+    folder = tmp_path / "mask2former-of-nobody"
+    build("Mask2Former").save_pretrained(folder)
+    size = {"shortest_edge": 64, "longest_edge": 128}
+    T.Mask2FormerImageProcessor(size=size, size_divisor=32).save_pretrained(folder)
+    clip = load_sample("easy")
+    write_mp4((clip.image(t) for t in range(4)), tmp_path / "film.mp4")
+    models = ["--model", folder, "--weights", "shapes-tiny"]
+    with explorer(browser, tmp_path / "film.mp4", *models) as page:
+        said(page, "frame 1 of 4")
+        tiles = page.locator("[data-label='selected query']")
+        tiles.get_by_text("soft mask of query").wait_for()
+        assert not tiles.get_by_text("it looks at").count()
+        page.screenshot(path=screenshots / "explorer-of-others.png")
+        page.get_by_role("button", name="shapes-tiny").click()
+        tiles.get_by_text("it looks at X_G").wait_for(timeout=1_200_000)
+        page.get_by_role("button", name="mask2former-of-nobody").click()
+        tiles.get_by_text("it looks at X_G").wait_for(state="detached", timeout=1_200_000)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class FolderClips:
         self.annotated = np.flatnonzero(dataset.track_counts)
         self._order = (-1, None)
         if not len(self.annotated):
-            why = "no annotations to learn from (those of valid and test are withheld)"
+            why = "no annotations to learn from (those of test, and of some valid, are withheld)"
             raise ValueError(f"{dataset.file}: {why}")
 
     def __call__(self, index: int):

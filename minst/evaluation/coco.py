@@ -226,9 +226,9 @@ def read_ground_truth(source, kind: type):
     is_form = isinstance(gt, Mapping) and gt.keys() & {"videos", "images"}
     if is_form and gt.get("annotations") is None:
         raise ValueError(
-            "ground truth has no 'annotations': the labels of the official validation and test "
-            "sets are withheld; evaluate on a split whose labels you hold, such as a part of the "
-            "training set kept aside"
+            "ground truth has no 'annotations': its labels are withheld, as those of test sets and "
+            "of YouTube-VIS's validation sets are; evaluate on a split whose labels you hold, such "
+            "as a part of the training set kept aside"
         )
     truth = read(gt, kind, "ground truth")
     for name in kind.__struct_fields__:

@@ -1,4 +1,4 @@
-"""A local split of an annotation file: the official validation labels are withheld.
+"""A local split of an annotation file, where a data set withholds its validation labels.
 
     ann.json ─ split_annotations(val, seed) ─> out/train.json   out/valid.json   out/split.json
     split.json, ann.json ─ verify_split ─> the same split?

@@ -48,13 +48,11 @@ def check_size(size: tuple[int, int]) -> None:
         raise ValueError(f"{must}, got {height!r} high and {width!r} wide")
 
 
-def check_file(path: str | Path | None, endings: tuple[str, ...] = ()) -> None:
+def check_file(path: str | Path | None) -> None:
     """OSError or ValueError, before any work, for a file that could not be written after it."""
     if path is None:
         return
     path = Path(path)
-    if endings and path.suffix.lower() not in endings:
-        raise ValueError(f"{path}: write {', '.join(endings)}")
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file", str(path))
     if not path.parent.is_dir():

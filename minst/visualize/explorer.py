@@ -5,7 +5,7 @@
         └─ the selected query ──────────────┴─ soft mask, attention in X_G and X_L, its kernels
 
 The network runs once (with a progress bar); afterwards a control only replays the tracker and draws
-what is looked at.
+what is looked at. There is attention where the model is a MobileInst, whose tokens are known.
 `explore` shows it in a notebook, `minst explore` as a page of its own (`minst.visualize.serve`).
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
@@ -16,15 +16,16 @@ from __future__ import annotations
 import html
 import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
+from types import FunctionType
 
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 from tqdm.auto import tqdm
 
-from minst.model import MobileInst
+from minst.protocol import QueryModel, open_model
 from minst.visualize import diagram
 from minst.visualize.attention import attention_maps
 from minst.visualize.images import plot_images
@@ -54,14 +55,15 @@ TITLE = (
 
 
 def explore(
-    model: MobileInst | str | Mapping[str, MobileInst | str] = "shapes-tiny",
+    model: QueryModel | str | Mapping[str, QueryModel | str | Callable] = "shapes-tiny",
     video="easy",
     settings: Settings = Settings(),
     background: bool = False,
 ) -> Explorer:
     """Track a video and show the query behind every identity, with controls, in a notebook.
 
-    model: a model, the name of shipped weights, or {label: either} to switch between several.
+    model: a model, the name of shipped weights, or {label: either, or a function that gives it} to
+    switch between several.
     video: the name of a shipped clip, a clip with `render(t)`, or any iterable of (H, W, 3) bytes.
     Long videos are thinned and large ones made smaller, as `read_frames` says. background: return
     at once and compute in a thread. Raises ImportError without the extra "notebooks", ValueError
@@ -94,10 +96,10 @@ class Explorer:
 
     # ------------------------------------------------------------------------ computing
 
-    def compute(self, models: Mapping[str, MobileInst | str], video) -> None:
+    def compute(self, models: Mapping[str, QueryModel | str | Callable], video) -> None:
         """Run every model over the video; then the controls come alive."""
         models = {
-            label: MobileInst.from_pretrained(model).fuse() if isinstance(model, str) else model
+            label: open_model(model() if isinstance(model, FunctionType) else model)
             for label, model in models.items()
         }
         # all models look at the same pixels: those that the first was trained for
@@ -154,8 +156,8 @@ class Explorer:
         options = [("masks (ours)", "mask"), ("cosine (the paper's)", "cosine")]
         self.association = widgets.ToggleButtons(options=options, value=s.association)
         self.weights = widgets.ToggleButtons(options=[""])
-        self.association.style.button_width = self.weights.style.button_width = "160px"
-        self.switch = _row(_words("weights"), self.weights)
+        self.association.style.button_width, self.weights.style.button_width = "160px", "auto"
+        self.switch = _row(_words("model"), self.weights)
         self.panels = widgets.VBox(
             [
                 _row(self.picture, self.tiles),
@@ -263,11 +265,12 @@ class Explorer:
         return (mask[..., None] * np.array(self._color(t))).astype(np.uint8)
 
     def _tiles(self, t: int) -> tuple[bytes, str]:
-        """Soft mask and attention of the selected query, one above the other, with captions."""
+        """Soft mask and, of a MobileInst, attention of the selected query; captions over them."""
         recording, key = self.recording, self.replay.keys[t]
-        maps = attention_maps(recording.model, recording.frames[key])
         pictures, captions = [self._soft(t)], [f"soft mask of query {self.query}"]
-        for i, tokens in enumerate(("X_G, the scene", "X_L, the details")):
+        of_ours = hasattr(recording.model, "instance_decoder")
+        maps = attention_maps(recording.model, recording.frames[key]) if of_ours else None
+        for i, tokens in enumerate(("X_G, the scene", "X_L, the details") if of_ours else ()):
             pictures.append(_heat(recording.images[key], maps.on_frame(i, self.query).mean(0)))
             captions.append(f"it looks at {tokens}")
         width, height = (round(n / 3) for n in self._size())

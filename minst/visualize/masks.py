@@ -31,14 +31,7 @@ from minst.data.video import VideoInfo, read_video, video_info, write_gif, write
 from minst.data.ytvis import decode_mask
 from minst.tracking import Track, VideoResult, encode_mask
 
-__all__ = [
-    "Player",
-    "animate",
-    "color_of",
-    "draw_frame",
-    "draw_tracks",
-    "place_labels",
-]
+__all__ = ["Player", "animate", "color_of", "draw_frame", "draw_tracks", "place_labels"]
 
 # Okabe and Ito's colours, told apart with every common kind of colour vision; then lighter and
 # darker ones.

@@ -19,7 +19,7 @@ from minst.data.coco import COCO, holds_images
 from minst.data.layouts import find_annotations
 from minst.data.ytvis import Clip, YouTubeVIS
 from minst.visualize.masks import draw_frame, resized, resized_masks
-from minst.visualize.style import INK, RED, WIDTH, Picture, bare, headline, new_figure, rgb
+from minst.visualize.style import DPI, INK, RED, WIDTH, Picture, bare, headline, new_figure, rgb
 
 __all__ = ["preview_dataset"]
 
@@ -28,7 +28,7 @@ LEFT, EDGE, GAP, HEAD = 1.2, 0.12, 0.05, 0.66
 # Inches: height of a row of frames, of a row of images, of a line of words below a picture.
 ROW_VIDEO, ROW_IMAGES, WORDS = 1.25, 1.68, 0.17
 LINE, LINES = 0.115, 10  # inches and number of the lines of words beside a video
-MOST_TAGS, DPI = 6, 150  # names on an image; as `save` writes
+MOST_TAGS = 6  # names on an image
 
 
 def preview_dataset(

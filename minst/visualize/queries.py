@@ -33,7 +33,7 @@ from PIL import Image
 
 from minst.evaluation.consistency import HOLD_IOU, assign_queries
 from minst.matcher import pairwise_dice
-from minst.model import MobileInst
+from minst.protocol import QueryModel, category_key
 from minst.tracking import cosine_similarity
 from minst.visualize.masks import class_name, draw_frame, faded
 from minst.visualize.recording import Recording, read_clip
@@ -80,11 +80,12 @@ def class_probabilities(recording: Recording, video, count: int) -> np.ndarray:
 
     The model's classes may not stand in the order of the video's categories.
     """
-    names, theirs = recording.config.class_names, getattr(video, "categories", None)
+    names = {category_key(name): k for k, name in enumerate(recording.config.class_names)}
+    theirs = getattr(video, "categories", None)
     found = np.ones((*recording.scores.shape, count))
     for m, label in enumerate(getattr(video, "labels", ())):
         if names and theirs:
-            label = names.index(theirs[label]) if theirs[label] in names else -1
+            label = names.get(category_key(theirs[label]), -1)
         if 0 <= label < recording.probabilities.shape[-1]:
             found[:, :, m] = recording.probabilities[:, :, label].cpu()
     return found
@@ -105,13 +106,18 @@ def choose_queries(recording: Recording, count: int = MAX_ROWS) -> list[int]:
 
 
 def plot_query_consistency(
-    model: MobileInst | Mapping[str, MobileInst], video, num_frames: int = 11
+    model: QueryModel | Mapping[str, QueryModel],
+    video,
+    num_frames: int = 11,
+    frames: Sequence[int] | None = None,
+    tile: float | None = None,
 ) -> Picture:
     """Fig 2: the same query segments the same instance in the first `num_frames` frames.
 
     model: one, or {name: model} of one or two, which are compared on the same frames and instances.
     video: a clip with `render(t)`, whose annotations tell where a query holds its instance, or an
-    iterable of frames, for one model.
+    iterable of frames, for one model. frames: these in the place of the first, as for `read_clip`.
+    tile: width of a frame in the figure, in inches; by default the figure is as wide as a page.
 
     The rows are the annotated instances seen in most frames (4; 3 for two models), each with the
     query that holds it in the first frame in which one does; without annotations `choose_queries`.
@@ -120,7 +126,7 @@ def plot_query_consistency(
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     if not 1 <= len(models) <= 2:
         raise ValueError(f"models {list(models)}: give one model, or one or two as {{name: model}}")
-    shots = read_clip(video, num_frames, trained_side(next(iter(models.values()))))
+    shots = read_clip(video, num_frames, trained_side(next(iter(models.values()))), frames)
     recordings = [Recording(each, shots) for each in models.values()]
     truth = None if shots.truth is None else np.stack(shots.truth)  # (T, M, H, W)
     if truth is not None and truth.any():
@@ -141,7 +147,7 @@ def plot_query_consistency(
         for each, chosen in zip(recordings, picks)
     ]
     names = [name if len(name) <= 25 else name[:24] + "…" for name in map(str, models)]
-    fig = _page(strips, rows, names)
+    fig = _page(strips, rows, names, shots.times, tile)
     _title(fig, names, recordings, rows)
     return fig
 
@@ -206,18 +212,20 @@ def _row(
     )
 
 
-def _page(strips: list, rows: list[list[_Row]], names: list[str]) -> Picture:
+def _page(
+    strips: list, rows: list[list[_Row]], names: list[str], times: Sequence[int], tile: float | None
+) -> Picture:
     """Strips of frames, then of masks with a matrix beside each. All in inches."""
     (models, count), (height, width) = (len(strips), len(strips[0])), strips[0][0].shape[:2]
     left, right = (1.2 if models == 1 else 1.65), 1.24
-    cell = (WIDTH - left - right) / count * height / width  # its height
-    cell = min(cell, 5 / (len(rows[0]) + 1) / models)
+    cell = (tile or (WIDTH - left - right) / count) * height / width  # its height
+    cell = cell if tile else min(cell, 5 / (len(rows[0]) + 1) / models)
     strip, place, gap = cell * width / height * count, max(cell, 0.5), 0.18
     side = min(place, 0.6)
     low = min(0.5, *(float(row.similarity.min()) for own in rows for row in own))
     low = np.floor(10 * low) / 10
     whose = [f"{name}\n" if models > 1 else "" for name in names]
-    fig, top = new_figure(), 0.72
+    fig, top = new_figure(width=max(WIDTH, left + strip + right)), 0.72
     for who, cells in zip(whose, strips):
         axes = bare(fig.place(left, top + (place - cell) / 2, strip, cell))
         _strip(axes, cells)
@@ -237,7 +245,7 @@ def _page(strips: list, rows: list[list[_Row]], names: list[str]) -> Picture:
             title = ""  # it stands above the first alone
             top += place + gap
     step = ceil(count * 0.42 / strip)  # so that the numbers do not touch
-    words = ["frame 0", *(f"+{t}" for t in range(step, count, step))]
+    words = [f"frame {times[0]}", *(f"+{t - times[0]}" for t in times[step::step])]
     last.set_xticks(range(0, count, step), words, fontsize=7)
     last.tick_params(length=0, pad=15)  # below the scores
     return fig
@@ -283,13 +291,18 @@ def _colored(recording: Recording, t: int, identities: dict[int, int]) -> np.nda
 
 def _strip(axes, cells: Sequence[np.ndarray]) -> None:
     """Pictures of one size (h, w, 3) beside each other; picture t is centred on x = t."""
-    small = max(1, cells[0].shape[1] // 320)  # a cell is printed an inch wide or less
+    small = max(1, int(cells[0].shape[1] / 320 / max(_room(axes, len(cells)), 1)))
     cells = np.stack([np.asarray(Image.fromarray(cell).reduce(small)) for cell in cells])
     gap = max(1, round(GAP * cells.shape[2]))
     cells = np.pad(cells, ((0, 0), (0, 0), (gap, gap), (0, 0)), constant_values=255)
     extent = (-0.5, len(cells) - 0.5, 1, 0)
     strip = np.concatenate(cells, axis=1)
     axes.imshow(strip, extent=extent, aspect="auto", interpolation="antialiased")
+
+
+def _room(axes, count: int) -> float:
+    """Inches of the width of one of `count` cells."""
+    return axes.get_position().width * axes.figure.get_figwidth() / count
 
 
 def _mask_row(axes, row: _Row, words: str) -> None:
@@ -303,7 +316,7 @@ def _mask_row(axes, row: _Row, words: str) -> None:
     _strip(axes, cells)
     width = cells[0].shape[1]
     share = width / (width + 2 * max(1, round(GAP * width)))  # of a cell's place, without its gaps
-    room = axes.get_position().width * WIDTH / len(cells)  # inches of a cell
+    room = _room(axes, len(cells))
     for t in range(0, len(cells), ceil(0.25 / room)):  # so that the numbers do not touch
         below = {"xytext": (0, -3.5), "textcoords": "offset points", "ha": "center", "va": "top"}
         axes.annotate(f"{row.scores[t]:.2f}", (t, 1), fontsize=6, color=INK, **below)

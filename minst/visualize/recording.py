@@ -14,7 +14,7 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -25,7 +25,8 @@ from torch import Tensor
 
 from minst.evaluation.consistency import mask_ious
 from minst.evaluation.identity import IdentityEvents, identity_events
-from minst.model import Frame, MobileInst, image_to_batch, upsample_masks
+from minst.model import image_to_batch, upsample_masks
+from minst.protocol import EncodedFrame, QueryModel
 from minst.results import FrameResult, gather_frames
 from minst.tracking import KernelTracker, cosine_similarity
 from minst.visualize.masks import resized, resized_masks, shown_frames
@@ -54,6 +55,7 @@ class Shots(NamedTuple):
     truth: list[np.ndarray] | None  # (M, H, W) bool each
     step: int
     total: int
+    times: Sequence[int]  # which of the video they are
 
 
 def read_frames(
@@ -77,31 +79,42 @@ def read_frames(
             share = max(max_side / max(sides), MIN_SIDE / min(sides))
             share = shorter_side / min(sides) if shorter_side else share
             kept.append(_shrink(image, masks, share))
-    return _shots(kept, step, total)
+    return _shots(kept, step, total, range(0, total, step))
 
 
-def read_clip(video, num_frames: int, shorter_side: int | None = None) -> Shots:
+def read_clip(
+    video, num_frames: int, shorter_side: int | None = None, frames: Sequence[int] | None = None
+) -> Shots:
     """The first `num_frames` frames, fewer if the video ends, of the size that `minst track` uses.
 
-    ValueError without frames, or for those that are not bytes (H, W, 3) of one size.
+    frames: these in their place; fewer if the video ends where it is a range, else ValueError. So
+    without frames, or for those that are not bytes (H, W, 3) of one size.
     """
-    if num_frames < 1:
-        raise ValueError(f"num_frames is {num_frames}: give at least one")
-    kept, shape = [], None
-    for t, (image, masks) in enumerate(islice(shown_frames(video), num_frames)):
+    wanted = range(num_frames) if frames is None else frames
+    if not wanted or min(wanted) < 0:
+        what = f"num_frames is {num_frames}" if frames is None else f"frames are {wanted}"
+        raise ValueError(f"{what}: give at least one, from 0 on")
+    kept, shape, times, total = [], None, [], 0
+    for t, (image, masks) in enumerate(islice(shown_frames(video), max(wanted) + 1)):
+        total = t + 1
+        if t not in wanted:
+            continue
+        times.append(t)
         shape = shape or image.shape
         if image.shape != shape or shape[2:] != (3,) or image.dtype != np.uint8:
             got = f"{image.dtype} {image.shape}"
             raise ValueError(f"frame {t} is {got}: give bytes (H, W, 3), all of one size")
         kept.append(_shrink(image, masks, (shorter_side or SHORTER_SIDE) / min(shape[:2])))
-    return _shots(kept, 1, len(kept))
+    if total and not isinstance(wanted, range) and max(wanted) >= total:
+        raise ValueError(f"there is no frame {max(wanted)}: the video has {total}, from 0 on")
+    return _shots(kept, 1, len(kept), times)
 
 
-def _shots(kept: list[tuple], step: int, total: int) -> Shots:
+def _shots(kept: list[tuple], step: int, total: int, times: Sequence[int]) -> Shots:
     if not kept:
         raise ValueError("the video has no frames")
     images, truth = map(list, zip(*kept))
-    return Shots(images, None if truth[0] is None else truth, step, total)
+    return Shots(images, None if truth[0] is None else truth, step, total, times)
 
 
 class Recording:
@@ -114,16 +127,16 @@ class Recording:
     progress: called with the list of images, yields them; a progress bar.
     """
 
-    def __init__(self, model: MobileInst, shots: Shots, progress: Callable = iter):
-        self.images, self.truth, self.step, self.total = shots
+    def __init__(self, model: QueryModel, shots: Shots, progress: Callable = iter):
+        self.images, self.truth, self.step, self.total, self.times = shots
         self.model, self.config = model.eval(), model.config
-        self.frames: list[Frame] = []
+        self.frames: list[EncodedFrame] = []
         with torch.inference_mode():
             for t, image in enumerate(progress(self.images)):
                 try:
                     self.frames.append(model.encode(image_to_batch(image)).forget_masks())
                 except ValueError as error:
-                    raise ValueError(f"frame {t * self.step}: {error}") from None
+                    raise ValueError(f"frame {self.times[t]}: {error}") from None
         outs = [frame.out for frame in self.frames]
         self.kernels = torch.cat([out.kernels for out in outs])
         self.class_scores = torch.cat([out.scores() for out in outs])

@@ -18,7 +18,7 @@ from minst.model import MobileInst
 from minst.tracking import KernelTracker
 from minst.visualize.recording import Settings
 
-__all__ = ["open_clip", "serve"]
+__all__ = ["labelled", "open_clip", "page_of", "serve"]
 
 PORT = 8866
 MOST = 6  # kernels, of some 700 MB each
@@ -33,12 +33,14 @@ def serve(
     port: int = PORT,
     host: str = "127.0.0.1",
     browser: bool = True,
+    others: Sequence[tuple] = (),
 ) -> None:
     """Show the explorer on http://host:port until Ctrl-C.
 
     source: what `open_clip` opens. weights: shipped weights by name, or folders; several can be
     switched on the page. host: who can reach it; 127.0.0.1 is this machine alone, 0.0.0.0 everybody
-    on the network who has the token that is printed. All arguments are checked before the server
+    on the network who has the token that is printed. others: models of others, as the arguments of
+    `minst.adapters.from_transformers`, who has taken them. All else is checked before the server
     starts. Raises ImportError without the extra "notebooks", ValueError for a port that is taken
     or settings out of range, and what `open_clip` and `MobileInst.from_pretrained` raise.
     """
@@ -55,8 +57,9 @@ def serve(
     for each in weights:
         KernelTracker(MobileInst.from_pretrained(each), *settings)
     _check_port(host, port)
-    source = str(Path(source).absolute()) if Path(source).exists() else source
-    weights = [str(Path(w).absolute()) if Path(w).is_dir() else w for w in weights]
+    source = _absolute(source)
+    weights = [_absolute(each) for each in weights]
+    others = [(_absolute(name), *rest) for name, *rest in others]
     token = "" if _is_local(host) else secrets.token_urlsafe(16)
     options = [
         f"--Voila.ip={host}",
@@ -81,7 +84,7 @@ def serve(
         print("warning: whoever on the network has this address can use the page; no encryption")
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "minst.ipynb"
-        write(_notebook(source, weights, settings), page)
+        write(page_of(source, weights, settings, others), page)
         print(f"the explorer: {address}   (Ctrl-C ends it)", flush=True)
         server.launch_instance([str(page), *options])
 
@@ -183,21 +186,35 @@ def open_clip(source: str):
     return clips[0]
 
 
-def _notebook(source: str, weights: Sequence[str], settings: Settings):
+def labelled(names: Sequence[str]) -> dict[str, str]:
+    """{what a model is called: its name or folder}: the last part of it, where those differ."""
+    last = [Path(name).name for name in names]
+    return dict(zip(last if len({*last}) == len(last) else names, names))
+
+
+def _absolute(name: str) -> str:
+    """What is a path here, as it can be found from everywhere; a name as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
+
+
+def page_of(source: str, weights: Sequence[str], settings: Settings, others: Sequence[tuple] = ()):
     """A notebook of one cell, which shows the explorer."""
     from nbformat.v4 import new_code_cell, new_notebook
 
-    names = [Path(w).name for w in weights]
-    models = dict(zip(names if len(set(names)) == len(names) else weights, weights))
+    # a model of others first: all look at pixels of the size that suits the first
+    made = {name: f"lambda: from_transformers{(name, *rest)!r}" for name, *rest in others}
+    named = labelled([*made, *weights]).items()
+    models = [f"{label!r}: {made.get(each, repr(each))}" for label, each in named]
     # The kernel starts elsewhere, and must find this very minst.
     root = str(Path(__file__).resolve().parents[2])
     code = [
         f"import sys; sys.path.insert(0, {root!r})",
+        *(["from minst.adapters import from_transformers"] if others else []),
         "from minst.visualize.explorer import explore",
         "from minst.visualize.recording import Settings",
         "from minst.visualize.serve import open_clip",
         f"clip, settings = open_clip({source!r}), Settings(*{tuple(settings)!r})",
-        f"explore({models!r}, clip, settings, background=True).widget",
+        f"explore({{{', '.join(models)}}}, clip, settings, background=True).widget",
     ]
     return new_notebook(cells=[new_code_cell("\n".join(code))], metadata=KERNEL)
 

@@ -23,23 +23,10 @@ from matplotlib.transforms import Affine2D, ScaledTranslation
 from minst.visualize import fonts
 from minst.visualize.masks import color_of
 
-__all__ = [
-    "BLUE",
-    "CENTER",
-    "GREY",
-    "INK",
-    "RED",
-    "WIDTH",
-    "Picture",
-    "bare",
-    "caption",
-    "headline",
-    "new_figure",
-    "plain",
-    "rgb",
-    "save",
-]
+__all__ = ["BLUE", "CENTER", "DPI", "GREY", "INK", "RED", "WIDTH", "Picture", "bare", "caption",
+           "headline", "new_figure", "plain", "rgb", "save"]  # fmt: skip
 
+DPI = 150  # of a figure that is written as a PNG
 WIDTH = 9.4  # inches: a notebook's column; printed over the text width of A4, 8 points become 5.5
 # Text and axes, what is absent or secondary, what went wrong, what is right.
 INK, GREY, RED, BLUE = "#222222", "#9a9a9a", "#e8000b", "#0072b2"
@@ -137,7 +124,7 @@ def plain(axes: Axes, labelsize: float = 7) -> Axes:
     return axes
 
 
-def save(fig: Figure, path: str | Path, dpi: int = 150) -> Path:
+def save(fig: Figure, path: str | Path, dpi: int = DPI) -> Path:
     """Write a figure as .png, .pdf or .svg; a file that is there is replaced."""
     path = Path(path)
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):

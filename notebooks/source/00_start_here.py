@@ -38,7 +38,7 @@ print(report(findings).splitlines()[-1])
 # | finding | what to do |
 # |---|---|
 # | a package is `missing` or outside its versions | run the `pip install` line that the report prints |
-# | `XNNPACK no` | torch is not 2.12; only lesson 08 needs it |
+# | `XNNPACK no` | torch is not 2.12; only the lite format of lesson 08 needs it |
 # | no accelerator | nothing: every lesson is made for two CPU cores |
 # | widgets show as text | install the extra `notebooks` into the environment of this kernel, then restart JupyterLab |
 

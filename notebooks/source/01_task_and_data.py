@@ -562,9 +562,10 @@ check.perfect_and_worthless(perfect_and_worthless)
 #
 # - `Deviation:` we score on drawn creatures, with 8 categories. The metric is YouTube-VIS's own, the figures are not
 #   comparable. A shipped clip alone has few truths, so its AP jumps by tens; README's table is measured on 50 clips.
-# - Labels of the official validation sets are withheld, and CodaLab, whose servers scored them, stopped taking submissions at
-#   the end of 2025. What remains is a **local split**: keep 10 % of the training videos aside, chosen by a seed, their list
-#   recorded by its hash. `minst.data.shapes` keeps train, val and test apart by their seeds.
+# - YouTube-VIS withholds the labels of its validation sets, and CodaLab, whose servers scored them, took submissions until
+#   31 December 2025. What remains is a **local split**: keep 10 % of the training videos aside, chosen by a seed, their list
+#   recorded by its hash. (The validation labels of COCO and LV-VIS are public; those of OVIS are reported to be.)
+#   `minst.data.shapes` keeps train, val and test apart by their seeds.
 # - `Assumption:` the score of a track is its mean over key frames. The paper does not say; it decides the order.
 # - The protocol also ignores *crowds* (groups nobody separated), and reads at most 100 predictions a video and category. The
 #   official script fails under current NumPy; `minst.evaluation.ytvis` is written anew on pycocotools' `COCOeval`.

@@ -549,8 +549,9 @@ check.linear_scaling(linear_scaling)
 # half, `--accumulate 4` a quarter, `--checkpointing` less again; `tests/benchmarks/recipe_steps.py` measures it. With
 # another `--pairs` the recipe scales itself (exercise 5).
 #
-# Labels of the official validation sets are withheld, and CodaLab, which scored them, closed at the end of 2025: hold back a
-# tenth of *train* and state the hash. Such figures are not comparable with published ones.
+# YouTube-VIS withholds the labels of its validation sets, and CodaLab, which scored them, took submissions until 31 December
+# 2025. So hold back a tenth of *train* and state the hash. Such figures are not comparable with published ones. (The
+# validation labels of COCO and LV-VIS are public; those of OVIS are reported to be.)
 #
 # ## Paper against ours
 #
