@@ -297,7 +297,7 @@ def plot_lines(
     panels: dict[str, dict[str, list]], x: list, head: str, note: str, **look
 ) -> Picture:
     """Curves over x, panels beside one another: {title: {label: values}}; look: of the axes."""
-    fig, width = new_figure(), 7.2 / len(panels)
+    fig, width = new_figure(), 6.8 / len(panels)
     headline(fig, head, note)
     drawn = []
     for i, (title, curves) in enumerate(panels.items()):

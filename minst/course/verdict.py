@@ -98,14 +98,14 @@ def judge(
         seen = _result(view, got)
         got = got if isinstance(seen, Exception) else seen
         if not problem and (problem := difference(got, expected, tolerance)):
-            problem += f" ({_call(exercise, given)})"
+            called = _call(exercise, given)
         imitated = {m: _result(_imitated, m, given, view) for m in {*unseen, *likely}}
         unseen = [m for m in unseen if _alike(imitated[m], expected, tolerance)]
         likely = [m for m in likely if _alike(imitated[m], got, tolerance)]
     if not problem:
         return Verdict("correct", exercise, praise, answer)
     hint = f" {hints[likely[0]]}" if likely else ""
-    return Verdict("wrong", exercise, f"{problem}.{hint}", reference)
+    return Verdict("wrong", exercise, f"{problem}.{hint} It was called as {called}.", reference)
 
 
 def examine(
@@ -260,7 +260,7 @@ def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdic
         raise
     except BaseException as error:  # exit() too would end the lesson
         said = f"{_where(error, answer)} {type(error).__name__}: {shown(error, 400)}"
-        return None, Verdict("wrong", exercise, f"{said} ({_call(exercise, given)})")
+        return None, Verdict("wrong", exercise, f"{said} (in {_call(exercise, given)})")
     for now, before in zip(arguments, given):
         can_change = isinstance(before, (torch.Tensor, np.ndarray, list))
         if can_change and (changed := difference(now, before, 0.0)):
@@ -271,14 +271,14 @@ def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdic
 
 
 def _call(exercise: str, given: tuple) -> str:
-    """ "in track(2, Tensor (3, 4))": with which arguments an answer was called."""
+    """ "track(2, Tensor (3, 4))": with which arguments an answer was called."""
     said = [
         f"{type(value).__name__} {tuple(value.shape)}"
         if hasattr(value, "shape")
         else shown(value, 30)
         for value in given
     ]
-    return f"in {exercise}({', '.join(said)})"
+    return f"{exercise}({', '.join(said)})"
 
 
 def _result(function: Callable, *given: Any) -> Any:

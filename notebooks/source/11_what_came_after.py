@@ -47,7 +47,7 @@ visualize.plot_pipeline(ours, size=(192, 256), highlight="tracking")
 #
 # | symbol | meaning |
 # |---|---|
-# | K, X_mask | kernels (N, D) and the mask feature (D, h, w), now of any model |
+# | K, X_mask | kernels and the mask feature, now of any model |
 # | T, S | the frames of a clip, and the tokens of one frame |
 # | t, u | a frame, and a frame some way after it |
 #
@@ -58,7 +58,7 @@ visualize.plot_pipeline(ours, size=(192, 256), highlight="tracking")
 # instance of this frame is which of the last?
 
 # %%
-MODELS = {  # K . X_mask, query passing, kernel reuse, association: # the same idea, o another form of it, . not in it
+MODELS = {  # K . X_mask, query passing, kernel reuse, association: # the same idea, o another form, . not that we know
     "Mask R-CNN": (2017, "...."),
     "YOLACT": (2019, "#..."),
     "VisTR": (2020, "...."),
@@ -69,7 +69,7 @@ MODELS = {  # K . X_mask, query passing, kernel reuse, association: # the same i
     "MobileInst": (2023, "####"),
     "CAVIS": (2024, "#..#"),
     "SAM 2": (2024, "#o.."),
-    "TROY-VIS": (2024, "#.o#"),
+    "TROY-VIS": (2024, "#.o."),
     "EdgeTAM": (2025, "#o.."),
     "YOLO26-seg": (2026, "#..."),
     "VidEoMT": (2026, "##.."),
@@ -84,7 +84,7 @@ check.plot_family(MODELS)
 # one, so that a query *is* an identity and nothing is left to associate. Kernel reuse has few heirs. TROY-VIS interpolates
 # kernels between key frames, and SegFS lets a small network find the key frame's instances again.
 #
-# Some marks are our reading of a paper's own description. Have you read a newer paper? Add a line to `MODELS`.
+# Some marks are our reading of what a paper says of itself. Have you read a newer one? Add a line to `MODELS`.
 #
 # ### In figures, as of November 2026
 #
@@ -390,7 +390,8 @@ fig
 # %% [markdown]
 # **What it shows.** Our points lie on both sides of the line: a kernel of ours takes after its query and after its instance. The
 # points of Mask2Former lie below it. There the query's own kernel is nearly the same as before, although it has left the
-# instance. So its cosine follows the query, right or wrong, and only masks can tell who is who.
+# instance. So its cosine follows the query, right or wrong. These are few clips, and handovers of neighbouring frames are not
+# independent. Gaps of one and of six frames give the same order of the three.
 #
 # Is query passing the cause? The middle panel speaks against it. The model that has never seen two frames together has
 # kernels that follow the instance at least as much. What else differs: the layers of the decoder, how they look at features, the
