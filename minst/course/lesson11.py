@@ -51,6 +51,7 @@ def factors(answer: Callable) -> Verdict:
     def fault(got, model, pixels):
         said, given = model(pixel_values=pixels), f"pixels {tuple(pixels.shape)}"
         own, queries = said.masks_queries_logits, said.transformer_decoder_last_hidden_state
+        decoder = model.model.transformer_module.decoder
         if isinstance(got, Tensor) or got[0].shape == own.shape:
             return "Two tensors are asked: what is multiplied to make the masks, not the masks."
         kernels, features = got
@@ -65,13 +66,10 @@ def factors(answer: Callable) -> Verdict:
         hint = ""
         if torch.allclose(kernels, queries):
             hint = "These are the queries; a small network of the model makes kernels of them."
-        elif torch.allclose(kernels, to_kernels(model)(queries), atol=1e-4):
+        elif torch.allclose(kernels, decoder.mask_predictor.mask_embedder(queries), atol=1e-4):
             hint = "The decoder normalises its queries before it makes kernels of them."
         far = (made - own).abs().max().item()
         return f"for {given} K . X_mask is up to {far:.3g} away from its own mask logits. {hint}"
-
-    def to_kernels(model):
-        return model.model.transformer_module.decoder.mask_predictor.mask_embedder
 
     rng, model = np.random.default_rng(), foreign_model().model
     cases = ((model, normal(rng, 2, 3, *(32 * rng.integers(3, 6, 2)))) for _ in range(2))
@@ -171,32 +169,24 @@ class Prototypes(nn.Module):
 def encode_frames(answer: Callable) -> Verdict:
     """encode_frames(model, frames (B, 3, H, W)) -> QueryFrame of a `Prototypes`."""
 
-    def reference(model, frames, scale=255, flip=(1,), turn=(0, 2, 3, 1), back=(0, 3, 1, 2)):
-        said = model(scale * frames.flip(flip).permute(turn))
-        features, size = said["protos"].permute(back), tuple(frames.shape[-2:])
-        return QueryFrame(features, lambda: (classes(said["logits"]), said["coefficients"]), size)
-
     def classes(logits):
         return logits.softmax(-1)[..., :-1]
 
-    def scored(by):
-        def slip(model, frames):
-            frame, logits = reference(model, frames), model(255 * frames.flip(1).movedim(1, -1))
-            kernels = frame.out.kernels
-            return QueryFrame(frame.x_mask, lambda: (by(logits["logits"]), kernels), frame.size)
-
-        return slip
+    def reference(model, frames, scale=255, flip=(1,), back=(0, 3, 1, 2), classes=classes):
+        said = model(scale * frames.flip(flip).movedim(1, -1))
+        features, size = said["protos"].permute(back), tuple(frames.shape[-2:])
+        return QueryFrame(features, lambda: (classes(said["logits"]), said["coefficients"]), size)
 
     def view(frame):
         return {"classes": frame.out.class_logits.sigmoid(), "masks": frame.out.mask_logits}
 
     mistakes = [
         "The last column says how little is there: it is no class, so leave it out.",
-        scored(lambda logits: logits.softmax(-1)),
+        partial(reference, classes=lambda logits: logits.softmax(-1)),
         "Softmax needs the column of no object as a rival: cut it off afterwards.",
-        scored(lambda logits: logits[..., :-1].softmax(-1)),
+        partial(reference, classes=lambda logits: logits[..., :-1].softmax(-1)),
         "These classes exclude each other: softmax, not sigmoid.",
-        scored(lambda logits: logits[..., :-1].sigmoid()),
+        partial(reference, classes=lambda logits: logits[..., :-1].sigmoid()),
         "This network wants 0 .. 255; ours gives 0 .. 1.",
         partial(reference, scale=1),
         "This network wants blue first; ours gives red first.",
@@ -233,16 +223,13 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
-        given = {x.untyped_storage().data_ptr() for x in tree_leaves(args) if is_tensor(x)}
-        for x in filter(is_tensor, tree_leaves(made)):
-            if x.untyped_storage().data_ptr() not in given:  # neither a view nor in place
-                self.bytes += x.untyped_storage().nbytes()
+        before, after = (
+            [x for x in tree_leaves(tree) if isinstance(x, Tensor)] for tree in (args, made)
+        )
+        known = {x.untyped_storage().data_ptr() for x in before}
+        new = [x.untyped_storage() for x in after]  # unless it is a view, or changed in place
+        self.bytes += sum(store.nbytes() for store in new if store.data_ptr() not in known)
         return made
-
-
-def is_tensor(value) -> bool:
-    """For `filter`."""
-    return isinstance(value, Tensor)
 
 
 def handovers(model: QueryModel, clips: Iterable[Clip], gap: int = 3) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,8 @@ print(check.factors(factors))
 def attention_bytes(frames: int, tokens: int, queries: int, heads: int) -> tuple[int, int]:
     """Bytes of float32 attention weights that one layer holds at once: (over the clip, frame by frame).
 
-    Over the clip, all tokens of all frames ask each other; `tokens` are those of one frame. Frame by frame, `queries` ask
-    the tokens of one frame, whose weights are gone before the next frame comes.
+    Over the clip, all tokens of all frames ask each other; `tokens` are those of one frame. Frame by frame, `queries`
+    ask the tokens of one frame, whose weights are gone before the next frame comes.
     """
     clip = heads * (frames * tokens) ** 2
     online = heads * queries * tokens
@@ -46,8 +46,8 @@ print(check.attention_bytes(attention_bytes))
 def instance_wins(kernels: torch.Tensor, handovers: torch.Tensor) -> float:
     """The share of handovers in which the instance's new kernel is more like the old kernel than the query's new one.
 
-    kernels (F, N, D), of N queries in F frames. handovers (C, 4), whole numbers, a row (t, u, old, new) for each. More alike
-    means of larger cosine.
+    kernels (F, N, D), of N queries in F frames. handovers (C, 4), whole numbers, a row (t, u, old, new) for each. More
+    alike means of larger cosine.
     """
     t, u, old, new = handovers.T
     before, of_query, of_instance = kernels[t, old], kernels[u, old], kernels[u, new]

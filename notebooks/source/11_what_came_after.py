@@ -124,7 +124,7 @@ check.plot_family(MODELS)
 
 # %%
 if importlib.util.find_spec("transformers") is None:
-    raise SystemExit('This lesson needs transformers: python3 -m pip install "mobileinst[models]", then restart the kernel.')
+    raise SystemExit('This lesson needs transformers: python3 -m pip install "mobileinst[models]"')
 theirs = check.foreign_model()  # an adapter around the library's own model
 for name, module in theirs.model.named_modules():
     if "transformer_module.decoder." in name and "layers" not in name:
@@ -168,7 +168,7 @@ check.factors(factors)
 factors = check.factors(factors).or_ours  # yours, if it is correct
 clip, times = minst.load_sample("easy"), (0, 4, 8, 12)
 frames = [clip.image(t) for t in times]
-pixels = torch.cat([theirs.processed(image_to_batch(image)) for image in frames])  # resized and normalised as it wants them
+pixels = torch.cat([theirs.processed(image_to_batch(image)) for image in frames])  # resized, normalised
 kernels, features = factors(theirs.model, pixels)
 first = mask_ious(masks_of_queries(encode(theirs, frames[0])), clip.masks(0))  # (N, M)
 held, instances = (list(pair) for pair in zip(*assign_queries(first)))
@@ -184,7 +184,7 @@ for what, found in (("kernel reused", masks), ("mask copied", masks[:1].repeat(4
         titles.append(f"frame {t}, {what}: IoU {iou:.2f}")
 visualize.plot_images(
     pictures, titles, columns=4, head="A kernel finds its creature again, in a model that knows no video",
-    note="Mask2Former on the clip \"easy\". Above, its kernels of frame 0 on later frames; below, its masks of frame 0, copied.",
+    note="Mask2Former on the clip \"easy\". Above, kernels of frame 0 on later frames; below, its masks, copied.",
 )  # fmt: skip
 
 # %% [markdown]
@@ -204,8 +204,8 @@ visualize.plot_images(
 def attention_bytes(frames: int, tokens: int, queries: int, heads: int) -> tuple[int, int]:
     """Bytes of float32 attention weights that one layer holds at once: (over the clip, frame by frame).
 
-    Over the clip, all tokens of all frames ask each other; `tokens` are those of one frame. Frame by frame, `queries` ask
-    the tokens of one frame, whose weights are gone before the next frame comes.
+    Over the clip, all tokens of all frames ask each other; `tokens` are those of one frame. Frame by frame, `queries`
+    ask the tokens of one frame, whose weights are gone before the next frame comes.
     """
     # solution
     clip = heads * (frames * tokens) ** 2
@@ -250,8 +250,8 @@ def cost(run):
 
 
 # %%
-megabytes, milliseconds = ({name: [] for name in ("over the clip", "the same, fused", "frame by frame")} for _ in "ab")
-predicted = []
+ways, predicted = ("over the clip", "the same, fused", "frame by frame"), []
+megabytes, milliseconds = {way: [] for way in ways}, {way: [] for way in ways}
 for T in INTERVALS:
     tokens, queries = torch.randn(1, HEADS, T * S, 32), torch.randn(1, HEADS, N, 32)
     runs = (
@@ -259,15 +259,16 @@ for T in INTERVALS:
         lambda: F.scaled_dot_product_attention(tokens, tokens, tokens),
         lambda: [attend(queries, frame) for frame in tokens.split(S, dim=2)],
     )
-    for name, run in zip(megabytes, runs):
+    for way, run, frames_at_once in zip(ways, runs, (T, T, 1)):
         made, seconds = cost(run)
-        megabytes[name].append(made / 2**20 / (T if name == "frame by frame" else 1))  # of one frame at a time
-        milliseconds[name].append(1000 * seconds)
+        megabytes[way].append(made / 2**20 * frames_at_once / T)
+        milliseconds[way].append(1000 * seconds)
     predicted.append(attention_bytes(T, S, N, HEADS)[0] / 2**20)
-panels = {"megabytes at once": megabytes | {"your formula, over the clip": predicted}, "milliseconds for T frames": milliseconds}
+megabytes["your formula, over the clip"] = predicted
+panels = {"megabytes at once": megabytes, "milliseconds for T frames": milliseconds}
 check.plot_lines(
     panels, INTERVALS, "Twice the frames, four times the price: attention over a clip",
-    "One layer of attention. Both axes are logarithmic: what grows with the square of T rises twice as steeply as T does.",
+    "One layer of attention. Both axes are logarithmic: what grows with the square of T is twice as steep as T.",
     xscale="log", yscale="log", xlabel="frames T",
 )  # fmt: skip
 
@@ -316,8 +317,8 @@ for name, of in measured.items():
     kept = "      ".join(f"{of['retention'][k]:.2f}" for k in ("1", "3", "10"))
     print(f"{name:18}     {kept}   | {of['held_share']:.2f} | {of['holders']:.2f}")
 check.plot_lines(
-    {name: {how: [100 * ap for ap in by_T.values()] for how, by_T in of["AP"].items()} for name, of in measured.items()},
-    [1, 3, 6, 12], "What helps our kernels does nothing for those of Mask2Former",
+    {name: {how: [100 * ap for ap in by_T.values()] for how, by_T in of["AP"].items()}
+     for name, of in measured.items()}, [1, 3, 6, 12], "What helps our kernels does nothing for those of Mask2Former",
     "Video AP by five associations, over the reuse interval T. Twenty clips of the val split, seed 9001.",
     ylim=(0, 75), xlabel="reuse interval T",
 )  # fmt: skip
@@ -344,8 +345,8 @@ check.plot_lines(
 def instance_wins(kernels: torch.Tensor, handovers: torch.Tensor) -> float:
     """The share of handovers in which the instance's new kernel is more like the old kernel than the query's new one.
 
-    kernels (F, N, D), of N queries in F frames. handovers (C, 4), whole numbers, a row (t, u, old, new) for each. More alike
-    means of larger cosine.
+    kernels (F, N, D), of N queries in F frames. handovers (C, 4), whole numbers, a row (t, u, old, new) for each. More
+    alike means of larger cosine.
     """
     # solution
     t, u, old, new = handovers.T
@@ -374,7 +375,7 @@ images_only = minst.MobileInst.from_pretrained("shapes-tiny-images").fuse()
 clips = [minst.load_sample(name) for name in minst.sample_names()]
 fig = visualize.new_figure()
 visualize.headline(fig, "Kernels of Mask2Former take after their query, ours after both",
-                   "A point for each handover. Above the line, the kernel of the same instance is the more alike.")  # fmt: skip
+                   "A point for each handover. Above the line, the instance's kernel is the more alike.")  # fmt: skip
 for i, (name, model) in enumerate({"ours": ours, "ours, images alone": images_only, "Mask2Former": theirs}.items()):
     kernels, rows = check.handovers(model, clips, gap=3)
     t, u, old, new = rows.T
@@ -464,7 +465,7 @@ for frame in film:
     pictures.append(visualize.draw_frame(frame, result.masks(), result.ids, names, scale=2))
 visualize.plot_images(
     pictures[::3], [f"frame {t}" for t in range(0, 12, 3)], head="Somebody else's network in our tracker",
-    note="Key frames, T = 3. Number and name: identity and class. The grey square is \"no object\" and stays without an outline.",
+    note="Key frames, T = 3. Number and name: identity, class. The grey square is \"no object\" and gets no outline.",
 )  # fmt: skip
 
 # %% [markdown]
