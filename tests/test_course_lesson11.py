@@ -274,7 +274,8 @@ def test_the_picture_of_the_family_marks_what_is_said():
 
 
 def test_curves_of_all_panels_are_in_the_legend():
-    figure = check.plot_lines({"one": {"a": [1, 2]}, "two": {"a": [1, 2], "b": [3, 4]}}, [1, 5], "Head", "note")
+    curves = {"a": [1, 2], "b": [3, 4]}
+    figure = check.plot_lines({"one": curves, "two": {"a": [5, 6]}}, [1, 5], "Head", "note")
     assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
     assert [axes.get_title() for axes in figure.axes] == ["one", "two"]
     assert figure.alt == "Head. note"
