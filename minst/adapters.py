@@ -13,7 +13,7 @@ Mask features are kept at 1/4 of the frame as given, since K . resize(F) = resiz
 is cut off. VidEoMT runs frame by frame: the queries that it passes on are left out. Scores are
 p(class), times the mean probability inside the mask where the library's post-processing does so.
 
-Lesson: notebooks/07_kernel_reuse_and_association.ipynb
+Lesson: notebooks/11_what_came_after.ipynb
 """
 
 from __future__ import annotations

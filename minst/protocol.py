@@ -11,7 +11,7 @@ what is named or handed over; `category_key` is equal where two names mean one c
 Symbols: B batch, N queries, K classes, D channels, H W frame size, h w = ceil(H/s), ceil(W/s) for
     any whole stride s: 8 of MobileInst, 4 of QueryFrame. `upsample_masks` finds s by itself.
 
-Lesson: notebooks/07_kernel_reuse_and_association.ipynb
+Lesson: notebooks/11_what_came_after.ipynb
 """
 
 from __future__ import annotations

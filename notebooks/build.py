@@ -66,6 +66,8 @@ LESSONS = [
            extras="notebooks,mobile,lite"),
     Lesson("09_ablation_lab", "Ablation lab", 45, "the paper's claims, shown again at our scale", "06"),
     Lesson("10_capstone", "Capstone", 60, "your own clips and categories", "all"),
+    Lesson("11_what_came_after", "What came after, and what stayed", 45,
+           "the models around it; a foreign one in our tracker", "07; extra `models`", extras="notebooks,models"),
 ]  # fmt: skip
 
 

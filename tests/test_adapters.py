@@ -3,7 +3,9 @@
 Nothing is downloaded: configs are written here, and the hub is switched off.
 """
 
+import json
 import os
+import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +33,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when it is imported
 T = pytest.importorskip("transformers", reason='transformers is missing: pip install "mobileinst[models]"')
 NAMES = {"id2label": dict(enumerate(CATEGORIES)), "label2id": {name: i for i, name in enumerate(CATEGORIES)}}
 WEIGHTS = Path(__file__).parents[1] / "data_samples/foreign/mask2former-tiny"
+BENCHMARK = Path(__file__).parent / "benchmarks/foreign.py"
 ANY_SIZE = ("Mask2Former", "OneFormer")
 FAMILIES = ("Mask2Former", "OneFormer", "Eomt", "EomtDinov3", "Videomt", "RfDetr")
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
@@ -282,6 +285,16 @@ def test_the_shipped_model_of_others_has_learned_shapes(one_thread):
     assert evaluate_ytvis(clip.annotations(), found)["AP"] > 0.3
     said = ConsistencyMeter().add_clip(query_masks(model, clip), map(clip.masks, range(len(clip)))).result()
     assert said["held_share"] > 0.9 and said["retention"][3] > 0.7 > 3 * said["chance"][3]
+
+
+def test_the_measurement_beside_ours_runs(adapted, tmp_path):
+    """tests/benchmarks/foreign.py, by which the figures of data_samples/foreign were made."""
+    foreign, knobs = runpy.run_path(str(BENCHMARK)), ShapesConfig(width=128, height=96, frames=4)
+    write_shapes_dataset(tmp_path / "val", 2, knobs, seed=5, split="val")
+    figures = foreign["measure"](adapted["Mask2Former"], YouTubeVIS(tmp_path / "val"), torch.zeros(7, 32))
+    assert set(figures) == set(json.loads((WEIGHTS / "metrics-9001.json").read_text())["models"]["shapes-tiny"])
+    assert 0 < figures["kernels_depend_on_the_frame"] < 1 and figures["queries"] == 7
+    assert "| mask |" in foreign["table"]({"theirs": figures})
 
 
 def test_no_object_is_nobodys_score(adapted):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from minst.course import lesson01, lesson02, lesson04, lesson06
-from minst.course.verdict import Verdict, difference, judge
+from minst.course.verdict import Verdict, difference, examine, judge
 
 
 def double(x):
@@ -93,6 +93,37 @@ def test_what_cannot_be_viewed_is_judged_as_it_is():
     said = judge(lambda x: [1, 2, 3], double, draw, view=lambda result: result.sum())
     assert "it gives" in said.reason or "the shape is (3,)" in said.reason
     assert "AttributeError" not in said.reason
+
+
+def test_a_wrong_answer_shows_its_input():
+    said = judge(lambda n, x: n, lambda n, x: n + 1, lambda rng: (rng.integers(7, 8), torch.ones(2, 3)), exercise="add")
+    assert said.reason.endswith("expected 8. It was called as add(7, Tensor (2, 3)).")
+
+
+def test_a_lesson_goes_on_with_the_answer_or_with_ours():
+    def stub(x):
+        raise NotImplementedError
+
+    def right(x):
+        return x + x
+
+    assert verdict(right).or_ours is right
+    assert all(verdict(answer).or_ours is double for answer in (stub, lambda x: x, lambda x: 1 / 0, 3))
+
+
+def test_so_it_does_where_many_answers_are_right():
+    def even(answer):
+        """even(n) -> an even number."""
+        return examine(answer, even, [(1,), (2,)], lambda got, n: "it is odd." * (got % 2), reference=double)
+
+    def right(n):
+        return 2 * n + 2
+
+    def stub(n):
+        raise NotImplementedError
+
+    assert even(right).or_ours is right
+    assert all(even(answer).or_ours is double for answer in (stub, lambda n: 1, lambda n: "x"))
 
 
 def test_the_line_of_an_error_is_that_of_the_answer():

@@ -58,7 +58,7 @@ def test_names_that_readme_uses_exist():
 
 def test_lesson_table_is_complete_and_says_what_is_missing():
     rows = re.findall(r"^\| (\d\d) \| (.*?) \|", README, re.MULTILINE)
-    assert [int(number) for number, _ in rows] == list(range(11))
+    assert [int(number) for number, _ in rows] == list(range(12))
     for number, title in rows:
         written = list((ROOT / "notebooks").glob(f"{number}_*.ipynb"))
         assert bool(written) != ("coming" in title), title

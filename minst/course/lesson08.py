@@ -40,8 +40,7 @@ def conv_cost(answer: Callable) -> Verdict:
         return *(stride * rng.integers(4, 17, 2)), *channels, kernel, stride, groups
 
     mistakes = [
-        "With groups a kernel sees c_in / groups channels only: that is what makes depth-wise "
-        "layers light.",
+        "With groups a kernel sees c_in / groups channels: that makes depth-wise layers light.",
         macs(lambda count, kernel, stride, groups: count * groups),
         "Count the places of the output: a stride of 2 halves its height and its width.",
         macs(lambda count, kernel, stride, groups: count * stride**2),
@@ -70,8 +69,7 @@ def mean_frame(answer: Callable) -> Verdict:
     mistakes = [
         "T frames in all: one key frame and T - 1 that reuse its kernels.",
         lambda key, decoder, T: mean_frame(key, decoder, T + 1),
-        "This is a frame between key frames (and the median frame): the mean pays for the key "
-        "frame too.",
+        "This is the median frame, one between key frames: the mean pays for key frames too.",
         lambda key, decoder, T: (key - decoder, decoder / key),
         "Key frames are rarer than the others: weight the two by how often they come.",
         lambda key, decoder, T: mean_frame(key, decoder, 2),
@@ -113,11 +111,9 @@ def read_log(answer: Callable) -> Verdict:
     mistakes = [
         'The values are in "us": divide by 1000.',
         lambda text: [1e3 * ms for ms in read_log(text)],
-        "The first number is the mean, as in the last line: one hiccup moves it, the median "
-        "hardly.",
+        "The first number is the mean, as in the last line: one hiccup moves it, not the median.",
         lambda text: (parse_log(text)["mean_ms"], read_log(text)[1]),
-        "The second number is the longest run; 95 % of the runs are faster than p95: "
-        "np.percentile.",
+        "The second number is the longest run; p95 has 5 % of the runs above it: np.percentile.",
         of_times(lambda times: (median(times), max(times))),
         "p95 lies between two runs here: np.percentile interpolates.",
         of_times(lambda times: (median(times), times[int(0.95 * (len(times) - 1))])),
@@ -163,11 +159,9 @@ def fair_times(answer: Callable) -> Verdict:
         partial(fair_times, centre=fmean),
         "This is the fastest run, which flatters. Take the median.",
         partial(fair_times, centre=min),
-        "One job after the other: the machine gets slower meanwhile, and the last job pays. Take "
-        "turns.",
+        "One job after the other: the machine gets slower, and the last job pays. Take turns.",
         partial(fair_times, apart=True),
-        "Nothing of the lie is mended yet: it takes the mean of everything, in seconds, one job "
-        "after the other.",
+        "Nothing of the lie is mended yet: the mean of everything, in seconds, job after job.",
         partial(fair_times, centre=fmean, apart=True, whole=True, cold=True, scale=1.0),
         "These are times of a clock of your own: read the clock that is handed over.",
         lambda jobs, clock, warmup, rounds: dict.fromkeys(jobs, 0.0),
@@ -195,8 +189,7 @@ def least_ms(answer: Callable) -> Verdict:
     mistakes = [
         "One MAC is two FLOP: a product and a sum.",
         lambda macs, *given: least_ms(macs / 2, *given),
-        "A core multiplies while it waits for memory: the slower of the two decides, not their "
-        "sum.",
+        "A core multiplies while it waits for memory: the slower decides, not their sum.",
         partial(least_ms, decides=lambda compute, memory: compute + memory),
         "Both have to be done: the slower of the two decides.",
         partial(least_ms, decides=min),

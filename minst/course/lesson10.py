@@ -37,13 +37,11 @@ def polygon_area(answer: Callable) -> Verdict:
         return (np.stack([100 + reach * np.cos(turn), 80 + reach * np.sin(turn)], 1),)
 
     mistakes = [
-        "Clicked the other way round, the same polygon has a negative sum: take the absolute value "
-        "at the end.",
+        "Clicked the other way round, the sum is negative: take the absolute value at the end.",
         lambda points: terms(points).sum() / 2,
         "Each term is the area of a parallelogram; the triangles are half of it.",
         lambda points: 2 * polygon_area(points),
-        "The last corner joins the first: that side is missing (np.roll gives every corner its "
-        "next one).",
+        "The last corner joins the first: that side is missing (np.roll gives the next corners).",
         lambda points: abs(terms(points)[:-1].sum()) / 2,
         "This is the area of the box around the polygon.",
         lambda points: np.ptp(points, axis=0).prod(),
@@ -74,8 +72,7 @@ def class_ids(answer: Callable) -> Verdict:
         return ([{"id": number, "name": name} for number, name in named],)
 
     mistakes = [
-        "Ids have gaps (COCO's 80 categories go up to 90): id - 1 would need rows that nobody "
-        "fills.",
+        "Ids have gaps (COCO's 80 categories go up to 90): id - 1 needs rows that nobody fills.",
         forward(lambda ids: {number: number - 1 for number in ids}),
         "The order is that of the file, which need not be that of the ids.",
         by("id"),
@@ -111,8 +108,7 @@ def validation_frames(answer: Callable) -> Verdict:
         return frames, rng.integers(1000), rng.uniform(0.3, 0.6)
 
     mistakes = [
-        "Frames of one video land on both sides: hash the name of the video, never that of the "
-        "frame.",
+        "Frames of one video land on both sides: hash the name of the video, not of the frame.",
         partial(validation_frames, text=lambda frame, seed: f"{seed}:{frame}"),
         'The seed is not used: hash the text "seed:video", so that another seed gives another '
         "split.",
@@ -160,8 +156,7 @@ def top_entries(answer: Callable) -> Verdict:
         partial(top_entries, order=lambda entry: entry["score"]),
         "The first of each video are kept, as they stand: sort by score before the cut.",
         partial(top_entries, order=lambda entry: 0),
-        "The right ones, in another order: video by video, ids rising, and the best first within a "
-        "video.",
+        "The right ones, in another order: video by video, ids rising, the best of each first.",
         lambda results, limit: sorted(top_entries(results, limit), key=score),
     ]
     return judge(answer, top_entries, draw, mistakes, rounds=8)
@@ -187,8 +182,7 @@ def linear_scaling(answer: Callable) -> Verdict:
         lambda lr, n, batch, each, gpus, parts: linear_scaling(lr, n, batch, each, 1, parts),
         "Accumulated parts belong to the same step: multiply by their number.",
         lambda lr, n, batch, each, gpus, parts: linear_scaling(lr, n, batch, each, gpus, 1),
-        "As many iterations with a larger batch see more images: keep images, iterations * batch, "
-        "the same.",
+        "A larger batch sees more images in as many iterations: keep iterations * batch the same.",
         partial(linear_scaling, steps=lambda iterations, times: iterations),
         "A larger batch needs fewer iterations for the same number of images.",
         partial(linear_scaling, steps=mul),

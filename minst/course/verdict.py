@@ -16,7 +16,7 @@ import reprlib
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Verdict:
     state: str  # "not attempted" | "wrong" | "correct"
     exercise: str
     reason: str = ""
+    or_ours: Callable | None = None  # the answer if it is correct, else ours: a lesson goes on
 
     def __bool__(self) -> bool:
         return self.state == "correct"
@@ -93,17 +94,18 @@ def judge(
         expected = view(reference(*copy.deepcopy(given)))
         got, verdict = _attempt(exercise, answer, given)
         if verdict is not None:
-            return verdict
+            return replace(verdict, or_ours=reference)
         seen = _result(view, got)
         got = got if isinstance(seen, Exception) else seen
-        problem = problem or difference(got, expected, tolerance)
+        if not problem and (problem := difference(got, expected, tolerance)):
+            called = _call(exercise, given)
         imitated = {m: _result(_imitated, m, given, view) for m in {*unseen, *likely}}
         unseen = [m for m in unseen if _alike(imitated[m], expected, tolerance)]
         likely = [m for m in likely if _alike(imitated[m], got, tolerance)]
     if not problem:
-        return Verdict("correct", exercise, praise)
+        return Verdict("correct", exercise, praise, answer)
     hint = f" {hints[likely[0]]}" if likely else ""
-    return Verdict("wrong", exercise, f"{problem}.{hint}")
+    return Verdict("wrong", exercise, f"{problem}.{hint} It was called as {called}.", reference)
 
 
 def examine(
@@ -112,8 +114,9 @@ def examine(
     cases: Iterable[tuple],
     fault: Callable[..., str],
     praise: str = "",
+    reference: Callable | None = None,
 ) -> Verdict:
-    """Judge an exercise with many right answers.
+    """Judge an exercise with many right answers; `reference`: one of them, for `or_ours`.
 
     check: the function that asks; its first line of documentation is what is expected. cases:
     arguments of the answer. fault(what the answer gives, *arguments): why that is wrong, or ""; an
@@ -123,7 +126,7 @@ def examine(
     for given in cases:
         got, verdict = _attempt(exercise, answer, given)
         if verdict is not None:
-            return verdict
+            return replace(verdict, or_ours=reference)
         try:
             reason = f"{difference(got, given)}." if got is None else fault(got, *given)
         except Exception as error:
@@ -132,8 +135,8 @@ def examine(
         if not reason and time.monotonic() > until:
             reason = f"it is too slow to be judged: {PATIENCE:.0f} s have passed."
         if reason:
-            return Verdict("wrong", exercise, reason)
-    return Verdict("correct", exercise, praise)
+            return Verdict("wrong", exercise, reason, reference)
+    return Verdict("correct", exercise, praise, answer)
 
 
 def difference(got: Any, expected: Any, tolerance: float = 1e-4, where: str = "") -> str:
@@ -257,7 +260,7 @@ def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdic
         raise
     except BaseException as error:  # exit() too would end the lesson
         said = f"{_where(error, answer)} {type(error).__name__}: {shown(error, 400)}"
-        return None, Verdict("wrong", exercise, f"{said} ({_call(exercise, given)})")
+        return None, Verdict("wrong", exercise, f"{said} (in {_call(exercise, given)})")
     for now, before in zip(arguments, given):
         can_change = isinstance(before, (torch.Tensor, np.ndarray, list))
         if can_change and (changed := difference(now, before, 0.0)):
@@ -268,14 +271,14 @@ def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdic
 
 
 def _call(exercise: str, given: tuple) -> str:
-    """ "in track(2, Tensor (3, 4))": with which arguments an answer was called."""
+    """ "track(2, Tensor (3, 4))": with which arguments an answer was called."""
     said = [
         f"{type(value).__name__} {tuple(value.shape)}"
         if hasattr(value, "shape")
         else shown(value, 30)
         for value in given
     ]
-    return f"in {exercise}({', '.join(said)})"
+    return f"{exercise}({', '.join(said)})"
 
 
 def _result(function: Callable, *given: Any) -> Any:

@@ -175,7 +175,8 @@ visualize.plot_pipeline(model, size=(192, 256))
 # | [06](06_temporal_training.ipynb) | query passing | `minst.temporal` |
 # | [07](07_kernel_reuse_and_association.ipynb) | kernel reuse, kernel association | `minst.tracking` |
 #
-# In a hurry? Do 00, 01, 04 and 07: the task, the metric, the idea, the tracker.
+# In a hurry? Do 00, 01, 04 and 07: the task, the metric, the idea, the tracker. What has come after MobileInst, and what of it
+# has stayed, is in [11](11_what_came_after.ipynb).
 
 # %% [markdown]
 # ## Exercises

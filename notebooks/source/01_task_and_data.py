@@ -570,6 +570,7 @@ check.perfect_and_worthless(perfect_and_worthless)
 # - The protocol also ignores *crowds* (groups nobody separated), and reads at most 100 predictions a video and category. The
 #   official script fails under current NumPy; `minst.evaluation.ytvis` is written anew on pycocotools' `COCOeval`.
 # - A toy does not show the long tail: with 40 categories, a rare one with two tracks weighs as much as "person".
+# - What later models reach on YouTube-VIS is in a dated table of [lesson 11](11_what_came_after.ipynb).
 #
 # ## Summary
 #

@@ -33,11 +33,11 @@ import torch
 from minst import adapters
 from minst.data.shapes import CATEGORIES, shapes_clip, write_shapes_dataset
 from minst.data.ytvis import Clip, YouTubeVIS
-from minst.evaluation.consistency import ConsistencyMeter, FrameShare
+from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_ious
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.lab.associations import association, mean_kernels
 from minst.model import MobileInst
-from minst.predict import EVALUATION_THRESHOLD, category_ids, encode, queries_of
+from minst.predict import EVALUATION_THRESHOLD, category_ids, encode, masks_of_queries
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
 from minst.visualize.queries import plot_query_consistency
@@ -67,14 +67,21 @@ def measure(model, dataset: YouTubeVIS, means: torch.Tensor) -> dict:
     ids, own = category_ids(model, dataset, exact=True), model.config.class_names
     settings = [(name, interval) for name in ASSOCIATIONS for interval in INTERVALS]
     results: dict[tuple, list] = {setting: [] for setting in settings}
-    queries, shares, costs = ConsistencyMeter(), FrameShare(), {"encode": [], "decode": []}
+    queries, firsts, costs = ConsistencyMeter(), [], {"encode": [], "decode": []}
     for i in range(len(dataset)):
         clip = dataset[i]
         names = [dataset.categories[label] for label in clip.labels]
         frames = list(encoded(model, clip, costs))
-        shares.add(frames[0])
+        firsts.append(frames[0].out.kernels[0].numpy())
         labels = [own.index(name) for name in names]
-        seen = [queries_of(frame, clip.masks(t), labels) for t, frame in enumerate(frames)]
+        seen = [
+            (
+                mask_ious(masks_of_queries(frame), clip.masks(t)),
+                frame.out.class_logits[0].sigmoid()[:, labels].numpy(),
+                frame.out.scores()[0].amax(-1).numpy(),
+            )
+            for t, frame in enumerate(frames)
+        ]
         ious, probabilities, scores = (np.stack(part) for part in zip(*seen))
         visible = np.stack([clip.masks(t).any((1, 2)) for t in range(len(clip))])
         queries.add_ious(ious, visible, names, None, probabilities, scores)
@@ -98,7 +105,7 @@ def measure(model, dataset: YouTubeVIS, means: torch.Tensor) -> dict:
         "retention": {k: said["retention"][k] for k in (1, 3, 10)},
         "chance": {k: said["chance"][k] for k in (1, 3, 10)},
         **{key: said[key] for key in ("held_share", "holders", "sure_holders", "queries_used", "queries_per_clip")},
-        "kernels_depend_on_the_frame": shares.result()["kernels"],
+        "kernels_depend_on_the_frame": frame_share(np.array(firsts)),
         "cpu_ms": {key: 1000 * median(values) for key, values in costs.items()},
     }
 
