@@ -142,7 +142,7 @@ def test_words_of_an_error():
 ])  # fmt: skip
 def test_a_key_that_stands_twice_loses_no_list_in_silence(file, text, key):
     file.write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=f"the key '{key}' stands twice at the top of the file"):
+    with pytest.raises(ValueError, match=f"the key '{key}' stands twice in one object"):
         JsonFile(file)
 
 

@@ -531,7 +531,7 @@ def test_a_key_that_stands_twice(planted):
     file = folder / "annotations.json"
     file.write_text('{"note": {"a": 1, "a": 2}, ' + file.read_text()[1:])
     (problem,) = check_dataset(folder).problems
-    assert problem.kind == "broken file" and problem.what == "the key 'a' stands twice in an object"
+    assert problem.kind == "broken file" and problem.what == "the key 'a' stands twice in one object"
 
 
 def test_an_image_that_a_camera_turned_has_either_size(planted):

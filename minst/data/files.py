@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 __all__ = [
-    "IMAGE_SUFFIXES", "inside", "is_quarter_turned", "natural", "new_folder", "open_image",
-    "read_image", "read_json", "replacing",
+    "IMAGE_SUFFIXES", "TwiceError", "inside", "is_quarter_turned", "natural", "new_folder",
+    "open_image", "read_image", "read_json", "replacing",
 ]  # fmt: skip
 
 # the frames of a video that is a folder; a GIF is a video of its own
@@ -87,12 +87,27 @@ def is_quarter_turned(image: Image.Image) -> bool:
     return image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
 
 
+class TwiceError(ValueError):
+    """A key that stands twice in one object of a JSON file."""
+
+    def __init__(self, path: object, key: str):
+        super().__init__(f"{path}: the key {key!r} stands twice in one object")
+
+
 def read_json(path: str | Path) -> dict | list:
     """A JSON file in UTF-8; ValueError says where it is broken."""
+
+    def each_once(pairs: list[tuple[str, object]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise TwiceError(path, next(key for key in found if keys.count(key) > 1))
+        return found
+
     try:
         # some editors begin with a mark
         text = Path(path).read_text(encoding="utf-8-sig").rstrip()
-        return json.loads(text, object_pairs_hook=_each_once)
+        return json.loads(text, object_pairs_hook=each_once)
     except json.JSONDecodeError as error:
         if not text:
             raise ValueError(f"{path}: is empty") from None
@@ -105,17 +120,10 @@ def read_json(path: str | Path) -> dict | list:
         raise ValueError(f"{path}: not JSON in UTF-8 ({what})") from None
     except RecursionError:
         raise ValueError(f"{path}: broken JSON: nested too deeply") from None
-    except ValueError as error:  # a key that stands twice, a number of thousands of digits
+    except TwiceError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
         raise ValueError(f"{path}: broken JSON: {error}") from None
-
-
-def _each_once(pairs: list[tuple[str, object]]) -> dict:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
 
 
 def inside(folder: str | Path, name: str) -> Path:

@@ -33,7 +33,14 @@ from tqdm.auto import tqdm
 
 from minst import rle
 from minst.data import formats
-from minst.data.files import IMAGE_SUFFIXES, inside, is_quarter_turned, open_image, replacing
+from minst.data.files import (
+    IMAGE_SUFFIXES,
+    TwiceError,
+    inside,
+    is_quarter_turned,
+    open_image,
+    replacing,
+)
 from minst.data.layouts import find_annotations, find_images, split_of
 
 __all__ = ["ERRORS", "WARNINGS", "Problem", "Report", "check_dataset"]
@@ -169,6 +176,8 @@ def _load(report: Report, file: Path) -> dict | None:
     said, twice, data = [], [], None
     try:
         formats.JsonFile(file)
+    except TwiceError:  # each of them is named below
+        pass
     except ValueError as error:
         said.append(str(error).removeprefix(f"{file}: "))
 
@@ -183,9 +192,7 @@ def _load(report: Report, file: Path) -> dict | None:
         said = said or [str(error)]
     other = _other_task(data) if isinstance(data, dict) else ""
     said += [other] * bool(other)
-    # the readers stop at the first of them
-    said = [] if twice and said and "stands twice" in said[0] else said
-    said += [f"the key {key!r} stands twice in an object" for key in dict.fromkeys(twice)]
+    said += [f"the key {key!r} stands twice in one object" for key in dict.fromkeys(twice)]
     report.problems += [Problem("broken file", report.file, "", what) for what in said]
     return data if isinstance(data, dict) and not other else None
 
