@@ -10,7 +10,10 @@ import copy
 import itertools
 import json
 import random
+import signal
+import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -506,12 +509,36 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tiny, tmp_path,
     has(format)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(OSError, match="nothing is written") as caught:
+        with pytest.raises(OSError, match="not written") as caught:
             export(tiny, format, tmp_path, (64, 64), "masks")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     (left,) = tmp_path.iterdir()
     assert left.read_text() == "kept" and caught.value.filename == str(left)
+
+
+STUCK = """
+import sys, time
+from minst.cli import main
+from minst.mobile import export
+export.parity = lambda *_: time.sleep(1200)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_kill_leaves_the_file_of_before_and_the_next_export_no_rubbish(tiny, tmp_path):
+    (tmp_path / "masks.pt").write_text("before")
+    command = ["export", "--format", "torchscript", "--part", "masks", "--size", "64x64"]
+    exporting = subprocess.Popen([sys.executable, "-c", STUCK, *command, "--out", str(tmp_path)])
+    while not any(path.stat().st_size for path in tmp_path.glob(".masks.*.pt")):
+        assert exporting.poll() is None
+        time.sleep(0.05)
+    exporting.kill()
+    assert exporting.wait(1200) == -signal.SIGKILL
+    assert (tmp_path / "masks.pt").read_text() == "before" and len(list(tmp_path.iterdir())) == 2
+    (path,) = export(tiny, "torchscript", tmp_path, (64, 64), "masks")
+    assert list(tmp_path.iterdir()) == [path] and load_program(path).metadata["program"] == "masks"
 
 
 def _mobile(path):

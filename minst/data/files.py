@@ -5,12 +5,14 @@
     inside(folder, name)  the path of a file that an annotation file names, within its folder
     replacing(path)       a new file beside the old one, moved over it when it is complete
     new_folder(path)      the same for a folder
+    unfinished(folder)    a folder within it for what is not complete yet
 
 Lesson: notebooks/10_capstone.ipynb
 """
 
 import contextlib
 import errno
+import glob
 import io
 import json
 import os
@@ -19,15 +21,21 @@ import secrets
 import shutil
 import stat
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from PIL import Image, ImageOps
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: what a killed writer left stays there
+    fcntl = None
+
 __all__ = [
     "IMAGE_SUFFIXES", "TwiceError", "inside", "is_quarter_turned", "natural", "new_folder",
-    "open_image", "read_image", "read_json", "replacing",
+    "open_image", "read_image", "read_json", "replacing", "unfinished",
 ]  # fmt: skip
 
 # the frames of a video that is a folder; a GIF is a video of its own
@@ -156,17 +164,48 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder stands there")
+        _sweep(path.parent, f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}{path.suffix}")
         beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
         beside.touch(exist_ok=False)
     except OSError as error:
         raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from None
     try:
-        yield beside
-        os.replace(beside, path)
+        with _held(beside):
+            yield beside
+            os.replace(beside, path)
     except OSError as error:
         raise _of(path, beside, error) from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unfinished(folder: str | Path) -> Iterator[Path]:
+    """A new folder within `folder` for what is not complete yet; it is gone afterwards."""
+    _sweep(Path(folder), ".unfinished-*")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as new, _held(Path(new)):
+        yield Path(new)
+
+
+def _sweep(folder: Path, names: str) -> None:
+    """Remove what writers have left that were killed: the system has taken their locks away."""
+    for left in folder.glob(names) if fcntl else ():
+        with contextlib.suppress(OSError), _held(left):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """With the lock of a file or folder that is being written; OSError where another has it."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _of(path: Path, beside: Path, error: OSError) -> OSError:
@@ -184,23 +223,19 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     there that was killed is removed. ValueError where `out` holds anything else.
     """
     out, was_there = Path(out), Path(out).exists()
-    held = list(out.iterdir()) if out.is_dir() else []
-    left = [path for path in held if path.name.startswith(".unfinished-")]
-    if was_there and (not out.is_dir() or len(held) > len(left)):
+    held = out.iterdir() if out.is_dir() else [out] * was_there
+    if not all(path.name.startswith(".unfinished-") for path in held):
         raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
-    beside = out / f".unfinished-{secrets.token_hex(4)}"
     try:
-        for path in left:
-            shutil.rmtree(path)
-        beside.mkdir(parents=True)
-        yield beside
-        # files last: annotations say that their images are there
-        for path in sorted(beside.iterdir(), key=Path.is_file):
-            path.rename(out / path.name)
+        out.mkdir(parents=True, exist_ok=True)
+        with unfinished(out) as beside:
+            yield beside
+            # files last: annotations say that their images are there
+            for path in sorted(beside.iterdir(), key=Path.is_file):
+                path.rename(out / path.name)
     except OSError as error:
-        raise _of(out, beside, error) from None
+        raise _of(out, out, error) from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
         if not was_there:
             with contextlib.suppress(OSError):  # it holds what was written
                 out.rmdir()
