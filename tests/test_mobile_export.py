@@ -303,10 +303,10 @@ def test_places_that_cannot_be_written(tiny, tmp_path, monkeypatch):
         export(tiny, out=tmp_path / "file" / "below", **arguments)
     assert (tmp_path / "file").read_text() == "kept"
 
-    def refused(*_, **where):
-        raise PermissionError(13, "Permission denied", str(where["dir"]))
+    def refused(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(exporting.tempfile, "TemporaryDirectory", refused)
+    monkeypatch.setattr(type(tmp_path), "touch", refused)
     with pytest.raises(PermissionError, match="closed"):
         export(tiny, out=tmp_path / "closed", **arguments)
 

@@ -30,7 +30,7 @@ from minst.mobile import timing
 from minst.mobile.logs import RUNNER, SPEED, parse_log, report_log
 from minst.options import Count, Range, check_call
 
-__all__ = ["PhoneCommand", "bench_phone", "phone_commands"]
+__all__ = ["bench_phone", "phone_commands"]
 
 REMOTE = "/data/local/tmp/minst"  # where adb may write and start programs without root
 TIMEOUT_S = 600  # for each command
