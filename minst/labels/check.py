@@ -14,7 +14,6 @@ Lesson: notebooks/10_capstone.ipynb
 
 import errno
 import json
-import math
 import os
 import reprlib
 import stat
@@ -448,11 +447,8 @@ def _box_fits(box: Any, own: Mask | None) -> None:
 
 def _overlap(box: list, own: tuple) -> float:
     """IoU of two boxes, each a pixel wider all round, as those of polygons and pixels differ."""
-    sides = (
-        min(box[k] + box[k + 2], own[k] + own[k + 2]) - max(box[k], own[k]) + 2 for k in (0, 1)
-    )
-    shared = math.prod(max(side, 0) for side in sides)
-    return shared / ((box[2] + 2) * (box[3] + 2) + (own[2] + 2) * (own[3] + 2) - shared)
+    wide = [np.array([each], dtype=float) + (-1, -1, 2, 2) for each in (box, own)]
+    return float(rle_codec.iou(*wide, [0])[0, 0])
 
 
 def _area_fits(area: Any, own: Mask | None) -> None:
