@@ -121,7 +121,7 @@ def _wrong(hint: object, value: object) -> str | None:
         return None if value is None else _wrong(allowed[0], value)
     if get_origin(hint) is Literal and value not in allowed:
         return f"choose one of {', '.join(map(str, allowed))}"
-    if get_origin(hint) is tuple:
+    if get_origin(hint) is tuple and Ellipsis not in allowed:
         if not isinstance(value, (tuple, list)) or len(value) != len(allowed):
             return f"it must be {len(allowed)} numbers, height and width"
         return next(filter(None, map(_wrong, allowed, value)), None)

@@ -267,11 +267,11 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no locks that tell the living from the dead")
 def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
     (tmp_path / ".unfinished-0a1b").mkdir()
-    for name in (".a.0123abcd.json", ".b.0123abcd.json", ".a.json"):
+    for name in (".a.0123abcd.json", ".b.0123abcd.json", ".a.notes.json"):
         (tmp_path / name).touch()
     with unfinished(tmp_path) as one, replacing(tmp_path / "a.json") as first:
         assert {path.name for path in tmp_path.iterdir()} == {
-            one.name, first.name, ".b.0123abcd.json", ".a.json"
+            one.name, first.name, ".b.0123abcd.json", ".a.notes.json"
         }  # fmt: skip
         (one / "b").touch()
         first.write_text("first")
@@ -279,5 +279,5 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
             second.write_text("second")
             assert other != one and first != second
         assert (one / "b").is_file() and (tmp_path / "a.json").read_text() == "second"
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.json", ".b.0123abcd.json", "a.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.notes.json", ".b.0123abcd.json", "a.json"]
     assert (tmp_path / "a.json").read_text() == "first"

@@ -539,19 +539,10 @@ def _look(path: Path, size: tuple[int, int] | None, read: bool) -> tuple[str, st
 
 
 def _check_unnamed(check: _Check, root: Path, named: set[str]) -> None:
-    """Images that lie there and no entry names, folder by folder; links that lead in a circle."""
-    walked = {os.path.realpath(root)}
-    for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        below.sort()  # in place: the order of the walk
-        for name in list(below):
-            target = os.path.realpath(os.path.join(folder, name))
-            if f"{real}{os.sep}".startswith(f"{target}{os.sep}"):
-                what = "a link that leads to a folder it stands in"
-                check.add("link loop", "", what, os.path.join(folder, name))
-            if target in walked or name.startswith("."):
-                below.remove(name)
-            walked.add(target)
+    """Images that lie there and no entry names, folder by folder; links to folders stay closed."""
+    for folder, below, files in os.walk(root):
+        # in place: what the walk goes on to, and in which order
+        below[:] = sorted(name for name in below if not name.startswith("."))
         files = sorted(
             f for f in files if f.lower().endswith((*IMAGE_SUFFIXES, ".gif")) and f[0] != "."
         )
