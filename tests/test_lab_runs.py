@@ -470,6 +470,7 @@ def test_a_real_run_from_nothing_to_a_report_by_the_command_line(tmp_path, monke
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 1200
     while not (out / "full-0" / "job.log").is_file() and time.monotonic() < until:
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     assert process.wait(1200) == 130 and "the same command goes on" in process.stderr.read()

@@ -123,15 +123,11 @@ def read_json(path: str | Path) -> dict | list:
         if error.pos >= len(text) or text[-1] not in "}]":
             what += "; the file breaks off, was it copied whole?"
         raise ValueError(f"{path}: broken JSON at {place}: {what}") from None
-    except UnicodeDecodeError as error:
-        what = f"{error.reason} at byte {error.start}"
-        raise ValueError(f"{path}: not JSON in UTF-8 ({what})") from None
-    except RecursionError:
-        raise ValueError(f"{path}: broken JSON: nested too deeply") from None
     except TwiceError:
         raise
-    except ValueError as error:  # a number of thousands of digits
-        raise ValueError(f"{path}: broken JSON: {error}") from None
+    except (ValueError, RecursionError) as error:  # another encoding, thousands of digits
+        what = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path}: broken JSON: {what}") from None
 
 
 def inside(folder: str | Path, name: str) -> Path:

@@ -30,7 +30,8 @@ from minst.data.files import TwiceError, read_json
 
 __all__ = [
     "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile",
-    "Mask", "Pixels", "Polygon", "RunLengths", "Track", "Video", "explained", "read_typed", "typed",
+    "Mask", "Picture", "Pixels", "Polygon", "RunLengths", "Track", "Video", "explained",
+    "read_typed", "typed",
 ]  # fmt: skip
 
 Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # a whole number that 64 bits can hold

@@ -24,7 +24,7 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from minst import rle
-from minst.data.formats import Id, Pixels, read_typed, typed
+from minst.data.formats import Id, Picture, read_typed, typed
 
 __all__ = ["FIGURES", "Evaluation", "evaluate_coco", "figures"]
 
@@ -38,14 +38,6 @@ class Category(msgspec.Struct):
 
     id: Id
     name: Any = None
-
-
-class Image(msgspec.Struct):
-    """An image of the ground truth."""
-
-    id: Id
-    height: Pixels
-    width: Pixels
 
 
 class Annotation(msgspec.Struct):
@@ -62,7 +54,7 @@ class Annotation(msgspec.Struct):
 class Images(msgspec.Struct):
     """A ground truth file in COCO form, as far as evaluation reads it."""
 
-    images: list[Image]
+    images: list[Picture]
     categories: list[Category]
     annotations: list[Annotation]
 
