@@ -127,6 +127,11 @@ def _wrong(hint: object, value: object) -> str | None:
         return next(filter(None, map(_wrong, allowed, value)), None)
     if hint is bool and not isinstance(value, bool):
         return "it must be True or False"
+    if get_origin(hint) is Annotated and allowed[1] is report:
+        try:
+            report(str(value))
+        except argparse.ArgumentTypeError as error:
+            return str(error)
     if get_origin(hint) is Annotated and isinstance(allowed[1], Range):
         kind, bounds = allowed
         number = isinstance(value, Integral if kind is int else Real)

@@ -129,7 +129,7 @@ def test_threads_are_used_and_restored_after_a_failure_too(monkeypatch):
         ({"frames": 1}, "frames is 1"),
         ({"preset": "no-such-model"}, "no-such-model"),
         ({"weights": "shapes-tiny"}, "one of them"),
-        ({"json_path": "no/such/folder.json"}, "folder does not exist"),
+        ({"json_path": "no/such/folder.json"}, "there is no folder"),
         ({"json_path": "."}, "is a folder"),
     ],
 )
@@ -270,7 +270,7 @@ def test_one_that_cannot_be_exported_or_loaded_does_not_stop_the_others(monkeypa
         ({"sizes": 64}, "sizes"),
         ({"sizes": [10**5]}, "at most 8192"),
         ({"rounds": 1}, "rounds"),
-        ({"json_path": "no/such/folder.json"}, "folder does not exist"),
+        ({"json_path": "no/such/folder.json"}, "there is no folder"),
     ],
 )
 def test_wrong_arguments_of_mobile(wrong, named, monkeypatch):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from minst.data import files
 from minst.data.files import inside, new_folder, read_image, read_json, replacing, unfinished
 
 
@@ -281,3 +282,15 @@ def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_p
         assert (one / "b").is_file() and (tmp_path / "a.json").read_text() == "second"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.notes.json", ".b.0123abcd.json", "a.json"]
     assert (tmp_path / "a.json").read_text() == "first"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
+def test_a_disk_without_locks_is_written_and_nothing_is_taken_away(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refused)
+    (tmp_path / ".a.0123abcd.json").touch()
+    with replacing(tmp_path / "a.json") as beside:
+        beside.write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.0123abcd.json", "a.json"]

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from minst.options import (
     Natural,
     Positive,
     Range,
+    Report,
     Share,
     Size,
     add_options,
@@ -154,6 +156,7 @@ def called(
     text: str = "",
     size: FrameSize | None = None,
     names: tuple[str, ...] | None = None,
+    json: Report | None = None,
 ):
     """Looks at what it is given."""
     check_call(called, locals())
@@ -163,6 +166,7 @@ def test_arguments_of_a_function_are_checked():
     called(10**9, 0.5, True)
     called(np.int64(3), np.float32(1), size=(64, 8192), names=("a", "b", "c"))
     called(size=[100, 70], names=())
+    called(json="figures.json")
     for wrong, words in (
         ({"times": 0}, "called: times is 0; it must be at least 1"),
         ({"times": 10**400}, "it must be at least 1"),
@@ -176,6 +180,8 @@ def test_arguments_of_a_function_are_checked():
         ({"size": (64, 64, 64)}, "it must be 2 numbers"),
         ({"size": (64, 8193)}, "it must be at least 64 and at most 8192"),
         ({"size": (63, 64)}, "it must be at least 64 and at most 8192"),
+        ({"json": "no/such/folder.json"}, "there is no folder"),
+        ({"json": Path(".")}, "is a folder"),
     ):
         with pytest.raises(ValueError, match=words):
             called(**wrong)

@@ -186,19 +186,23 @@ def unfinished(folder: str | Path) -> Iterator[Path]:
 def _sweep(folder: Path, names: str) -> None:
     """Remove what writers have left that were killed: the system has taken their locks away."""
     for left in folder.glob(names) if fcntl else ():
-        with contextlib.suppress(OSError), _held(left):
+        with contextlib.suppress(OSError), _held(left, is_ours=False):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 @contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """With the lock of a file or folder that is being written; OSError where another has it."""
+def _held(path: Path, is_ours: bool = True) -> Iterator[None]:
+    """With the lock of a file or folder that is being written; OSError for another's in use."""
     if fcntl is None:
         yield
         return
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # some network disks have no locks
+            if not is_ours:
+                raise
         yield
     finally:
         os.close(handle)

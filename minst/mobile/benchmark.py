@@ -58,7 +58,7 @@ from minst.mobile.programs import (
 from minst.mobile.roofline import core_peak, peak_fraction
 from minst.mobile.runtime import FORMATS, load_program, require
 from minst.model import Frame, FrameOutput, MobileInst, image_to_batch, upsample_masks
-from minst.options import Count, FrameSize, Range, Threads, check_call
+from minst.options import Count, FrameSize, Range, Report, Threads, check_call
 from minst.tracking import ASSOCIATIONS, Candidates, KernelTracker, assign, encode_mask
 from minst.training import ClipBatches, ShapesTraining, TrainConfig
 from minst.visualize.masks import draw_frame
@@ -87,7 +87,7 @@ def bench_latency(
     size: FrameSize = (640, 640),
     threads: Threads = 1,
     frames: Several = 30,
-    json_path: str | Path | None = None,
+    json_path: Report | None = None,
     weights: str | None = None,
 ) -> dict:
     """Print milliseconds of a frame: its stages, fused and not, and the mean frame at T = 1, 3, 6.
@@ -99,11 +99,10 @@ def bench_latency(
     Returns, and writes to `json_path`, {"stages": {"fused" | "not fused": {stage: row}},
     "intervals": {"1" | "3" | "6": row with "mean_ms", "key_ms", "instances"}, "reuse": {...},
     "model", "size", "threads", "device"}; row = {"median_ms", "p95_ms"}.
-    Raises ValueError (numbers out of range, an unknown preset, preset and weights together) or
-    OSError, both before the work.
+    Raises ValueError before the work: numbers out of range, an unknown preset, preset and weights
+    together, a json_path that cannot be written.
     """
     check_call(bench_latency, locals(), "bench")
-    timing.check_file(json_path)
     name, plain = benchmark_model(preset if weights else preset or "topformer-tiny", weights)
     models = {"fused": copy.deepcopy(plain).fuse(), "not fused": plain}
     clip = shapes_clip("val", 0, ShapesConfig(width=size[1], height=size[0], frames=2))
@@ -243,7 +242,7 @@ def bench_mobile(
     sizes: Sequence[int] = (320, 512, 640),
     runtimes: Sequence[str] = RUNTIMES,
     rounds: Several = 20,
-    json_path: str | Path | None = None,
+    json_path: Report | None = None,
     weights: str | None = None,
     programs_folder: str | Path | None = None,
 ) -> dict:
@@ -261,8 +260,8 @@ def bench_mobile(
     "peak_fraction", "first_ms" (the key program's first run) and, of exported ones, "load_ms" and
     "difference" (see `parity`). Upsampling and drawing lie outside of all and cost all alike.
     The default grid takes some 20 minutes on an idle core, more than half of it for the exports.
-    Raises ValueError (unknown names, numbers out of range, presets and weights together) or OSError
-    (json_path cannot be written), both before the work starts.
+    Raises ValueError before the work starts: unknown names, numbers out of range, presets and
+    weights together, a json_path that cannot be written.
     """
     check_call(bench_mobile, locals(), "bench")
     presets = presets if weights or presets is not None else MODELS
@@ -270,7 +269,6 @@ def bench_mobile(
     _check_several("runtimes", runtimes, RUNTIMES)
     for size in sizes:
         check_call(real_frames, {"size": (size, size)}, "bench")
-    timing.check_file(json_path)
     if presets is None:
         models = dict([benchmark_model(None, weights)])
     else:
@@ -460,9 +458,7 @@ def _print_mobile(result: dict) -> None:
 # said
 
 
-def bench_data(
-    threads: Threads = 1, batches: Count = 20, json_path: str | Path | None = None
-) -> dict:
+def bench_data(threads: Threads = 1, batches: Count = 20, json_path: Report | None = None) -> dict:
     """Print frames a second that one core makes (clips, augmentation) and that training takes in.
 
     threads: of the network; clips are made by one. The run is that of `minst train`.
@@ -471,7 +467,6 @@ def bench_data(
     Raises ValueError for numbers out of range.
     """
     check_call(bench_data, locals(), "bench")
-    timing.check_file(json_path)
     config = TrainConfig()
     clips, frames = ClipBatches(config, ShapesTraining(config.seed)), 2 * config.pairs
     times = {"data": [], "training": []}

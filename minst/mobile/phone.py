@@ -28,7 +28,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from minst.mobile import timing
 from minst.mobile.logs import RUNNER, SPEED, parse_log, report_log
-from minst.options import Count, Range, check_call
+from minst.options import Count, Range, Report, check_call
 
 __all__ = ["bench_phone", "phone_commands"]
 
@@ -166,7 +166,7 @@ def bench_phone(
     serial: str | None = None,
     core: int | None = None,
     dry_run: bool = False,
-    json_path: str | Path | None = None,
+    json_path: Report | None = None,
     logs: str | Path | None = None,
     warmup: int = 5,
     iterations: int = 50,
@@ -186,12 +186,12 @@ def bench_phone(
     Raises ValueError for wrong arguments and for a log without a result, OSError for files, adb and
     the phone.
     """
+    check_call(bench_phone, locals(), "phone")
     runner = runner or (RUNNER if Path(model).suffix == ".pte" else SPEED)
     settings = {"warmup": warmup, "iterations": iterations}
     settings |= {"rounds": rounds, "cooldown_s": cooldown_s}
     prepare = partial(phone_commands, model, runner, binary or runner, **settings)
     commands = prepare(serial, core, logs=logs or ".")
-    timing.check_file(json_path)
     built = binary is not None and Path(binary).is_file()
     if not Path(model).is_file():
         what = "no such model; `minst export` writes one"

@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode
 from minst.mobile import timing
 from minst.mobile.programs import benchmark_model, real_frames
 from minst.model import MobileInst
-from minst.options import Count, FrameSize, Positive, check_call
+from minst.options import Count, FrameSize, Positive, Report, check_call
 
 __all__ = ["bench_layers", "core_peak", "layer_table", "peak_fraction"]
 
@@ -65,7 +65,7 @@ def bench_layers(
     weights: str | None = None,
     size: FrameSize = (192, 256),
     rounds: Count = 15,
-    json_path: str | Path | None = None,
+    json_path: Report | None = None,
     out: str | Path | None = None,
 ) -> dict:
     """Print the layers of a fused model, slowest first, beside the core's peak.
@@ -78,7 +78,6 @@ def bench_layers(
     Returns {"model", "size", "peak", "rows"}. Raises ValueError as `layer_table`.
     """
     check_call(bench_layers, locals(), "bench")
-    timing.check_file(json_path)
     name, model = benchmark_model(preset, weights if preset else weights or "shapes-tiny")
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
