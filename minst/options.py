@@ -21,8 +21,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Count", "File", "Folder", "Natural", "NewFile", "NewFolder", "NewPicture",
-           "Number", "Pixels", "Port", "Positive", "Range", "Report", "Share", "Size",
+__all__ = ["Count", "File", "Folder", "FrameSize", "Natural", "NewFile", "NewFolder", "NewPicture",
+           "Number", "Pixels", "Port", "Positive", "Range", "Report", "Share", "Size", "Threads",
            "add_options", "check", "check_call"]  # fmt: skip
 
 
@@ -50,6 +50,8 @@ Positive = Annotated[float, Range(above=0)]
 Number = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Port = Annotated[int, Range(1, 65535)]
+FrameSize = tuple[Pixels, Pixels]  # height, width
+Threads = Annotated[int, Range(1, 256)]
 
 
 def size(text: str) -> tuple[int, int]:
@@ -128,8 +130,17 @@ def _wrong(hint: object, value: object) -> str | None:
         return None if value is None else _wrong(allowed[0], value)
     if get_origin(hint) is Literal and value not in allowed:
         return f"choose one of {', '.join(map(str, allowed))}"
+    if get_origin(hint) is tuple and Ellipsis not in allowed:
+        if not isinstance(value, (tuple, list)) or len(value) != len(allowed):
+            return f"it must be {len(allowed)} numbers, height and width"
+        return next(filter(None, map(_wrong, allowed, value)), None)
     if hint is bool and not isinstance(value, bool):
         return "it must be True or False"
+    if get_origin(hint) is Annotated and allowed[1] is report:
+        try:
+            report(str(value))
+        except argparse.ArgumentTypeError as error:
+            return str(error)
     if get_origin(hint) is Annotated and isinstance(allowed[1], Range):
         kind, bounds = allowed
         number = isinstance(value, Integral if kind is int else Real)

@@ -20,7 +20,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections import deque
@@ -38,7 +37,7 @@ from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
 from minst.data.coco import COCO, open_folder
-from minst.data.files import replacing
+from minst.data.files import replacing, unfinished
 from minst.data.video import TimedFrame, read_timed, video_info, write_mp4
 from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
 from minst.engine import Engine, on_signal
@@ -180,7 +179,7 @@ def track_video(
     out.mkdir(parents=True, exist_ok=True)
     with (
         # absolute: FFmpeg would take the "take" of take:2/tracks.mp4 for a protocol
-        tempfile.TemporaryDirectory(dir=out.absolute(), prefix=".unfinished-") as folder,
+        unfinished(out.absolute()) as folder,
         _stop_at_ctrl_c() as stopped,
     ):
         tracks = TracksOnDisk(Path(folder), model.config.class_names)

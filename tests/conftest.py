@@ -21,6 +21,20 @@ hypothesis.settings.register_profile("minst", deadline=None)
 hypothesis.settings.load_profile("minst")
 
 
+# Files that take half a minute or more on one core, the longest first. Two processes take one file after the other: a long
+# one at the end would leave one of them idle.
+LONG = (
+    "06_temporal_training", "10_capstone", "09_ablation_lab", "test_training", "test_lab_runs", "test_mobile_export",
+    "08_on_device_latency", "test_mobile_lite", "test_lab_report",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first, then the other lessons, then all else; within a file nothing moves."""
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: (place.get(item.path.stem, len(place)), item.path.suffix != ".ipynb"))
+
+
 def _calibrate(model: MobileInst) -> MobileInst:
     """Show the batch norms some frames and return the model in eval mode: at their initial values activations explode,
     attention saturates, and rounding alone changes outputs by percents."""

@@ -118,10 +118,10 @@ def test_threads_are_used_and_restored_after_a_failure_too(monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"size": (63, 64)}, "63 high"),
-        ({"size": (64.0, 64)}, "64.0 high"),
+        ({"size": (63, 64)}, r"size is \(63, 64\); it must be at least 64"),
+        ({"size": (64.0, 64)}, "it must be a whole number"),
         ({"size": (64, 10**9)}, "at most 8192"),
-        ({"size": 640}, "size is 640"),
+        ({"size": 640}, "size is 640; it must be 2 numbers, height and width"),
         ({"threads": 0}, "threads is 0"),
         ({"threads": -1}, "threads is -1"),
         ({"threads": 10**9}, "threads is 1000000000; .* at most 256"),
@@ -129,7 +129,7 @@ def test_threads_are_used_and_restored_after_a_failure_too(monkeypatch):
         ({"frames": 1}, "frames is 1"),
         ({"preset": "no-such-model"}, "no-such-model"),
         ({"weights": "shapes-tiny"}, "one of them"),
-        ({"json_path": "no/such/folder.json"}, "folder does not exist"),
+        ({"json_path": "no/such/folder.json"}, "there is no folder"),
         ({"json_path": "."}, "is a folder"),
     ],
 )
@@ -266,11 +266,11 @@ def test_one_that_cannot_be_exported_or_loaded_does_not_stop_the_others(monkeypa
         ({"runtimes": ["onnx", "onnx"]}, "twice"),
         ({"presets": ["no-such-model"]}, "no-such-model"),
         ({"weights": "shapes-tiny"}, "one of them"),
-        ({"sizes": [63]}, "63 high"),
+        ({"sizes": [63]}, r"size is \(63, 63\)"),
         ({"sizes": 64}, "sizes"),
         ({"sizes": [10**5]}, "at most 8192"),
         ({"rounds": 1}, "rounds"),
-        ({"json_path": "no/such/folder.json"}, "folder does not exist"),
+        ({"json_path": "no/such/folder.json"}, "there is no folder"),
     ],
 )
 def test_wrong_arguments_of_mobile(wrong, named, monkeypatch):

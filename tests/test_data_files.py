@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minst.data.files import inside, new_folder, read_image, read_json, replacing
+from minst.data import files
+from minst.data.files import inside, new_folder, read_image, read_json, replacing, unfinished
 
 
 @pytest.mark.parametrize(
@@ -71,7 +72,7 @@ def test_broken_json_says_where(tmp_path, text, place):
 
 def test_json_in_another_encoding(tmp_path):
     (tmp_path / "a.json").write_bytes('{"name": "Größe"}'.encode("latin-1"))
-    with pytest.raises(ValueError, match="a.json: not JSON in UTF-8"):
+    with pytest.raises(ValueError, match="a.json: broken JSON: 'utf-8' codec"):
         read_json(tmp_path / "a.json")
     (tmp_path / "a.json").write_text(
         json.dumps({"name": "Größe"}, ensure_ascii=False), encoding="utf-8"
@@ -262,3 +263,34 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     with new_folder(tmp_path) as folder:
         (folder / "b.jpg").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["b.jpg"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no locks that tell the living from the dead")
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    (tmp_path / ".unfinished-0a1b").mkdir()
+    for name in (".a.0123abcd.json", ".b.0123abcd.json", ".a.notes.json"):
+        (tmp_path / name).touch()
+    with unfinished(tmp_path) as one, replacing(tmp_path / "a.json") as first:
+        assert {path.name for path in tmp_path.iterdir()} == {
+            one.name, first.name, ".b.0123abcd.json", ".a.notes.json"
+        }  # fmt: skip
+        (one / "b").touch()
+        first.write_text("first")
+        with unfinished(tmp_path) as other, replacing(tmp_path / "a.json") as second:
+            second.write_text("second")
+            assert other != one and first != second
+        assert (one / "b").is_file() and (tmp_path / "a.json").read_text() == "second"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.notes.json", ".b.0123abcd.json", "a.json"]
+    assert (tmp_path / "a.json").read_text() == "first"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such locks")
+def test_a_disk_without_locks_is_written_and_nothing_is_taken_away(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refused)
+    (tmp_path / ".a.0123abcd.json").touch()
+    with replacing(tmp_path / "a.json") as beside:
+        beside.write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.0123abcd.json", "a.json"]

@@ -23,7 +23,7 @@ from house import (
 )
 
 # Most lines that the package may have. 15,000 is wanted; until then this number only falls.
-MOST_LINES = 23_768
+MOST_LINES = 23_397
 
 
 def test_the_package_stays_within_its_lines():

@@ -461,7 +461,7 @@ def test_a_real_run_from_nothing_to_a_report_by_the_command_line(tmp_path, monke
     """Interrupted by a kill in the middle of training, it goes on; then the report of a single run."""
     monkeypatch.setattr("minst.lab.grid.SMOKE", TINY)
     out = tmp_path / "lab with space"
-    command = ["lab", "run", "full", "images", "--smoke", "--out", str(out)]
+    command = ["lab", "run", "full", "--smoke", "--out", str(out)]
     # a shell that started pytest in the background has Ctrl-C ignored, and so would this process
     program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += f"import minst.lab.grid as g; g.SMOKE = g.Budget(**{dataclasses.asdict(TINY)}); "
@@ -470,21 +470,23 @@ def test_a_real_run_from_nothing_to_a_report_by_the_command_line(tmp_path, monke
     process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 1200
     while not (out / "full-0" / "job.log").is_file() and time.monotonic() < until:
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     assert process.wait(1200) == 130 and "the same command goes on" in process.stderr.read()
     assert not (out / "full-0" / "metrics.json").is_file()
 
+    wait_for(lambda: free(out))  # a process that made clips for the training may need a moment more
     assert cli.main(command) == 0
     said = capfd.readouterr()
-    assert "2 runs are done" in said.out and "images-0" in said.err
-    metrics = json.loads((out / "images-0" / "metrics.json").read_text())
-    assert metrics["variant"] == "images" and len(metrics["settings"]) == len(settings("images"))
-    train = json.loads((out / "images-0" / "train.json").read_text())
-    assert train["train_on"] == "images" and train["out"] == "images-0" and train["data"] == "data/train"
+    assert "1 runs are done" in said.out and "full-0" in said.err
+    metrics = json.loads((out / "full-0" / "metrics.json").read_text())
+    assert metrics["variant"] == "full" and len(metrics["settings"]) == len(settings("full"))
+    train = json.loads((out / "full-0" / "train.json").read_text())
+    assert train["train_on"] == "pairs" and train["out"] == "full-0" and train["data"] == "data/train"
     assert Run(out, "full", 0).is_done
     assert cli.main(["lab", "report", str(out), "--no-plots"]) == 0
-    assert "(`images`, 1)" in (out / "report" / "README.md").read_text()
+    assert "(`full`, 1)" in (out / "report" / "README.md").read_text()
     assert not list((out / "report").glob("*.png"))
 
 

@@ -241,9 +241,12 @@ def phone_runner(ending):
     return {".ptl": "speed_benchmark_torch", ".pte": "executor_runner"}[ending]
 
 
-def test_a_dry_run_needs_nothing(monkeypatch, tmp_path, capsys):
+def test_a_dry_run_needs_the_model_alone(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    result = bench_phone("nowhere/key.pte", dry_run=True, rounds=2, cooldown_s=9)
+    monkeypatch.chdir(tmp_path)
+    for name in ("key.pte", "key.ptl"):
+        Path(name).touch()
+    result = bench_phone("key.pte", dry_run=True, rounds=2, cooldown_s=9)
     printed = capsys.readouterr().out
     lines = [line for line in printed.splitlines() if not line.startswith("#")]
     assert (
@@ -395,6 +398,8 @@ def test_files_that_are_missing(play, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         bench_phone(tmp_path / "no.ptl", binary=given["binary"])
     assert caught.value.filename == str(tmp_path / "no.ptl") and not (root / "calls").exists()
+    with pytest.raises(FileNotFoundError, match="no such model; `minst export` writes one"):
+        bench_phone(tmp_path / "no.ptl", dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -424,7 +429,9 @@ def test_wrong_arguments(wrong, named):
         )
 
 
-def test_what_is_printed_is_what_is_run(capsys):
+def test_what_is_printed_is_what_is_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(f"{AWKWARD}.ptl").touch()
     result = bench_phone(f"{AWKWARD}.ptl", dry_run=True)
     argv = [
         list(c.argv)

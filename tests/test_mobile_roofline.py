@@ -240,8 +240,8 @@ def test_the_model_and_the_session_stay_as_they_were(make_model):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"size": (63, 64)}, "63 high"),
-        ({"size": (64, 32)}, "32 wide"),
+        ({"size": (63, 64)}, "at least 64"),
+        ({"size": (64, 32)}, "at least 64"),
         ({"size": (64, 10**6)}, "at most 8192"),
         ({"rounds": 0}, "rounds is 0"),
     ],

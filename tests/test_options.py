@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 
 from minst.options import (
     Count,
+    FrameSize,
     Natural,
     NewPicture,
     Positive,
     Range,
+    Report,
     Share,
     Size,
     add_options,
@@ -147,14 +150,24 @@ def test_fields_are_checked():
         check(Checked(which=3), "here")
 
 
-def called(times: Count = 1, share: Share | None = None, flag: bool = False, text: str = ""):
+def called(
+    times: Count = 1,
+    share: Share | None = None,
+    flag: bool = False,
+    text: str = "",
+    size: FrameSize | None = None,
+    names: tuple[str, ...] | None = None,
+    json: Report | None = None,
+):
     """Looks at what it is given."""
     check_call(called, locals())
 
 
 def test_arguments_of_a_function_are_checked():
     called(10**9, 0.5, True)
-    called(np.int64(3), np.float32(1))
+    called(np.int64(3), np.float32(1), size=(64, 8192), names=("a", "b", "c"))
+    called(size=[100, 70], names=())
+    called(json="figures.json")
     for wrong, words in (
         ({"times": 0}, "called: times is 0; it must be at least 1"),
         ({"times": 10**400}, "it must be at least 1"),
@@ -164,6 +177,12 @@ def test_arguments_of_a_function_are_checked():
         ({"share": math.nan}, "share is nan; it must be at least 0 and at most 1"),
         ({"share": "0.5"}, "share is '0.5'; it must be a number"),
         ({"flag": "off"}, "flag is 'off'; it must be True or False"),
+        ({"size": 640}, "size is 640; it must be 2 numbers, height and width"),
+        ({"size": (64, 64, 64)}, "it must be 2 numbers"),
+        ({"size": (64, 8193)}, "it must be at least 64 and at most 8192"),
+        ({"size": (63, 64)}, "it must be at least 64 and at most 8192"),
+        ({"json": "no/such/folder.json"}, "there is no folder"),
+        ({"json": Path(".")}, "is a folder"),
     ):
         with pytest.raises(ValueError, match=words):
             called(**wrong)

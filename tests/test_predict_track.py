@@ -3,7 +3,10 @@
 import io
 import json
 import signal
+import subprocess
+import sys
 import threading
+import time
 import tracemalloc
 import types
 from contextlib import redirect_stderr, redirect_stdout
@@ -331,6 +334,35 @@ def test_numbers_below_their_least_are_refused(film, weights, tmp_path, name, va
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be at least"):
         track_video(film, tmp_path / "out", weights, **{name: value})
     assert not (tmp_path / "out").exists()
+
+
+ENDLESS = """
+import sys
+from minst.cli import main
+from minst.data import video
+video._camera = lambda number: ("testsrc=size=128x96:rate=10", "lavfi")
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_kill_leaves_the_results_of_before_and_the_next_run_no_rubbish(film, weights, tmp_path):
+    for name in ("tracks.mp4", "results.json"):
+        (tmp_path / name).write_text("before")
+    command = [sys.executable, "-c", ENDLESS, "track", "0", "--out", str(tmp_path)]
+    tracking = subprocess.Popen([*command, "--weights", str(weights)], stderr=subprocess.DEVNULL)
+    while not any(path.stat().st_size for path in tmp_path.glob(".unfinished-*/*")):
+        assert tracking.poll() is None
+        time.sleep(0.05)
+    tracking.kill()
+    assert tracking.wait(1200) == -signal.SIGKILL
+    left = {path.name: path for path in tmp_path.iterdir()}
+    assert left.pop("tracks.mp4").read_text() == left.pop("results.json").read_text() == "before"
+    assert all(name.startswith(".unfinished-") for name in left)
+    track_video(film, tmp_path, weights, max_frames=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "tracks.mp4"]
+    assert len(list(read_video(tmp_path / "tracks.mp4"))) == 2
+    assert isinstance(read_json(tmp_path / "results.json"), list)
 
 
 def test_a_full_disk_leaves_the_results_of_before(film, weights, tmp_path):

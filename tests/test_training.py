@@ -1115,7 +1115,7 @@ def test_frozen_norms_stay_and_all_else_learns(tmp_path):
 
 
 def test_what_is_wrong_in_a_process_is_said_by_the_first(tmp_path):
-    train(shared(tmp_path, processes=2, iterations=2), clips=CLIPS)
+    train(shared(tmp_path, iterations=2), clips=CLIPS)
     with pytest.raises(ValueError, match="holds a run with another lr; choose another --out"):
         train(shared(tmp_path, processes=2, iterations=2, lr=0.5), clips=CLIPS)
 

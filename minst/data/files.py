@@ -5,12 +5,14 @@
     inside(folder, name)  the path of a file that an annotation file names, within its folder
     replacing(path)       a new file beside the old one, moved over it when it is complete
     new_folder(path)      the same for a folder
+    unfinished(folder)    a folder within it for what is not complete yet
 
 Lesson: notebooks/10_capstone.ipynb
 """
 
 import contextlib
 import errno
+import glob
 import io
 import json
 import os
@@ -19,15 +21,21 @@ import secrets
 import shutil
 import stat
 import struct
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from PIL import Image, ImageOps
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: what a killed writer left stays there
+    fcntl = None
+
 __all__ = [
-    "IMAGE_SUFFIXES", "inside", "is_quarter_turned", "natural", "new_folder", "open_image",
-    "read_image", "read_json", "replacing",
+    "IMAGE_SUFFIXES", "TwiceError", "inside", "is_quarter_turned", "natural", "new_folder",
+    "open_image", "read_image", "read_json", "replacing", "unfinished",
 ]  # fmt: skip
 
 # the frames of a video that is a folder; a GIF is a video of its own
@@ -87,12 +95,27 @@ def is_quarter_turned(image: Image.Image) -> bool:
     return image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
 
 
+class TwiceError(ValueError):
+    """A key that stands twice in one object of a JSON file."""
+
+    def __init__(self, path: object, key: str):
+        super().__init__(f"{path}: the key {key!r} stands twice in one object")
+
+
 def read_json(path: str | Path) -> dict | list:
     """A JSON file in UTF-8; ValueError says where it is broken."""
+
+    def each_once(pairs: list[tuple[str, object]]) -> dict:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            raise TwiceError(path, next(key for key in found if keys.count(key) > 1))
+        return found
+
     try:
         # some editors begin with a mark
         text = Path(path).read_text(encoding="utf-8-sig").rstrip()
-        return json.loads(text, object_pairs_hook=_each_once)
+        return json.loads(text, object_pairs_hook=each_once)
     except json.JSONDecodeError as error:
         if not text:
             raise ValueError(f"{path}: is empty") from None
@@ -100,22 +123,11 @@ def read_json(path: str | Path) -> dict | list:
         if error.pos >= len(text) or text[-1] not in "}]":
             what += "; the file breaks off, was it copied whole?"
         raise ValueError(f"{path}: broken JSON at {place}: {what}") from None
-    except UnicodeDecodeError as error:
-        what = f"{error.reason} at byte {error.start}"
-        raise ValueError(f"{path}: not JSON in UTF-8 ({what})") from None
-    except RecursionError:
-        raise ValueError(f"{path}: broken JSON: nested too deeply") from None
-    except ValueError as error:  # a key that stands twice, a number of thousands of digits
-        raise ValueError(f"{path}: broken JSON: {error}") from None
-
-
-def _each_once(pairs: list[tuple[str, object]]) -> dict:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
-    return found
+    except TwiceError:
+        raise
+    except (ValueError, RecursionError) as error:  # another encoding, thousands of digits
+        what = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise ValueError(f"{path}: broken JSON: {what}") from None
 
 
 def inside(folder: str | Path, name: str) -> Path:
@@ -148,17 +160,52 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder stands there")
+        _sweep(path.parent, f".{glob.escape(path.stem)}.{'[0-9a-f]' * 8}{path.suffix}")
         beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
         beside.touch(exist_ok=False)
     except OSError as error:
         raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from None
     try:
-        yield beside
-        os.replace(beside, path)
+        with _held(beside):
+            yield beside
+            os.replace(beside, path)
     except OSError as error:
         raise _of(path, beside, error) from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unfinished(folder: str | Path) -> Iterator[Path]:
+    """A new folder within `folder` for what is not complete yet; it is gone afterwards."""
+    _sweep(Path(folder), ".unfinished-*")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as new, _held(Path(new)):
+        yield Path(new)
+
+
+def _sweep(folder: Path, names: str) -> None:
+    """Remove what writers have left that were killed: the system has taken their locks away."""
+    for left in folder.glob(names) if fcntl else ():
+        with contextlib.suppress(OSError), _held(left, is_ours=False):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+@contextlib.contextmanager
+def _held(path: Path, is_ours: bool = True) -> Iterator[None]:
+    """With the lock of a file or folder that is being written; OSError for another's in use."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # some network disks have no locks
+            if not is_ours:
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def _of(path: Path, beside: Path, error: OSError) -> OSError:
@@ -176,23 +223,19 @@ def new_folder(out: str | Path) -> Iterator[Path]:
     there that was killed is removed. ValueError where `out` holds anything else.
     """
     out, was_there = Path(out), Path(out).exists()
-    held = list(out.iterdir()) if out.is_dir() else []
-    left = [path for path in held if path.name.startswith(".unfinished-")]
-    if was_there and (not out.is_dir() or len(held) > len(left)):
+    held = out.iterdir() if out.is_dir() else [out] * was_there
+    if not all(path.name.startswith(".unfinished-") for path in held):
         raise ValueError(f"{out} is not an empty folder; choose another one or empty it first")
-    beside = out / f".unfinished-{secrets.token_hex(4)}"
     try:
-        for path in left:
-            shutil.rmtree(path)
-        beside.mkdir(parents=True)
-        yield beside
-        # files last: annotations say that their images are there
-        for path in sorted(beside.iterdir(), key=Path.is_file):
-            path.rename(out / path.name)
+        out.mkdir(parents=True, exist_ok=True)
+        with unfinished(out) as beside:
+            yield beside
+            # files last: annotations say that their images are there
+            for path in sorted(beside.iterdir(), key=Path.is_file):
+                path.rename(out / path.name)
     except OSError as error:
-        raise _of(out, beside, error) from None
+        raise _of(out, out, error) from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
         if not was_there:
             with contextlib.suppress(OSError):  # it holds what was written
                 out.rmdir()

@@ -26,11 +26,12 @@ import numpy as np
 from msgspec import Meta, Raw, Struct
 
 from minst import rle
-from minst.data.files import read_json
+from minst.data.files import TwiceError, read_json
 
 __all__ = [
     "COCO", "YTVIS", "Annotation", "Area", "Box", "Category", "Form", "Id", "Image", "JsonFile",
-    "Mask", "Pixels", "Polygon", "RunLengths", "Track", "Video", "explained", "read_typed", "typed",
+    "Mask", "Picture", "Pixels", "Polygon", "RunLengths", "Track", "Video", "explained",
+    "read_typed", "typed",
 ]  # fmt: skip
 
 Id = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # a whole number that 64 bits can hold
@@ -146,8 +147,7 @@ class JsonFile:
             start = _address(text) - _address(self._text)
             key = KEY.match(self._text, at)
             if key.end() != start:  # a value lies between them that was dropped
-                twice = f"the key {key[1].decode('utf-8', 'replace')!r} stands twice"
-                raise ValueError(f"{self.path}: {twice} at the top of the file")
+                raise TwiceError(self.path, key[1].decode("utf-8", "replace"))
             at = start + memoryview(text).nbytes
 
     def parsed(self, key: str, kind: Any) -> Any:

@@ -24,11 +24,10 @@ Lesson: notebooks/01_task_and_data.ipynb
 
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cache
-from numbers import Integral, Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -40,6 +39,7 @@ from minst.data import creatures
 from minst.data.creatures import CREATURES, Creature, clip01, clip_patch, oklch, shadow, stamp
 from minst.data.files import new_folder
 from minst.data.formats import COCO, YTVIS
+from minst.options import Range, check, check_call
 
 __all__ = [
     "CATEGORIES", "SPLITS", "ShapesClip", "ShapesConfig", "ShapesFrame", "shapes_clip",
@@ -53,17 +53,9 @@ _TILE = 512  # side of the periodic noise tiles
 _PI2 = 2 * math.pi
 
 
-def _check(name: str, value, low: float, high: float) -> None:
-    """ValueError if it is no number within its bounds; a whole one where the lower is whole."""
-    whole = isinstance(low, Integral)
-    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high:
-        what = f"a {'whole ' * whole}number in {low} .. {high}, got {value!r}"
-        raise ValueError(f"{name} must be {what}")
-
-
-def _within(default: float, low: float, high: float):
-    return field(default=default, metadata={"bounds": (low, high)})
+Seed = Annotated[int, Range(0, 2**32 - 1)]
+Instances = Annotated[int, Range(1, 64)]
+UpTo4 = Annotated[float, Range(0, 4)]
 
 
 @dataclass(frozen=True)
@@ -80,26 +72,27 @@ class ShapesConfig:
         category: names that may appear, None = all of `CATEGORIES`. It changes no class id.
     """
 
-    width: int = _within(256, 64, 4096)
-    height: int = _within(192, 48, 4096)
-    frames: int = _within(24, 1, 100_000)
-    min_instances: int = _within(2, 1, 64)
-    max_instances: int = _within(6, 1, 64)
-    speed: float = _within(1.0, 0.0, 4.0)
-    occlusion: float = _within(1.0, 0.0, 3.0)
-    crowding: float = _within(1.0, 0.0, 4.0)
-    clutter: float = _within(1.0, 0.0, 4.0)
+    width: Annotated[int, Range(64, 4096)] = 256
+    height: Annotated[int, Range(48, 4096)] = 192
+    frames: Annotated[int, Range(1, 100_000)] = 24
+    min_instances: Instances = 2
+    max_instances: Instances = 6
+    speed: UpTo4 = 1.0
+    occlusion: Annotated[float, Range(0, 3)] = 1.0
+    crowding: UpTo4 = 1.0
+    clutter: UpTo4 = 1.0
     category: tuple[str, ...] | None = None
 
     def __post_init__(self):
-        for knob in fields(self)[:-1]:
-            _check(f"ShapesConfig.{knob.name}", getattr(self, knob.name), *knob.metadata["bounds"])
-        _check("ShapesConfig.max_instances", self.max_instances, self.min_instances, 64)
+        check(self, "shapes")
+        if self.max_instances < self.min_instances:
+            what = f"{self.max_instances}, min_instances {self.min_instances}"
+            raise ValueError(f"shapes: max_instances is {what}")
         names = self.category
         is_tuple = names is None or (not isinstance(names, str) and bool(names))
         if not is_tuple or not set(names or ()) <= set(CATEGORIES):
             what = f"None or a tuple out of {CATEGORIES}, got {names!r}"
-            raise ValueError(f"ShapesConfig.category must be {what}")
+            raise ValueError(f"shapes: category must be {what}")
 
 
 class ShapesFrame(NamedTuple):
@@ -291,9 +284,8 @@ class ShapesClip:
 
     categories = CATEGORIES
 
-    def __init__(self, config: ShapesConfig, seed: int, index: int):
-        _check("shapes: seed", seed, 0, 2**32 - 1)
-        _check("shapes: index", index, 0, 2**32 - 1)
+    def __init__(self, config: ShapesConfig, seed: Seed, index: Seed):
+        check_call(ShapesClip.__init__, locals(), "shapes")
         self.config, self.seed, self.index = config, int(seed), int(index)
         self.unit = math.sqrt(config.width * config.height / (256 * 192))  # pixels
         random = _Random(self.seed, self.index)
@@ -527,18 +519,19 @@ class ShapesClip:
 
 
 def shapes_clip(
-    split: str, index: int, config: ShapesConfig = ShapesConfig(), seed: int = 0
+    split: Literal[SPLITS],
+    index: Seed,
+    config: ShapesConfig = ShapesConfig(),
+    seed: Annotated[int, Range(0, 2**30 - 1)] = 0,
 ) -> ShapesClip:
     """Clip `index` of a split. No two splits share a clip's seed, whatever `seed` is."""
-    if split not in SPLITS:
-        raise ValueError(f"shapes: split must be one of {', '.join(SPLITS)}, got {split!r}")
-    _check("shapes: seed", seed, 0, 2**30 - 1)
+    check_call(shapes_clip, locals(), "shapes")
     return ShapesClip(config, 3 * int(seed) + SPLITS.index(split), index)
 
 
 def write_shapes_dataset(
     out_dir: str | Path,
-    videos: int,
+    videos: Annotated[int, Range(1, 10**6)],
     config: ShapesConfig = ShapesConfig(),
     seed: int = 0,
     split: str = "val",
@@ -549,7 +542,7 @@ def write_shapes_dataset(
     YouTube-VIS form, JPEGImages/<video>/<frame>.jpg; with `images` COCO form, images/<clip>.jpg,
     one random frame each. `out_dir` is new or empty, and stays so if this is interrupted.
     """
-    _check("shapes: videos", videos, 1, 10**6)
+    check_call(write_shapes_dataset, locals(), "shapes")
     form, size = COCO if images else YTVIS, {"width": config.width, "height": config.height}
     length = {} if images else {"length": config.frames}
     pictures, annotations = [], []

@@ -24,15 +24,13 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 
 from minst import rle
-from minst.data.formats import Id, Pixels, read_typed, typed
+from minst.data.formats import Id, Picture, read_typed, typed
 
 __all__ = ["FIGURES", "Evaluation", "evaluate_coco", "figures"]
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 Area = Annotated[float, msgspec.Meta(ge=0, le=1e10)]  # COCOeval's widest range ends at 1e10
-Place = Annotated[float, msgspec.Meta(ge=-1e10, le=1e10)]
-Box = tuple[Place, Place, Area, Area]  # x, y, width, height
 
 
 class Category(msgspec.Struct):
@@ -40,14 +38,6 @@ class Category(msgspec.Struct):
 
     id: Id
     name: Any = None
-
-
-class Image(msgspec.Struct):
-    """An image of the ground truth. Boxes can be compared without knowing its size."""
-
-    id: Id
-    height: Pixels | None = None
-    width: Pixels | None = None
 
 
 class Annotation(msgspec.Struct):
@@ -58,14 +48,13 @@ class Annotation(msgspec.Struct):
     category_id: Id
     area: Area
     segmentation: Any = None  # run-length code or polygons; `rle` checks it
-    bbox: Box | None = None
     iscrowd: bool | int | None = 0  # a group that need not be found, and may be found many times
 
 
 class Images(msgspec.Struct):
     """A ground truth file in COCO form, as far as evaluation reads it."""
 
-    images: list[Image]
+    images: list[Picture]
     categories: list[Category]
     annotations: list[Annotation]
 
@@ -86,38 +75,26 @@ class Detection(Scored):
 
     image_id: Id
     segmentation: Any = None
-    bbox: Box | None = None
 
 
-def evaluate_coco(
-    gt: str | os.PathLike | dict, results: str | os.PathLike | list, iou_type: str = "segm"
-) -> dict:
-    """The 12 COCO figures of detections in images, as pycocotools computes them; -1 = unknown.
+def evaluate_coco(gt: str | os.PathLike | dict, results: str | os.PathLike | list) -> dict:
+    """The 12 COCO figures of masks in images, as pycocotools computes them; -1 = unknown.
 
     gt: COCO annotations, a path or a dict. results: a path or a list of {image_id, category_id,
-    score, and segmentation (RLE) or bbox [x, y, width, height]}. iou_type: "segm" or "bbox".
-
-    Small, medium and large are told by the area of what is compared: masks for "segm", even where
-    boxes stand beside.
+    score, segmentation (RLE)}. Small, medium and large are told by the area of the mask.
     """
-    if iou_type not in ("segm", "bbox"):
-        raise ValueError(f'iou_type must be "segm" or "bbox", got {iou_type!r}')
     truth, detections = read_ground_truth(gt, Images), read(results, list[Detection], "results")
-    images, key = {i.id: i for i in truth.images}, "bbox" if iou_type == "bbox" else "segmentation"
+    images, named = {i.id: i for i in truth.images}, ("image_id", "segmentation")
     sides = [
-        read_entries(truth.annotations, "ground truth.annotations", images, "image_id", key),
-        read_entries(detections, "results", images, "image_id", key),
+        read_entries(truth.annotations, "ground truth.annotations", images, *named),
+        read_entries(detections, "results", images, *named),
     ]
     for entry in (entry for side in sides for entry in side):
-        if iou_type == "segm":
-            entry["segmentation"], area = entry["codes"][0], float(entry["pixels"][0])
-        else:
-            entry["bbox"] = list(entry["bbox"])
-            area = entry["bbox"][2] * entry["bbox"][3]
-        if entry[key] is None:
-            raise ValueError(f"{entry['where']}: '{key}' has no polygon")
-        entry.setdefault("area", area)  # of annotations the file says it
-    evaluation = Evaluation(images, truth.categories, *sides, iou_type).run()
+        entry["segmentation"] = entry["codes"][0]
+        if entry["segmentation"] is None:
+            raise ValueError(f"{entry['where']}: 'segmentation' has no polygon")
+        entry.setdefault("area", float(entry["pixels"][0]))  # of annotations the file says it
+    evaluation = Evaluation(images, truth.categories, *sides).run()
     return figures(evaluation.precision, evaluation.recall)
 
 
@@ -138,9 +115,8 @@ class Evaluation(COCOeval):
         categories: list[Category],
         truths: list[dict],
         predictions: list[dict],
-        iou_type: str = "segm",
     ):
-        super().__init__(iouType=iou_type)
+        super().__init__(iouType="segm")
         self.categories = {c.id: c for c in categories}
         self.truths, self.predictions = truths, predictions
         self.params.imgIds, self.params.catIds = sorted(pictures), sorted(self.categories)
@@ -246,10 +222,10 @@ def read_entries(
     """Annotations or predictions as dicts, with their masks checked.
 
     name: of their list in the file. picture_id: the field that names a picture. compared: the field
-    "segmentation", "segmentations" (one a frame) or "bbox".
+    "segmentation" or "segmentations" (one a frame).
 
     To their own fields come "where" (the place in the file), for predictions "id" (from 1), and
-    unless boxes are compared "codes" and "pixels": of each mask what `rle.check` returns.
+    "codes" and "pixels": of each mask what `rle.check` returns.
     """
     found, of_picture = [], defaultdict(list)
     for i, entry in enumerate(entries):
@@ -260,14 +236,9 @@ def read_entries(
             raise ValueError(f"{made['where']}: '{compared}' is missing")
         found.append(made)
         of_picture[made[picture_id]].append(made)
-    if compared == "bbox":
-        return found
-
     # the masks of a picture are checked together: one by one would take three times as long
     for number, of_one in of_picture.items():
         picture, masks = pictures[number], []
-        if picture.height is None or picture.width is None:
-            raise ValueError(f"{of_one[0]['where']}: its {picture_id} {number} lacks a size")
         for entry in of_one:
             entry["codes"], entry["pixels"] = [], []
             if compared == "segmentation":

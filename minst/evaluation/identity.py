@@ -46,6 +46,7 @@ from minst.evaluation.difficulty import (
     frame_measures,
 )
 from minst.evaluation.ytvis import YTVISEval, track_ious
+from minst.options import Share, check_call
 
 if TYPE_CHECKING:  # tracking needs torch, comparing masks does not
     from minst.results import VideoResult
@@ -208,7 +209,7 @@ def category_names(clip) -> list[str] | None:
 
 
 def tracking_figures(
-    gt: str | os.PathLike | dict, results: str | os.PathLike | list, score_threshold: float = 0.5
+    gt: str | os.PathLike | dict, results: str | os.PathLike | list, score_threshold: Share = 0.5
 ) -> dict:
     """HOTA, IDF1 and CLEAR by trackeval of a results file's tracks from `score_threshold` on.
 
@@ -219,8 +220,7 @@ def tracking_figures(
     without instances. Without trackeval: ImportError with the command to install it.
     """
     names = (HOTA_FIGURES, ID_FIGURES, CLEAR_FIGURES)
-    if not 0 <= score_threshold <= 1:
-        raise ValueError(f"score_threshold is {score_threshold}; it must lie between 0 and 1")
+    check_call(tracking_figures, locals())
     checked = YTVISEval(gt, results)
     sure = [track for track in checked.predictions if track["score"] >= score_threshold]
 

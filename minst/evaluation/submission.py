@@ -13,40 +13,23 @@ was not squashed.
 Lesson: notebooks/10_capstone.ipynb
 """
 
-import contextlib
 import json
 import os
 import reprlib
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from minst.data.files import replacing
-from minst.data.formats import read_typed
-from minst.evaluation.coco import evaluate_coco
+from minst.evaluation.coco import evaluate_coco, loaded
 from minst.evaluation.identity import tracking_figures
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
 
-__all__ = ["TOP", "evaluate_results", "read_predictions", "write_results", "write_submission"]
+__all__ = ["evaluate_results", "write_results", "write_submission"]
 
 TOP = 10  # tracks a video, by the rules of the YouTube-VIS and OVIS challenges
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the zip format's first moment: the same results give the same bytes
-
-
-@contextlib.contextmanager
-def _shallow() -> Iterator[None]:
-    """ValueError instead of RecursionError, for JSON that a stranger nested."""
-    try:
-        yield
-    except RecursionError:
-        raise ValueError("results or annotations: nested too deeply") from None
-
-
-def _loaded(source: Any) -> Any:
-    """What stands in a JSON file, by its path; or what is given, as it is."""
-    return read_typed(source, Any) if isinstance(source, (str, os.PathLike)) else source
 
 
 def write_submission(
@@ -87,7 +70,6 @@ def write_submission(
     }
 
 
-@_shallow()
 def read_predictions(
     results: str | os.PathLike | list, annotations: str | os.PathLike | dict
 ) -> YTVISEval:
@@ -97,7 +79,7 @@ def read_predictions(
     one a frame, whose run-length code has another size than the video or does not cover it, or
     whose score is not within [0, 1].
     """
-    file, results = _loaded(annotations), _loaded(results)
+    file, results = loaded(annotations), loaded(results)
     for key in ("videos", "categories"):
         if not isinstance(file, Mapping) or not isinstance(file.get(key), list):
             where = "annotations" if file is annotations else annotations
@@ -130,14 +112,13 @@ def _line(entry: dict) -> str:
     return "\n" + json.dumps(entry, allow_nan=False)
 
 
-@_shallow()
 def evaluate_results(gt: str | os.PathLike | dict, results: str | os.PathLike | list) -> dict:
     """The dict of `evaluate_ytvis`, and "tracking": that of `tracking_figures`.
 
     Without trackeval "tracking" is {"note": how to get it}. For files in COCO form: the dict of
     `evaluate_coco`.
     """
-    gt, results = _loaded(gt), _loaded(results)
+    gt, results = loaded(gt), loaded(results)
     if isinstance(gt, Mapping) and "images" in gt and "videos" not in gt:
         return evaluate_coco(gt, results)
     figures = evaluate_ytvis(gt, results)

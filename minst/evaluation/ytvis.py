@@ -49,9 +49,8 @@ class Video(msgspec.Struct):
     id: Id
     height: Pixels
     width: Pixels
-    length: Annotated[int, msgspec.Meta(ge=1)] | None = (
-        None  # frames; if it is not there, as many as `file_names`
-    )
+    # frames; if it is not there, as many as `file_names`
+    length: Annotated[int, msgspec.Meta(ge=1)] | None = None
     file_names: list | None = None
 
     def __post_init__(self):

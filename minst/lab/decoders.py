@@ -26,7 +26,7 @@ from minst.instance_decoder import DualInstanceDecoder, Predictions
 from minst.model import Frame, MobileInst
 from minst.training import TrainConfig, initial_model
 
-__all__ = ["ORDERS", "Reordered", "ReorderedDecoder", "build", "load"]
+__all__ = ["ORDERS", "build", "load"]
 
 ORDERS = ("global", "local", "local-local")
 

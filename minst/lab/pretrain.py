@@ -31,7 +31,7 @@ from minst.lab.grid import PRETRAINED, Budget
 from minst.matcher import Instances
 from minst.training import TrainConfig, learning_rate, token_loss
 
-__all__ = ["TokenClassifier", "pretrain"]
+__all__ = ["pretrain"]
 
 
 class TokenClassifier(nn.Module):

@@ -29,7 +29,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Annotated, NamedTuple, TextIO
 
 import msgspec
 import torch
@@ -43,6 +43,7 @@ from minst.lab import decoders, grid
 from minst.lab.grid import FULL, SHIPPED, SPEEDS, VARIANTS, Budget, Variant
 from minst.lab.measure import measure_run, measure_shipped
 from minst.lab.pretrain import pretrain
+from minst.options import Count, Range, check_call
 from minst.training import train
 
 __all__ = ["Run", "find_runs", "read_lab", "run_lab"]
@@ -134,10 +135,10 @@ def find_runs(folder: str | Path) -> list[Run]:
 
 def run_lab(
     names: Sequence[str] = (),
-    seeds: int = 3,
+    seeds: Annotated[int, Range(1, 1000)] = 3,
     folder: str | Path = "runs/lab",
     budget: Budget = FULL,
-    jobs: int | None = None,
+    jobs: Count | None = None,
     device: str = "auto",
 ) -> list[Run]:
     """Train and measure the variants `names` (none: all) with the seeds 0 .. seeds - 1.
@@ -152,8 +153,7 @@ def run_lab(
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"lab: no run {', '.join(unknown)}; there are: {', '.join(known)}")
-    if not 1 <= seeds <= 1000 or (jobs is not None and jobs < 1):
-        raise ValueError(f"lab: {seeds} seeds, {jobs} jobs; seeds are 1 to 1000, jobs at least 1")
+    check_call(run_lab, locals(), "lab")
     device = Engine(device).device.type
     folder = Path(folder)
     chosen = [name for name in known if not names or name in names]

@@ -14,7 +14,6 @@ Lesson: notebooks/10_capstone.ipynb
 
 import errno
 import json
-import math
 import os
 import reprlib
 import stat
@@ -33,7 +32,14 @@ from tqdm.auto import tqdm
 
 from minst import rle
 from minst.data import formats
-from minst.data.files import IMAGE_SUFFIXES, inside, is_quarter_turned, open_image, replacing
+from minst.data.files import (
+    IMAGE_SUFFIXES,
+    TwiceError,
+    inside,
+    is_quarter_turned,
+    open_image,
+    replacing,
+)
 from minst.data.layouts import find_annotations, find_images, split_of
 
 __all__ = ["ERRORS", "WARNINGS", "Problem", "Report", "check_dataset"]
@@ -169,6 +175,8 @@ def _load(report: Report, file: Path) -> dict | None:
     said, twice, data = [], [], None
     try:
         formats.JsonFile(file)
+    except TwiceError:  # each of them is named below
+        pass
     except ValueError as error:
         said.append(str(error).removeprefix(f"{file}: "))
 
@@ -183,9 +191,7 @@ def _load(report: Report, file: Path) -> dict | None:
         said = said or [str(error)]
     other = _other_task(data) if isinstance(data, dict) else ""
     said += [other] * bool(other)
-    # the readers stop at the first of them
-    said = [] if twice and said and "stands twice" in said[0] else said
-    said += [f"the key {key!r} stands twice in an object" for key in dict.fromkeys(twice)]
+    said += [f"the key {key!r} stands twice in one object" for key in dict.fromkeys(twice)]
     report.problems += [Problem("broken file", report.file, "", what) for what in said]
     return data if isinstance(data, dict) and not other else None
 
@@ -441,11 +447,8 @@ def _box_fits(box: Any, own: Mask | None) -> None:
 
 def _overlap(box: list, own: tuple) -> float:
     """IoU of two boxes, each a pixel wider all round, as those of polygons and pixels differ."""
-    sides = (
-        min(box[k] + box[k + 2], own[k] + own[k + 2]) - max(box[k], own[k]) + 2 for k in (0, 1)
-    )
-    shared = math.prod(max(side, 0) for side in sides)
-    return shared / ((box[2] + 2) * (box[3] + 2) + (own[2] + 2) * (own[3] + 2) - shared)
+    wide = [np.array([each], dtype=float) + (-1, -1, 2, 2) for each in (box, own)]
+    return float(rle_codec.iou(*wide, [0])[0, 0])
 
 
 def _area_fits(area: Any, own: Mask | None) -> None:
@@ -536,19 +539,10 @@ def _look(path: Path, size: tuple[int, int] | None, read: bool) -> tuple[str, st
 
 
 def _check_unnamed(check: _Check, root: Path, named: set[str]) -> None:
-    """Images that lie there and no entry names, folder by folder; links that lead in a circle."""
-    walked = {os.path.realpath(root)}
-    for folder, below, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        below.sort()  # in place: the order of the walk
-        for name in list(below):
-            target = os.path.realpath(os.path.join(folder, name))
-            if f"{real}{os.sep}".startswith(f"{target}{os.sep}"):
-                what = "a link that leads to a folder it stands in"
-                check.add("link loop", "", what, os.path.join(folder, name))
-            if target in walked or name.startswith("."):
-                below.remove(name)
-            walked.add(target)
+    """Images that lie there and no entry names, folder by folder; links to folders stay closed."""
+    for folder, below, files in os.walk(root):
+        # in place: what the walk goes on to, and in which order
+        below[:] = sorted(name for name in below if not name.startswith("."))
         files = sorted(
             f for f in files if f.lower().endswith((*IMAGE_SUFFIXES, ".gif")) and f[0] != "."
         )

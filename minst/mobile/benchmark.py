@@ -34,6 +34,7 @@ from functools import partial
 from itertools import groupby, product
 from pathlib import Path
 from statistics import fmean, median
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -57,6 +58,7 @@ from minst.mobile.programs import (
 from minst.mobile.roofline import core_peak, peak_fraction
 from minst.mobile.runtime import FORMATS, load_program, require
 from minst.model import Frame, FrameOutput, MobileInst, image_to_batch, upsample_masks
+from minst.options import Count, FrameSize, Range, Report, Threads, check_call
 from minst.tracking import ASSOCIATIONS, Candidates, KernelTracker, assign, encode_mask
 from minst.training import ClipBatches, ShapesTraining, TrainConfig
 from minst.visualize.masks import draw_frame
@@ -72,6 +74,7 @@ WARM_UP = 6
 LIVE = 5  # instances that a model with random weights is taken to find
 MARGIN = 0.02  # what the mean frame at T = 3 may cost beyond its share
 DATA_TARGET = 2.0  # clips must be made so many times as fast as they are trained on
+Several = Annotated[int, Range(2, 10**9)]
 MS = {"median": ("median_ms", ".2f"), "p95": ("p95_ms", ".2f")}
 
 
@@ -81,10 +84,10 @@ MS = {"median": ("median_ms", ".2f"), "p95": ("p95_ms", ".2f")}
 
 def bench_latency(
     preset: str | None = None,
-    size: tuple[int, int] = (640, 640),
-    threads: int = 1,
-    frames: int = 30,
-    json_path: str | Path | None = None,
+    size: FrameSize = (640, 640),
+    threads: Threads = 1,
+    frames: Several = 30,
+    json_path: Report | None = None,
     weights: str | None = None,
 ) -> dict:
     """Print milliseconds of a frame: its stages, fused and not, and the mean frame at T = 1, 3, 6.
@@ -96,12 +99,10 @@ def bench_latency(
     Returns, and writes to `json_path`, {"stages": {"fused" | "not fused": {stage: row}},
     "intervals": {"1" | "3" | "6": row with "mean_ms", "key_ms", "instances"}, "reuse": {...},
     "model", "size", "threads", "device"}; row = {"median_ms", "p95_ms"}.
-    Raises ValueError (numbers out of range, an unknown preset, preset and weights together) or
-    OSError, both before the work.
+    Raises ValueError before the work: numbers out of range, an unknown preset, preset and weights
+    together, a json_path that cannot be written.
     """
-    timing.check_size(size)
-    timing.check_whole(threads=(threads, 1), frames=(frames, 2))
-    timing.check_file(json_path)
+    check_call(bench_latency, locals(), "bench")
     name, plain = benchmark_model(preset if weights else preset or "topformer-tiny", weights)
     models = {"fused": copy.deepcopy(plain).fuse(), "not fused": plain}
     clip = shapes_clip("val", 0, ShapesConfig(width=size[1], height=size[0], frames=2))
@@ -240,8 +241,8 @@ def bench_mobile(
     presets: Sequence[str] | None = None,
     sizes: Sequence[int] = (320, 512, 640),
     runtimes: Sequence[str] = RUNTIMES,
-    rounds: int = 20,
-    json_path: str | Path | None = None,
+    rounds: Several = 20,
+    json_path: Report | None = None,
     weights: str | None = None,
     programs_folder: str | Path | None = None,
 ) -> dict:
@@ -259,16 +260,15 @@ def bench_mobile(
     "peak_fraction", "first_ms" (the key program's first run) and, of exported ones, "load_ms" and
     "difference" (see `parity`). Upsampling and drawing lie outside of all and cost all alike.
     The default grid takes some 20 minutes on an idle core, more than half of it for the exports.
-    Raises ValueError (unknown names, numbers out of range, presets and weights together) or OSError
-    (json_path cannot be written), both before the work starts.
+    Raises ValueError before the work starts: unknown names, numbers out of range, presets and
+    weights together, a json_path that cannot be written.
     """
+    check_call(bench_mobile, locals(), "bench")
     presets = presets if weights or presets is not None else MODELS
     _check_several("sizes", sizes)
     _check_several("runtimes", runtimes, RUNTIMES)
-    timing.check_whole(rounds=(rounds, 2))
     for size in sizes:
-        timing.check_size((size, size))
-    timing.check_file(json_path)
+        check_call(real_frames, {"size": (size, size)}, "bench")
     if presets is None:
         models = dict([benchmark_model(None, weights)])
     else:
@@ -458,7 +458,7 @@ def _print_mobile(result: dict) -> None:
 # said
 
 
-def bench_data(threads: int = 1, batches: int = 20, json_path: str | Path | None = None) -> dict:
+def bench_data(threads: Threads = 1, batches: Count = 20, json_path: Report | None = None) -> dict:
     """Print frames a second that one core makes (clips, augmentation) and that training takes in.
 
     threads: of the network; clips are made by one. The run is that of `minst train`.
@@ -466,8 +466,7 @@ def bench_data(threads: int = 1, batches: int = 20, json_path: str | Path | None
     "device", ...}; a row holds "frames_per_s", and "median_ms" and "p95_ms" of a batch.
     Raises ValueError for numbers out of range.
     """
-    timing.check_whole(threads=(threads, 1), batches=(batches, 1))
-    timing.check_file(json_path)
+    check_call(bench_data, locals(), "bench")
     config = TrainConfig()
     clips, frames = ClipBatches(config, ShapesTraining(config.seed)), 2 * config.pairs
     times = {"data": [], "training": []}

@@ -22,7 +22,6 @@ import copy
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 import minst
+from minst.data.files import replacing
 from minst.mobile.programs import Program, make_programs
 from minst.mobile.runtime import (
     FORMAT_VERSION,
@@ -95,16 +95,9 @@ def export(
         program = program._replace(examples=eager.examples)
         path = out / f"{program.name}{FORMATS[format].suffix}"
         body = WRITERS[format](program, metadata(program, model, name, size))
-        with tempfile.TemporaryDirectory(dir=out, prefix=f".{program.name}-") as unfinished:
-            new = Path(unfinished) / path.name
-            try:
-                new.write_bytes(body)
-            except OSError as error:  # a full disk, which Python's message would not place
-                raise OSError(
-                    error.errno, f"{error.strerror}; nothing is written", str(path)
-                ) from None
+        with replacing(path) as new:
+            new.write_bytes(body)
             differences = parity(new, eager)
-            new.replace(path)
         written.append(path)
         if progress:
             worst = max(differences, key=differences.get)

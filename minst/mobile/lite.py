@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 
 from minst.mobile import timing
+from minst.options import Count, Natural, Threads, check_call
 
 __all__ = ["bench_lite", "compile_benchmark"]
 
@@ -38,7 +39,9 @@ INSTALL = (
 )
 
 
-def bench_lite(path: str | Path, warmup: int = 10, iterations: int = 50, threads: int = 1) -> dict:
+def bench_lite(
+    path: str | Path, warmup: Natural = 10, iterations: Count = 50, threads: Threads = 1
+) -> dict:
     """Time `forward` of a .ptl with its first bundled input.
 
     Returns {"median_ms", "p95_ms", "spread" (p95 / median), "min_ms", "load_ms", "first_run_ms",
@@ -47,7 +50,7 @@ def bench_lite(path: str | Path, warmup: int = 10, iterations: int = 50, threads
     Raises FileNotFoundError; ValueError for numbers out of range and for what the program says of
     the model; ImportError as `compile_benchmark`.
     """
-    timing.check_whole(warmup=(warmup, 0), iterations=(iterations, 1), threads=(threads, 1))
+    check_call(bench_lite, locals(), "bench")
     if not Path(path).is_file():
         what = "no such model; `minst export --format lite` writes one"
         raise FileNotFoundError(errno.ENOENT, what, str(path))

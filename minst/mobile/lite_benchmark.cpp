@@ -15,17 +15,21 @@
 #include <torch/csrc/jit/mobile/import.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <iomanip>
 #include <iostream>
-#include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 C10_DECLARE_int(pthreadpool_size);  // libtorch's own: read once, when its pool of threads (XNNPACK's) is made
+C10_DEFINE_string(model, "", "a .ptl file with bundled inputs");
+C10_DEFINE_int(use_bundled_input, 0, "which of them");
+C10_DEFINE_int(warmup, 0, "runs not counted");
+C10_DEFINE_int(iter, 10, "runs measured");
+C10_DEFINE_bool(report_pep, false, "a line for every run");
+C10_DEFINE_bool(print_output, false, "print what the model says");
 
 using Clock = std::chrono::steady_clock;
 
@@ -41,34 +45,6 @@ std::string first_line(const c10::Error& error) {
   return text.substr(0, std::min(text.find('\n'), text.find(". This is an internal miniz")));
 }
 
-// flag -> value, and what stands here is the default
-std::map<std::string, std::string> flags = {{"model", ""},        {"use_bundled_input", "0"}, {"warmup", "0"},
-                                            {"iter", "10"},       {"report_pep", "false"},    {"print_output", "false"},
-                                            {"pthreadpool_size", "1"}};
-
-void parse_flags(int argc, char** argv) {
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const size_t equals = word.find('=');
-    const auto flag = flags.find(word.substr(0, 2) == "--" && equals != std::string::npos ? word.substr(2, equals - 2) : "");
-    if (flag == flags.end()) {
-      std::string known;
-      for (const auto& each : flags) known += " --" + each.first + "=";
-      fail("unknown flag " + word + "; there are" + known);
-    }
-    flag->second = word.substr(equals + 1);
-  }
-}
-
-int64_t whole(const std::string& flag, int64_t least) {
-  const std::string& text = flags[flag];
-  char* end = nullptr;
-  const long long value = std::strtoll(text.c_str(), &end, 10);
-  if (text.empty() || *end || value < least || value > INT32_MAX)
-    fail("--" + flag + ": '" + text + "' must be a whole number of at least " + std::to_string(least));
-  return value;
-}
-
 torch::jit::mobile::Module load(const std::string& path) {
   if (!std::ifstream(path).good()) fail("--model: cannot read '" + path + "'");
   try {
@@ -78,11 +54,11 @@ torch::jit::mobile::Module load(const std::string& path) {
   }
 }
 
-std::vector<c10::IValue> bundled(torch::jit::mobile::Module& module, int64_t index) {
+std::vector<c10::IValue> bundled(torch::jit::mobile::Module& module, size_t index) {
   const auto method = module.find_method("get_all_bundled_inputs");
   if (!method) fail("the model has no bundled inputs; `minst export --format lite` writes one that has");
   const auto all = (*method)({}).toList();
-  if (index >= static_cast<int64_t>(all.size()))
+  if (index >= all.size())
     fail("--use_bundled_input: the model has " + std::to_string(all.size()) + ", from 0");
   return all.get(index).toTupleRef().elements().vec();
 }
@@ -101,16 +77,13 @@ double peak_bytes() {
 }
 
 void benchmark() {
-  const int64_t warmup = whole("warmup", 0), iterations = whole("iter", 1);
-  const int64_t index = whole("use_bundled_input", 0);
   // both pools, XNNPACK's and OpenMP's: one thread must be one core
-  FLAGS_pthreadpool_size = static_cast<int>(whole("pthreadpool_size", 1));
   at::set_num_threads(FLAGS_pthreadpool_size);
   const c10::InferenceMode no_gradients;
   auto start = Clock::now();
-  auto module = load(flags["model"]);
+  auto module = load(FLAGS_model);
   const double load_us = microseconds(start);
-  const auto inputs = bundled(module, index);
+  const auto inputs = bundled(module, FLAGS_use_bundled_input);
 
   double first_us = -1;  // the very first run packs weights and finds its memory, whichever run that is
   const auto run = [&] {
@@ -120,20 +93,20 @@ void benchmark() {
     if (first_us < 0) first_us = us;
     return std::make_pair(us, output);
   };
-  if (flags["print_output"] == "true") std::cout << run().second << std::endl;
+  if (FLAGS_print_output) std::cout << run().second << std::endl;
   std::cout << "Starting benchmark.\nRunning warmup runs." << std::endl;
-  for (int64_t i = 0; i < warmup; ++i) run();
+  for (int64_t i = 0; i < FLAGS_warmup; ++i) run();
   std::cout << "Main runs." << std::endl;
   std::vector<double> times;
   const auto cpu = std::clock();
   start = Clock::now();
-  for (int64_t i = 0; i < iterations; ++i) times.push_back(run().first);
+  for (int64_t i = 0; i < FLAGS_iter; ++i) times.push_back(run().first);
   const double wall_us = microseconds(start), cpu_us = 1e6 * static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC;
-  if (flags["report_pep"] == "true")
+  if (FLAGS_report_pep)
     for (double us : times)
       std::cout << R"(PyTorchObserver {"type": "NET", "unit": "us", "metric": "latency", "value": ")"
                 << static_cast<int64_t>(us) << "\"}\n";
-  const double mean_us = wall_us / static_cast<double>(iterations);
+  const double mean_us = wall_us / FLAGS_iter;
   std::cout << "Main run finished. Microseconds per iter: " << mean_us << ". Iters per second: " << 1e6 / mean_us
             << std::endl;
 
@@ -146,7 +119,8 @@ void benchmark() {
 
 int main(int argc, char** argv) {
   try {
-    parse_flags(argc, argv);
+    FLAGS_pthreadpool_size = 1;  // unless a flag says otherwise
+    if (!c10::ParseCommandLineFlags(&argc, &argv)) return 1;  // it has said why
     benchmark();
     return 0;
   } catch (const c10::Error& error) {

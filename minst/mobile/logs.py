@@ -21,6 +21,7 @@ from statistics import fmean
 import numpy as np
 
 from minst.mobile import timing
+from minst.options import Natural, check_call
 
 __all__ = ["parse_log", "report_log"]
 
@@ -54,7 +55,7 @@ CRASH = (
 )
 
 
-def parse_log(text: str, warmup: int = 5) -> dict:
+def parse_log(text: str, warmup: Natural = 5) -> dict:
     """Milliseconds of every run of a benchmarker that `text` tells of, and of all together.
 
     warmup: how many first executions of `executor_runner` are not counted, 5 as in
@@ -67,7 +68,7 @@ def parse_log(text: str, warmup: int = 5) -> dict:
     None stands for what the log does not tell. Raises ValueError for an empty log, another
     program's, one without times, an interrupted one (the line that says why is quoted).
     """
-    timing.check_whole(warmup=(warmup, 0))
+    check_call(parse_log, locals())
     # adb may end lines with \r\n or \r\r\n
     lines = [line.strip() for line in IOS.sub(r"\1. \2", text).splitlines()]
     if not any(lines):

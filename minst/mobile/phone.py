@@ -24,12 +24,13 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from minst.mobile import timing
 from minst.mobile.logs import RUNNER, SPEED, parse_log, report_log
+from minst.options import Count, Range, Report, check_call
 
-__all__ = ["PhoneCommand", "bench_phone", "phone_commands"]
+__all__ = ["bench_phone", "phone_commands"]
 
 REMOTE = "/data/local/tmp/minst"  # where adb may write and start programs without root
 TIMEOUT_S = 600  # for each command
@@ -94,14 +95,14 @@ class PhoneCommand(NamedTuple):
 
 def phone_commands(
     model: str | Path,
-    runner: str,
+    runner: Literal["speed_benchmark_torch", "executor_runner"],
     binary: str | Path,
     serial: str | None = None,
-    core: int | None = None,
-    warmup: int = 5,
-    iterations: int = 50,
-    rounds: int = 3,
-    cooldown_s: int = 30,
+    core: Annotated[int, Range(0, 255)] | None = None,  # as many as a mask is read for
+    warmup: Count = 5,
+    iterations: Count = 50,
+    rounds: Annotated[int, Range(1, 1000)] = 3,
+    cooldown_s: Annotated[int, Range(0, 86400)] = 30,  # a day
     logs: str | Path = ".",
 ) -> list[PhoneCommand]:
     """Every command of a measurement, in order.
@@ -114,9 +115,8 @@ def phone_commands(
         logs: folder here that receives round-1.log, ...
     Raises ValueError for numbers out of range, or a runner that cannot load such a model.
     """
+    check_call(phone_commands, locals(), "phone")
     model, binary = Path(model), Path(binary)
-    if runner not in RUNNERS:
-        raise ValueError(f"phone: runner is {runner!r}; choose one of {', '.join(RUNNERS)}")
     if model.suffix != RUNNERS[runner].ending:
         raise ValueError(
             f"phone: {runner} loads {RUNNERS[runner].ending}, not {model.name!r}; "
@@ -126,10 +126,6 @@ def phone_commands(
         raise ValueError(
             f"phone: model and benchmarker are both called {model.name!r}; rename one of them"
         )
-    # a day of each, and no more cores than a mask is read for
-    numbers = {"warmup": (warmup, 1), "iterations": (iterations, 1), "rounds": (rounds, 1, 1000)}
-    numbers |= {"cooldown_s": (cooldown_s, 0, 86400), "core": (core or 0, 0, 255)}
-    timing.check_whole(**numbers)
     commands, chosen = [], ("-s", serial) if serial else ()
 
     def adb(why: str, step: str, *arguments: str) -> None:
@@ -170,7 +166,7 @@ def bench_phone(
     serial: str | None = None,
     core: int | None = None,
     dry_run: bool = False,
-    json_path: str | Path | None = None,
+    json_path: Report | None = None,
     logs: str | Path | None = None,
     warmup: int = 5,
     iterations: int = 50,
@@ -182,7 +178,7 @@ def bench_phone(
     Args:
         runner: by default what the model's ending asks for; binary: its file.
         core: by default the fastest.
-        dry_run: print the commands, which needs neither adb, phone, nor files.
+        dry_run: print the commands, which needs neither adb, phone, nor benchmarker.
         logs: a folder that keeps the logs. The others are those of `phone_commands`.
     Returns, prints and writes to `json_path` what `parse_log` says, its "runs" being the rounds,
     and "model", "runner", "serial", "core", "device", "after" (records), "settings"; a dry run
@@ -190,18 +186,18 @@ def bench_phone(
     Raises ValueError for wrong arguments and for a log without a result, OSError for files, adb and
     the phone.
     """
+    check_call(bench_phone, locals(), "phone")
     runner = runner or (RUNNER if Path(model).suffix == ".pte" else SPEED)
     settings = {"warmup": warmup, "iterations": iterations}
     settings |= {"rounds": rounds, "cooldown_s": cooldown_s}
     prepare = partial(phone_commands, model, runner, binary or runner, **settings)
     commands = prepare(serial, core, logs=logs or ".")
-    timing.check_file(json_path)
     built = binary is not None and Path(binary).is_file()
-    if dry_run:
-        return _print_commands(commands, None if built else runner)
     if not Path(model).is_file():
         what = "no such model; `minst export` writes one"
         raise FileNotFoundError(errno.ENOENT, what, str(model))
+    if dry_run:
+        return _print_commands(commands, None if built else runner)
     if not built:
         raise OSError(
             f"phone: {binary or runner} is not there (--binary FILE); "

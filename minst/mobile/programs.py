@@ -32,8 +32,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from minst.config import MobileInstConfig
-from minst.mobile.timing import check_size
 from minst.model import MobileInst, apply_kernels, image_to_batch
+from minst.options import FrameSize, check_call
 from minst.samples import load_sample
 
 __all__ = ["PARTS", "Program", "make_programs", "real_frames", "settled_model"]
@@ -159,13 +159,13 @@ def make_programs(
     return [Program(name, made[name][0].eval(), made[name][1]) for name in PARTS[part]]
 
 
-def real_frames(size: tuple[int, int], count: int = 3, sample: str = "easy") -> Tensor:
+def real_frames(size: FrameSize, count: int = 3, sample: str = "easy") -> Tensor:
     """The first frames of a shipped clip, resized: (count, 3, H, W), multiples of 1/255 in [0, 1].
 
-    `size` is (H, W). Raises ValueError for another than `check_size` takes, an unknown clip, or a
-    count that it does not have.
+    `size` is (H, W). Raises ValueError for one out of range, an unknown clip, or a count that it
+    does not have.
     """
-    check_size(size)
+    check_call(real_frames, locals())
     height, width = size
     clip = load_sample(sample)
     if not 1 <= count <= len(clip):

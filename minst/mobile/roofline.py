@@ -35,6 +35,7 @@ from torch.overrides import TorchFunctionMode
 from minst.mobile import timing
 from minst.mobile.programs import benchmark_model, real_frames
 from minst.model import MobileInst
+from minst.options import Count, FrameSize, Positive, Report, check_call
 
 __all__ = ["bench_layers", "core_peak", "layer_table", "peak_fraction"]
 
@@ -62,9 +63,9 @@ KINDS = {
 def bench_layers(
     preset: str | None = None,
     weights: str | None = None,
-    size: tuple[int, int] = (192, 256),
-    rounds: int = 15,
-    json_path: str | Path | None = None,
+    size: FrameSize = (192, 256),
+    rounds: Count = 15,
+    json_path: Report | None = None,
     out: str | Path | None = None,
 ) -> dict:
     """Print the layers of a fused model, slowest first, beside the core's peak.
@@ -76,9 +77,7 @@ def bench_layers(
         json_path: file for what is returned. out: folder for layers.png and roofline.png.
     Returns {"model", "size", "peak", "rows"}. Raises ValueError as `layer_table`.
     """
-    timing.check_size(size)
-    timing.check_whole(rounds=(rounds, 1))
-    timing.check_file(json_path)
+    check_call(bench_layers, locals(), "bench")
     name, model = benchmark_model(preset, weights if preset else weights or "shapes-tiny")
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
@@ -97,7 +96,7 @@ def bench_layers(
     return result
 
 
-def core_peak(seconds: float = 2.0) -> dict[str, float]:
+def core_peak(seconds: Positive = 2.0) -> dict[str, float]:
     """What one thread reaches at best: {"gflop_s", "gb_s", "cache_gb_s", "mm_size"}.
 
     It takes about `seconds`, and each figure is the fastest of many blocks.
@@ -107,8 +106,7 @@ def core_peak(seconds: float = 2.0) -> dict[str, float]:
     also read a line before they write to it, so that the memory moves up to half as much again.
     Raises ValueError unless seconds > 0.
     """
-    if not seconds > 0:
-        raise ValueError(f"core_peak: seconds is {seconds!r}; it must be above 0")
+    check_call(core_peak, locals())
     with timing.fixed_setting(1), torch.inference_mode():
         size, gflop_s = _best({n: _product(n) for n in PRODUCTS}, 0.6 * seconds)
         _, gb_s = _best(_streams(LONG), 0.3 * seconds)
@@ -121,7 +119,7 @@ def peak_fraction(macs: float, ms: float, peak: dict[str, float]) -> float:
     return 2 * macs / (1e6 * ms) / peak["gflop_s"]
 
 
-def layer_table(model: MobileInst, size: tuple[int, int], rounds: int = 15) -> list[dict]:
+def layer_table(model: MobileInst, size: FrameSize, rounds: Count = 15) -> list[dict]:
     """One row for every layer and function call of a frame of `size` (H, W), in their order.
 
     The model is measured as it is (so fuse it first), as a copy in eval mode on one thread.
@@ -136,7 +134,7 @@ def layer_table(model: MobileInst, size: tuple[int, int], rounds: int = 15) -> l
     no row. On a busy machine the layers may come to more than their part: "other" is then 0.
     Raises ValueError for a size or rounds out of range, or a model that is not on the CPU.
     """
-    timing.check_whole(rounds=(rounds, 1))
+    check_call(layer_table, locals())
     if model.pixel_mean.device.type != "cpu":
         raise ValueError(
             f"layer_table: the model is on {model.pixel_mean.device}; call model.cpu() first"

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from minst.model import FrameOutput, apply_kernels
 
-__all__ = ["FORMATS", "ExportedFrame", "ExportedModel", "LoadedProgram", "load_program"]
+__all__ = ["FORMATS", "ExportedModel", "load_program"]
 
 FORMAT_VERSION = 1
 METADATA = "minst.json"

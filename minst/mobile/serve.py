@@ -32,16 +32,16 @@ import webbrowser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import minst
-from minst.mobile import timing
 from minst.mobile.export import export
 from minst.mobile.programs import real_frames
 from minst.mobile.runtime import ExportedModel, require
 from minst.model import MobileInst
+from minst.options import Count, FrameSize, Range, check_call
 from minst.samples import load_sample
-from minst.tracking import ASSOCIATIONS, KernelTracker
+from minst.tracking import KernelTracker
 from minst.visualize.masks import color_of
 
 __all__ = ["PageServer", "lan_address", "make_server", "qr_code", "serve"]
@@ -101,14 +101,14 @@ def serve(open_browser: bool = False, **options) -> None:
 def make_server(
     weights: str | Path = "shapes-tiny",
     sample: str = "easy",
-    size: tuple[int, int] | None = None,
-    reuse_interval: int = 3,
-    association: str = "mask",
+    size: FrameSize | None = None,
+    reuse_interval: Count = 3,
+    association: Literal["mask", "cosine"] = "mask",
     host: str = "127.0.0.1",
-    port: int = PORT,
+    port: Annotated[int, Range(0, 65535)] = PORT,
     assets: str | Path | None = None,
     programs: str | Path | None = None,
-    passes: int = PASSES,
+    passes: Count = PASSES,
 ) -> PageServer:
     """The server, bound and filled: `serve_forever` answers, leaving its `with` block closes it.
 
@@ -125,11 +125,7 @@ def make_server(
     Raises OSError (port in use, a file that is missing), ValueError (settings, sizes, files with
     another hash), ImportError (no ONNX), all before anything is exported or served.
     """
-    timing.check_whole(
-        reuse_interval=(reuse_interval, 1), passes=(passes, 1), port=(port, 0, 65535)
-    )
-    if association not in ASSOCIATIONS:
-        raise ValueError(f"association is {association!r}; choose one of {', '.join(ASSOCIATIONS)}")
+    check_call(make_server, locals())
     # an empty host would be all addresses, and nobody asked for that
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", host):
         raise ValueError(f"host is {host!r}; give a name or an IPv4 address, such as 127.0.0.1")
@@ -140,7 +136,6 @@ def make_server(
         )
     clip = load_sample(sample)
     size = tuple(size or next(iter(clip)).shape[:2])
-    timing.check_size(size)
     routes, runtime = _runtime(assets)
     if programs is None:
         require("onnx")

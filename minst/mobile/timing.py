@@ -1,4 +1,4 @@
-"""What all benchmarks share: checked arguments, turns, medians, tables, what is said beside a time.
+"""What all benchmarks share: turns, medians, tables, what is said beside a time.
 
     jobs A B C  --turns-->  A B C | B C A | C A B | ...   --summarize-->  median and 95th percentile
 
@@ -9,7 +9,6 @@ Lesson: notebooks/08_on_device_latency.ipynb
 """
 
 import contextlib
-import errno
 import json
 import os
 import platform
@@ -24,41 +23,6 @@ import numpy as np
 __all__ = ["allocator", "mean_frame", "milliseconds", "summarize", "table", "turns"]
 
 Job = TypeVar("Job")
-
-
-def check_whole(**numbers: tuple[int, int] | tuple[int, int, int]) -> None:
-    """name=(value, least[, most]): ValueError unless each value is a whole number within.
-
-    Without `most` a value may be as large as C++ counts, and there may be 256 `threads`.
-    """
-    for name, (value, least, *most) in numbers.items():
-        most = most[0] if most else 256 if name == "threads" else 2**31 - 1
-        if type(value) is not int or not least <= value <= most:
-            must = f"it must be a whole number of at least {least} and at most {most}"
-            raise ValueError(f"bench: {name} is {value!r}; {must}")
-
-
-def check_size(size: tuple[int, int]) -> None:
-    """ValueError unless `size` is (H, W), both from 64 to 8192 pixels."""
-    if not isinstance(size, (tuple, list)) or len(size) != 2:
-        raise ValueError(f"bench: size is {size!r}; it must be (height, width)")
-    if not all(type(side) is int and 64 <= side <= 8192 for side in size):
-        height, width = size
-        must = "frames must be at least 64 x 64, and at most 8192 x 8192"
-        raise ValueError(f"{must}, got {height!r} high and {width!r} wide")
-
-
-def check_file(path: str | Path | None) -> None:
-    """OSError or ValueError, before any work, for a file that could not be written after it."""
-    if path is None:
-        return
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file", str(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "its folder does not exist", str(path))
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def turns(jobs: Sequence[Job], rounds: int) -> Iterator[Job]:
