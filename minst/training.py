@@ -44,7 +44,7 @@ from tqdm.auto import tqdm
 
 from minst.config import MobileInstConfig
 from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining
-from minst.data.coco import open_folder
+from minst.data.coco import COCO, open_folder
 from minst.data.files import read_json, replacing
 from minst.data.photos import PhotoClips
 from minst.data.shapes import CATEGORIES
@@ -466,9 +466,9 @@ def _run(c: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst
 
 
 def folder_clips(c: TrainConfig) -> FolderClips | PhotoClips:
-    """The clips of a folder: its own, or those that are made of its images."""
+    """The clips of a folder: its own, or those that are made of its images in COCO form."""
     folder = open_folder(c.data, c.split or None, c.annotations or None)
-    if not c.pseudo_clips:
+    if not (c.pseudo_clips and isinstance(folder, COCO)):
         return FolderClips(folder, c.seed)
     names = tuple(filter(None, c.categories.split(",")))
     return PhotoClips(folder, c.seed, (c.height, c.width), names)

@@ -309,7 +309,9 @@ class PhotoClips:
             same = sorted(set(labels))
             for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
                 alike = same and rng.random() < 0.7
-                kind = rng.choice(same) if alike else rng.choice(len(self._weights), p=self._weights)
+                kind = (
+                    rng.choice(same) if alike else rng.choice(len(self._weights), p=self._weights)
+                )
                 found.append(int(kind))
                 same = same or found[:1]
         # what means nothing: as often where there is something as where there is not
