@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from minst import training
+from minst import backbones, training
 from minst.data.batches import ClipBatches, FolderClips
 from minst.data.coco import open_folder
 from minst.data.photos import PhotoClip, PhotoClips, cut, lit, spoilt
@@ -189,11 +190,12 @@ def test_categories_are_drawn_by_the_root_of_their_number(tmp_path):
 
 
 def test_large_photographs_are_reduced(tmp_path):
-    clips = still(write_folder(tmp_path, [["cat"]], (720, 960)))
+    """To a shorter side of 1.5 times the frame's: 48 pixels of 480 are 7.2 of 72."""
+    clips = still(write_folder(tmp_path, [["cat"]], (480, 640)))
     frame = clips(0).render(0)
-    share = 32 * 28 / (720 * 960)
-    assert frame.masks.mean() == pytest.approx(share, rel=0.6)
-    assert clips._photo(0).owner.shape == (108, 144)
+    assert frame.masks.shape == (1, *SIZE)
+    assert frame.masks.mean() == pytest.approx(32 * 28 / (480 * 640), rel=0.4)
+    assert {photo.owner.shape for photo in clips._photos.values()} == {(108, 144)}
 
 
 def test_unknown_categories_are_refused(folder, tmp_path):
@@ -243,7 +245,7 @@ def small(**changes):
 
 def test_batches_of_pairs_and_of_images(folder):
     """Ids say which instance of a pair is which; a frame without any is there, too."""
-    config = small(iterations=12)
+    config = small(iterations=12, train_on="pairs", image_share=0.5)
     clips = PhotoClips(folder, 0, (72, 96), ("cat", "dog"))
     batches = [ClipBatches(config, clips)[i] for i in range(12)]
     assert {batch.is_pairs for batch in batches} == {True, False}
@@ -267,16 +269,30 @@ def test_which_folders_become_pseudo_clips(folder, tmp_path):
     assert isinstance(clips, FolderClips)
 
 
-def test_a_training_runs_and_its_frozen_blocks_stay(folder, tmp_path):
-    """Two steps: what is frozen is as it was, statistics of norms too; the next block is not."""
-    config = small(data=str(folder.root), categories="cat,dog", out=str(tmp_path), freeze_blocks=3)
-    torch.manual_seed(config.seed)
-    before = training.initial_model(config, ("cat", "dog")).state_dict()
+def test_a_training_starts_from_a_public_backbone_and_keeps_what_is_frozen(folder, tmp_path):
+    """After two steps the frozen blocks are those of the file, as half floats; the others moved."""
+    torch.manual_seed(7)
+    public = {
+        key: value.half() for key, value in backbones.build("mobilenetv2").state_dict().items()
+    }
+    public = {key: value for key, value in public.items() if key.startswith("features.")}
+    save_file(public | {"classifier.1.bias": torch.ones(3)}, tmp_path / "public.safetensors")
+    config = small(
+        data=str(folder.root),
+        categories="cat,dog",
+        out=str(tmp_path / "run"),
+        freeze_blocks=3,
+        backbone_weights=str(tmp_path / "public.safetensors"),
+        ema=0.5,
+    )
     after = training.MobileInst.from_pretrained(training.train(config))
     assert after.config.class_names == ("cat", "dog")
-    changed = {key for key, value in after.state_dict().items() if not value.equal(before[key])}
-    blocks = {key.split(".")[2] for key in changed if key.startswith("backbone.features.")}
-    assert blocks == {str(k) for k in range(3, 18)}
+    found = after.backbone.state_dict()
+    changed = {
+        key for key, value in public.items() if not found[key].equal(value.to(found[key].dtype))
+    }
+    assert {key.split(".")[1] for key in changed} == {str(k) for k in range(3, 18)}
+    assert json.loads((tmp_path / "run" / "train.json").read_text())["freeze_blocks"] == 3
 
 
 def test_more_frozen_blocks_than_there_are(folder):
