@@ -4,6 +4,8 @@
       -> runs/coco/weights
     recipe("youtubevis-2019", data=DIR, init="runs/coco/weights")
                                     then pairs of frames, shorter sides 360 to 480
+    recipe("photos", data=DIR, backbone_weights=FILE)
+                                    images with masks, moved (`minst.data.photos`)
     recipe("finetune", data=DIR)    your own dozen of labelled frames, from the shipped weights
 
 Another `pairs` (frames in a step / 2) scales the learning rate linearly, and the numbers of steps
@@ -23,6 +25,7 @@ Assumption: learning rate 1e-4 for 16 images, half of it in the backbone, weight
     moving average to speak of (0.999).
 Assumption: video training: 12,000 steps (OVIS 20,000) of 8 pairs, 5e-5, frames 1 to 5 apart, no
     image batches.
+Assumption: of `photos` all values are ours, chosen by trials (results/photos/TRIALS.md).
 Assumption: with more than one process on GPUs, batch norms are synchronised.
 
 Lesson: notebooks/10_capstone.ipynb

@@ -122,6 +122,8 @@ def test_what_means_nothing_is_never_taught_but_seen(folder):
         clip = clips(index)
         frame = clip.render(4)
         assert set(clip.labels.tolist()) <= {0, 1}
+        numbered = {int(n) for layer in clip.layers for n in layer.owner.unique()}
+        assert numbered | {0} == set(range(len(clip.labels) + 1))
         image = frame.image.astype(int)
         persons = (image[..., 2] - image[..., :2].max(-1)) > 120
         assert not (persons & frame.masks.any(0)).sum() > 60  # edges are half each
