@@ -4,6 +4,8 @@
       -> runs/coco/weights
     recipe("youtubevis-2019", data=DIR, init="runs/coco/weights")
                                     then pairs of frames, shorter sides 360 to 480
+    recipe("photos", data=DIR, backbone_weights=FILE)
+                                    images with masks, moved (`minst.data.photos`)
     recipe("finetune", data=DIR)    your own dozen of labelled frames, from the shipped weights
 
 Another `pairs` (frames in a step / 2) scales the learning rate linearly, and the numbers of steps
@@ -23,6 +25,7 @@ Assumption: learning rate 1e-4 for 16 images, half of it in the backbone, weight
     moving average to speak of (0.999).
 Assumption: video training: 12,000 steps (OVIS 20,000) of 8 pairs, 5e-5, frames 1 to 5 apart, no
     image batches.
+Assumption: of `photos` all values are ours, chosen by trials (results/photos/TRIALS.md).
 Assumption: with more than one process on GPUs, batch norms are synchronised.
 
 Lesson: notebooks/10_capstone.ipynb
@@ -57,6 +60,9 @@ class TrainConfig:
     data: str = ""  # folder in YouTube-VIS or COCO form; '' = shapes made on the fly
     split: str = ""  # its split: train, valid, ...; '' = the only one, or train
     annotations: str = ""  # the annotation file, where it has another name or place
+    pseudo_clips: bool = False  # images of a folder are moved, instances pasted (minst.data.photos)
+    # with --pseudo-clips: names of the categories to learn, with commas; '' = all of the folder
+    categories: str = ""
     iterations: Many = 15000  # optimiser steps
     pairs: Many = 8  # pairs of frames a batch (an image batch has twice as many frames)
     accumulate: Many = 1  # parts in which each process computes its share of a batch
@@ -86,6 +92,7 @@ class TrainConfig:
     final_lr: Share = 0.01  # learning rate at the end, as a share of the peak
     max_grad_norm: Positive = 1.0  # largest norm of the gradient
     freeze_norms: bool = False  # batch norms keep their statistics; no drop path
+    freeze_blocks: Few = 0  # first blocks of the backbone that stay as they are, norms too
     checkpointing: bool = False  # keep fewer activations, compute them again: less memory
     precision: Literal["fp32", "bf16"] = "fp32"  # fp32 | bf16 (autocast)
     ema: Share = 0.999  # decay of the moving average of the weights
@@ -162,6 +169,19 @@ RECIPES = {
     "youtubevis-2019": {**_VIDEO, "out": "runs/youtubevis-2019"},
     "youtubevis-2021": {**_VIDEO, "out": "runs/youtubevis-2021"},
     "ovis": {**_VIDEO, "out": "runs/ovis", "iterations": 20_000},
+    # Images with masks and no video, moved; the backbone knows photographs (--backbone-weights).
+    "photos": {
+        "out": "runs/photos",
+        "preset": "mobilenetv2",
+        "switches": "num_queries=25,dim=96,token_stride=32",
+        "pseudo_clips": True,
+        "freeze_blocks": 7,  # down to 1/8: edges and textures are those of any photograph
+        "backbone_lr": 0.2,  # at 1 what the backbone knows is lost within 500 steps
+        "iterations": 12_000,
+        "pairs": 4,
+        "train_on": "images",  # first, as in the paper: of pairs half the frames are no news
+        "min_scale": 0.8,  # pseudo-clips zoom by themselves
+    },
     # A dozen labelled frames on top of what the shipped weights know (lesson 10: how these values
     # were found).
     "finetune": {

@@ -44,8 +44,9 @@ from tqdm.auto import tqdm
 
 from minst.config import MobileInstConfig
 from minst.data.batches import Batch, ClipBatches, FolderClips, ShapesTraining
-from minst.data.coco import open_folder
+from minst.data.coco import COCO, open_folder
 from minst.data.files import read_json, replacing
+from minst.data.photos import PhotoClips
 from minst.data.shapes import CATEGORIES
 from minst.engine import Engine, owned, spawn
 from minst.losses import LOSS_WEIGHTS, set_losses
@@ -178,6 +179,7 @@ class State:
         self.learner = Learner(model, config).to(self.engine.device).train()
         if config.freeze_norms:
             freeze_norms(model)
+        freeze(_blocks(model.backbone), config.freeze_blocks)
         # The average is a copy: made before anything is wrapped around the model.
         ema = get_ema_multi_avg_fn(config.ema)
         self.average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True)
@@ -240,6 +242,16 @@ def freeze_norms(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm2d, StochasticDepth)):
             module.eval()
+
+
+def freeze(blocks: Sequence[nn.Module], count: int) -> None:
+    """The first `count` blocks stay as they are, norms too. ValueError where there are fewer."""
+    if count > len(blocks):
+        what = f"freeze_blocks is {count}; the backbone has {len(blocks)} blocks"
+        raise ValueError(f"training: {what}")
+    for block in blocks[:count]:
+        block.requires_grad_(False)
+        freeze_norms(block)
 
 
 def _parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
@@ -405,8 +417,7 @@ def _run(c: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst
     # Of all processes one writes; what all have to do together stands outside of such an `if`.
     writes = engine.rank == 0
     if clips is None and c.data:
-        folder = open_folder(c.data, c.split or None, c.annotations or None)
-        clips = FolderClips(folder, c.seed)
+        clips = folder_clips(c)
     clips = clips or ShapesTraining(c.seed)
     # Item i is batch i, whoever asks: so the loader may be started anywhere.
     batches = ClipBatches(c, clips, engine.rank, engine.processes)
@@ -452,6 +463,15 @@ def _run(c: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst
         raise FloatingPointError(f"{error}; {hint}") from None
     # Who has nothing left to do waits for rank 0 to have written.
     engine.wait()
+
+
+def folder_clips(c: TrainConfig) -> FolderClips | PhotoClips:
+    """The clips of a folder: its own, or those that are made of its images in COCO form."""
+    folder = open_folder(c.data, c.split or None, c.annotations or None)
+    if not (c.pseudo_clips and isinstance(folder, COCO)):
+        return FolderClips(folder, c.seed)
+    names = tuple(filter(None, c.categories.split(",")))
+    return PhotoClips(folder, c.seed, (c.height, c.width), names)
 
 
 def _next(parts: Iterator[Batch], count: int) -> list[Batch]:

@@ -47,16 +47,18 @@ def test_what_the_paper_says():
 @pytest.mark.parametrize("factor", [0.25, 1, 4])
 def test_the_linear_rule(name, factor):
     """As many images are seen, and a step's rate grows with its batch."""
-    base, scaled = recipe(name, data="d"), recipe(name, data="d", pairs=int(8 * factor))
+    base = recipe(name, data="d")
+    pairs = int(base.pairs * factor)
+    scaled = recipe(name, data="d", pairs=pairs)
     assert scaled.lr == pytest.approx(base.lr * factor)
     assert scaled.iterations * scaled.pairs == base.iterations * base.pairs
     assert scaled.warmup * scaled.pairs == base.warmup * base.pairs
-    cut = recipe(name, data="d", pairs=int(8 * factor), accumulate=2)
+    cut = recipe(name, data="d", pairs=pairs, accumulate=2)
     assert (cut.lr, cut.iterations) == (
         scaled.lr,
         scaled.iterations,
     )  # parts of a batch are no other batch
-    said = recipe(name, data="d", pairs=int(8 * factor), lr=0.5, iterations=7, warmup=2)
+    said = recipe(name, data="d", pairs=pairs, lr=0.5, iterations=7, warmup=2)
     assert (said.lr, said.iterations, said.warmup) == (0.5, 7, 2)
 
 
