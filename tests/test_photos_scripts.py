@@ -11,9 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
+from minst.config import MobileInstConfig
 from minst.data.coco import open_folder
+from minst.data.video import write_gif
+from minst.model import MobileInst
+from minst.results import FrameResult
 from minst.rle import decode, encode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,3 +204,275 @@ def test_parts_of_one_animal_become_its_whole(prepare):
 def test_an_earlier_folder_is_not_written_over(prepare, prepared, tmp_path):
     with pytest.raises(FileExistsError, match="name another folder"):
         prepare.prepare(tmp_path, prepared["out"], ["cat"])
+
+
+# ------------------------------------------------------------------------------------ measurements
+
+
+@pytest.fixture(scope="module")
+def measure():
+    return script("tests/benchmarks/photos.py")
+
+
+def scene(seed: int) -> tuple[dict, list[dict]]:
+    """Six images with boxes of many sizes, and detections near them and elsewhere."""
+    random = np.random.default_rng(seed)
+    truth: dict = {"categories": [{"id": 4, "name": "dog"}, {"id": 2, "name": "cat"}]}
+    truth |= {"images": [], "annotations": []}
+    found: list[dict] = []
+
+    def mask(height: int, width: int, top: int, left: int, side: int) -> dict:
+        pixels = np.zeros((height, width), bool)
+        pixels[max(top, 0) : top + side, max(left, 0) : left + side] = True
+        return encode(pixels)
+
+    for number in range(1, 7):
+        height, width = (20, 40) if number % 2 else (30, 50)
+        image = {"id": number, "height": height, "width": width, "source": "ab"[number % 2]}
+        truth["images"].append(image)
+        for k in range(4):
+            top, left, side = random.integers(0, 12), random.integers(0, 30), random.integers(3, 14)
+            category = int(random.choice([2, 4]))
+            entry = {"id": 10 * number + k, "image_id": number, "category_id": category}
+            entry |= {"iscrowd": int(random.random() < 0.15)}
+            code = mask(height, width, top, left, side)
+            truth["annotations"].append(entry | {"segmentation": code})
+            for _ in range(random.integers(0, 3)):
+                place = top + random.integers(-1, 2), left + random.integers(-1, 2)
+                shifted = mask(height, width, *place, side)
+                found.append({"image_id": number, "category_id": category, "segmentation": shifted})
+        spot = mask(height, width, 5, 5, int(random.integers(2, 9)))
+        found.append({"image_id": number, "category_id": 2, "segmentation": spot})
+    for of in found:
+        of["score"] = float(random.uniform(0.05, 1))  # no two are equal
+    return truth, found
+
+
+def slow_ap50(truth: dict, found: list[dict], images: set, category: int, least: float) -> float:
+    """Average precision at IoU 0.5 of objects of at least that share, one detection at a time."""
+    size = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    pixels = {id(of): decode(of["segmentation"], *size[of["image_id"]]) for of in found}
+    pixels |= {
+        id(of): decode(of["segmentation"], *size[of["image_id"]]) for of in truth["annotations"]
+    }
+    share = {number: mask.mean() for number, mask in pixels.items()}
+    mine = [of for of in truth["annotations"] if of["category_id"] == category]
+    mine = [of for of in mine if of["image_id"] in images]
+    counted = [of for of in mine if not of["iscrowd"] and share[id(of)] >= least]
+    others = [of for of in mine if all(of is not one for one in counted)]
+    taken: set[int] = set()
+    outcomes = []
+    said = [of for of in found if of["category_id"] == category and of["image_id"] in images]
+    for of in sorted(said, key=lambda of: -of["score"]):
+
+        def overlap(of: dict, one: dict) -> float:
+            a, b = pixels[id(of)], pixels[id(one)]
+            return (a & b).sum() / (a.sum() if one["iscrowd"] else (a | b).sum())
+
+        here = [one for one in counted if one["image_id"] == of["image_id"]]
+        free = [one for one in here if id(one) not in taken and overlap(of, one) >= 0.5]
+        if free:
+            best = max(free, key=lambda one: overlap(of, one))
+            taken.add(id(best))
+            outcomes.append(True)
+            continue
+        ignored = [one for one in others if one["image_id"] == of["image_id"]]
+        ignored = [one for one in ignored if one["iscrowd"] or id(one) not in taken]
+        ignored = [one for one in ignored if overlap(of, one) >= 0.5]
+        if ignored:
+            taken.add(id(max(ignored, key=lambda one: overlap(of, one))))
+        elif share[id(of)] >= least:
+            outcomes.append(False)
+    if not counted:
+        return -1.0
+    hits = np.cumsum(outcomes)
+    recalls = hits / len(counted)
+    precisions = hits / np.arange(1, len(hits) + 1)
+    at = [precisions[recalls >= r].max(initial=0) for r in np.linspace(0, 1, 101)]
+    return float(np.mean(at))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ap_of_large_objects_against_brute_force(measure, seed):
+    truth, found = scene(seed)
+    truths, shares = measure.shares_of(truth, found)
+    groups = measure.by_source(truth, truths, shares)
+    seen_in = {2: set(), 4: set()}
+    for of in truth["annotations"]:
+        seen_in[of["category_id"]].add(of["image_id"])
+    everything = {image["id"] for image in truth["images"]}
+    for category, name in ((2, "cat"), (4, "dog")):
+        of_a = {i for i in seen_in[category] if i % 2 == 0}
+        for group, images in (("all", everything), ("shown", seen_in[category]), ("a", of_a)):
+            for area, least in measure.AREAS.items():
+                expected = slow_ap50(truth, found, images, category, least)
+                assert groups[name][group][area]["AP50"] == pytest.approx(expected, abs=1e-9)
+        counts = [groups[name]["all"][area]["instances"] for area in measure.AREAS]
+        assert counts == sorted(counts, reverse=True) and groups[name]["all"]["images"] == 6
+
+
+def test_a_score_is_right_where_cocos_matching_says_so(measure):
+    truth, found = scene(3)
+    truths, shares = measure.shares_of(truth, found)
+    judged = measure.judged(measure.evaluated(truth, truths, shares, set(range(1, 7))))
+    assert any(of["iscrowd"] for of in truth["annotations"])
+    scores = {score for _, score, _ in judged}
+    ignored = len(found) - len(judged)
+    assert len(scores) == len(judged) and 0 < ignored <= len(found) / 2
+    rights = sum(right for *_, right in judged)
+    assert 0 < rights <= sum(not of["iscrowd"] for of in truth["annotations"])
+    assert rights < len(judged)
+
+
+def plate(*spans: tuple[int, int]) -> list[np.ndarray]:
+    """Masks of 100 x 100: whole columns from .. to."""
+    found = []
+    for left, right in spans:
+        mask = np.zeros((100, 100), bool)
+        mask[:, left:right] = True
+        found.append(mask)
+    return found
+
+
+def pairs(measure, things, said, scores=None):
+    truth = {"images": [{"id": 7, "height": 100, "width": 100}], "categories": []}
+    truth["annotations"] = [
+        {"image_id": 7, "category_id": 1, "segmentation": encode(mask)} for mask in things
+    ]
+    found = [
+        {"image_id": 7, "category_id": 1, "segmentation": encode(mask), "score": score}
+        for mask, score in zip(said, scores or [0.9] * len(said))
+    ]
+    counts = measure.neighbours(truth, *measure.shares_of(truth, found), 0.5)
+    return counts["pairs"], counts["two_found"], counts["merged"]
+
+
+def test_neighbours_by_hand(measure):
+    two = plate((10, 30), (30, 60))
+    assert pairs(measure, two, two) == (1, 1, 0)
+    assert pairs(measure, two, plate((10, 60))) == (1, 0, 1)  # one mask over both
+    assert pairs(measure, two, plate((10, 30))) == (1, 0, 0)
+    assert pairs(measure, two, plate((10, 30), (10, 31))) == (1, 0, 0)  # one of them, twice
+    assert pairs(measure, two, []) == (1, 0, 0)
+    assert pairs(measure, two, two, [0.9, 0.4]) == (1, 0, 0)  # one is not sure enough
+    assert pairs(measure, plate((10, 30), (31, 60)), two)[0] == 1  # a pixel between them
+    assert pairs(measure, plate((10, 30), (32, 60)), two)[0] == 0  # two pixels
+    assert pairs(measure, plate((10, 30), (30, 34)), two)[0] == 0  # 4 % is too small
+    assert pairs(measure, plate((10, 30), (30, 60), (60, 90)), two)[0] == 2
+    # the same query in two classes is one prediction
+    assert pairs(measure, two, [two[0], two[0]]) == (1, 0, 0)
+    assert measure.two_found(np.array([[0.6, 0.6]])) is False
+
+
+def test_gap_is_the_least_distance_of_two_pixels(measure):
+    random = np.random.default_rng(5)
+    one, other = (random.random((2, 15, 18)) < 0.03)[:, :, :]
+    one[:, 9:], other[:, :9] = False, False
+    one[2, 2] = other[10, 15] = True
+    points = [np.argwhere(mask) for mask in (one, other)]
+    slow = min(np.hypot(*(a - b)) for a in points[0] for b in points[1])
+    assert measure.gap(one, other) == pytest.approx(slow)
+
+
+def test_calibration_by_hand(measure):
+    scores = np.array([0.05, 0.15, 0.15, 0.95, 0.95, 1.0])
+    right = np.array([False, False, True, True, True, False])
+    rows = measure.reliability(scores, right)
+    assert [row["count"] for row in rows] == [1, 2, 3]
+    assert [row["precision"] for row in rows] == pytest.approx([0, 0.5, 2 / 3])
+    assert [row["score"] for row in rows] == pytest.approx([0.05, 0.15, 2.9 / 3])
+    error = (0.05 + 2 * 0.35 + 3 * 0.3) / 6
+    assert measure.calibration_error(rows) == pytest.approx(error)
+    best = measure.best_threshold(scores, right, instances=4)
+    # 3 of the 5 best are right: F1 = 2 * 3 / (5 + 4), against 2 * 2 / (3 + 4) for the 3 best
+    assert best["threshold"] == 0.15 and best["precision"] == pytest.approx(3 / 5)
+    assert best["recall"] == 0.75 and best["F1"] == pytest.approx(2 / 3)
+
+
+def test_the_monotone_map_never_falls_and_keeps_the_mean(measure):
+    random = np.random.default_rng(1)
+    scores = random.random(400)
+    right = random.random(400) < scores**2
+    known, precision = measure.monotone_map(scores, right)
+    assert (np.diff(known) >= 0).all() and (np.diff(precision) >= 0).all()
+    assert precision.mean() == pytest.approx(right.mean())
+    assert np.abs(precision - known**2).mean() < 0.1
+
+
+def frame(t, ids, labels):
+    code = encode(np.ones((4, 4), bool))
+    return FrameResult(t, True, ids, labels, [0.9] * len(ids), [code] * len(ids), ids)
+
+
+def test_names_and_false_animals_are_counted_by_frames(measure):
+    film = [
+        frame(0, [1, 2], [0, 1]),
+        frame(1, [1], [0]),
+        frame(2, [1, 2], [1, 1]),
+        frame(3, [], []),
+    ]
+    assert measure.name_changes(film) == {"identities": 2, "steps": 3, "changes": 1}
+    assert measure.reported(film, ("cat", "dog")) == {"any": 0.75, "cat": 0.5, "dog": 0.5}
+
+    def of(animals, frames, cat, dog):
+        says = {"any": 1.0, "cat": cat, "dog": dog}
+        return {"animals": animals, "frames": frames, "reported": says}
+
+    found = {"a": of(False, 30, 0.1, 0.2), "b": of(False, 10, 0.0, 0.0), "c": of(True, 50, 1, 1)}
+    expected = {"films": 2, "mean": 0.1, "all_frames": 0.15, "worst": 0.2}
+    assert measure.without_animals(found) == pytest.approx(expected)
+
+
+def test_false_photographs_count_only_those_without_an_animal(measure):
+    truth = {"images": [{"id": i} for i in range(5)], "annotations": [{"image_id": 0}]}
+    found = [{"image_id": i, "score": s} for i, s in ((0, 0.9), (1, 0.6), (1, 0.7), (2, 0.4))]
+    said = measure.false_photographs(truth, found, 0.5)
+    assert said == {"photographs": 4, "share": 0.25}
+
+
+def test_gates_compare_in_the_right_direction(measure):
+    def group(ap50):
+        return {"all": {"> 5 %": {"AP50": ap50}}, "coco": {"> 5 %": {"AP50": 0.2}}}
+
+    figures = {"photographs": {"cat": group(0.8)}, "neighbours": {"two_found_share": 0.5}}
+    figures["false_films"] = {"all_frames": 0.04, "mean": 0.06}
+    passed = {name: gate["passed"] for name, gate in measure.gates(figures).items()}
+    assert passed == {
+        "cat: AP50 of objects > 5 %": True,
+        "frames with a false animal": True,
+        "the same, mean of the films": False,
+        "neighbours stay two": False,
+    }
+    figures["photographs"]["person"] = group(0.8)
+    assert not measure.gates(figures)["person: AP50 of objects > 5 %"]["passed"]  # COCO's count
+
+
+def test_the_whole_command_on_a_small_data_set(measure, prepared, tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    size = {"num_classes": 2, "class_names": ("cat", "dog"), "num_queries": 6, "dim": 16}
+    model = MobileInst(MobileInstConfig.preset("topformer-tiny", heads=2, **size))
+    model.trained_size = (64, 96)
+    model.save_pretrained(tmp_path / "weights")
+    clips = tmp_path / "photos" / "clips"
+    clips.mkdir(parents=True)
+    frames = [np.asarray(photograph(seed)) for seed in range(4)]
+    write_gif(frames, clips / "room.gif", 8)
+    write_gif(frames, clips / "webcam.gif", 8)
+    folders = {
+        "--photos": tmp_path / "photos",
+        "--data": prepared["out"],
+        "--out": tmp_path / "out",
+    }
+    said = [str(part) for pair in folders.items() for part in pair]
+    argv = ["photos.py", str(tmp_path / "weights"), *said, "--threshold", "0.05"]
+    monkeypatch.setattr("sys.argv", argv)
+    measure.main()
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    assert figures["films"]["room"]["frames"] == 4 and not figures["films"]["room"]["animals"]
+    assert figures["films"]["webcam"]["animals"] and figures["false_films"]["films"] == 1
+    assert figures["photographs"]["cat"]["cats"]["all"]["instances"] == 2
+    digest = hashlib.sha256((tmp_path / "weights" / "model.safetensors").read_bytes()).hexdigest()
+    assert figures["setting"]["weights_sha256"] == digest
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "FAILED" in text and "issue" not in text and text in capsys.readouterr().out
+    assert Image.open(tmp_path / "out" / "sheets" / "room.png").width == 4 * 484
