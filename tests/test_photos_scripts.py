@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 
 from minst.config import MobileInstConfig
 from minst.data.coco import open_folder
-from minst.data.video import write_gif
+from minst.data.video import read_video, write_gif
+from minst.data.ytvis import YouTubeVIS
 from minst.model import MobileInst
 from minst.results import FrameResult
 from minst.rle import decode, encode
@@ -476,3 +477,42 @@ def test_the_whole_command_on_a_small_data_set(measure, prepared, tmp_path, monk
     text = (tmp_path / "out" / "table.md").read_text()
     assert "FAILED" in text and "issue" not in text and text in capsys.readouterr().out
     assert Image.open(tmp_path / "out" / "sheets" / "room.png").width == 4 * 484
+
+
+# ------------------------------------------------------------------------------------------- films
+
+
+@pytest.fixture(scope="module")
+def webcam():
+    return script("tests/benchmarks/photos_webcam.py")
+
+
+@pytest.mark.parametrize("size", [(288, 432), (400, 288)])
+def test_the_truth_of_a_webcam_film_moves_with_its_picture(webcam, size):
+    masks = np.zeros((2, *size), bool)
+    masks[0, 100:190, 90:140] = masks[1, 110:170, 160:230] = True
+    image = np.where(masks.any(0)[..., None], 230, 20).astype(np.uint8).repeat(3, 2)
+    moments = list(webcam.film(image, masks, 40, seed=3))
+    assert len(moments) == 40
+    gone = []
+    for pixels, shown in moments:
+        assert pixels.shape == (240, 320, 3) and shown.shape == (2, 240, 320)
+        bright = pixels.mean(2) > 120
+        assert (bright & shown.any(0)).sum() / (bright | shown.any(0)).sum() > 0.95
+        gone.append(not shown[0].any())
+    first, last = (encode(moments[t][1][0]) for t in (0, 19))
+    assert first != last  # it moves
+    sizes = np.array([[mask.sum() for mask in shown] for _, shown in moments])
+    assert (sizes[:18] > 0).all()  # the bar comes later
+    assert sizes[20:32].min(0).max() < 0.7 * sizes[:18].min()  # and covers a part
+
+
+def test_webcam_films_are_written_with_a_truth_that_reads(webcam, prepared, tmp_path):
+    name = prepared["held"][0][:11]
+    assert webcam.write(prepared["out"], tmp_path, [name], frames=6, seed=0) == [f"webcam-{name}"]
+    clip = YouTubeVIS(tmp_path / "truth")[0]
+    film = list(read_video(tmp_path / "films" / f"webcam-{name}.mp4"))
+    assert len(clip) == len(film) == 6 and clip.masks(2).shape == (2, 240, 320)
+    assert np.abs(clip.image(2).astype(int) - film[2]).mean() < 12
+    with pytest.raises(ValueError, match="0 held-out photographs"):
+        webcam.write(prepared["out"], tmp_path, ["dogs-"], frames=2, seed=0)
