@@ -317,12 +317,13 @@ def test_a_score_is_right_where_cocos_matching_says_so(measure):
     truths, shares = measure.shares_of(truth, found)
     judged = measure.judged(measure.evaluated(truth, truths, shares, set(range(1, 7))))
     assert any(of["iscrowd"] for of in truth["annotations"])
-    scores = {score for _, score, _ in judged}
+    scores = {score for *_, score, _ in judged}
     ignored = len(found) - len(judged)
     assert len(scores) == len(judged) and 0 < ignored <= len(found) / 2
     rights = sum(right for *_, right in judged)
     assert 0 < rights <= sum(not of["iscrowd"] for of in truth["annotations"])
     assert rights < len(judged)
+    assert all(found[number - 1]["score"] == score for number, _, score, _ in judged)
 
 
 def plate(*spans: tuple[int, int]) -> list[np.ndarray]:
@@ -516,3 +517,40 @@ def test_webcam_films_are_written_with_a_truth_that_reads(webcam, prepared, tmp_
     assert np.abs(clip.image(2).astype(int) - film[2]).mean() < 12
     with pytest.raises(ValueError, match="0 held-out photographs"):
         webcam.write(prepared["out"], tmp_path, ["dogs-"], frames=2, seed=0)
+
+
+# ------------------------------------------------------------------------------------- calibration
+
+
+@pytest.fixture(scope="module")
+def calibrate():
+    return script("tests/benchmarks/photos_calibrate.py")
+
+
+def test_calibration_finds_the_scale_and_shift_that_made_the_answers(calibrate):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(30_000, 2) * 3, torch.randint(0, 2, (30_000,))
+    made = torch.tensor([[0.4, -1.0], [-0.3, 0.5], [0.1, 0.8]])  # log scale, shift
+    right = torch.rand(30_000) < calibrate.scored(made, logits, labels)
+    numbers = calibrate.fit(logits, labels, right, classes=2)
+    assert (numbers - made).abs().max() < 0.15
+    untouched = calibrate.scored(torch.zeros(3, 2), logits, labels)
+    by_hand = (logits[:, 0].sigmoid() * logits[:, 1].sigmoid()).sqrt()
+    torch.testing.assert_close(untouched, by_hand)
+
+
+def test_what_is_fitted_is_folded_into_the_heads(calibrate):
+    torch.manual_seed(0)
+    model = MobileInst(MobileInstConfig.preset("topformer-tiny", num_classes=2, dim=16, heads=2))
+    numbers, frames = torch.tensor([[0.4, -1.0], [-0.3, 0.5], [0.1, 0.8]]), torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model.eval()(frames)
+    calibrate.fold(model, numbers)
+    with torch.inference_mode():
+        after = model(frames)
+    for label in (0, 1):
+        logits = torch.stack([before.class_logits[0, :, label], before.objectness[0]], 1)
+        labels = torch.full((len(logits),), label)
+        expected = calibrate.scored(numbers, logits, labels)
+        torch.testing.assert_close(after.scores()[0, :, label], expected)
+    torch.testing.assert_close(after.mask_logits, before.mask_logits)

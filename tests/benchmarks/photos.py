@@ -198,15 +198,16 @@ def neighbours(truth: dict, truths: list[dict], found: list[dict], threshold: fl
 # ------------------------------------------------------------------------------------ calibration
 
 
-def judged(evaluation: Evaluation) -> list[tuple[int, float, bool]]:
-    """(image, score, right) of every detection that counts, at IoU 0.5 and any size."""
+def judged(evaluation: Evaluation) -> list[tuple[int, int, float, bool]]:
+    """(id, image, score, right) of every detection that counts, at IoU 0.5 and any size."""
     found = []
     for entry in evaluation.evalImgs:
         if entry is None or entry["aRng"] != evaluation.params.areaRng[0]:
             continue
         matches, ignored = entry["dtMatches"][0], entry["dtIgnore"][0]
-        rows = zip(entry["dtScores"], matches, ignored)
-        found += [(entry["image_id"], s, bool(m)) for s, m, ignore in rows if not ignore]
+        rows = zip(entry["dtIds"], entry["dtScores"], matches, ignored)
+        image = entry["image_id"]
+        found += [(of, image, s, bool(m)) for of, s, m, ignore in rows if not ignore]
     return found
 
 
@@ -255,7 +256,7 @@ def calibration(evaluation: Evaluation, instances: int) -> dict:
     found = judged(evaluation)
     if not found:
         return {}
-    images, scores, right = (np.array(column) for column in zip(*found))
+    _, images, scores, right = (np.array(column) for column in zip(*found))
     rows = reliability(scores, right)
     odd = images % 2 == 1
     mapped = {}
