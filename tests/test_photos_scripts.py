@@ -7,6 +7,7 @@ another way.
 import hashlib
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -449,7 +450,10 @@ def test_gates_compare_in_the_right_direction(measure):
     assert not measure.gates(figures)["person: AP50 of objects > 5 %"]["passed"]  # COCO's count
 
 
-def test_the_whole_command_on_a_small_data_set(measure, prepared, tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def measured(measure, prepared, tmp_path_factory):
+    """What the whole command writes about a small data set and two films."""
+    tmp_path = tmp_path_factory.mktemp("measured")
     torch.manual_seed(0)
     size = {"num_classes": 2, "class_names": ("cat", "dog"), "num_queries": 6, "dim": 16}
     model = MobileInst(MobileInstConfig.preset("topformer-tiny", heads=2, **size))
@@ -467,8 +471,14 @@ def test_the_whole_command_on_a_small_data_set(measure, prepared, tmp_path, monk
     }
     said = [str(part) for pair in folders.items() for part in pair]
     argv = ["photos.py", str(tmp_path / "weights"), *said, "--threshold", "0.05"]
-    monkeypatch.setattr("sys.argv", argv)
-    measure.main()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", argv)
+        measure.main()
+    return tmp_path
+
+
+def test_the_whole_command_on_a_small_data_set(measured):
+    tmp_path = measured
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
     assert figures["films"]["room"]["frames"] == 4 and not figures["films"]["room"]["animals"]
     assert figures["films"]["webcam"]["animals"] and figures["false_films"]["films"] == 1
@@ -476,7 +486,7 @@ def test_the_whole_command_on_a_small_data_set(measure, prepared, tmp_path, monk
     digest = hashlib.sha256((tmp_path / "weights" / "model.safetensors").read_bytes()).hexdigest()
     assert figures["setting"]["weights_sha256"] == digest
     text = (tmp_path / "out" / "table.md").read_text()
-    assert "FAILED" in text and "issue" not in text and text in capsys.readouterr().out
+    assert "FAILED" in text and "cat, untrained model, all" in text
     assert Image.open(tmp_path / "out" / "sheets" / "room.png").width == 4 * 484
 
 
@@ -554,3 +564,83 @@ def test_what_is_fitted_is_folded_into_the_heads(calibrate):
         expected = calibrate.scored(numbers, logits, labels)
         torch.testing.assert_close(after.scores()[0, :, label], expected)
     torch.testing.assert_close(after.mask_logits, before.mask_logits)
+
+
+# ----------------------------------------------------------------------------------- the model card
+
+
+@pytest.fixture(scope="module")
+def ship():
+    return script("data_samples/photos_ship.py")
+
+
+@pytest.fixture
+def trained(measured, tmp_path):
+    """Figures and a training of one part, as `ship` takes them: [weights, figures, runs]."""
+    shutil.copytree(measured / "out", tmp_path / "out")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "train.json").write_text("{}")
+    (run / "log.jsonl").write_text("{}")
+    counts = ["# counted in a test", "film\tthing\tseen\tnamed\tsame\tnote"]
+    counts += ["webcam\tcat\t20\t18\t16\t-", "01_dog\tdog\t10\t5\t5\tleaves"]
+    (tmp_path / "out" / "counts.tsv").write_text("\n".join(counts))
+    return measured / "weights", tmp_path / "out", [run, run]
+
+
+def test_the_card_is_filled_from_what_was_measured(ship, trained, prepared):
+    text = ship.card(trained[0], trained[1], prepared["out"], trained[2])
+    assert "finds cats and dogs" in text and "{" not in text
+    assert (trained[1] / "table.md").read_text().strip() in text
+    # 21 of the 30 frames in which something is seen
+    assert "stays in 70 % of the frames" in text and "FAILED" in text
+    rows = (prepared["out"] / "images.tsv").read_text().splitlines()
+    assert f"{sum('train' in row for row in rows)} photographs, 1 more were held out" in text
+    assert "- **pets**, Oxford-IIIT Pet, trimaps: 1 and 0 held out. Licence: CC BY-SA 4.0." in text
+    assert "`train-1.json`, `log-1.jsonl`, `train.json`, `log.jsonl`" in text
+
+
+def test_only_what_was_measured_and_passed_ships(ship, trained, prepared, tmp_path):
+    weights, figures, runs = trained
+    said = (weights, figures, prepared["out"], runs, tmp_path / "shipped")
+    with pytest.raises(ValueError, match="gate for cats"):
+        ship.ship(*said)
+    file = figures / "figures.json"
+    found = json.loads(file.read_text())
+    for gate in found["gates"].values():
+        gate["passed"] = True
+    file.write_text(json.dumps(found))
+    ship.ship(*said)
+    names = {path.name for path in (tmp_path / "shipped").iterdir()}
+    assert {"README.md", "config.json", "model.safetensors", "metrics.json"} <= names
+    assert {"train-1.json", "log.jsonl", "images.tsv", "counts.tsv", "reliability.png"} <= names
+    found["setting"]["weights_sha256"] = "0"
+    file.write_text(json.dumps(found))
+    with pytest.raises(ValueError, match="figures of other weights"):
+        ship.ship(*said)
+
+
+def test_counts_that_cannot_be_are_refused(ship, tmp_path):
+    file = tmp_path / "counts.tsv"
+    file.write_text("film\tthing\tseen\tnamed\tsame\tnote\na\tcat\t10\t11\t9\t\n")
+    with pytest.raises(ValueError, match="a: same <= named <= seen"):
+        ship.read_counts(file)
+    assert ship.read_counts(tmp_path / "none.tsv") == []
+
+
+def test_half_precision_keeps_the_model(ship, measured, tmp_path):
+    ship.half(measured / "weights", tmp_path / "half")
+    whole, half = (
+        MobileInst.from_pretrained(folder) for folder in (measured / "weights", tmp_path / "half")
+    )
+    sizes = [
+        (folder / "model.safetensors").stat().st_size
+        for folder in (measured / "weights", tmp_path / "half")
+    ]
+    assert sizes[1] < 0.6 * sizes[0] and half.trained_size == whole.trained_size == (64, 96)
+    torch.testing.assert_close(
+        whole.state_dict()["instance_decoder.queries"],
+        half.state_dict()["instance_decoder.queries"],
+        atol=2e-3,
+        rtol=0,
+    )
