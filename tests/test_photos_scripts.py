@@ -525,6 +525,9 @@ def test_webcam_films_are_written_with_a_truth_that_reads(webcam, prepared, tmp_
     film = list(read_video(tmp_path / "films" / f"webcam-{name}.mp4"))
     assert len(clip) == len(film) == 6 and clip.masks(2).shape == (2, 240, 320)
     assert np.abs(clip.image(2).astype(int) - film[2]).mean() < 12
+    photograph(3).save(tmp_path / "cat.png")
+    path = webcam.write_one(tmp_path / "cat.png", tmp_path, frames=3, seed=0)
+    assert path.name == "webcam-cat.mp4" and len(list(read_video(path))) == 3
     with pytest.raises(ValueError, match="0 held-out photographs"):
         webcam.write(prepared["out"], tmp_path, ["dogs-"], frames=2, seed=0)
 

@@ -8,6 +8,8 @@ beginning of its name) comes
     OUT/films/webcam-<name>.mp4                 for `minst track`, and `photos.py --films OUT/films`
     OUT/truth/annotations.json, JPEGImages/     the same frames and masks, in YouTube-VIS form
 
+    python tests/benchmarks/photos_webcam.py --image cat.png --out OUT     one film of any picture
+
 The hand wanders and trembles, the lens zooms a little, exposure drifts, the sensor is noisy, and a
 dark bar passes once in front. Nothing in the picture moves by itself: an easy film, in which
 identities have no excuse. Never commit these films: the photographs are not ours.
@@ -69,7 +71,8 @@ def film(image: np.ndarray, masks: np.ndarray, frames: int, seed: int) -> Iterat
         out, affine = SIZE[::-1], Image.Transform.AFFINE
         seen = picture.transform(out, affine, view, Image.Resampling.BICUBIC)
         pixels = np.asarray(seen, float) * light[t] + random.normal(0, 4, (*SIZE, 3))
-        shown = np.array([np.asarray(layer.transform(out, affine, view)) for layer in layers])
+        shown = [np.asarray(layer.transform(out, affine, view)) for layer in layers]
+        shown = np.array(shown, bool).reshape(-1, *SIZE)
         # a bar as wide as a sixth of the frame crosses it in the third quarter
         left = round((t / frames - 0.5) * 4 * (SIZE[1] + SIZE[1] // 6)) - SIZE[1] // 6
         bar = slice(max(left, 0), max(left + SIZE[1] // 6, 0))
@@ -109,14 +112,29 @@ def write(data: Path, out: Path, wanted: list[str], frames: int, seed: int) -> l
     return [video["name"] for video in truth["videos"]]
 
 
+def write_one(picture: Path, out: Path, frames: int, seed: int) -> Path:
+    """A film of one picture, without truth; its path."""
+    with Image.open(picture) as opened:
+        image = np.asarray(opened.convert("RGB"))
+    made = film(image, np.zeros((0, *image.shape[:2]), bool), frames, seed)
+    path = out / "films" / f"webcam-{picture.stem}.mp4"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_mp4((frame for frame, _ in made), path, FPS)
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", type=Path)
+    what.add_argument("--image", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--photographs", default=CHOSEN, help="separated by commas")
     parser.add_argument("--frames", type=int, default=90)
     parser.add_argument("--seed", type=int, default=0)
     said = parser.parse_args()
+    if said.image:
+        return print(write_one(said.image, said.out, said.frames, said.seed))
     wanted = said.photographs.split(",")
     print(", ".join(write(said.data, said.out, wanted, said.frames, said.seed)))
 
