@@ -417,13 +417,19 @@ def test_names_and_false_animals_are_counted_by_frames(measure):
     assert measure.name_changes(film) == {"identities": 2, "steps": 3, "changes": 1}
     assert measure.reported(film, ("cat", "dog")) == {"any": 0.75, "cat": 0.5, "dog": 0.5}
 
-    def of(animals, frames, cat, dog):
+    def of(shows, frames, cat, dog):
         says = {"any": 1.0, "cat": cat, "dog": dog}
-        return {"animals": animals, "frames": frames, "reported": says}
+        return {"shows": shows, "frames": frames, "reported": says}
 
-    found = {"a": of(False, 30, 0.1, 0.2), "b": of(False, 10, 0.0, 0.0), "c": of(True, 50, 1, 1)}
-    expected = {"films": 2, "mean": 0.1, "all_frames": 0.15, "worst": 0.2}
-    assert measure.without_animals(found) == pytest.approx(expected)
+    found = {"a": of(None, 30, 0.1, 0.2), "b": of("dog", 10, 0.5, 0.9), "c": of("cat", 50, 1, 0)}
+    found["webcam-cat"] = of("cat", 40, 1.0, 1.0)  # made of a photograph
+    said = measure.false_alarms(found, "cat")
+    assert said.pop("worst") == ["b", 0.5]
+    assert said == pytest.approx({"films": 2, "mean": 0.3, "all_frames": 0.2})
+    said = measure.false_alarms(found, "dog")
+    assert said.pop("worst") == ["a", 0.2]
+    assert said == pytest.approx({"films": 2, "mean": 0.1, "all_frames": 0.075})
+    assert measure.false_alarms({"c": found["c"]}, "cat") == {}
 
 
 def test_false_photographs_count_only_those_without_an_animal(measure):
@@ -438,12 +444,12 @@ def test_gates_compare_in_the_right_direction(measure):
         return {"all": {"> 5 %": {"AP50": ap50}}, "coco": {"> 5 %": {"AP50": 0.2}}}
 
     figures = {"photographs": {"cat": group(0.8)}, "neighbours": {"two_found_share": 0.5}}
-    figures["false_films"] = {"all_frames": 0.04, "mean": 0.06}
+    figures["false_alarms"] = {"cat": {"all_frames": 0.04, "mean": 0.06}, "dog": {}}
     passed = {name: gate["passed"] for name, gate in measure.gates(figures).items()}
     assert passed == {
         "cat: AP50 of objects > 5 %": True,
-        "frames with a false animal": True,
-        "the same, mean of the films": False,
+        "cat: frames of films without one that report it": True,
+        "cat: frames of films without one that report it, mean of the films": False,
         "neighbours stay two": False,
     }
     figures["photographs"]["person"] = group(0.8)
@@ -480,8 +486,10 @@ def measured(measure, prepared, tmp_path_factory):
 def test_the_whole_command_on_a_small_data_set(measured):
     tmp_path = measured
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())
-    assert figures["films"]["room"]["frames"] == 4 and not figures["films"]["room"]["animals"]
-    assert figures["films"]["webcam"]["animals"] and figures["false_films"]["films"] == 1
+    assert figures["films"]["room"]["frames"] == 4 and figures["films"]["webcam"]["shows"] == "cat"
+    assert (
+        figures["films"]["room"]["shows"] is None and figures["false_alarms"]["dog"]["films"] == 1
+    )
     assert figures["photographs"]["cat"]["cats"]["all"]["instances"] == 2
     digest = hashlib.sha256((tmp_path / "weights" / "model.safetensors").read_bytes()).hexdigest()
     assert figures["setting"]["weights_sha256"] == digest
