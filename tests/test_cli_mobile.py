@@ -82,7 +82,7 @@ def test_what_is_wrong_is_said_before_any_work(monkeypatch, tmp_path):
     for command in ("latency", "mobile", "layers", "data"):
         monkeypatch.setattr("minst.mobile.timing.fixed_setting", None)  # whoever works needs it
         assert_refused("bench", command, "--json", tmp_path / "no" / "x.json", word="folder")
-    assert_refused("bench", "mobile", "--out", tmp_path / "table.jpg", word=".png, .pdf, .svg")
+    assert_refused("bench", "mobile", "--out", tmp_path / "table.jpg", word=".png, .pdf or .svg")
     assert_refused("bench", "latency", "--threads", 10**9, word="at most 256")
     assert_refused("bench", "latency", "--size", "100000x100000", word="up to 9999")
     assert_refused("bench", "layers", "--size", "100000x100000", word="up to 9999")
