@@ -190,7 +190,7 @@ visualize.plot_images(
 # %% [markdown]
 # **What it shows.** Above, the old kernels meet new features, and twelve frames later the outlines still lie on the creatures.
 # Below, the copied masks stay behind. So kernel reuse is no peculiarity of MobileInst: a kernel says *what to look for*, and the
-# features say where that is now. Every model of this form could rest its decoder between key frames.
+# features say where that is now. A model of this form whose decoder stands apart can rest it between key frames.
 #
 # ## Step 2: why not look at the whole clip at once?
 #
@@ -238,14 +238,14 @@ def attend(asking, asked):
 
 
 def cost(run):
-    """Bytes of all that is made, and seconds: the best of three."""
+    """Bytes of all that is made, and seconds of the processor: the best of three."""
     seconds = []
     with check.Allocations() as made:
         run()
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         run()
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
     return made.bytes, min(seconds)
 
 
@@ -278,8 +278,8 @@ check.plot_lines(
 # grow at all, and the time grows only with the number of frames.
 #
 # The second curve is what came after. A *fused* attention computes the table in small blocks and never holds it, and so the
-# memory problem is solved. The time is not: every pair of tokens must still meet. And a clip has to be complete before its
-# first mask appears, which no fused kernel changes.
+# memory problem is solved. It is quicker, too, but its time still grows with the square of T, since every pair of tokens must
+# meet. And a clip has to be complete before its first mask appears, which no fused attention changes.
 
 # %%
 T, tokens = 36, 170  # VisTR's code has 36 frames and 8 heads; 170 tokens a frame are 300 x 540 pixels at 1/32
@@ -302,7 +302,7 @@ visualize.plot_query_consistency({"shapes-tiny (ours)": ours, "Mask2Former": the
 # **What it shows.** For each of three creatures the query of our model that holds it, and below it that of Mask2Former. Red
 # crosses are frames in which a query has lost its creature. Here our query lets go of the butterfly as it turns its edge to us,
 # and those of Mask2Former hold theirs throughout. The squares at the right compare the kernels of a query in all pairs of frames.
-# Those of Mask2Former hardly change (cosine 1.00), and ours do. Remember that for step 4.
+# Those of Mask2Former hardly change at all, ours change more. Remember that for step 4.
 #
 # A shell does it for a film of your own: `minst fig2 my_film.mp4 --model NAME`.
 #
@@ -325,11 +325,11 @@ check.plot_lines(
 
 # %% [markdown]
 # **What it shows.** *None* lets each query go on with itself. On our kernels, cosine and masks with scores double its AP.
-# On those of Mask2Former nothing beats it by much. The plain cosine (*cosine-all*) lies on *none*, since it
-# never chooses another query. And when the mean kernel of each query is taken away (*centred*), half of the AP is gone: what
-# remains of a kernel knows little of its instance. Both models can be run at T = 3 or 6 for a small price.
+# On those of Mask2Former nothing beats it by much. The plain cosine (*cosine-all*) lies on *none*, as if it hardly ever chose
+# another query. And when the mean kernel of each query is taken away (*centred*), half of the AP is gone: what
+# remains of a kernel knows little of its instance. Both models can be run at T = 3 for a small price.
 #
-# Read the height of the curves with care. This Mask2Former learned for half an hour, and mistakes of its classes hold it down.
+# Compare the curves of a panel with each other, not the panels: this Mask2Former learned for half an hour only.
 #
 # ## Step 4: the query or the instance?
 #
@@ -367,7 +367,7 @@ check.instance_wins(instance_wins)
 #
 # </details>
 #
-# Your function judges three models. The third is ours without temporal training, learned from single images alone.
+# Your function judges three models. One of them is ours without temporal training, learned from single images alone.
 
 # %%
 instance_wins = check.instance_wins(instance_wins).or_ours
@@ -495,8 +495,8 @@ visualize.plot_images(
 #
 # <details><summary>Answers</summary>
 #
-# (1) The queries of a frame enter the next one, so that each goes on with its instance. (2) Memory, but no time. (3) They
-# hardly differ from frame to frame: each is most like itself.
+# (1) The queries of a frame enter the next one, so that each goes on with its instance. (2) The memory; its time still grows
+# with the square of T. (3) They hardly differ from frame to frame: each is most like itself.
 #
 # </details>
 #
