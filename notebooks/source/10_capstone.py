@@ -524,30 +524,10 @@ check.linear_scaling(linear_scaling)
 # | failures (3) | none | shown | explained: query, kernel, association |
 # | again (2) | does not run | with help | one command, same figures |
 #
-# ## When there are images with masks, and no video
+# ## Images with masks, and no video
 #
-# Masks of photographs are easier to come by than masks of films. `minst.data.photos` makes clips of them: the photograph is
-# seen through a window that moves, zooms, turns and bends; instances that are cut out of other photographs lie on it and
-# go their own ways; masks are what is still seen. The masks are true by construction, the motion is invented.
-#
-# That is no trick of ours. SeqFormer and IDOL make pseudo-videos of COCO's images and train on them beside YouTube-VIS.
-# CTVIS reports that pseudo-videos can train models that surpass those of labelled films. MinVIS learns from single images
-# alone and lets the queries follow by themselves.
-#
-# ```bash
-# minst train --config photos --data DIR --categories cat,dog --backbone-weights mobilenetv2.safetensors --out runs/photos
-# ```
-#
-# Three things decide more than the number of steps.
-#
-# - **Where the backbone starts.** With the weights of a public classifier or segmenter the first blocks know edges and
-#   textures of photographs already. The recipe freezes seven of them and lets the rest learn slowly. One trial, 500 steps
-#   of 8 frames, AP50 of held-out cats and dogs above 5 % of the image: 56 and 63 with a fifth of the rate in the backbone,
-#   29 and 0 with the full rate, which erases what was known.
-# - **What is not there.** A model that has seen cats alone calls everything a cat. Images of rooms, streets and people in
-#   which there is none belong to the folder, with no annotation. Their absence must be true.
-# - **What is unknown.** A mask that covers two touching animals teaches that two are one. Left out, it would teach that
-#   nothing is there. Mark it `iscrowd`: such an image is then never a background, and its mask never a cut-out.
+# `minst train --config photos` makes clips of photographs: moved, with cut-outs of others on them. So the field begins, too
+# (SeqFormer, IDOL, CTVIS). Images without annotation must show none of the categories; a mask of two animals is `iscrowd`.
 #
 # ## When the data is YouTube-VIS and the machine has GPUs
 #
@@ -570,9 +550,8 @@ check.linear_scaling(linear_scaling)
 # | hours, if a machine does 100 images a second (estimate) | 12 | half an hour |
 # | GPU memory of one step in fp32 (estimate) | 8 GB | 6 GB |
 #
-# The estimate of memory: one image of 640 x 640 leaves 0.35 GB for its backward pass (counted on a CPU). bf16 needs about
-# half, `--accumulate 4` a quarter, `--checkpointing` less again; `tests/benchmarks/recipe_steps.py` measures it. With
-# another `--pairs` the recipe scales itself (exercise 5).
+# One image of 640 x 640 leaves 0.35 GB for its backward pass (counted on a CPU). bf16 needs about half, `--accumulate 4` a
+# quarter, `--checkpointing` less again. With another `--pairs` the recipe scales itself (exercise 5).
 #
 # YouTube-VIS withholds the labels of its validation sets, and CodaLab, which scored them, took submissions until 31 December
 # 2025. So hold back a tenth of *train* and state the hash. Such figures are not comparable with published ones. (The
@@ -588,8 +567,7 @@ check.linear_scaling(linear_scaling)
 # - `Assumption:` what the paper leaves open of its recipes; `minst/recipes.py` lists it.
 # - `Deviation:` fine-tuning on a new category is not in the paper; the recipe above is ours.
 # - Negative results: the last rows of the table above; coarse legs; a leaf that fades.
-# - What a toy run does not show: photographs differ more than drawings. Expect to need more frames, and a model that has
-#   seen COCO.
+# - What a toy run does not show: photographs differ more than drawings. Expect to need more frames.
 #
 # ## Summary
 #
