@@ -214,7 +214,7 @@ def fig2(
     _warn(film, weights, model)
     names = labelled([model, *weights] if model else weights)
     models = {name: foreign if of == model else open_model(of) for name, of in names.items()}
-    which = sorted({*frames}) if frames else range(0, count * every, every)
+    which = frames or range(0, count * every, every)
     figure = plot_query_consistency(models, clip, frames=which, tile=tile and tile / DPI)
     print(f"{figure.alt}\nwritten: {save(figure, out)}")
 

@@ -847,6 +847,8 @@ def test_fig2_of_weights_and_of_a_model_of_others(of_others, frames, weights, tm
         start = (tmp_path / out).read_bytes()[:5]
         assert start in (b"\x89PNG\r", b"%PDF-", b"<?xml")
     assert of_others == [("org/m", None, None)] * 2
+    assert run("fig2", frames, "--weights", weights, "--tile", 300, "--count", 6, "--out", tmp_path / "e.png")[0] == 0
+    assert Image.open(tmp_path / "e.png").width == pytest.approx(6 * 300 + 2.44 * 150, abs=5)  # 2.44 inches of words
 
 
 @pytest.mark.parametrize("command", ["track", "fig2", "explore"])
