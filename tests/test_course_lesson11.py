@@ -12,6 +12,7 @@ import torch
 
 from minst.course import lesson11 as check
 from minst.evaluation.consistency import HOLD_IOU
+from minst.model import image_to_batch
 from minst.protocol import QueryConfig, QueryFrame
 from minst.tracking import KernelTracker
 
@@ -290,6 +291,8 @@ def test_prototypes_are_tracked_and_no_object_is_nobody():
     model.eval = lambda: model
     frame = np.full((64, 96, 3), 40, np.uint8)
     frame[8:40, 8:40], frame[16:48, 56:88] = (255, 0, 0), (110, 110, 110)
+    something = encode(network, image_to_batch(frame)).out.class_logits.sigmoid().sum(-1)[0]
+    assert (something > 0.9).tolist() == [False, False, True, False] and something.sort().values[2] < 0.1
     result = KernelTracker(model, 3, "mask").step(frame)
     assert [model.config.class_names[label] for label in result.labels] == ["red"]
     truth = (frame == (255, 0, 0)).all(-1)
