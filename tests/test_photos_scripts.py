@@ -523,6 +523,7 @@ def test_the_truth_of_a_webcam_film_moves_with_its_picture(webcam, size):
     assert first != last  # it moves
     sizes = np.array([[mask.sum() for mask in shown] for _, shown in moments])
     assert (sizes[:18] > 0).all()  # the bar comes later
+    assert sizes[:18, 1].max() > 1.03 * sizes[:18, 1].min()  # the lens zooms
     assert sizes[20:32].min(0).max() < 0.7 * sizes[:18].min()  # and covers a part
 
 
