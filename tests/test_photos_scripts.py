@@ -443,7 +443,9 @@ def test_gates_compare_in_the_right_direction(measure):
     def group(ap50):
         return {"all": {"> 5 %": {"AP50": ap50}}, "coco": {"> 5 %": {"AP50": 0.2}}}
 
-    figures = {"photographs": {"cat": group(0.8)}, "neighbours": {"two_found_share": 0.5}}
+    figures = {"photographs": {"cat": group(0.8)}, "setting": {"threshold": 0.3}}
+    shares = {"0.20": 0.7, "0.30": 0.5}
+    figures["neighbours"] = {level: {"two_found_share": of} for level, of in shares.items()}
     figures["false_alarms"] = {"cat": {"all_frames": 0.04, "mean": 0.06}, "dog": {}}
     passed = {name: gate["passed"] for name, gate in measure.gates(figures).items()}
     assert passed == {
