@@ -443,7 +443,9 @@ def test_gates_compare_in_the_right_direction(measure):
     def group(ap50):
         return {"all": {"> 5 %": {"AP50": ap50}}, "coco": {"> 5 %": {"AP50": 0.2}}}
 
-    figures = {"photographs": {"cat": group(0.8)}, "neighbours": {"two_found_share": 0.5}}
+    figures = {"photographs": {"cat": group(0.8)}, "setting": {"threshold": 0.3}}
+    shares = {"0.20": 0.7, "0.30": 0.5}
+    figures["neighbours"] = {level: {"two_found_share": of} for level, of in shares.items()}
     figures["false_alarms"] = {"cat": {"all_frames": 0.04, "mean": 0.06}, "dog": {}}
     passed = {name: gate["passed"] for name, gate in measure.gates(figures).items()}
     assert passed == {
@@ -523,6 +525,7 @@ def test_the_truth_of_a_webcam_film_moves_with_its_picture(webcam, size):
     assert first != last  # it moves
     sizes = np.array([[mask.sum() for mask in shown] for _, shown in moments])
     assert (sizes[:18] > 0).all()  # the bar comes later
+    assert sizes[:18, 1].max() > 1.03 * sizes[:18, 1].min()  # the lens zooms
     assert sizes[20:32].min(0).max() < 0.7 * sizes[:18].min()  # and covers a part
 
 

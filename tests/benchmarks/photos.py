@@ -33,6 +33,7 @@ import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -346,16 +347,16 @@ def sheet(
 
 
 def films(
-    model: MobileInst, paths: Iterable[Path], out: Path, threshold: float, every: int
+    model: MobileInst, paths: Iterable[Path], out: Path, threshold: float, every: int, most: int
 ) -> dict:
-    """{film: what the tracker says of it}; a sheet of each is written."""
+    """{film: what the tracker says of its first `most` frames}; a sheet of each is written."""
     names, found = model.config.class_names, {}
     tracker = KernelTracker(model, score_threshold=threshold)
     (out / "sheets").mkdir(parents=True, exist_ok=True)
     for path in paths:
         tracker.reset()
         results = []
-        for t, image in enumerate(read_video(path)):
+        for t, image in enumerate(islice(read_video(path), most)):
             if t % every == 0:
                 seen = resized(image, network_size(model, image.shape[:2]))
                 results.append(tracker.step(seen))
@@ -414,12 +415,20 @@ def table(figures: dict) -> str:
         lines.append(ap_row(f"{category}, untrained model, all", of["all"]))
     for name, (ap50, five, fifteen) in TRIALS.items():
         lines.append(f"| {name} | 296 | | {ap50} | {five} | {fifteen} |")
-    near, empty = figures["neighbours"], figures["false_photographs"]
+    near = figures["neighbours"][f"{figures['setting']['threshold']:.2f}"]
+    empty = figures["false_photographs"]
     lines += ["", f"Photographs of none of the categories with a detection at the threshold: "
               f"{percent(empty['share'])} % of {empty['photographs']}."]  # fmt: skip
     lines.append(
         f"Neighbours: of {near['pairs']} pairs {percent(near['two_found_share'])} % are found as "
-        f"two, {percent(near['merged_share'])} % are covered by one prediction."
+        f"two, {percent(near['merged_share'])} % are covered by one prediction. Found as two at "
+        "other thresholds: "
+        + ", ".join(
+            f"{percent(of['two_found_share'])} % at {threshold}"
+            for threshold, of in figures["neighbours"].items()
+            if of is not near
+        )
+        + "."
     )
     if said := figures["calibration"]:
         best = said["best"]
@@ -473,7 +482,8 @@ def gates(figures: dict) -> dict:
             name = f"{category}: frames of films without one that report it"
             gate(name, FALSE_GATE, of["all_frames"], at_least=False)
             gate(name + ", mean of the films", FALSE_GATE, of["mean"], at_least=False)
-    gate("neighbours stay two", NEIGHBOURS_GATE, figures["neighbours"]["two_found_share"])
+    near = figures["neighbours"][f"{figures['setting']['threshold']:.2f}"]
+    gate("neighbours stay two", NEIGHBOURS_GATE, near["two_found_share"])
     return found
 
 
@@ -491,7 +501,10 @@ def measure(weights: Path, data: Path, threshold: float, count: int | None) -> d
     return {
         "photographs": by_source(truth, truths, found),
         "false_photographs": false_photographs(truth, found, threshold),
-        "neighbours": neighbours(truth, truths, found, threshold),
+        "neighbours": {
+            f"{level:.2f}": neighbours(truth, truths, found, level)
+            for level in sorted({0.2, 0.3, 0.4, 0.5, threshold})
+        },
         "calibration": calibration(evaluation, instances),
     }
 
@@ -516,6 +529,7 @@ def main() -> None:
     parser.add_argument("--films", type=Path, help="a folder of more films")
     parser.add_argument("--threshold", type=float, default=THRESHOLD)
     parser.add_argument("--every", type=int, default=1, help="only every n-th frame of a film")
+    parser.add_argument("--most", type=int, default=10_000, help="frames of a film")
     parser.add_argument("--images", type=int, help="only the first so many photographs")
     parser.add_argument("--only", choices=("photographs", "films"), help="leave the rest out")
     said = parser.parse_args()
@@ -536,6 +550,7 @@ def main() -> None:
         "trained_size": model.trained_size,
         "threshold": said.threshold,
         "every": said.every,
+        "most": said.most,
         "images": said.images,
         "commit": commit.stdout.strip(),
         "torch": torch.__version__,
@@ -548,7 +563,7 @@ def main() -> None:
     if said.only != "photographs":
         paths = sorted((said.photos / "clips").iterdir())
         paths += sorted(said.films.iterdir()) if said.films else []
-        figures["films"] = films(model, paths, said.out, said.threshold, said.every)
+        figures["films"] = films(model, paths, said.out, said.threshold, said.every, said.most)
     figures.setdefault("films", {})
     names = model.config.class_names
     figures["false_alarms"] = {name: false_alarms(figures["films"], name) for name in names}
