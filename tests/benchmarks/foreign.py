@@ -64,7 +64,7 @@ def encoded(model, clip: Clip, costs: dict[str, list[float]]) -> Iterator:
 
 def measure(model, dataset: YouTubeVIS, means: torch.Tensor) -> dict:
     """The figures of one model, in 0 .. 1."""
-    ids, own = category_ids(model, dataset, exact=True), model.config.class_names
+    ids, own = category_ids(model, dataset), model.config.class_names
     settings = [(name, interval) for name in ASSOCIATIONS for interval in INTERVALS]
     results: dict[tuple, list] = {setting: [] for setting in settings}
     queries, firsts, costs = ConsistencyMeter(), [], {"encode": [], "decode": []}

@@ -32,7 +32,7 @@ from minst.rle import encode
 @torch.inference_mode()
 def every_query(model: MobileInst, dataset: COCO) -> list[dict]:
     """Each query in each class of each image: a detection, with its two `logits`."""
-    ids, found = category_ids(model, dataset, exact=True), []
+    ids, found = category_ids(model, dataset), []
     for i in range(len(dataset)):
         clip = dataset[i]
         full = (clip.height, clip.width)
