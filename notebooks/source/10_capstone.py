@@ -526,7 +526,7 @@ check.linear_scaling(linear_scaling)
 #
 # ## Images with masks, and no video
 #
-# `minst train --config photos` makes clips of photographs: moved, with cut-outs of others on them. So the field begins, too
+# `minst train --config photos` makes pseudo-clips of photographs: moved, with cut-outs of others on them. So the field begins, too
 # (SeqFormer, IDOL, CTVIS). Images without annotation must show none of the categories; a mask of two animals is `iscrowd`.
 #
 # ## When the data is YouTube-VIS and the machine has GPUs
