@@ -59,7 +59,10 @@ category, and then follow those of one source.
 
 {table}
 
-`reliability.png` shows whether scores mean what they say. `metrics.json` holds every figure.
+The threshold is {threshold:.2f}: name it, as in `minst track --score-threshold {threshold:.2f}`.
+`reliability.png` shows whether scores mean what they say. They were calibrated on every other
+held-out photograph, by a scale and a shift of each logit (`tests/benchmarks/photos_calibrate.py`);
+`calibrate.txt` has the figures of the others alone. `metrics.json` holds every figure.
 
 {speed}
 
@@ -171,6 +174,7 @@ def card(weights: Path, figures: Path, data: Path, runs: list[Path]) -> str:
         left_out=splits.get("left out", 0),
         sources=sources,
         runs=", ".join(logs),
+        threshold=found["setting"]["threshold"],
         images=next(iter(found["photographs"].values()))["all"]["images"],
         table=(figures / "table.md").read_text().strip(),
         speed=speed_table(json.loads(speed.read_text()) if speed.is_file() else {}),
@@ -203,7 +207,7 @@ def ship(weights: Path, figures: Path, data: Path, runs: list[Path], out: Path) 
         shutil.copyfile(run / "log.jsonl", out / log)
     shutil.copyfile(figures / "figures.json", out / "metrics.json")
     shutil.copyfile(data / "images.tsv", out / "images.tsv")
-    for file in ("counts.tsv", "reliability.png", "speed.json"):
+    for file in ("calibrate.txt", "counts.tsv", "reliability.png", "speed.json"):
         if (figures / file).is_file():
             shutil.copyfile(figures / file, out / file)
     text = card(weights, figures, data, runs)
