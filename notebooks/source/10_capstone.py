@@ -549,6 +549,17 @@ check.linear_scaling(linear_scaling)
 # - **What is unknown.** A mask that covers two touching animals teaches that two are one. Left out, it would teach that
 #   nothing is there. Mark it `iscrowd`: such an image is then never a background, and its mask never a cut-out.
 #
+# So `photos-tiny` was made, which ships. Its model card, `data_samples/weights/photos-tiny/README.md`, names the photographs and
+# says how good it is; arguments and logs of the training lie beside it. For films of your cat, your rabbit or your hens begin
+# there, and not from the weights of drawn creatures: its features come from photographs.
+#
+# ```bash
+# minst train --config finetune --init photos-tiny --data mine --out runs/mine
+# ```
+#
+# Where your categories are called cat or dog, what is known of them is kept; other names get new rows in the class head. A cat
+# in your frames that has no label teaches that it is nothing.
+#
 # ## When the data is YouTube-VIS and the machine has GPUs
 #
 # The commands, from the images of COCO to the zip:
