@@ -29,7 +29,7 @@ from minst.data.shapes import write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
 from minst.model import MobileInst
 from minst.predict import evaluate_model, write_figures
-from minst.samples import weights_folder, weights_names
+from minst.samples import weights_folder, weights_for
 
 SETTINGS = [(interval, association) for association in ("mask", "cosine") for interval in (1, 3)]
 NAMES = {"mask": "masks (ours)", "cosine": "cosine (the paper's)"}
@@ -92,7 +92,7 @@ def tables(found: dict) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", nargs="+", default=weights_names(), metavar="NAME")
+    parser.add_argument("--weights", nargs="+", default=weights_for("easy"), metavar="NAME")
     parser.add_argument("--videos", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tables", action="store_true", help="measure nothing: print what stands in metrics.json")

@@ -83,7 +83,7 @@ SHARED = {
 class Tracker:
     """Which model tracks, and how: options of `track`, `eval` and `predict`."""
 
-    weights: str | None = None  # shipped ones by name, or a folder (default: shapes-tiny)
+    weights: str | None = None  # shipped ones by name, or a folder (default: those for the film)
     model: str | None = None
     revision: str | None = None
     size: Pixels | None = None  # shorter side of what the network sees (default: as in training)
@@ -92,24 +92,29 @@ class Tracker:
 
     def for_film(self, film: str) -> tuple:
         """Model, interval, association; the size of frames, None for one that resizes them."""
-        from minst.samples import weights_for
-
         if self.weights and self.model:
             raise ValueError("say --weights or --model, not both")
         foreign = _foreign(self.model, self.revision, self.size if self.model else None)
-        model = foreign or self.weights or weights_for(film)
+        model = foreign or self.weights or _usual(film)[0]
         return model, self.reuse_interval, self.association, None if foreign else self.size
 
 
 def demo(
     *,
     sample: str | None = None,  # name of a shipped clip (default: the demo's own choice)
+    photo: bool = False,  # the shipped film of a photograph: a cat, moved as if by a hand
     out: NewFolder = "minst-demo",  # folder of what is written
     reuse_interval: Count = 3,
 ) -> None:
     """Track a shipped clip, print a table, write pictures."""
     from minst.predict import run_demo
+    from minst.samples import PHOTO
 
+    if photo and sample:
+        raise ValueError("demo: say --photo or --sample, not both")
+    sample = PHOTO if photo else sample
+    if sample == PHOTO:
+        _usual(sample)  # says what they know
     said = run_demo(out=out, sample=sample, reuse_interval=reuse_interval)
     print(f"{said['sample']}: {said['frames']} frames, a key frame every {reuse_interval}\n")
     _print_tracks(said["tracks"])
@@ -160,7 +165,7 @@ def explore(
     # shipped clip, video file, folder of images or in YouTube-VIS form
     source: str = "easy",
     *,
-    # names or folders; several can be switched (default: all shipped, or those of --model alone)
+    # names or folders; several can be switched (default: all for the film, or --model alone)
     weights: list[str] | None = None,
     model: str | None = None,
     revision: str | None = None,
@@ -172,12 +177,11 @@ def explore(
     no_browser: bool = False,  # do not open a browser
 ) -> None:
     """A page in the browser: click an object and watch its query."""
-    from minst.samples import weights_names
     from minst.visualize.recording import Settings
     from minst.visualize.serve import serve
 
     _foreign(model, revision, size)  # what is wrong with it is said here, and not on the page
-    weights = weights or ([] if model else weights_names())
+    weights = weights or ([] if model else _usual(source))
     _warn(source, weights, model)
     settings = Settings(reuse_interval, association)
     others = [(model, revision, size)] if model else []
@@ -189,7 +193,7 @@ def fig2(
     film: str = "easy",
     *,
     out: NewPicture = "fig2.png",  # the figure: .png, .pdf or .svg
-    # names or folders (default: shapes-tiny, or --model alone); on annotated film two are compared
+    # names or folders (default: for the film, or --model alone); on annotated film two are compared
     weights: list[str] | None = None,
     model: str | None = None,
     revision: str | None = None,
@@ -202,7 +206,6 @@ def fig2(
 ) -> None:
     """Fig 2 of the paper: does a query keep its instance? Its masks, scores and kernels."""
     from minst.protocol import open_model
-    from minst.samples import weights_for
     from minst.visualize.queries import plot_query_consistency
     from minst.visualize.serve import labelled, open_clip
     from minst.visualize.style import DPI, save
@@ -210,7 +213,7 @@ def fig2(
     if frames and (len(frames) > MOST_TILES or (every, count) != (1, 11)):
         raise ValueError(f"fig2: say up to {MOST_TILES} --frames, or --every and --count")
     clip, foreign = open_clip(film), _foreign(model, revision, size)
-    weights = weights or ([] if model else [weights_for(film)])
+    weights = weights or ([] if model else _usual(film)[:1])
     _warn(film, weights, model)
     names = labelled([model, *weights] if model else weights)
     models = {name: foreign if of == model else open_model(of) for name, of in names.items()}
@@ -594,7 +597,8 @@ def bench_parse(
 
 def bench_web(
     *,
-    weights: str = "shapes-tiny",
+    # shipped ones by name, or a folder (default: all that suit the shipped films, to choose from)
+    weights: str | None = None,
     # key.onnx and reuse.onnx of `minst export`, in place of --weights
     programs: Folder | None = None,
     sample: str = "easy",
@@ -786,6 +790,18 @@ def _foreign(model: str | None, revision: str | None, size: int | None):
     from minst.adapters import from_transformers
 
     return from_transformers(model, revision, size)
+
+
+def _usual(film: str) -> list[str]:
+    """The shipped weights for a film; a line says what those of photographs know."""
+    from minst.samples import weights_classes, weights_for
+
+    names = weights_for(film)
+    if names[0].startswith("photos-"):
+        known = " and ".join(weights_classes(names[0]))
+        advice = "--model NAME brings a model of others, lesson 10 finetunes on your labels"
+        print(f"note: {names[0]} was chosen, which knows {known} alone; {advice}", flush=True)
+    return names
 
 
 def _warn(film: str, weights: list, model: str | None = None) -> None:

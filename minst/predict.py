@@ -50,7 +50,7 @@ from minst.model import image_to_batch, upsample_masks
 from minst.options import Count, Pixels, Share, check_call
 from minst.protocol import EncodedFrame, QueryModel, category_key, open_model
 from minst.results import FrameResult, gather_frames
-from minst.samples import load_sample, sample_names
+from minst.samples import load_sample, sample_names, weights_for
 from minst.tracking import KernelTracker
 from minst.weights import trained_side
 
@@ -301,12 +301,13 @@ class TracksOnDisk:
 def run_demo(
     out: str | Path = "minst-demo",
     sample: str | None = None,
-    weights: str | Path | QueryModel = "shapes-tiny",
+    weights: str | Path | QueryModel | None = None,
     reuse_interval: int = 3,
 ) -> dict:
     """The first two minutes: track a shipped clip, write pictures to `out`; files are replaced.
 
-    sample: a name of `minst.sample_names()`, default the first. Returns sample, frames, tracks
+    sample: one that `minst.load_sample` knows, default the first that is drawn. weights: default
+    those for the sample. Returns sample, frames, tracks
     [{track, category, score, frames}], ms_key and ms_reuse (median milliseconds of a key frame and
     of a frame that reuses its kernels; None if there is none), AP, AP50 (fractions of 1, of this
     clip alone), files {name: path}, seconds. ValueError where `out` is a file.
@@ -317,7 +318,8 @@ def run_demo(
 
     started, out = time.perf_counter(), Path(out)
     clip = load_sample(sample or sample_names()[0])
-    model = open_model(weights)
+    model = open_model(weights or weights_for(clip.name)[0])
+    ids = category_ids(model, clip)
     tracker = KernelTracker(model, reuse_interval=reuse_interval, association="mask")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -327,7 +329,7 @@ def run_demo(
     tracker.reset()
     times: dict[bool, list[float]] = {True: [], False: []}  # of key frames, of those between
     result = tracker.gather(_timed(clip, tracker, times))
-    entries = result.to_ytvis(clip.video["id"], clip.category_ids)
+    entries = result.to_ytvis(clip.video["id"], ids)
     scores = evaluate_ytvis(clip.annotations(), entries)
 
     files = {name: out / name for name in ("tracks.mp4", "tracks.gif", "fig2.png", "results.json")}
@@ -426,7 +428,7 @@ def gathered(engine: Engine, entries: Iterable[dict]) -> Iterable[dict]:
 
 
 def category_ids(
-    model: QueryModel, dataset: YouTubeVIS, say: Callable[[str], None] = print
+    model: QueryModel, dataset: YouTubeVIS | Clip, say: Callable[[str], None] = print
 ) -> list[int | None]:
     """The file's id of every class of the model, by `category_key`; None where the file has none.
 

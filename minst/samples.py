@@ -1,11 +1,12 @@
 """What ships with minst: a few clips and images with their ground truth, and weights.
 
     data_samples/clips/      six clips, one YouTube-VIS folder     load_sample(name) -> Clip
+    data_samples/photo/      a moved photograph of a cat           load_sample(PHOTO) -> Clip
     data_samples/images/     twelve still images in COCO form
     data_samples/weights/    one folder a model                    weights_folder(name)
     notebooks/               lessons, solutions, glossary          write_lessons(folder)
 
-`weights_for(film)` names the weights for a film, where nobody has named any.
+`weights_for(film)` names the weights that suit a film, where nobody has named any.
 
 In a clone (and an editable install of it) these folders lie beside the package, in an installed
 wheel inside it, in `shipped`.
@@ -15,6 +16,7 @@ Lesson: notebooks/01_task_and_data.ipynb
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -23,9 +25,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minst.data.ytvis import Clip, YouTubeVIS
 
-__all__ = ["data_folder", "load_sample", "out_of_place", "sample_names", "weights_folder",
-           "weights_for", "weights_names", "write_lessons"]  # fmt: skip
+__all__ = ["PHOTO", "data_folder", "load_sample", "out_of_place", "sample_names", "weights_classes",
+           "weights_folder", "weights_for", "weights_names", "write_lessons"]  # fmt: skip
 
+PHOTO = "chelsea"  # the film of a photograph, which is none of the drawn clips of `sample_names`
 DRAWN = b'"description": "minst shapes'  # in the annotation files of `minst data shapes`
 # What builds the lessons is for who writes them, not for who takes them.
 NOT_TAKEN = (
@@ -70,18 +73,19 @@ def write_lessons(folder: str | Path) -> Path:
 
 
 def sample_names() -> list[str]:
-    """Names of the shipped clips, in the order of their file."""
+    """Names of the shipped clips that are drawn, in the order of their file."""
     clips = _clips()
     return [clips[i].name for i in range(len(clips))]
 
 
 def load_sample(name: str) -> Clip:
     """The shipped clip `name`: its frames, (H, W, 3) bytes; labels and masks are the truth."""
-    clips = _clips()
+    if name == PHOTO:
+        return _clips("photo")[0]
     names = sample_names()
     if name not in names:
-        raise ValueError(f"no shipped clip {name!r}; there are: {', '.join(names)}")
-    return clips[names.index(name)]
+        raise ValueError(f"no shipped clip {name!r}; there are: {', '.join([*names, PHOTO])}")
+    return _clips()[names.index(name)]
 
 
 def weights_names() -> list[str]:
@@ -101,9 +105,20 @@ def weights_folder(name: str) -> Path:
     return data_folder() / "weights" / name
 
 
-def weights_for(film: str | Path | int) -> str:
-    """Name of the shipped weights for a film, or a data set, where nobody has named any."""
-    return "shapes-tiny"
+def weights_classes(name: str) -> list[str]:
+    """What the shipped weights `name` know."""
+    config = (weights_folder(name) / "config.json").read_text(encoding="utf-8")
+    return json.loads(config)["class_names"]
+
+
+def weights_for(film: str | Path | int) -> list[str]:
+    """Names of the shipped weights that suit a film, or a data set; the first is the usual one.
+
+    Those of drawn creatures for our clips and what `minst data shapes` wrote, those of photographs
+    for all else; all of them where none of that kind ship.
+    """
+    kind, names = "shapes-" if _is_drawn(film) else "photos-", weights_names()
+    return [name for name in names if name.startswith(kind)] or names
 
 
 def out_of_place(weights: str, film: str | Path | int) -> bool:
@@ -115,8 +130,9 @@ def out_of_place(weights: str, film: str | Path | int) -> bool:
 def _is_drawn(film: str | Path | int) -> bool:
     """Is it a shipped clip, by name or path, or lies it in what `minst data shapes` wrote?"""
     path = Path(str(film)).absolute()
-    if str(film) in sample_names() or path.is_relative_to(data_folder()):
-        return True
+    shipped, photo = data_folder(), data_folder() / "photo"
+    if str(film) in sample_names() or path.is_relative_to(shipped):
+        return not path.is_relative_to(photo)
     # a data set, a video of it, or "JPEGImages/00000/*.jpg"
     files = [folder / "annotations.json" for folder in (path, *path.parents[:3])]
     for file in filter(Path.is_file, files):
@@ -137,7 +153,7 @@ def _shipped(name: str) -> Path:
     )
 
 
-def _clips() -> YouTubeVIS:
+def _clips(folder: str = "clips") -> YouTubeVIS:
     from minst.data.ytvis import YouTubeVIS  # needs numpy, pillow and pycocotools; a path does not
 
-    return YouTubeVIS(data_folder() / "clips")
+    return YouTubeVIS(data_folder() / folder)

@@ -22,7 +22,7 @@ from minst import cli
 from minst.cli import build_parser, main
 from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
 from minst.options import comments
-from minst.samples import weights_names
+from minst.samples import weights_for, weights_names
 from minst.visualize.recording import Settings
 
 
@@ -370,7 +370,7 @@ def test_explore_passes_its_arguments_on(monkeypatch):
         for (source, weights, settings, *rest), _ in calls
     ]
     chosen = ((5, "cosine", 0.5, 0.5), 99, "0.0.0.0", False, [])
-    assert found == [("easy", weights_names(), usual), ("twins", ["a", "b"], chosen)]
+    assert found == [("easy", weights_for("easy"), usual), ("twins", ["a", "b"], chosen)]
 
 
 def test_explore_shows_a_model_of_others_alone_or_beside_weights(monkeypatch, of_others):
@@ -797,7 +797,60 @@ def test_model_takes_the_place_of_weights(monkeypatch, of_others, tmp_path):
     ]
     models = [args[2] for args, _ in calls]
     assert [type(model).__name__ for model in models[:2]] == ["Colours"] * 2
-    assert models[2:] == [weights_names()[0], minst.samples.weights_for("a.mp4")]
+    assert models[2:] == [weights_names()[0], weights_for("a.mp4")[0]]
+
+
+@pytest.fixture
+def with_photos(monkeypatch):
+    """As if weights of photographs shipped."""
+    monkeypatch.setattr("minst.samples.weights_names", lambda: ["photos-tiny", "shapes-tiny", "shapes-tiny-images"])
+    monkeypatch.setattr("minst.samples.weights_classes", lambda name: {"photos-tiny": ["cat", "dog"]}[name])
+
+
+NOTE = "note: photos-tiny was chosen, which knows cat and dog alone; --model NAME"
+
+
+def test_film_that_is_not_ours_gets_weights_of_photographs_and_a_line_says_so(monkeypatch, with_photos, tmp_path):
+    """Of every command that looks at a film; ours and weights that are named get no line of this kind."""
+    said = {"interrupted": False, "ms_per_frame": 1.0, "frames": 1, "tracks": [], "video": None, "results": "r"}
+    shown, chosen = call_of(monkeypatch, "minst.visualize.serve", "serve"), []
+    takers = {"track_video": (2, said), "evaluate_folder": (1, {"AP": 0.5}), "predict_folder": (1, [])}
+    for name, (place, answer) in takers.items():
+
+        def stand_in(*args, place=place, answer=answer, **kwargs):
+            chosen.append(args[place])
+            return answer
+
+        monkeypatch.setattr(f"minst.predict.{name}", stand_in)
+    ours = minst.samples.data_folder() / "clips"
+    for film in ("a.mp4", ours):
+        out = ["--out", tmp_path / "results.json"]
+        for command in (["track", film], ["explore", film], ["eval", film], ["predict", film, *out]):
+            status, printed, err = run(*command)
+            assert status == 0 and printed.count(NOTE) == int(film == "a.mp4"), (command, err)
+    assert chosen == ["photos-tiny"] * 3 + ["shapes-tiny"] * 3
+    assert [args[1] for args, _ in shown] == [["photos-tiny"], ["shapes-tiny", "shapes-tiny-images"]]
+    printed = run("track", "a.mp4", "--weights", "shapes-tiny")[1]
+    assert NOTE not in printed and "drawn creatures alone" in printed
+    assert NOTE not in run("track", "a.mp4", "--weights", "photos-tiny")[1]
+
+
+def test_fig2_of_film_that_is_not_ours_is_of_weights_of_photographs(monkeypatch, with_photos, colours, tmp_path):
+    asked = []
+    monkeypatch.setattr("minst.protocol.open_model", lambda name: asked.append(name) or colours("cat", "dog", "owl"))
+    for film in ("chelsea", "easy"):
+        printed = run("fig2", film, "--count", 2, "--out", tmp_path / f"{film}.png")[1]
+        assert printed.count(NOTE) == int(film == "chelsea") and (tmp_path / f"{film}.png").is_file()
+    assert asked == ["photos-tiny", "shapes-tiny"]
+
+
+def test_demo_of_the_photograph(monkeypatch, with_photos):
+    said = {"sample": "chelsea", "frames": 1, "tracks": [], "ms_key": 1.0, "ms_reuse": None, "AP": 0.5, "AP50": 1.0}
+    calls = call_of(monkeypatch, "minst.predict", "run_demo", {**said, "files": {}, "seconds": 1.0})
+    lines = [NOTE in run("demo", *argv)[1] for argv in (["--photo"], ["--sample", "chelsea"], ["--sample", "easy"], [])]
+    assert lines == [True, True, False, False]
+    assert [kwargs["sample"] for _, kwargs in calls] == ["chelsea", "chelsea", "easy", None]
+    assert_refused("demo", "--photo", "--sample", "easy", word="--photo or --sample, not both")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from scipy.optimize import linear_sum_assignment
 from minst.matcher import pairwise_dice
 from minst.mobile import serve as web
 from minst.model import FrameOutput, MobileInst, apply_kernels, upsample_masks
-from minst.samples import load_sample
+from minst.samples import PHOTO, load_sample
 from minst.tracking import KernelTracker, cosine_similarity, encode_mask
 from minst.visualize.masks import color_of
 
@@ -410,6 +410,48 @@ def test_headers_isolate_the_page_and_the_clip_is_served_pixel_by_pixel(
         answer = request(server, "GET", "/ort/ort-wasm-simd-threaded.wasm")
         assert "https:" not in answer.headers["Content-Security-Policy"]
         assert answer.headers["Content-Type"] == "application/wasm"
+
+
+def test_the_film_of_a_photograph_is_a_second_page_where_weights_of_photographs_ship(
+    monkeypatch, assets, browser, tmp_path
+):
+    """With weights, classes and pixels of its own; each page leads to the other."""
+    MobileInst.from_pretrained("shapes-tiny", ["fish", "leaf"]).save_pretrained(tmp_path / "photos")
+    suit = {"easy": "shapes-tiny", PHOTO: str(tmp_path / "photos")}
+    monkeypatch.setattr(web, "weights_for", lambda film: [suit[film]])
+    with serving(assets=assets, size=(64, 96)) as server:
+        told = [json.loads(server.routes[f"{at}about.json"].body) for at in ("/", "/chelsea/")]
+        assert [(each["sample"], each["frames"], len(each["classes"])) for each in told] == [
+            ("easy", 24, 8),
+            (PHOTO, 30, 2),
+        ]
+        assert [each["pages"] for each in told] == [{"/": "easy", "/chelsea/": PHOTO}] * 2
+        assert len(server.routes["/chelsea/clip.rgb"].body) == 30 * 64 * 96 * 3
+        with visitor(browser, f"{server.address}chelsea/") as page:
+            measured(page)
+            assert f"clip “{PHOTO}”" in page.inner_text("#device")
+            assert page.locator("#films [aria-current]").inner_text() == PHOTO
+            page.get_by_role("link", name="easy").click()
+            page.locator("#device", has_text="clip “easy”").wait_for()
+            assert page.locator("#films [aria-current]").inner_text() == "easy"
+
+
+@pytest.mark.parametrize(
+    ("photos", "named", "pages"),
+    [
+        ("photos-tiny", None, ["/", "/chelsea/"]),
+        ("photos-tiny", "shapes-tiny", ["/"]),
+        ("shapes-tiny", None, ["/"]),
+    ],
+)
+def test_there_is_one_page_where_weights_are_named_or_none_of_photographs_ship(monkeypatch, photos, named, pages):
+    monkeypatch.setattr(web, "weights_for", lambda film: ["shapes-tiny" if film == "easy" else photos])
+    monkeypatch.setattr(web.MobileInst, "from_pretrained", lambda name: None)
+    monkeypatch.setattr(web, "export", lambda *_: None)
+    monkeypatch.setattr(web, "_programs", lambda folder: ({}, {}))
+    monkeypatch.setattr(web, "_content", lambda made, about: {"": list(about["pages"])})
+    with web.make_server(port=0, weights=named) as server:
+        assert server.routes == dict.fromkeys(pages, pages)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 import json
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +78,27 @@ def test_demo_replaces_its_files_and_takes_another_clip(here, tmp_path):
     assert said["sample"] == name and said["ms_reuse"] is None
     assert isinstance(json.loads((tmp_path / "results.json").read_text()), list)
     assert (tmp_path / "mine.txt").read_text() == "stays"
+
+
+def test_demo_of_a_photograph_takes_its_weights_and_maps_categories_by_name(here, shipped, tmp_path, monkeypatch):
+    """Classes of another order than the file's, and one that it lacks; the rows are those of the file."""
+    real = Path(samples.__file__).parents[1] / "data_samples" / "photo"
+    torch.manual_seed(0)
+    config = MobileInstConfig.preset("shapes-tiny", num_classes=3, class_names=["owl", "dog", "cat"])
+    model = MobileInst(config)
+    torch.nn.init.constant_(model.instance_decoder.heads.classes.bias, 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(samples, "data_folder", lambda: tmp_path / "data")
+        shutil.copytree(shipped, tmp_path / "data")
+        shutil.copytree(real, tmp_path / "data" / "photo")
+        with pytest.raises(ValueError, match="no category fits; .* has .*cat"):
+            predict.run_demo(tmp_path / "out", "chelsea")  # shapes are all that ships
+        model.save_pretrained(tmp_path / "data" / "weights" / "photos-tiny")
+        said = predict.run_demo(tmp_path / "out", "chelsea", reuse_interval=15)
+    assert said["sample"] == "chelsea" and said["frames"] == 30 and said["tracks"]
+    assert {row["category"] for row in said["tracks"]} <= {"owl", "dog", "cat"}
+    entries = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {entry["category_id"] for entry in entries} == {1, 2}
 
 
 class Sleeper:

@@ -40,7 +40,7 @@ from minst.mobile.programs import real_frames
 from minst.mobile.runtime import ExportedModel, require
 from minst.model import MobileInst
 from minst.options import Count, FrameSize, Range, check_call
-from minst.samples import load_sample
+from minst.samples import PHOTO, load_sample, weights_for
 from minst.tracking import KernelTracker
 from minst.visualize.masks import color_of
 
@@ -99,7 +99,7 @@ def serve(open_browser: bool = False, **options) -> None:
 
 
 def make_server(
-    weights: str | Path = "shapes-tiny",
+    weights: str | Path | None = None,
     sample: str = "easy",
     size: FrameSize | None = None,
     reuse_interval: Count = 3,
@@ -114,7 +114,8 @@ def make_server(
 
     Args:
         weights: shipped ones by name, or a folder; exported for frames of `size` (H, W), by default
-            those of the clip.
+            those of the clip. None: the usual ones for `sample`, and for the film of a photograph
+            on a second page.
         programs: in the place of both, a folder with key.onnx and reuse.onnx of
             `minst export --format onnx`.
         host: who can reach it; 127.0.0.1 is this machine alone, 0.0.0.0 everybody on the network
@@ -134,33 +135,39 @@ def make_server(
             f"size {size} and programs {programs}: exported programs have their size; "
             "give one of them"
         )
-    clip = load_sample(sample)
-    size = tuple(size or next(iter(clip)).shape[:2])
+    pages = {sample: weights or weights_for(sample)[0]}
+    other = weights_for(PHOTO)[0]
+    if weights is programs is None and other not in pages.values():
+        pages[PHOTO] = other
+    clips = {name: load_sample(name) for name in pages}
     routes, runtime = _runtime(assets)
     if programs is None:
         require("onnx")
-        MobileInst.from_pretrained(weights)
+        for each in pages.values():
+            MobileInst.from_pretrained(each)
     else:
         ExportedModel(programs, "onnx")
     server = PageServer(host, port)  # a port in use is said before the export, which takes seconds
     try:
-        with tempfile.TemporaryDirectory() as fresh:
-            if programs is None:
-                export(weights, "onnx", fresh, size, "full")
-            made, metadata = _programs(Path(programs or fresh))
         parameters = inspect.signature(KernelTracker).parameters
         setting = {name: p.default for name, p in parameters.items() if name != "model"}
         about = {
             "minst": minst.__version__,
-            "sample": sample,
-            "frames": len(clip),
             "passes": passes,
-            **metadata,
             "setting": setting | {"reuse_interval": reuse_interval, "association": association},
             "runtime": runtime,
             "palette": [color_of(identity) for identity in range(1, PALETTE_SIZE + 1)],
+            "pages": {f"/{'' if name == sample else f'{name}/'}": name for name in pages},
         }
-        server.routes = routes | _content(made, about)
+        server.routes = routes
+        for (place, name), clip in zip(about["pages"].items(), clips.values()):
+            with tempfile.TemporaryDirectory() as fresh:
+                if programs is None:
+                    frame = tuple(size or clip.image(0).shape[:2])
+                    export(pages[name], "onnx", fresh, frame, "full")
+                made, metadata = _programs(Path(programs or fresh))
+            told = about | {"sample": name, "frames": len(clip), **metadata}
+            routes |= {place + path: route for path, route in _content(made, told).items()}
         policy = POLICY.format(cdn=CDN if assets is None else "")
         server.headers = {**HEADERS, "Content-Security-Policy": policy}
     except BaseException:
@@ -306,13 +313,13 @@ def _programs(folder: Path) -> tuple[dict[str, bytes], dict]:
 
 
 def _content(programs: dict[str, bytes], about: dict) -> dict[str, Route]:
-    """The page, the two programs, the clip, and /about.json."""
+    """The page, the two programs, the clip, and about.json, by their paths beside the page."""
     # RGB bytes (T, H, W, 3): no picture format, no colour management, the very pixels of Python
     frames = real_frames(about["size"], about["frames"], about["sample"]).mul(255).round().byte()
     data = {**programs, "clip.rgb": frames.permute(0, 2, 3, 1).numpy().tobytes()}
-    routes = {f"/{name}": Route(body) for name, body in data.items()}
+    routes = {name: Route(body) for name, body in data.items()}
     for path in (PAGE / "index.html", *PAGE.glob("*.mjs")):
-        routes[f"/{path.name}"] = Route(path.read_bytes(), TYPES[path.suffix])
-    routes["/"] = routes["/index.html"]
-    routes["/about.json"] = Route(json.dumps(about).encode(), TYPES[".json"])
+        routes[path.name] = Route(path.read_bytes(), TYPES[path.suffix])
+    routes[""] = routes["index.html"]
+    routes["about.json"] = Route(json.dumps(about).encode(), TYPES[".json"])
     return routes

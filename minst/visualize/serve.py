@@ -166,13 +166,13 @@ def open_clip(source: str):
     from minst.data.layouts import find_annotations
     from minst.data.video import read_video
     from minst.data.ytvis import YouTubeVIS
-    from minst.samples import load_sample, sample_names
+    from minst.samples import PHOTO, load_sample, sample_names
 
-    path = Path(source)
-    if source in sample_names():
+    path, names = Path(source), [*sample_names(), PHOTO]
+    if source in names:
         return load_sample(source)
     if not path.exists():
-        shipped = ", ".join(sample_names())
+        shipped = ", ".join(names)
         raise FileNotFoundError(
             f"{source!r} is neither a file or folder nor a shipped clip ({shipped})"
         )

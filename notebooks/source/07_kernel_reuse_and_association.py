@@ -115,6 +115,17 @@ visualize.plot_query_consistency(model, clips["easy"])
 # query's score. A red cross would mark a frame in which the query does not have its creature. At the right is the cosine of
 # the query's kernels between frames, and the mean with the other rows' kernels. A kernel resembles its own past: remember it.
 #
+# The same figure for `photos-tiny`, which has learned from photographs, on a film of one: every second frame, from frame 9 on.
+# In the middle a dark bar passes before a cat.
+
+# %%
+photos = minst.MobileInst.from_pretrained("photos-tiny").fuse()
+visualize.plot_query_consistency(photos, minst.load_sample("chelsea"), frames=range(9, 30, 2))
+
+# %% [markdown]
+# **What it shows.** The same query should have the cat on both sides of the bar, without being told. It is an easy film: a
+# photograph that is moved, in which the cat holds still, and she is alone.
+#
 # ## Kernel reuse
 #
 # > **Efficient Tracking with Kernel Reuse** (paper): kernels are made on key frames only; the frames after a key frame t are

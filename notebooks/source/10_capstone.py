@@ -529,6 +529,17 @@ check.linear_scaling(linear_scaling)
 # `minst train --config photos` makes pseudo-clips of photographs: moved, with cut-outs of others on them. So the field begins, too
 # (SeqFormer, IDOL, CTVIS). Images without annotation must show none of the categories; a mask of two animals is `iscrowd`.
 #
+# So `photos-tiny` was made, which ships. Its model card, `data_samples/weights/photos-tiny/README.md`, names the photographs and
+# says how good it is; arguments and logs of the training lie beside it. For films of your cat, your rabbit or your hens begin
+# there, and not from the weights of drawn creatures: its features come from photographs.
+#
+# ```bash
+# minst train --config finetune --init photos-tiny --data mine --out runs/mine
+# ```
+#
+# Where your categories are called cat or dog, what is known of them is kept; other names get new rows in the class head. A cat
+# in your frames that has no label teaches that it is nothing.
+#
 # ## When the data is YouTube-VIS and the machine has GPUs
 #
 # The commands, from the images of COCO to the zip:

@@ -170,6 +170,9 @@ function setUp() {
   const intervals = [...new Set([...INTERVALS, T])].sort((a, b) => a - b);
   choices("interval", intervals.map((n) => [n, n === 1 ? "frame" : `${n} frames`]), T);
   choices("association", [["mask", "masks (ours)"], ["cosine", "cosine (paper)"]], about.setting.association);
+  const pages = Object.entries(about.pages);
+  const link = ([href, name]) => element("a", { href, textContent: name, ariaCurrent: name === about.sample ? "page" : null });
+  if (pages.length > 1) $("films").replaceChildren("Films:", ...pages.map(link));
   choices("threads", CORES > 1 ? [[1, "1"], [CORES, `all ${CORES}`]] : [[1, "1"]], 1);
   if (!self.crossOriginIsolated) {
     // without isolation there is no shared memory
