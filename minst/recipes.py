@@ -176,6 +176,7 @@ RECIPES = {
         "switches": "num_queries=25,dim=96,token_stride=32",
         "pseudo_clips": True,
         "freeze_blocks": 7,  # down to 1/8: edges and textures are those of any photograph
+        "lr": 1e-3,
         "backbone_lr": 0.2,  # at 1 what the backbone knows is lost within 500 steps
         "iterations": 12_000,
         "pairs": 4,
