@@ -628,8 +628,8 @@ def test_only_what_was_measured_and_passed_ships(ship, trained, prepared, tmp_pa
     names = {path.name for path in (tmp_path / "shipped").iterdir()}
     assert {"README.md", "config.json", "model.safetensors", "metrics.json"} <= names
     assert {"train-1.json", "log.jsonl", "images.tsv", "counts.tsv", "reliability.png"} <= names
-    said = json.loads((tmp_path / "shipped" / "train.json").read_text())
-    assert said == {"data": "data", "seed": 1}  # no path of a machine
+    arguments = json.loads((tmp_path / "shipped" / "train.json").read_text())
+    assert arguments == {"data": "data", "seed": 1}  # no path of a machine
     found["setting"]["weights_sha256"] = "0"
     file.write_text(json.dumps(found))
     with pytest.raises(ValueError, match="figures of other weights"):
