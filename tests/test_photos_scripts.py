@@ -594,7 +594,7 @@ def trained(measured, tmp_path):
     shutil.copytree(measured / "out", tmp_path / "out")
     run = tmp_path / "run"
     run.mkdir()
-    (run / "train.json").write_text("{}")
+    (run / "train.json").write_text('{"data": "/home/of/somebody/data", "seed": 1}')
     (run / "log.jsonl").write_text("{}")
     counts = ["# counted in a test", "film\tthing\tseen\tnamed\tsame\tnote"]
     counts += ["webcam\tcat\t20\t18\t16\t-", "01_dog\tdog\t10\t5\t5\tleaves"]
@@ -628,6 +628,8 @@ def test_only_what_was_measured_and_passed_ships(ship, trained, prepared, tmp_pa
     names = {path.name for path in (tmp_path / "shipped").iterdir()}
     assert {"README.md", "config.json", "model.safetensors", "metrics.json"} <= names
     assert {"train-1.json", "log.jsonl", "images.tsv", "counts.tsv", "reliability.png"} <= names
+    arguments = json.loads((tmp_path / "shipped" / "train.json").read_text())
+    assert arguments == {"data": "data", "seed": 1}  # no path of a machine
     found["setting"]["weights_sha256"] = "0"
     file.write_text(json.dumps(found))
     with pytest.raises(ValueError, match="figures of other weights"):
