@@ -1,5 +1,6 @@
 """From a trained model of photographs to `weights/photos-tiny` of this folder, with its model card.
 
+    python data_samples/photos_ship.py mean PART1 PART2 MEAN       if it measures better than both
     python data_samples/photos_ship.py half RUN/weights HALF       floats of 16 bits, as they ship
     python tests/benchmarks/photos.py HALF --photos PHOTOS --data FOLDER --films FILMS --out OUT
     python tests/benchmarks/photos_speed.py HALF --out OUT/speed.json
@@ -96,6 +97,17 @@ def half(source: Path, out: Path) -> None:
     from minst.model import MobileInst
 
     MobileInst.from_pretrained(source).save_pretrained(out, torch.float16)
+
+
+def mean(one: Path, other: Path, out: Path) -> None:
+    """The mean of two parts of one training, number by number, at the size of the second."""
+    from minst.model import MobileInst
+
+    first, model = (MobileInst.from_pretrained(folder) for folder in (one, other))
+    ours, theirs = first.state_dict(), model.state_dict()
+    said = {k: (v + ours[k]) / 2 if v.is_floating_point() else v for k, v in theirs.items()}
+    model.load_state_dict(said)
+    model.save_pretrained(out)
 
 
 def read_counts(file: Path) -> list[dict]:
@@ -222,6 +234,9 @@ def main() -> None:
     first = what.add_parser("half")
     first.add_argument("weights", type=Path)
     first.add_argument("out", type=Path)
+    between = what.add_parser("mean")
+    for name in ("one", "other", "out"):
+        between.add_argument(name, type=Path)
     second = what.add_parser("ship")
     second.add_argument("weights", type=Path)
     second.add_argument("--run", type=Path, nargs="+", required=True, help="parts, in their order")
@@ -232,6 +247,8 @@ def main() -> None:
     said = parser.parse_args()
     if said.what == "half":
         half(said.weights, said.out)
+    elif said.what == "mean":
+        mean(said.one, said.other, said.out)
     elif said.only_card:
         print(card(said.weights, said.figures, said.data, said.run))
     else:

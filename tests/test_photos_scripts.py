@@ -660,3 +660,16 @@ def test_half_precision_keeps_the_model(ship, measured, tmp_path):
         atol=2e-3,
         rtol=0,
     )
+
+
+def test_the_mean_of_two_parts_lies_half_way(ship, measured, tmp_path):
+    model = MobileInst.from_pretrained(measured / "weights")
+    with torch.no_grad():
+        model.instance_decoder.queries.add_(2.0)
+    model.trained_size = (128, 192)
+    model.save_pretrained(tmp_path / "later")
+    ship.mean(measured / "weights", tmp_path / "later", tmp_path / "mean")
+    mean = MobileInst.from_pretrained(tmp_path / "mean")
+    expected = model.instance_decoder.queries - 1.0
+    torch.testing.assert_close(mean.instance_decoder.queries, expected)
+    assert mean.trained_size == (128, 192)
