@@ -128,7 +128,7 @@ def counts_table(rows: list[dict]) -> str:
     lines = ["| film | thing | seen | named | same identity | note |", "|---|---|---|---|---|---|"]
     for row in rows:
         cells = (row[key] for key in ("film", "thing", "seen", "named", "same", "note"))
-        lines.append("| " + " | ".join(str(cell or "") for cell in cells) + " |")
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     seen, same = (sum(row[key] for row in rows) for key in ("seen", "same"))
     if not seen:
         return "Nothing was counted."

@@ -141,6 +141,20 @@ def test_shipped_weights_load_and_stay_below_twelve_megabytes():
     assert list(model.config.class_names) == list(minst.load_sample("easy").categories)
 
 
+def test_photos_tiny_ships_with_its_card_and_without_pictures():
+    folder = samples.weights_folder("photos-tiny")
+    assert (folder / "model.safetensors").stat().st_size <= 10e6
+    names = minst.MobileInst.from_pretrained("photos-tiny").config.class_names
+    found = json.loads((folder / "metrics.json").read_text())
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    assert found["setting"]["weights_sha256"] == digest  # these weights were measured
+    card = (folder / "README.md").read_text()
+    assert found["gates"]["cat: AP50 of objects > 5 %"]["passed"]
+    assert all(f"{name}s" in card for name in names)
+    assert "must not be used to judge people" in card
+    assert not list(folder.glob("*.jpg"))
+
+
 def test_clips_are_what_their_commands_make():
     """README of the folder states one command a clip; the generator still gives these very pictures
     and masks."""
