@@ -594,7 +594,7 @@ def trained(measured, tmp_path):
     shutil.copytree(measured / "out", tmp_path / "out")
     run = tmp_path / "run"
     run.mkdir()
-    (run / "train.json").write_text('{"data": "/home/of/somebody/data", "seed": 1}')
+    (run / "train.json").write_text('{"data": "/one/of/somebody/data", "seed": 1}')
     (run / "log.jsonl").write_text("{}")
     counts = ["# counted in a test", "film\tthing\tseen\tnamed\tsame\tnote"]
     counts += ["webcam\tcat\t20\t18\t16\t-", "01_dog\tdog\t10\t5\t5\tleaves"]

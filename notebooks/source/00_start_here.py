@@ -139,8 +139,9 @@ for t, image in zip(range(4), clip):
 def show(frame: int):
     """One frame of the tracked clip."""
     kind = "key frame: new kernels" if frame % 3 == 0 else "kernels of the last key frame, reused"
-    titles = ["what the camera gives", f"what the tracker says ({kind})"]
-    return visualize.plot_images([clip.image(frame), drawn[frame]], titles, head=f"Frame {frame}, before and after")
+    titles = ["what the camera gives", "where a creature is, by the annotation", f"the tracker ({kind})"]
+    images = [clip.image(frame), clip.masks(frame).any(0), drawn[frame]]
+    return visualize.plot_images(images, titles, head=f"Frame {frame}, before and after")
 
 
 visualize.interact(show, frame=((0, 23), 12))
@@ -149,8 +150,8 @@ visualize.interact(show, frame=((0, 23), 12))
 show(12)
 
 # %% [markdown]
-# **What it shows.** On the left the bare frame 12, on the right the same frame with the tracked masks. The slider moves both
-# pictures through the clip.
+# **What it shows.** On the left the bare frame 12, in the middle the pixels that truly belong to a creature, on the right the
+# tracked masks. The slider moves all three through the clip.
 
 # %% [markdown]
 # ## The map
@@ -189,18 +190,19 @@ photo = minst.load_sample("chelsea")
 cats = minst.KernelTracker(minst.MobileInst.from_pretrained("photos-tiny"), reuse_interval=3).track(photo)
 print(f"{len(cats.tracks)} tracks for {len(photo.labels)} cat")
 found = list(visualize.draw_tracks(photo, cats, scale=1))
+times = (0, 10, 16, 19, 22, 29)
 visualize.plot_images(
-    [found[t] for t in (0, 12, 19, 29)],
-    [f"frame {t}" for t in (0, 12, 19, 29)],
+    [found[t][:112] for t in times],
+    [f"frame {t}" for t in times],
     head="A cat, and what hides her for a moment",
-    note="Four frames of a film of two seconds. A colour and a number are an identity.",
+    note="The upper half of six frames of a film of two seconds. A colour and a number are an identity.",
 )
 
 # %% [markdown]
-# **What it shows.** A cat's face, covered by one colour as long as her identity stays, and a dark bar that hides a part of her
-# in the third picture. More tracks than cats would mean that something behind her was taken for another cat. This is a
-# moved photograph and not a real film: the cat never moves, only the window does. (Photograph: Chelsea the cat, by Stefan van
-# der Walt, CC0, from scikit-image.)
+# **What it shows.** A cat's face, covered by one colour as long as her identity stays, and a dark bar that passes before her.
+# The colour does not cover the bar. More tracks than cats would mean that something behind her was taken for another cat.
+# This is a moved photograph and not a real film: the cat never moves, only the window does. (Photograph: Chelsea the cat, by
+# Stefan van der Walt, CC0, from scikit-image.)
 #
 # Your own film: `minst track my_video.mp4`. It finds cats and dogs and nothing else. The model card says how often, and when
 # it fails: `data_samples/weights/photos-tiny/README.md`.

@@ -108,23 +108,18 @@ visualize.plot_images(
 # > every frame is computed by itself.
 
 # %%
-visualize.plot_query_consistency(model, clips["easy"])
+display(visualize.plot_query_consistency(model, clips["easy"]))
+photos = minst.MobileInst.from_pretrained("photos-tiny").fuse()
+visualize.plot_query_consistency(photos, minst.load_sample("chelsea"), frames=range(9, 30, 4))
 
 # %% [markdown]
 # **What it shows.** Fig 2 for our model: eleven frames, a row for each query, one creature in each row, and below each mask the
 # query's score. A red cross would mark a frame in which the query does not have its creature. At the right is the cosine of
 # the query's kernels between frames, and the mean with the other rows' kernels. A kernel resembles its own past: remember it.
 #
-# The same figure for `photos-tiny`, which has learned from photographs, on a film of one: every second frame, from frame 9 on.
-# In the middle a dark bar passes before a cat.
-
-# %%
-photos = minst.MobileInst.from_pretrained("photos-tiny").fuse()
-visualize.plot_query_consistency(photos, minst.load_sample("chelsea"), frames=range(9, 30, 2))
-
-# %% [markdown]
-# **What it shows.** The same query should have the cat on both sides of the bar, without being told. It is an easy film: a
-# photograph that is moved, in which the cat holds still, and she is alone.
+# Below it is the same figure for `photos-tiny`, which has learned from photographs. Every fourth frame is shown of a film in
+# which a dark bar passes before a cat. The same query has her on both sides of it, without being told. The film is easy: a
+# photograph that is moved, and she is alone.
 #
 # ## Kernel reuse
 #

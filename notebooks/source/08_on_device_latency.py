@@ -246,19 +246,16 @@ print(f"same identities in all {len(clip)} frames, in every format: {same}")
 about = runtime.load_program(exported / "reuse.onnx").metadata
 print({name: about[name] for name in ("program", "size", "inputs", "outputs")})
 
-# %% [markdown]
-# A file says what it is; one of another version or size is refused. The weights that know photographs go the same way:
-
-# %%
-files = export.export("photos-tiny", "onnx", folder / "photos-tiny", (240, 320))
-print({path.name: f"{path.stat().st_size / 1e6:.1f} MB" for path in files})
+# photos-tiny, which knows photographs, goes the same way
+export.export("photos-tiny", "onnx", folder / "photos-tiny", (240, 320))
 network = runtime.ExportedModel(folder / "photos-tiny", "onnx")
 cats = minst.KernelTracker(network, reuse_interval=3, association="mask").track(minst.load_sample("chelsea"))
 best = max(cats.tracks, key=lambda track: track.score)
-print(f"one {network.config.class_names[best.label]} in {sum(code is not None for code in best.segmentations)} frames of 30")
+seen = sum(code is not None for code in best.segmentations)
+print(f"photos-tiny: one {network.config.class_names[best.label]} in {seen} frames of 30")
 
 # %% [markdown]
-# `minst bench web` shows that film in a browser, beside the creatures.
+# A file says what it is; one of another version or size is refused.
 #
 # <details><summary>ExecuTorch: the same, half a minute a program</summary>
 #

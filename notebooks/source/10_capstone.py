@@ -512,7 +512,7 @@ check.linear_scaling(linear_scaling)
 #
 # Film something that no lesson has shown, outline a dozen frames of three or four moments, run this notebook on it. Then
 # answer one question with numbers: how many frames are enough? Which augmentation pays? Do clips of the old categories,
-# mixed in, prevent forgetting? Is T = 6 still good on your video? Hand in the data set, the split with its hash, one command
+# mixed in, prevent forgetting? Hand in the data set, the split with its hash, one command
 # that trains, the results, two pages.
 #
 # | points | nothing | half | all |
@@ -520,29 +520,22 @@ check.linear_scaling(linear_scaling)
 # | data (4) | errors in the check | whole, one moment | whole, several moments |
 # | split (3) | by frame | by video | by video, with hash |
 # | before (3) | after alone | both, one figure | by category, old ones too |
-# | question (5) | none | no comparison | one thing changed, several seeds or clips |
+# | question (5) | none | no comparison | one thing changed, several seeds |
 # | failures (3) | none | shown | explained: query, kernel, association |
 # | again (2) | does not run | with help | one command, same figures |
 #
 # ## Images with masks, and no video
 #
 # `minst train --config photos` makes pseudo-clips of photographs: moved, with cut-outs of others on them. So the field begins, too
-# (SeqFormer, IDOL, CTVIS). Images without annotation must show none of the categories; a mask of two animals is `iscrowd`.
-#
-# So `photos-tiny` was made, which ships. Its model card, `data_samples/weights/photos-tiny/README.md`, names the photographs and
-# says how good it is; arguments and logs of the training lie beside it. For films of your cat, your rabbit or your hens begin
-# there, and not from the weights of drawn creatures: its features come from photographs.
+# (SeqFormer, IDOL, CTVIS), and so did `photos-tiny`; its card lies beside the weights. For films of real animals begin there:
 #
 # ```bash
 # minst train --config finetune --init photos-tiny --data mine --out runs/mine
 # ```
 #
-# Where your categories are called cat or dog, what is known of them is kept; other names get new rows in the class head. A cat
-# in your frames that has no label teaches that it is nothing.
-#
 # ## When the data is YouTube-VIS and the machine has GPUs
 #
-# The commands, from the images of COCO to the zip:
+# The commands:
 #
 # ```bash
 # accelerate launch --multi_gpu --mixed_precision bf16 -m minst train --config coco --data coco \
@@ -561,12 +554,11 @@ check.linear_scaling(linear_scaling)
 # | hours, if a machine does 100 images a second (estimate) | 12 | half an hour |
 # | GPU memory of one step in fp32 (estimate) | 8 GB | 6 GB |
 #
-# One image of 640 x 640 leaves 0.35 GB for its backward pass (counted on a CPU). bf16 needs about half, `--accumulate 4` a
-# quarter, `--checkpointing` less again. With another `--pairs` the recipe scales itself (exercise 5).
+# One image of 640 x 640 leaves 0.35 GB for its backward pass. bf16 needs about half, `--accumulate 4` a
+# quarter, `--checkpointing` less again.
 #
 # YouTube-VIS withholds the labels of its validation sets, and CodaLab, which scored them, took submissions until 31 December
-# 2025. So hold back a tenth of *train* and state the hash. Such figures are not comparable with published ones. (The
-# validation labels of COCO and LV-VIS are public; those of OVIS are reported to be.)
+# 2025. So hold back a tenth of *train* and state the hash. Such figures are not comparable with published ones.
 #
 # ## Paper against ours
 #
@@ -578,7 +570,7 @@ check.linear_scaling(linear_scaling)
 # - `Assumption:` what the paper leaves open of its recipes; `minst/recipes.py` lists it.
 # - `Deviation:` fine-tuning on a new category is not in the paper; the recipe above is ours.
 # - Negative results: the last rows of the table above; coarse legs; a leaf that fades.
-# - What a toy run does not show: photographs differ more than drawings. Expect to need more frames.
+# - What a toy run does not show: photographs differ more than drawings.
 #
 # ## Summary
 #
