@@ -6,12 +6,11 @@
 
     Mask2Former, OneFormer      encode: backbone and pixel decoder; `out`: the queries' decoder
     EoMT, EoMT-DINOv3, VidEoMT  queries are tokens of the last blocks: `encode` costs all there is
-    RF-DETR-Seg                 the same; a query starts from one of the frame's best proposals, so
-                                that query 7 of the next frame may be anything
+    RF-DETR-Seg                 the same, and queries are made anew of the frame's best proposals
 
-Mask features are kept at 1/4 of the frame as given, since K . resize(F) = resize(K . F). Padding
-is cut off. VidEoMT runs frame by frame: the queries that it passes on are left out. Scores are
-p(class), times the mean probability inside the mask where the library's post-processing does so.
+Mask features are kept at 1/4 of the frame, since K . resize(F) = resize(K . F), without padding.
+VidEoMT runs frame by frame: the queries that it passes on are left out. Scores are p(class), times
+the mean probability inside the mask where the library's post-processing does so.
 
 Lesson: notebooks/11_what_came_after.ipynb
 """
@@ -39,10 +38,9 @@ class QueryAdapter(nn.Module):
     def __init__(self, model: nn.Module, family: Family, processor, options: dict, task: Tensor):
         super().__init__()
         self.model, self.family, self.processor = model, family, processor
-        names = [name for _, name in sorted(model.config.id2label.items())]
+        names = tuple(name for _, name in sorted(model.config.id2label.items()))
         known = any(name != f"LABEL_{i}" for i, name in enumerate(names))
-        names_known = tuple(names) if known else ()
-        self.config = QueryConfig(names_known, len(names), model.config.num_queries)
+        self.config = QueryConfig(names if known else (), len(names), model.config.num_queries)
         self.name = model.config.name_or_path or type(model).__name__
         self.options = options  # of the processor
         side = options.get("size") or processor.size
