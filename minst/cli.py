@@ -789,7 +789,14 @@ def _foreign(model: str | None, revision: str | None, size: int | None):
         return None
     from minst.adapters import from_transformers
 
-    return from_transformers(model, revision, size)
+    found = from_transformers(model, revision, size)
+    if not revision and not Path(model).is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "config.json")  # .../snapshots/COMMIT/config.json
+        if isinstance(cached, str):
+            print(f"note: --revision {Path(cached).parent.name} brings these very weights again")
+    return found
 
 
 def _usual(film: str) -> list[str]:

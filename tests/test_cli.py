@@ -777,7 +777,19 @@ def of_others(monkeypatch, colours):
         return colours("Fish", "pizza", "TURTLE")
 
     monkeypatch.setattr(adapters, "from_transformers", load)
+    cached = {"org/name": "hub/models--org--name/snapshots/0123abc/config.json"}
+    hub = types.SimpleNamespace(try_to_load_from_cache=lambda name, file: cached.get(name))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     return asked
+
+
+@pytest.mark.parametrize("more, noted", [((), True), (("--revision", "v1"), False)])
+def test_who_names_no_revision_is_told_which_one_came(monkeypatch, of_others, more, noted):
+    said = {"interrupted": False, "ms_per_frame": 1.0, "frames": 1, "tracks": [], "video": None, "results": "r"}
+    call_of(monkeypatch, "minst.predict", "track_video", said)
+    code, out, _ = run("track", "a.mp4", "--model", "org/name", *more)
+    assert code == 0 and ("--revision 0123abc brings these very weights again" in out) == noted
+    assert "--revision" not in run("track", "a.mp4", "--model", "org/elsewhere")[1]
 
 
 def test_model_takes_the_place_of_weights(monkeypatch, of_others, tmp_path):
@@ -913,7 +925,7 @@ def test_what_shapes_weights_cannot_know_is_said_in_one_line(monkeypatch, of_oth
         return [line for line in text.splitlines() if line.startswith("note: ")]
 
     served = call_of(monkeypatch, "minst.visualize.serve", "serve") if command == "explore" else []
-    (line,) = notes(frames)
+    (line,) = notes(frames, "--weights", "shapes-tiny")
     assert "shapes-tiny" in line and "--model facebook/" in line and "lesson 10" in line
     assert notes(frames, "--model", "org/m") == [] and notes(frames, "--weights", weights) == []
     ours = minst.samples.data_folder() / "clips" / "JPEGImages" / "easy"
