@@ -891,9 +891,11 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_what_was_there(uninterrupted
 # -------------------------------------------------------------------------------- who owns a folder
 
 
+# What a shell starts in the background ignores Ctrl-C, and so would this.
 TRAIN = """
-import sys
+import signal, sys
 from minst.training import TrainConfig, train
+signal.signal(signal.SIGINT, signal.default_int_handler)
 train(TrainConfig(out=sys.argv[1], iterations=10**6, pairs=2, height=64, width=64, threads=1,
                   log_every=1, save_every=1, workers=1, processes=int(sys.argv[2]), device="cpu"))
 """
