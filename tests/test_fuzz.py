@@ -35,7 +35,6 @@ from minst.labels.split import split_annotations
 from minst.mobile.logs import parse_log, report_log
 from minst.model import MobileInst
 from minst.options import Range
-from minst.recipes import TrainConfig
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("ignore")]
 CPU_SECONDS = 20  # of one input; by the clock a busy machine makes everything slow
@@ -391,7 +390,7 @@ def test_labels_of_other_tools(home, tmp_path, rng, kind):
 # ------------------------------------------------------------------------------------- commands
 
 # What makes every command fail before it works, whatever else is said.
-BASE = {"demo": ["--sample", "nope"], "track": ["nope.mp4"], "lessons": ["occupied"], "explore": ["nope"], "eval": ["nope"],
+BASE = {"demo": ["--sample", "nope"], "track": ["nope.mp4"], "lessons": ["occupied"], "explore": ["nope"], "fig2": ["nope"], "eval": ["nope"],
         "predict": ["nope"], "submit": ["nope", "--annotations", "nope"], "train": ["--data", "nope"],
         "data shapes": ["--out", "occupied"], "data check": ["nope"], "data preview": ["nope"], "data split": ["nope"],
         "data convert": ["nope", "--out", "new"], "env": ["now"], "summary": ["--weights", "nope"],
@@ -427,7 +426,7 @@ def options_of(command):
     for name, parameter in signature(cli.COMMANDS[command], eval_str=True).parameters.items():
         flag = "--" + name.rstrip("_").replace("_", "-")
         if parameter.kind is Parameter.VAR_KEYWORD:
-            for field, kind in get_type_hints(TrainConfig, include_extras=True).items():
+            for field, kind in get_type_hints(parameter.annotation, include_extras=True).items():
                 yield "--" + field.replace("_", "-"), kind
         else:
             yield flag if parameter.kind is Parameter.KEYWORD_ONLY else "", parameter.annotation

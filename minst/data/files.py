@@ -125,6 +125,9 @@ def read_json(path: str | Path) -> dict | list:
         raise ValueError(f"{path}: broken JSON at {place}: {what}") from None
     except TwiceError:
         raise
+    except UnicodeDecodeError as error:
+        what = f"{error.reason} at byte {error.start}"
+        raise ValueError(f"{path}: not JSON in UTF-8 ({what})") from None
     except (ValueError, RecursionError) as error:  # another encoding, thousands of digits
         what = "nested too deeply" if isinstance(error, RecursionError) else error
         raise ValueError(f"{path}: broken JSON: {what}") from None
