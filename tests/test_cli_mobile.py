@@ -39,7 +39,7 @@ def test_export_refuses_in_one_line(tmp_path):
     assert_refused(*good, "--out", tmp_path / "model.pt", word="folder")
     assert_refused(*good, "--out", tmp_path / "file", word="folder")
     assert_refused(*good, "--out", tmp_path / "file" / "below", word="file")
-    assert_refused("export", "--weights", tmp_path / "none", word="none")
+    assert_refused(*good, "--weights", tmp_path / "none", word="none")
 
 
 def test_parse_reads_a_file_or_what_comes_in(monkeypatch, tmp_path):
