@@ -74,7 +74,8 @@ def judge(
     exercise: default the name of `reference`. tolerance: absolute and relative.
     view: what of a result is compared. More is drawn, ten times as much at most, while a mistake
     passes as the right answer: strides of 1 alone, say, happen once in 64 checks and hide that
-    somebody counts the places of the input.
+    somebody counts the places of the input. The same holds while this answer behaves like the
+    mistakes of two hints.
     """
     exercise = exercise or reference.__name__
     hints = {}  # of every mistake
@@ -86,7 +87,8 @@ def judge(
     unseen = likely = list(hints)  # those that have given the right answer so far; and this answer
     problem, until = "", time.monotonic() + PATIENCE
     for done in range(10 * rounds):
-        if done >= rounds and not unseen or done and time.monotonic() > until:
+        undecided = problem and len({hints[m] for m in likely}) > 1
+        if done >= rounds and not (unseen or undecided) or done and time.monotonic() > until:
             break
         if problem and not likely:  # nothing more will be found out
             break
