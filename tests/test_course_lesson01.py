@@ -219,7 +219,7 @@ def through_an_alias(truths):
         ("perfect_and_worthless", one_frame, "Too few"),
         ("perfect_and_worthless", without_masks, "true masks"),
         ("perfect_and_worthless", shifted_masks, "true masks"),
-        ("perfect_and_worthless", through_an_alias, "in place"),
+        ("perfect_and_worthless", through_an_alias, "left whole"),
     ],
 )
 def test_a_mistake_meets_its_hint(name, answer, word):

@@ -58,7 +58,6 @@ def test_a_stub_is_not_attempted():
         (lambda x: "a tensor", "'a tensor'"),
         (lambda x: {}["y"], "KeyError"),
         (lambda x, y: x, "TypeError"),
-        (lambda x: x.mul_(2), "changes its arguments in place"),
         (double(torch.ones(2)), "hand over the function"),
     ],
 )
@@ -96,8 +95,49 @@ def test_what_cannot_be_viewed_is_judged_as_it_is():
 
 
 def test_a_wrong_answer_shows_its_input():
-    said = judge(lambda n, x: n, lambda n, x: n + 1, lambda rng: (rng.integers(7, 8), torch.ones(2, 3)), exercise="add")
-    assert said.reason.endswith("expected 8. It was called as add(7, Tensor (2, 3)).")
+    """Small arguments in full, large ones by their shape; all of them are kept, whole."""
+    given = (7, torch.tensor([[1 / 3, 2], [4, 1e-7]]), [True, False], np.arange(2), torch.ones(5, 3))
+    said = judge(lambda n, *x: n, lambda n, *x: n + 1, lambda rng: given, exercise="add")
+    called = "add(7, [[0.3333, 2], [4, 1e-07]], [True, False], [0, 1], Tensor (5, 3))"
+    assert said.reason.endswith(f"expected 8. It was called as {called}.")
+    assert (said.got, said.expected) == (7, 8) and torch.equal(said.given[4], torch.ones(5, 3))
+
+
+def test_what_was_given_is_that_of_the_first_wrong_round():
+    rounds = iter(range(100))
+    said = judge(lambda n: 2 * n if n < 3 else n, double, lambda rng: (next(rounds),), MISTAKES[:2])
+    assert (said.given, said.got, said.expected) == ((3,), 3, 6)
+    broken = judge(lambda n: 1 / 0, double, lambda rng: (4,))
+    assert broken.given == (4,) and broken.expected == 8
+
+
+def test_what_was_given_is_kept_where_many_answers_are_right():
+    def even(answer):
+        """even(n) -> an even number."""
+        return examine(answer, even, [(1,), (2,)], lambda got, n: "it is odd." * (got % 2))
+
+    said = even(lambda n: n + 1)
+    assert (said.given, said.got) == ((2,), 3)
+
+
+def test_an_answer_may_work_in_place_and_the_lesson_gives_it_copies():
+    """It is judged by what it gives, and nothing that the lesson owns is changed by it."""
+
+    def in_place(x):
+        return x.mul_(2)
+
+    said, own = verdict(in_place), torch.ones(2)
+    assert said.state == "correct" and said.or_ours is not in_place
+    assert torch.equal(said.or_ours(own), torch.full((2,), 2.0)) and torch.equal(own, torch.ones(2))
+    assert verdict(lambda x: x.mul_(3)).state == "wrong"
+
+
+def test_hints_are_told_apart_on_further_draws():
+    """Two mistakes that agree on the first six draws: more are drawn until one is left."""
+    draws = iter([*[(1,)] * 8, *[(n,) for n in range(2, 60)]])
+    mistakes = ["first", lambda n: n + 2, "second", lambda n: 3 * n]
+    said = judge(lambda n: 3 * n, double, lambda rng: next(draws), mistakes)
+    assert "second" in said.reason and "first" not in said.reason
 
 
 def test_a_lesson_goes_on_with_the_answer_or_with_ours():

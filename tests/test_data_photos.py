@@ -156,6 +156,28 @@ def test_negatives_are_photographs_without_any_of_the_categories(folder):
     assert np.array_equal(still(folder, negatives=1.0)(0).render(0).image, folder[2].image(0))
 
 
+def test_a_surface_holds_nothing_that_is_taught(folder, monkeypatch):
+    """The piece comes out of any photograph whose instances are all known, and out of no crowd."""
+    clips = still(folder, categories=("cat", "dog"), motion=1.0, negatives=1.0)
+    sources, photo = set(), PhotoClips._photo
+    monkeypatch.setattr(PhotoClips, "_photo", lambda self, i: sources.add(i) or photo(self, i))
+    rng = np.random.default_rng(0)
+    sizes = set()
+    for _ in range(60):
+        surface = clips._surface(rng)
+        if surface is not None:
+            colours = {tuple(colour) for colour in surface.image.reshape(-1, 3).tolist()}
+            assert not colours & {COLORS["cat"], COLORS["dog"]}
+            assert not surface.owner.any() and not len(surface.labels)
+            sizes.add(surface.image.shape[0])
+    assert sources == {0, 1, 2, 3, 4, 5}
+    assert min(sizes) < 36 < 72 < max(sizes)  # enlarged ones, and mirrored ones of three sides
+    for index in range(40):
+        frame = clips(index).render(3)
+        reddish = frame.image[..., 0].astype(int) - frame.image[..., 1] > 100
+        assert not reddish.any() and frame.masks.shape == (0, *SIZE)  # no cat
+
+
 def test_a_photograph_with_a_crowd_region_is_no_background(folder):
     clips = still(folder, categories=("cat", "dog"))
     shown = [clips(index).render(0).image for index in range(40)]

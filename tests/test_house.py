@@ -23,8 +23,8 @@ from house import (
 )
 
 # Most lines that the package may have. 15,000 is wanted; until then this number only falls, but for
-# the rooms that issues 18 and 19 asked for: models of others, lesson 11, clips from photographs.
-MOST_LINES = 24_344
+# the rooms that issues 18 to 20 asked for: models of others, clips from photographs, the course (3,200).
+MOST_LINES = 24_950
 
 
 def test_the_package_stays_within_its_lines():

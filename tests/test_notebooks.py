@@ -1,11 +1,14 @@
 """The lessons as texts: built from their source, whole, in order, small, linked, described. nbval runs them."""
 
 import ast
+import difflib
+import dis
 import importlib
 import importlib.util
 import json
 import re
 import statistics
+import types
 from pathlib import Path
 
 import nbformat
@@ -155,7 +158,8 @@ def test_exercises_have_stub_check_and_hint(number, book):
         assert function.returns is not None and all(argument.annotation for argument in function.args.args), (
             function.name
         )
-        assert cells[i + 1].source == f"# NBVAL_CHECK_OUTPUT\ncheck.{function.name}({function.name})"
+        assert cells[i + 1].source == f"check.{function.name}({function.name})"
+        assert "nbval-check-output" in cells[i + 1].metadata.tags
         assert "not attempted" in cells[i + 1].outputs[0]["data"]["text/plain"]
         assert callable(getattr(checks, function.name)) and function.name in checks.__all__
         assert "<details><summary>" in cells[i + 2].source
@@ -319,3 +323,133 @@ def ap_of(metrics: dict, association: str, interval: int) -> float:
         s for s in metrics["settings"] if (s["setting"]["association"], s["setting"]["reuse_interval"]) == wanted
     ]
     return found["AP"]
+
+
+# ------------------------------------------------------------------------------------- lint of code
+
+
+def shape_of(node: ast.AST) -> str:
+    """A piece of code whatever its variables are called: names by the order of their appearance."""
+    numbers: dict[str, str] = {}
+
+    class Renamed(ast.NodeTransformer):
+        def visit_Name(self, name):
+            return ast.Name(numbers.setdefault(name.id, f"v{len(numbers)}"), ast.Load())
+
+        def visit_arg(self, argument):
+            return ast.arg(numbers.setdefault(argument.arg, f"v{len(numbers)}"), None)
+
+    return ast.dump(Renamed().visit(ast.parse(ast.unparse(node))))
+
+
+def values_of(statements: list[ast.stmt]) -> list[str]:
+    """Statements as they count for a copy: of the last one its value alone, returned, kept or shown."""
+    *before, last = statements
+    value = last.value if isinstance(last, (ast.Return, ast.Assign, ast.Expr)) and last.value else last
+    return shape_of(ast.Module([*before, ast.Expr(value) if isinstance(value, ast.expr) else value], []))
+
+
+def answer_of(function: ast.FunctionDef) -> list[ast.stmt]:
+    """The statements of a solution, without its docstring."""
+    return function.body[1:] if ast.get_docstring(function) else function.body
+
+
+def near(one: str, other: str) -> bool:
+    """The same, or, from 40 words of the syntax tree on, four of five of them in the same order."""
+    ours, theirs = (re.findall(r"[\w.]+", text) for text in (one, other))
+    alike = difflib.SequenceMatcher(None, ours, theirs, autojunk=False)
+    return one == other or min(len(ours), len(theirs)) >= 40 and alike.quick_ratio() >= 0.8 <= alike.ratio()
+
+
+def stands_in(answer: list[ast.stmt], cell: str) -> bool:
+    """Does a cell hold the answer, whatever its variables are called? A single line counts from ten parts on."""
+    tree, wanted = ast.parse(re.sub(r"^\s*[%!].*$", "", cell, flags=re.MULTILINE)), values_of(answer)
+    if len(answer) == 1 and len(list(ast.walk(answer[0]))) < 10:
+        return False
+    bodies = [getattr(node, field, None) for node in ast.walk(tree) for field in ("body", "orelse")]
+    for body in (body for body in bodies if isinstance(body, list)):
+        windows = (body[i : i + len(answer)] for i in range(len(body) - len(answer) + 1))
+        if any(near(values_of(window), wanted) for window in windows):
+            return True
+    nodes = ast.walk(tree) if len(answer) == 1 else ()
+    no_values = (ast.Slice, ast.Tuple, ast.JoinedStr, ast.FormattedValue)
+    values = [node for node in nodes if isinstance(node, ast.expr) and not isinstance(node, no_values)]
+    return any(values_of([ast.Expr(value)]) == wanted for value in values)
+
+
+@pytest.mark.parametrize(
+    ("answer", "cell", "there"),
+    [
+        ("def f(a, b):\n    c = a @ b\n    return c.softmax(-1)", "p = q @ r\nshares = p.softmax(-1)\nprint(1)", True),
+        ("def f(a, b):\n    c = a @ b\n    return c.softmax(-1)", "def g(x, y):\n    z = x @ y\n    return z.softmax(-1)", True),
+        ("def f(a, b):\n    c = a @ b\n    return c.softmax(-1)", "names = list(p)\nshares = sorted(names, key=len)", False),
+        ("def f(a, b):\n    return (a @ b.T / a.shape[1] ** 0.5).sum()", "n = 3 * (k @ q.T / k.shape[1] ** 0.5).sum()", True),
+        ("def f(a):\n    return a[0]", "b = c[0]", False),
+    ],
+)  # fmt: skip
+def test_the_lint_finds_an_answer_under_other_names(answer, cell, there):
+    assert stands_in(answer_of(ast.parse(answer).body[0]), cell) == there
+
+
+WAITING = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}  # lessons whose exercises still come last
+
+
+def test_no_answer_stands_in_a_cell_above_its_exercise(number):
+    cells = build.read_source(number).cells
+    for i, cell in enumerate(cells):
+        if "exercise" not in cell.metadata.get("tags", []):
+            continue
+        (function,) = [node for node in ast.parse(cell.source).body if isinstance(node, ast.FunctionDef)]
+        above = [c.source for c in cells[:i] if c.cell_type == "code"]
+        copies = [source for source in above if stands_in(answer_of(function), source)]
+        assert not copies, f"{function.name} stands above its exercise:\n{copies[0]}"
+
+
+def test_exercises_stand_where_their_idea_is_built_and_the_lesson_goes_on_with_the_answer(number):
+    if number in WAITING:
+        pytest.skip("this lesson waits")
+    cells = build.read_source(number).cells
+    for i, cell in enumerate(cells):
+        if "exercise" in cell.metadata.get("tags", []):
+            (name,) = [n.name for n in ast.parse(cell.source).body if isinstance(n, ast.FunctionDef)]
+            used = f"{name} = check.{name}({name}).or_ours"
+            assert any(used in later.source for later in cells[i + 2 :]), f"nothing is drawn by {name}"
+
+
+def names_set(tree: ast.AST) -> set[str]:
+    """What a cell binds at its top level, loops and all, but not inside of functions."""
+    found, open_nodes = set(), list(ast.iter_child_nodes(tree))
+    while open_nodes:
+        node = open_nodes.pop()
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif not isinstance(node, (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+            found |= {node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) else set()
+            open_nodes += ast.iter_child_nodes(node)
+    return found
+
+
+def globals_read(function: ast.FunctionDef) -> set[str]:
+    found, codes = set(), [compile(ast.Module([function], []), "cell", "exec")]
+    while codes:
+        code = codes.pop()
+        found |= {of.argval for of in dis.get_instructions(code) if of.opname == "LOAD_GLOBAL"}
+        codes += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return found
+
+
+def test_no_global_of_a_widgets_function_is_bound_anew_later(number):
+    cells = [cell.source for cell in build.read_source(number).cells if cell.cell_type == "code"]
+    trees = [ast.parse(source) for source in cells]
+    for i, tree in enumerate(trees):
+        drawn = re.findall(r"interact\(\s*(\w+)", cells[i])
+        functions = [n for t in trees[: i + 1] for n in t.body if isinstance(n, ast.FunctionDef) and n.name in drawn]
+        for function in functions:
+            for later in trees[i + 1 :]:
+                again = globals_read(function) & names_set(later)
+                assert not again, f"{function.name} reads {again}, which a later cell binds anew"
+
+
+def test_cells_hold_no_comment_for_a_tool(number, book):
+    for cell in code(book):
+        assert not re.search(r"# *(NBVAL|noqa|fmt:|type: ignore|pragma|pylint)", cell.source), cell.source

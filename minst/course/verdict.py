@@ -12,6 +12,8 @@ Lesson: notebooks/00_start_here.ipynb
 """
 
 import copy
+import math
+import re
 import reprlib
 import time
 import traceback
@@ -30,6 +32,8 @@ BRIEF = reprlib.Repr()
 BRIEF.maxstring = BRIEF.maxother = 60
 ROWS = (list, tuple, np.ndarray, torch.Tensor)  # what may stand for one another
 
+SMALL = 12  # elements of an argument that is shown in full
+
 MARKS = {"not attempted": "○", "wrong": "✘", "correct": "✔"}
 
 
@@ -41,6 +45,9 @@ class Verdict:
     exercise: str
     reason: str = ""
     or_ours: Callable | None = None  # the answer if it is correct, else ours: a lesson goes on
+    given: tuple = ()  # of a wrong answer: the arguments on which it went wrong,
+    expected: Any = None  # what is right there
+    got: Any = None  # and what the answer gave
 
     def __bool__(self) -> bool:
         return self.state == "correct"
@@ -96,18 +103,20 @@ def judge(
         expected = view(reference(*copy.deepcopy(given)))
         got, verdict = _attempt(exercise, answer, given)
         if verdict is not None:
-            return replace(verdict, or_ours=reference)
+            return replace(verdict, or_ours=reference, given=given, expected=expected)
         seen = _result(view, got)
         got = got if isinstance(seen, Exception) else seen
         if not problem and (problem := difference(got, expected, tolerance)):
-            called = _call(exercise, given)
+            failed = {"given": given, "expected": expected, "got": got}
         imitated = {m: _result(_imitated, m, given, view) for m in {*unseen, *likely}}
         unseen = [m for m in unseen if _alike(imitated[m], expected, tolerance)]
         likely = [m for m in likely if _alike(imitated[m], got, tolerance)]
     if not problem:
-        return Verdict("correct", exercise, praise, answer)
+        return Verdict("correct", exercise, praise, _safe(answer, given))
     hint = f" {hints[likely[0]]}" if likely else ""
-    return Verdict("wrong", exercise, f"{problem}.{hint} It was called as {called}.", reference)
+    called = _call(exercise, failed["given"])
+    reason = f"{problem}.{hint} It was called as {called}."
+    return Verdict("wrong", exercise, reason, reference, **failed)
 
 
 def examine(
@@ -128,7 +137,7 @@ def examine(
     for given in cases:
         got, verdict = _attempt(exercise, answer, given)
         if verdict is not None:
-            return replace(verdict, or_ours=reference)
+            return replace(verdict, or_ours=reference, given=given)
         try:
             reason = f"{difference(got, given)}." if got is None else fault(got, *given)
         except Exception as error:
@@ -137,8 +146,8 @@ def examine(
         if not reason and time.monotonic() > until:
             reason = f"it is too slow to be judged: {PATIENCE:.0f} s have passed."
         if reason:
-            return Verdict("wrong", exercise, reason, reference)
-    return Verdict("correct", exercise, praise, answer)
+            return Verdict("wrong", exercise, reason, reference, given, got=got)
+    return Verdict("correct", exercise, praise, _safe(answer, given))
 
 
 def difference(got: Any, expected: Any, tolerance: float = 1e-4, where: str = "") -> str:
@@ -246,7 +255,7 @@ def _plain(value: Any) -> Any:
 def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdict | None]:
     """What `answer` gives for copies of `given`, and no verdict yet; or None, and the verdict.
 
-    The verdict is on what gives nothing to judge: no function, a stub, an error, changed arguments.
+    The verdict is on what gives nothing to judge: no function, a stub, an error.
     """
     if not callable(answer):
         kind = type(answer).__name__
@@ -263,24 +272,34 @@ def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdic
     except BaseException as error:  # exit() too would end the lesson
         said = f"{_where(error, answer)} {type(error).__name__}: {shown(error, 400)}"
         return None, Verdict("wrong", exercise, f"{said} (in {_call(exercise, given)})")
-    for now, before in zip(arguments, given):
-        can_change = isinstance(before, (torch.Tensor, np.ndarray, list))
-        if can_change and (changed := difference(now, before, 0.0)):
-            copied = "clone" if isinstance(before, torch.Tensor) else "copy"
-            reason = f"it changes its arguments in place ({changed}); work on a copy, .{copied}()."
-            return None, Verdict("wrong", exercise, reason)
     return got, None
 
 
+def _safe(answer: Callable, given: tuple) -> Callable:
+    """The answer; if it changes its arguments in place, it gets copies of them from now on."""
+
+    def on_copies(*arguments):
+        return answer(*copy.deepcopy(arguments))
+
+    arguments = copy.deepcopy(given)
+    _result(answer, *arguments)
+    can_change = (torch.Tensor, np.ndarray, list)
+    pairs = [pair for pair in zip(arguments, given) if isinstance(pair[0], can_change)]
+    return on_copies if any(difference(*pair, 0.0) for pair in pairs) else answer
+
+
 def _call(exercise: str, given: tuple) -> str:
-    """ "track(2, Tensor (3, 4))": with which arguments an answer was called."""
-    said = [
-        f"{type(value).__name__} {tuple(value.shape)}"
-        if hasattr(value, "shape")
-        else shown(value, 30)
-        for value in given
-    ]
-    return f"{exercise}({', '.join(said)})"
+    """ "track(2, [[1, 0], [0.5, 2]], Tensor (3, 64))": how an answer was called."""
+    return f"{exercise}({', '.join(map(_argument, given))})"
+
+
+def _argument(value: Any) -> str:
+    """A small one in full, of a larger one its type and shape."""
+    if not hasattr(value, "shape"):
+        return shown(value, 60)
+    if math.prod(value.shape) > SMALL:
+        return f"{type(value).__name__} {tuple(value.shape)}"
+    return re.sub(r"-?\d+\.\d+(e-?\d+)?", lambda x: f"{float(x[0]):.4g}", str(value.tolist()))
 
 
 def _result(function: Callable, *given: Any) -> Any:

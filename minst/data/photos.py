@@ -10,7 +10,9 @@ blur, noise and JPEG come last. Masks are what is still seen. So the field begin
 IDOL and CTVIS make pseudo-videos of COCO's images, MinVIS learns from single images alone.
 
 A clip is a function of (seed, index), a frame of t as well. A category is drawn by the square root
-of its number of photographs (as LVIS repeats rare ones).
+of its number of photographs (as LVIS repeats rare ones). Half of the clips without an instance show
+a plain surface: a piece of any photograph in which no instance lies, enlarged or mirrored at its
+edges. Without these a floor or a road, seen from near, became a cat.
 
 Assumption: a photograph without any instance of the categories teaches that nothing is there.
 Assumption: a crowd region (`iscrowd`, or a mask of a class in which neighbours are one) teaches
@@ -40,6 +42,7 @@ __all__ = ["PhotoClip", "PhotoClips"]
 LENGTH = 12  # frames of a clip
 UNTAUGHT = -1  # the label of an instance of a category that is not to be learned
 SMALLEST_CUT = 400  # pixels of an instance that is worth cutting out
+SURFACES = 0.5  # share of the negatives
 BEND = 3.0  # pixels by which a layer is bent at most, about
 KEPT_PHOTOS = 4096  # decoded ones, some 300 kB each
 
@@ -172,6 +175,7 @@ class PhotoClips:
         # the instance) of each class, UNTAUGHT last.
         self._with: list[list[int]] = [[] for _ in order]
         self._without: list[int] = []
+        self._complete: list[int] = []  # those of which every instance of the categories is known
         self._cuts: list[list[tuple[int, int]]] = [[] for _ in range(len(order) + 1)]
         for i in range(len(dataset)):
             labels, single = self._labels(dataset[i])
@@ -179,6 +183,7 @@ class PhotoClips:
                 self._cuts[label].append((i, number))
             held = set(labels.tolist()) - {UNTAUGHT}
             if single.all():
+                self._complete.append(i)
                 for photos in [self._with[k] for k in held] or [self._without]:
                     photos.append(i)
         weights = np.sqrt([len(photos) for photos in self._with])
@@ -216,6 +221,8 @@ class PhotoClips:
         held = self._with[int(rng.choice(len(self._weights), p=self._weights))]
         chosen = self._without if is_negative else held
         photo = self._photo(chosen[int(rng.integers(len(chosen)))])
+        if is_negative and rng.random() < SURFACES * self.motion:
+            photo = self._surface(rng) or photo
         background, labels, places = self._background(photo, rng)
         layers = [background]
         light = light_of(background.pixels[:3], torch.ones_like(background.pixels[3]))
@@ -224,6 +231,22 @@ class PhotoClips:
             layers += [layer] if layer else []
             labels += [label] if layer and label != UNTAUGHT else []
         return PhotoClip(layers, np.array(labels, dtype=np.int64), self.size, seeds, self.effects)
+
+    def _surface(self, rng: Generator) -> Photo | None:
+        """A piece of a photograph in which nothing lies; None if none was met in a few tries."""
+        for _ in range(5):
+            photo = self._photo(self._complete[int(rng.integers(len(self._complete)))])
+            h, w = photo.owner.shape
+            side = int(min(h, w) * rng.uniform(0.15, 0.5))
+            y, x = int(rng.integers(h - side)), int(rng.integers(w - side))
+            piece = slice(y, y + side), slice(x, x + side)
+            present = photo.labels[np.setdiff1d(photo.owner[piece], 0).astype(int) - 1]
+            if side > 8 and (present == UNTAUGHT).all():
+                image = photo.image[piece]
+                if rng.random() < 0.5:  # its grain stays as fine as it is
+                    image = np.pad(image, ((side, side), (side, side), (0, 0)), mode="symmetric")
+                return Photo(image, np.zeros(image.shape[:2], np.uint8), photo.labels[:0])
+        return None
 
     def _background(self, photo: Photo, rng: Generator) -> tuple[Layer, list[int], list[tuple]]:
         """A window of a photograph, the labels of what it holds, and where that is seen: (x, y,
@@ -277,8 +300,8 @@ class PhotoClips:
         found: list[int] = []
         if rng.random() < self.pasted * (0.3 if is_negative else 0.6):
             same = sorted(set(labels))
-            for _ in range(int(rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1]))):
-                alike = same and rng.random() < 0.7
+            for _ in range(int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))):
+                alike = same and rng.random() < 0.8
                 kind = (
                     rng.choice(same) if alike else rng.choice(len(self._weights), p=self._weights)
                 )
@@ -306,12 +329,12 @@ class PhotoClips:
         neighbours = [place for place in places if label in (UNTAUGHT, place[3])]
         if neighbours and rng.random() < 0.7:
             x, y, radius, _ = neighbours[int(rng.integers(len(neighbours)))]
-            own = np.clip(radius * np.exp(rng.normal(0, 0.3)), 0.06 * H, 0.35 * H)
+            own = np.clip(radius * np.exp(rng.normal(0, 0.3)), 0.06 * H, 0.4 * H)
             angle = rng.normal(0, 0.5) + np.pi * rng.integers(2)
             apart = (radius + own) * rng.uniform(0.55, 1.15)
             place = np.array([x + apart * np.cos(angle), y + apart * np.sin(angle)])
         else:
-            own = H * np.exp(rng.uniform(np.log(0.07), np.log(0.33)))
+            own = H * np.exp(rng.uniform(np.log(0.08), np.log(0.36)))
             place = rng.uniform(0.05, 0.95, 2) * [W, H]
         if label != UNTAUGHT:
             places.append((*place, own, label))
@@ -322,6 +345,8 @@ class PhotoClips:
             shrink = 1.0
         if rng.random() < 0.5:
             pixels = pixels.flip(-1)
+        # Seen from above, an animal points anywhere.
+        turn = rng.uniform(-np.pi, np.pi) if rng.random() < 0.2 else rng.normal(0, 0.15)
         pixels = lit(pixels, light, float(rng.uniform(0.1, 0.7)))
         if rng.random() < 0.3:
             pixels = F.avg_pool2d(pixels[None], 3, 1, 1, count_include_pad=False)[0]
@@ -329,7 +354,7 @@ class PhotoClips:
         path = Path(
             np.array([w, h]) / 2 - 0.5, place, m * rng.normal(0, 0.12, 2) * [W, H],
             np.array([1, np.exp(m * rng.uniform(-0.15, 0.15))]) / shrink, m * rng.normal(0, 0.15),
-            m * rng.normal(0, 0.15), m * rng.normal(0, 0.15), self._bends(rng),
+            m * turn, m * rng.normal(0, 0.15), self._bends(rng),
         )  # fmt: skip
         owner = torch.full((1, h, w), float(number if label != UNTAUGHT else 0))
         return Layer(pixels, owner, path)

@@ -1,7 +1,7 @@
 """Reference solutions of lesson 01, task and data. Made by notebooks/build.py: do not edit."""
 
 # %%
-import json, tempfile  # noqa: E401
+import json, tempfile
 from itertools import permutations
 from pathlib import Path
 import numpy as np

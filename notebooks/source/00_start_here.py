@@ -122,8 +122,7 @@ visualize.plot_images(
 # MobileInst is online. `step` takes one frame and returns what is known now. Its memory is one small kernel for each query,
 # whatever the length of the video:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 tracker.reset()
 for t, image in zip(range(4), clip):
     now = tracker.step(image)
@@ -231,7 +230,6 @@ def task_name(separates_objects: bool, through_time: bool) -> str:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.task_name(task_name)
 
 # %% [markdown]
@@ -259,7 +257,6 @@ def instance_map(masks: np.ndarray) -> np.ndarray:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.instance_map(instance_map)
 
 # %% [markdown]
@@ -280,7 +277,6 @@ def running_mean(scores: list[float]) -> list[float]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.running_mean(running_mean)
 
 # %% [markdown]
@@ -303,7 +299,6 @@ def swap_identities(masks: np.ndarray, frame: int) -> np.ndarray:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.swap_identities(swap_identities)
 
 # %% [markdown]

@@ -13,7 +13,7 @@
 # - build a prediction that is perfect in every frame and worth nothing (exercise 5)
 
 # %% tags=["setup"]
-import json, tempfile  # noqa: E401
+import json, tempfile
 from itertools import permutations
 from pathlib import Path
 import numpy as np
@@ -111,8 +111,7 @@ visualize.plot_images([mask, order, runs], titles, head, values=True)
 # bit that says "goes on"; add 48, so that it becomes a printable character.
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def pack(counts: list[int]) -> str:
     """Run lengths -> the compressed text of pycocotools."""
     text = ""
@@ -137,8 +136,7 @@ print(f"a ladybird: {truth.size} pixels, {len(encode_mask(truth)['counts'])} cha
 # `annotations` is one whole track: one segmentation a frame, `None` where the object is not to be seen. A result is the same
 # entry with a `score`, and without `id` and `areas`. Two frames, one disc that is gone in the second:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 y, x = np.mgrid[:48, :64]
 disc = (y - 24) ** 2 + (x - 20) ** 2 < 15**2
 track = {"video_id": 1, "category_id": 2, "segmentations": [encode_mask(disc), None]}
@@ -244,8 +242,7 @@ fig
 # The trick: codes read columns, so frames laid **side by side** are read one after another, and a track is one long mask.
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def iou_by_loops(first: np.ndarray, second: np.ndarray) -> float:
     """IoU of two tracks (T, H, W)."""
     shared = covered = 0
@@ -284,8 +281,7 @@ for p, row in enumerate(table, start=1):
 # one threshold.
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def match(ious: np.ndarray, threshold: float) -> np.ndarray:
     """IoU (P, M), best score first -> hits (P,) bool."""
     free, hits = set(range(ious.shape[1])), []
@@ -309,8 +305,7 @@ for p in range(4):
 # 0.75. AP50 = (34 · 1 + 67 · 0.75) / 101 = 0.834. Now at every threshold (`x` a hit, `.` a miss), and last the judge itself:
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def interpolate(hits: np.ndarray, num_truths: int) -> np.ndarray:
     """The 101 precisions."""
     precision, recall = np.cumsum(hits) / np.arange(1, len(hits) + 1), np.cumsum(hits) / num_truths
@@ -346,7 +341,7 @@ values = [np.mean([interpolate(match(table[order], t), 3).mean() for t in by_han
 worst, best = (np.add(orders[i], 1).tolist() for i in (np.argmin(values), np.argmax(values)))
 fig = visualize.new_figure(3.3)
 visualize.headline(fig, f"The same four masks: AP from {min(values):.2f} to {max(values):.2f}",
-                   "Left: threshold 0.5, order as given. Right: AP for each order of the four.")  # fmt: skip
+                   "Left: threshold 0.5, order as given. Right: AP for each order of the four.")
 left, right = fig.subplots(1, 2, gridspec_kw=dict(left=0.07, right=0.98, bottom=0.17, top=0.78, wspace=0.2))
 points = interpolate(match(table, 0.5), 3)
 left.plot(np.linspace(0, 1, 101), points, color=visualize.INK, label="best from here on, 101 points")
@@ -380,7 +375,7 @@ overlap = np.array([[max(iou(p, g) for g in truth) for p in tracks] for tracks i
 fig = visualize.new_figure(4.9)
 zero = [s for s, figures in enumerate(judged) if figures["AP50"] == 0]
 visualize.headline(fig, f"Every mask is perfect, and AP50 is 0 for a swap at frame {zero[0]} to {zero[-1]}",
-                   "Above: swapped from frame 15 on. Below: what a swap costs, by its frame.")  # fmt: skip
+                   "Above: swapped from frame 15 on. Below: what a swap costs, by its frame.")
 for i, t in enumerate((0, 14, 15, 28)):
     axes = fig.add_axes([0.02 + 0.245 * i, 0.55, 0.235, 0.32])
     axes.imshow(visualize.draw_frame(twins.image(t), swaps[15][:, t], [1, 2], ["1", "2"], scale=1))
@@ -437,7 +432,6 @@ def counted_frames(first: list[bool], second: list[bool]) -> list[int]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.counted_frames(counted_frames)
 
 # %% [markdown]
@@ -464,7 +458,6 @@ def rle_encode(mask: np.ndarray) -> list[int]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.rle_encode(rle_encode)
 
 # %% [markdown]
@@ -491,7 +484,6 @@ def tube_iou(predictions: np.ndarray, truths: np.ndarray) -> np.ndarray:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.tube_iou(tube_iou)
 
 # %% [markdown]
@@ -518,7 +510,6 @@ def average_precision(scores: np.ndarray, hits: np.ndarray, num_truths: int) -> 
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.average_precision(average_precision)
 
 # %% [markdown]
@@ -544,7 +535,6 @@ def perfect_and_worthless(truths: np.ndarray) -> np.ndarray:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.perfect_and_worthless(perfect_and_worthless)
 
 # %% [markdown]

@@ -89,8 +89,7 @@ visualize.plot_images(
 # Its convolutions are counted on the way:
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def trace(module, *shape):
     """Run a module on a tensor of `shape` without data: its output, and MACs by name of its parts."""
     with FlopCounterMode(display=False) as counter:
@@ -116,8 +115,7 @@ for height, width in ((640, 640), (512, 896)):
 # First a plain convolution by loops, counting. Then `layer7` of TopFormer-base on a 640 x 640 frame by hand: at 1/16, 128
 # channels, expansion 3, k = 3. It agrees with what was counted while `minst`'s block ran.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 torch.manual_seed(0)
 x, weight = torch.randn(2, 5, 6), torch.randn(3, 2, 3, 3)  # (C_in, H, W), (C_out, C_in, k, k)
 padded, looped, count = F.pad(x, (1, 1, 1, 1)), torch.zeros(3, 5, 6), 0
@@ -151,7 +149,7 @@ fig = visualize.new_figure(3.0)
 visualize.headline(
     fig, f"Seeing the whole scene costs {percent:.0f} % of the backbone; the details cost the rest",
     "M MACs of TopFormer-base at 640 x 640. Layers 1 to 10 are the inverted residuals, fine to coarse.",
-)  # fmt: skip
+)
 axes = fig.add_axes((0.05, 0.15, 0.94, 0.6))
 colours = ["#8fb3d9"] * 11 + ["#d9822b", "#8fb3d9"]
 drawn = axes.bar(list(bars), [m / 1e6 for m in bars.values()], color=colours)
@@ -171,8 +169,7 @@ fig
 # stacked, so that one token knows its cell at all scales. The shipped model is TopFormer-tiny with tokens at 1/32, not 1/64
 # (`Deviation:` at 192 x 256 the paper's stride leaves 12 tokens).
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 backbone = model.backbone
 frame = (pixels[None] - model.pixel_mean) / model.pixel_std  # (1, 3, 192, 256)
 tokens = backbone.tpm(frame)
@@ -201,7 +198,7 @@ fig = visualize.new_figure(3.2)
 visualize.headline(
     fig, "At 1/8 one attention layer costs more than the whole backbone; at 1/64 next to nothing",
     "M MACs of scores and mixing in one layer, 8 heads, 640 x 640. A grid line is ten times the last.",
-)  # fmt: skip
+)
 axes = fig.add_axes((0.06, 0.1, 0.92, 0.7))
 for shift, kind, color, values in ((-0.2, "every cell asks every cell", "#d9822b", full),
                                    (0.2, "rows ask rows, columns columns", "#8fb3d9", axial)):
@@ -226,8 +223,7 @@ fig
 # Now by loops, for every head and every token of our frame; then vectorised, `A = softmax(qᵀ k)` and `out = v Aᵀ`; then
 # `minst`'s layer. The last lines shuffle the tokens. **Predict:** what will come out?
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 attention, mlp = (getattr(backbone.trans.transformer_blocks[0], name) for name in ("attn", "mlp"))
 q, k, v = (f(stacked).view(4, -1, 48) for f in (attention.to_q, attention.to_k, attention.to_v))
 looped = torch.zeros_like(v)
@@ -242,7 +238,7 @@ print("q, k, v:", *(tuple(x.shape) for x in (q, k, v)), "weights:", tuple(weight
 by_hand = attention.proj(mixed.reshape(1, 128, 6, 8))  # minst's layer has one more 1x1 convolution
 torch.testing.assert_close(by_hand, attention(stacked), rtol=1e-4, atol=1e-4)
 order = torch.randperm(48)
-shuffle = lambda x: x.flatten(2)[..., order].view_as(x)  # noqa: E731
+shuffle = lambda x: x.flatten(2)[..., order].view_as(x)
 for name, part in (("attention", attention), ("MLP", mlp)):
     gap = (part(shuffle(stacked)) - shuffle(part(stacked))).abs().max()
     print(f"{name:9}: shuffled in,", "the same shuffled out" if gap < 1e-3 else "something else out")
@@ -264,10 +260,9 @@ for name, part in (("attention", attention), ("MLP", mlp)):
 # A 1x1 convolution makes each of the three: gate and value from X6's slice, local from the level's own map. `h_sigmoid(x) =
 # relu6(x + 3) / 6` is a sigmoid without an exponential, `up` is bilinear. By hand, equal to the backbone's X3:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 semantics = backbone.trans(stacked).split([16, 32, 64, 96], dim=1)[1]  # X6's channels for 1/8
-up = lambda x: F.interpolate(x, size=(24, 32), mode="bilinear")  # noqa: E731
+up = lambda x: F.interpolate(x, size=(24, 32), mode="bilinear")
 part = backbone.SIM[1]  # its 1x1 convolutions
 gate, value = h_sigmoid(part.global_act(semantics)), part.global_embedding(semantics)
 x3 = part.local_embedding(tokens[1]) * up(gate) + up(value)
@@ -296,7 +291,7 @@ visualize.plot_images(
     [image, *(pca_rgb(x[0])[0][0] for x in levels(frame))], ["frame 12", *NAMES], columns=4,
     head="Fine levels see outlines, coarse ones regions",
     note="Above: the frame, local features. Below: X6, and X3 to X5 with its help. Compare within a panel.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Two rows of mosaics. At 1/8 wings and stripes can be told apart; at 1/16 each creature is a patch; at 1/32
@@ -309,8 +304,7 @@ visualize.plot_images(
 # cell does, level by level. Then test it on two frames side by side, 192 x 512: cover one patch of 32 x 32 pixels with grey
 # and measure how much each cell changes. **Predict:** which of the seven maps will change in the *other* frame?
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for name, net in (("TopFormer-tiny", backbone.tpm), ("MobileNetV2", backbones.build("mobilenetv2"))):
     fields, field, step = {}, 1, 1
     for conv in (m for m in net.modules() if isinstance(m, torch.nn.Conv2d)):
@@ -338,7 +332,7 @@ def show_change(row: int, column: int):
         columns=4, limits=(-4, 0),
         head="One covered patch: local maps change in a box, X6 everywhere, and X3 to X5 with it",
         note="Brightness: change of a cell, in powers of ten of the map's mean norm (-4: none).",
-    )  # fmt: skip
+    )
 
 
 visualize.interact(show_change, row=((0, 5), 2), column=((0, 15), 2))
@@ -385,7 +379,7 @@ fig = visualize.new_figure(2.9)
 visualize.headline(
     fig, "Few parameters are not few operations: look at MobileNetV2",
     "Backbones alone. Parameters take memory, MACs take time; how much time, the machine decides.",
-)  # fmt: skip
+)
 for i, (title, values) in enumerate(panels.items()):
     axes = fig.add_axes((0.13 + 0.295 * i, 0.04, 0.24, 0.58))
     drawn = axes.barh(chosen, values, color=["#d9822b", "#8fb3d9", "#d9822b", "#8fb3d9", "#9a9a9a"])
@@ -422,7 +416,6 @@ def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.level_sizes(level_sizes)
 
 # %% [markdown]
@@ -452,7 +445,6 @@ def macs_of_inverted_residual(
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.macs_of_inverted_residual(macs_of_inverted_residual)
 
 # %% [markdown]
@@ -480,7 +472,6 @@ def row_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Te
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.row_attention(row_attention)
 
 # %% [markdown]
@@ -507,7 +498,6 @@ def unseen_change(feature: torch.Tensor, cell: int) -> torch.Tensor:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.unseen_change(unseen_change)
 
 # %% [markdown]

@@ -88,7 +88,7 @@ visualize.plot_images(
     head="One map for the whole frame, and every mask is read from it",
     note="Masks are probabilities at 1/8: bright is inside. The butterfly is nearly hidden behind the snail.",
     columns=4, limits=(0, 1),
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** The frame; X_mask, its 64 channels squeezed into three colours; six masks. In X_mask nearly every creature
@@ -121,8 +121,7 @@ visualize.plot_images(
 # each part after the level that it serves: `lateral_x3` belongs to X3, `enhance_x4` to level 4, `fuse_p5` makes P5.
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def conv(block, x):
     """A `ConvNorm` in eval mode: one convolution, the batch norm folded in, then the activation."""
     scale = block.bn.weight / (block.bn.running_var + block.bn.eps).sqrt()  # (C_out,)
@@ -153,8 +152,7 @@ for name, x in {"x3": x3, "x4": x4, "x5": x5, "x6": x6, "l3": l3, "l4": l4, "l5"
 # The hard sigmoid is bent, so for the gate it is only nearly the same. The cost is not:
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def up(x, like):
     """Bilinear, to the height and width of `like`."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
@@ -191,8 +189,7 @@ print(f"gates and values on the tokens: {macs[0]:,} MACs; on every cell: {macs[1
 # What is the way up good for? Once the decoder stands, ask one cell of X_mask, in the middle of the frame, which cells of X3
 # could change it. The gradient answers.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 p5 = conv(decoder.fuse_p5, e5)
 p4 = conv(decoder.fuse_p4, e4 + up(p5, e4))
 p3 = conv(decoder.fuse_p3, e3 + up(p4, e3))
@@ -223,7 +220,7 @@ visualize.plot_images(
     [f"top-down only: {counts[0]} cells of 768", f"down, up, down: {counts[1]} cells of 768"],
     head="On the way up, fine details reach the whole frame",
     note="How much each cell of X3 can move the middle cell of X_mask, in powers of ten: 0 most, -4 hardly or not.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Left: X3 reaches X_mask through two 3x3 convolutions, a patch of five by five cells; all else is dark.
@@ -246,7 +243,7 @@ visualize.plot_images(
     head=f"Channels say yes and no: {negative:.0f} % of all values are negative",
     note="The eight channels that vary most, each over its largest magnitude. Red: above 0. Blue: below 0.",
     colors="coolwarm", limits=(-1, 1), columns=4,
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What they show.** The first figure, upper row: X3 to X5, ever coarser; X3 sees edges and textures. Below, each level before
@@ -358,7 +355,7 @@ visualize.plot_images(
     ["frame 3: the truth", "kernels of frame 0, trained X_mask", "kernels of frame 0, untrained X_mask"],
     head="Kernels fitted on the trained X_mask find their creatures three frames later",
     note="An outline and a colour for each creature. Kernels were fitted to the true masks of frame 0.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Left the truth of frame 3. In the middle the kernels of frame 0 on the trained X_mask still give their
@@ -397,7 +394,7 @@ visualize.plot_images(
     ["the truth", "enhancers as trained", "enhancers off"],
     head="Without enhancers the same weights give poorer masks",
     note="For every creature the query that fits it best. On the right all gates are 1 and all values 0.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** True outlines, then the best masks with and without enhancers. The four lines above say what that costs over
@@ -412,8 +409,7 @@ visualize.plot_images(
 # mask to the covered share of every cell, upsample it, and compute the IoU with the original. No network is involved.
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def decoder_macs(finest, height=192, width=256, d=64):
     """MACs of the mask decoder when its levels lie at 1/finest, 1/(2 finest), 1/(4 finest)."""
     fine, middle, coarse = (height * width // s**2 for s in (finest, 2 * finest, 4 * finest))
@@ -479,7 +475,6 @@ def level_shapes(height: int, width: int, dim: int) -> dict[str, tuple[int, int,
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.level_shapes(level_shapes)
 
 # %% [markdown]
@@ -504,7 +499,6 @@ def top_down(l3: torch.Tensor, l4: torch.Tensor, l5: torch.Tensor) -> tuple[torc
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.top_down(top_down)
 
 # %% [markdown]
@@ -530,7 +524,6 @@ def semantic_enhancer(local: torch.Tensor, gate: torch.Tensor, value: torch.Tens
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.semantic_enhancer(semantic_enhancer)
 
 # %% [markdown]
@@ -551,7 +544,6 @@ def apply_kernels(kernels: torch.Tensor, x_mask: torch.Tensor) -> torch.Tensor:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.apply_kernels(apply_kernels)
 
 # %% [markdown]
@@ -577,7 +569,6 @@ def unreachable(x_mask: torch.Tensor) -> torch.Tensor:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.unreachable(unreachable)
 
 # %% [markdown]

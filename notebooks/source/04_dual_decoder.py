@@ -75,7 +75,7 @@ for name, (masks, scores) in found.items():
 visualize.plot_images(
     pictures, titles, columns=5, head="The same vectors find other creatures in other frames",
     note="A row is a frame, and beside it the masks of four queries: white is what the query claims.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Each of the four queries claims a creature in the upper frame and a creature in the lower one. The two
@@ -113,7 +113,7 @@ visualize.plot_images(
     [*waves, *alike], [*names, "alike: token (1, 1)", "alike: token (3, 6)"], limits=(-1, 1),
     head="Sines and cosines make neighbours alike and far tokens different",
     note="Four of the 64 channels; then how alike (cosine) the code of one token is to all others.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** The first two maps change from row to row only, the next two from column to column. In the last two maps
@@ -154,8 +154,7 @@ queries, look, nothing = decoder.queries, decoder.global_decoder, torch.zeros(1,
 slow = attend_by_loops(look.cross_attention, queries, (x_g + position)[0], x_g[0])
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def attend(attention, queries, keys, values):
     """The same without loops, heads as a dimension of their own -> (N, D) and the attention A (heads, N, S)."""
     split = lambda x: x.unflatten(-1, (attention.heads, -1)).transpose(0, 1)  # (S, D) -> (heads, S, d)
@@ -183,8 +182,7 @@ print("queries", tuple(queries.shape), "tokens", tuple(x_g.shape), "attention", 
 # Self-attention is the same module, with queries as keys. A query has no place. So nothing but its own vector tells query 3 from
 # query 4, and a decoder is *equivariant*: shuffle the queries and the answers are shuffled alike, no more.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 seen = look.norm1(nothing + ours)
 among, talk = look.self_attention(seen + queries, seen + queries, seen, return_weights=True)
 q_g = look.norm2(seen + among)  # (1, N, D)
@@ -229,8 +227,7 @@ visualize.plot_images(
 # of the query's own mask, so the score $\sqrt{p \cdot \text{objectness}}$ asks for both: the right name and a good mask.
 # A kernel times X_mask is a mask, a 1x1 convolution made for one object: $M_n(y, x) = \sum_d K_{nd}\,X_{mask}(d, y, x)$.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 heads = decoder.heads
 q_l = decoder.local_decoder(q_g, queries, x_l, position) + queries  # the heads, too, must know who says it
 last = heads.norm(q_l + heads.ffn(q_l))
@@ -404,7 +401,7 @@ hook = placeless.instance_decoder.position.register_forward_hook(lambda module, 
 swapped = [Frame(model, b.x6, a.padded_x_mask, None, a.size) for a, b in zip(codes, codes[5:] + codes[:5])]
 empty = [Frame(model, 0 * a.x6, a.padded_x_mask, None, a.size) for a in codes]
 trials = {"as trained": (model, codes), "no self-attention": (silent, codes), "no position": (placeless, codes),
-          "X6 of another clip": (model, swapped), "X6 of zeros": (model, empty)}  # fmt: skip
+          "X6 of another clip": (model, swapped), "X6 of zeros": (model, empty)}
 print(f"{sum(int(shot.masks.any((1, 2)).sum()) for _, shot in shots)} creatures in {len(shots)} frames")
 for name, trial in trials.items():
     print(f"{name:20}", count(*trial))
@@ -421,7 +418,7 @@ visualize.plot_images(
     [shots[7][1].image, *claims], ["frame", *titles], colors="turbo",
     head="Self-attention is how queries agree on who takes what",
     note="Colour: how many of the queries that speak claim a pixel. Above: how many hold each creature.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** The middle map is the trained model's, the right one the same without self-attention. The titles count the
@@ -450,7 +447,6 @@ def attention_shapes(height: int, width: int, queries: int, heads: int, token_st
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.attention_shapes(attention_shapes)
 
 # %% [markdown]
@@ -477,7 +473,6 @@ def cross_attention(
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.cross_attention(cross_attention)
 
 # %% [markdown]
@@ -498,7 +493,6 @@ def instance_scores(class_logits: Tensor, objectness: Tensor) -> Tensor:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.instance_scores(instance_scores)
 
 # %% [markdown]
@@ -523,7 +517,6 @@ def masks_from_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.masks_from_kernels(masks_from_kernels)
 
 # %% [markdown]
@@ -547,7 +540,6 @@ def one_voice(queries: Tensor) -> Tensor:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.one_voice(one_voice)
 
 # %% [markdown]

@@ -64,7 +64,7 @@ visualize.plot_images(
     [image, *out.mask_logits[0].sigmoid()], titles, columns=7, limits=(0, 1),
     head="Twenty answers to a question with three right ones",
     note="Top left: the frame. The others: each query's mask, probability from 0 (dark) to 1 (bright), and its score.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Some of the twenty masks look alike: they draw the same creature. Yet the scores in the titles differ: few
@@ -106,7 +106,7 @@ print(f"brute force: {dict(enumerate(best))}, sum {table[best, range(3)].sum():.
 visualize.plot_assignment(
     table, row_names=[f"query {q}" for q in range(4)], column_names=["butterfly", "jellyfish", "leaf"],
     title="The best sum does not take the best score",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Three boxes: query 1 has the butterfly (0.85), query 0 the jellyfish (0.80), query 2 the leaf (0.70);
@@ -254,7 +254,7 @@ def object_pull(loss, area: int, inside: float = 0.6) -> torch.Tensor:
 
 
 MASK_LOSSES = {"dice": lambda z, y: losses.dice_loss(z, y, 1.0),
-               "pixel cross-entropy": lambda z, y: losses.pixel_loss(z, y, 1.0)}  # fmt: skip
+               "pixel cross-entropy": lambda z, y: losses.pixel_loss(z, y, 1.0)}
 
 # %%
 fig = visualize.new_figure(3.4)
@@ -352,8 +352,7 @@ landscape("dice", 1.0, 0.0)
 # silence.
 
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def losses_of(out, target, queries, instances) -> dict[str, torch.Tensor]:
     """The losses of one image when queries[i] answers for instances[i]."""
     one_hot = torch.zeros_like(out.class_logits[0])  # (N, K)
@@ -510,7 +509,6 @@ def target_counts(num_queries: int, num_instances: int, num_classes: int) -> tup
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.target_counts(target_counts)
 
 # %% [markdown]
@@ -539,7 +537,6 @@ def matching_scores(
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.matching_scores(matching_scores)
 
 # %% [markdown]
@@ -562,7 +559,6 @@ def dice_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.dice_loss(dice_loss)
 
 # %% [markdown]
@@ -589,7 +585,6 @@ def focal_term(logits: torch.Tensor, targets: torch.Tensor, alpha: float, gamma:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.focal_term(focal_term)
 
 # %% [markdown]
@@ -614,7 +609,6 @@ def greedy_trap(num_queries: int, num_instances: int) -> np.ndarray:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.greedy_trap(greedy_trap)
 
 # %% [markdown]

@@ -83,7 +83,7 @@ visualize.plot_images(
     [paint(easy.image(t), out.mask_logits[t, queries], found.tolist(), names) for t in times],
     [f"frame {t}" for t in times], head="Without temporal training, queries let go",
     note="The three queries that are matched in frame 4, and their masks in later frames. A colour is a query.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** In frame 4 each of three queries has a creature of its own. Follow the colours through the later frames:
@@ -122,7 +122,7 @@ words = [f"pair {i % 3}, frame {'t+δ' if i > 2 else 't'}\nidentities {targets[i
 visualize.plot_images(
     batch[pairs].permute(0, 2, 3, 1).numpy(), words, head="A batch of three pairs: one crop, two moments",
     note="Identities say who is who in both frames of a pair.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Six frames, two by two. Within a pair the background stays and the creatures move. In pair 0 one of two
@@ -133,8 +133,7 @@ visualize.plot_images(
 # Frame 0 gives the queries. Of frame 5 we take X_mask and nothing else. Kernel times mask feature is a mask: in loops, as one
 # product, and as the package does it. Then the same queries go to frames further and further away.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 videos = {name: minst.load_sample(name) for name in ("easy", "fast", "in-and-out")}
 seen = {name: look(model, video) for name, video in videos.items()}
 (encoded, out, instances), decoder = seen["easy"], model.instance_decoder
@@ -178,7 +177,7 @@ visualize.plot_images(
     + [f"δ = {delta}: truth\n" for delta in rows],
     head="Queries of frame 0 find their instances again, until one does not",
     note="Above the masks of passed queries, below the truth. A colour is an instance.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Where a query has found its instance again, the upper row has the shape and the colour of the lower one.
@@ -200,7 +199,7 @@ def passing(clip, delta):
         ["frame 0: who holds whom", f"frame {delta}"]
         + [f"frame {delta}: passed queries\n{said}", f"frame {delta}: truth"],
         head=f"{clip}: from frame 0 to frame {delta}", note="The same colour is the same instance.",
-    )  # fmt: skip
+    )
 
 
 visualize.interact(passing, clip=list(seen), delta=((0, 20, 1), 10))
@@ -237,7 +236,7 @@ video, pictures = videos["in-and-out"], []
 for title, frame, (who, which), at in (
     ("matched at t", now, matches[t], t), ("shared", later, shared, t + delta),
     ("kept", later, kept, t + delta), ("fresh", later, fresh, t + delta)
-):  # fmt: skip
+):
     ids, names = frame.ids[which].tolist(), [f"query {n}" for n in who]
     print(f"{title:13}", "   ".join(sorted(f"instance {i}: {name:8}" for i, name in zip(ids, names))))
     pictures.append(visualize.draw_frame(paper, video.masks(at)[ids], [i + 1 for i in ids], names, scale=1))
@@ -245,7 +244,7 @@ visualize.plot_images(
     pictures, ["frame 11: matched", "frame 14: shared", "frame 14: kept", "frame 14: fresh"], columns=4,
     head="Three ways to say which instance a passed query is held to",
     note="True masks, each with the query that it supervises. Shared is the paper's way.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** A table, and the same as frames. Under *kept*, the creature that left supervises nobody, and a creature that
@@ -275,8 +274,7 @@ for delta in (1, 3, 5):
 # The loss is that of lesson 05, over the shared pairs, divided by the number of instances in frame t+δ. From the masks of frame
 # t+δ the gradient flows back to everything that made them:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 model.requires_grad_(True)
 frames = [model.encode(image_to_batch(video.image(k))) for k in (11, 14)]
 masks = model.pass_queries(frames[0].out.global_queries, frames[1])  # (1, N, h, w)
@@ -311,7 +309,7 @@ frames, instances = encoded.select(slice(3, None)), instances[3:]
 matches = matcher.hungarian_match(out.class_logits[3:], out.mask_logits[3:], instances)
 pairs = losses.Pairs.of(matches, instances)  # query n of each frame, and the true mask that it should draw
 given = {"its own": out.global_queries[3:], "of three frames before": out.global_queries[:-3],
-         "of another clip": seen["fast"][1].global_queries[3:]}  # fmt: skip
+         "of another clip": seen["fast"][1].global_queries[3:]}
 for words, q_g in given.items():
     ious = losses.mask_iou(pairs.logits(model.pass_queries(q_g, frames)).flatten(1), pairs.masks.flatten(1))
     print(f"Q_G {words:23} mean IoU {ious.mean():.2f}, at least 0.5 for {100 * (ious >= 0.5).float().mean():.0f} %")
@@ -335,7 +333,7 @@ print(f"{100 * frame_share(three_clips.numpy()):.1f} % of the variance of Q_G de
 
 # %%
 settings = dict(iterations=200, pairs=4, height=64, width=128, image_share=0.0, lr=3e-3, warmup=10, ema=0.95,
-                token_weight=0.0, seed=0, threads=1, workers=0, log_every=4)  # fmt: skip
+                token_weight=0.0, seed=0, threads=1, workers=0, log_every=4)
 folder, runs, live = tempfile.TemporaryDirectory(), {}, {}
 for name, passing in {"with query passing": "shared", "without": "off"}.items():
     runs[name] = f"{folder.name}/{name}"
@@ -462,7 +460,6 @@ def needed_later(parts: list[str]) -> list[str]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.needed_later(needed_later)
 
 # %% [markdown]
@@ -491,7 +488,6 @@ def kept_pairs(queries: Tensor, found: Tensor, ids_now: Tensor, ids_later: Tenso
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.kept_pairs(kept_pairs)
 
 # %% [markdown]
@@ -522,7 +518,6 @@ def retention(held: np.ndarray, visible: np.ndarray, distance: int) -> float:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.retention(retention)
 
 # %% [markdown]
@@ -551,7 +546,6 @@ def pass_queries(decoder: torch.nn.Module, global_queries: Tensor, x_mask: Tenso
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.pass_queries(pass_queries)
 
 # %% [markdown]
@@ -578,7 +572,6 @@ def sample_pair(num_frames: int, max_gap: int, rng: np.random.Generator) -> tupl
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.sample_pair(sample_pair)
 
 # %% [markdown]

@@ -82,7 +82,7 @@ visualize.plot_images(
     [drawn("easy", t, who) for who, t in shown], [f"{getattr(who, '__name__', who)} {t}" for who, t in shown],
     head="The same outlines, but who is who?",
     note="Frames 0, 8, 20 by the plain cosine of all kernels, then the same by masks. A number is an identity.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** The outlines are the same in both halves: association changes names alone. Compare the numbers from left
@@ -132,8 +132,7 @@ visualize.plot_query_consistency(photos, minst.load_sample("chelsea"), frames=ra
 # *move with* its instance, or stay where it was? The next cell follows the IoU over the distance i, beside two rivals: the
 # mask of frame t, copied; and the same query's *new* kernel.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 K, x_mask = recordings["fast"].kernels, x_masks["fast"]
 kernel, later = K[0, 4], x_mask[3]  # query 4 of frame 0, frame 3
 corner = torch.zeros(5, 6)
@@ -175,10 +174,10 @@ curves = {name: iou_by_distance(name) for name in recordings}
 reused, copied, renewed = torch.stack(list(curves.values())).mean(0)
 lines = {"kernel reused, six clips": (reused, "-", 3), "kernel reused, easy": (curves["easy"][0], "-", 1),
          "kernel reused, fast": (curves["fast"][0], "-", 1), "new kernel, same query, six clips": (renewed, "--", 2),
-         "mask copied, six clips": (copied, ":", 3)}  # fmt: skip
+         "mask copied, six clips": (copied, ":", 3)}
 fig = visualize.new_figure(3.2)
 visualize.headline(fig, "A kernel reaches some frames ahead, a copied mask does not",
-                   "Mean IoU with the instance, i frames after the kernel was made. Thin dots: 0.5.")  # fmt: skip
+                   "Mean IoU with the instance, i frames after the kernel was made. Thin dots: 0.5.")
 axes = fig.add_axes((0.06, 0.14, 0.64, 0.64), xlabel="distance i (frames)", ylim=(0, 1))
 for k, (name, (curve, style, width)) in enumerate(lines.items()):
     axes.plot(curve, style, marker="o^vsx"[k], ms=4, lw=width, color=visualize.rgb((3, 1, 2, 4, 7)[k]), label=name)
@@ -444,7 +443,7 @@ for name in ("twins", "in-and-out", "fast", "occlusion"):
 visualize.plot_images(
     pictures, titles, head="Four ways to lose an identity",
     note="Clip and frame below each picture. Association by masks, T = 3; a number is an identity.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Three frames of each clip, the middle one where an identity was first swapped or lost, if any was. *Twins*:
@@ -479,7 +478,6 @@ def modules_run(frame: int, reuse_interval: int) -> list[str]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.modules_run(modules_run)
 
 # %% [markdown]
@@ -506,7 +504,6 @@ def cosine_association(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.cosine_association(cosine_association)
 
 # %% [markdown]
@@ -552,7 +549,6 @@ def track(model: minst.MobileInst, frames: list, reuse_interval: int, threshold:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.track(track)
 
 # %% [markdown]
@@ -582,7 +578,6 @@ def fool_cosine(x_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.fool_cosine(fool_cosine)
 
 # %% [markdown]
@@ -615,7 +610,6 @@ def running_class_scores(scores: torch.Tensor, reuse_interval: int, threshold: f
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.running_class_scores(running_class_scores)
 
 # %% [markdown]

@@ -81,7 +81,7 @@ one, two = times[1], times[2]
 fig = visualize.new_figure(3.1)
 visualize.headline(fig, f"One model, one machine: anything from {min(one.min(), two.min()):.0f} to "
                    f"{max(one.max(), two.max()):.0f} ms",
-                   "A dot is a frame, in the order in which they ran. Logarithmic. Lines: the medians.")  # fmt: skip
+                   "A dot is a frame, in the order in which they ran. Logarithmic. Lines: the medians.")
 axes = fig.add_axes((0.075, 0.15, 0.8, 0.63), xlabel="frame", ylabel="ms", yscale="log")
 for k, (ms, name) in enumerate([(one, "1 thread"), (two, "2 threads")]):
     axes.plot(ms, "o^"[k], ms=4, color=visualize.rgb(1 + k), label=name)
@@ -138,8 +138,7 @@ print({name: f"{value:.2f} ms" for name, value in ms.items()}, f"ratio {ratio:.0
 #
 # By loops, by the formula, then by `minst` for every layer of a network.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 count = 0
 for y in range(0, 8, 2):  # stride 2: every other place
     for x in range(0, 8, 2):
@@ -229,8 +228,7 @@ for format in formats:
 # Equal *answers* are the point: the tracker, run on the files, must name every creature alike. (A program has one size, so
 # we cut the clip to squares.)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 clip = minst.load_sample("easy")
 
 
@@ -290,7 +288,7 @@ ms = {name: median(values[2:]) for name, values in times.items()}  # two to warm
 best = min(ms, key=ms.get)
 fig = visualize.new_figure(3.1)
 visualize.headline(fig, f"Fastest: “{best.strip('+ ')}”, {ms[best] / ms['eager']:.0%} of eager's time",
-                   "A frame after each step, one thread. Red, in brackets: not what eager computes.")  # fmt: skip
+                   "A frame after each step, one thread. Red, in brackets: not what eager computes.")
 axes = fig.add_axes((0.22, 0.04, 0.66, 0.74), xticks=[])
 for y, (name, module) in enumerate(steps.items()):
     worst = max(key.differences(key._replace(module=module).run).values())
@@ -344,7 +342,7 @@ else:
 
 # %%
 table = benchmark.bench_mobile(weights="shapes-tiny", sizes=[192], rounds=9, programs_folder=folder,
-                               runtimes=["eager", "fused", *formats])  # fmt: skip
+                               runtimes=["eager", "fused", *formats])
 visualize.plot_latency(table)
 
 # %% [markdown]
@@ -379,7 +377,7 @@ def saving(decoder_share: float, reuse_interval: int):
     fig, now = visualize.new_figure(2.9), 1 - s + s / reuse_interval
     visualize.headline(fig, f"Decoder {s:.0%} of a frame, T = {reuse_interval}: the mean frame costs {now:.1%}",
                        f"Of a key frame. Dashed: what no T can pass, {1 - s:.1%}. Bar: the frames of T = "
-                       f"{reuse_interval}, key frame first.")  # fmt: skip
+                       f"{reuse_interval}, key frame first.")
     axes = fig.add_axes((0.07, 0.17, 0.5, 0.56), xlabel="T", ylabel="%", ylim=(0, 105), xticks=T)
     axes.plot(T, 100 * (1 - s + s / T), "o-", color=visualize.rgb(1), ms=4)
     axes.plot(reuse_interval, 100 * now, "o", ms=10, mfc="none", color=visualize.INK)
@@ -444,7 +442,6 @@ def conv_cost(
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.conv_cost(conv_cost)
 
 # %% [markdown]
@@ -470,7 +467,6 @@ def mean_frame(key_ms: float, decoder_ms: float, interval: int) -> tuple[float, 
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.mean_frame(mean_frame)
 
 # %% [markdown]
@@ -499,7 +495,6 @@ def read_log(text: str) -> tuple[float, float]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.read_log(read_log)
 
 # %% [markdown]
@@ -547,7 +542,6 @@ def fair_times(jobs: dict, clock: Callable, warmup: int, rounds: int) -> dict[st
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.fair_times(fair_times)
 
 # %% [markdown]
@@ -573,7 +567,6 @@ def least_ms(macs: int, size: int, gflop_s: float, gb_s: float) -> tuple[float, 
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.least_ms(least_ms)
 
 # %% [markdown]

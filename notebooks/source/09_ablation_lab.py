@@ -88,7 +88,7 @@ visualize.plot_images(
     [clips[name].render(t).image for name, t in moments], [f"{name}, frame {t}" for name, t in moments],
     head="What the lab looks at: small frames, two to four creatures, several speeds",
     note="160 x 128 pixels. Training is at medium speed, between these two; slow and fast clips are for testing T.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** A row is a speed, left to right is time. In the slow row creatures drift, in the fast row they cross the
@@ -114,7 +114,7 @@ visualize.plot_images(
 lab = Lab("../results/lab")
 print(lab.note)
 print(f"{sum(len(row.runs) for row in lab.rows.values())} runs are done, {len(lab.rows)} of {len(lab.variants)} rows;",
-      f"clips to judge by: {lab.budget['val_clips']}")  # fmt: skip
+      f"clips to judge by: {lab.budget['val_clips']}")
 plots.plot_differences(lab)
 
 # %%
@@ -169,7 +169,7 @@ times = statistics.draw(1, V, 0)[0].astype(int)  # how often each clip is in the
 rows, instances = np.repeat(matches.rows, times[matches.rows["clip"]]), np.repeat(matches.instances, times, axis=0)
 known = [k for k in range(kinds) if instances[:, k].sum()]
 by_hand = np.mean([ap_by_hand(rows[rows["category"] == k], instances[:, k].sum(), bit)
-                   for k in known for bit in range(10)])  # fmt: skip
+                   for k in known for bit in range(10)])
 (theirs,) = average_precision(matches, times[None])
 torch.testing.assert_close(by_hand, theirs)
 print(f"image AP: all clips {100 * average_precision(matches)[0]:.1f}, this sample of them {100 * theirs:.1f}")
@@ -439,7 +439,6 @@ def verdict_of(difference: float, low: float, high: float, claim: int) -> str:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.verdict_of(verdict_of)
 
 # %% [markdown]
@@ -471,7 +470,6 @@ def paired_interval(ours: np.ndarray, theirs: np.ndarray, clips: np.ndarray, see
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.paired_interval(paired_interval)
 
 # %% [markdown]
@@ -504,7 +502,6 @@ def hidden_by_noise(seeds: int) -> tuple[list[float], list[float]]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.hidden_by_noise(hidden_by_noise)
 
 # %% [markdown]
@@ -537,7 +534,6 @@ def seeds_for(differences: list[list[float]], effect: float) -> int:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.seeds_for(seeds_for)
 
 # %% [markdown]

@@ -105,7 +105,7 @@ visualize.plot_images(
     [drawn("before", t) for t in moments], [f"frame {t}" for t in moments],
     head="It sees the crabs, and calls them jellyfish",
     note="shapes-tiny on a clip with two crabs, a leaf and a turtle. Number and name: identity and category.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Three frames of the clip. Leaf and turtle have their names. The crabs are outlined too, roughly, one in
@@ -270,7 +270,7 @@ config = TrainConfig(
     out=str(OUT / "run"), init="shapes-tiny", data=str(OUT / "mine"),
     iterations=ITERATIONS, pairs=4, max_gap=2, warmup=10, cosine_share=0.7, log_every=5,
     lr=5e-4, backbone_lr=0.1, ema=0.95, freeze_norms=True, token_weight=0.0, min_scale=0.4, workers=0,
-)  # fmt: skip
+)
 weights = train(config)
 after = minst.MobileInst.from_pretrained(weights).fuse()
 visualize.plot_training(OUT / "run")
@@ -289,7 +289,7 @@ visualize.plot_images(
     [drawn("after", t) for t in moments], [f"frame {t}" for t in moments],
     head="After 100 steps, crabs are crabs",
     note="The same frames as above. Nothing of this clip was trained on.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** The same frames. Crabs are called crabs, turtle and leaf keep their names. Not all is well: in frame 0
@@ -306,7 +306,7 @@ def watch(frame: int):
     return visualize.plot_images(
         [drawn(weights, frame) for weights in tracked], ["before", "after"], columns=2,
         head=f"Frame {frame}, before fine-tuning and after", note="Number and name: identity and category.",
-    )  # fmt: skip
+    )
 
 
 visualize.interact(watch, frame=((0, len(frames) - 1, 1), 6))
@@ -392,7 +392,6 @@ def polygon_area(points: np.ndarray) -> float:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.polygon_area(polygon_area)
 
 # %% [markdown]
@@ -417,7 +416,6 @@ def class_ids(categories: list[dict]) -> tuple[dict[int, int], list[int]]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.class_ids(class_ids)
 
 # %% [markdown]
@@ -445,7 +443,6 @@ def validation_frames(frames: list[str], seed: int, val: float) -> list[str]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.validation_frames(validation_frames)
 
 # %% [markdown]
@@ -474,7 +471,6 @@ def top_entries(results: list[dict], limit: int) -> list[dict]:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.top_entries(top_entries)
 
 # %% [markdown]
@@ -501,7 +497,6 @@ def linear_scaling(
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.linear_scaling(linear_scaling)
 
 # %% [markdown]

@@ -151,7 +151,6 @@ def factors(model: torch.nn.Module, pixels: torch.Tensor) -> tuple[torch.Tensor,
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.factors(factors)
 
 # %% [markdown]
@@ -185,7 +184,7 @@ for what, found in (("kernel reused", masks), ("mask copied", masks[:1].repeat(4
 visualize.plot_images(
     pictures, titles, columns=4, head="A kernel finds its creature again, in a model that knows no video",
     note="Mask2Former on the clip \"easy\". Above, kernels of frame 0 on later frames; below, its masks, copied.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Above, the old kernels meet new features, and twelve frames later the outlines still lie on the creatures.
@@ -214,7 +213,6 @@ def attention_bytes(frames: int, tokens: int, queries: int, heads: int) -> tuple
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.attention_bytes(attention_bytes)
 
 # %% [markdown]
@@ -270,7 +268,7 @@ check.plot_lines(
     panels, INTERVALS, "Twice the frames, four times the price: attention over a clip",
     "One layer of attention. Both axes are logarithmic: what grows with the square of T is twice as steep as T.",
     xscale="log", yscale="log", xlabel="frames T",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Memory of attention over the clip grows with the square of T, in parallel to your formula. It is some three
@@ -321,7 +319,7 @@ check.plot_lines(
      for name, of in measured.items()}, [1, 3, 6, 12], "What helps our kernels does nothing for those of Mask2Former",
     "Video AP by five associations, over the reuse interval T. Twenty clips of the val split, seed 9001.",
     ylim=(0, 75), xlabel="reuse interval T",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** *None* lets each query go on with itself. On our kernels, cosine and masks with scores double its AP.
@@ -357,7 +355,6 @@ def instance_wins(kernels: torch.Tensor, handovers: torch.Tensor) -> float:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.instance_wins(instance_wins)
 
 # %% [markdown]
@@ -375,7 +372,7 @@ images_only = minst.MobileInst.from_pretrained("shapes-tiny-images").fuse()
 clips = [minst.load_sample(name) for name in minst.sample_names()]
 fig = visualize.new_figure()
 visualize.headline(fig, "Kernels of Mask2Former take after their query, ours after both",
-                   "A point for each handover. Above the line, the instance's kernel is the more alike.")  # fmt: skip
+                   "A point for each handover. Above the line, the instance's kernel is the more alike.")
 for i, (name, model) in enumerate({"ours": ours, "ours, images alone": images_only, "Mask2Former": theirs}.items()):
     kernels, rows = check.handovers(model, clips, gap=3)
     t, u, old, new = rows.T
@@ -426,7 +423,6 @@ def encode_frames(model: torch.nn.Module, frames: torch.Tensor) -> QueryFrame:
 
 
 # %%
-# NBVAL_CHECK_OUTPUT
 check.encode_frames(encode_frames)
 
 # %% [markdown]
@@ -466,7 +462,7 @@ for frame in film:
 visualize.plot_images(
     pictures[::3], [f"frame {t}" for t in range(0, 12, 3)], head="Somebody else's network in our tracker",
     note="Key frames, T = 3. Number and name: identity, class. The grey square is \"no object\" and gets no outline.",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # **What it shows.** Red and green keep their identities, although red is hidden for a while, and the grey square gets none. Nothing
