@@ -88,7 +88,7 @@ def with_outputs(run: Callable[[], Any], *modules: nn.Module) -> list:
             hook.remove()
 
 
-# Each `encode` returns mask features (B, D, n, m), and what decodes: () -> probabilities (B, N, K)
+# Each `encode` returns mask features (B, D, n, m), and what decodes: () -> probabilities (B, N, C)
 # of the classes, without the last one, "no object", and kernels (B, N, D).
 
 
@@ -158,7 +158,7 @@ class Family(NamedTuple):
     processor: str  # the class of the library that prepares its images
     options: Callable[..., dict]  # config, processor, size -> what the processor is told
     rate_masks: bool = True  # scores are p(class) times the certainty of the mask
-    video: bool = False  # it takes (B, T, 3, H, W)
+    video: bool = False  # it takes (B, L, 3, H, W)
 
 
 FAMILIES = {

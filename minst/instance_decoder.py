@@ -3,7 +3,7 @@ kernels (paper: "Dual Transformer Instance Decoder", Fig 3).
 
     nothing -> global decoder <-- X_G = tokens of X6            Q_G, handed on by query passing
     Q_G -----> local decoder <--- X_L = tokens of pool(X_mask)  Q_L
-    Q_L -----> heads: class logits (B, N, K), objectness (B, N), mask kernels K (B, N, D)
+    Q_L -----> heads: class logits (B, N, C), objectness (B, N), mask kernels K (B, N, D)
 
     The learned queries Q (N, D) say who is asking. Decoders and heads add them to what was seen.
 
@@ -27,8 +27,8 @@ __all__ = ["DecoderStage", "DualInstanceDecoder", "InstanceHeads", "Predictions"
 class DecoderStage(nn.Module):
     """One update of what the queries have seen. It has no feed-forward network: the paper's saving.
 
-    C <- norm(C + CrossAttention(C + Q, X + pos, X))        C: the content, what has been seen
-    C <- norm(C + SelfAttention(C + Q, C + Q, C))           Q: the learned queries, who is asking
+    Z <- norm(Z + CrossAttention(Z + Q, X + pos, X))        Z: the content, what has been seen
+    Z <- norm(Z + SelfAttention(Z + Q, Z + Q, Z))           Q: the learned queries, who is asking
     """
 
     def __init__(self, dim: int, heads: int):
@@ -51,7 +51,7 @@ class DecoderStage(nn.Module):
 class Predictions(NamedTuple):
     """What the heads say of every query."""
 
-    class_logits: Tensor  # (B, N, K), a sigmoid each; there is no "no object" column
+    class_logits: Tensor  # (B, N, C), a sigmoid each; there is no "no object" column
     objectness: Tensor  # (B, N) logits: how good is this query's own mask (its IoU)?
     kernels: Tensor  # (B, N, D): K . X_mask is the query's mask
 
@@ -71,7 +71,7 @@ class InstanceHeads(nn.Module):
         nn.init.constant_(self.classes.bias, math.log(0.01 / 0.99))
 
     def forward(self, q: Tensor) -> Predictions:
-        """(B, N, D) -> (B, N, K), (B, N), (B, N, D)."""
+        """(B, N, D) -> (B, N, C), (B, N), (B, N, D)."""
         q = self.norm(q + self.ffn(q))
         return Predictions(self.classes(q), self.objectness(q).squeeze(-1), self.kernel(q))
 
@@ -84,7 +84,7 @@ class DualInstanceDecoder(nn.Module):
         global_channels: int,  # C6
         dim: int,  # D
         num_queries: int,  # N
-        num_classes: int,  # K
+        num_classes: int,  # C
         heads: int = 8,  # of every attention
         pooling: str = "max",  # X_mask -> X_L: "max" (paper) | "avg"
         pool_size: int = 8,  # cells of X_mask along a token

@@ -7,7 +7,7 @@
     L_obj    binary cross-entropy of objectness against the IoU of the mask, over matched pairs
     Each is a sum, divided by the number of instances of the batch.
 
-Symbols: P matched pairs of a batch, H' W' cells of the targets (1/2), R = H' * W'.
+Symbols: J matched pairs of a batch, H' W' cells of the targets (1/2), R = H' * W'.
 
 Lesson: notebooks/05_losses.ipynb
 """
@@ -30,10 +30,10 @@ LOSS_WEIGHTS = {"cls": 2.0, "dice": 2.0, "pixel": 2.0, "obj": 1.0}  # the paper'
 class Pairs(NamedTuple):
     """Row p: query[p] of image[p] answers for the instance with labels[p] and masks[p]."""
 
-    image: Tensor  # (P,) long, which image of the batch
-    query: Tensor  # (P,) long, 0..N-1
-    labels: Tensor  # (P,) long, 0..K-1
-    masks: Tensor  # (P, H', W') in [0, 1]
+    image: Tensor  # (J,) long, which image of the batch
+    query: Tensor  # (J,) long, 0..N-1
+    labels: Tensor  # (J,) long, 0..C-1
+    masks: Tensor  # (J, H', W') in [0, 1]
 
     @classmethod
     def of(cls, matches: Sequence[Match], instances: Sequence[Instances]) -> Self:
@@ -47,8 +47,8 @@ class Pairs(NamedTuple):
         return pairs
 
     def logits(self, mask_logits: Tensor) -> Tensor:
-        """Of mask logits (B, N, h, w) those of the pairs, on their targets' grid: (P, H', W')."""
-        # Choose first, enlarge afterwards: P of B * N maps.
+        """Of mask logits (B, N, h, w) those of the pairs, on their targets' grid: (J, H', W')."""
+        # Choose first, enlarge afterwards: J of B * N maps.
         return enlarge(mask_logits[self.image, self.query].float(), self.masks)
 
 
@@ -71,7 +71,7 @@ def focal_loss(
 
 
 def dice_loss(logits: Tensor, targets: Tensor, num_instances: float) -> Tensor:
-    """Sum over pairs of 1 - dice, divided by `num_instances`; logits and targets are (P, R)."""
+    """Sum over pairs of 1 - dice, divided by `num_instances`; logits and targets are (J, R)."""
     x = logits.sigmoid()
     # dice = 2 x.y / (x.x + y.y): in shares of the instance, so that small ones count as much
     overlap = (x * targets).sum(-1)
@@ -80,27 +80,27 @@ def dice_loss(logits: Tensor, targets: Tensor, num_instances: float) -> Tensor:
 
 
 def pixel_loss(logits: Tensor, targets: Tensor, num_instances: float) -> Tensor:
-    """Mean cross-entropy over cells, summed over pairs (P, R), divided by `num_instances`."""
+    """Mean cross-entropy over cells, summed over pairs (J, R), divided by `num_instances`."""
     bce = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     return bce / (num_instances * max(1, logits.shape[-1]))
 
 
 @torch.no_grad()
 def mask_iou(logits: Tensor, targets: Tensor) -> Tensor:
-    """IoU of (sigmoid >= 0.4) with (target > 0.5), pair by pair: (P, R), (P, R) -> (P,)."""
+    """IoU of (sigmoid >= 0.4) with (target > 0.5), pair by pair: (J, R), (J, R) -> (J,)."""
     x, y = logits.sigmoid() >= 0.4, targets > 0.5
     return (x & y).sum(-1) / ((x | y).sum(-1) + 1e-6)
 
 
 def objectness_loss(logits: Tensor, iou: Tensor, num_instances: float) -> Tensor:
-    """Cross-entropy of objectness (P,) against IoU (P,), summed, divided by `num_instances`."""
+    """Cross-entropy of objectness (J,) against IoU (J,), summed, divided by `num_instances`."""
     # The target is a number between 0 and 1: even the best answer costs its entropy.
     return F.binary_cross_entropy_with_logits(logits, iou, reduction="sum") / num_instances
 
 
 def mask_losses(mask_logits: Tensor, pairs: Pairs, num_instances: float) -> dict[str, Tensor]:
     """L_dice and L_pixel of the pairs' masks among mask logits (B, N, h, w)."""
-    logits, masks = pairs.logits(mask_logits).flatten(1), pairs.masks.flatten(1)  # (P, R)
+    logits, masks = pairs.logits(mask_logits).flatten(1), pairs.masks.flatten(1)  # (J, R)
     return {
         "dice": dice_loss(logits, masks, num_instances),
         "pixel": pixel_loss(logits, masks, num_instances),
@@ -108,10 +108,10 @@ def mask_losses(mask_logits: Tensor, pairs: Pairs, num_instances: float) -> dict
 
 
 def set_losses(
-    class_logits: Tensor,  # (B, N, K)
+    class_logits: Tensor,  # (B, N, C)
     objectness: Tensor,  # (B, N)
     mask_logits: Tensor,  # (B, N, h, w)
-    instances: Sequence[Instances],  # B of them, masks (M, H', W') by `transforms.resize_masks`
+    instances: Sequence[Instances],  # B of them, masks (G, H', W') by `transforms.resize_masks`
     num_instances: float | None = None,  # what all are divided by; default: `count_instances`
     matches: Sequence[Match] | None = None,  # who answers for whom, where that is decided already
 ) -> tuple[dict[str, Tensor], Sequence[Match]]:
@@ -127,12 +127,12 @@ def set_losses(
     pairs = Pairs.of(matches, instances)
     # L_cls: a matched query says yes to its class and no to all others, an unmatched one says no to
     # all. So duplicates are unlearned, and no NMS is needed.
-    classes = torch.zeros_like(class_logits, dtype=torch.float32)  # (B, N, K)
+    classes = torch.zeros_like(class_logits, dtype=torch.float32)  # (B, N, C)
     classes[pairs.image, pairs.query, pairs.labels] = 1.0
     # L_mask: of matched pairs alone. An unmatched query may draw whatever it likes.
-    logits, masks = pairs.logits(mask_logits).flatten(1), pairs.masks.flatten(1)  # (P, R)
+    logits, masks = pairs.logits(mask_logits).flatten(1), pairs.masks.flatten(1)  # (J, R)
     # L_obj: a query that draws well is to know it.
-    said, iou = objectness[pairs.image, pairs.query].float(), mask_iou(logits, masks)  # (P,)
+    said, iou = objectness[pairs.image, pairs.query].float(), mask_iou(logits, masks)  # (J,)
     return {
         "cls": focal_loss(class_logits.float(), classes, num_instances),
         "dice": dice_loss(logits, masks, num_instances),

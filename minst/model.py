@@ -3,13 +3,13 @@
     frames (B, 3, H, W) in [0, 1] -> normalise, pad to a multiple of 64
       -> backbone          X3, X4, X5, X6
       -> mask decoder      X_mask (B, D, H/8, W/8)
-      -> instance decoder  class logits (B, N, K), objectness (B, N), kernels K (B, N, D)
+      -> instance decoder  class logits (B, N, C), objectness (B, N), kernels K (B, N, D)
       -> M = K . X_mask    mask logits (B, N, H/8, W/8)                    no NMS, no box
 
 `encode` is what a frame between key frames pays for; `decode` is what only a key frame adds.
 A `Frame` lies between the two: it decodes itself when it is first asked to.
 
-Symbols: B batch, N queries, K classes, D channels, H W frame size, Hp Wp the same padded,
+Symbols: B batch, N queries, C classes, D channels, H W frame size, Hp Wp the same padded,
     h w = ceil(H/8), ceil(W/8).
 
 Lesson: notebooks/04_dual_decoder.ipynb
@@ -39,7 +39,7 @@ PAD_MULTIPLE = 64
 class FrameOutput(NamedTuple):
     """What MobileInst says of a batch of frames; masks are cropped to the frames."""
 
-    class_logits: Tensor  # (B, N, K), a sigmoid each, no "no object" column
+    class_logits: Tensor  # (B, N, C), a sigmoid each, no "no object" column
     objectness: Tensor  # (B, N) logits: the predicted IoU of the mask
     kernels: Tensor  # (B, N, D)
     mask_features: Tensor  # (B, D, h, w)
@@ -48,7 +48,7 @@ class FrameOutput(NamedTuple):
 
     # Assumption: the score, as in SparseInst. The paper only says that objectness re-scores.
     def scores(self) -> Tensor:
-        """sqrt(class probability * objectness): (B, N, K) in [0, 1]."""
+        """sqrt(class probability * objectness): (B, N, C) in [0, 1]."""
         return (self.class_logits.sigmoid() * self.objectness.sigmoid()[..., None]).sqrt()
 
 

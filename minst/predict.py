@@ -464,7 +464,7 @@ def _detections(
     seen = network_size(model, full, size, LARGEST_IMAGE)
     out = encode(model, resized(clip.image(0), seen)).out
     known = [label for label, found in enumerate(ids) if found is not None]
-    scores, places = out.scores()[0, :, known].flatten().sort(descending=True)  # (N * K,)
+    scores, places = out.scores()[0, :, known].flatten().sort(descending=True)  # (N * C,)
     count = min(DETECTIONS, int((scores >= threshold).sum()))
     codes: dict[int, dict] = {}
     for score, place in zip(scores[:count].tolist(), places[:count].tolist()):
@@ -553,7 +553,7 @@ def evaluate_model(
 
     def results_of(clip: Clip, labels: Sequence[int], seen: list[tuple]) -> Iterator[FrameResult]:
         """Those of `ranked`. `seen`, of each frame: the result of `shown`; IoU of queries and
-        instances (N, M), probability of the class of each instance (N, M), score (N,)."""
+        instances (N, G), probability of the class of each instance (N, G), score (N,)."""
         full = (clip.height, clip.width)
         inside = network_size(model, full, size)
         for t, image in enumerate(clip):

@@ -8,7 +8,7 @@
 of your own write `config` and `encode`, and let `encode` return a `QueryFrame`. `open_model` gives
 what is named or handed over; `category_key` is equal where two names mean one category.
 
-Symbols: B batch, N queries, K classes, D channels, H W frame size, h w = ceil(H/s), ceil(W/s) for
+Symbols: B batch, N queries, C classes, D channels, H W frame size, h w = ceil(H/s), ceil(W/s) for
     any whole stride s: 8 of MobileInst, 4 of QueryFrame. `upsample_masks` finds s by itself.
 
 Lesson: notebooks/11_what_came_after.ipynb
@@ -40,14 +40,14 @@ SYNONYMS = {"aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch",
 class Said(Protocol):
     """What a model says of a batch of frames. A NamedTuple, since Recording calls `_replace`."""
 
-    class_logits: Tensor  # (B, N, K), whose sigmoid is p(class); no "no object" column
+    class_logits: Tensor  # (B, N, C), whose sigmoid is p(class); no "no object" column
     kernels: Tensor  # (B, N, D)
     mask_features: Tensor  # (B, D, h, w)
     mask_logits: Tensor | None  # (B, N, h, w) = kernels . mask_features
     global_queries: Tensor | None  # (B, N, D), Q_G; None where a model has none
 
     def scores(self) -> Tensor:
-        """By which detections are ranked: (B, N, K) in [0, 1]."""
+        """By which detections are ranked: (B, N, C) in [0, 1]."""
 
 
 @runtime_checkable
@@ -105,7 +105,7 @@ class QueryOutput(FrameOutput):
     """A FrameOutput whose `objectness` multiplies the probability, without the root."""
 
     def scores(self) -> Tensor:
-        """p(class) * p(mask): (B, N, K) in [0, 1]."""
+        """p(class) * p(mask): (B, N, C) in [0, 1]."""
         return self.class_logits.sigmoid() * self.objectness.sigmoid()[..., None]
 
 
@@ -113,7 +113,7 @@ class QueryFrame:
     """A batch of frames that a model has encoded: `minst.protocol.EncodedFrame`.
 
     features: (B, D, n, m), any grid that begins at the frame's upper left corner.
-    decode: returns probabilities (B, N, K) of the classes and kernels (B, N, D).
+    decode: returns probabilities (B, N, C) of the classes and kernels (B, N, D).
     size: (H, W) of the frames. inside: share of the grid's height and width that shows the frame,
     less than 1 where it was padded. rate_masks: scores are multiplied with the masks' certainty.
     """

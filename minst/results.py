@@ -22,7 +22,7 @@ class FrameResult(NamedTuple):
     frame: int  # 0, 1, ...
     is_key: bool
     ids: list[int]  # identities, from 1
-    labels: list[int]  # class 0..K-1: the best of the running mean
+    labels: list[int]  # class 0..C-1: the best of the running mean
     scores: list[float]  # running score of that class
     segmentations: list[dict]  # compressed RLE, `size` = the frame's
     queries: list[int]  # the query whose kernel segments it
@@ -38,12 +38,12 @@ class Track(NamedTuple):
     """One identity over a whole video."""
 
     id: int
-    class_scores: list[float]  # (K,) the mean over the key frames that saw it
+    class_scores: list[float]  # (C,) the mean over the key frames that saw it
     segmentations: list[dict | None]  # one a frame; None where it is not seen
 
     @property
     def label(self) -> int:
-        """The best class, 0..K-1."""
+        """The best class, 0..C-1."""
         return int(np.argmax(self.class_scores))
 
     @property
@@ -64,7 +64,7 @@ class VideoResult(NamedTuple):
     ) -> list[dict]:
         """Entries of a results file: one a track and class whose score is at least `min_score`.
 
-        category_ids: the file's id of class 0..K-1; default 1..K; None leaves a class out.
+        category_ids: the file's id of class 0..C-1; default 1..C; None leaves a class out.
         ValueError when frames differ in size, which that format cannot say.
         """
         sizes = {tuple(s["size"]) for t in self.tracks for s in t.segmentations if s is not None}
@@ -92,7 +92,7 @@ def gather_frames(
 ) -> VideoResult:
     """What `KernelTracker.step` said of every frame of a video -> a `VideoResult`.
 
-    class_scores: of every identity, (K,), as `KernelTracker.track` knows them. Without them a track
+    class_scores: of every identity, (C,), as `KernelTracker.track` knows them. Without them a track
     has the last score that `step` gave, for its best class alone.
     """
     frames, last, seen = list(frames), {}, {}

@@ -172,7 +172,7 @@ def unpack(texts: Sequence[str], pixels: int | np.ndarray) -> tuple[np.ndarray, 
 
 
 def ious(ours: Sequence[dict | None], theirs: Sequence[dict | None]) -> np.ndarray:
-    """IoU (K, M) of checked codes of one frame; 0 where one is None, or both are empty."""
+    """IoU (N, G) of checked codes of one frame; 0 where one is None, or both are empty."""
     found = np.zeros((len(ours), len(theirs)))
     rows, columns = ([i for i, code in enumerate(side) if code] for side in (ours, theirs))
     if rows and columns:

@@ -13,7 +13,7 @@ Which instance is a passed query held to? The first answer is the paper's, the o
     kept     the instance that frame t's matching gave the query; one that is gone is left out
     fresh    the passed masks are matched anew
 
-Symbols: P pairs of frames, N queries, K classes, h w cells of the mask logits, M instances.
+Symbols: B pairs of frames, N queries, C classes, h w cells of the mask logits, G instances.
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -39,26 +39,26 @@ def kept_pairs(match: Match, now: Instances, later: Instances) -> Match:
 
 def passed_matches(
     way: str,  # "shared", "kept" or "fresh", as above
-    class_logits: Tensor,  # (P, N, K) of frames t+delta
-    passed_logits: Tensor,  # (P, N, h, w), what passed queries draw there
-    matches: Sequence[Match],  # 2 P: of frames t, then of frames t+delta
+    class_logits: Tensor,  # (B, N, C) of frames t+delta
+    passed_logits: Tensor,  # (B, N, h, w), what passed queries draw there
+    matches: Sequence[Match],  # 2 B: of frames t, then of frames t+delta
     instances: Sequence[Instances],  # the same
 ) -> Sequence[Match]:
     """Of each pair, which instance of frame t+delta a passed query is held to."""
-    P = len(passed_logits)
-    now, later = instances[:P], instances[P:]
+    B = len(passed_logits)
+    now, later = instances[:B], instances[B:]
     if way == "fresh":
         return hungarian_match(class_logits, passed_logits, later)
     if way == "kept":
-        return [kept_pairs(*of) for of in zip(matches[:P], now, later, strict=True)]
+        return [kept_pairs(*of) for of in zip(matches[:B], now, later, strict=True)]
     # M~ shares the targets of M: the query draws in t+delta what the query of its number draws.
-    return matches[P:]
+    return matches[B:]
 
 
 def query_passing_losses(
-    passed_logits: Tensor,  # (P, N, h, w), `model.pass_queries(Q_G of frames t, frames t+delta)`
-    matches: Sequence[Match],  # P: which query is held to which instance of frame t+delta
-    later: Sequence[Instances],  # P: the instances of frames t+delta
+    passed_logits: Tensor,  # (B, N, h, w), `model.pass_queries(Q_G of frames t, frames t+delta)`
+    matches: Sequence[Match],  # B: which query is held to which instance of frame t+delta
+    later: Sequence[Instances],  # B: the instances of frames t+delta
     num_instances: float | None = None,  # what both are divided by; default: those of `later`
 ) -> dict[str, Tensor]:
     """L_mask of passed queries at frames t+delta: {"dice", "pixel"}, zero without any instance."""

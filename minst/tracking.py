@@ -9,7 +9,7 @@
 Online: one frame in, its identities and masks out, with a state of constant size. `track` alone
 gathers a video, as run-length codes.
 
-Symbols: N queries = number of slots, K classes, D channels, H W frame size, h w = H/8, W/8.
+Symbols: N queries = number of slots, C classes, D channels, H W frame size, h w = H/8, W/8.
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -178,7 +178,7 @@ class KernelTracker:
         """New kernels and scores for every slot."""
         out = frame.out
         # Means are taken in float32, whatever the model computes in.
-        class_scores, kernels = out.scores()[0].float(), out.kernels[0]  # (N, K), (N, D)
+        class_scores, kernels = out.scores()[0].float(), out.kernels[0]  # (N, C), (N, D)
         order = torch.arange(len(kernels), device=kernels.device)  # slot n holds query n, at first
         if self.slots is None:
             self.slots = Slots(kernels, class_scores)
@@ -207,7 +207,7 @@ class KernelTracker:
         for slot, _ in found:
             if not slots.ids[slot]:
                 slots.ids[slot], self._next_id = self._next_id, self._next_id + 1
-        means = slots.means()  # (N, K)
+        means = slots.means()  # (N, C)
         best, label = means.amax(1).tolist(), means.argmax(1).tolist()
         found.sort(key=lambda item: -best[item[0]])
         order = [slot for slot, _ in found]
@@ -238,13 +238,13 @@ class Slots:
         self.kernels = kernels.clone()  # (N, D) of the last key frame
         self.scores = torch.zeros(N, device=device)  # (N,) of the last key frame
         self.queries = torch.arange(N, device=device)  # (N,) whose kernels these are
-        self.total = torch.zeros_like(class_scores)  # (N, K) summed over the key frames that saw it
+        self.total = torch.zeros_like(class_scores)  # (N, C) summed over the key frames that saw it
         self.count = torch.zeros(N, device=device)  # (N,) how many did
         self.last_seen = torch.zeros(N, device=device)  # (N,) frame
         self.ids = [0] * N  # 0 = no identity yet
 
     def take(self, kernels: Tensor, class_scores: Tensor, queries: Tensor, frame: int, seen: float):
-        """A key frame's (N, D), (N, K) and (N,), in the order of the slots."""
+        """A key frame's (N, D), (N, C) and (N,), in the order of the slots."""
         self.kernels, self.queries = kernels, queries
         self.scores = class_scores.amax(-1)
         # Only the key frames that see an identity say what it is.
@@ -260,7 +260,7 @@ class Slots:
         self.ids = [0 if end else identity for identity, end in zip(self.ids, ended.tolist())]
 
     def means(self) -> Tensor:
-        """Mean class scores over the key frames that saw the slot: (N, K)."""
+        """Mean class scores over the key frames that saw the slot: (N, C)."""
         return self.total / self.count.clamp(min=1)[:, None]
 
     def class_scores(self) -> dict[int, list[float]]:

@@ -94,7 +94,7 @@ def training_losses(
         # at its t+delta, and is to draw what is there.
         half = len(frames) // 2
         later = frame.select(slice(half, None))
-        passed = model.pass_queries(out.global_queries[:half], later)  # (P, N, h, w)
+        passed = model.pass_queries(out.global_queries[:half], later)  # (B, N, h, w)
         logits = out.class_logits[half:]
         held = passed_matches(config.query_passing, logits, passed, matches, instances)
         drawn = query_passing_losses(passed, held, instances[half:], passed_on)
@@ -121,7 +121,7 @@ def instance_counts(parts: Sequence[Batch], config: TrainConfig) -> tuple[float,
 def token_loss(logits: Tensor, instances: list[Instances]) -> Tensor:
     """Which categories does the cell of a token hold? BCE, summed over classes, mean over tokens.
 
-    logits (B, K, h, w) of X6. Target of a class: 1 when its instances cover half of the cell, less
+    logits (B, C, h, w) of X6. Target of a class: 1 when its instances cover half of the cell, less
     in proportion.
     """
     # Nothing is in any cell ...

@@ -34,7 +34,7 @@ def test_the_holder_is_sure_of_the_class_not_the_best_outline():
 def test_a_holder_needs_half_and_more():
     assert assign_queries(np.array([[0.5, 0.0], [0.0, 0.4999]])) == [(0, 0)]
     assert assign_queries(np.zeros((3, 0))) == [] and assign_queries(np.zeros((0, 2))) == []
-    with pytest.raises(ValueError, match=r"\(N, M\)"):
+    with pytest.raises(ValueError, match=r"\(N, G\)"):
         assign_queries(np.zeros(3))
     with pytest.raises(ValueError, match=r"probabilities must be finite and \(2, 1\)"):
         assign_queries(np.zeros((2, 1)), np.zeros((1, 2)))
@@ -243,7 +243,7 @@ def test_what_is_refused(queries, truths, message):
 def test_distance_and_shapes_are_checked():
     with pytest.raises(ValueError, match="max_distance"):
         ConsistencyMeter(max_distance=0)
-    with pytest.raises(ValueError, match=r"\(T, N, M\)"):
+    with pytest.raises(ValueError, match=r"\(L, N, G\)"):
         ConsistencyMeter().add_ious(np.zeros((2, 3, 1)), np.zeros((2, 3), bool))
 
 

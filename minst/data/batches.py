@@ -2,7 +2,7 @@
 
     a folder, YouTube-VIS or COCO  --FolderClips-->     clip(index), every epoch in another order
     moving shapes on the fly       --ShapesTraining-->  clip(index), never one twice
-    clip(index) -> labels (M,), render(t)
+    clip(index) -> labels (G,), render(t)
       --sample--> 1 or 2 frames, augmented alike  --stack-->  Batch
 
 Sample number p of batch i is a function of (seed, i, p) alone. So is a batch then, whoever makes
@@ -34,7 +34,7 @@ from minst.recipes import TrainConfig
 __all__ = ["Batch", "ClipBatches", "FolderClips", "ShapesTraining", "pad_batch"]
 
 SMALLEST = 64  # the network takes nothing smaller
-Sample = tuple[Tensor, list[Instances]]  # frames (T, 3, H, W), and the instances of each
+Sample = tuple[Tensor, list[Instances]]  # frames (L, 3, H, W), and the instances of each
 
 
 class Batch(NamedTuple):
@@ -50,8 +50,8 @@ class Batch(NamedTuple):
 class ClipBatches(Dataset):
     """The share of process `rank` of `processes`: item i * accumulate + a is part `a` of batch `i`.
 
-    `clip(index)` returns an object with `labels` (M,), perhaps `crowd` (M,) bool, `len()` and
-    `render(t)` with `.image` (H, W, 3) uint8 and `.masks` (M, H, W) bool.
+    `clip(index)` returns an object with `labels` (G,), perhaps `crowd` (G,) bool, `len()` and
+    `render(t)` with `.image` (H, W, 3) uint8 and `.masks` (G, H, W) bool.
     """
 
     def __init__(self, config: TrainConfig, clip: Callable, rank: int = 0, processes: int = 1):
@@ -94,7 +94,7 @@ class ClipBatches(Dataset):
         return iteration * (c.pairs if only_pairs else 2 * c.pairs)
 
     def _sample(self, iteration: int, position: int, frames_each: int, transform) -> Sample:
-        """One or two frames (T, 3, H, W) of a clip, augmented alike, and their instances."""
+        """One or two frames (L, 3, H, W) of a clip, augmented alike, and their instances."""
         c = self.config
         # position + 1: numpy takes [a, b] and [a, b, 0] for the same
         rng = np.random.default_rng([c.seed, iteration, position + 1])

@@ -3,10 +3,10 @@
     annotations/instances_train2017.json, ... (`layouts`)   images, categories, annotations
     train2017/000000000009.jpg, ...
 
-    COCO(DIR, "train")[i] -> Clip of length 1: image(0), labels (M,), crowd (M,), masks(0) (M, H, W)
+    COCO(DIR, "train")[i] -> Clip of length 1: image(0), labels (G,), crowd (G,), masks(0) (G, H, W)
 
 So whatever reads videos reads images, too. The 80 categories of COCO have ids up to 90: classes are
-0..K-1 in the file's order, `category_ids` maps them back.
+0..C-1 in the file's order, `category_ids` maps them back.
 
 Lesson: notebooks/10_capstone.ipynb
 """

@@ -1,7 +1,7 @@
 """Pseudo-clips from photographs: who has images with masks needs no video to learn from.
 
     a folder in COCO form --PhotoClips(dataset, seed)--> clip(index), never one twice
-    clip(index) -> labels (M,), len(), render(t) -> image (H, W, 3), masks (M, H, W)
+    clip(index) -> labels (G,), len(), render(t) -> image (H, W, 3), masks (G, H, W)
 
 A photograph is seen through a window that moves, zooms, turns and bends a little. Instances cut out
 of other photographs lie on it and go their own ways, often beside one of their own category: that
@@ -119,7 +119,7 @@ class PhotoClip:
     """One pseudo-clip; instances are numbered from 1 on."""
 
     layers: list[Layer]  # from behind to front; the first one fills the frame
-    labels: np.ndarray  # (M,)
+    labels: np.ndarray  # (G,)
     size: tuple[int, int]
     seeds: list[int]
     effects: float

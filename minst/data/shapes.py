@@ -166,9 +166,9 @@ def _window(tile: np.ndarray, y: int, x: int, height: int, width: int) -> np.nda
 class _Object:
     label: int
     colors: dict[str, np.ndarray]  # name -> (3, 1, 1)
-    scale: np.ndarray  # (T,) units for 1 of the creature's own lengths
-    path: np.ndarray  # (T, 2) centre x, y in units
-    turn: np.ndarray  # (T, 3) cos and sin of the heading; +1 or -1, which side is up
+    scale: np.ndarray  # (L,) units for 1 of the creature's own lengths
+    path: np.ndarray  # (L, 2) centre x, y in units
+    turn: np.ndarray  # (L, 3) cos and sin of the heading; +1 or -1, which side is up
     beat: tuple[float, float]  # phase and rate of its movement, in turns and turns per frame
     texture: tuple[int, int]
 
@@ -186,7 +186,7 @@ def _bounce(x: np.ndarray, low: float | None, high: float | None) -> np.ndarray:
 def _path(
     random: _Random, manner: str, radius: float, frames: int, size, pace: float, crossing=None
 ) -> np.ndarray:
-    """A path (T, 2) that curves, changes its pace and bounces off the walls that it has.
+    """A path (L, 2) that curves, changes its pace and bounces off the walls that it has.
 
     manner: "stay", "enter", "leave" or "return" (out and in again). crossing: (frame, x, y,
     heading) that it must meet.
@@ -221,7 +221,7 @@ def _path(
     period, phase = random.uniform(14, 40), random.uniform(0, _PI2)
     angle = heading + bend * t + random.uniform(0, 0.5) * np.sin(_PI2 * t / period + phase)
     rate = pace * (1 + swing * np.sin(_PI2 * t / random.uniform(14, 40) + phase))
-    free = np.cumsum(rate[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1), 0)  # (T, 2)
+    free = np.cumsum(rate[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1), 0)  # (L, 2)
     free += np.array(at) - free[int(min(max(-t[0], 0), frames - 1))]
     if manner == "leave":
         free = free[::-1]  # entering, seen backwards
@@ -234,7 +234,7 @@ def _path(
 
 
 def _headings(random: _Random, path: np.ndarray, creature: Creature, speed: float) -> np.ndarray:
-    """(T, 3) cos, sin, side: spinning, or facing where the path leads.
+    """(L, 3) cos, sin, side: spinning, or facing where the path leads.
 
     It turns by at most 0.35 (20 degrees) a frame.
     """
@@ -357,10 +357,10 @@ class ShapesClip:
         slope, side = random.uniform(0.0, 0.13), random.uniform(0, _PI2)
         fall = side + random.uniform(-0.04, 0.04) * t
         self._reach = math.ceil(reach * self.unit) + 1  # pixels
-        self._pan = _exact(pan * self.unit) + self._reach  # (T, 2)
-        gain = 1 + np.stack([pulse + warmth, pulse, pulse - warmth], 1)  # (T, 3)
+        self._pan = _exact(pan * self.unit) + self._reach  # (L, 2)
+        gain = 1 + np.stack([pulse + warmth, pulse, pulse - warmth], 1)  # (L, 3)
         self._gain = _exact(gain, 1024).astype(np.float32)
-        slopes = slope * np.stack([np.cos(fall), np.sin(fall)], 1)  # (T, 2)
+        slopes = slope * np.stack([np.cos(fall), np.sin(fall)], 1)  # (L, 2)
         self._slope = _exact(slopes, 1024).astype(np.float32)
         self._grain = np.float32(random.uniform(1.0, 4.5)), random.below(_TILE), random.below(_TILE)
 

@@ -1,6 +1,6 @@
 """Augmentation of clips, the same for every frame of a pair, by torchvision's transforms v2.
 
-    frames (T, 3, H, W) uint8, masks (T, M, H, W) bool
+    frames (L, 3, H, W) uint8, masks (L, G, H, W) bool
       --augmentation(size)--> the same, cropped, flipped, resized
       --frame_instances--> Instances of each frame: what is left of them, on the targets' grid
 
@@ -57,7 +57,7 @@ def _varied(geometry: v2.Transform, flip: float, jitter: float) -> v2.Compose:
 
 
 def transform_clip(transform: v2.Transform, frames: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """frames (T, 3, H, W) uint8 and masks (T, M, H, W) bool, moved alike, as plain tensors."""
+    """frames (L, 3, H, W) uint8 and masks (L, G, H, W) bool, moved alike, as plain tensors."""
     count, instances = masks.shape[:2]
     flat = tv_tensors.Mask(masks.flatten(0, 1).to(torch.uint8))  # v2 takes (..., H, W)
     image, flat = transform(tv_tensors.Image(frames), flat)
@@ -66,16 +66,16 @@ def transform_clip(transform: v2.Transform, frames: Tensor, masks: Tensor) -> tu
 
 
 def resize_masks(masks: Tensor, stride: int = TARGET_STRIDE) -> Tensor:
-    """Masks of pixels (M, H, W), bool or 0..1 -> the covered share of each cell (M, H', W').
+    """Masks of pixels (G, H, W), bool or 0..1 -> the covered share of each cell (G, H', W').
 
     H' = ceil(H/8) * 8/stride, so that cells lie on those of the mask logits; what lies beyond the
     frame is empty. stride: pixels along a cell, 1, 2, 4 or 8; ValueError for another one.
     """
     if stride not in (1, 2, 4, 8):
         raise ValueError(f"stride is {stride!r}; a cell of a target has 1, 2, 4 or 8 pixels a side")
-    M, H, W = masks.shape
+    G, H, W = masks.shape
     masks = F.pad(masks.float(), (0, -W % MASK_STRIDE, 0, -H % MASK_STRIDE))
-    if not M:  # pooling refuses what is empty
+    if not G:  # pooling refuses what is empty
         return masks[:, ::stride, ::stride]
     # y(cell) = its covered pixels / its pixels
     return F.avg_pool2d(masks[:, None], stride)[:, 0]
@@ -84,7 +84,7 @@ def resize_masks(masks: Tensor, stride: int = TARGET_STRIDE) -> Tensor:
 def frame_instances(masks: Tensor, labels: Tensor, stride: int = TARGET_STRIDE) -> Instances:
     """The instances of one frame with at least 12 visible pixels, masks by `resize_masks`.
 
-    The id of an instance is its index in `labels` (M,), the same in all frames of a clip.
+    The id of an instance is its index in `labels` (G,), the same in all frames of a clip.
     """
     ids = (masks.flatten(1).sum(1) >= MIN_VISIBLE).nonzero().squeeze(1)
     return Instances(labels[ids], resize_masks(masks[ids], stride), ids)

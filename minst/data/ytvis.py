@@ -3,10 +3,10 @@
     annotations.json, train.json, ... (`layouts`)   videos, categories, annotations (one a track)
     JPEGImages/<video>/<frame>.jpg, ...
 
-    YouTubeVIS(DIR)[i] -> Clip: image(t) (H, W, 3) bytes, labels (M,), masks(t) (M, H, W)
+    YouTubeVIS(DIR)[i] -> Clip: image(t) (H, W, 3) bytes, labels (G,), masks(t) (G, H, W)
 
 Opening a file checks its entries and keeps their text (`formats`); a track is parsed again when it
-is asked for, a mask is decoded for its frame, and a frame is read from its file. Classes are 0..K-1
+is asked for, a mask is decoded for its frame, and a frame is read from its file. Classes are 0..C-1
 in the file's order of categories; `category_ids` maps them back to the ids of the file.
 
 Lesson: notebooks/01_task_and_data.ipynb
@@ -38,15 +38,15 @@ class ClipFrame(NamedTuple):
     """One frame and its ground truth."""
 
     image: np.ndarray  # (H, W, 3) uint8
-    masks: np.ndarray  # (M, H, W) bool, all False where an instance is not to be seen
+    masks: np.ndarray  # (G, H, W) bool, all False where an instance is not to be seen
 
 
 class Clip:
     """One video: frames are read when asked for. Iterating gives its images, in order.
 
     Attributes: name, height, width, video (its entry), tracks (its annotations, parsed at first
-    use), categories and category_ids of the file, labels (M,) of its tracks as classes 0..K-1,
-    crowd (M,) bool (a group, not one instance).
+    use), categories and category_ids of the file, labels (G,) of its tracks as classes 0..C-1,
+    crowd (G,) bool (a group, not one instance).
     """
 
     def __init__(self, dataset: YouTubeVIS, video: dict, labels, crowd, tracks: Callable):
@@ -85,7 +85,7 @@ class Clip:
         return image
 
     def masks(self, t: int) -> np.ndarray:
-        """The ground-truth masks of frame `t`: (M, H, W) bool."""
+        """The ground-truth masks of frame `t`: (G, H, W) bool."""
         masks = np.zeros((len(self.tracks), self.height, self.width), dtype=bool)
         for mask, track in zip(masks, self.tracks, strict=True):
             try:

@@ -1,8 +1,8 @@
 """Does a query stay on its object? The number behind the paper's Fig 2, by kinds of instances.
 
-    query masks (T, N, H, W) bool ┐
-                                  ├-> IoU (T, N, M) -> who holds whom, and k frames on: retention[k]
-    true masks  (T, M, H, W) bool ┤
+    query masks (L, N, H, W) bool ┐
+                                  ├-> IoU (L, N, G) -> who holds whom, and k frames on: retention[k]
+    true masks  (L, G, H, W) bool ┤
                                   └-> occlusion, speed, size of an instance (difficulty.py)
 
 Among the queries whose mask has IoU >= 0.5 with an instance, the one with the best matching score
@@ -17,7 +17,7 @@ alone can be gamed, by masks that hold anything. So `held_share` (how many insta
 all) and `chance` (the retention of a query drawn by lot) belong beside it. `holders` counts the
 duplicates: queries with IoU >= 0.5 per held instance.
 
-Symbols: T frames, N queries, M instances of a clip (a row a track; all False where it is not
+Symbols: L frames, N queries, G instances of a clip (a row a track; all False where it is not
 visible).
 
 Lesson: notebooks/06_temporal_training.ipynb
@@ -74,10 +74,10 @@ class ConsistencyMeter:
         probabilities: Sequence[np.ndarray] | None = None,
         scores: Sequence[np.ndarray] | None = None,
     ) -> ConsistencyMeter:
-        """Two sequences or iterators over the T frames of a clip: bool (N, H, W) and (M, H, W).
+        """Two sequences or iterators over the L frames of a clip: bool (N, H, W) and (G, H, W).
 
         query_masks: the binarised mask of every query; one frame of each is looked at at a time.
-        categories: names of the M instances, for the figures per category. How hard an instance is
+        categories: names of the G instances, for the figures per category. How hard an instance is
         the masks tell. probabilities, scores: see `add_ious`.
         """
         ious, measures = [], []
@@ -93,11 +93,11 @@ class ConsistencyMeter:
                 raise ValueError(f"frame {t}: {error}") from None
             if ious[-1].shape != ious[0].shape:
                 now, first = ious[-1].shape, ious[0].shape
-                raise ValueError(f"frame {t}: (N, M) is {now}, in frame 0 it was {first}")
+                raise ValueError(f"frame {t}: (N, G) is {now}, in frame 0 it was {first}")
             measures.append(difficulty.frame_measures(truths))
         if not ious:
             raise ValueError("a clip needs at least one frame")
-        frames = np.stack(measures)  # (T, M, 7), areas first
+        frames = np.stack(measures)  # (L, G, 7), areas first
         levels = difficulty.difficulty_levels(difficulty.clip_measures(frames))
         visible = frames[..., 0] > 0
         return self.add_ious(np.stack(ious), visible, categories, levels, probabilities, scores)
@@ -111,39 +111,39 @@ class ConsistencyMeter:
         probabilities: Sequence[np.ndarray] | None = None,
         scores: Sequence[np.ndarray] | None = None,
     ) -> ConsistencyMeter:
-        """The same from IoU (T, N, M) between queries and instances, and visible (T, M) bool.
+        """The same from IoU (L, N, G) between queries and instances, and visible (L, G) bool.
 
-        levels: `difficulty_levels` of the M instances, for the figures per difficulty.
-        probabilities: (T, N, M), of each instance's class by each query; None = all 1.
-        scores: (T, N), of each query, in [0, 1]; those of at least 0.3 are "sure". None = all are.
+        levels: `difficulty_levels` of the G instances, for the figures per difficulty.
+        probabilities: (L, N, G), of each instance's class by each query; None = all 1.
+        scores: (L, N), of each query, in [0, 1]; those of at least 0.3 are "sure". None = all are.
         """
-        T, N, M = ious.shape if ious.ndim == 3 else (0, 0, 0)
-        if ious.ndim != 3 or visible.shape != (T, M):
+        L, N, G = ious.shape if ious.ndim == 3 else (0, 0, 0)
+        if ious.ndim != 3 or visible.shape != (L, G):
             got = f"{ious.shape} and {visible.shape}"
-            raise ValueError(f"ious must be (T, N, M) and visible (T, M), got {got}")
+            raise ValueError(f"ious must be (L, N, G) and visible (L, G), got {got}")
         given = np.ones(ious.shape) if probabilities is None else np.asarray(probabilities)
-        sure = np.ones((T, N), bool) if scores is None else np.asarray(scores) >= SURE
-        if given.shape != (T, N, M) or sure.shape != (T, N):
+        sure = np.ones((L, N), bool) if scores is None else np.asarray(scores) >= SURE
+        if given.shape != (L, N, G) or sure.shape != (L, N):
             got = f"{given.shape} and {sure.shape}"
-            raise ValueError(f"probabilities must be {(T, N, M)} and scores {(T, N)}, got {got}")
-        fits = ious >= HOLD_IOU  # (T, N, M)
-        holder = np.full((T, M), -1)  # the query that holds an instance, -1 = none
-        for t in range(T):
+            raise ValueError(f"probabilities must be {(L, N, G)} and scores {(L, N)}, got {got}")
+        fits = ious >= HOLD_IOU  # (L, N, G)
+        holder = np.full((L, G), -1)  # the query that holds an instance, -1 = none
+        for t in range(L):
             for query, m in assign_queries(ious[t], given[t]):
                 holder[t, m] = query
-        held = (holder >= 0) & visible  # (T, M)
-        holders = (fits & held[:, None]).sum(axis=(0, 1))  # (M,)
+        held = (holder >= 0) & visible  # (L, G)
+        holders = (fits & held[:, None]).sum(axis=(0, 1))  # (G,)
         surely = (fits & sure[:, :, None] & held[:, None]).sum(axis=(0, 1))
-        kept, of, fitting = (np.zeros((M, len(self.distances)), int) for _ in range(3))
-        for i, k in enumerate(self.distances[: max(T - 1, 0)]):
-            there = held[:-k] & visible[k:]  # (T - k, M)
+        kept, of, fitting = (np.zeros((G, len(self.distances)), int) for _ in range(3))
+        for i, k in enumerate(self.distances[: max(L - 1, 0)]):
+            there = held[:-k] & visible[k:]  # (L - k, G)
             still = np.take_along_axis(fits[k:], holder[:-k, None], axis=1)[:, 0]
             kept[:, i] = (there & still).sum(axis=0)
             of[:, i] = there.sum(axis=0)
             # of all N queries, so many would do: what a query drawn by lot has as a chance
             fitting[:, i] = (there * fits[k:].sum(axis=1)).sum(axis=0)
         clip_queries = set(holder[held].tolist())
-        seen, held = visible.sum(axis=0), held.sum(axis=0)  # (M,)
+        seen, held = visible.sum(axis=0), held.sum(axis=0)  # (G,)
         counts = np.column_stack([seen > 0, held, seen, holders, surely, kept, of, fitting, N * of])
         self.counts.add(counts, categories, levels)
         self.clips += 1
@@ -212,27 +212,27 @@ def assign_queries(
 ) -> list[tuple[int, int]]:
     """Which query holds which instance of a frame: pairs (query, instance), by instance.
 
-    mask_ious (N, M); probabilities (N, M) of each instance's class by each query, None = all 1. An
+    mask_ious (N, G); probabilities (N, G) of each instance's class by each query, None = all 1. An
     instance that no query segments with IoU >= 0.5 has no holder. ValueError for other shapes and
     for values that are not finite.
     """
     ious = np.asarray(mask_ious)
     if ious.ndim != 2 or not np.isfinite(ious).all():
-        raise ValueError(f"mask_ious must be a finite (N, M) array, got shape {ious.shape}")
+        raise ValueError(f"mask_ious must be a finite (N, G) array, got shape {ious.shape}")
     p = np.ones(ious.shape) if probabilities is None else np.asarray(probabilities)
     if p.shape != ious.shape or not np.isfinite(p).all():
         raise ValueError(f"probabilities must be finite and {ious.shape}, got shape {p.shape}")
     # score = dice^0.8 p^0.2, below 0 where the mask does not fit
     dice = 2 * ious / (1 + ious)
-    scores = np.where(ious >= HOLD_IOU, dice**0.8 * p**0.2, -1.0)  # (N, M)
+    scores = np.where(ious >= HOLD_IOU, dice**0.8 * p**0.2, -1.0)  # (N, G)
     if not len(scores):
         return []
-    best = scores.argmax(axis=0)  # (M,)
+    best = scores.argmax(axis=0)  # (G,)
     return [(int(q), m) for m, q in enumerate(best) if ious[q, m] >= HOLD_IOU]
 
 
 def mask_ious(queries: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """IoU (N, M) of bool masks (N, H, W) and (M, H, W) of one frame; 0 where both are empty."""
+    """IoU (N, G) of bool masks (N, H, W) and (G, H, W) of one frame; 0 where both are empty."""
     for name, masks in (("query masks", queries), ("true masks", truths)):
         if masks.ndim != 3 or masks.dtype != bool:
             got = f"{masks.dtype} {masks.shape}"
@@ -244,7 +244,7 @@ def mask_ious(queries: np.ndarray, truths: np.ndarray) -> np.ndarray:
     pixels = queries.shape[1] * queries.shape[2]
     number = np.float32 if pixels <= 2**24 else np.float64  # up to there float32 counts exactly
     q, g = queries.reshape(-1, pixels).astype(number), truths.reshape(-1, pixels).astype(number)
-    both = q @ g.T  # (N, M): a product of 0s and 1s counts the pixels in both
+    both = q @ g.T  # (N, G): a product of 0s and 1s counts the pixels in both
     either = q.sum(axis=1)[:, None] + g.sum(axis=1)[None] - both
     return np.divide(both, either, out=np.zeros(both.shape), where=either > 0, dtype=np.float64)
 

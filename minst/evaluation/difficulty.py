@@ -1,7 +1,7 @@
 """How hard is an instance to follow? Occlusion, speed and size, and counts grouped by them.
 
-    true masks of a frame (M, H, W) bool -> area, centroid, box (M, 7)
-    of the T frames of a clip            -> occlusion, speed, size (M,) -> "low" | "medium" | "high"
+    true masks of a frame (G, H, W) bool -> area, centroid, box (G, 7)
+    of the L frames of a clip            -> occlusion, speed, size (G,) -> "low" | "medium" | "high"
 
 Lengths are in units in which the frame's area is 1, so that resolution does not matter.
 
@@ -16,7 +16,7 @@ Assumption: *speed* is the mean way of the centroid from one frame to the next, 
     object and the frame are.
 Assumption: *size* is the mean area, as a share of the frame.
 
-Symbols: T frames, M instances of a clip (a row a track; all False where it is not visible).
+Symbols: L frames, G instances of a clip (a row a track; all False where it is not visible).
 
 Lesson: notebooks/06_temporal_training.ipynb
 """
@@ -45,11 +45,11 @@ def difficulty_levels(measures: dict[str, np.ndarray]) -> list[dict[str, str | N
 
 
 def frame_measures(masks: np.ndarray) -> np.ndarray:
-    """Masks (M, H, W) bool of a frame -> (M, 7): area, centroid x y, box left top right bottom.
+    """Masks (G, H, W) bool of a frame -> (G, 7): area, centroid x y, box left top right bottom.
 
     All are 0 where a mask is empty.
     """
-    lines = masks.sum(axis=1), masks.sum(axis=2)  # (M, W), (M, H): pixels in a column, in a row
+    lines = masks.sum(axis=1), masks.sum(axis=2)  # (G, W), (G, H): pixels in a column, in a row
     area = lines[0].sum(axis=1)
     center = [line @ (np.arange(line.shape[1]) + 0.5) / np.maximum(area, 1) for line in lines]
     first = [(line > 0).argmax(axis=1) for line in lines]
@@ -60,16 +60,16 @@ def frame_measures(masks: np.ndarray) -> np.ndarray:
 
 
 def clip_measures(frames: np.ndarray) -> dict[str, np.ndarray]:
-    """`frame_measures` of a clip, (T, M, 7) -> {"occlusion", "speed", "size"}, each (M,).
+    """`frame_measures` of a clip, (L, G, 7) -> {"occlusion", "speed", "size"}, each (G,).
 
     NaN where there is nothing to measure: an instance that is never visible, or never in two frames
     in a row (speed).
     """
     area, center, box = frames[..., 0], frames[..., 1:3], frames[..., 3:]
-    seen = area > 0  # (T, M)
+    seen = area > 0  # (L, G)
     count, both = seen.sum(axis=0), seen[1:] & seen[:-1]
     size = _ratio(area.sum(axis=0), count)
-    ways = np.linalg.norm(np.diff(center, axis=0), axis=2)  # (T-1, M)
+    ways = np.linalg.norm(np.diff(center, axis=0), axis=2)  # (L-1, G)
     near = [area[max(t - NEARBY, 0) : t + NEARBY + 1] for t in range(len(area))]
     largest = np.stack([areas.max(axis=0) for areas in near])
     hidden = (area < SHRUNK * largest) & (_box_cover(box) > COVERED)
@@ -78,9 +78,9 @@ def clip_measures(frames: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _box_cover(box: np.ndarray) -> np.ndarray:
-    """Boxes (T, M, 4) -> (T, M): the largest share of each that one other instance's box covers."""
+    """Boxes (L, G, 4) -> (L, G): the largest share of each that one other instance's box covers."""
     low, high = box[..., :2], box[..., 2:]
-    left_top = np.maximum(low[:, :, None], low[:, None])  # (T, M, M, 2)
+    left_top = np.maximum(low[:, :, None], low[:, None])  # (L, G, G, 2)
     right_bottom = np.minimum(high[:, :, None], high[:, None])
     both = (right_bottom - left_top).clip(min=0).prod(axis=3)
     both[:, range(box.shape[1]), range(box.shape[1])] = 0  # itself
@@ -102,7 +102,7 @@ class GroupedCounts:
     def add(
         self, counts: np.ndarray, categories: Sequence[str] | None, levels: Sequence[dict] | None
     ) -> None:
-        """counts (M, width) of a clip's instances; of each its category and levels, if known."""
+        """counts (G, width) of a clip's instances; of each its category and levels, if known."""
         for what, given in (("categories", categories), ("levels", levels)):
             if given is not None and len(given) != len(counts):
                 said = f"{len(given)} {what} for {len(counts)} instances"

@@ -1,8 +1,8 @@
 """Does an identity stay on its instance? Swaps and fragmentations of a result, HOTA, IDF1 and MOTA.
 
-    VideoResult, K tracks    ┐                    ┌ IoU >= 0.5 -> who covers whom -> events
-                             ├-> IoU (T, K, M) ---┤
-    true masks (T, M, H, W)  ┘                    └ trackeval -> HOTA = sqrt(DetA AssA), IDF1, ...
+    VideoResult, N tracks    ┐                    ┌ IoU >= 0.5 -> who covers whom -> events
+                             ├-> IoU (L, N, G) ---┤
+    true masks (L, G, H, W)  ┘                    └ trackeval -> HOTA = sqrt(DetA AssA), IDF1, ...
     files of results and ground truth, by category -> trackeval -> HOTA, IDF1, MOTA, ...
 
 A track *covers* an instance when the frame's one-to-one assignment pairs the two with IoU >= 0.5.
@@ -16,7 +16,7 @@ that take turns at being best swap nothing.
     back   covered by the same id as before it was out of sight: as it should be
     swap   covered by another id than before: an *identity switch*; may come with "again"
 
-Symbols: T frames, K tracks, M instances of a clip. Ids count from 1 (0 = none), instances from 0
+Symbols: L frames, N tracks, G instances of a clip. Ids count from 1 (0 = none), instances from 0
 (-1 = none).
 
 Assumption: an instance out of sight cannot be lost: a gap is a fragmentation only if the instance
@@ -69,7 +69,7 @@ class IdentityEvent(NamedTuple):
     """What happened to an instance in a frame."""
 
     frame: int
-    instance: int  # 0..M-1
+    instance: int  # 0..G-1
     kind: str  # one of EVENT_KINDS
     old_id: int  # that covered the instance last; 0 = none yet
     new_id: int  # that covers it now; 0 = none
@@ -78,12 +78,12 @@ class IdentityEvent(NamedTuple):
 class IdentityEvents(NamedTuple):
     """Which track covers which instance in every frame, and what happened to the instances."""
 
-    ids: np.ndarray  # (K,) int, in the order of the result's tracks
-    seen: np.ndarray  # (T, K) bool, the track has a mask
-    covers: np.ndarray  # (T, K) int, the instance that it covers, -1 = none
-    visible: np.ndarray  # (T, M) bool
-    held_by: np.ndarray  # (T, M) int, the id that covers the instance, 0 = none
-    ious: np.ndarray  # (T, K, M)
+    ids: np.ndarray  # (N,) int, in the order of the result's tracks
+    seen: np.ndarray  # (L, N) bool, the track has a mask
+    covers: np.ndarray  # (L, N) int, the instance that it covers, -1 = none
+    visible: np.ndarray  # (L, G) bool
+    held_by: np.ndarray  # (L, G) int, the id that covers the instance, 0 = none
+    ious: np.ndarray  # (L, N, G)
     events: list[IdentityEvent]  # in order of frame and instance
     levels: list[dict[str, str | None]]  # how hard each instance is, as `difficulty_levels` says it
 
@@ -91,7 +91,7 @@ class IdentityEvents(NamedTuple):
 def identity_events(result: VideoResult, clip) -> IdentityEvents:
     """Compare the tracks of a clip with its ground truth.
 
-    clip: has len() and masks(t) -> (M, H, W) bool, or render(t).masks. Raises ValueError when
+    clip: has len() and masks(t) -> (G, H, W) bool, or render(t).masks. Raises ValueError when
     result and clip differ in their number of frames or, naming the frame, in size.
     """
     frames, tracks = len(clip), result.tracks
@@ -110,7 +110,7 @@ def identity_events(result: VideoResult, clip) -> IdentityEvents:
         ious.append(rle.ious(codes, [rle.encode(mask) for mask in truths]))
         measures.append(frame_measures(truths))
     seen, ious, measures = np.array(seen, dtype=bool), np.stack(ious), np.stack(measures)
-    visible = measures[..., 0] > 0  # (T, M) of (T, M, 7): the areas
+    visible = measures[..., 0] > 0  # (L, G) of (L, G, 7): the areas
     covers = _cover(ious)
     ids = np.array([track.id for track in tracks], dtype=int)
     held_by = np.zeros(visible.shape, dtype=int)
@@ -125,7 +125,7 @@ def identity_events(result: VideoResult, clip) -> IdentityEvents:
 
 
 def _cover(ious: np.ndarray) -> np.ndarray:
-    """IoU (T, K, M) -> the instance that each track covers, (T, K), -1 = none."""
+    """IoU (L, N, G) -> the instance that each track covers, (L, N), -1 = none."""
     covers = np.full(ious.shape[:2], -1)
     kept = np.zeros(ious.shape[1:], dtype=bool)  # pairs of the frame before
     for t, frame in enumerate(ious):
@@ -140,7 +140,7 @@ def _cover(ious: np.ndarray) -> np.ndarray:
 
 
 def _events_of(instance: int, visible: np.ndarray, held_by: np.ndarray) -> Iterable[IdentityEvent]:
-    """The events of one instance from visible (T,) and the id that covers it (T,)."""
+    """The events of one instance from visible (L,) and the id that covers it (L,)."""
     # the id that covered it last; whether it was not covered, or out of sight, since then
     last, lost, away = 0, False, False
     for t, (there, now) in enumerate(zip(visible.tolist(), held_by.tolist(), strict=True)):
@@ -170,7 +170,7 @@ class IdentityMeter:
     def add_clip(self, result: VideoResult, clip) -> IdentityEvents:
         """`identity_events` of one clip, counted and returned."""
         found = identity_events(result, clip)
-        visible, covered = found.visible.sum(axis=0), (found.held_by > 0).sum(axis=0)  # (M,)
+        visible, covered = found.visible.sum(axis=0), (found.held_by > 0).sum(axis=0)  # (G,)
         errors = np.zeros((len(visible), 2), dtype=int)  # fragmentations, swaps
         for event in found.events:
             errors[event.instance] += event.kind == "again", event.kind == "swap"
@@ -248,11 +248,11 @@ def tracking_figures(
 
 
 class _Overlaps(NamedTuple):
-    """What `_trackeval_data` needs to know of K tracks and M instances."""
+    """What `_trackeval_data` needs to know of N tracks and G instances."""
 
-    visible: np.ndarray  # (T, M) bool
-    seen: np.ndarray  # (T, K) bool
-    ious: np.ndarray  # (T, K, M)
+    visible: np.ndarray  # (L, G) bool
+    seen: np.ndarray  # (L, N) bool
+    ious: np.ndarray  # (L, N, G)
 
 
 def _overlaps(truths: list[dict], tracks: list[dict], frames: int) -> _Overlaps:
@@ -260,10 +260,10 @@ def _overlaps(truths: list[dict], tracks: list[dict], frames: int) -> _Overlaps:
     instances = [truth for truth in truths if not truth["iscrowd"]]
     crowds = [truth for truth in truths if truth["iscrowd"]]
     visible, seen = (
-        np.array([entry["pixels"] for entry in side]).reshape(-1, frames).T > 0  # (T, ...)
+        np.array([entry["pixels"] for entry in side]).reshape(-1, frames).T > 0  # (L, ...)
         for side in (instances, tracks)
     )
-    ious = track_ious(tracks, instances, frames)  # (T, K, M)
+    ious = track_ious(tracks, instances, frames)  # (L, N, G)
     on_crowd = (track_ious(tracks, crowds, frames) >= HOLD_IOU).any(axis=2)
     on_instance = (ious >= HOLD_IOU).any(axis=2)
     return _Overlaps(visible, seen & ~(on_crowd & ~on_instance), ious)

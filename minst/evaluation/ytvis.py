@@ -175,7 +175,7 @@ class YTVISEval(Evaluation):
         ours, theirs = self._dts[imgId, catId][: self.params.maxDets[-1]], self._gts[imgId, catId]
         if not ours or not theirs:
             return np.zeros((0, 0))
-        ious = track_ious(ours, theirs, self.videos[imgId].length)  # (T, D, G)
+        ious = track_ious(ours, theirs, self.videos[imgId].length)  # (L, N, G)
         # of one frame: IoU = both / either, and |p| + |g| = both + either
         p, g = (np.array([track["pixels"] for track in side]).T for side in (ours, theirs))
         sizes = p[:, :, None] + g[:, None, :]
@@ -186,7 +186,7 @@ class YTVISEval(Evaluation):
 
 
 def track_ious(ours: list[dict], theirs: list[dict], frames: int) -> np.ndarray:
-    """IoU (frames, K, M) in each frame of tracks of one video, as `YTVISEval` holds them."""
+    """IoU (frames, N, G) in each frame of tracks of one video, as `YTVISEval` holds them."""
     sides = [
         [[track["codes"][t] for track in side] for side in (ours, theirs)] for t in range(frames)
     ]

@@ -35,7 +35,7 @@ class Matches(NamedTuple):
     """Predictions in no particular order, and how many instances there are to find."""
 
     rows: np.ndarray  # (n,) of ROW; bit i of `right`: it has found an instance at IoU 0.5 + 0.05 i
-    instances: np.ndarray  # (V, K) int: instances of a category in a clip
+    instances: np.ndarray  # (V, C) int: instances of a category in a clip
 
     def to_dict(self) -> dict:
         """Plain values for a JSON file; rows as base64 of their 9 bytes each."""
@@ -49,9 +49,9 @@ class Matches(NamedTuple):
         instances = np.array(values["instances"], dtype=np.int64)
         if instances.ndim != 2 or not instances.size or instances.min() < 0:
             raise ValueError("`instances` are no table of counts, a row a clip")
-        V, K = instances.shape
-        if len(rows) and (rows["clip"].max() >= V or rows["category"].max() >= K):
-            raise ValueError(f"`rows` speak of more than {V} clips or {K} categories")
+        V, C = instances.shape
+        if len(rows) and (rows["clip"].max() >= V or rows["category"].max() >= C):
+            raise ValueError(f"`rows` speak of more than {V} clips or {C} categories")
         return cls(rows, instances)
 
 
@@ -90,7 +90,7 @@ def average_precision(
     weights = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
     if weights.ndim != 2 or weights.shape[1] != count:
         raise ValueError(f"weights must be (B, {count}), one column a clip, got {weights.shape}")
-    to_find = weights @ matches.instances  # (B, K)
+    to_find = weights @ matches.instances  # (B, C)
     total = np.zeros(len(weights))
     bits = range(10) if threshold is None else [threshold]
     for k in range(kinds):

@@ -214,7 +214,7 @@ class _Queries:
 
 def _predictions(frame: Frame, video: int, category_ids: list[int]) -> list[dict]:
     """The best entries of a results file that a frame alone gives, as if it were a video."""
-    scores, masks = frame.out.scores()[0], masks_of_queries(frame)  # (N, K), (N, H, W)
+    scores, masks = frame.out.scores()[0], masks_of_queries(frame)  # (N, C), (N, H, W)
     best = scores.flatten().topk(min(20, scores.numel()))
     places = [divmod(place, scores.shape[1]) for place in best.indices.tolist()]
     return [

@@ -35,7 +35,7 @@ __all__ = ["pretrain"]
 
 
 class TokenClassifier(nn.Module):
-    """A backbone, and which of K categories each of its tokens holds."""
+    """A backbone, and which of C categories each of its tokens holds."""
 
     def __init__(self, backbone: str, num_classes: int):
         super().__init__()
@@ -49,7 +49,7 @@ class TokenClassifier(nn.Module):
             self.register_buffer(name, of_channels, persistent=False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Frames (B, 3, H, W) in 0..1 -> logits at every token of X6, (B, K, h, w)."""
+        """Frames (B, 3, H, W) in 0..1 -> logits at every token of X6, (B, C, h, w)."""
         return self.classes(self.backbone((frames - self.pixel_mean) / self.pixel_std).x6)
 
 

@@ -1,9 +1,9 @@
 """Bipartite matching as a picture: who wants whom, and who gets it.
 
-    queries of a frame x its instances ─ dice^0.8 p^0.2 ─> (N, M) ─ Hungarian ─> plot_matching
-    any scores (N, M), made by hand too ────────────────────────────────────────> plot_assignment
+    queries of a frame x its instances ─ dice^0.8 p^0.2 ─> (N, G) ─ Hungarian ─> plot_matching
+    any scores (N, G), made by hand too ────────────────────────────────────────> plot_assignment
 
-Symbols: N queries, M instances. Instance m = 0, 1, .. has the colour m + 1 in every figure.
+Symbols: N queries, G instances. Instance m = 0, 1, .. has the colour m + 1 in every figure.
 
 Lesson: notebooks/05_losses.ipynb
 """
@@ -46,7 +46,7 @@ def plot_matching(model: MobileInst, video, frame: int = 0) -> Picture:
     labels = torch.as_tensor(np.asarray(video.labels)[seen], dtype=torch.long)
     parts = labels, resize_masks(torch.from_numpy(masks[seen])), torch.arange(len(seen))
     target = Instances(*(part.to(out.kernels.device) for part in parts))
-    scores = matching_scores(out.class_logits[0], out.mask_logits[0], target).cpu()  # (N, M)
+    scores = matching_scores(out.class_logits[0], out.mask_logits[0], target).cpu()  # (N, G)
     pairs = _best_pairs(scores.numpy())
     best = scores.amax(1).tolist()
     # query -> the instance that it gets or would like
@@ -76,14 +76,14 @@ def plot_assignment(
     row_images: Sequence[np.ndarray] = (),
     column_images: Sequence[np.ndarray] = (),
 ) -> Picture:
-    """A matrix of scores (N, M) and its one-to-one assignment of largest sum, boxed.
+    """A matrix of scores (N, G) and its one-to-one assignment of largest sum, boxed.
 
     Images (h, w, 3) stand beside the names. A ring marks the best of a column where the assignment
     decides otherwise. Raises ValueError for a matrix that is empty or not finite.
     """
     matrix = torch.as_tensor(scores).detach().cpu().numpy().astype(float)
     if matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
-        wanted = "a finite matrix (N, M) with at least one row and one column"
+        wanted = "a finite matrix (N, G) with at least one row and one column"
         raise ValueError(f"scores must be {wanted}, got shape {matrix.shape}")
     count, width = matrix.shape
     pairs = _best_pairs(matrix)

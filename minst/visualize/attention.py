@@ -102,7 +102,7 @@ def plot_attention(model: MobileInst, video, frame: int = 0, query: int | None =
     with evaluating(model):
         seen = model.encode(image_to_batch(image))
         out, maps = seen.out, attention_maps(model, seen)
-        scores = out.scores()[0].cpu()  # (N, K)
+        scores = out.scores()[0].cpu()  # (N, C)
         query = int(scores.amax(-1).argmax()) if query is None else query
         if query not in range(len(scores)):
             raise ValueError(f"query {query}: give one of 0..{len(scores) - 1}")

@@ -58,7 +58,7 @@ def chart(
 ) -> str:
     """Similarity strips and timeline, with frame `t` marked.
 
-    own (T,): cosine of the query's kernel in use with its own over time; every (T, N): with all.
+    own (L,): cosine of the query's kernel in use with its own over time; every (L, N): with all.
     """
     others = np.delete(every, query, axis=1)
     strips = {f"kernel of query {query}, itself": own}

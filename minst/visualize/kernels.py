@@ -1,14 +1,14 @@
 """What a kernel knows of its query and of its instance, and how two key frames are associated.
 
-    T key frames ─ model ─> kernels (T, N, D) ─ PCA ─> (T, N, 2)                        plot_kernels
-                                              └ less the mean of each query ─ PCA ─> (T, N, 2)
+    L key frames ─ model ─> kernels (L, N, D) ─ PCA ─> (L, N, 2)                        plot_kernels
+                                              └ less the mean of each query ─ PCA ─> (L, N, 2)
     kernels of two frames ─ cosine | cosine, centred per query | dice of masks ┐
     scores of two frames ─────────────────────────────────────── s_old * s_new ┴─> plot_similarity
 
     sum |K_t^q - mean|^2  =  sum |mean^q - mean|^2  +  sum |K_t^q - mean^q|^2
          all variance           between queries            within a query, over time
 
-Symbols: T frames, N queries, M instances, D channels. Instance m = 0, 1, .. has the colour m + 1.
+Symbols: L frames, N queries, G instances, D channels. Instance m = 0, 1, .. has the colour m + 1.
 
 Assumption: a query holds the instance that `assign_queries` gives it: of those with IoU >= 0.5 it
     has the best matching score. Several queries may segment one instance: an association is right
@@ -56,11 +56,11 @@ def plot_kernels(model: MobileInst, video, num_frames: int = MAX_FRAMES) -> Pict
     video: an annotated clip with `render(t)`; ValueError for another.
     """
     recording, names, held = _record(model, video, num_frames)
-    owner = np.full(recording.scores.shape, -1)  # (T, N): the instance that is held, -1: none
+    owner = np.full(recording.scores.shape, -1)  # (L, N): the instance that is held, -1: none
     for t, holds in enumerate(held):
         owner[t, list(holds)] = list(holds.values())
     count, queries = owner.shape
-    kernels = recording.kernels.cpu().double()  # (T, N, D)
+    kernels = recording.kernels.cpu().double()  # (L, N, D)
     centred = kernels - kernels.mean(0)
     between = _explained(kernels.flatten(0, 1), np.tile(np.arange(queries), count))
 
@@ -176,7 +176,7 @@ def _explained(x: Tensor, groups: np.ndarray) -> float:
 
 
 def _cloud(axes, kernels: Tensor, basis: Tensor, owner: np.ndarray, labels: dict) -> None:
-    """Kernels (T, N, D) on two principal axes of `basis` (n, D). labels: {text: (queries, m)}."""
+    """Kernels (L, N, D) on two principal axes of `basis` (n, D). labels: {text: (queries, m)}."""
     mean = basis.mean(0)
     _, sizes, directions = torch.linalg.svd(basis - mean, full_matrices=False)
     points = np.zeros((*owner.shape, 2))

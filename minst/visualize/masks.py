@@ -196,7 +196,7 @@ def place_labels(
 
 
 def shown_frames(video, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Images and annotations (M, H, W) from frame `start` on; None where there are no annotations.
+    """Images and annotations (G, H, W) from frame `start` on; None where there are no annotations.
 
     video: a clip with `render(t)`, or an iterable of frames; tensors (3, H, W) become bytes.
     """
@@ -220,7 +220,7 @@ def resized(
 
 
 def resized_masks(masks: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Masks (M, H, W) bool, made smaller: (M, *size), true where half of a cell is covered."""
+    """Masks (G, H, W) bool, made smaller: (G, *size), true where half of a cell is covered."""
     shares = [resized(mask.astype(np.uint8) * 255, size, Image.Resampling.BOX) for mask in masks]
     return np.reshape(shares, (-1, *size)) >= 128
 

@@ -4,12 +4,12 @@
 
      frames    masks coloured by query; one strip for each model             what is seen
      query a   its mask in every frame, red where it does     cos(K_t, K_u)  why it works
-     query b   not hold its instance, its score below            (T, T)
+     query b   not hold its instance, its score below            (L, L)
 
 Nothing is tracked or passed on between the frames: that a row shows one object is the model's own
 doing. Of two models one has its row below the other's, for the same instance.
 
-Symbols: T frames, N queries, M instances, K classes, D channels, h w = H/8, W/8.
+Symbols: L frames, N queries, G instances, C classes, D channels, h w = H/8, W/8.
 
 Who holds an instance, `minst.evaluation.consistency` says: of the queries with IoU >= 0.5 the one
 of the best matching score.
@@ -67,16 +67,16 @@ class _Row(NamedTuple):
     query: int
     color: tuple[float, float, float]
     label: str  # class and mean score
-    soft: np.ndarray  # (T, H, W) in [0, 1]
-    scores: list[float]  # T, of the best class
-    similarity: np.ndarray  # (T, T)
+    soft: np.ndarray  # (L, H, W) in [0, 1]
+    scores: list[float]  # L, of the best class
+    similarity: np.ndarray  # (L, L)
     others: list[float]  # mean cosine with the kernels of each other row of the model
-    outline: np.ndarray | None  # (T, H, W) bool, the instance
-    held: list[bool | None]  # T; None where the instance is not visible, or unknown
+    outline: np.ndarray | None  # (L, H, W) bool, the instance
+    held: list[bool | None]  # L; None where the instance is not visible, or unknown
 
 
 def class_probabilities(recording: Recording, video, count: int) -> np.ndarray:
-    """p of the class of each of `count` annotated instances: (T, N, M); where not known, 1.
+    """p of the class of each of `count` annotated instances: (L, N, G); where not known, 1.
 
     The model's classes may not stand in the order of the video's categories.
     """
@@ -128,7 +128,7 @@ def plot_query_consistency(
         raise ValueError(f"models {list(models)}: give one model, or one or two as {{name: model}}")
     shots = read_clip(video, num_frames, trained_side(next(iter(models.values()))), frames)
     recordings = [Recording(each, shots) for each in models.values()]
-    truth = None if shots.truth is None else np.stack(shots.truth)  # (T, M, H, W)
+    truth = None if shots.truth is None else np.stack(shots.truth)  # (L, G, H, W)
     if truth is not None and truth.any():
         said = [class_probabilities(each, video, truth.shape[1]) for each in recordings]
         instances, picks = _holders(recordings, truth, said)
@@ -157,15 +157,15 @@ def _holders(
 ) -> tuple[list[int], list[list[int]]]:
     """The instances of the rows, and each model's queries for them.
 
-    truth: (T, M, H, W). said: of each model the probabilities (T, N, M) of the instances' classes.
+    truth: (L, G, H, W). said: of each model the probabilities (L, N, G) of the instances' classes.
     """
-    area = truth.sum((2, 3))  # (T, M)
+    area = truth.sum((2, 3))  # (L, G)
     seen = (area > 0).sum(0)
     order = sorted(np.flatnonzero(seen).tolist(), key=lambda m: (-seen[m], -area[:, m].sum()))
     instances = order[: MAX_ROWS if len(recordings) == 1 else MAX_PAIRS]
     enough, picks = (area >= SLIVER * area.max(0))[:, None], []
     for recording, p in zip(recordings, said):
-        ious = np.stack([recording.ious(t) for t in range(len(recording))]) * enough  # (T, N, M)
+        ious = np.stack([recording.ious(t) for t in range(len(recording))]) * enough  # (L, N, G)
         held = _first_holders(ious, p)
         # what is never held has the nearest query of those that hold nothing
         for m in instances:
@@ -176,7 +176,7 @@ def _holders(
 
 
 def _first_holders(ious: np.ndarray, said: np.ndarray) -> dict[int, int]:
-    """IoU and p(class) (T, N, M) -> {instance: the first to hold it that held none before}."""
+    """IoU and p(class) (L, N, G) -> {instance: the first to hold it that held none before}."""
     holders: dict[int, int] = {}
     for frame, probabilities in zip(ious, said):
         for query, instance in assign_queries(frame, probabilities):
@@ -190,7 +190,7 @@ def _row(
 ) -> _Row:
     means = recording.class_scores[:, query].mean(0)
     label = class_name(recording.config.class_names, int(means.argmax()))
-    kernels = recording.kernels.transpose(0, 1)  # (N, T, D)
+    kernels = recording.kernels.transpose(0, 1)  # (N, L, D)
     cosines = {q: cosine_similarity(kernels[query], kernels[q]).cpu().numpy() for q in chosen}
     soft = np.stack([recording.soft_mask(query, t, t) for t in range(len(recording))])
     outline, held = None, [None] * len(recording)

@@ -52,7 +52,7 @@ class Shots(NamedTuple):
     """Images to record: every `step`-th frame of a video of `total` frames."""
 
     images: list[np.ndarray]  # (H, W, 3) bytes
-    truth: list[np.ndarray] | None  # (M, H, W) bool each
+    truth: list[np.ndarray] | None  # (G, H, W) bool each
     step: int
     total: int
     times: Sequence[int]  # which of the video they are
@@ -120,10 +120,10 @@ def _shots(kept: list[tuple], step: int, total: int, times: Sequence[int]) -> Sh
 class Recording:
     """What a model says of every frame of a video, each computed as a key frame.
 
-    Attributes: images, truth, step, total (see `Shots`); frames (T Frames, without the mask logits
-    of all queries, which are large, and come again from the kernels); kernels (T, N, D), class
-    scores (T, N, K), probabilities of the classes without objectness (T, N, K), all in [0, 1];
-    scores (T, N) of the best class.
+    Attributes: images, truth, step, total (see `Shots`); frames (L Frames, without the mask logits
+    of all queries, which are large, and come again from the kernels); kernels (L, N, D), class
+    scores (L, N, C), probabilities of the classes without objectness (L, N, C), all in [0, 1];
+    scores (L, N) of the best class.
     progress: called with the list of images, yields them; a progress bar.
     """
 
@@ -147,7 +147,7 @@ class Recording:
         return len(self.images)
 
     def masks(self, t: int) -> np.ndarray:
-        """The annotation of frame `t`: (M, H, W) bool."""
+        """The annotation of frame `t`: (G, H, W) bool."""
         return self.truth[t]
 
     def replay(self, settings: Settings) -> Replay:
@@ -166,7 +166,7 @@ class Recording:
         return (upsample_masks(logits[None], self.images[t].shape[:2])[0] >= 0).cpu().numpy()
 
     def ious(self, t: int) -> np.ndarray:
-        """IoU of all queries with all annotated instances in frame `t`: (N, M)."""
+        """IoU of all queries with all annotated instances in frame `t`: (N, G)."""
         return mask_ious(self.found(t), self.truth[t])
 
     @torch.inference_mode()
@@ -176,16 +176,16 @@ class Recording:
         return upsample_masks(logits, self.images[t].shape[:2])[0, 0].sigmoid().cpu().numpy()
 
     def similarity(self, query: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-        """cos of a query's kernel of frame `key` with its own over time (T,), with all (T, N)."""
+        """cos of a query's kernel of frame `key` with its own over time (L,), with all (L, N)."""
         cosine = cosine_similarity(self.kernels[key, query][None], self.kernels.flatten(0, 1))
-        cosine = cosine.view(len(self), -1).cpu().numpy()  # (T, N)
+        cosine = cosine.view(len(self), -1).cpu().numpy()  # (L, N)
         return cosine[:, query], cosine
 
 
 class Replay:
     """A recording tracked with certain settings.
 
-    Attributes: frames (T FrameResults), result (VideoResult), keys (T,) the key frame whose kernels
+    Attributes: frames (L FrameResults), result (VideoResult), keys (L,) the key frame whose kernels
     each frame uses, handovers [(frame, id, old query, new query)], identity (IdentityEvents, or
     None without annotations).
     """
@@ -234,7 +234,7 @@ def _handovers(frames: list[FrameResult]) -> Iterator[tuple[int, int, int, int]]
 def _shrink(
     image: np.ndarray, masks: np.ndarray | None, share: float
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """A frame and its annotation (M, H, W), `share` times as large if that is smaller."""
+    """A frame and its annotation (G, H, W), `share` times as large if that is smaller."""
     if share >= 1:
         return np.ascontiguousarray(image), masks
     size = tuple(round(side * share) for side in image.shape[:2])
