@@ -111,12 +111,15 @@ class _Random:
         self.bits = np.random.PCG64(np.random.SeedSequence(entropy))
 
     def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        """A number in [low, high)."""
         return low + (high - low) * ((int(self.bits.random_raw()) >> 11) * 2.0**-53)
 
     def below(self, n: int) -> int:
+        """An integer from 0 to n - 1."""
         return int(self.uniform() * n)
 
     def chance(self, p: float) -> bool:
+        """True once in 1/p times."""
         return self.uniform() < p
 
     def array(self, *shape: int) -> np.ndarray:

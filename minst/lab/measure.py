@@ -148,6 +148,7 @@ class _Tracking:
         self.pairs: list[list[int]] = []
 
     def add_clip(self, clip: Clip, images: list, frames: list[Frame], category_ids: list) -> None:
+        """Track one clip and keep its results."""
         tracker = self.tracker
         tracker.reset()
         # Frozen X6 changes what the network sees, so that it has to look for itself.
@@ -158,6 +159,7 @@ class _Tracking:
         self.pairs.append(_track_pairs(video, clip.tracks))
 
     def row(self, truth: dict) -> dict:
+        """Video AP and what was counted, of all clips."""
         moves, videos = self.moves, truth["videos"]
         matches = keep(YTVISEval(truth, self.results).run(), range(len(videos)))
         return {
@@ -187,6 +189,7 @@ class _Queries:
 
     @torch.inference_mode()
     def add_clip(self, clip: Clip, frames: list[Frame]) -> None:
+        """Keep what some frames alone say, and how long the queries of all stay."""
         videos, annotations = self.truth["videos"], self.truth["annotations"]
         for t in range(min(EVERY // 2, len(clip) - 1), len(clip), EVERY):
             number = len(videos) + 1
@@ -205,6 +208,7 @@ class _Queries:
         self.pairs.append(_counts(meter.add_clip(masks, truths, probabilities=probabilities)))
 
     def figures(self) -> dict:
+        """Image AP, and the counts of pairs of frames."""
         images = keep(YTVISEval(self.truth, self.results).run(), self.clip_of)
         return {
             "image": {"AP": _share(average_precision(images)), **images.to_dict()},

@@ -222,6 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60  # seconds that a silent visitor may hold a thread
 
     def do_GET(self) -> None:
+        """Answer with the route of this path, or 404."""
         route = self.server.routes.get(self.path.partition("?")[0])
         self._send(200, route) if route else self._send(404, Route(b"not found\n", "text/plain"))
 
@@ -244,6 +245,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(route.body)
 
     def handle(self) -> None:
+        """Answer until the visitor closes the page."""
         try:
             super().handle()
         except (ConnectionError, TimeoutError):  # the visitor closed the page

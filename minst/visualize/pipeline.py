@@ -133,10 +133,12 @@ class _Map:
             self.words(block, x + w / 2, top - 0.13 * i - 0.03 * bool(i), line, **title)
 
     def words(self, block: str, x: float, y: float, text: str, **look) -> None:
+        """Write into a block, in a colour that is seen on it."""
         color = QUIET_TEXT if self.color[block] == QUIET else INK
         self.axes.text(x, y, text, **{"size": 6.8, "color": color} | CENTER | look)
 
     def bar(self, block: str, x: float, y: float, w: float, h: float, **look) -> None:
+        """A filled rectangle in the colour of a block."""
         look = {"facecolor": self.color[block], "linewidth": 0} | look
         self.axes.add_patch(Rectangle((x, y), w, h, **look))
 
