@@ -35,6 +35,7 @@ from minst.options import (
     Number,
     Pixels,
     Port,
+    Positive,
     Range,
     Report,
     Share,
@@ -159,6 +160,24 @@ def lessons(
 
     written = write_lessons(folder)
     print(f"written: {written}; open it with: jupyter lab {written}")
+
+
+def grade(
+    submissions: Folder,  # the notebooks that were handed in, whatever they are called
+    *,
+    csv: NewFile = "grades.csv",  # a row per exercise; beside it goes a page for the tutor, .md
+    seconds: Positive = 90.0,  # most time for one exercise
+    megabytes: Count = 8192,  # most address space of one exercise
+    jobs: Count = 2,  # exercises that are judged at a time
+) -> None:
+    """Judge the exercises of a class. This runs the code of others: read minst/course/grade.py."""
+    from minst.course.grade import grade as judge
+    from minst.course.grade import write_grades
+
+    grades = judge(submissions, seconds, megabytes, jobs)
+    page = write_grades(grades, csv)
+    print(f"{sum(of.state == 'correct' for of in grades)} of {len(grades)} answers are correct")
+    print(f"written: {csv}, {page}")
 
 
 def explore(
@@ -685,7 +704,7 @@ def lab_list() -> None:
 COMMANDS = {
     each.__name__.rstrip("_").replace("_", " "): each
     for each in (
-        demo, track, lessons, explore, fig2, eval_, predict, submit, train,
+        demo, track, lessons, grade, explore, fig2, eval_, predict, submit, train,
         data_shapes, data_check, data_preview, data_split, data_convert, env, summary, export,
         bench_latency, bench_mobile, bench_layers, bench_lite, bench_phone, bench_parse, bench_web,
         bench_data, lab_run, lab_report, lab_list,

@@ -48,6 +48,7 @@ class Verdict:
     given: tuple = ()  # of a wrong answer: the arguments on which it went wrong,
     expected: Any = None  # what is right there
     got: Any = None  # and what the answer gave
+    hint: str = ""  # of the likely mistake that behaves as the answer does
 
     def __bool__(self) -> bool:
         return self.state == "correct"
@@ -113,9 +114,9 @@ def judge(
         likely = [m for m in likely if _alike(imitated[m], got, tolerance)]
     if not problem:
         return Verdict("correct", exercise, praise, _safe(answer, given))
-    hint = f" {hints[likely[0]]}" if likely else ""
-    called = _call(exercise, failed["given"])
-    reason = f"{problem}.{hint} It was called as {called}."
+    failed["hint"] = hints[likely[0]] if likely else ""
+    called = f"It was called as {_call(exercise, failed['given'])}."
+    reason = " ".join(filter(None, [f"{problem}.", failed["hint"], called]))
     return Verdict("wrong", exercise, reason, reference, **failed)
 
 
