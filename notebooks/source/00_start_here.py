@@ -38,7 +38,7 @@ print(report(findings).splitlines()[-1])
 # | finding | what to do |
 # |---|---|
 # | a package is `missing` or outside its versions | Run the `pip install` line that the report prints. |
-# | `XNNPACK no` | Nothing, until lesson 08. Only the phone format of PyTorch 2.12 needs XNNPACK, a library of fast layers. |
+# | `XNNPACK no` | Nothing. Only lesson 08's lite format needs XNNPACK, a library of fast layers. |
 # | widgets show as text | Install the extra `notebooks` into the environment of this kernel, then restart JupyterLab. |
 
 # %% [markdown]
@@ -57,10 +57,10 @@ drawn = list(visualize.draw_tracks(clip, result, scale=1))
 visualize.animate(drawn[:14])
 
 # %% [markdown]
-# **What it shows.** This is the whole course in two seconds: each creature keeps its colour and its number while it moves. If there
-# were more tracks than creatures, some creature would have been found twice.
+# **What it shows.** This is the whole course in two seconds: each creature keeps its colour and its number while it moves. If
+# there were more tracks than creatures, some creature would have been found twice.
 #
-# These four words will be with us to the end:
+# Four words stay with us to the end:
 #
 # | term | meaning here |
 # |---|---|
@@ -88,20 +88,20 @@ visualize.animate(drawn[:14])
 # | queries, frame by frame | Learned queries find instances, which are then linked. | MinVIS 2022, IDOL 2022 |
 # | small models for images | Few queries, no boxes. | SparseInst 2022 |
 # | small backbones | Features of a frame, made for phones. | MobileNetV2 2018, TopFormer 2022, SeaFormer 2023 |
-# | **MobileInst 2023** | The last three joined, for video on a phone's core. | |
+# | **MobileInst 2023** | The three rows above, joined for video on a phone. | |
 #
 # These are the results that the paper reports. AP, *average precision*, is the score of the field. Lesson 01 computes it.
 #
 # | measured | version 1 (arXiv, 2023) | version 2 (AAAI, 2024) |
 # |---|---|---|
-# | COCO (images), mask AP | 30.5 | 31.2 |
+# | COCO test-dev (images), mask AP | 30.5 | 31.2 |
 # | time per image | 176 ms; its introduction says 172 ms | 433 ms |
 # | YouTube-VIS 2019 (videos), AP | 35.0 | 35.0 |
 # | time per frame | 158 ms | |
 # | YouTube-VIS 2021 (videos), AP | | 30.1 |
 #
-# The times of version 1 are from one CPU core of a Snapdragon 778G, without quantisation. Compare inside a column only. The
-# headline is a ratio: half the latency of the previous best on such a core.
+# The times of version 1 are from one CPU core of a Snapdragon 778G, without quantisation. We do not
+# know why the two versions differ, so do not mix the columns. The headline is a ratio: half the latency of the previous best.
 
 # %% [markdown]
 # ## Predict
@@ -172,8 +172,8 @@ visualize.plot_images(
 )
 
 # %% [markdown]
-# **What it shows.** The white area does not know how many creatures there are. The colours do. Only the last picture needs a memory,
-# because its colours have to be those of frame 0.
+# **What it shows.** The white area does not know how many creatures there are. The colours do. Only the last picture needs a
+# memory, because its colours have to be those of frame 0.
 #
 # ## Step 2: can one picture hold all instances?
 #
@@ -219,13 +219,13 @@ print(f"{shared.sum()} of {shared.size} pixels belong to two masks or more")
 visualize.plot_images(
     [part[:112] for part in (crowd.image(0), masks.any(0), instance_map(masks))],
     ["frame 0 of the clip crowd, upper part", "where is any creature?", "the map of instances"],
-    head="One number per pixel, drawn as a colour",
-    note="Left: the frame. Middle: all masks of the network together. Right: the map of instances, 0 for the background.",
+    head="One number per pixel, drawn as a colour", colors="nipy_spectral",
+    note="Left: the frame. Middle: all masks of the network together. Right: the map, 0 for the background.",
 )
 
 # %% [markdown]
-# **What it shows.** Creatures that are one white area in the middle come apart on the right. But where two masks overlap, the map has
-# cut one of them off, and nobody can tell.
+# **What it shows.** Creatures that are one white area in the middle come apart on the right. But where two masks overlap, the map
+# has cut one of them off, and nobody can tell.
 #
 # <details><summary>What <code>minst</code> does</summary>
 #
@@ -246,11 +246,12 @@ for t, image in zip(range(4), clip):
     print(f"frame {t}: {kind:12} identities {sorted(now.ids)}")
 
 # %% [markdown]
-# A *kernel* is what the network remembers of an instance: a vector of 64 numbers. If you come from convolutional networks, do not
-# think of 3x3 weights that training has fixed. This kernel is computed from the frame itself. Its product with the features of a
-# pixel says how surely this pixel belongs to the instance.
+# A *query* is a learned vector that looks for one instance. A *kernel*, 64 numbers, is what it remembers of that instance. It is
+# not the 3x3 weights of a convolution, which training has fixed: it is computed from the frame. Its product with the features of
+# a pixel says how surely this pixel belongs to the instance.
 #
-# Only every third frame is a **key frame**, where new kernels are computed. The frames between reuse them. So the memory of the tracker is one kernel per query, whatever the length of the video.
+# Only every third frame is a **key frame**, where new kernels are computed. The frames between reuse them. So the memory of the
+# tracker is one kernel per query, whatever the length of the video.
 #
 # A tracker reports a score per identity as well. A single frame gives a shaky one, so it is averaged. Over which frames?
 #
@@ -372,9 +373,9 @@ visualize.plot_images(
 visualize.plot_pipeline(model, size=(192, 256))
 
 # %% [markdown]
-# **What it shows.** Follow one frame from left to right. The backbone gives features at four scales, and the mask decoder joins them
-# into one mask feature. The instance decoder turns learned queries into one kernel each. Kernel times mask feature is a mask, and
-# the tracker carries kernels to the next frames.
+# **What it shows.** The backbone gives features at four scales, and the mask decoder joins them into one mask feature. The
+# instance decoder turns learned queries into one kernel each. Kernel times mask feature is a mask, and the tracker carries
+# kernels to the next frames.
 #
 # | lesson | block | module |
 # |---|---|---|
@@ -408,9 +409,9 @@ visualize.plot_images(
 )
 
 # %% [markdown]
-# **What it shows.** A dark bar passes before the cat. The mask leaves the bar out, and the cat is the same one afterwards. If there
-# were more tracks than cats, something would have been taken for another cat. This is a moved photograph and not a real film: only
-# the window moves. (Photograph: Chelsea the cat, by Stefan van der Walt, CC0, from scikit-image.)
+# **What it shows.** A dark bar passes before the cat. The mask leaves the bar out, and the cat is the same one afterwards. If
+# there were more tracks than cats, something would have been taken for another cat. This is a moved photograph and not a real
+# film: only the window moves. (Photograph: Chelsea the cat, by Stefan van der Walt, CC0, from scikit-image.)
 #
 # For a film of your own, type `minst track my_video.mp4`. It finds cats and dogs and nothing else. Its model card is
 # `data_samples/weights/photos-tiny/README.md`.
@@ -419,8 +420,8 @@ visualize.plot_images(
 # ## Paper against ours
 #
 # - The paper's clips are photographs (YouTube-VIS 2019 and 2021), and its model first learns from COCO. Those data sets cannot be
-#   shipped. Ours are drawn creatures of eight kinds, and `shapes-tiny` knows nothing else. `photos-tiny` knows cats and dogs alone.
-#   The method is the same.
+#   shipped. Ours are drawn creatures of eight kinds, and `shapes-tiny` knows nothing else. `photos-tiny` knows cats and dogs
+#   alone. The method is the same.
 # - `Deviation:` the film above associates by masks, which is ours. The paper compares kernels by their cosine. Both are in the
 #   tracker, and lesson 07 shows where they differ.
 # - The paper reports its speed on a phone. `minst bench latency` measures yours on your laptop, and lesson 08 on your phone.
@@ -452,9 +453,9 @@ visualize.plot_images(
 # %% [markdown] tags=["tutor"]
 # <details><summary>For tutors</summary>
 #
-# 35 minutes: 5 for the environment, 5 for the film and who needs it, 5 for each step, 5 for the map. Ask for the *Predict* answer by
-# show of hands: most rooms say "a little". Common mistakes: background and instance 0 share the number 0; the mean of the whole
-# video is called online; a swap through an alias.
+# 35 minutes: 5 for the environment, 5 for the film and who needs it, 5 for each step, 5 for the map. Ask for the *Predict* answer
+# by show of hands: most rooms say "a little". Common mistakes: background and instance 0 share the number 0; the mean of the
+# whole video is called online; a swap through an alias.
 #
 # The open question, a point for each: (1) a mechanism, such as deciding who is who after a crossing, waiting before a new identity
 # is shown, or filling masks in a short gap; (2) the cost: fifteen frames or their features in memory, a picture that lags behind

@@ -33,7 +33,7 @@ from minst.tracking import encode_mask
 visualize.plot_pipeline(size=(192, 256), highlight="data")
 
 # %% [markdown]
-# **What it shows.** Only the video at the left end is lit. All that the grey blocks do is measured by what we define here.
+# **What it shows.** Only the video at the left end is lit. What the grey blocks do is judged by what we define here.
 #
 # | symbol | meaning | shape of what it counts |
 # |---|---|---|
@@ -44,8 +44,8 @@ visualize.plot_pipeline(size=(192, 256), highlight="data")
 #
 # ## See the problem
 #
-# Here is a shipped clip, and one that did not exist a second ago. `minst.data.shapes` draws as many clips as you like, each with its
-# true masks.
+# Here is a shipped clip, and one that did not exist a second ago. `minst.data.shapes` draws as many clips as you like, each with
+# its true masks.
 
 # %%
 clip = minst.load_sample("in-and-out")
@@ -113,8 +113,8 @@ check.rle_encode(rle_encode)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `mask.T.flatten()` reads columns. A loop is enough if it remembers the current value and the length of its run. Start with the value
-# False and length 0, and do not forget the last run.
+# `mask.T.flatten()` reads columns. A loop is enough if it remembers the current value and the length of its run. Start with the
+# value False and length 0, and do not forget the last run.
 #
 # </details>
 #
@@ -136,21 +136,22 @@ visualize.plot_images(
 )
 
 # %% [markdown]
-# **What it shows.** A run may go on in the next column. That is why the counts are few, and why the height has to stand beside them.
+# **What it shows.** A run may go on in the next column. That is why the counts are few, and why the height has to stand beside
+# them.
 #
 # <details><summary>What <code>minst</code> does</summary>
 #
-# `encode_mask` packs the counts into text, as pycocotools does. From the fourth count on it stores the difference to the count before
-# the last, which is small because neighbouring columns are alike. It cuts the number into groups of five bits, lowest first, adds a
-# sixth bit that says "goes on", and adds 48, which gives a printable character.
+# `encode_mask` packs the counts into text, as pycocotools does. From the fourth count on it stores the difference to the count
+# before the last, which is small because neighbouring columns are alike. It cuts the number into groups of five bits, lowest
+# first, adds a sixth bit that says "goes on", and adds 48, which gives a printable character.
 #
 # </details>
 #
 # ### From a mask to a file
 #
-# A YouTube-VIS file has three lists. `videos` name their frames. `categories` give each class an **id**. Each entry of `annotations`
-# is one whole track, with one segmentation per frame, or `None` where the object is not seen. A result is such an entry with a
-# `score`. We write a file with your function: two frames, and a disc that is gone in the second.
+# A YouTube-VIS file has three lists. `videos` name their frames. `categories` give each class an **id**. Each entry of
+# `annotations` is one whole track, with one segmentation per frame, or `None` where the object is not seen. A result is such an
+# entry with a `score`. We write a file with your function: two frames, and a disc that is gone in the second.
 
 # %% tags=["nbval-check-output"]
 y, x = np.mgrid[:48, :64]
@@ -173,8 +174,8 @@ for name, category in {"id from the file": handmade.category_ids[label], "label 
 
 # %% [markdown]
 # The last two lines are a classic bug. A network counts its classes 0, 1, 2. The file has ids of its own, in an order of its own.
-# `label + 1` raises no error: it calls a disc a square, and AP is 0. YouTube-VIS 2019 and 2021 both have 40 categories, in different
-# orders. Read the ids from the file.
+# `label + 1` raises no error: it calls a disc a square, and AP is 0. YouTube-VIS 2019 and 2021 both have 40 categories, in
+# different orders. Read the ids from the file.
 #
 # ## Step 2: how far apart are two masks, and two tracks?
 #
@@ -207,11 +208,11 @@ visualize.interact(show, creature=list(chosen), shift=((0, 30, 1), 5))
 show("Starfish", 5)
 
 # %% [markdown]
-# **What it shows.** Five pixels are hardly seen, and a quarter of the score is gone. The jellyfish with its thin tentacles loses as much
-# after three pixels. An IoU of 0.75 is hard for whatever is thin, small or half hidden.
+# **What it shows.** Five pixels are hardly seen, and a quarter of the IoU is gone. The jellyfish with its thin tentacles loses
+# more by three pixels. An IoU of 0.75 is hard for whatever is thin, small or half hidden.
 #
-# A track adds time. Let $p_t$ and $g_t$ be the masks of a predicted and of a true track in frame $t$. Add up the shared pixels over all
-# frames, add up the covered pixels over all frames, then divide **once**:
+# A track adds time. Let $p_t$ and $g_t$ be the masks of a predicted and of a true track in frame $t$. Add up the shared pixels
+# over all frames, add up the covered pixels over all frames, then divide **once**:
 #
 # $$\mathrm{IoU}(p, g) = \frac{\sum_{t=1}^{L} |p_t \cap g_t|}{\sum_{t=1}^{L} |p_t \cup g_t|} \tag{1.2}$$
 #
@@ -238,8 +239,8 @@ check.counted_frames(counted_frames)
 #
 # </details>
 #
-# Our tracker follows the clip *in-and-out*. The paper's association loses creature 1 when it leaves, and gives it a new identity when
-# it comes back. Your function says which frames count for the track of that new identity.
+# Our tracker follows the clip *in-and-out*. The paper's association loses creature 1 when it leaves, and gives it a new identity
+# when it comes back. Your function says which frames count for the track of that new identity.
 
 # %%
 counted_frames = check.counted_frames(counted_frames).or_ours
@@ -258,7 +259,8 @@ visualize.plot_images(
 )
 
 # %% [markdown]
-# **What it shows.** The new track may be perfect where it is. It still pays for every frame before it, because the truth was there. Only where both are absent is nothing lost.
+# **What it shows.** The new track may be perfect where it is. It still pays for every frame before it, because the truth was
+# there. Only where both are absent is nothing lost.
 #
 # ## Step 3: who is compared with whom?
 #
@@ -279,8 +281,8 @@ predictions = np.stack([square(6, 4), square(5, 6), square(5, 26, frames=(0, 1))
 check.plot_squares(predictions, truths)
 
 # %% [markdown]
-# **What it shows.** Prediction 1 lies one pixel below A. Prediction 2 is A again, two pixels to the right: a duplicate. Prediction 3 is
-# exactly B, but gone in frame 2. Prediction 4 lies three pixels below C.
+# **What it shows.** Prediction 1 lies one pixel below A. Prediction 2 is A again, two pixels to the right: a duplicate.
+# Prediction 3 is exactly B, but gone in frame 2. Prediction 4 lies three pixels below C.
 #
 # Take a pencil. Prediction 1 shares 10 · 9 pixels with A and covers 10 · 11 together with it, the same in every frame. Its IoU is
 # 9/11. Prediction 3 has two frames of three, so its IoU with B is 2/3.
@@ -306,8 +308,8 @@ check.tube_iou(tube_iou)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Two loops over pairs will do. Without loops: flatten each track to one row of L · H · W numbers. The shared pixels of all pairs are
-# one matrix product, and what a pair covers is the sum of its two areas minus what it shares.
+# Two loops over pairs will do. Without loops: flatten each track to one row of L · H · W numbers. The shared pixels of all pairs
+# are one matrix product, and what a pair covers is the sum of its two areas minus what it shares.
 #
 # </details>
 
@@ -328,15 +330,15 @@ visualize.plot_images(
 #
 # ## Step 4: how does a list of tracks become one number?
 #
-# Take one category and one threshold of IoU. Go through the predictions of **all** videos by falling score. Each takes the free truth
-# of its video with which its IoU is largest. If that IoU reaches the threshold, the prediction is a *hit* and the truth is taken.
-# Otherwise it is a *miss*. Then after the first k predictions
+# Take one category and one threshold of IoU. Go through the predictions of **all** videos by falling score. Each takes the free
+# truth of its video with which its IoU is largest. If that IoU reaches the threshold, the prediction is a *hit* and the truth is
+# taken. Otherwise it is a *miss*. Then after the first k predictions
 #
 # $$\mathrm{precision}(k) = \frac{\text{hits so far}}{k}, \qquad
 # \mathrm{recall}(k) = \frac{\text{hits so far}}{\text{all truths}} \tag{1.3}$$
 #
-# Precision falls at each miss and rises at each hit, so its curve over recall is a saw. Ask instead: who needs *at least* recall r, what
-# is the best precision there? This *interpolated* precision never rises, and a miss matters only if hits come after it:
+# Precision falls at each miss and rises at each hit, so its curve over recall is a saw. Ask instead: who needs *at least* recall
+# r, what is the best precision there? This *interpolated* precision never rises, and a miss matters only if hits come after it:
 #
 # $$\hat p(r) = \max_{k:\ \mathrm{recall}(k) \ge r} \mathrm{precision}(k), \quad \text{or 0 if recall never gets to } r \tag{1.4}$$
 #
@@ -369,8 +371,8 @@ check.average_precision(average_precision)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Sort by falling score first. `np.cumsum` counts the hits so far. Recalls that are never reached count as 0: do not leave them out of
-# the mean. If nothing hits, AP is 0.
+# Sort by falling score first. `np.cumsum` counts the hits so far. Recalls that are never reached count as 0: do not leave them
+# out of the mean. If nothing hits, AP is 0.
 #
 # </details>
 #
@@ -383,12 +385,12 @@ display(check.film_of_precision(hits, num_truths=8, ap=average_precision))
 check.plot_precision(hits, num_truths=8, ap=average_precision, shown=len(hits))
 
 # %% [markdown]
-# **What it shows.** The red saw is Eq. 1.3, the black staircase Eq. 1.4, and the grey area AP. A miss moves nothing by itself. It pulls
-# down every hit that comes later. The last two misses therefore cost nothing, and the two truths that nobody finds leave the right
-# end empty.
+# **What it shows.** The red saw is Eq. 1.3, the black staircase Eq. 1.4, and the grey area AP. A miss moves nothing by itself. It
+# pulls down every hit that comes later. The last two misses therefore cost nothing, and the two truths that nobody finds leave
+# the right end empty.
 #
-# The AP of a paper's table is also the mean over ten thresholds 0.5, 0.55, … 0.95, and over the categories. A rough mask passes 0.5,
-# and only a nearly exact one passes 0.95. AP50 and AP75 keep one threshold.
+# The AP of a paper's table is also the mean over ten thresholds 0.5, 0.55, … 0.95, and over the categories. A rough mask passes
+# 0.5, and only a nearly exact one passes 0.95. AP50 and AP75 keep one threshold.
 
 # %% tags=["nbval-check-output"]
 def match(ious: np.ndarray, threshold: float) -> np.ndarray:
@@ -413,10 +415,14 @@ print(f"mean  {np.mean(values):.3f}, and {judged:.3f} by minst")
 # Now the four masks stay as they are, and we give them the four scores in all 24 ways.
 
 # %%
-orders = [list(order) for order in permutations(range(4))]
-values = [np.mean([average_precision(scores, match(table[o], t), 3) for t in thresholds]) for o in orders]
+def mean_ap(ious: np.ndarray) -> float:
+    """Your AP, averaged over the ten thresholds: IoU (R, G), best score first."""
+    return np.mean([average_precision(scores, match(ious, threshold), len(truths)) for threshold in thresholds])
+
+
+values = sorted(mean_ap(table[list(order)]) for order in permutations(range(4)))
 check.plot_lines(
-    {"": {"AP": sorted(values)}}, list(range(1, 25)), f"The same four masks: AP from {min(values):.2f} to {max(values):.2f}",
+    {"": {"AP": values}}, list(range(1, 25)), f"The same four masks: AP from {values[0]:.2f} to {values[-1]:.2f}",
     "Your AP for each order of the four predictions.", xlabel="orders, from the worst to the best", ylim=(0, 0.5),
 )
 
@@ -448,8 +454,8 @@ check.perfect_and_worthless(perfect_and_worthless)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# One swap in the middle is enough for two tracks. With three or four none may stay whole. Let everyone take the next one's mask, and
-# think about how often.
+# One swap in the middle is enough for two tracks. With three or four none may stay whole. Let everyone take the next one's mask,
+# and think about how often.
 #
 # </details>
 #
@@ -462,8 +468,9 @@ truth = np.stack([twins.masks(t) for t in range(len(twins))], axis=1)  # (G, L, 
 yours, moments = perfect_and_worthless(truth), (0, 9, 15, 20)
 visualize.plot_images(
     [visualize.draw_frame(twins.image(t), yours[:, t], [1, 2], ["1", "2"], scale=1)[:140] for t in moments],
-    [f"frame {t}" for t in moments], head=f"Every mask is perfect, and AP50 is {check.judged(yours, truth)['AP50']:.0f}",
-    note="Two starfish, the upper part of the frames. Outlines are the true masks. Numbers and colours are the identities that you gave them.",
+    [f"frame {t}" for t in moments],
+    head=f"Every mask is perfect, and AP50 is {check.judged(yours, truth)['AP50']:.0f}",
+    note="Two starfish, upper part of the frames. Outlines: the true masks. Colours: the identities that you gave.",
 )
 
 # %% [markdown]
@@ -482,8 +489,8 @@ check.plot_lines(
 )
 
 # %% [markdown]
-# **What it shows.** Near the middle both tracks fall below an IoU of 0.5, and then no threshold counts them. At the ends nothing is
-# lost. A swap at frame 0 only renames, and **names are free**.
+# **What it shows.** Near the middle both tracks fall below an IoU of 0.5, and then no threshold counts them. At the ends nothing
+# is lost. A swap at frame 0 only renames, and **names are free**.
 #
 # Does this happen to real trackers? Here is the shipped model on three clips.
 
@@ -499,15 +506,15 @@ for name in ("easy", "in-and-out", "twins"):
         print(f"{name:10} {association:6} finds {share:.0%} of all masks, changes {changes} identities, AP {ap:.2f}")
 
 # %% [markdown]
-# *Finds* counts masks with an IoU of at least 0.5. AP hangs on who keeps its identity. In *twins* nearly every mask is found, and nothing
-# is left of AP.
+# *Finds* counts masks with an IoU of at least 0.5. AP hangs on who keeps its identity. In *twins* nearly every mask is found, and
+# nothing is left of AP.
 #
 # ## Paper against ours
 #
 # - The paper's results are in the table of [lesson 00](00_start_here.ipynb), those of later models in
 #   [lesson 11](11_what_came_after.ipynb).
-# - `Deviation:` we score on drawn creatures of 8 categories, so the figures are not comparable. One shipped clip has few truths, and its
-#   AP jumps by tens. README's table is measured on 50 clips.
+# - `Deviation:` we score on drawn creatures of 8 categories, so the figures are not comparable. One shipped clip has few truths,
+#   and its AP jumps by tens. README's table is measured on 50 clips.
 # - YouTube-VIS withholds the labels of its validation sets, and its server took results until 31 December 2025. What remains is a
 #   **local split**: keep 10 % of the training videos aside, chosen by a seed, and record their list.
 # - `Assumption:` the score of a track is its mean over key frames. The paper does not say. It decides the order.
@@ -519,18 +526,18 @@ for name in ("easy", "in-and-out", "twins"):
 # - The IoU of tracks divides once, after summing over frames. Absence and swaps are paid in full.
 # - AP asks predictions by falling score. It is the area below the best precision still to come.
 #
-# **Quiz.** (1) Why does a mask that fills the frame have counts `[0, H·W]`? (2) Does AP fall when a miss with the lowest score of all
-# is added? (3) A tracker renames everybody once, at frame 0. What does it lose?
+# **Quiz.** (1) Why does a mask that fills the frame have counts `[0, H·W]`? (2) Does AP fall when a miss with the lowest score of
+# all is added? (3) A tracker renames everybody once, at frame 0. What does it lose?
 #
 # <details><summary>Answers</summary>
 #
-# (1) The first run is always zeros, here none. (2) No: no hit comes after it. That is why result files list many predictions of low
-# score. (3) Nothing: names are free, as long as they stay.
+# (1) The first run is always zeros, here none. (2) No: no hit comes after it. That is why result files list many predictions of
+# low score. (3) Nothing: names are free, as long as they stay.
 #
 # </details>
 #
-# **An open question**, which no cell answers. You may change the scores of a tracker's finished tracks, but no mask and no identity,
-# and you do not know the truth. Which new score would raise AP, why, and on which kind of clip would it lower AP?
+# **An open question**, which no cell answers. You may change the scores of a tracker's finished tracks, but no mask and no
+# identity, and you do not know the truth. Which new score would raise AP, why, and on which kind of clip would it lower AP?
 #
 # **References.** L. Yang, Y. Fan, N. Xu, *Video Instance Segmentation*, ICCV 2019, arXiv 1905.04804 (task, data, metric) ·
 # T.-Y. Lin et al., *Microsoft COCO*, ECCV 2014, arXiv 1405.0312 (AP with 101 points, RLE) · R. Zhang et al., *MobileInst*,
@@ -539,14 +546,14 @@ for name in ("easy", "in-and-out", "twins"):
 # %% [markdown] tags=["tutor"]
 # <details><summary>For tutors</summary>
 #
-# 60 minutes: 8 for clips and *Predict*, 12 for step 1, 8 for step 2, 10 for step 3, 14 for step 4, 8 for step 5. Let the room compute
-# the AP of the squares with a pencil before exercise 4. In a hurry leave out the file of step 1.
-# Common mistakes: rows read instead of columns; the mean of the frames' IoUs; predictions not sorted; recall divided by what was
-# found; unreached recalls left out; one swap among three tracks, which spares the third.
+# 60 minutes: 8 for clips and *Predict*, 12 for step 1, 8 for step 2, 10 for step 3, 14 for step 4, 8 for step 5. Let the room
+# compute the AP of the squares with a pencil before exercise 4. In a hurry leave out the file of step 1. Common mistakes: rows
+# read instead of columns; the mean of the frames' IoUs; predictions not sorted; recall divided by what was found; unreached
+# recalls left out; one swap among three tracks, which spares the third.
 #
-# The open question, a point for each: (1) a score that says something about the *track*, such as its length, its mean overlap from
-# frame to frame, or the lowest score instead of the mean; (2) the reason: hits move before misses, and Eq. 1.4 rewards that; (3) a
-# clip where it fails, such as a creature that is rightly seen for three frames only; (4) the remark that a factor common to all tracks
-# changes nothing, because only the order counts.
+# The open question, a point for each: (1) a score that says something about the *track*, such as its length, its mean overlap
+# from frame to frame, or the lowest score instead of the mean; (2) the reason: hits move before misses, and Eq. 1.4 rewards that;
+# (3) a clip where it fails, such as a creature that is rightly seen for three frames only; (4) the remark that a factor common to
+# all tracks changes nothing, because only the order counts.
 #
 # </details>
