@@ -27,7 +27,7 @@ from minst.tracking import encode_mask
 # %% [markdown]
 # ## The map
 #
-# Today is about the two ends: the video that goes in, and the judge who waits at the end. No network is opened yet.
+# Today is about the two ends: the video that goes in, and the judge who waits at the end.
 
 # %%
 visualize.plot_pipeline(size=(192, 256), highlight="data")
@@ -337,18 +337,18 @@ visualize.plot_images(
 # $$\mathrm{precision}(k) = \frac{\text{hits so far}}{k}, \qquad
 # \mathrm{recall}(k) = \frac{\text{hits so far}}{\text{all truths}} \tag{1.3}$$
 #
-# Precision falls at each miss and rises at each hit, so its curve over recall is a saw. Ask instead: who needs *at least* recall
-# r, what is the best precision there? This *interpolated* precision never rises, and a miss matters only if hits come after it:
+# Precision falls at each miss and rises at each hit, so its curve over recall looks like a saw. Ask a calmer question. If
+# somebody needs *at least* recall r, what is the best precision to be had? This *interpolated* precision never rises, and a
+# miss matters only if hits come after it:
 #
 # $$\hat p(r) = \max_{k:\ \mathrm{recall}(k) \ge r} \mathrm{precision}(k), \quad \text{or 0 if recall never gets to } r \tag{1.4}$$
 #
-# *Average precision* is the area below it, from recall 0 to 1. COCO takes 101 heights and their mean:
+# *Average precision* is the area below it, from recall 0 to 1. COCO reads its height at 101 places and takes the mean:
 #
 # $$\mathrm{AP} = \frac{1}{101} \sum_{i=0}^{100} \hat p(i / 100) \tag{1.5}$$
 #
-# For the squares and the threshold 0.5 the list is hit, miss, hit, hit. After it, recall is 1/3, 1/3, 2/3, 1 and precision 1, 1/2,
-# 2/3, 3/4. Recalls 0 to 0.33 are 34 points with precision 1. At the other 67 the best is 3/4. So AP = (34 · 1 + 67 · 0.75) / 101 =
-# 0.834.
+# For the squares and the threshold 0.5 the list is hit, miss, hit, hit. Recall becomes 1/3, 1/3, 2/3, 1 and precision 1, 1/2, 2/3,
+# 3/4. Recalls 0 to 0.33 are 34 places with height 1. At the other 67 the best is 3/4. So AP is (34 · 1 + 67 · 0.75) / 101 = 0.834.
 #
 # ### Exercise 4 (code): the number in the table
 
