@@ -114,7 +114,7 @@ def swap_identities(answer: Callable) -> Verdict:
         "All frames are swapped: before `frame` nothing changes.",
         lambda masks, frame: swap_identities(masks, 0),
     ]
-    praise = "Every frame is still perfect. Lesson 01 computes what the video metric says of it."
+    praise = "Every frame is still perfect. The next code cell asks the judge of whole tracks."
     return judge(answer, swap_identities, draw, mistakes, praise=praise)
 
 
