@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from minst import rle
 from minst.course import lesson01 as check
 from minst.evaluation import YTVISEval, evaluate_ytvis
-from minst import rle
 from minst.tracking import encode_mask
 
 RECALLS = np.linspace(0, 1, 101)
@@ -67,6 +68,32 @@ def ends_of_runs(mask):
     return np.cumsum(by_loop(mask)).tolist()
 
 
+def restarted_at_zero(mask):
+    counts, value, run = [], False, 0
+    for pixel in mask.flatten("F"):
+        if pixel == value:
+            run += 1
+        else:
+            counts.append(run)
+            value, run = pixel, 0
+    return counts + [run]
+
+
+def starts_and_lengths(mask):
+    found, start = [], None
+    for i, pixel in enumerate([*mask.T.flatten(), False]):
+        if pixel and start is None:
+            start = i
+        elif not pixel and start is not None:
+            found.append((start, i - start))
+            start = None
+    return found
+
+
+def starts_and_lengths_of_kaggle(mask):
+    return [number for start, length in starts_and_lengths(mask) for number in (start + 1, length)]
+
+
 def table(answers, truths, pair):
     return np.array([[pair(p, g) for g in truths] for p in answers])
 
@@ -102,6 +129,20 @@ def turned(answers, truths):
 
 def dice(answers, truths):
     return table(answers, truths, lambda p, g: 2 * (p & g).sum() / (p.sum() + g.sum()))
+
+
+def union_of_rows(p, g, shared):
+    return p.sum(1, keepdims=True) + g.sum(1)[None] - shared
+
+
+def boolean_product(answers, truths):
+    p, g = answers.reshape(len(answers), -1), truths.reshape(len(truths), -1)
+    return (p @ g.T) / union_of_rows(p, g, p @ g.T)
+
+
+def product_of_bytes(answers, truths):
+    p, g = (tracks.reshape(len(tracks), -1).astype("u1") for tracks in (answers, truths))
+    return (p @ g.T) / union_of_rows(p, g, p @ g.T)
 
 
 def double_union(answers, truths):
@@ -141,6 +182,23 @@ def recall_of_found(scores, hits, num_truths):
 
 def mean_of_reached(scores, hits, num_truths):
     return np.mean([value for value in ap(hits[scores.argsort()[::-1]], num_truths) if value > 0])
+
+
+def beyond_only(scores, hits, num_truths):
+    found = np.cumsum(hits[np.argsort(scores)[::-1]])
+    precision, recall = found / np.arange(1, len(hits) + 1), found / num_truths
+    best = [precision[recall > r].max() if (recall > r).any() else 0.0 for r in RECALLS]
+    return sum(best) / 101
+
+
+def divides_by_the_hits(scores, hits, num_truths):
+    right = np.mean(ap(hits[scores.argsort()[::-1]], num_truths))
+    return right * (int(hits.sum()) / int(hits.sum()))
+
+
+def undefined_without_hits(scores, hits, num_truths):
+    right = np.mean(ap(hits[scores.argsort()[::-1]], num_truths))
+    return right if hits.any() else float("nan")
 
 
 def at_the_hits(scores, hits, num_truths):
@@ -201,10 +259,15 @@ def through_an_alias(truths):
         ("rle_encode", lost_last_run, "last run"),
         ("rle_encode", ones_first, "exchanged"),
         ("rle_encode", ends_of_runs, "positions"),
+        ("rle_encode", restarted_at_zero, "starts at length 1"),
+        ("rle_encode", starts_and_lengths, "pairs (start, length)"),
+        ("rle_encode", starts_and_lengths_of_kaggle, "pairs (start, length)"),
         ("tube_iou", mean_over_frames, "divide once"),
         ("tube_iou", mean_with_zeros, "divide once"),
         ("tube_iou", only_where_both, "left out"),
-        ("tube_iou", turned, "columns (M)"),
+        ("tube_iou", turned, "columns (G)"),
+        ("tube_iou", boolean_product, "two boolean arrays"),
+        ("tube_iou", product_of_bytes, "8 bits"),
         ("tube_iou", dice, "dice"),
         ("tube_iou", double_union, "twice"),
         ("average_precision", not_sorted, "no order"),
@@ -213,6 +276,9 @@ def through_an_alias(truths):
         ("average_precision", recall_of_found, "found or not"),
         ("average_precision", mean_of_reached, "never reached"),
         ("average_precision", at_the_hits, "at the hits"),
+        ("average_precision", beyond_only, "reached exactly"),
+        ("average_precision", divides_by_the_hits, "ZeroDivisionError"),
+        ("average_precision", undefined_without_hits, "not undefined"),
         ("perfect_and_worthless", renamed, "names are free"),
         ("perfect_and_worthless", untouched, "names are free"),
         ("perfect_and_worthless", two_of_them, "left whole"),
@@ -233,17 +299,42 @@ def test_other_ways_to_be_right():
     assert check.tube_iou(lambda a, g: table(a, g, lambda p, q: (p & q).sum() / (p | q).sum()))
     assert check.average_precision(lambda s, h, n: np.mean(ap(h[np.argsort(s)[::-1]], n)))
     assert check.counted_frames(lambda a, b: np.flatnonzero(np.logical_or(a, b)))
-    halves = lambda g: np.concatenate(
-        [g[:, : g.shape[1] // 2], np.roll(g, 1, 0)[:, g.shape[1] // 2 :]], 1
-    )  # noqa: E731
-    assert check.perfect_and_worthless(halves)
+    assert check.counted_frames(lambda a, b: np.where(np.logical_or(a, b)))
+    assert check.counted_frames(lambda a, b: (torch.tensor(a) | torch.tensor(b)).nonzero()[:, 0])
+    assert check.counted_frames(in_place)
+    assert check.tube_iou(lambda a, g: torch.from_numpy(by_einsum(a, g)).half())
+    assert check.average_precision(lambda s, h, n: np.float16(np.mean(ap(h[np.argsort(-s)], n))))
+    assert check.perfect_and_worthless(swapped_in_place)
+    assert check.perfect_and_worthless(swapped_at_half)
+
+
+def in_place(first, second):
+    for t, there in enumerate(second):
+        first[t] |= there
+    return [t for t, there in enumerate(first) if there]
+
+
+def by_einsum(answers, truths):
+    shared = np.einsum("rlhw,glhw->rg", answers.astype("f4"), truths.astype("f4"))
+    return shared / (answers.sum((1, 2, 3))[:, None] + truths.sum((1, 2, 3)) - shared)
+
+
+def swapped_at_half(truths):
+    half = truths.shape[1] // 2
+    return np.concatenate([truths[:, :half], np.roll(truths, 1, axis=0)[:, half:]], axis=1)
+
+
+def swapped_in_place(truths):
+    for t in range(truths.shape[1]):
+        truths[:, t] = np.roll(truths[:, t], t, axis=0)
+    return truths
 
 
 # --- the package's own functions are right answers
 
 
 def judged(predictions, truths):
-    """The package's judge of tracks (P, T, H, W) against (M, T, H, W) in one video."""
+    """The package's judge of tracks (R, L, H, W) against (G, L, H, W) in one video."""
     scores = np.linspace(0.9, 0.1, len(predictions))  # falling: `ious` keeps the order
     return YTVISEval(
         truth_file(entries(truths, [1] * len(truths)), truths), entries(predictions, scores)
@@ -296,3 +387,20 @@ def test_worthless_is_what_the_package_scores_with_zero(answer):
         return got
 
     assert bool(check.perfect_and_worthless(watched)) != any(said)
+
+
+@pytest.mark.parametrize("name", check.__all__)
+def test_the_lesson_goes_on_with_the_answer_or_with_ours(name):
+    def stub(*given):
+        raise NotImplementedError
+
+    ours = getattr(check, name)(stub).or_ours
+    verdict = getattr(check, name)(ours)
+    assert verdict and verdict.or_ours is ours
+
+
+def test_the_film_ends_with_the_ap_that_it_was_given():
+    hits = np.array([True, False, True])
+    film = check.film_of_precision(hits, 4, lambda scores, hits, num_truths: np.sum(hits) / 4)
+    assert film.data[:6] == b"GIF89a" and "3 predictions, AP 0.50" in film.alt
+    assert 1000 < len(film.data) < 150_000

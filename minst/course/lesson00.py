@@ -1,10 +1,15 @@
 """Lesson 00: the names of the tasks, instance maps, what online means, swapped identities."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 
 import numpy as np
 
+from minst.course.lesson11 import plot_lines  # noqa: F401  lesson 00 draws with it
 from minst.course.verdict import Verdict, judge
+from minst.evaluation import evaluate_ytvis
+from minst.protocol import QueryModel
+from minst.tracking import KernelTracker, encode_mask
 
 __all__ = ["instance_map", "running_mean", "swap_identities", "task_name"]
 
@@ -23,25 +28,32 @@ def task_name(answer: Callable) -> Verdict:
         "What does it take to know the second swan again in the next frame?",
         lambda objects, time: task_name(objects, False),
     ]
-    # four cases: in 100 rounds all of them, practically always
-    return judge(answer, task_name, lambda rng: rng.random(2) < 0.5, mistakes, rounds=100)
+
+    def in_lower_case(name):
+        return " ".join(name.lower().split()) if isinstance(name, str) else name
+
+    def draw(rng):  # four cases: in 100 rounds all of them, practically always
+        return rng.random(2) < 0.5
+
+    return judge(answer, task_name, draw, mistakes, rounds=100, view=in_lower_case)
 
 
 def instance_map(answer: Callable) -> Verdict:
-    """instance_map(masks (M, H, W) bool) -> (H, W): 0, or m + 1 on instance m, later on top."""
+    """instance_map(masks (G, H, W) bool) -> (H, W): 0, or g + 1 on instance g, later on top."""
 
     def instance_map(masks):
         image = np.zeros(masks.shape[1:], dtype=np.int64)
-        for m, mask in enumerate(masks):
-            image[mask] = m + 1
+        for g, mask in enumerate(masks):
+            image[mask] = g + 1
         return image
 
     def draw(rng):
         return (rng.random((rng.integers(2, 5), 5, 7)) < 0.4,)
 
     mistakes = [
-        "0 is kept for the background: instance m becomes m + 1.",
+        "0 is kept for the background: instance g becomes g + 1.",
         lambda masks: instance_map(masks) - 1,
+        lambda masks: np.maximum(instance_map(masks) - 1, 0),
         "All instances share one value: that is a semantic map. Give each its own number.",
         lambda masks: masks.any(0),
         "Where instances overlap the numbers are added up; the later one lies on top here.",
@@ -70,12 +82,14 @@ def running_mean(answer: Callable) -> Verdict:
         lambda scores: [0.0, *running_mean(scores)[:-1]],
         "These are sums; divide by the number of frames seen so far.",
         lambda scores: np.cumsum(scores),
+        "The newest score counts as much as all before it: after frame t it counts 1 / (t + 1).",
+        lambda scores: list(accumulate(scores, lambda mean, score: (mean + score) / 2)),
     ]
-    return judge(answer, running_mean, draw, mistakes)
+    return judge(answer, running_mean, draw, mistakes, tolerance=1e-3)
 
 
 def swap_identities(answer: Callable) -> Verdict:
-    """swap_identities(masks (M, T, H, W) bool, frame) -> with 0 and 1 swapped from `frame` on."""
+    """swap_identities(masks (G, L, H, W) bool, frame) -> with 0 and 1 swapped from `frame` on."""
 
     def swap_identities(masks, frame, stop=None):
         swapped = masks.copy()
@@ -100,5 +114,34 @@ def swap_identities(answer: Callable) -> Verdict:
         "All frames are swapped: before `frame` nothing changes.",
         lambda masks, frame: swap_identities(masks, 0),
     ]
-    praise = "Every frame is still perfect. Lesson 01 computes what the video metric says of it."
+    praise = "Every frame is still perfect. The next code cell asks the judge of whole tracks."
     return judge(answer, swap_identities, draw, mistakes, praise=praise)
+
+
+def scores_over_time(model: QueryModel, clip: Iterable, identity: int) -> list[float]:
+    """The score that each frame by itself gives to one identity, from its first frame on."""
+    tracker, scores = KernelTracker(model, reuse_interval=1, association="mask"), []
+    for image in clip:
+        tracker.step(image)
+        slots = dict(zip(tracker.slots.ids, tracker.slots.scores.tolist()))
+        scores += [slots[identity]] if identity in slots else []
+    return scores
+
+
+def judged(predictions: np.ndarray, truths: np.ndarray, labels: list | None = None) -> dict:
+    """What the judge says of tracks (R, L, H, W) bool, best first, of truths (G, L, H, W) bool.
+
+    labels: the class of each prediction and truth; default one class for all.
+    """
+    labels = [0] * max(len(predictions), len(truths)) if labels is None else list(map(int, labels))
+
+    def entries(tracks):
+        for k, masks in enumerate(tracks):
+            codes = [encode_mask(mask) if mask.any() else None for mask in masks]
+            ids = {"id": k + 1, "video_id": 1, "category_id": labels[k], "score": 1 / (k + 1)}
+            yield ids | {"segmentations": codes, "areas": masks.sum((1, 2)).tolist()}
+
+    video = {"id": 1} | dict(zip(("length", "height", "width"), truths.shape[1:]))
+    categories = [{"id": label, "name": str(label)} for label in set(labels)]
+    said = {"videos": [video], "categories": categories, "annotations": list(entries(truths))}
+    return evaluate_ytvis(said, list(entries(predictions)))

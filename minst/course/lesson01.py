@@ -1,12 +1,20 @@
 """Lesson 01: frames that count, run-length codes, IoU of tracks, AP, perfect masks, no score."""
 
+import io
+import tempfile
 from collections.abc import Callable
 from functools import partial
-from itertools import cycle
+from itertools import cycle, product
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from minst.course.lesson00 import judged  # noqa: F401  lesson 01 asks it too
+from minst.course.lesson11 import plot_lines  # noqa: F401  and draws with it
 from minst.course.verdict import Verdict, examine, judge, numbers
+from minst.visualize.masks import animate
+from minst.visualize.style import GREY, INK, RED, Picture, bare, headline, new_figure, plain, rgb
 
 __all__ = ["average_precision", "counted_frames", "perfect_and_worthless", "rle_encode", "tube_iou"]
 
@@ -24,8 +32,12 @@ def counted_frames(answer: Callable) -> Verdict:
         kinds = rng.permutation([0, 1, 2, 3, *rng.integers(4, size=rng.integers(2, 6))])
         return [bool(k & 1) for k in kinds], [bool(k & 2) for k in kinds]
 
+    def bare_places(got):  # np.where gives a tuple of one array
+        alone = isinstance(got, tuple) and len(got) == 1 and isinstance(got[0], np.ndarray)
+        return got[0] if alone else got
+
     mistakes = [
-        "This is the intersection. Where one track is missing, the other's area is added below.",
+        "This is the intersection. Where one track is missing, the union has the other's area.",
         rule(lambda a, b: a and b),
         "Where both are absent there is no pixel to add: that frame costs nothing.",
         rule(lambda a, b: True),
@@ -36,7 +48,7 @@ def counted_frames(answer: Callable) -> Verdict:
         "Frames in which both are there add their union as well.",
         rule(lambda a, b: a != b),
     ]
-    return judge(answer, counted_frames, draw, mistakes)
+    return judge(answer, counted_frames, draw, mistakes, view=bare_places)
 
 
 def rle_encode(answer: Callable) -> Verdict:
@@ -49,6 +61,16 @@ def rle_encode(answer: Callable) -> Verdict:
     def bare(counts):
         return counts[1:] if counts[0] == 0 else counts
 
+    def pairs(mask, base, flat, turned):  # (start, length) of every run of ones
+        counts = rle_encode(mask.T if turned else mask)
+        starts = np.cumsum([0, *counts[:-1]])[1::2] + base
+        found = np.stack([starts, counts[1::2]], axis=1).tolist()
+        return sum(found, []) if flat else found
+
+    def restarted(mask):
+        first, *others = rle_encode(mask)
+        return [first, *(count - 1 for count in others)]
+
     starts = cycle([False, True])  # the first pixel: both are met
 
     def draw(rng):
@@ -58,6 +80,8 @@ def rle_encode(answer: Callable) -> Verdict:
         mask[1, 0] = mask[0, 0]  # rows and columns begin with runs of different lengths
         return (mask,)
 
+    names = ("base", "flat", "turned")
+    ways = [dict(zip(names, way)) for way in product((0, 1), (False, True), (False, True))]
     mistakes = [
         "You read row by row; the code goes down the columns.",
         lambda mask: rle_encode(mask.T),
@@ -71,12 +95,16 @@ def rle_encode(answer: Callable) -> Verdict:
         lambda mask: np.cumsum(rle_encode(mask)),
         "Zeros and ones are exchanged: the first count is of zeros.",
         lambda mask: rle_encode(~mask),
+        "A run begins with the pixel that changed: it starts at length 1, not at 0.",
+        restarted,
+        "These are pairs (start, length). Give lengths alone, those of the zeros as well.",
+        *(partial(pairs, **how) for how in ways),
     ]
     return judge(answer, rle_encode, draw, mistakes, rounds=10)
 
 
 def tube_iou(answer: Callable) -> Verdict:
-    """tube_iou(predictions (P, T, H, W) bool, truths (M, T, H, W) bool) -> (P, M)."""
+    """tube_iou(predictions (R, L, H, W) bool, truths (G, L, H, W) bool) -> (R, G)."""
 
     def mean_of_frames(counts):
         def imitate(predictions, truths):
@@ -96,6 +124,14 @@ def tube_iou(answer: Callable) -> Verdict:
         shared, _, areas = _areas(predictions, truths)
         return shared.sum(2) / areas.sum(2)
 
+    def by_product(kind):
+        def imitate(predictions, truths):
+            p, g = (tracks.reshape(len(tracks), -1) for tracks in (predictions, truths))
+            shared = p.astype(kind) @ g.T.astype(kind)
+            return shared / (p.sum(1)[:, None] + g.sum(1) - shared.astype(int))
+
+        return imitate
+
     def draw(rng):
         return [_tracks(rng, count) for count in rng.permutation([2, 3]) + rng.integers(2)]
 
@@ -106,18 +142,23 @@ def tube_iou(answer: Callable) -> Verdict:
         mean_of_frames(lambda covered, both: both),
         "Frames in which one track is absent are left out; the other's area counts below.",
         where_both,
-        "Predictions are the rows (P), truths the columns (M).",
+        "Predictions are the rows (R), truths the columns (G).",
         lambda predictions, truths: _tube_iou(truths, predictions),
         "The sum of the two areas has the shared pixels twice; the union has them once.",
         over_areas,
         "This is dice, 2 shared / (sum of areas); IoU divides by the union.",
         lambda predictions, truths: 2 * over_areas(predictions, truths),
+        "The product of two boolean arrays says only whether any pixel is shared: use floats.",
+        by_product(bool),
+        "An integer of 8 bits ends at 255 or 127, and sums go round: use floats.",
+        by_product(np.uint8),
+        by_product(np.int8),
     ]
-    return judge(answer, _tube_iou, draw, mistakes, exercise="tube_iou")
+    return judge(answer, _tube_iou, draw, mistakes, exercise="tube_iou", tolerance=1e-3)
 
 
 def average_precision(answer: Callable) -> Verdict:
-    """average_precision(scores (P,), hits (P,) bool, num_truths) -> AP of 101 points."""
+    """average_precision(scores (R,), hits (R,) bool, num_truths) -> AP of 101 points."""
 
     points = np.linspace(0, 1, 101)
 
@@ -125,20 +166,27 @@ def average_precision(answer: Callable) -> Verdict:
         found = np.cumsum(hits[np.argsort(-scores)])
         return found / np.arange(1, len(hits) + 1), found / num_truths
 
-    def average_precision(scores, hits, num_truths, read=lambda beyond: max(beyond, default=0.0)):
-        precision, recall = curve(scores, hits, num_truths)  # a test holds it to evaluate_ytvis
-        return np.mean([read(precision[recall >= point]) for point in points])
+    def best(beyond):
+        return max(beyond, default=0.0)
 
-    def reached_only(*given):
-        return average_precision(*given) * len(points) / (curve(*given)[1].max() >= points).sum()
+    def average_precision(scores, hits, num_truths, read=best, reached=np.greater_equal):
+        precision, recall = curve(scores, hits, num_truths)  # a test holds it to evaluate_ytvis
+        return np.mean([read(precision[reached(recall, point)]) for point in points])
+
+    def reached_only(*given, nothing=0.0):
+        reached = (curve(*given)[1].max() >= points).sum()
+        return average_precision(*given) * len(points) / reached if given[1].any() else nothing
 
     def at_hits(*given):
         precision, recall = curve(*given)
         return precision @ np.diff(recall, prepend=0)
 
+    kinds = cycle(["some", "all", "none"])  # of the truths are found: each is met
+
     def draw(rng):
-        num_truths = rng.choice([7, 9, 11, 13])  # k / num_truths never is one of the 101 recalls
-        hits = [True] * rng.integers(3, num_truths - 1) + [False] * rng.integers(3, 7)
+        num_truths = rng.choice([7, 9, 11, 13])  # k / num_truths is one of 101 recalls only at 1
+        found = {"some": rng.integers(3, num_truths - 1), "all": num_truths, "none": 0}[next(kinds)]
+        hits = [True] * found + [False] * rng.integers(3, 7)
         scores = np.linspace(0.95, 0.05, len(hits))
         return rng.permutation(scores), rng.permutation(hits), num_truths
 
@@ -150,17 +198,22 @@ def average_precision(answer: Callable) -> Verdict:
         "Take the best precision at that recall or beyond, not that of the first one there.",
         partial(average_precision, read=lambda beyond: next(iter(beyond), 0.0)),
         "Recall divides by all truths, found or not.",
-        lambda scores, hits, n: average_precision(scores, hits, hits.sum()),
+        lambda scores, hits, n: average_precision(scores, hits, max(1, hits.sum())),
         "Recalls that are never reached belong to the mean, with precision 0.",
         reached_only,
+        partial(reached_only, nothing=np.nan),
+        "A recall that is reached exactly counts: recall >= point.",
+        partial(average_precision, reached=np.greater),
+        "Where nothing hits, AP is 0 and not undefined.",
+        lambda scores, hits, n: average_precision(scores, hits, n) if hits.any() else np.nan,
         "This is the mean precision at the hits; read it at 101 recalls, each the best from there.",
         at_hits,
     ]
-    return judge(answer, average_precision, draw, mistakes)
+    return judge(answer, average_precision, draw, mistakes, tolerance=1e-3)
 
 
 def perfect_and_worthless(answer: Callable) -> Verdict:
-    """perfect_and_worthless(truths (M, T, H, W)) -> the same masks in every frame, AP50 = 0."""
+    """perfect_and_worthless(truths (G, L, H, W)) -> the same masks in every frame, AP50 = 0."""
 
     def fault(got, truths):
         got = numbers(got, *truths.shape).astype(bool)
@@ -168,7 +221,7 @@ def perfect_and_worthless(answer: Callable) -> Verdict:
             if sorted(m.tobytes() for m in got[:, t]) != sorted(m.tobytes() for m in truths[:, t]):
                 hint = "Each true mask must be there once, whole: what may change is whose it is."
                 return f"frame {t} does not hold exactly the {len(truths)} true masks. {hint}"
-        best = _tube_iou(got, truths).max(axis=0)  # (M,) of every truth
+        best = _tube_iou(got, truths).max(axis=0)  # (G,) of every truth
         if best.max() < 0.5:  # nothing is found at the lowest threshold, AP50 = 0
             return ""
         if best.min() > 0.999:
@@ -180,27 +233,30 @@ def perfect_and_worthless(answer: Callable) -> Verdict:
         found = f"truth {best.argmax()} has an IoU of {best.max():.2f}"
         return f"with {len(truths)} tracks, {found}. {hint}"
 
+    def by_turns(truths):  # one of many right answers: everybody takes the next one's mask
+        return np.stack([np.roll(truths[:, t], t, axis=0) for t in range(truths.shape[1])], axis=1)
+
     cases = [(_lanes(np.random.default_rng(), num_tracks),) for num_tracks in (2, 3, 4)]
     praise = "No frame is wrong, and nothing is left of the score. Lesson 07 keeps identities."
-    return examine(answer, perfect_and_worthless, cases, fault, praise)
+    return examine(answer, perfect_and_worthless, cases, fault, praise, by_turns)
 
 
 def _areas(predictions: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of every pair and frame (P, M, T): pixels shared, pixels covered, both areas added."""
+    """Of every pair and frame (R, G, L): pixels shared, pixels covered, both areas added."""
     p, g = predictions[:, None], truths[None]
     shared, covered = (p & g).sum((3, 4)), (p | g).sum((3, 4))
     return shared, covered, shared + covered
 
 
 def _tube_iou(predictions: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """(P, T, H, W), (M, T, H, W) -> (P, M); a test holds it to the package's own judge."""
+    """(R, L, H, W), (G, L, H, W) -> (R, G); a test holds it to the package's own judge."""
     shared, covered, _ = _areas(predictions, truths)
     return shared.sum(2) / covered.sum(2)
 
 
 def _tracks(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Random tracks (count, 5, 4, 6) bool, each absent in one frame or two."""
-    tracks = rng.random((count, 5, 4, 6)) < rng.uniform(0.2, 0.8, (count, 5, 1, 1))
+    """Random tracks (count, 5, 20, 24) bool, each absent in one frame or two."""
+    tracks = rng.random((count, 5, 20, 24)) < rng.uniform(0.2, 0.8, (count, 5, 1, 1))
     tracks[:, :, 1, 1] = True  # not empty by chance
     for track in tracks:
         track[rng.choice(5, rng.integers(1, 3), replace=False)] = False
@@ -208,9 +264,63 @@ def _tracks(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _lanes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Discs (count, T, 12 * count, 40) bool, one a lane, that move and stay whole and in sight."""
+    """Discs (count, L, 12 * count, 40) bool, one a lane, that move and stay whole and in sight."""
     y, x = np.mgrid[: 12 * count, :40]
     lane = np.arange(count)[:, None, None, None]
     frame = np.arange(rng.integers(6, 11))[:, None, None]
     start, pace, radius = (rng.uniform(*span, lane.shape) for span in ((7, 9), (1, 2), (4.2, 5)))
     return (y - 12 * lane - 6) ** 2 + (x - start - pace * frame) ** 2 < radius**2
+
+
+def plot_squares(predictions: np.ndarray, truths: np.ndarray) -> Picture:
+    """Three frames: truths (G, L, H, W) filled, with letters; predictions (R, L, H, W) outlined."""
+    fig = new_figure()
+    note = "Filled, with a letter: truths. Outlined, with a number: predictions, best score first."
+    headline(fig, "Three truths and four predictions, which is one too many", note)
+    for t in range(truths.shape[1]):
+        axes = fig.place(0.14 + 3.07 * t, 0.65, 3.0, 0.95, below=0.3)
+        axes.imshow(truths[:, t].any(0), cmap="Greys", vmax=3)
+        bare(axes).set(xlabel=f"frame {t}")
+        for letter, truth in zip("ABC", truths[:, t]):
+            axes.text(*np.argwhere(truth).mean(0)[::-1], letter, ha="center", va="center")
+        for k, mask in enumerate(predictions[:, t]):
+            if mask.any():
+                axes.contour(mask, [0.5], colors=[rgb(k + 1)])
+                y, x = np.argwhere(mask).max(0)
+                axes.text(x + 1, y + 2.5 * (-1) ** k, k + 1, fontsize=8, color=rgb(k + 1))
+    return fig
+
+
+def plot_precision(hits: np.ndarray, num_truths: int, ap: Callable, shown: int) -> Picture:
+    """Precision over recall after the first `shown` predictions, and AP as the area below it."""
+    fig, found = new_figure(width=6.4), np.cumsum(hits[:shown])
+    precision, recall = found / np.arange(1, shown + 1), found / num_truths
+    points = np.linspace(0, 1, 101)
+    best = [max(precision[recall >= point], default=0.0) for point in points]
+    value = ap(np.linspace(1, 0, shown), hits[:shown], num_truths) if shown else 0.0
+    note = f"{num_truths} truths. Above: predictions by falling score, a hit is a full circle. "
+    headline(fig, f"{shown} predictions, AP {value:.2f}", note + "Below: the grey area is AP.")
+    row = bare(fig.place(0.6, 0.65, 5.6, 0.3))
+    row.set(xlim=(-0.5, len(hits) - 0.5), ylim=(-1, 1))
+    axes = plain(fig.place(0.6, 1.05, 5.6, 1.9, below=0.45), labelsize=8)
+    axes.fill_between(points, best, color=GREY, alpha=0.35, linewidth=0)
+    axes.plot(points, best, color=INK)
+    axes.plot(recall, precision, ":", color=RED)
+    for k, hit in enumerate(hits[:shown]):
+        look = {"marker": "o", "color": RED, "markerfacecolor": RED if hit else "white"}
+        row.plot(k, 0, **look)
+        axes.plot(recall[k], precision[k], markersize=4, **look)
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.08))
+    return fig
+
+
+def film_of_precision(hits: np.ndarray, num_truths: int, ap: Callable):
+    """`plot_precision`, prediction by prediction, as a loop that a notebook shows."""
+    from IPython import display  # not needed by the checks
+
+    drawn = [plot_precision(hits, num_truths, ap, shown) for shown in range(len(hits) + 1)]
+    frames = [np.array(Image.open(io.BytesIO(one.png(90))).convert("RGB")) for one in drawn]
+    with tempfile.TemporaryDirectory() as folder:
+        film = animate([*frames, frames[-1], frames[-1]], Path(folder, "film.gif"), fps=1.25)
+        alt = f"A film. The curve of precision over recall grows. At its end: {drawn[-1].alt}"
+        return display.Image(film.read_bytes(), format="gif", alt=alt)

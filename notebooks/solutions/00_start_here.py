@@ -23,13 +23,13 @@ print(check.task_name(task_name))
 
 # %%
 def instance_map(masks: np.ndarray) -> np.ndarray:
-    """One number a pixel: masks (M, H, W) bool -> (H, W) whole numbers, 0 = background, m + 1 = instance m.
+    """One number per pixel: masks (G, H, W) bool -> (H, W) whole numbers, 0 = background, g + 1 = instance g.
 
     Where instances overlap, the later one lies on top.
     """
     image = np.zeros(masks.shape[1:], dtype=np.int64)
-    for m, mask in enumerate(masks):
-        image[mask] = m + 1
+    for g, mask in enumerate(masks):
+        image[mask] = g + 1
     return image
 
 # %%
@@ -45,7 +45,7 @@ print(check.running_mean(running_mean))
 
 # %%
 def swap_identities(masks: np.ndarray, frame: int) -> np.ndarray:
-    """Tracks (M, T, H, W) bool -> the same with instances 0 and 1 swapped in `frame` and all later frames."""
+    """Tracks (G, L, H, W) bool -> the same with instances 0 and 1 swapped in `frame` and all later frames."""
     swapped = masks.copy()
     swapped[0, frame:], swapped[1, frame:] = masks[1, frame:], masks[0, frame:]
     return swapped
