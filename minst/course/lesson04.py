@@ -146,14 +146,18 @@ def learnable(
         return verdict
     with torch.enable_grad():
         try:
-            got = on_clones(given[0].clone().requires_grad_(), *given[1:])
-            lost = not (got[-1] if isinstance(got, tuple) else got).requires_grad
+            first = given[0].clone().requires_grad_()
+            got = on_clones(first, *given[1:])
+            last = got[-1] if isinstance(got, tuple) else got
+            lost = not torch.autograd.grad(last.sum(), first)[0].any()
         except Exception:  # floats, arrays: whatever it is, nothing is learned with it
             lost = True
     if not lost:
         return replace(verdict, or_ours=on_clones)
     reason = "the numbers are right, but no gradient comes back through them. Training needs one: "
-    reason += "keep to operations on tensors, without .item(), .tolist(), .detach() or NumPy."
+    reason += (
+        "keep to operations on tensors, without .item(), .detach(), NumPy or changes in place."
+    )
     return replace(verdict, state="wrong", reason=reason, or_ours=reference)
 
 
