@@ -300,11 +300,11 @@ def plot_look(
     image: np.ndarray, mask: np.ndarray, shares: Tensor, mixture: Tensor, goal: Tensor, head: str
 ) -> Picture:
     """One query's look: the frame lit by its shares (h, w), the shares, what comes home (D,)."""
-    fig = new_figure()
+    fig = new_figure(width=7.4)  # small, since a film has many
     note = "The frame, lit by the shares (line: the creature). The shares in per cent. "
     headline(fig, head, f"{note}What comes home, and the goal.")
-    places = ((0.1, 2.7), (2.95, 2.7), (6.1, 3.1))
-    lit, percent, home = (fig.place(left, 0.75, width, 2.0, below=0.4) for left, width in places)
+    places = ((0.1, 2.1), (2.3, 2.1), (4.85, 2.4))
+    lit, percent, home = (fig.place(left, 0.68, width, 1.58, below=0.4) for left, width in places)
     light = F.interpolate(shares[None, None], image.shape[:2], mode="bilinear")[0, 0].numpy()
     lit.imshow(image / 255 * (0.15 + 0.85 * (light / light.max())[..., None]))
     lit.contour(mask, [0.5], colors="white", linewidths=1)
@@ -312,9 +312,10 @@ def plot_look(
     for (y, x), share in np.ndenumerate(shares.numpy()):
         color = "black" if share > 0.3 else "white"
         percent.text(x, y, f"{100 * share:.0f}", color=color, fontsize=6, **CENTER)
-    plain(home).plot(goal.numpy(), color=GREY, linewidth=3, label="goal: mean of the creature")
-    home.plot(mixture.numpy(), color=BLUE, linewidth=1, label="mixture A v")
+    plain(home).plot(goal.numpy(), color=GREY, linewidth=3, label="goal")
+    home.plot(mixture.numpy(), color=BLUE, linewidth=1, label="comes home")
     home.set(ylim=(-2.5, 3), xlabel="channel of D = 64")
-    home.legend(fontsize=7, frameon=False, loc="upper right", ncols=2)
+    home.legend(fontsize=6.5, frameon=False, loc="upper right", ncols=2)
+    home.xaxis.label.set_size(7)
     bare(lit), bare(percent)
     return fig

@@ -92,7 +92,7 @@ visualize.plot_images(
 #
 # <details><summary>Answer, after you have thought</summary>
 #
-# They are found several times. The table of step 5 counts how often, and whether any are lost.
+# They are found several times. A table at the end counts how often, and whether any are lost.
 #
 # </details>
 #
@@ -194,7 +194,7 @@ with torch.enable_grad():
 
 # %%
 pictures = []
-for step in (0, 1, 2, 3, 4, 5, 6, 8, 12, 20, 40):
+for step in (0, 1, 2, 3, 4, 6, 8, 40):
     shares, mixture = looks[step]
     share = 100 * (shares * inside[UNSEEN]).sum()
     head = f"Step {step} of training: {share:.0f} % of the attention lies on the snail"
@@ -314,8 +314,8 @@ channel = int(x_mask[0].amax((1, 2)).argmax())  # the one with the highest peak
 kept = (mean.amax((1, 2)) / x_mask[0].amax((1, 2))).median()
 print(f"averaging leaves {100 * kept:.0f} % of a channel's highest peak (median of 64), the maximum all")
 visualize.plot_images(
-    [frame.image, x_mask[0, channel], largest[channel], mean[channel]],
-    ["frame", f"X_mask, channel {channel}", "max-pooled: X_L", "average-pooled"],
+    [x_mask[0, channel], largest[channel], mean[channel]],
+    [f"X_mask of clip crowd, channel {channel}", "max-pooled: X_L", "average-pooled"], columns=4,
     head="Max pooling keeps the peaks that averaging washes out",
     note="One channel, 24 x 32 cells, and the 6 x 8 tokens made from it. One scale for all.",
 )
@@ -376,14 +376,14 @@ CROWD = next(i for i, (_, shot) in enumerate(shots) if np.array_equal(shot.image
 crowd_masks, maps = find(codes[CROWD].out)[0], visualize.attention_maps(model, codes[CROWD])
 on_mask = {query: maps.inside(0, query, crowd_masks[query]) for query in held[CROWD]}  # share inside of it, per head
 query = max(on_mask, key=lambda query: on_mask[query].mean())
-head = int(on_mask[query].argmax())
+head = int((on_mask[query] - maps.weights[0][0, :, query].amax((-2, -1)).numpy()).argmax())  # not on one token
 _, sick = look.cross_attention(queries[None], 8 * x_g + position, x_g, return_weights=True)
 sick = maps._replace(weights=(sick.unflatten(-1, (6, 8)), maps.weights[1]))
 
 
 def lit(image, light):
     """An image (H, W, 3), dark where `light` (H, W) is low."""
-    return image / 255 * (0.2 + 0.8 * (light / light.max())[..., None] ** 0.5)
+    return image / 255 * (0.15 + 0.85 * (light / light.max())[..., None] ** 0.5)
 
 
 spots = [m.on_frame(0, query)[head] for m in (maps, sick)]
@@ -479,13 +479,15 @@ check.masks_from_kernels(masks_from_kernels)
 #
 # </details>
 #
-# ### Exercise 5 (code): one score
+# ## Step 5: one score
 #
 # Classes go through a sigmoid each. There is no background class: a query that holds nothing says so with low scores
 # everywhere. *Objectness* is trained to predict the IoU of the query's own mask. The score asks for the right name and
 # for a good mask. As a geometric mean, it is small if either is:
 #
 # $$s_{nc} = \sqrt{\sigma(c_{nc}) \cdot \sigma(o_n)} \tag{4.5}$$
+#
+# ### Exercise 5 (code): scores
 
 
 # %% tags=["exercise"]
@@ -527,7 +529,7 @@ visualize.plot_images(
 # **What it shows.** No background class is needed: left-over queries draw scraps, and a low score says so. (The sixth creature, a
 # butterfly behind the snail, is missed.) Lesson 05 explains how queries learn to be silent.
 #
-# ## Step 5: what does the decoder need?
+# ## What does the decoder need?
 #
 # Take one part away, and count creatures in the 24 frames. A query *speaks* when its score is at least 0.3. This answers *Predict*.
 
@@ -599,7 +601,7 @@ for name, trial in trials.items():
 # %% [markdown] tags=["tutor"]
 # <details><summary>For tutors</summary>
 #
-# 60 minutes: 10 map, problem and *Predict* (by show of hands), 15 step 1, 10 step 2, 10 step 3, 10 step 4, 5 step 5. Common mistakes: the local decoder is thought to attend to all of X_mask; position added to
+# 60 minutes: 10 map, problem and *Predict* (by show of hands), 15 step 1, 10 step 2, 10 step 3, 10 steps 4 and 5, 5 the table. Common mistakes: the local decoder is thought to attend to all of X_mask; position added to
 # the values; softmax over the queries; softmax over classes, as if there were a background; the sigmoid before the upsampling.
 #
 # Rubric of the open question, a point each: (1) keys differ by position, so shares can differ although values hardly do. (2) The

@@ -71,8 +71,8 @@ visualize.plot_images(
 # **What it shows.** Some masks draw the same creature, yet few scores are high. No NMS (non-maximum suppression) has removed copies.
 # The model has *learned* to say each thing once, or nearly: lesson 04 counts the exceptions.
 #
-# > **Loss Function** (paper): the predictions of a frame and its instances are paired by bipartite matching; the loss is a
-# > weighted sum of a class term (focal), a mask term (dice and pixel-wise cross-entropy) and an objectness term.
+# > **Loss Function** (paper): predictions and instances of a frame are paired by bipartite matching; the loss is a weighted sum
+# > of a class, a mask and an objectness term.
 #
 # ## Predict
 #
@@ -261,6 +261,8 @@ check.target_counts(target_counts)
 #
 # </details>
 #
+# ## Step 4: what is nearly right shall not count
+#
 # A few ones stand among many zeros. The focal loss keeps the zeros from shouting them down. With p the sigmoid of a class logit,
 # and a target t of 0 or 1:
 #
@@ -336,7 +338,7 @@ check.plot_curves(
 # harder, as each line says at its end. $\alpha$ gives a little back. Lin et al. tried both together: with $\gamma = 0$ the best
 # $\alpha$ was 0.75, with $\gamma = 2$ it was 0.25.
 #
-# ## Step 4: how shall a mask be drawn?
+# ## Step 5: how shall a mask be drawn?
 #
 # $$L_{dice} = \frac1G \sum_{\text{pairs}} \Big(1 - \frac{2\,x \cdot y}{x \cdot x + y \cdot y}\Big) \tag{5.4}$$
 # $$L_{pixel} = \frac1G \sum_{\text{pairs}} \frac1R \sum_{r} -\big(y_r \log x_r + (1 - y_r) \log(1 - x_r)\big) \tag{5.5}$$
@@ -433,7 +435,7 @@ landscape("dice", 1.0, 0.0)
 # *pixel*, and the walk sets off at once. The sum has its slope and dice's care for small objects. With both targets at 0, dice is flat
 # everywhere: it has nothing to say of an empty mask.
 #
-# ## Step 5: the whole loss
+# ## The whole loss
 #
 # Objectness learns to predict the IoU of the query's own mask, again for matched queries only:
 #
@@ -493,7 +495,7 @@ for name, values in {"matched": o[queries], "left over": o[left_over]}.items():
 # $\sqrt{p \cdot o}$ it is p that must silence them. The threshold 0.4 is SparseInst's, for which its authors give no reason; as
 # the line above says, it matters little.
 #
-# ## Step 6: two twins compete
+# ## Look inside: two twins compete
 #
 # We teach a new instance decoder this single frame, with your losses. After 60 steps we copy the surest matched query onto the most
 # silent one, plus a little noise. These **twins** say the same thing. Then we go on.
@@ -631,8 +633,8 @@ check.plot_curves(
 # %% [markdown] tags=["tutor"]
 # <details><summary>For tutors</summary>
 #
-# 60 minutes: 10 problem and *Predict* (by show of hands; "ignored" is the tempting answer), 10 step 1, 10 step 2, 10 step 3, 10 step
-# 4, 5 step 5, 5 step 6. Let the room bet on solid or dashed before the twins run. Common mistakes: a trap by ties; logits without
+# 60 minutes: 10 problem and *Predict* (by show of hands; "ignored" is the tempting answer), 10 step 1, 10 step 2, 10 steps 3
+# and 4, 10 step 5, 5 the whole loss, 5 the twins. Let the room bet on solid or dashed before the twins run. Common mistakes: a trap by ties; logits without
 # the sigmoid; a softmax over classes, as in DETR; p in the place of p_t for targets of 0; alpha for the zeros.
 #
 # Rubric of the open question, a point each: (1) left-over queries would score lower even where p is high, so fewer copies. (2)
