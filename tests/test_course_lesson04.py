@@ -292,6 +292,8 @@ def test_other_kinds_of_numbers_are_right_too(name, solved):
             verdict = getattr(check, name)(way(solved[name]))
             assert verdict, verdict
     assert check.cross_attention(lambda *given: list(map(list, right(*given))))
+    lesson_goes_on = check.cross_attention(in_half(right)).or_ours
+    assert [part.dtype for part in lesson_goes_on(*torch.randn(6, 4, 4))] == 2 * [torch.float32]
 
 
 def test_what_works_in_place_is_right_and_spares_its_arguments_afterwards():

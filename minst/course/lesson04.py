@@ -139,8 +139,10 @@ def learnable(
     given: arguments, the first of which asks for a gradient. tidy: what is done to each result.
     """
 
-    def on_clones(*given):  # an answer may work in place
-        return tidy(answer(*(x.clone() if isinstance(x, Tensor) else x for x in given)))
+    def on_clones(*given):  # an answer may work in place, and in other kinds of floats
+        got = tidy(answer(*(x.clone() if isinstance(x, Tensor) else x for x in given)))
+        parts = [part.to(given[0].dtype) for part in (got if isinstance(got, tuple) else [got])]
+        return tuple(parts) if isinstance(got, tuple) else parts[0]
 
     if not verdict:
         return verdict

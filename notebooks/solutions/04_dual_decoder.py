@@ -64,7 +64,7 @@ print(check.masks_from_kernels(masks_from_kernels))
 
 # %%
 def instance_scores(class_logits: Tensor, objectness: Tensor) -> Tensor:
-    """Eq. 4.5, of class logits (N, C) and objectness logits (N,): scores (N, C)."""
+    """Eq. 4.6, of class logits (N, C) and objectness logits (N,): scores (N, C)."""
     return (class_logits.sigmoid() * objectness.sigmoid()[:, None]).sqrt()
 
 # %%

@@ -299,8 +299,11 @@ visualize.plot_images(
 #
 # ## Step 3: first the scene, then the details
 #
-# The local decoder has the same form, weights of its own, and other tokens. X_mask has 768 cells, too many to attend to. Pooling by 4
-# leaves the 48 of X6. How should one number stand for 16?
+# The local decoder has the same form, other weights and other tokens:
+#
+# $$Q_G = \operatorname{Global}(Q, X_G), \qquad Q_L = \operatorname{Local}(Q_G, X_L) \tag{4.4}$$
+#
+# X_mask has 768 cells, too many to attend to. Pooling by 4 leaves the 48 of X6. How should one number stand for 16?
 #
 # > **Dual Transformer Instance Decoder** (paper): X_L is max-pooled, since a maximum keeps more details than a mean.
 
@@ -453,7 +456,7 @@ print(f"mean IoU of the best query: {draft:.2f} from Q_G alone, {final:.2f} in t
 # class logits $c$ (N, C), objectness logits $o$ (N,) and kernels. A kernel times X_mask is a mask. Enlarge the *logits*,
 # so that outlines stay crisp, and apply the sigmoid last.
 #
-# $$M_n(y, x) = \sum_d K_{nd}\; X_{\text{mask}}(d, y, x), \qquad \text{mask}_n = \sigma(\operatorname{up}_8(M_n)) \tag{4.4}$$
+# $$M_n(y, x) = \sum_d K_{nd}\; X_{\text{mask}}(d, y, x), \qquad \text{mask}_n = \sigma(\operatorname{up}_8(M_n)) \tag{4.5}$$
 #
 # ### Exercise 4 (code): from kernels to masks
 
@@ -485,14 +488,14 @@ check.masks_from_kernels(masks_from_kernels)
 # everywhere. *Objectness* is trained to predict the IoU of the query's own mask. The score asks for the right name and
 # for a good mask. As a geometric mean, it is small if either is:
 #
-# $$s_{nc} = \sqrt{\sigma(c_{nc}) \cdot \sigma(o_n)} \tag{4.5}$$
+# $$s_{nc} = \sqrt{\sigma(c_{nc}) \cdot \sigma(o_n)} \tag{4.6}$$
 #
 # ### Exercise 5 (code): scores
 
 
 # %% tags=["exercise"]
 def instance_scores(class_logits: Tensor, objectness: Tensor) -> Tensor:
-    """Eq. 4.5, of class logits (N, C) and objectness logits (N,): scores (N, C)."""
+    """Eq. 4.6, of class logits (N, C) and objectness logits (N,): scores (N, C)."""
     # solution
     return (class_logits.sigmoid() * objectness.sigmoid()[:, None]).sqrt()
 
@@ -513,8 +516,8 @@ check.instance_scores(instance_scores)
 masks_from_kernels = check.masks_from_kernels(masks_from_kernels).or_ours
 instance_scores = check.instance_scores(instance_scores).or_ours
 out = encoded.out
-soft = masks_from_kernels(out.kernels[0], x_mask[0])
-said = instance_scores(out.class_logits[0], out.objectness[0])
+soft = torch.as_tensor(masks_from_kernels(out.kernels[0], x_mask[0])).float()
+said = torch.as_tensor(instance_scores(out.class_logits[0], out.objectness[0])).float()
 torch.testing.assert_close(said, out.scores()[0], rtol=1e-2, atol=1e-2)  # minst's own
 confident, label = said.max(-1)
 first = confident.argsort(descending=True)[:9]
@@ -561,10 +564,10 @@ for name, trial in trials.items():
 #
 # ## Paper against ours
 #
-# - The numbers of equations are ours, and so are 4.1 to 4.3 and 4.5 in detail. The paper gives the product of 4.4.
+# - The paper formulates the dual update (4.4) and the product in 4.5. We spell out the rest; the numbers are ours.
 # - `Assumption:` cross- before self-attention, norms after the residuals, one feed-forward network of width 2 D before the
 #   heads, 8 heads, N = 20 queries and D = 64 for small data. The paper's text does not fix them.
-# - `Assumption:` the score of Eq. 4.5, as in SparseInst, whose losses the paper follows.
+# - `Assumption:` the score of Eq. 4.6, as in SparseInst, whose losses the paper follows.
 # - `Assumption:` waves as long as 1 to nearly 100 axes. DETR's go up to thousands, which are constants on 6 x 8 tokens.
 # - `Deviation:` tokens at 1/32 here. The paper's 1/64 would leave 12 tokens of our frame; at 640 x 640 it leaves 100.
 # - Positions matter little in the table: features of padded convolutions can know their place already.
@@ -578,7 +581,6 @@ for name, trial in trials.items():
 #
 # - Queries are constants, content is not. Cross-attention lets each look at the frame, self-attention lets them share the work.
 # - Keys carry position, values do not; queries are told apart by their vectors alone.
-# - Global tokens are X6, local ones X_mask after max pooling.
 # - Kernel times X_mask is the mask. Score = sqrt(p · o), without a background class.
 #
 # **Quiz.** (1) Why does self-attention need no position? (2) A query has p = 0.9 and objectness 0.1: what is its score, and what

@@ -157,7 +157,7 @@ visualize.plot_assignment(
 )
 
 # %% [markdown]
-# **What it shows.** Greedy's first choice costs two others. In training such a mistake would teach a query the wrong creature.
+# **What it shows.** Greedy's first choice costs two others. In training, a query would be taught the wrong creature.
 #
 # ## Step 2: what is a good pair?
 #
@@ -332,7 +332,7 @@ check.plot_curves(
 
 # %% [markdown]
 # **What it shows.** Where p is already right, focal loss lets go much sooner than cross-entropy. With 100 queries and the 80
-# classes of COCO, the easy zeros of cross-entropy outweigh seven ones (printed above). With focal loss they whisper.
+# classes of COCO, the easy zeros of cross-entropy outweigh seven ones. With focal loss they whisper.
 #
 # **Why 0.25 for the ones**, which are few already? Because $\gamma = 2$ has silenced the zeros so well that the ones now pull far
 # harder, as each line says at its end. $\alpha$ gives a little back. Lin et al. tried both together: with $\gamma = 0$ the best
