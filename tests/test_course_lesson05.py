@@ -74,6 +74,46 @@ def focal(logits, targets, alpha, gamma, flip=True, both=False, no_alpha=False, 
     return torch.tensor(values)
 
 
+def background_learns_too(n, m, k):
+    matched = min(m, n)
+    return matched, n - matched, n, n * (k + 1) - n
+
+
+def background_is_another_zero(n, m, k):
+    matched = min(m, n)
+    return matched, n - matched, matched, n * (k + 1) - matched
+
+
+def background_takes_a_class(n, m, k):
+    matched = min(m, n)
+    return matched, n - matched, n, n * k
+
+
+def alpha_exchanged(logits, targets, alpha, gamma):
+    return focal(logits, targets, 1 - alpha, gamma)
+
+
+def focal_right(logits, targets, alpha, gamma):
+    p = targets * logits.sigmoid() + (1 - targets) * (1 - logits.sigmoid())
+    return -(targets * alpha + (1 - targets) * (1 - alpha)) * (1 - p).pow(gamma) * p.log()
+
+
+def tied(n, m):
+    result = np.zeros((n, m))
+    result[0, :2] = result[1, 0] = 0.8  # which of the three is taken decides all
+    return result
+
+
+def tied_backwards(n, m):
+    return tied(n, m)[::-1, ::-1]
+
+
+def forgets_what_the_gradient_needs(logits, target):
+    value = dice(logits, target)
+    target.zero_()
+    return value
+
+
 def table(corner: float):
     def trap(n, m):
         result = np.zeros((n, m))
@@ -89,6 +129,9 @@ WRONG = [
     ("target_counts", matched_all_one, "one target of 1"),
     ("target_counts", zeros_of_the_left_over_only, "as well"),
     ("target_counts", no_classes, "every class"),
+    ("target_counts", background_learns_too, "no background class"),
+    ("target_counts", background_is_another_zero, "no background class"),
+    ("target_counts", background_takes_a_class, "no background class"),
     ("target_counts", lambda n, m, k: n, "4 values"),
     ("matching_scores", lambda *a: scores(*a, softmax=True), "compete"),
     ("matching_scores", lambda *a: scores(*a, powers=(0.2, 0.8)), "swapped"),
@@ -110,6 +153,15 @@ WRONG = [
     ("focal_term", lambda *a: focal(*a, easy=True), "hard ones"),
     ("focal_term", lambda *a: focal(*a, sign=-1), "sign"),
     ("focal_term", lambda *a: focal(*a).sum(), "summed"),
+    ("focal_term", alpha_exchanged, "alpha is exchanged"),
+    ("focal_term", lambda *a: focal_right(*a).detach(), "no gradient comes back"),
+    ("focal_term", lambda *a: focal(*a), "no gradient comes back"),
+    ("dice_loss", forgets_what_the_gradient_needs, "no gradient comes back"),
+    ("dice_loss", lambda z, y: dice(z, y).item(), "no gradient comes back"),
+    ("dice_loss", lambda z, y: dice(z, y).detach().numpy(), "no gradient comes back"),
+    ("greedy_trap", tied, "if it is lucky"),
+    ("greedy_trap", tied_backwards, "the best sum there is"),
+    ("greedy_trap", lambda n, m: np.full((n, m), 0.5), "the best sum there is"),
     ("greedy_trap", table(1.0), "block"),
     ("greedy_trap", table(0.4), "nearly as large"),
     ("greedy_trap", lambda n, m: np.array(table(0.0)(n, m)) * 3, "[0, 1]"),
@@ -133,3 +185,62 @@ def test_a_wrong_answer_gets_its_hint(name, answer, word):
 def test_the_trap_may_be_a_tensor_or_lists():
     assert lesson05.greedy_trap(table(0.0))
     assert lesson05.greedy_trap(lambda n, m: torch.tensor(table(0.0)(n, m)))
+
+
+def half(function):
+    return lambda *given: function(
+        *(x.half() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in given)
+    )
+
+
+def test_other_kinds_of_numbers_are_right_too():
+    for _ in range(5):
+        assert lesson05.dice_loss(half(dice))
+        assert lesson05.dice_loss(lambda z, y: dice(z.double(), y))
+        assert lesson05.matching_scores(half(scores))
+        assert lesson05.matching_scores(lambda *given: scores(*given).tolist())
+        assert lesson05.focal_term(half(focal_right))
+        assert lesson05.target_counts(
+            lambda n, m, k: [min(n, m), n - min(n, m), min(n, m), n * k - min(n, m)]
+        )
+
+
+def test_terms_in_a_list_become_the_tensor_that_the_lesson_trains_with():
+    verdict = lesson05.focal_term(lambda *given: list(focal_right(*given)))
+    logits = torch.randn(6, requires_grad=True)
+    verdict.or_ours(logits, torch.ones(6), 0.25, 2.0).sum().backward()
+    assert verdict and logits.grad.abs().sum() > 0
+
+
+def test_what_works_in_place_is_right_and_can_be_trained_with():
+    def in_place(logits, target):
+        return dice(logits.mul_(1.0), target.add_(0.0))
+
+    verdict, y = lesson05.dice_loss(in_place), torch.rand(8)
+    kernel, before = torch.randn(8, requires_grad=True), y.clone()
+    verdict.or_ours(2 * kernel, y).backward()
+    assert verdict and kernel.grad.abs().sum() > 0 and torch.equal(y, before)
+
+
+def test_a_lesson_goes_on_with_ours_where_nothing_is_right():
+    for answer in (table(0.4), tied, lambda n, m: None):
+        assert lesson05.greedy_trap(lesson05.greedy_trap(answer).or_ours)
+    ours = lesson05.dice_loss(lambda z, y: dice(z, y).item()).or_ours
+    assert ours(torch.randn(5, requires_grad=True), torch.rand(5)).requires_grad
+
+
+def test_of_equal_scores_greedy_may_take_any():
+    scores = np.array([[0.8, 0.8], [0.8, 0.0]])
+    best = np.array([0, 1]), np.array([1, 0])
+    assert lesson05._greedy(scores) == 0.8 and lesson05._luckiest(scores, best) == 1.6
+
+
+def test_pictures_of_losses_have_their_words():
+    line = torch.linspace(0, 1, 5)
+    curves = {"a": (line, line), "_b": (line, line), "!c": (line, line)}
+    fig = lesson05.plot_curves({"one": curves, "two": curves}, "head", "note", ylim=(0, 1))
+    assert fig.alt == "head. note" and [len(axes.lines) for axes in fig.axes] == [3, 3]
+    shown = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+    assert shown == ["a", "c"]
+    walk = lesson05.plot_landscape(lambda z, y: (z.sigmoid() - y).square().sum(), (1.0, 0.0), "L2")
+    assert "40 steps" in walk.alt

@@ -1,19 +1,30 @@
 """Lesson 04: shapes of attention, cross-attention, scores, masks from kernels, one voice."""
 
-from collections.abc import Callable
+import base64
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from minst.course.verdict import Verdict, examine, judge, normal
 from minst.instance_decoder import DualInstanceDecoder
 from minst.model import FrameOutput, apply_kernels, upsample_masks
+from minst.visualize.masks import animate
+from minst.visualize.style import BLUE, CENTER, GREY, Picture, bare, headline, new_figure, plain
 
 __all__ = ["attention_shapes", "cross_attention", "instance_scores", "masks_from_kernels",
            "one_voice"]  # fmt: skip
+
+HALF = 5e-3  # tolerance: an answer may reckon in float16, which keeps three digits
 
 
 def attention_shapes(answer: Callable) -> Verdict:
@@ -51,14 +62,30 @@ def attention_shapes(answer: Callable) -> Verdict:
 
 
 def cross_attention(answer: Callable) -> Verdict:
-    """cross_attention(queries (N, D), tokens, position (S, D), w_q, w_k, w_v (D, D)) -> (N, D)."""
+    """cross_attention(queries (N, D), tokens, position (S, D), w_q, w_k, w_v) -> A, A v."""
 
     # a test holds it to MultiHeadAttention
     def cross_attention(
         queries, tokens, position, w_q, w_k, w_v, in_keys=1, in_values=0, power=0.5, share=F.softmax
     ):
         keys, values = (tokens + in_keys * position) @ w_k, (tokens + in_values * position) @ w_v
-        return share(queries @ w_q @ keys.T / queries.shape[1] ** power, dim=-1) @ values
+        shares = share(queries @ w_q @ keys.T / queries.shape[1] ** power, dim=-1)
+        return shares, shares @ values
+
+    def late(queries, tokens, position, w_q, w_k, w_v):
+        shares = (queries @ w_q @ (tokens @ w_k + position).T / len(w_q) ** 0.5).softmax(-1)
+        return shares, shares @ tokens @ w_v
+
+    def exchanged(queries, tokens, position, w_q, w_k, w_v):
+        return cross_attention(queries, tokens, position, w_k, w_q, w_v)
+
+    def residual(queries, *given):
+        shares, mixture = cross_attention(queries, *given)
+        return shares, queries + mixture
+
+    def raw(*given):
+        scores, _ = cross_attention(*given, share=lambda scores, dim: scores)
+        return scores, cross_attention(*given)[1]
 
     def draw(rng):
         n, s, d = rng.integers(2, 5), rng.integers(6, 9), rng.choice([9, 12])
@@ -72,6 +99,12 @@ def cross_attention(answer: Callable) -> Verdict:
         partial(cross_attention, in_keys=0, in_values=1),
         "The position is not used: without it tokens are a set without places. Add it to the keys.",
         partial(cross_attention, in_keys=0),
+        "The position is added after w_k; add it to the tokens first, so that w_k can use it.",
+        late,
+        "w_q and w_k are exchanged: the queries meet w_q, tokens and position meet w_k.",
+        exchanged,
+        "The queries are added to the mixture: that residual comes later, in the decoder.",
+        residual,
         "The scores are not divided by the root of D: softmax becomes all or nothing.",
         partial(cross_attention, power=0),
         "Divide by the square root of D, not by D.",
@@ -80,15 +113,64 @@ def cross_attention(answer: Callable) -> Verdict:
         partial(cross_attention, share=lambda scores, dim: scores.softmax(0)),
         "Scores are not shares yet: a softmax over the tokens is missing.",
         partial(cross_attention, share=lambda scores, dim: scores),
+        "The mixture is right; the first value should be the shares, after the softmax.",
+        raw,
+        "Two values are asked: the shares A, and the mixture.",
+        lambda *given: cross_attention(*given)[1],
+        lambda *given: cross_attention(*given)[0],
+        "The shares A come first, the mixture second.",
+        lambda *given: cross_attention(*given)[::-1],
     ]
-    return judge(answer, cross_attention, draw, mistakes)
+    verdict = judge(answer, cross_attention, draw, mistakes, tolerance=HALF)
+    given = draw(np.random.default_rng(4))
+    return learnable(verdict, answer, cross_attention, given, lambda got: tuple(map(joined, got)))
+
+
+def joined(got: Tensor | Sequence) -> Tensor:
+    """A tensor, or rows of it in a list."""
+    return torch.stack([joined(part) for part in got]) if isinstance(got, (list, tuple)) else got
+
+
+def learnable(
+    verdict: Verdict, answer: Callable, reference: Callable, given: list, tidy: Callable = joined
+) -> Verdict:
+    """The verdict; a right answer must also let a gradient through, since it is trained with.
+
+    given: arguments, the first of which asks for a gradient. tidy: what is done to each result.
+    """
+
+    def on_clones(*given):  # an answer may work in place, and in other kinds of floats
+        got = tidy(answer(*(x.clone() if isinstance(x, Tensor) else x for x in given)))
+        parts = [part.to(given[0].dtype) for part in (got if isinstance(got, tuple) else [got])]
+        return tuple(parts) if isinstance(got, tuple) else parts[0]
+
+    if not verdict:
+        return verdict
+    with torch.enable_grad():
+        try:
+            first = given[0].clone().requires_grad_()
+            got = on_clones(first, *given[1:])
+            last = got[-1] if isinstance(got, tuple) else got
+            lost = not torch.autograd.grad(last.sum(), first)[0].any()
+        except Exception:  # floats, arrays: whatever it is, nothing is learned with it
+            lost = True
+    if not lost:
+        return replace(verdict, or_ours=on_clones)
+    reason = "the numbers are right, but no gradient comes back through them. Training needs one: "
+    reason += (
+        "keep to operations on tensors, without .item(), .detach(), NumPy or changes in place."
+    )
+    return replace(verdict, state="wrong", reason=reason, or_ours=reference)
 
 
 def instance_scores(answer: Callable) -> Verdict:
-    """instance_scores(class_logits (N, K), objectness (N,)) -> (N, K): sqrt(class * objectness)."""
+    """instance_scores(class_logits (N, C), objectness (N,)) -> (N, C): sqrt(class * objectness)."""
 
     def instance_scores(classes, objectness):
         return FrameOutput(classes, objectness, None, None, None, None).scores()
+
+    def with_background(classes):
+        return F.pad(classes, (0, 1)).softmax(-1)[:, :-1]
 
     def draw(rng):
         n = rng.integers(4, 8)
@@ -97,16 +179,23 @@ def instance_scores(answer: Callable) -> Verdict:
     mistakes = [
         "Softmax makes classes compete; here each has its own sigmoid, and none is background.",
         lambda classes, objectness: instance_scores(classes.softmax(-1).logit(), objectness),
+        "There is no background class: all C columns are creatures, with a sigmoid each.",
+        lambda classes, objectness: instance_scores(with_background(classes).logit(), objectness),
+        "There is no background class: the last column is a creature like the others.",
+        lambda classes, objectness: instance_scores(classes[:, :-1], objectness),
+        lambda classes, objectness: instance_scores(
+            classes.softmax(-1)[:, :-1].logit(), objectness
+        ),
         "The square root is missing: the score is a geometric mean.",
         lambda classes, objectness: instance_scores(classes, objectness) ** 2,
-        "Only the best class is left: give all K scores of a query.",
+        "Only the best class is left: give all C scores of a query.",
         lambda classes, objectness: instance_scores(classes, objectness).amax(-1),
         "The objectness is not used: a good name on a bad mask should score low.",
         lambda classes, objectness: classes.sigmoid(),
         "The objectness is a logit as well: it needs its sigmoid.",
         lambda classes, objectness: (classes.sigmoid() * objectness[:, None]).sqrt(),
     ]
-    return judge(answer, instance_scores, draw, mistakes)
+    return judge(answer, instance_scores, draw, mistakes, tolerance=HALF)
 
 
 def masks_from_kernels(answer: Callable) -> Verdict:
@@ -140,7 +229,7 @@ def masks_from_kernels(answer: Callable) -> Verdict:
         "The masks are still at 1/8: upsample them by 8.",
         enlarged(scale=1),
     ]
-    return judge(answer, masks_from_kernels, draw, mistakes)
+    return judge(answer, masks_from_kernels, draw, mistakes, tolerance=HALF)
 
 
 @torch.no_grad()
@@ -171,9 +260,64 @@ def one_voice(answer: Callable) -> Verdict:
             hint = f"Row {row} of your queries is not row 0, and {known}."
         return f"kernel {row} differs from kernel 0. {hint}"
 
+    def reference(queries):
+        return queries[:1].repeat(len(queries), 1)
+
     rng = np.random.default_rng()
     cases = [(normal(rng, 6, 16),) for _ in range(3)]
     praise = "Equal queries get equal gradients, too: hence the random start."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.integers(2**31).item())
-        return examine(answer, one_voice, cases, fault, praise)
+        return examine(answer, one_voice, cases, fault, praise, reference)
+
+
+class Film(NamedTuple):
+    """A short loop as a notebook shows it; its last frame where loops do not play."""
+
+    gif: bytes
+    still: bytes  # .png
+    alt: str
+
+    def __repr__(self) -> str:
+        return f"Film: {self.alt}"
+
+    def _repr_html_(self) -> str:
+        data = base64.b64encode(self.gif).decode()
+        return f"<img alt='{self.alt}' src='data:image/gif;base64,{data}'>"
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        return self.still, {"alt": self.alt}
+
+
+def film(pictures: Sequence[Picture], fps: float = 3.0, dpi: int = 75) -> Film:
+    """Pictures one after the other; the last one stays for a while and lends its text."""
+    stills = [picture.png(dpi) for picture in pictures]
+    frames = [np.asarray(Image.open(io.BytesIO(still)).convert("RGB")) for still in stills]
+    with tempfile.TemporaryDirectory() as folder:
+        path = animate(frames + 6 * frames[-1:], Path(folder) / "film.gif", fps)
+        return Film(path.read_bytes(), stills[-1], pictures[-1].alt)
+
+
+def plot_look(
+    image: np.ndarray, mask: np.ndarray, shares: Tensor, mixture: Tensor, goal: Tensor, head: str
+) -> Picture:
+    """One query's look: the frame lit by its shares (h, w), the shares, what comes home (D,)."""
+    fig = new_figure(width=7.4)  # small, since a film has many
+    note = "The frame, lit by the shares (line: the creature). The shares in per cent. "
+    headline(fig, head, f"{note}What comes home, and the goal.")
+    places = ((0.1, 2.1), (2.3, 2.1), (4.85, 2.4))
+    lit, percent, home = (fig.place(left, 0.68, width, 1.58, below=0.4) for left, width in places)
+    light = F.interpolate(shares[None, None], image.shape[:2], mode="bilinear")[0, 0].numpy()
+    lit.imshow(image / 255 * (0.15 + 0.85 * (light / light.max())[..., None]))
+    lit.contour(mask, [0.5], colors="white", linewidths=1)
+    percent.imshow(shares.numpy(), cmap="viridis", vmin=0, vmax=0.5)
+    for (y, x), share in np.ndenumerate(shares.numpy()):
+        color = "black" if share > 0.3 else "white"
+        percent.text(x, y, f"{100 * share:.0f}", color=color, fontsize=6, **CENTER)
+    plain(home).plot(goal.numpy(), color=GREY, linewidth=3, label="goal")
+    home.plot(mixture.numpy(), color=BLUE, linewidth=1, label="comes home")
+    home.set(ylim=(-2.5, 3), xlabel="channel of D = 64")
+    home.legend(fontsize=6.5, frameon=False, loc="upper right", ncols=2)
+    home.xaxis.label.set_size(7)
+    bare(lit), bare(percent)
+    return fig

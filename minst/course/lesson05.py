@@ -1,19 +1,22 @@
 """Lesson 05: who is matched and told what, matching scores, dice and focal loss, a trap."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from minst import losses, matcher
+from minst.course.lesson04 import HALF, learnable
 from minst.course.verdict import Verdict, examine, judge, normal, numbers
+from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain
 
 __all__ = ["dice_loss", "focal_term", "greedy_trap", "matching_scores", "target_counts"]
 
 
 def target_counts(answer: Callable) -> Verdict:
-    """target_counts(N, M, K) -> (queries matched, left over, class targets of 1, targets of 0)."""
+    """target_counts(N, G, C) -> (queries matched, left over, class targets of 1, targets of 0)."""
 
     def target_counts(n, m, k):
         return min(n, m), n - min(n, m), min(n, m), n * k - min(n, m)
@@ -33,14 +36,18 @@ def target_counts(answer: Callable) -> Verdict:
         zeros(lambda n, m, k: max(n - m, 0) * k),
         "A matched query has one target of 1, at the class of its instance; its others have 0.",
         lambda n, m, k: (min(n, m), max(n - m, 0), min(n, m) * k, max(n - m, 0) * k),
-        "Every query has a target for every class: N times K of them, not N.",
+        "Every query has a target for every class: N times C of them, not N.",
         zeros(lambda n, m, k: max(n - m, 0)),
+        "There is no background class: a left-over query has a target of 0 for each of C classes.",
+        zeros(lambda n, m, k: n * (k + 1) - min(n, m)),
+        lambda n, m, k: (*target_counts(n, m, k)[:2], n, n * k),
+        lambda n, m, k: (*target_counts(n, m, k)[:2], n, n * (k + 1) - n),
     ]
     return judge(answer, target_counts, draw, mistakes, rounds=24)
 
 
 def matching_scores(answer: Callable) -> Verdict:
-    """matching_scores(classes (N, K), mask_logits (N, P), labels (M,), masks (M, P)) -> (N, M)."""
+    """matching_scores(classes (N, C), mask_logits (N, R), labels (G,), masks (G, R)) -> (N, G)."""
 
     def matching_scores(classes, logits, labels, masks):
         target = matcher.Instances(labels, masks[:, None], torch.arange(len(labels)))
@@ -76,11 +83,11 @@ def matching_scores(answer: Callable) -> Verdict:
         "The sizes are x.x and y.y, sums of squares; these are plain sums.",
         but(size=lambda v: v),
     ]
-    return judge(answer, matching_scores, draw, mistakes)
+    return judge(answer, matching_scores, draw, mistakes, tolerance=HALF)
 
 
 def dice_loss(answer: Callable) -> Verdict:
-    """dice_loss(logits (P,), target (P,)) -> 1 - 2 x.y / (x.x + y.y + 1e-4), x = sigmoid."""
+    """dice_loss(logits (R,), target (R,)) -> 1 - 2 x.y / (x.x + y.y + 1e-4), x = sigmoid."""
 
     def dice_loss(logits, target):
         return losses.dice_loss(logits[None], target[None], 1.0)
@@ -104,7 +111,8 @@ def dice_loss(answer: Callable) -> Verdict:
         "A threshold has no gradient, so nothing would be learned: keep the probabilities.",
         lambda logits, target: of((logits > 0).float(), target),
     ]
-    return judge(answer, dice_loss, draw, mistakes)
+    verdict = judge(answer, dice_loss, draw, mistakes, tolerance=HALF)
+    return learnable(verdict, answer, dice_loss, list(draw(np.random.default_rng(5))))
 
 
 def focal_term(answer: Callable) -> Verdict:
@@ -134,6 +142,8 @@ def focal_term(answer: Callable) -> Verdict:
         but(base=lambda p, p_t: p_t),
         "alpha weighs targets of 1 only; targets of 0 have 1 - alpha.",
         but(weight=lambda y, a: a),
+        "alpha is exchanged: targets of 1 have alpha, targets of 0 have 1 - alpha.",
+        but(weight=lambda y, a: torch.where(y == 1, 1 - a, a)),
         "alpha_t is missing.",
         but(weight=lambda y, a: 1.0),
         "The sign: a cross-entropy is -log p_t, never negative.",
@@ -141,20 +151,30 @@ def focal_term(answer: Callable) -> Verdict:
         "It is summed up; give one value for each element.",
         lambda *given: focal_term(*given).sum(),
     ]
-    return judge(answer, focal_term, draw, mistakes)
+    verdict = judge(answer, focal_term, draw, mistakes, tolerance=HALF)
+    return learnable(verdict, answer, focal_term, list(draw(np.random.default_rng(5))))
 
 
 def greedy_trap(answer: Callable) -> Verdict:
-    """greedy_trap(N, M) -> scores (N, M) of which greedy gets < 60 % of the best sum."""
+    """greedy_trap(N, G) -> scores (N, G) of which greedy gets < 60 % of the best sum."""
     shares = []
+
+    def reference(num_queries, num_instances):
+        scores = np.zeros((num_queries, num_instances))
+        scores[:2, :2] = [[1.0, 0.9], [0.9, 0.0]]
+        return scores
 
     def fault(got, n, m):
         scores = numbers(got, n, m)
         if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
             reach = f"from {scores.min():.3g} to {scores.max():.3g}"
             return f"scores lie in [0, 1]; these reach {reach}."
-        most, taken = scores[linear_sum_assignment(scores, maximize=True)].sum(), _greedy(scores)
+        best = linear_sum_assignment(scores, maximize=True)
+        most, first, taken = scores[best].sum(), _greedy(scores), _luckiest(scores, best)
         got = f"with {n} queries and {m} instances greedy gets {taken:.2f} of {most:.2f}"
+        if first < 0.6 * most <= taken:
+            hint = "Equal scores are no trap: a greedy that takes the other one first escapes."
+            return f"{got}, if it is lucky. {hint} Make one score the largest."
         if taken >= most - 1e-6:
             hint = "Let the largest score block two, one in its row, one in its column."
             return f"{got}, the best sum there is. {hint}"
@@ -168,19 +188,95 @@ def greedy_trap(answer: Callable) -> Verdict:
 
     rng = np.random.default_rng()
     cases = [(m + rng.integers(0, 4).item(), m) for m in (2, 3, rng.integers(4, 8).item())]
-    verdict = examine(answer, greedy_trap, cases, fault)
+    verdict = examine(answer, greedy_trap, cases, fault, reference=reference)
     if not verdict:
         return verdict
     most = f"Greedy gets at most {max(shares):.0%} of the best sum."
     praise = "Less than a half it never gets: can you see why?"
-    return Verdict("correct", "greedy_trap", f"{most} {praise}")
+    return replace(verdict, reason=f"{most} {praise}")
 
 
-def _greedy(scores: np.ndarray) -> float:
-    """The sum of the largest score, the largest of what its row and its column leave, and so on."""
+def _greedy(scores: np.ndarray, first: np.ndarray | float = 0.0) -> float:
+    """The sum of the largest score, the largest of what its row and its column leave, and so on.
+
+    first: (N, G), which of equal scores is taken: the one where this is largest.
+    """
     left, total = scores.copy(), 0.0
     for _ in range(min(scores.shape)):
-        row, column = np.unravel_index(left.argmax(), left.shape)
+        tied = np.where(left == left.max(), 1.0 + first, 0.0)
+        row, column = np.unravel_index(tied.argmax(), left.shape)
         total += scores[row, column]
         left[row], left[:, column] = -1, -1
     return total
+
+
+def _luckiest(scores: np.ndarray, best: tuple[np.ndarray, np.ndarray]) -> float:
+    """The most that greedy gets, if of equal scores it takes one of the best assignment."""
+    wanted = np.zeros(scores.shape)
+    wanted[best] = 1.0
+    backwards = np.arange(scores.size).reshape(scores.shape)
+    return max(_greedy(scores, first) for first in (0.0, wanted, backwards))
+
+
+def plot_curves(
+    panels: dict[str, dict[str, tuple]], head: str, note: str, height: float = 2.3, **look
+) -> Picture:
+    """Curves, panels beside one another: {title: {label: (x, y)}}; look: of the axes.
+
+    A label that begins with "_" is a thin grey line, one with "!" a thick red one.
+    """
+    fig, width = new_figure(), 9.2 / len(panels)
+    headline(fig, head, note)
+    for i, (title, curves) in enumerate(panels.items()):
+        left = 0.5 + i * width
+        axes = plain(fig.place(left, 0.95, width - 0.4, height, below=0.5))
+        styles = iter(("-", "--", ":", "-.") * len(curves))
+        for label, (x, y) in curves.items():
+            grey, red = label.startswith("_"), label.startswith("!")
+            color, line = (GREY, 0.7) if grey else (RED, 2.0) if red else (INK, 1.4)
+            style = "-" if grey else next(styles)
+            axes.plot(x, y, style, color=color, linewidth=line, label=label.lstrip("!"))
+        axes.set_title(title, fontsize=9)
+        axes.set(**look)
+        axes.xaxis.label.set_size(8)
+        if i == 0:
+            axes.legend(fontsize=7.5, frameon=False)
+    return fig
+
+
+def plot_landscape(loss: Callable, target: tuple[float, float], name: str) -> Picture:
+    """A loss (logits (2,), target (2,)) -> number over two logits, and 40 steps downhill."""
+    axis, goal = torch.linspace(-6, 6, 31), torch.tensor(target)
+    path = [torch.tensor([-4.0, 4.0])]
+    with torch.enable_grad():
+        for _ in range(40):
+            z = path[-1].clone().requires_grad_()
+            path.append(z.detach() - torch.autograd.grad(loss(z, goal), z)[0])
+    path = torch.stack(path)
+    height = torch.tensor([[float(loss(torch.stack([a, b]), goal)) for a in axis] for b in axis])
+    fig = new_figure()
+    end = " and ".join(f"{p:.2f}" for p in path[-1].sigmoid())
+    note = "Left: the loss (dark = low); the walk from the cross to the disc. Right: its steps."
+    headline(
+        fig,
+        f"{name}: 40 steps lead to {end}; the targets are {target[0]:g} and {target[1]:g}",
+        note,
+    )
+    left, right = (
+        plain(fig.place(x, 0.75, w, 2.9, below=0.5)) for x, w in ((0.6, 4.0), (5.6, 3.6))
+    )
+    shades = left.contourf(
+        axis, axis, height, torch.linspace(0, max(1.0, float(height.max())), 11), cmap="Greys_r"
+    )
+    fig.colorbar(shades, cax=fig.place(4.7, 0.75, 0.1, 2.9)).ax.tick_params(labelsize=7)
+    left.plot(*path.T, ".-", color=RED, markersize=4, linewidth=1)
+    for place, mark in ((0, "X"), (-1, "o")):
+        left.plot(*path[place], mark, color=RED, markersize=10)
+    left.set(xlabel="logit of pixel 1", ylabel="logit of pixel 2")
+    for i, style in enumerate(("-", "--")):
+        right.plot(
+            path[:, i].sigmoid(), style, color=RED, label=f"pixel {i + 1}, target {target[i]:g}"
+        )
+    right.set(xlabel="step", ylabel="probability", ylim=(-0.05, 1.05))
+    right.legend(fontsize=8, frameon=False)
+    return fig

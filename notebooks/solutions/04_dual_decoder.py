@@ -12,7 +12,31 @@ import minst
 from minst import visualize
 from minst.course import lesson04 as check
 from minst.evaluation.consistency import assign_queries, frame_share, mask_ious
-from minst.model import Frame, apply_kernels, image_to_batch, upsample_masks
+from minst.layers import MultiHeadAttention
+from minst.model import Frame, image_to_batch, upsample_masks
+
+# %%
+def cross_attention(
+    queries: Tensor, tokens: Tensor, position: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Eq. 4.2, one head: queries (N, D), tokens and position (S, D), weights (D, D) -> A (N, S), mixture (N, D).
+
+    Gradients must come back through it (no .item(), no NumPy): it is trained below.
+    """
+    q, k, v = queries @ w_q, (tokens + position) @ w_k, tokens @ w_v
+    shares = (q @ k.T / q.shape[1] ** 0.5).softmax(-1)
+    return shares, shares @ v
+
+# %%
+print(check.cross_attention(cross_attention))
+
+# %%
+def one_voice(queries: Tensor) -> Tensor:
+    """Learned queries (N, D) -> other queries (N, D), with which all N kernels of a frame are equal."""
+    return queries[:1].repeat(len(queries), 1)
+
+# %%
+print(check.one_voice(one_voice))
 
 # %%
 def attention_shapes(height: int, width: int, queries: int, heads: int, token_stride: int) -> list[tuple]:
@@ -27,28 +51,6 @@ def attention_shapes(height: int, width: int, queries: int, heads: int, token_st
 print(check.attention_shapes(attention_shapes))
 
 # %%
-def cross_attention(
-    queries: Tensor, tokens: Tensor, position: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor
-) -> Tensor:
-    """One head, no biases, no output projection: queries (N, D), tokens (S, D), position (S, D) -> (N, D).
-
-    The weights w_q, w_k, w_v are (D, D) and stand on the right: q = queries @ w_q.
-    """
-    q, k, v = queries @ w_q, (tokens + position) @ w_k, tokens @ w_v
-    return (q @ k.T / q.shape[1] ** 0.5).softmax(-1) @ v
-
-# %%
-print(check.cross_attention(cross_attention))
-
-# %%
-def instance_scores(class_logits: Tensor, objectness: Tensor) -> Tensor:
-    """sqrt(class probability * objectness), of logits (N, K) and objectness logits (N,): scores (N, K)."""
-    return (class_logits.sigmoid() * objectness.sigmoid()[:, None]).sqrt()
-
-# %%
-print(check.instance_scores(instance_scores))
-
-# %%
 def masks_from_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
     """Soft masks at full size: kernels (N, D), X_mask (D, h, w) -> probabilities (N, 8 h, 8 w).
 
@@ -61,9 +63,9 @@ def masks_from_kernels(kernels: Tensor, mask_features: Tensor) -> Tensor:
 print(check.masks_from_kernels(masks_from_kernels))
 
 # %%
-def one_voice(queries: Tensor) -> Tensor:
-    """Learned queries (N, D) -> other queries (N, D), with which all N kernels of a frame are equal."""
-    return queries[:1].repeat(len(queries), 1)
+def instance_scores(class_logits: Tensor, objectness: Tensor) -> Tensor:
+    """Eq. 4.6, of class logits (N, C) and objectness logits (N,): scores (N, C)."""
+    return (class_logits.sigmoid() * objectness.sigmoid()[:, None]).sqrt()
 
 # %%
-print(check.one_voice(one_voice))
+print(check.instance_scores(instance_scores))
