@@ -218,9 +218,12 @@ def plot_bars(panels: dict[str, dict[str, float]], head: str, note: str, lit=())
     headline(fig, head, note)
     width = 9.2 / len(panels)
     for i, (title, values) in enumerate(panels.items()):
-        axes = plain(fig.place(0.1 + i * width, 0.95, width - 0.15, 1.9, below=0.65))
+        axes = plain(fig.place(0.1 + i * width, 0.95, width - 0.15, 1.9, below=0.45))
         colors = ["#d9822b" if name in lit else "#8fb3d9" for name in values]
         bars = axes.bar(list(values), list(values.values()), color=colors)
-        axes.bar_label(bars, [f"{v:.0f}" if v >= 20 else f"{v:.1f}" for v in values.values()])
-        axes.set(yticks=[], title=title)
+        labels = [f"{v:.0f}" if v >= 20 else f"{v:.1f}" for v in values.values()]
+        axes.bar_label(bars, labels, fontsize=8)
+        axes.set_title(title, fontsize=9, loc="left", pad=10)
+        axes.set(yticks=[])
+        axes.spines["left"].set_visible(False)
     return fig
