@@ -33,7 +33,9 @@ def level_shapes(height: int, width: int, dim: int) -> dict[str, tuple[int, int,
 print(check.level_shapes(level_shapes))
 
 # %%
-def semantic_enhancer(local: torch.Tensor, x6: torch.Tensor, to_gate, to_value) -> torch.Tensor:
+def semantic_enhancer(
+    local: torch.Tensor, x6: torch.Tensor, to_gate: torch.nn.Module, to_value: torch.nn.Module
+) -> torch.Tensor:
     """(03.2): local (B, D, h, w), x6 (B, C6, h6, w6) -> (B, D, h, w).
 
     to_gate, to_value: 1x1 convolutions, (B, C6, h6, w6) -> (B, D, h6, w6). Call them on x6 as it is. Upsample

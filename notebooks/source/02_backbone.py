@@ -66,7 +66,7 @@ visualize.plot_images(
     [image, image[76:100, 92:124], *(check.outlined(x, masks) for x in means)],
     ["frame, 192 x 256", "24 x 32 of its pixels", "means of 8 x 8 pixels", "means of 32 x 32 pixels"],
     head="Near you see an outline but no creature; far a scene but no outline",
-    note="From left to right: the frame; a small window of it, enlarged; the frame at 1/8; at 1/32. White: true outlines.")
+    note="From left to right: the frame; a small window, enlarged; the frame at 1/8; at 1/32. White: true outlines.")
 
 # %% [markdown]
 # **What it shows.** A segmenter needs both views at every place. Through the window you cannot tell whose edge you see. At 1/32
@@ -264,7 +264,7 @@ check.plot_bars(
 for stride in (8, 16, 32, 64):
     side = 640 // stride
     full, squeezed = side**4 * 8 * (16 + 32), 2 * side**2 * 8 * (16 + 32)
-    print(f"1/{stride:<2}: {side**2:5} cells, {full / 1e6:10,.1f} million MACs per layer, squeezed {squeezed / 1e6:.2f}")
+    print(f"1/{stride:<2}: {side**2:5} cells, {full / 1e6:8,.1f} million MACs per layer, squeezed {squeezed / 1e6:.2f}")
 print(f"for comparison, all of TopFormer-base: {macs['Global'] / 1e6:,.0f} million")
 
 # %% [markdown]
@@ -530,8 +530,9 @@ panels = {
     "billion MACs at 640 x 640": [trace(net, 1, 3, 640, 640)[1]["Global"] / 1e9 for net in nets.values()],
     "CPU time at 192 x 256, fastest = 1": [s / min(seconds.values()) for s in seconds.values()],
 }
+labels = [name.replace("-", "\n").replace("mobile", "mobile\n") for name in chosen]
 check.plot_bars(
-    {title: dict(zip((name.replace("-", "\n").replace("netv2", "\nnetv2") for name in chosen), values)) for title, values in panels.items()},
+    {title: dict(zip(labels, values)) for title, values in panels.items()},
     head="Few parameters are not few operations: look at MobileNetV2",
     note="Backbones alone. Orange: without attention.", lit=["mobile\nnetv2"])
 
