@@ -188,7 +188,9 @@ def masks_in_halves(kernels, x_mask):
 
 
 def shapes_as_lists(height, width, dim):
-    return {key: list(shape) for key, shape in SOLUTIONS["level_shapes"](height, width, dim).items()}
+    return {
+        key: list(shape) for key, shape in SOLUTIONS["level_shapes"](height, width, dim).items()
+    }
 
 
 def by_numpy(x_mask):
@@ -236,3 +238,21 @@ def test_the_diagram_has_the_shapes_that_it_is_given():
     shapes = SOLUTIONS["level_shapes"](192, 256, 64)
     words = "\n".join(t.get_text() for t in check.plot_decoder(shapes).axes[0].texts)
     assert all(f"{name}\n{' x '.join(map(str, s))}" in words for name, s in shapes.items())
+
+
+def summed_on_the_spot(l3, l4, l5):
+    l4 += bilinear(l5, l4)
+    l3 += bilinear(l4, l3)
+    return l3, l4, l5
+
+
+def test_gradients_pass_through_answers_that_work_in_place():
+    gate, value, lateral = (torch.nn.Conv2d(4, 4, 1) for _ in "gvl")
+    x3, x4, x5 = (torch.randn(1, 4, 4 * k, 4 * k) for k in (4, 2, 1))
+    enhance = check.semantic_enhancer(enhanced_in_place).or_ours
+    add = check.top_down(summed_on_the_spot).or_ours
+    levels = [enhance(lateral(x), x5, gate, value) for x in (x3, x4, x5)]
+    kept = [x.detach().clone() for x in levels]
+    add(*levels)[0].sum().backward()
+    assert all(conv.weight.grad.abs().sum() > 0 for conv in (gate, value, lateral))
+    assert all(torch.equal(x, y) for x, y in zip(levels, kept))
