@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,6 +61,23 @@ def sizes_padded_to_32(height, width):
 
     height, width = math.ceil(height / 32) * 32, math.ceil(width / 32) * 32
     return [(height // s, width // s) for s in (8, 16, 32, 64)]
+
+
+def sizes_padded_always(height, width):
+    height, width = (n + 64 - n % 64 for n in (height, width))
+    return [(height // s, width // s) for s in (8, 16, 32, 64)]
+
+
+def macs_stride_on_the_projection(i, o, k, s, t, h, w):
+    mid = i * t
+    wide = h * w * ((i * mid if t != 1 else 0) + mid * k * k)
+    return wide + (h // s) * (w // s) * mid * o
+
+
+def macs_k_for_k_squared(i, o, k, s, t, h, w):
+    mid = i * t
+    out = (h // s) * (w // s) * (mid * k + mid * o)
+    return out + (h * w * i * mid if t != 1 else 0)
 
 
 def macs_dense(i, o, k, s, t, h, w):
@@ -120,6 +138,10 @@ def columns(q, k, v):
     return softmax_rows(q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3), q.size(1) ** -0.5)
 
 
+def rows_asked_by_keys(q, k, v):
+    return softmax_rows(k, q, v, q.size(1) ** -0.5)
+
+
 def same(feature, cell):
     return feature.clone()
 
@@ -146,6 +168,11 @@ def one_block_only(feature, cell):
     return out
 
 
+def hardly_anything(feature, cell):
+    rows, columns = torch.arange(feature.shape[2]), torch.arange(feature.shape[3])
+    return feature + 1e-5 - 2e-5 * ((rows[:, None] + columns) % 2)
+
+
 def smaller(feature, cell):
     return feature[..., ::cell, ::cell]
 
@@ -157,6 +184,9 @@ WRONG = [
     ("level_sizes", sizes_width_first, "Height comes first"),
     ("level_sizes", sizes_token_stride_32, "deviation"),
     ("level_sizes", sizes_padded_to_32, "stride of X5"),
+    ("level_sizes", sizes_padded_always, "needs no padding"),
+    ("macs_of_inverted_residual", macs_stride_on_the_projection, "not first on the projection"),
+    ("macs_of_inverted_residual", macs_k_for_k_squared, "k * k weights"),
     ("macs_of_inverted_residual", macs_dense, "Depth-wise"),
     ("macs_of_inverted_residual", macs_without_stride, "carries the stride"),
     ("macs_of_inverted_residual", macs_all_strided, "before the stride"),
@@ -168,12 +198,14 @@ WRONG = [
     ("row_attention", rows_wrong_softmax, "wrong axis"),
     ("row_attention", rows_not_transposed, "transpose the weights"),
     ("row_attention", columns, "last axis"),
+    ("row_attention", rows_asked_by_keys, "changed places"),
     ("unseen_change", same, "nothing has changed"),
-    ("unseen_change", in_place, "a copy, .clone()"),
+    ("unseen_change", in_place, "the pooled token betrays it"),
     ("unseen_change", whole_map_mirrored, "within a block"),
     ("unseen_change", swap_by_alias, "betrays"),
     ("unseen_change", one_block_only, "change every one"),
-    ("unseen_change", smaller, "expected a tensor of shape"),
+    ("unseen_change", hardly_anything, "too small to tell"),
+    ("unseen_change", smaller, "expected numbers of shape"),
 ]
 
 
@@ -186,13 +218,73 @@ def test_mistakes_get_their_hint(name, answer, word):
         assert verdict.state == "wrong" and word in verdict.reason, verdict
 
 
-def test_other_right_answers_pass():
-    def chessboard(feature, cell):
-        rows, columns = torch.arange(feature.shape[2]), torch.arange(feature.shape[3])
-        return feature + 1 - 2.0 * ((rows[:, None] + columns) % 2)
+def chessboard(feature, cell, height=1.0):
+    rows, columns = torch.arange(feature.shape[2]), torch.arange(feature.shape[3])
+    return feature + height - 2 * height * ((rows[:, None] + columns) % 2)
 
-    def attention_of_torch(q, k, v):
-        q, k, v = (x.mean(-1).mT for x in (q, k, v))
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v).mT
 
-    assert lesson02.unseen_change(chessboard) and lesson02.row_attention(attention_of_torch)
+def small_chessboard(feature, cell):
+    return chessboard(feature, cell, 1e-3).double().numpy()
+
+
+def mirrored_in_place(feature, cell):
+    for left in range(0, feature.shape[3], cell):
+        block = feature[..., left : left + cell]
+        block[:] = block.flip(-1).clone()
+    return feature
+
+
+def attention_of_torch(q, k, v):
+    q, k, v = (x.mean(-1).mT for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v).mT
+
+
+def attention_in_halves(q, k, v):
+    return attention_of_torch(q.half(), k.half(), v.half())
+
+
+def sizes_as_an_array(height, width):
+    whole = np.ceil(np.array([height, width]) / 64)
+    return np.stack([whole * n for n in (8, 4, 2, 1)])
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("unseen_change", chessboard),
+        ("unseen_change", small_chessboard),
+        ("unseen_change", mirrored_in_place),
+        ("row_attention", attention_of_torch),
+        ("row_attention", attention_in_halves),
+        ("level_sizes", sizes_as_an_array),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_other_right_answers_pass(name, answer):
+    verdict = getattr(lesson02, name)(answer)
+    assert verdict, verdict
+
+
+@pytest.mark.parametrize("name", lesson02.__all__)
+def test_the_lesson_goes_on_with_ours_and_ours_is_right(name):
+    def stub(*given):
+        raise NotImplementedError
+
+    check = getattr(lesson02, name)
+    assert check(check(stub).or_ours)
+
+
+def test_blue_counts_where_red_is():
+    images, masks = lesson02.red_and_blue(40, seed=1)
+    red = (images[:, 0] - images[:, 1] - images[:, 2] > 0.4).sum((1, 2))
+    blue = images[:, 2] - images[:, 0] - images[:, 1] > 0.3
+    assert set(red.tolist()) == {0, 16}
+    counted = torch.where(red[:, None, None] > 0, blue[:, ::2, ::2], False)
+    assert torch.equal(masks[:, 0] > 0, counted) and masks.sum() == 20 * 8
+
+
+def test_outlines_lie_on_the_edge_of_a_mask():
+    masks = np.zeros((1, 12, 16), bool)
+    masks[0, 4:10, 4:12] = True
+    drawn = lesson02.outlined(np.zeros((3, 4, 3), np.uint8), masks)
+    assert drawn.shape == (12, 16, 3) and drawn[5, 4].min() == 255 and drawn[7, 8].max() == 0

@@ -1,15 +1,30 @@
-"""Lesson 03: shapes in the mask decoder, top-down sums, the enhancer, masks by a product, signs."""
+"""Lesson 03: masks by a product, shapes in the mask decoder, the enhancer, top-down sums, signs."""
 
+from __future__ import annotations
+
+import base64
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import matplotlib
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw
 
 import minst.model
 from minst.course.verdict import Verdict, judge, normal
 from minst.layers import h_sigmoid
 from minst.mask_decoder import resize_to
+from minst.visualize.masks import animate, resized
+from minst.visualize.style import CENTER, INK, Picture, bare, headline, new_figure
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 __all__ = ["apply_kernels", "level_shapes", "semantic_enhancer", "top_down", "unreachable"]
 
@@ -75,38 +90,50 @@ def top_down(answer: Callable) -> Verdict:
         "That is P3 alone; return P3, P4 and P5.",
         lambda *levels: top_down(*levels)[0],
     ]
-    return judge(answer, top_down, draw, mistakes)
+    verdict = judge(answer, top_down, draw, mistakes, tolerance=5e-3)  # float16 too
+    return _trainable(verdict, answer)
 
 
 def semantic_enhancer(answer: Callable) -> Verdict:
-    """semantic_enhancer(local, gate, value) -> local * up(h_sigmoid(gate)) + up(value)."""
+    """semantic_enhancer(local, x6, to_gate, to_value) -> the local features, gated and refilled."""
 
-    def semantic_enhancer(local, gate, value, up=resize_to, squash=h_sigmoid):
-        return local * up(squash(gate), local) + up(value, local)
+    def semantic_enhancer(local, x6, to_gate, to_value, up=resize_to, squash=h_sigmoid):
+        return local * up(squash(to_gate(x6)), local) + up(to_value(x6), local)
+
+    right = semantic_enhancer
 
     def draw(rng):
         h, w, k = rng.integers(2, 5, 3)
-        return normal(rng, 2, 3, h * k, w * k), 3 * normal(rng, 2, 3, h, w), normal(rng, 2, 3, h, w)
+        gate, value = (torch.nn.utils.skip_init(torch.nn.Conv2d, 5, 3, 1) for _ in range(2))
+        for conv, size in ((gate, 1.5), (value, 0.5)):
+            conv.requires_grad_(False).weight.copy_(size * normal(rng, 3, 5, 1, 1))
+            conv.bias.copy_(size * normal(rng, 3))
+        return normal(rng, 2, 3, h * k, w * k), normal(rng, 2, 5, h, w), gate, value
 
     mistakes = [
         "The scene arrives in blocks: F.interpolate's default is nearest, say mode='bilinear'.",
-        partial(semantic_enhancer, up=_nearest),
+        partial(right, up=_nearest),
         "Aligned corners make tokens slide towards the border: use align_corners=False.",
-        partial(semantic_enhancer, up=_corners),
+        partial(right, up=_corners),
         "The gate is used as it is; h_sigmoid squashes it between 0, shut, and 1, open.",
-        partial(semantic_enhancer, squash=lambda gate: gate),
+        partial(right, squash=lambda gate: gate),
         "That is the smooth sigmoid; the enhancer uses the hard one, without an exponential.",
-        partial(semantic_enhancer, squash=torch.sigmoid),
+        partial(right, squash=torch.sigmoid),
         "The value is multiplied; it is added, or a shut gate would leave nothing at all.",
-        lambda x, gate, value: x * resize_to(h_sigmoid(gate), x) * resize_to(value, x),
-        "h_sigmoid comes after the upsampling here; it is bent, so squash the few tokens first.",
-        lambda x, gate, value: x * h_sigmoid(resize_to(gate, x)) + resize_to(value, x),
+        lambda x, x6, gate, value: (
+            right(x, x6, gate, lambda _: 0 * value(x6)) * resize_to(value(x6), x)
+        ),
+        "Upsampled before h_sigmoid, which is bent: squash the few tokens first, then upsample.",
+        lambda x, x6, gate, value: x * h_sigmoid(resize_to(gate(x6), x)) + resize_to(value(x6), x),
         "The value is missing: gate, then add what the scene knows.",
-        lambda x, gate, value: semantic_enhancer(x, gate, 0 * value),
+        lambda x, x6, gate, value: right(x, x6, gate, lambda _: 0 * value(x6)),
+        "The value is squashed too; h_sigmoid is for the gate alone.",
+        lambda x, x6, gate, value: right(x, x6, gate, lambda _: h_sigmoid(value(x6))),
         "Gate and value have changed places: h_sigmoid is for the gate.",
-        lambda x, gate, value: semantic_enhancer(x, value, gate),
+        lambda x, x6, gate, value: right(x, x6, value, gate),
     ]
-    return judge(answer, semantic_enhancer, draw, mistakes)
+    verdict = judge(answer, semantic_enhancer, draw, mistakes, tolerance=5e-3)  # float16 too
+    return _trainable(verdict, answer)
 
 
 def apply_kernels(answer: Callable) -> Verdict:
@@ -134,7 +161,7 @@ def apply_kernels(answer: Callable) -> Verdict:
         "The kernels are scaled to length 1; their length says how sure the mask is.",
         lambda kernels, x_mask: right(F.normalize(kernels, dim=-1), x_mask),
     ]
-    return judge(answer, right, draw, mistakes)
+    return judge(answer, right, draw, mistakes, tolerance=5e-3)  # float16 too
 
 
 def unreachable(answer: Callable) -> Verdict:
@@ -161,6 +188,67 @@ def unreachable(answer: Callable) -> Verdict:
     ]
     praise = "Before the ReLU only a cell with 0 in every channel is out of reach."
     return judge(answer, unreachable, draw, mistakes, praise=praise)
+
+
+def film_of_sums(terms: torch.Tensor, sums: torch.Tensor, true: torch.Tensor, alt: str) -> HTML:
+    """A short GIF: each term (L, h, w), the sum so far (L, h, w), its mask against true (h, w)."""
+    from IPython.display import HTML
+
+    frames, colors = [], matplotlib.colormaps["coolwarm"]
+    for done, (term, total) in enumerate(zip(terms.numpy(), sums.numpy()), start=1):
+        shares = [np.round(8 * x / np.abs(x).max()) / 8 for x in (term, total)]  # a small file
+        maps = [colors(0.5 + 0.5 * share)[..., :3] for share in shares]
+        mask = np.where((total > 0)[..., None], [1.0, 1, 1], [0.0, 0, 0])
+        mask[(total > 0) != true.numpy()] = (0.9, 0.1, 0.1)
+        canvas = Image.new("RGB", (512, 140), "white")
+        words = f"channel no. {done}, weighted", f"sum of {done}", "its mask; red: wrong"
+        for i, (x, text) in enumerate(zip((*maps, mask), words)):
+            picture = resized((255 * x).astype(np.uint8), (120, 160), Image.Resampling.NEAREST)
+            canvas.paste(Image.fromarray(picture), (4 + 172 * i, 18))
+            ImageDraw.Draw(canvas).text((4 + 172 * i, 2), text, "#222222", font_size=12)
+        frames.append(np.asarray(canvas))
+    with tempfile.TemporaryDirectory() as folder:
+        film = animate([*frames, *4 * frames[-1:]], Path(folder) / "film.gif", fps=3).read_bytes()
+    return HTML(f'<img alt="{alt}" src="data:image/gif;base64,{base64.b64encode(film).decode()}">')
+
+
+def plot_decoder(shapes: dict[str, tuple[int, int, int]]) -> Picture:
+    """The levels of the mask decoder and the ways between them, with these shapes in the boxes."""
+    places = {"X3": (0, 0), "X4": (0, 1), "X5": (0, 2), "P3": (1, 0), "P4": (1, 1), "P5": (1, 2),
+              "N4": (2, 1), "N5": (2, 2), "N4 + up(N5)": (3, 1), "X_mask": (3, 0)}  # fmt: skip
+    ways = [("X5", "P5"), ("X4", "P4"), ("X3", "P3"), ("P5", "P4"), ("P4", "P3"), ("P3", "N4"),
+            ("P4", "N4"), ("N4", "N5"), ("P5", "N5"), ("N5", "N4 + up(N5)"), ("N4", "N4 + up(N5)"),
+            ("N4 + up(N5)", "X_mask"), ("P3", "X_mask")]  # fmt: skip
+    fig = new_figure()
+    note = "A box with a shape is a 3x3 convolution of the sum of all that enters it."
+    headline(fig, "Down, up, and down again: three scales become one map", note)
+    axes = bare(fig.place(0.2, 0.7, 9, 3.2))
+    axes.set(xlim=(-0.6, 3.5), ylim=(2.7, -0.4))
+    for start, end in ways:
+        color = "#d9822b" if places[start][1] > places[end][1] else "#0072b2"
+        color = INK if places[start][1] == places[end][1] else color
+        shrink = 19 if places[start][0] == places[end][0] else 30
+        look = {"arrowstyle": "-|>", "color": color, "shrinkA": 19, "shrinkB": shrink}
+        axes.annotate("", places[end], places[start], arrowprops=look)
+    for name, place in places.items():
+        size = " x ".join(map(str, shapes[name])) if name in shapes else ""
+        size = "1x1, enhancer (X6)" if name.startswith("X") and not size else size
+        box = {"facecolor": "#dbe9f6" if name == "X_mask" else "white", "edgecolor": INK, "pad": 6}
+        axes.text(*place, f"{name}\n{size}".strip(), fontsize=8, bbox=box, **CENTER)
+    for level, scale in enumerate(("1/8", "1/16", "1/32")):
+        axes.text(-0.55, level, scale, fontsize=9, **CENTER)
+    axes.text(0.75, 2.6, "orange: upsampled      blue: 3x3 depth-wise, stride 2", fontsize=8)
+    return fig
+
+
+def _trainable(verdict: Verdict, answer: Callable) -> Verdict:
+    """The same; an answer that works in place gets clones, through which gradients flow."""
+
+    def on_clones(*given):
+        return answer(*(x.clone() if isinstance(x, torch.Tensor) else x for x in given))
+
+    in_place = verdict and verdict.or_ours is not answer
+    return replace(verdict, or_ours=on_clones) if in_place else verdict
 
 
 def _nearest(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

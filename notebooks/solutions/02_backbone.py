@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import minst
 from minst import backbones, visualize
+from minst.backbones.topformer import TOPFORMER_SIZES
 from minst.course import lesson02 as check
-from minst.layers import h_sigmoid
-from minst.visualize.features import pca_rgb
+from minst.layers import ConvNorm, h_sigmoid
 
 # %%
 def level_sizes(height: int, width: int) -> list[tuple[int, int]]:
@@ -31,7 +31,7 @@ def macs_of_inverted_residual(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, expansion: int,
     height: int, width: int,
 ) -> int:
-    """MACs of `InvertedResidual` on an input (1, in_channels, height, width).
+    """MACs of an inverted residual on an input (1, in_channels, height, width).
 
     height and width are multiples of `stride`. With expansion 1 there is no expanding convolution.
     """
@@ -47,8 +47,8 @@ print(check.macs_of_inverted_residual(macs_of_inverted_residual))
 def row_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """The row half of squeeze-axial attention, one head.
 
-    q, k: (B, d, H, W), v: (B, d_v, H, W) -> (B, d_v, H). Average all three over the width, then attend
-    among the H rows. SeaFormer does scale: the scores q^T k are multiplied by d ** -0.5.
+    q, k: (B, d, h, w), v: (B, d_v, h, w) -> (B, d_v, h). Average all three over the width, then attend
+    among the h rows, (02.2), with SeaFormer's scale d ** -0.5.
     """
     q, k, v = q.mean(3), k.mean(3), v.mean(3)
     weights = (q.mT @ k * q.shape[1] ** -0.5).softmax(-1)

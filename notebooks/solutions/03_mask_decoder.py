@@ -13,6 +13,14 @@ from minst.layers import h_sigmoid
 from minst.model import image_to_batch
 
 # %%
+def apply_kernels(kernels: torch.Tensor, x_mask: torch.Tensor) -> torch.Tensor:
+    """M = K . X_mask, the logits of all masks: kernels (B, N, D), x_mask (B, D, h, w) -> (B, N, h, w)."""
+    return torch.einsum("bnd,bdhw->bnhw", kernels, x_mask)
+
+# %%
+print(check.apply_kernels(apply_kernels))
+
+# %%
 def level_shapes(height: int, width: int, dim: int) -> dict[str, tuple[int, int, int]]:
     """Shapes (channels, rows, columns) of the maps in the mask decoder for a frame of height x width pixels.
 
@@ -25,6 +33,23 @@ def level_shapes(height: int, width: int, dim: int) -> dict[str, tuple[int, int,
 print(check.level_shapes(level_shapes))
 
 # %%
+def semantic_enhancer(
+    local: torch.Tensor, x6: torch.Tensor, to_gate: torch.nn.Module, to_value: torch.nn.Module
+) -> torch.Tensor:
+    """(03.2): local (B, D, h, w), x6 (B, C6, h6, w6) -> (B, D, h, w).
+
+    to_gate, to_value: 1x1 convolutions, (B, C6, h6, w6) -> (B, D, h6, w6). Call them on x6 as it is. Upsample
+    bilinearly (align_corners=False), the gate after its h_sigmoid. `h_sigmoid` is imported above.
+    """
+    maps = torch.stack([h_sigmoid(to_gate(x6)), to_value(x6)])  # (2, B, D, h6, w6)
+    large = F.interpolate(maps.flatten(0, 1), size=local.shape[-2:], mode="bilinear", align_corners=False)
+    gate, value = large.unflatten(0, (2, -1))
+    return gate * local + value
+
+# %%
+print(check.semantic_enhancer(semantic_enhancer))
+
+# %%
 def top_down(l3: torch.Tensor, l4: torch.Tensor, l5: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The top-down pass without its convolutions: levels (B, D, h_i, w_i), fine to coarse -> (P3, P4, P5), same shapes.
 
@@ -35,27 +60,6 @@ def top_down(l3: torch.Tensor, l4: torch.Tensor, l5: torch.Tensor) -> tuple[torc
 
 # %%
 print(check.top_down(top_down))
-
-# %%
-def semantic_enhancer(local: torch.Tensor, gate: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """local * h_sigmoid(gate) + value, gate and value upsampled to `local`: (B, D, h, w).
-
-    local (B, D, h, w); gate, value (B, D, h6, w6): what the two 1x1 convolutions made of X6, nothing applied yet.
-    Upsample bilinearly (align_corners=False), the gate after its h_sigmoid. `h_sigmoid` is imported above.
-    """
-    gate = F.interpolate(h_sigmoid(gate), size=local.shape[-2:], mode="bilinear", align_corners=False)
-    return local * gate + F.interpolate(value, size=local.shape[-2:], mode="bilinear", align_corners=False)
-
-# %%
-print(check.semantic_enhancer(semantic_enhancer))
-
-# %%
-def apply_kernels(kernels: torch.Tensor, x_mask: torch.Tensor) -> torch.Tensor:
-    """M = K . X_mask, the logits of all masks: kernels (B, N, D), x_mask (B, D, h, w) -> (B, N, h, w)."""
-    return torch.einsum("bnd,bdhw->bnhw", kernels, x_mask)
-
-# %%
-print(check.apply_kernels(apply_kernels))
 
 # %%
 def unreachable(x_mask: torch.Tensor) -> torch.Tensor:
