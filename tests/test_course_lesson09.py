@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from minst.course import lesson09 as check
+from minst.lab import statistics
+from minst.lab.results import Measured
+from minst.lab.statistics import compare
 
 # --- what students write
 
@@ -170,6 +173,20 @@ def test_answers_as_numpy_gives_them_are_right():
     assert check.seeds_for(lambda *given: np.float64(power()(*given))).state == "correct"
     assert check.hidden_by_noise(lambda seeds: np.array(results()(seeds))).state == "correct"
     assert check.paired_interval(lambda *given: np.array(bootstrap()(*given))).state == "correct"
+
+
+def test_the_reference_of_the_bootstrap_is_what_minst_compares():
+    rng = np.random.default_rng(1)
+    of = rng.integers(5, 30, (2, 3, 8))
+    pairs = np.stack([rng.binomial(of, 0.7), of], axis=-1)
+    runs = [
+        [Measured(None, {"consistency": {"distances": [3], "pairs": run}}).estimate(("retention", 3)) for run in model]
+        for model in pairs
+    ]
+    found = compare(*runs)
+    ours = check.paired_interval(bootstrap(swap=True)).or_ours
+    draws = statistics.draw(statistics.SAMPLES, 8, 0), statistics.draw(statistics.SAMPLES, 3, 1)
+    assert ours(*pairs.astype(float), *draws) == pytest.approx((found.low, found.high))
 
 
 @pytest.mark.parametrize("name", check.__all__)

@@ -11,8 +11,8 @@ import numpy as np
 
 from minst.course.lesson11 import plot_lines  # noqa: F401  (the lesson draws with it)
 from minst.course.verdict import Verdict, examine, judge, numbers
-from minst.lab.results import Measured, Row
-from minst.lab.statistics import SAMPLES, Comparison, compare, seeds_needed, spread
+from minst.lab.results import Row
+from minst.lab.statistics import SAMPLES, Comparison, seeds_needed, spread
 from minst.lab.statistics import draw as draw_again
 from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
 
@@ -61,14 +61,6 @@ def _text(word):
 def paired_interval(answer: Callable) -> Verdict:
     """paired_interval(ours, theirs (seeds, V, 2), clips, seeds (samples, ...)) -> (low, high)."""
 
-    def figures(model):  # (seeds, V, 2)
-        runs = ({"consistency": {"distances": [3], "pairs": pairs}} for pairs in model)
-        return [Measured(None, run).estimate(("retention", 3)) for run in runs]
-
-    def paired_interval(ours, theirs, clips, seeds):
-        found = compare(figures(ours), figures(theirs))  # draws these clips and seeds itself
-        return found.low, found.high
-
     def shares(pairs, clips):
         kept, of = np.moveaxis(clips @ pairs, -1, 0)
         return (kept / of).T  # (samples, seeds)
@@ -80,15 +72,16 @@ def paired_interval(answer: Callable) -> Verdict:
     def by_clip(pairs, clips):
         return clips @ (pairs[..., 0] / pairs[..., 1]).T / clips.shape[1]
 
-    def interval(ours, theirs, clips, seeds, share=shares, ends=(2.5, 97.5)):
+    def paired_interval(ours, theirs, clips, seeds, share=shares, ends=(2.5, 97.5)):
         differences = (share(ours, clips) - share(theirs, clips)) * seeds
-        return np.percentile(differences.mean(1), ends)
+        low, high = np.percentile(differences.mean(1), ends)
+        return float(low), float(high)
 
     def of_seeds(ours, theirs, clips, seeds):
         return np.percentile(shares(ours, clips) - shares(theirs, clips), (2.5, 97.5))
 
     def apart(ours, theirs, clips, seeds):
-        (a, b), (c, d) = (interval(x, 0 * x + 1, clips, seeds) for x in (ours, theirs))
+        (a, b), (c, d) = (paired_interval(x, 0 * x + 1, clips, seeds) for x in (ours, theirs))
         return a - d, b - c
 
     def draw(rng):
@@ -97,29 +90,34 @@ def paired_interval(answer: Callable) -> Verdict:
         chance = rng.uniform(0.4, 0.9, (2, runs, 1)) + rng.normal(0, 0.2, V)
         kept = rng.binomial(of, np.clip(chance, 0.05, 0.95))
         ours, theirs = np.stack([kept, of], axis=-1).astype(float)
-        return ours, theirs, draw_again(SAMPLES, V, 0), draw_again(SAMPLES, runs, 1)
+        counts = (rng.multinomial(n, np.full(n, 1 / n), size=1000) for n in (V, runs))
+        return ours, theirs, *counts
 
     mistakes = [
         "The difference is ours - theirs, not theirs - ours.",
         lambda ours, theirs, *drawn: paired_interval(theirs, ours, *drawn),
         "Shares of single clips are averaged; a sample's retention is one sum divided by another.",
-        partial(interval, share=by_clip),
+        partial(paired_interval, share=by_clip),
         "Clips are drawn again, seeds are not: use the counts in `seeds`.",
-        lambda ours, theirs, clips, seeds: interval(ours, theirs, clips, np.ones_like(seeds)),
+        lambda ours, theirs, clips, seeds: paired_interval(
+            ours, theirs, clips, np.ones_like(seeds)
+        ),
         "Seeds are drawn again, clips are not: weigh each clip by its count in `clips`.",
-        lambda ours, theirs, clips, seeds: interval(ours, theirs, np.ones_like(clips), seeds),
+        lambda ours, theirs, clips, seeds: paired_interval(
+            ours, theirs, np.ones_like(clips), seeds
+        ),
         "The drawn seeds are summed; take their mean: divide by their number.",
-        lambda ours, theirs, clips, seeds: interval(ours, theirs, clips, seeds * len(ours)),
+        lambda ours, theirs, clips, seeds: paired_interval(ours, theirs, clips, seeds * len(ours)),
         "Each seed has a retention of its own: divide seed by seed, and average afterwards.",
-        partial(interval, share=thrown_together),
+        partial(paired_interval, share=thrown_together),
         "These are percentiles over single seeds; each sample first takes the mean of its seeds.",
         of_seeds,
         "Percentiles 5 and 95 hold the middle 90 %; leave 2.5 % out at each end.",
-        partial(interval, ends=(5, 95)),
+        partial(paired_interval, ends=(5, 95)),
         "This is an interval for each model, then the difference of their ends: pairing is lost.",
         apart,
     ]
-    praise = "The same interval as minst.lab.compare."
+    praise = "minst.lab.compare does the same."
     return judge(answer, paired_interval, draw, mistakes, rounds=3, praise=praise)
 
 
@@ -232,28 +230,29 @@ def plot_intervals(paired: dict[str, tuple], apart: dict[str, tuple]) -> Picture
     axes.axvline(0, color=GREY)
     axes.set_yticks(range(len(paired)), list(paired))
     axes.set_ylim(len(paired) - 0.4, -0.6)
-    axes.set_xlabel("points of retention more (right) or less (left) than the full model")
+    words = "points of retention more (right) or less (left) than the full model"
+    axes.set_xlabel(words, fontsize=8)
     return fig
 
 
 def plot_pairs(changed: list[float], full: list[float]) -> Picture:
     """What two tables say of two models, and what their pairs say."""
     ours, theirs = np.array(changed), np.array(full)
-    each, n = ours - theirs, len(ours)
-    halves = 1.96 * np.array(
-        [each.std(ddof=1), math.hypot(*(v.std(ddof=1) for v in (ours, theirs)))]
-    )
+    each, root = ours - theirs, 1.96 / math.sqrt(len(ours))
+    sds = each.std(ddof=1), math.hypot(ours.std(ddof=1), theirs.std(ddof=1))
     fig = new_figure()
-    headline(fig, f"The mean falls by {-each.mean():.1f}: who can tell?", "A line for each seed.")
-    left, right = (plain(fig.place(x, 0.8, w, 2.2, below=0.5)) for x, w in ((0.6, 3), (5.6, 3.5)))
+    head = f"The change costs {-each.mean():.1f} points: pairs tell it, two tables hide it"
+    headline(fig, head, "Left: a line for each seed. Right: the difference of the means, 95 %.")
+    left, right = (plain(fig.place(x, 0.8, w, 2.0, below=0.5)) for x, w in ((0.6, 3), (5.5, 3.6)))
     for seed, pair in enumerate(zip(theirs, ours)):
         left.plot([0, 1], pair, "o-", color=rgb(seed + 1))
     left.set(xlim=(-0.3, 1.3), ylabel="AP")
     left.set_xticks([0, 1], ["the full model", "changed"])
-    right.errorbar(
-        [each.mean()] * 2, [0, 1], xerr=halves / math.sqrt(n), fmt="o", color=INK, capsize=4
-    )
+    halves = root * np.array(sds)
+    right.errorbar([each.mean()] * 2, [0, 1], xerr=halves, fmt="o", color=INK, capsize=6)
     right.axvline(0, color=GREY)
-    right.set(ylim=(1.6, -0.6), xlabel="difference, points of AP, and its 95 % interval")
-    right.set_yticks([0, 1], ["pairs", "two tables"])
+    ends = [f"{each.mean() - half:+.1f} to {each.mean() + half:+.1f}" for half in halves]
+    right.set(ylim=(1.6, -0.6))
+    right.set_xlabel("points of AP", fontsize=8)
+    right.set_yticks([0, 1], [f"pairs\n{ends[0]}", f"two tables\n{ends[1]}"])
     return fig

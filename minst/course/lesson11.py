@@ -10,6 +10,7 @@ from functools import cache, partial
 
 import numpy as np
 import torch
+from matplotlib.ticker import LogLocator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -293,6 +294,11 @@ def plot_lines(
             drawn[i].plot(x, values, marker="osv^D"[k], ms=4, color=rgb(k + 1), label=label)
         drawn[i].set_title(title, fontsize=9)
         drawn[i].set(**look)
+        drawn[i].xaxis.label.set_fontsize(8)
+        if look.get("yscale") == "log":
+            drawn[i].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            drawn[i].yaxis.set_major_formatter("{x:g}")
+            drawn[i].set_yticks([], minor=True)
         drawn[i].set_xticks(x, x)
         drawn[i].set_xticks([], minor=True)
     most = max(drawn, key=lambda axes: len(axes.lines)).get_legend_handles_labels()

@@ -314,7 +314,7 @@ def draw_interval(row: str, clips: int, seeds: int):
     """How wide the interval of a row is, for every number of clips."""
     low, high = interval(row, clips, seeds)
     said = "it holds zero" if low <= 0 <= high else "it misses zero"
-    widths = {f"{n} seeds": [np.ptp(interval(row, c, n)) for c in COUNTS] for n in sorted({1, 3, 12, seeds})}
+    widths = {f"seeds: {n}": [np.ptp(interval(row, c, n)) for c in COUNTS] for n in sorted({1, 3, 12, seeds})}
     return check.plot_lines(
         {"width of the interval, points of retention": widths}, COUNTS, ylim=(0, None), xlabel="clips",
         head=f"{clips} clips, {seeds} seeds: {low:+.1f} to {high:+.1f} points, {said}",
