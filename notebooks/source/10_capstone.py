@@ -329,7 +329,7 @@ check.validation_frames(validation_frames)
 # %%
 validation_frames = check.validation_frames(validation_frames).or_ours
 every = [f"{video['id']}/{t}.jpg" for video in content["videos"] for t in range(len(video["file_names"]))]
-print("yours, held back:", *validation_frames(every, seed=0, val=0.25))
+print("yours, held back:", *validation_frames(every, 0, 0.25))
 record = split_annotations(OUT / "mine" / "annotations.json", OUT / "split", val=0.25, seed=0)
 for side in ("train", "valid"):
     ids = [v["id"] for v in json.loads((OUT / "split" / f"{side}.json").read_text(encoding="utf-8"))["videos"]]
@@ -380,7 +380,7 @@ check.linear_scaling(linear_scaling)
 
 # %%
 linear_scaling = check.linear_scaling(linear_scaling).or_ours
-lr, iterations = linear_scaling(1e-3, STEPS, 16, per_gpu=8, gpus=1, accumulate=1)
+lr, iterations = linear_scaling(1e-3, STEPS, 16, 8, 1, 1)  # one device, 8 images at once
 config = TrainConfig(
     out=str(OUT / "run"), init="shapes-tiny", data=str(OUT / "mine"),
     iterations=iterations, pairs=4, max_gap=2, warmup=10, cosine_share=0.7, log_every=5,
