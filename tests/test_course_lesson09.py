@@ -198,10 +198,11 @@ def test_the_lesson_goes_on_with_ours_until_an_answer_is_correct(name):
     assert getattr(check, name)(ours).state == "correct"
 
 
-def test_the_unpaired_interval_is_the_wider_one_where_both_models_share_their_luck():
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize(("hard", "lucky"), [(0.2, 0), (0, 5)])
+def test_the_unpaired_interval_is_the_wider_one_where_both_models_share_their_luck(hard, lucky):
     of = np.full((3, 20), 50.0)
-    kept = 50 * np.clip(rng.normal(0.6, 0.2, 20), 0.1, 0.9) + np.array([[-3], [0], [3]])  # hard clips, lucky seeds
+    kept = 50 * np.clip(np.random.default_rng(0).normal(0.6, hard, 20), 0.1, 0.9)  # hard clips, or lucky seeds
+    kept = kept + lucky * np.array([[-1], [0], [1]])
     ours, theirs = np.stack([kept - 1, of], axis=-1), np.stack([kept, of], axis=-1)
     low, high = check.unpaired_interval(ours, theirs)
     assert low < -0.02 < high and high - low > 0.1  # paired it is -0.02 in every sample
