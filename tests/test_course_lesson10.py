@@ -234,7 +234,7 @@ WRONG = [
     ("class_ids", ids_back_sorted, "here they are sorted"),
     ("class_ids", ids_inverse, "turned round"), ("class_ids", ids_from_one, "from 0"),
     ("validation_frames", side_by_frame, "both sides"), ("validation_frames", side_without_seed, "seed is not used"),
-    ("validation_frames", side_by_pythons_hash, "in every process"), ("validation_frames", side_little, "big-endian"),
+    ("validation_frames", side_by_pythons_hash, "from process to process"), ("validation_frames", side_little, "big-endian"),
     ("validation_frames", side_videos, "These are videos"),
     ("validation_frames", side_of_training, "training side"), ("validation_frames", side_first, "first frames"),
     ("top_entries", top_of_all, "together"), ("top_entries", top_worst, "worst"),

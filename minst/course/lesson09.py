@@ -37,7 +37,7 @@ def verdict_of(answer: Callable) -> Verdict:
         return difference, difference - half, high, rng.integers(-1, 2)
 
     mistakes = [
-        "The mean decides here; a claim holds only when the whole interval lies on its side.",
+        "The mean decides here. A claim holds only when the whole interval lies on its side.",
         lambda difference, low, high, claim: verdict_of(*[difference] * 3, claim),
         "The claim's sign is turned round: +1 says worse, so a difference below zero agrees.",
         claiming(lambda claim: -claim),
@@ -45,7 +45,7 @@ def verdict_of(answer: Callable) -> Verdict:
         unsure("disagrees"),
         "An interval across zero confirms nothing: no effect is inside as well.",
         unsure("agrees"),
-        "Claim 0: the paper says nothing of this row, so there is nothing to agree with.",
+        "With claim 0 the paper says nothing of this row, so there is nothing to agree with.",
         claiming(lambda claim: claim or 1),
         "Claim -1 says that the variant is better; this treats it as worse.",
         claiming(abs),
@@ -98,15 +98,15 @@ def paired_interval(answer: Callable) -> Verdict:
         lambda ours, theirs, *drawn: paired_interval(theirs, ours, *drawn),
         "Shares of single clips are averaged; a sample's retention is one sum divided by another.",
         partial(paired_interval, share=by_clip),
-        "Clips are drawn again, seeds are not: use the counts in `seeds`.",
+        "Clips are drawn again, but seeds are not: use the counts in `seeds`.",
         lambda ours, theirs, clips, seeds: paired_interval(
             ours, theirs, clips, np.ones_like(seeds)
         ),
-        "Seeds are drawn again, clips are not: weigh each clip by its count in `clips`.",
+        "Seeds are drawn again, but clips are not: weigh each clip by its count in `clips`.",
         lambda ours, theirs, clips, seeds: paired_interval(
             ours, theirs, np.ones_like(clips), seeds
         ),
-        "The drawn seeds are summed; take their mean: divide by their number.",
+        "The drawn seeds are summed. Take their mean: divide by their number.",
         lambda ours, theirs, clips, seeds: paired_interval(ours, theirs, clips, seeds * len(ours)),
         "Each seed has a retention of its own: divide seed by seed, and average afterwards.",
         partial(paired_interval, share=thrown_together),
@@ -182,7 +182,7 @@ def seeds_for(answer: Callable) -> Verdict:
         need(lambda rows: math.sqrt(pooled(rows))),
         "With 1.96 alone the effect is seen every other time; four of five need the 0.84 as well.",
         need(pooled, factor=1.96),
-        "Standard deviations are averaged; pool the squares, divide by the degrees of freedom.",
+        "Standard deviations are averaged. Pool the squares, and divide by the degrees of freedom.",
         need(lambda rows: averaged(rows, np.std) ** 2),
         "Variances of rows are averaged; a row with more seeds has more to say: pool the squares.",
         need(lambda rows: averaged(rows, np.var)),
@@ -190,9 +190,9 @@ def seeds_for(answer: Callable) -> Verdict:
         need(lambda rows: np.var(np.concatenate(rows), ddof=1)),
         "At least 2: the formula may say 1, but of a single seed nobody knows the spread.",
         need(pooled, least=0),
-        "Rounded down, a seed is missing: round up.",
+        "This is rounded down, so that a seed is missing: round up.",
         need(pooled, whole=math.floor),
-        "The effect is squared too: half the effect takes four times the seeds.",
+        "The effect is squared too, so half the effect takes four times the seeds.",
         lambda rows, effect: need(pooled)(rows, math.sqrt(effect)),
     ]
     return judge(answer, seeds_needed, draw, mistakes, exercise="seeds_for", rounds=20)

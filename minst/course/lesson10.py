@@ -47,7 +47,7 @@ def polygon_area(answer: Callable) -> Verdict:
         return (np.stack([100 + reach * np.cos(turn), 80 + reach * np.sin(turn)], 1),)
 
     mistakes = [
-        "Clicked the other way round, the sum is negative: take the absolute value at the end.",
+        "If the corners go the other way round, the sum is negative: take its absolute value.",
         lambda points: terms(points).sum() / 2,
         "Each term is the area of a parallelogram; the triangles are half of it.",
         lambda points: 2 * polygon_area(points),
@@ -55,10 +55,10 @@ def polygon_area(answer: Callable) -> Verdict:
         lambda points: abs(terms(points)[:-1].sum()) / 2,
         "This is the area of the box around the polygon.",
         lambda points: np.ptp(points, axis=0).prod(),
-        "A count of pixels comes near; asked is the area itself, of which outlines cut pixels.",
+        "A count of pixels comes near. Give the area itself, since an outline cuts through pixels.",
         lambda points: covered(points).sum(),
         lambda points: polygon_mask(points, (130, 160), "polygon").sum(),
-        "This is the length of the outline, not what lies within it.",
+        "This is the length of the outline, not the area within it.",
         lambda points: np.hypot(*np.diff(points, axis=0, append=points[:1]).T).sum(),
     ]
     return judge(answer, polygon_area, draw, mistakes, rounds=10)
@@ -135,7 +135,7 @@ def validation_frames(answer: Callable) -> Verdict:
         'The seed is not used: hash the text "seed:video", so that another seed gives another '
         "split.",
         partial(validation_frames, text=lambda frame, seed: frame.split("/")[0]),
-        "Python's hash of a text is another one in every process, and so is the split: SHA-256.",
+        "Python's hash of a text differs from process to process, and so would the split: SHA-256.",
         partial(validation_frames, place=lambda text: hash(text) % 2**64 / 2**64),
         "The bytes are read in the other order: big-endian, the first byte weighs most.",
         partial(validation_frames, place=partial(place, order="little")),
@@ -186,11 +186,11 @@ def top_entries(answer: Callable) -> Verdict:
         of_each_category,
         partial(top_entries, groups=("video_id", "category_id")),
         partial(top_entries, groups=("category_id",)),
-        "The worst are kept: sort by falling score.",
+        "The worst entries are kept. Sort by falling score.",
         partial(top_entries, order=lambda entry: entry["score"]),
         "The first of each video are kept, as they stand: sort by score before the cut.",
         partial(top_entries, order=lambda entry: 0),
-        "The right ones, in another order: video by video, ids rising, the best of each first.",
+        "These are right, but in another order. Videos come by rising id, the best entry first.",
         lambda results, limit: sorted(top_entries(results, limit), key=score),
     ]
     return judge(answer, top_entries, draw, mistakes, rounds=8)

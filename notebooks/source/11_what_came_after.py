@@ -478,8 +478,8 @@ visualize.plot_images(
 #
 # - The paper compares itself with models of its time. All of this lesson is ours.
 # - `Deviation:` the adapter runs VidEoMT frame by frame, and the queries that it passes on are left out.
-# - This was one foreign model, one seed, and drawn clips. That its kernels follow the query may not hold for a Mask2Former that
-#   learned from photographs for days. Exercise 3 would tell.
+# - This was one foreign model, one seed, and drawn clips. A Mask2Former that learned from photographs for days may have other
+#   kernels. Exercise 3 would tell.
 #
 # ## Summary
 #
