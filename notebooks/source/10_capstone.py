@@ -329,8 +329,8 @@ check.validation_frames(validation_frames)
 # %%
 validation_frames = check.validation_frames(validation_frames).or_ours
 every = [f"{video['id']}/{t}.jpg" for video in content["videos"] for t in range(len(video["file_names"]))]
-print("yours, held back:", *validation_frames(every, 0, 0.25))
-record = split_annotations(OUT / "mine" / "annotations.json", OUT / "split", val=0.25, seed=0)
+print("yours, held back:", *validation_frames(every, 3, 0.25))
+record = split_annotations(OUT / "mine" / "annotations.json", OUT / "split", val=0.25, seed=3)
 for side in ("train", "valid"):
     ids = [v["id"] for v in json.loads((OUT / "split" / f"{side}.json").read_text(encoding="utf-8"))["videos"]]
     print(f"minst, {side}: videos {ids}, hash {record[side]['ids_sha256'][:12]}")
