@@ -412,8 +412,7 @@ plots.plot_associations(lab)
 # %% [markdown]
 # **What it shows.** In the lab's short trainings *cosine* is as high as *none*: it decided nothing. In the shipped weights, which
 # trained ten times as long, every association helps.
- Equal AP could be chance. So we
-# count how often a live slot goes on with *another* query than before.
+# Equal AP could be chance, so we count how often a live slot goes on with *another* query than before.
 
 
 # %%

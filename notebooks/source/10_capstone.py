@@ -295,7 +295,7 @@ print(f"copied, our frames: IoU {np.mean(ious):.2f}; 'easy': {np.mean(copied(min
 
 # %% [markdown]
 # Where every frame is labelled, a copy reaches a high IoU without any network. If frames were dealt out at random, validation would
-# measure memory. So the **video** decides, by a hash of its id and the seed. So all machines get the same two lists, and videos
+# measure memory. So the **video** decides, by a hash of its id and the seed. All machines then get the same two lists, and videos
 # that are added later move no other.
 #
 # ### Exercise 3 (code): which frames are held back?
@@ -350,7 +350,7 @@ print("missing:", record["missing"])
 # - `ema`: an average over the last 20 steps. Over 1,000, as before, it would be the old weights.
 # - `min_scale`: crops of 40 to 100 % of a frame, so that twelve frames become many.
 #
-# Written for 16 images per step, our recipe has a learning rate of 1e-3 and 50 steps. This laptop takes 8 images.
+# Written for 16 images per step, our recipe has a learning rate of 1e-3 and 50 steps. We ran it with 8 images.
 #
 # ### Exercise 4 (extend): your machine is not theirs
 #
@@ -527,7 +527,7 @@ except ImportError as error:  # this torch has no XNNPACK
 # | again (2) | does not run | with help | one command, same figures |
 #
 # **Images with masks, and no video?** `minst train --config photos` makes pseudo-clips of photographs, moved, with cut-outs of others
-# on them. The field does so too (SeqFormer, IDOL, CTVIS), and so did `photos-tiny`. For films of real animals begin there:
+# on them. The field does so too (SeqFormer, IDOL, CTVIS), and `photos-tiny` learned so. For films of real animals begin there:
 # `minst train --config finetune --init photos-tiny --data mine --out runs/mine`.
 #
 # **When the data is YouTube-VIS and the machine has GPUs**, these are the commands.
@@ -545,8 +545,9 @@ except ImportError as error:  # this torch has no XNNPACK
 # | steps | 270,000 | 12,000 (OVIS 20,000), `Assumption:` |
 # | GPU memory of one step in fp32 (estimate) | 8 GB | 6 GB |
 #
-# Of the memory bf16 needs about half, `--accumulate 4` a quarter, and `--checkpointing` less again. YouTube-VIS withholds its validation labels, and CodaLab took submissions until 31 December 2025. So hold back a
-# tenth of *train* and state the hash. Such figures are not comparable with published ones.
+# Of the memory bf16 needs about half, `--accumulate 4` a quarter, and `--checkpointing` less again. YouTube-VIS withholds its
+# validation labels, and CodaLab took submissions until 31 December 2025. So hold back a tenth of *train* and state the hash. Such
+# figures are not comparable with published ones.
 #
 # ## Paper against ours
 #
@@ -573,7 +574,7 @@ except ImportError as error:  # this torch has no XNNPACK
 #
 # </details>
 #
-# **An open question**, which no cell answers. The leaf fades although no loss ever asked for that. By which path do twelve frames
+# **An open question**, which no cell answers. The leaf fades although no frame shows one. By which path do twelve frames
 # without a leaf lower its score, and which cheap change of the data or the recipe would test your explanation?
 #
 # **References.** R. Zhang et al., *MobileInst*, AAAI 2024, arXiv 2303.17594 · L. Yang et al., *Video Instance Segmentation*, ICCV
@@ -583,8 +584,8 @@ except ImportError as error:  # this torch has no XNNPACK
 # <details><summary>For tutors</summary>
 #
 # 80 minutes without the project: 10 for the problem, 18 for step 1, 8 for step 2, 18 for step 3, 18 for step 4, 8 for step 5. Short of
-# time: skip exercise 5. `check.plant_defect(folder, 1)`, 2 or 3 plants another defect. Common mistakes: id - 1 as the class; hashing frames; a limit for all videos, or per category; more iterations for a
-# larger batch; a signed area.
+# time: skip exercise 5. `check.plant_defect(folder, 1)`, 2 or 3 plants another defect. Common mistakes: id - 1 as the class; hashing
+# frames; a limit for all videos, or per category; more iterations for a larger batch; a signed area.
 #
 # Rubric of the open question, a point each: (1) every query of every frame has a target of 0 for *leaf*, so the focal loss lowers
 # that row. (2) Shared layers move as well, so the features of a leaf shift. (3) A test: no class loss for absent categories, or a
