@@ -53,20 +53,20 @@ class Lesson(NamedTuple):
 
 
 LESSONS = [
-    Lesson("00_start_here", "Start here", 20, "the environment, a film, what the task is, the map", "nothing"),
-    Lesson("01_task_and_data", "Task and data", 45, "clips, masks, run-length codes and the metric by hand", "00"),
-    Lesson("02_backbone", "Backbone", 45, "token pyramid, attention at 1/64, injection; shapes and MACs by hand", "PyTorch"),
-    Lesson("03_mask_decoder", "Mask decoder", 30, "one mask feature for everything; the enhancer on and off", "02"),
-    Lesson("04_dual_decoder", "Dual decoder", 45, "queries become kernels; global, then local", "03"),
-    Lesson("05_losses", "Losses", 45, "matching by hand; why duplicates vanish without NMS", "04"),
-    Lesson("06_temporal_training", "Temporal training", 45, "query passing; two tiny models trained live", "05"),
-    Lesson("07_kernel_reuse_and_association", "Kernel reuse and association", 45,
+    Lesson("00_start_here", "Start here", 35, "the environment, a film, what the task is, the map", "nothing"),
+    Lesson("01_task_and_data", "Task and data", 75, "clips, masks, run-length codes and the metric by hand", "00"),
+    Lesson("02_backbone", "Backbone", 70, "token pyramid, attention at 1/64, injection; shapes and MACs by hand", "PyTorch"),
+    Lesson("03_mask_decoder", "Mask decoder", 70, "one mask feature for everything; the enhancer on and off", "02"),
+    Lesson("04_dual_decoder", "Dual decoder", 75, "queries become kernels; global, then local", "03"),
+    Lesson("05_losses", "Losses", 55, "matching by hand; why duplicates vanish without NMS", "04"),
+    Lesson("06_temporal_training", "Temporal training", 60, "query passing; two tiny models trained live", "05"),
+    Lesson("07_kernel_reuse_and_association", "Kernel reuse and association", 70,
            "a tracker in 20 lines; Fig 2 in full; what T costs", "04"),
-    Lesson("08_on_device_latency", "On-device latency", 45, "export, the mobile benchmarker, a phone", "07",
+    Lesson("08_on_device_latency", "On-device latency", 70, "export, the mobile benchmarker, a phone", "07",
            extras="notebooks,mobile,lite"),
-    Lesson("09_ablation_lab", "Ablation lab", 45, "the paper's claims, shown again at our scale", "06"),
-    Lesson("10_capstone", "Capstone", 60, "your own clips and categories", "all"),
-    Lesson("11_what_came_after", "What came after, and what stayed", 45,
+    Lesson("09_ablation_lab", "Ablation lab", 75, "the paper's claims, shown again at our scale", "06"),
+    Lesson("10_capstone", "Capstone", 80, "your own clips and categories", "all"),
+    Lesson("11_what_came_after", "What came after, and what stayed", 70,
            "the models around it; a foreign one in our tracker", "07; extra `models`", extras="notebooks,models"),
 ]  # fmt: skip
 

@@ -15,28 +15,24 @@ from matplotlib.image import imread
 
 from minst import MobileInst, MobileInstConfig, visualize
 
-EQUATIONS = [
+EQUATIONS = [  # name, equation, what it says
+    ("attention", "A = softmax(q kᵀ / √D),  Z <- Z + A v", "queries ask the tokens X_G, then X_L, and share out over them"),
     ("masks", "M = K · X_mask", "one kernel per query, one feature map for all; no box, no NMS"),
-    ("score", "s = sqrt(p · o)", "class probability p and IoU-aware objectness o, both sigmoids"),
-    ("losses", "L = 2 L_cls + 2 L_mask + L_obj", "focal; dice + pixel cross-entropy; objectness against IoU"),
-    ("matching", "max  dice^0.8 · p^0.2", "one query for one instance (Hungarian)"),
-    (
-        "query passing",
-        "Q_G of frame t  ->  local decoder of frame t + delta",
-        "training only: same instance, other frame",
-    ),
-    (
-        "kernel reuse",
-        "M^{t+i} = K^t · X_mask^{t+i},  i = 0 .. T-1",
-        "between key frames only backbone and mask decoder run",
-    ),
-    ("association", "Hungarian on cos(K_old, K_new)", "paper; ours as well: dice of what both segment now"),
+    ("score", "s = √(p · o)", "class probability p, objectness o (predicted IoU), both sigmoids"),
+    ("matching", "maximise  dice^0.8 · p^0.2", "one query for each instance (Hungarian)"),
+    ("loss", "2 L_cls + 2 L_mask + L_obj", "focal; dice + pixel cross-entropy; objectness against IoU"),
+    ("query passing", "Q_G of frame t -> local decoder, t + delta", "training only: the passed queries share the targets of t + delta"),
+    ("kernel reuse", "M(t + i) = K(t) · X_mask(t + i),  i < T", "between key frames only backbone and mask decoder run"),
+    ("association", "Hungarian on cos(K_old, K_new)", "the paper's; by dice of what both segment now: ours"),
 ]
-SYMBOLS = (
-    "B batch   T frames, reuse interval   N object queries   D channels of X_mask and kernels   K classes   M instances   "
-    "H W frame size\nX3 X4 X5: 1/8, 1/16, 1/32   X6: tokens   X_mask (D, H/8, W/8)   X_G = X6   X_L = max-pooled X_mask   "
-    "K (N, D)"
-)
+SYMBOLS = [
+    "B batch   L frames of a clip   T reuse interval   N queries   G true instances   C classes   D channels of queries, "
+    "kernels and X_mask   H, W pixels   h, w cells of a map   S tokens",
+    "X3, X4, X5 at 1/8, 1/16, 1/32   X6 tokens of the whole frame   X_mask (D, H/8, W/8)   X_G from X6   X_L from "
+    "X_mask by max pooling   A attention   P3, P4, P5 levels of the mask decoder",
+    "Q learned queries   Z their content: what they have seen so far   Q_G, Q_L content after the global and the local "
+    "decoder   K kernels (N, D), as weights of a 1x1 convolution   M masks (N, h, w)",
+]
 
 
 def handout() -> Figure:
@@ -57,13 +53,13 @@ def handout() -> Figure:
     axes = page.add_axes([0.04, 0.905 - height, width, height])
     axes.imshow(pipeline, interpolation="antialiased")
     axes.set_axis_off()
-    y = 0.875 - height
-    page.text(0.04, y, SYMBOLS, fontsize=8.5, va="top", linespacing=1.6)
+    y = 0.885 - height
+    page.text(0.04, y, "\n".join(SYMBOLS), fontsize=8, va="top", linespacing=1.6)
     for i, (name, equation, meaning) in enumerate(EQUATIONS):
-        line = y - 0.09 - i * 0.037
+        line = y - 0.105 - i * (y - 0.15) / (len(EQUATIONS) - 1)
         page.text(0.04, line, name, fontsize=9.5, fontweight="bold")
-        page.text(0.16, line, equation, fontsize=9.5, family="monospace")
-        page.text(0.58, line, meaning, fontsize=9, color="#444444")
+        page.text(0.15, line, equation, fontsize=9.5, family="monospace")
+        page.text(0.565, line, meaning, fontsize=9, color="#444444")
     return page
 
 

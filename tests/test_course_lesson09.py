@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from minst.course import lesson09 as check
+from minst.lab import statistics
+from minst.lab.results import Measured
+from minst.lab.statistics import compare
 
 # --- what students write
 
@@ -70,6 +73,15 @@ def bootstrap(
     return paired_interval
 
 
+def seeds_thrown_together(ours, theirs, clips, seeds):
+    """One ratio for all drawn seeds, in the place of a mean of their ratios."""
+    found = []
+    for chosen, weights in zip(clips, seeds):
+        kept, of = zip(*((chosen @ model.sum(0)) for model in (ours, theirs)))
+        found.append(weights.mean() * (kept[0] / of[0] - kept[1] / of[1]))
+    return np.percentile(found, (2.5, 97.5))
+
+
 def results(lucky=5.0, worse=-1.0, uneven=0.3, share=True, turn=False, short=0):
     def hidden_by_noise(seeds):
         rng = np.random.default_rng(seeds)
@@ -81,7 +93,7 @@ def results(lucky=5.0, worse=-1.0, uneven=0.3, share=True, turn=False, short=0):
     return hidden_by_noise
 
 
-def power(ddof=1, variance=True, factor=2.8, pool="squares", up=True, effect_power=2):
+def power(ddof=1, variance=True, factor=2.8, pool="squares", up=True, effect_power=2, least=2):
     def seeds_for(differences, effect):
         rows = [np.array(row) for row in differences if len(row) > 1]
         if pool == "squares":
@@ -95,7 +107,7 @@ def power(ddof=1, variance=True, factor=2.8, pool="squares", up=True, effect_pow
         else:
             found = np.concatenate([np.array(row) for row in differences]).var(ddof=1)
         n = factor**2 * (found if variance else found**0.5) / effect**effect_power
-        return max(2, math.ceil(n) if up else math.floor(n))
+        return max(least, math.ceil(n) if up else math.floor(n))
 
     return seeds_for
 
@@ -113,7 +125,8 @@ WRONG = [
     ("paired_interval", bootstrap(mean=False), "divide by their number"),
     ("paired_interval", bootstrap(ends=(5, 95)), "middle 90 %"),
     ("paired_interval", bootstrap(pair=False), "pairing is lost"),
-    ("paired_interval", bootstrap(pool=True), "expected"),
+    ("paired_interval", bootstrap(pool=True), "percentiles over single seeds"),
+    ("paired_interval", lambda *given: seeds_thrown_together(*given), "Each seed has a retention"),
     ("paired_interval", bootstrap(whole=False), "one sum divided"),
     ("hidden_by_noise", results(uneven=0), "too alike"),
     ("hidden_by_noise", results(worse=-9), "at most 2"),
@@ -130,6 +143,7 @@ WRONG = [
     ("seeds_for", power(pool="var"), "Variances of rows"),
     ("seeds_for", power(pool="all"), "thrown together"),
     ("seeds_for", power(up=False), "round up"),
+    ("seeds_for", power(least=0), "At least 2"),
     ("seeds_for", power(effect_power=1), "squared too"),
 ]
 
@@ -146,3 +160,60 @@ def test_another_way_to_the_same_answers():
     assert check.paired_interval(bootstrap()).state == "correct"
     assert check.hidden_by_noise(results(lucky=3, worse=-1.5, uneven=0.4)).state == "correct"
     assert check.seeds_for(power()).state == "correct"
+
+
+def test_answers_as_numpy_gives_them_are_right():
+    def by_where(difference, low, high, claim):
+        sure = np.where(difference * claim < 0, "agrees", "disagrees")
+        return np.select([claim == 0, low <= 0 <= high], ["no claim", "cannot tell"], sure)
+
+    assert check.verdict_of(by_where).state == "correct"
+    assert check.verdict_of(lambda *given: by_where(*given)[()]).state == "correct"
+    assert check.verdict_of(lambda *given: None).state == "wrong"
+    assert check.seeds_for(lambda *given: np.float64(power()(*given))).state == "correct"
+    assert check.hidden_by_noise(lambda seeds: np.array(results()(seeds))).state == "correct"
+    assert check.paired_interval(lambda *given: np.array(bootstrap()(*given))).state == "correct"
+
+
+def test_the_reference_of_the_bootstrap_is_what_minst_compares():
+    rng = np.random.default_rng(1)
+    of = rng.integers(5, 30, (2, 3, 8))
+    pairs = np.stack([rng.binomial(of, 0.7), of], axis=-1)
+    runs = [
+        [Measured(None, {"consistency": {"distances": [3], "pairs": run}}).estimate(("retention", 3)) for run in model]
+        for model in pairs
+    ]
+    found = compare(*runs)
+    ours = check.paired_interval(bootstrap(swap=True)).or_ours
+    draws = statistics.draw(statistics.SAMPLES, 8, 0), statistics.draw(statistics.SAMPLES, 3, 1)
+    assert ours(*pairs.astype(float), *draws) == pytest.approx((found.low, found.high))
+
+
+@pytest.mark.parametrize("name", check.__all__)
+def test_the_lesson_goes_on_with_ours_until_an_answer_is_correct(name):
+    def stub(*given):
+        raise NotImplementedError
+
+    ours = getattr(check, name)(stub).or_ours
+    assert getattr(check, name)(ours).state == "correct"
+
+
+@pytest.mark.parametrize(("hard", "lucky"), [(0.2, 0), (0, 5)])
+def test_the_unpaired_interval_is_the_wider_one_where_both_models_share_their_luck(hard, lucky):
+    of = np.full((3, 20), 50.0)
+    kept = 50 * np.clip(np.random.default_rng(0).normal(0.6, hard, 20), 0.1, 0.9)  # hard clips, or lucky seeds
+    kept = kept + lucky * np.array([[-1], [0], [1]])
+    ours, theirs = np.stack([kept - 1, of], axis=-1), np.stack([kept, of], axis=-1)
+    low, high = check.unpaired_interval(ours, theirs)
+    assert low < -0.02 < high and high - low > 0.1  # paired it is -0.02 in every sample
+    picture = check.plot_intervals({"row": (-0.021, -0.019)}, {"row": (low, high)})
+    assert f"{(high - low) / 0.002:.1f} times" in picture.alt
+
+
+def test_the_picture_of_pairs_draws_both_intervals():
+    changed, full = check.hidden_by_noise(results()).or_ours(8)
+    left, right = check.plot_pairs(changed, full).axes
+    assert [line.get_ydata()[1] for line in left.lines] == pytest.approx(changed)
+    (bars,) = right.containers[0].lines[2]
+    paired, apart = (segment[:, 0] for segment in bars.get_segments())
+    assert paired[1] < 0 < apart[1] and apart[0] < paired[0]

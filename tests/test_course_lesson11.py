@@ -118,7 +118,7 @@ WRONG = [
     ("factors", masks_themselves, "Two tensors are asked"),
     ("factors", masks_and_features, "Two tensors are asked"),
     ("factors", lambda m, x: [0 * part for part in by_a_hook(m, x)], "away from its own mask logits"),
-    ("attention_bytes", counted(clip=lambda t, s, n: t * s * s), "T enters squared"),
+    ("attention_bytes", counted(clip=lambda t, s, n: t * s * s), "L enters squared"),
     ("attention_bytes", counted(clip=lambda t, s, n: n * t * s), "the queries have no part"),
     ("attention_bytes", counted(online=lambda t, s, n: t * n * s), "gone before the next frame"),
     ("attention_bytes", counted(online=lambda t, s, n: s * s), "queries that ask the tokens"),

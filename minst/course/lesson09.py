@@ -1,4 +1,7 @@
-"""Lesson 09: verdicts from intervals, a paired bootstrap, what pairs alone tell, how many seeds."""
+"""Lesson 09: verdicts from intervals, a paired bootstrap, what pairs alone tell, how many seeds.
+
+Symbols: V clips, as in `minst.lab`.
+"""
 
 import math
 from collections.abc import Callable
@@ -6,10 +9,12 @@ from functools import partial
 
 import numpy as np
 
+from minst.course.lesson11 import plot_lines  # noqa: F401  (the lesson draws with it)
 from minst.course.verdict import Verdict, examine, judge, numbers
-from minst.lab.results import Measured
-from minst.lab.statistics import SAMPLES, Comparison, compare, seeds_needed, spread
+from minst.lab.results import Row
+from minst.lab.statistics import SAMPLES, Comparison, seeds_needed, spread
 from minst.lab.statistics import draw as draw_again
+from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
 
 __all__ = ["hidden_by_noise", "paired_interval", "seeds_for", "verdict_of"]
 
@@ -32,7 +37,7 @@ def verdict_of(answer: Callable) -> Verdict:
         return difference, difference - half, high, rng.integers(-1, 2)
 
     mistakes = [
-        "The mean decides here; a claim holds only when the whole interval lies on its side.",
+        "The mean decides here. A claim holds only when the whole interval lies on its side.",
         lambda difference, low, high, claim: verdict_of(*[difference] * 3, claim),
         "The claim's sign is turned round: +1 says worse, so a difference below zero agrees.",
         claiming(lambda claim: -claim),
@@ -40,70 +45,88 @@ def verdict_of(answer: Callable) -> Verdict:
         unsure("disagrees"),
         "An interval across zero confirms nothing: no effect is inside as well.",
         unsure("agrees"),
-        "Claim 0: the paper says nothing of this row, so there is nothing to agree with.",
+        "With claim 0 the paper says nothing of this row, so there is nothing to agree with.",
         claiming(lambda claim: claim or 1),
         "Claim -1 says that the variant is better; this treats it as worse.",
         claiming(abs),
     ]
-    return judge(answer, verdict_of, draw, mistakes, rounds=80)
+    return judge(answer, verdict_of, draw, mistakes, rounds=80, view=_text)
+
+
+def _text(word):
+    """NumPy's text, of `np.where` say, as Python's."""
+    return word.item() if isinstance(word, (np.ndarray, np.str_)) and np.size(word) == 1 else word
 
 
 def paired_interval(answer: Callable) -> Verdict:
-    """paired_interval(ours, theirs (S, V, 2), clips (B, V), seeds (B, S)) -> (low, high)."""
-
-    def figures(model):  # (S, V, 2)
-        runs = ({"consistency": {"distances": [3], "pairs": pairs}} for pairs in model)
-        return [Measured(None, run).estimate(("retention", 3)) for run in runs]
-
-    def paired_interval(ours, theirs, clips, seeds):
-        found = compare(figures(ours), figures(theirs))  # draws these clips and seeds itself
-        return found.low, found.high
+    """paired_interval(ours, theirs (seeds, V, 2), clips, seeds (samples, ...)) -> (low, high)."""
 
     def shares(pairs, clips):
         kept, of = np.moveaxis(clips @ pairs, -1, 0)
-        return (kept / of).T  # (B, S)
+        return (kept / of).T  # (samples, seeds)
+
+    def thrown_together(pairs, clips):
+        kept, of = np.moveaxis(clips @ pairs.sum(0), -1, 0)
+        return np.stack([kept / of] * len(pairs), axis=1)
 
     def by_clip(pairs, clips):
         return clips @ (pairs[..., 0] / pairs[..., 1]).T / clips.shape[1]
 
-    def interval(ours, theirs, clips, seeds, share=shares, ends=(2.5, 97.5)):
+    def paired_interval(ours, theirs, clips, seeds, share=shares, ends=(2.5, 97.5)):
         differences = (share(ours, clips) - share(theirs, clips)) * seeds
-        return np.percentile(differences.mean(1), ends)
+        low, high = np.percentile(differences.mean(1), ends)
+        return float(low), float(high)
+
+    def of_seeds(ours, theirs, clips, seeds):
+        return np.percentile(shares(ours, clips) - shares(theirs, clips), (2.5, 97.5))
 
     def apart(ours, theirs, clips, seeds):
-        (a, b), (c, d) = (interval(x, 0 * x + 1, clips, seeds) for x in (ours, theirs))
+        (a, b), (c, d) = (paired_interval(x, 0 * x + 1, clips, seeds) for x in (ours, theirs))
         return a - d, b - c
 
     def draw(rng):
-        S, V = rng.integers((2, 6), (5, 12)).tolist()
-        of = rng.integers(3, 60, (2, S, V))
-        chance = rng.uniform(0.4, 0.9, (2, S, 1)) + rng.normal(0, 0.2, V)
+        runs, V = rng.integers((2, 6), (5, 12)).tolist()
+        of = rng.integers(3, 60, (2, runs, V))
+        chance = rng.uniform(0.4, 0.9, (2, runs, 1)) + rng.normal(0, 0.2, V)
         kept = rng.binomial(of, np.clip(chance, 0.05, 0.95))
         ours, theirs = np.stack([kept, of], axis=-1).astype(float)
-        return ours, theirs, draw_again(SAMPLES, V, 0), draw_again(SAMPLES, S, 1)
+        counts = (rng.multinomial(n, np.full(n, 1 / n), size=1000) for n in (V, runs))
+        return ours, theirs, *counts
 
     mistakes = [
         "The difference is ours - theirs, not theirs - ours.",
         lambda ours, theirs, *drawn: paired_interval(theirs, ours, *drawn),
         "Shares of single clips are averaged; a sample's retention is one sum divided by another.",
-        partial(interval, share=by_clip),
-        "Clips are drawn again, seeds are not: use the counts in `seeds`.",
-        lambda ours, theirs, clips, seeds: interval(ours, theirs, clips, np.ones_like(seeds)),
-        "Seeds are drawn again, clips are not: weigh each clip by its count in `clips`.",
-        lambda ours, theirs, clips, seeds: interval(ours, theirs, np.ones_like(clips), seeds),
-        "The drawn seeds are summed; take their mean: divide by their number S.",
-        lambda ours, theirs, clips, seeds: interval(ours, theirs, clips, seeds * len(ours)),
+        partial(paired_interval, share=by_clip),
+        "Clips are drawn again, but seeds are not: use the counts in `seeds`.",
+        lambda ours, theirs, clips, seeds: paired_interval(
+            ours, theirs, clips, np.ones_like(seeds)
+        ),
+        "Seeds are drawn again, but clips are not: weigh each clip by its count in `clips`.",
+        lambda ours, theirs, clips, seeds: paired_interval(
+            ours, theirs, np.ones_like(clips), seeds
+        ),
+        "The drawn seeds are summed. Take their mean: divide by their number.",
+        lambda ours, theirs, clips, seeds: paired_interval(ours, theirs, clips, seeds * len(ours)),
+        "Each seed has a retention of its own: divide seed by seed, and average afterwards.",
+        partial(paired_interval, share=thrown_together),
+        "These are percentiles over single seeds; each sample first takes the mean of its seeds.",
+        of_seeds,
         "Percentiles 5 and 95 hold the middle 90 %; leave 2.5 % out at each end.",
-        partial(interval, ends=(5, 95)),
+        partial(paired_interval, ends=(5, 95)),
         "This is an interval for each model, then the difference of their ends: pairing is lost.",
         apart,
     ]
-    praise = "The same interval as minst.lab.compare."
+    praise = "minst.lab.compare does the same."
     return judge(answer, paired_interval, draw, mistakes, rounds=3, praise=praise)
 
 
 def hidden_by_noise(answer: Callable) -> Verdict:
     """hidden_by_noise(seeds) -> changed, full: AP that pairs can tell apart, two tables cannot."""
+
+    def reference(seeds):
+        full = [20 + 5.0 * seed for seed in range(seeds)]
+        return [ap - 1 - 0.3 * (seed % 2) for seed, ap in enumerate(full)], full
 
     def fault(got, seeds):
         changed, full = (numbers(values, seeds) for values in got)
@@ -128,15 +151,15 @@ def hidden_by_noise(answer: Callable) -> Verdict:
 
     cases = zip(np.random.default_rng().permutation(np.arange(4, 13))[:4].tolist())
     praise = "Two tables would have said: cannot tell. The pairs can."
-    return examine(answer, hidden_by_noise, cases, fault, praise)
+    return examine(answer, hidden_by_noise, cases, fault, praise, reference)
 
 
 def seeds_for(answer: Callable) -> Verdict:
     """seeds_for(differences, effect) -> int: seeds that show `effect`, from paired differences."""
 
-    def need(variance, factor=1.96 + 0.84, whole=math.ceil):
+    def need(variance, factor=1.96 + 0.84, whole=math.ceil, least=2):
         """What one would say who estimates the variance of the rows in another way."""
-        return lambda rows, effect: max(2, whole(factor**2 * variance(rows) / effect**2))
+        return lambda rows, effect: max(least, whole(factor**2 * variance(rows) / effect**2))
 
     def pooled(rows, less=1):
         squares = sum(np.var(row) * len(row) for row in rows)
@@ -149,7 +172,8 @@ def seeds_for(answer: Callable) -> Verdict:
         counts, deviations = rng.integers(2, 6, 4), rng.permutation([0.8, 2.0, 5.0, 8.0])
         rows = [rng.normal(rng.uniform(-6, 6), sd, n) for n, sd in zip(counts, deviations)]
         rows.append(rng.normal(0, 3, 1))
-        return [row.tolist() for row in rows], rng.uniform(0.4, 1.2)
+        large = rng.random() < 0.3  # then the formula alone says that one seed is enough
+        return [row.tolist() for row in rows], rng.uniform(*((30, 60) if large else (0.4, 1.2)))
 
     mistakes = [
         "Divide the squares by the seeds less one of each row: one is spent on its mean.",
@@ -158,15 +182,77 @@ def seeds_for(answer: Callable) -> Verdict:
         need(lambda rows: math.sqrt(pooled(rows))),
         "With 1.96 alone the effect is seen every other time; four of five need the 0.84 as well.",
         need(pooled, factor=1.96),
-        "Standard deviations are averaged; pool the squares, divide by the degrees of freedom.",
+        "Standard deviations are averaged. Pool the squares, and divide by the degrees of freedom.",
         need(lambda rows: averaged(rows, np.std) ** 2),
         "Variances of rows are averaged; a row with more seeds has more to say: pool the squares.",
         need(lambda rows: averaged(rows, np.var)),
         "All rows are thrown together: deviations are from each row's own mean.",
         need(lambda rows: np.var(np.concatenate(rows), ddof=1)),
-        "Rounded down, a seed is missing: round up.",
+        "At least 2: the formula may say 1, but of a single seed nobody knows the spread.",
+        need(pooled, least=0),
+        "This is rounded down, so that a seed is missing: round up.",
         need(pooled, whole=math.floor),
-        "The effect is squared too: half the effect takes four times the seeds.",
+        "The effect is squared too, so half the effect takes four times the seeds.",
         lambda rows, effect: need(pooled)(rows, math.sqrt(effect)),
     ]
     return judge(answer, seeds_needed, draw, mistakes, exercise="seeds_for", rounds=20)
+
+
+def kept_of(row: Row, distance: int = 3) -> np.ndarray:
+    """Queries that kept their instance so many frames on, of how many: (seeds, V, 2)."""
+    runs = [run.metrics["consistency"] for run in row.runs]
+    column = 2 * runs[0]["distances"].index(distance)
+    return np.array([run["pairs"] for run in runs], dtype=float)[..., column : column + 2]
+
+
+def unpaired_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
+    """As `paired_interval`, but each model draws clips and seeds of its own."""
+    means = []
+    for stream, pairs in enumerate((ours, theirs)):  # (seeds, V, 2)
+        runs, V = pairs.shape[:2]
+        kept, of = np.moveaxis(draw_again(SAMPLES, V, 20 + stream) @ pairs, -1, 0)
+        means.append(((kept / of).T * draw_again(SAMPLES, runs, 10 + stream)).mean(axis=1))
+    low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
+    return float(low), float(high)
+
+
+def plot_intervals(paired: dict[str, tuple], apart: dict[str, tuple]) -> Picture:
+    """Intervals of differences in retention, {row: (low, high)}: paired, and drawn apart."""
+    fig = new_figure()
+    wider = np.median([np.ptp(apart[row]) / max(np.ptp(paired[row]), 1e-9) for row in paired])
+    note = "95 % intervals of the difference in retention. Black: the same clips and seeds for "
+    note += "both models. Red: drawn apart."
+    headline(fig, f"Without pairing, the interval is {wider:.1f} times as wide (median)", note)
+    axes = plain(fig.place(3.1, 0.65, 6.0, 0.1 + 0.25 * len(paired), below=0.5))
+    for found, color, width in ((apart, RED, 1.5), (paired, INK, 5)):
+        low, high = 100 * np.array(list(found.values())).T
+        axes.hlines(range(len(found)), low, high, color=color, linewidth=width)
+    axes.axvline(0, color=GREY)
+    axes.set_yticks(range(len(paired)), list(paired))
+    axes.set_ylim(len(paired) - 0.4, -0.6)
+    words = "points of retention more (right) or less (left) than the full model"
+    axes.set_xlabel(words, fontsize=8)
+    return fig
+
+
+def plot_pairs(changed: list[float], full: list[float]) -> Picture:
+    """What two tables say of two models, and what their pairs say."""
+    ours, theirs = np.array(changed), np.array(full)
+    each, root = ours - theirs, 1.96 / math.sqrt(len(ours))
+    sds = each.std(ddof=1), math.hypot(ours.std(ddof=1), theirs.std(ddof=1))
+    fig = new_figure()
+    head = f"The change costs {-each.mean():.1f} points: pairs tell it, two tables hide it"
+    headline(fig, head, "Left: a line for each seed. Right: the difference of the means, 95 %.")
+    left, right = (plain(fig.place(x, 0.8, w, 2.0, below=0.5)) for x, w in ((0.6, 3), (5.5, 3.6)))
+    for seed, pair in enumerate(zip(theirs, ours)):
+        left.plot([0, 1], pair, "o-", color=rgb(seed + 1))
+    left.set(xlim=(-0.3, 1.3), ylabel="AP")
+    left.set_xticks([0, 1], ["the full model", "changed"])
+    halves = root * np.array(sds)
+    right.errorbar([each.mean()] * 2, [0, 1], xerr=halves, fmt="o", color=INK, capsize=6)
+    right.axvline(0, color=GREY)
+    ends = [f"{each.mean() - half:+.1f} to {each.mean() + half:+.1f}" for half in halves]
+    right.set(ylim=(1.6, -0.6))
+    right.set_xlabel("points of AP", fontsize=8)
+    right.set_yticks([0, 1], [f"pairs\n{ends[0]}", f"two tables\n{ends[1]}"])
+    return fig

@@ -6,6 +6,7 @@
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable
 from functools import partial
 from operator import mul, truediv
@@ -15,12 +16,13 @@ import numpy as np
 
 from minst.course.verdict import Verdict, judge
 from minst.data.files import read_image, read_json
+from minst.labels.convert.common import polygon_mask
 
 __all__ = ["class_ids", "linear_scaling", "polygon_area", "top_entries", "validation_frames"]
 
 
 def polygon_area(answer: Callable) -> Verdict:
-    """polygon_area(points (P, 2)) -> float: pixels within; the last corner joins the first."""
+    """polygon_area(points (corners, 2)) -> float: the area within; the last joins the first."""
 
     def terms(points):
         (x, y), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
@@ -28,6 +30,14 @@ def polygon_area(answer: Callable) -> Verdict:
 
     def polygon_area(points):
         return abs(terms(points).sum()) / 2
+
+    def covered(points, size=(130, 160)):
+        """Pixels whose middle lies within: crossed an odd number of times on the way out."""
+        y, x = np.mgrid[: size[0], : size[1]] + 0.5
+        (ax, ay), (bx, by) = points.T[..., None, None], np.roll(points, -1, 0).T[..., None, None]
+        crosses = (ay > y) != (by > y)
+        beyond = ((y - ay) * (bx - ax) - (x - ax) * (by - ay)) * (by - ay) > 0
+        return (crosses & beyond).sum(0) % 2
 
     sides = itertools.cycle((1, -1))  # every other polygon goes round the other way
 
@@ -37,7 +47,7 @@ def polygon_area(answer: Callable) -> Verdict:
         return (np.stack([100 + reach * np.cos(turn), 80 + reach * np.sin(turn)], 1),)
 
     mistakes = [
-        "Clicked the other way round, the sum is negative: take the absolute value at the end.",
+        "If the corners go the other way round, the sum is negative: take its absolute value.",
         lambda points: terms(points).sum() / 2,
         "Each term is the area of a parallelogram; the triangles are half of it.",
         lambda points: 2 * polygon_area(points),
@@ -45,7 +55,10 @@ def polygon_area(answer: Callable) -> Verdict:
         lambda points: abs(terms(points)[:-1].sum()) / 2,
         "This is the area of the box around the polygon.",
         lambda points: np.ptp(points, axis=0).prod(),
-        "This is the length of the outline, not what lies within it.",
+        "A count of pixels comes near. Give the area itself, since an outline cuts through pixels.",
+        lambda points: covered(points).sum(),
+        lambda points: polygon_mask(points, (130, 160), "polygon").sum(),
+        "This is the length of the outline, not the area within it.",
         lambda points: np.hypot(*np.diff(points, axis=0, append=points[:1]).T).sum(),
     ]
     return judge(answer, polygon_area, draw, mistakes, rounds=10)
@@ -80,6 +93,15 @@ def class_ids(answer: Callable) -> Verdict:
         by("name"),
         "The dict is turned round: its keys are the file's ids, its values the classes.",
         forward(lambda ids: dict(enumerate(ids))),
+        "The keys are the file's ids, which the entries of results name too, not the names.",
+        lambda categories: (
+            {category["name"]: k for k, category in enumerate(categories)},
+            class_ids(categories)[1],
+        ),
+        "The way back lists ids, class by class, not the names.",
+        lambda categories: (class_ids(categories)[0], [each["name"] for each in categories]),
+        "The way back lists the ids in the order of their classes; here they are sorted.",
+        lambda categories: (class_ids(categories)[0], sorted(class_ids(categories)[1])),
         "Classes count from 0: class k is row k of the class head.",
         forward(lambda ids: {number: k for k, number in enumerate(ids, start=1)}),
     ]
@@ -89,13 +111,13 @@ def class_ids(answer: Callable) -> Verdict:
 def validation_frames(answer: Callable) -> Verdict:
     """validation_frames(frames: ["video/frame.jpg"], seed, val) -> those of the validation side."""
 
-    def place(text):
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    def place(text, order="big"):
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], order) / 2**64
 
     def seeded_video(frame, seed):
         return f"{seed}:{frame.split('/')[0]}"
 
-    def validation_frames(frames, seed, val, text=seeded_video):
+    def validation_frames(frames, seed, val, text=seeded_video, place=place):
         return [frame for frame in frames if place(text(frame, seed)) < val]
 
     def training_frames(*given):
@@ -113,12 +135,22 @@ def validation_frames(answer: Callable) -> Verdict:
         'The seed is not used: hash the text "seed:video", so that another seed gives another '
         "split.",
         partial(validation_frames, text=lambda frame, seed: frame.split("/")[0]),
+        "Python's hash of a text differs from process to process, and so would the split: SHA-256.",
+        partial(validation_frames, place=lambda text: hash(text) % 2**64 / 2**64),
+        "The bytes are read in the other order: big-endian, the first byte weighs most.",
+        partial(validation_frames, place=partial(place, order="little")),
         "This is the training side: validation is where the number is less than val.",
         training_frames,
+        "These are videos; return their frames, as they are named in the list.",
+        lambda *given: [*dict.fromkeys(name.split("/")[0] for name in validation_frames(*given))],
         "The first frames of the list: their order decides then, and a video is cut in two.",
         lambda frames, seed, val: frames[: round(val * len(frames))],
     ]
-    return judge(answer, validation_frames, draw, mistakes, rounds=10)
+
+    def view(names):  # an array of text is as good as a list
+        return names.tolist() if isinstance(names, np.ndarray) else names
+
+    return judge(answer, validation_frames, draw, mistakes, rounds=10, view=view)
 
 
 def top_entries(answer: Callable) -> Verdict:
@@ -152,11 +184,13 @@ def top_entries(answer: Callable) -> Verdict:
         partial(top_entries, groups=()),
         "The limit holds for a video, whatever the categories of its entries.",
         of_each_category,
-        "The worst are kept: sort by falling score.",
+        partial(top_entries, groups=("video_id", "category_id")),
+        partial(top_entries, groups=("category_id",)),
+        "The worst entries are kept. Sort by falling score.",
         partial(top_entries, order=lambda entry: entry["score"]),
         "The first of each video are kept, as they stand: sort by score before the cut.",
         partial(top_entries, order=lambda entry: 0),
-        "The right ones, in another order: video by video, ids rising, the best of each first.",
+        "These are right, but in another order. Videos come by rising id, the best entry first.",
         lambda results, limit: sorted(top_entries(results, limit), key=score),
     ]
     return judge(answer, top_entries, draw, mistakes, rounds=8)
@@ -165,9 +199,11 @@ def top_entries(answer: Callable) -> Verdict:
 def linear_scaling(answer: Callable) -> Verdict:
     """linear_scaling(lr, iterations, batch, per_gpu, gpus, accumulate) -> (lr, iterations)."""
 
-    def linear_scaling(lr, iterations, batch, per_gpu, gpus, parts, power=1.0, steps=truediv):
+    def linear_scaling(
+        lr, iterations, batch, per_gpu, gpus, parts, power=1.0, steps=truediv, whole=round
+    ):
         times = per_gpu * gpus * parts / batch
-        return lr * times**power, round(steps(iterations, times))
+        return lr * times**power, whole(steps(iterations, times))
 
     def draw(rng):
         sizes = rng.choice([1, 3, 5]), rng.choice([2, 3, 6]), rng.choice([2, 4, 7])
@@ -184,6 +220,10 @@ def linear_scaling(answer: Callable) -> Verdict:
         lambda lr, n, batch, each, gpus, parts: linear_scaling(lr, n, batch, each, gpus, 1),
         "A larger batch sees more images in as many iterations: keep iterations * batch the same.",
         partial(linear_scaling, steps=lambda iterations, times: iterations),
+        "A number of iterations is whole: round it to the nearest.",
+        partial(linear_scaling, whole=float),
+        partial(linear_scaling, whole=math.floor),
+        partial(linear_scaling, whole=math.ceil),
         "A larger batch needs fewer iterations for the same number of images.",
         partial(linear_scaling, steps=mul),
     ]

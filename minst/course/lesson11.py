@@ -10,6 +10,7 @@ from functools import cache, partial
 
 import numpy as np
 import torch
+from matplotlib.ticker import LogLocator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -84,21 +85,21 @@ def attention_bytes(answer: Callable) -> Verdict:
     def attention_bytes(frames, tokens, queries, heads):
         return 4 * heads * (frames * tokens) ** 2, 4 * heads * queries * tokens
 
-    def but(clip=lambda T, S, N: (T * S) ** 2, online=lambda T, S, N: N * S, size=4, heads=None):
-        return lambda T, S, N, h: [size * (heads or h) * of(T, S, N) for of in (clip, online)]
+    def but(clip=lambda L, S, N: (L * S) ** 2, online=lambda L, S, N: N * S, size=4, heads=None):
+        return lambda L, S, N, h: [size * (heads or h) * of(L, S, N) for of in (clip, online)]
 
     def draw(rng):
         return tuple(rng.integers((2, 50, 10, 2), (40, 300, 50, 9)).tolist())
 
     mistakes = [
-        "Tokens of every frame ask tokens of every frame: T enters squared, as the tokens do.",
-        but(clip=lambda T, S, N: T * S**2),
+        "Tokens of every frame ask tokens of every frame: L enters squared, as the tokens do.",
+        but(clip=lambda L, S, N: L * S**2),
         "Over a clip tokens ask tokens; the queries have no part in it.",
-        but(clip=lambda T, S, N: N * T * S),
+        but(clip=lambda L, S, N: N * L * S),
         "Frame by frame, the weights of one frame are gone before the next frame comes.",
-        but(online=lambda T, S, N: T * N * S),
+        but(online=lambda L, S, N: L * N * S),
         "Frame by frame, it is the queries that ask the tokens.",
-        but(online=lambda T, S, N: S**2),
+        but(online=lambda L, S, N: S**2),
         "Each head has weights of its own.",
         but(heads=1),
         "A number of float32 takes four bytes.",
@@ -110,7 +111,7 @@ def attention_bytes(answer: Callable) -> Verdict:
 
 
 def instance_wins(answer: Callable) -> Verdict:
-    """instance_wins(kernels (T, N, D), handovers (C, 4)) -> share of those the instance wins."""
+    """instance_wins(kernels (L, N, D), handovers (rows, 4)) -> share that the instance wins."""
 
     cosine = partial(torch.cosine_similarity, dim=-1)
 
@@ -121,11 +122,11 @@ def instance_wins(answer: Callable) -> Verdict:
         return count(gain).mean()
 
     def draw(rng):
-        T, N, C = rng.integers((5, 5, 20), (9, 9, 40))
-        lengths = torch.from_numpy(rng.uniform(0.2, 5, (T, N, 1))).float()
-        t, old, step = rng.integers((0, 0, 1), (T - 2, N, N), (C, 3)).T
+        L, N, rows = rng.integers((5, 5, 20), (9, 9, 40))
+        lengths = torch.from_numpy(rng.uniform(0.2, 5, (L, N, 1))).float()
+        t, old, step = rng.integers((0, 0, 1), (L - 2, N, N), (rows, 3)).T
         handovers = np.stack([t, t + 2, old, (old + step) % N], axis=1)
-        return normal(rng, T, N, 6) * lengths, torch.from_numpy(handovers)
+        return normal(rng, L, N, 6) * lengths, torch.from_numpy(handovers)
 
     mistakes = [
         "A long kernel has large products, whatever its direction: divide by both lengths.",
@@ -233,7 +234,7 @@ class Allocations(TorchDispatchMode):
 
 
 def handovers(model: QueryModel, clips: Iterable[Clip], gap: int = 3) -> tuple[Tensor, Tensor]:
-    """Where another query takes an instance over: kernels (F, N, D) of all frames, rows (C, 4).
+    """Where another query takes an instance over: kernels (L, N, D), rows (n, 4).
 
     A row t, u, old, new: in frame t the query `old` holds the instance; in frame u = t + gap the
     query `new` does, and the mask of `old` fits it no more. Model and clips share their categories.
@@ -293,6 +294,11 @@ def plot_lines(
             drawn[i].plot(x, values, marker="osv^D"[k], ms=4, color=rgb(k + 1), label=label)
         drawn[i].set_title(title, fontsize=9)
         drawn[i].set(**look)
+        drawn[i].xaxis.label.set_fontsize(8)
+        if look.get("yscale") == "log":
+            drawn[i].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            drawn[i].yaxis.set_major_formatter("{x:g}")
+            drawn[i].set_yticks([], minor=True)
         drawn[i].set_xticks(x, x)
         drawn[i].set_xticks([], minor=True)
     most = max(drawn, key=lambda axes: len(axes.lines)).get_legend_handles_labels()

@@ -40,10 +40,15 @@ def plot_differences(lab: Lab) -> Picture:
     axes.set_ylim(len(found) - 0.3, -0.7)
     axes.set_xlabel("points of AP more (right) or fewer (left) than the full model", fontsize=8)
     plain(axes)
-    worse = sum(difference.high < 0 for difference in found.values())
+    sure = sum(difference.low > 0 or difference.high < 0 for difference in found.values())
+    misses = (
+        f"{sure} of {len(found)} intervals misses zero"
+        if sure == 1
+        else f"{sure} of {len(found)} intervals miss zero"
+    )
     headline(
         fig,
-        f"{worse} of {len(found)} changes surely make the model worse, at this scale",
+        f"{misses}; by chance alone it would be {0.05 * len(found):.1f}",
         "Point: mean (hollow: the 95 % interval, the line, holds 0). Ticks: each seed. *: the "
         "paper says worse. Temporal rows: video AP; others: image AP.",
     )

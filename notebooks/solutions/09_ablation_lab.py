@@ -3,21 +3,20 @@
 # %%
 import contextlib, io, tempfile, time
 import numpy as np
-import minst, torch
+import minst
 from IPython.display import Markdown
 from minst import visualize
 from minst.course import lesson09 as check
-from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, compare, run_lab
+from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, run_lab
 from minst.lab import plots, report, results, statistics
 from minst.lab.grid import SPEEDS
-from minst.tracking import assign, cosine_similarity
 from minst.visualize.training import read_log
 
 # %%
 def verdict_of(difference: float, low: float, high: float, claim: int) -> str:
     """What a row says of the paper's claim: "agrees", "disagrees", "cannot tell" or "no claim".
 
-    difference: the variant less the full model, mean; low, high: its 95 % interval. claim: +1, the paper says that the
+    difference: the variant minus the full model, mean; low, high: its 95 % interval. claim: +1, the paper says that the
     variant is worse than the full model; -1, better; 0, it says nothing.
     """
     if claim == 0:
@@ -33,10 +32,10 @@ print(check.verdict_of(verdict_of))
 def paired_interval(ours: np.ndarray, theirs: np.ndarray, clips: np.ndarray, seeds: np.ndarray) -> tuple[float, float]:
     """The 95 % interval (low, high) of the difference in retention, ours - theirs, over seeds and clips.
 
-    ours, theirs (S, V, 2): queries that kept their instance, and how many there were, for each seed and clip.
-    clips (B, V), seeds (B, S): how often each clip and each seed is in sample b. The same for ours and theirs.
+    ours, theirs (seeds, clips, 2): queries that kept their instance, and how many there were, per seed and clip.
+    clips (samples, clips), seeds (samples, seeds): how often each clip and each seed is in a sample, for both models.
     """
-    sums = clips @ ours, clips @ theirs  # (S, B, 2) each
+    sums = clips @ ours, clips @ theirs  # (seeds, samples, 2) each
     a, b = (x[..., 0] / x[..., 1] for x in sums)
     drawn = ((a - b).T * seeds).sum(axis=1) / len(ours)
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -61,10 +60,10 @@ print(check.hidden_by_noise(hidden_by_noise))
 
 # %%
 def seeds_for(differences: list[list[float]], effect: float) -> int:
-    """Seeds needed to see `effect` points, from the paired differences of several rows (a list each, a value a seed).
+    """Seeds needed to see `effect` points, from the paired differences of several rows (one list per row).
 
     Rows may have different numbers of seeds; a row with one seed says nothing of the spread. A whole number, rounded
-    up; at least 2.
+    up; at least 2, since one seed has no spread at all.
     """
     squares = sum(np.var(row) * len(row) for row in differences)
     freedom = sum(len(row) - 1 for row in differences)

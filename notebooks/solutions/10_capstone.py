@@ -4,6 +4,7 @@
 import hashlib, json, shutil, tempfile
 from pathlib import Path
 import numpy as np, torch, minst
+from PIL import Image
 from minst import data, visualize
 from minst.course import lesson10 as check
 from minst.labels import check_dataset, split_annotations
@@ -15,7 +16,10 @@ from minst.training import TrainConfig, train
 
 # %%
 def polygon_area(points: np.ndarray) -> float:
-    """Pixels within a polygon: corners (P, 2) as x, y, in order, clockwise or not; the last joins the first."""
+    """The area within a polygon, in square pixels: no count of pixels, so it need not be whole.
+
+    points (corners, 2): x, y of each corner, in order, clockwise or not; the last joins the first.
+    """
     (x, y), (x1, y1) = points.T, np.roll(points, -1, axis=0).T
     return float(abs((x * y1 - x1 * y).sum()) / 2)
 
@@ -47,6 +51,17 @@ def validation_frames(frames: list[str], seed: int, val: float) -> list[str]:
 print(check.validation_frames(validation_frames))
 
 # %%
+def linear_scaling(
+    lr: float, iterations: int, recipe_batch: int, per_gpu: int, gpus: int, accumulate: int
+) -> tuple[float, int]:
+    """(learning rate, rounded iterations) where each of `gpus` sees `per_gpu` images, `accumulate` times per step."""
+    times = per_gpu * gpus * accumulate / recipe_batch
+    return lr * times, round(iterations / times)
+
+# %%
+print(check.linear_scaling(linear_scaling))
+
+# %%
 def top_entries(results: list[dict], limit: int) -> list[dict]:
     """The `limit` entries of highest score of each video, best first; videos by rising id.
 
@@ -60,14 +75,3 @@ def top_entries(results: list[dict], limit: int) -> list[dict]:
 
 # %%
 print(check.top_entries(top_entries))
-
-# %%
-def linear_scaling(
-    lr: float, iterations: int, recipe_batch: int, per_gpu: int, gpus: int, accumulate: int
-) -> tuple[float, int]:
-    """(learning rate, rounded iterations) where each of `gpus` sees `per_gpu` images, `accumulate` times a step."""
-    times = per_gpu * gpus * accumulate / recipe_batch
-    return lr * times, round(iterations / times)
-
-# %%
-print(check.linear_scaling(linear_scaling))

@@ -46,8 +46,8 @@ print(check.attention_bytes(attention_bytes))
 def instance_wins(kernels: torch.Tensor, handovers: torch.Tensor) -> float:
     """The share of handovers in which the instance's new kernel is more like the old kernel than the query's new one.
 
-    kernels (F, N, D), of N queries in F frames. handovers (C, 4), whole numbers, a row (t, u, old, new) for each. More
-    alike means of larger cosine.
+    kernels (L, N, D), of N queries in L frames. handovers (rows, 4), whole numbers, one row (t, u, old, new) for each.
+    More alike means of larger cosine.
     """
     t, u, old, new = handovers.T
     before, of_query, of_instance = kernels[t, old], kernels[u, old], kernels[u, new]
@@ -63,7 +63,7 @@ def encode_frames(model: torch.nn.Module, frames: torch.Tensor) -> QueryFrame:
     """What `model`, a `check.Prototypes`, says of frames (B, 3, H, W) in 0 .. 1, red first.
 
     QueryFrame(features (B, D, h, w), decode, (H, W)), where `decode` is a function without arguments that returns
-    probabilities (B, N, K), "no object" left out, and kernels (B, N, D).
+    probabilities (B, N, C), "no object" left out, and kernels (B, N, D).
     """
     said = model(255 * frames.flip(1).permute(0, 2, 3, 1))
     probabilities = said["logits"].softmax(-1)[..., :-1]

@@ -11,11 +11,10 @@
 # - decide whether a kernel carries its query or its instance (exercise 3)
 # - bring a model of your own into our tracker (exercise 4)
 #
-# You need lesson 07: kernel reuse and association. You also need the extra `models`, which brings `transformers`.
+# You need lesson 07, with kernel reuse and association, and the extra `models`, which brings `transformers`.
 # Nothing is downloaded: a small Mask2Former ships with the course.
 #
-# The exercises stand where their idea is built, and the next picture is drawn by *your* function. Until your answer is
-# correct, the lesson goes on with ours.
+# Each exercise stands where its idea is built, and the next picture is drawn by *your* function (by ours until it is correct).
 
 # %% tags=["setup"]
 import importlib.util
@@ -43,19 +42,21 @@ visualize.plot_pipeline(ours, size=(192, 256), highlight="tracking")
 
 # %% [markdown]
 # **What it shows.** Our network, with its last block lit. Today we keep that block, the tracker, and exchange everything before
-# it. All that the tracker asks of a model are kernels, scores and mask features.
+# it. The tracker asks a model for kernels, scores and mask features, and for nothing else.
 #
 # | symbol | meaning |
 # |---|---|
 # | K, X_mask | kernels and the mask feature, now of any model |
-# | T, S | the frames of a clip, and the tokens of one frame |
+# | L, S | the number of frames of a clip, and of tokens of one frame |
+# | C | the number of classes |
+# | T | the reuse interval of our tracker |
 # | t, u | a frame, and a frame some way after it |
 #
 # ## See the problem
 #
 # Papers have new names for everything. To find a known idea in them, ask four questions. Is a mask the product of a kernel and
-# one feature map? Do queries of one frame enter another one? Are kernels kept for several frames? Does something decide which
-# instance of this frame is which of the last?
+# one feature map? Do queries of one frame enter another frame? Are kernels kept for several frames? Does something decide which
+# instance of this frame continues which one of the frame before?
 
 # %%
 MODELS = {  # K . X_mask, query passing, kernel reuse, association: # the same idea, o another form, . not that we know
@@ -78,13 +79,12 @@ MODELS = {  # K . X_mask, query passing, kernel reuse, association: # the same i
 check.plot_family(MODELS)
 
 # %% [markdown]
-# **What it shows.** A row for each model and a column for each of the four ideas. The first column is nearly full: **the product
-# stayed**. Its two parts go by many names: coefficients and prototypes (YOLACT, YOLO), mask embeddings and pixel embeddings
-# (Mask2Former). Query passing moved from training into the network itself: VidEoMT hands the queries of each frame to the next
+# **What it shows.** The first column is nearly full, so **the product stayed**. Its two parts go by many names, such as coefficients
+# and prototypes (YOLACT, YOLO) or mask embeddings and pixel embeddings (Mask2Former). Query passing moved from training into the network itself: VidEoMT hands the queries of each frame to the next
 # one, so that a query *is* an identity and nothing is left to associate. Kernel reuse has few heirs. TROY-VIS interpolates
 # kernels between key frames, and SegFS lets a small network find the key frame's instances again.
 #
-# Some marks are our reading of what a paper says of itself. Have you read a newer one? Add a line to `MODELS`.
+# Some marks are our reading of what a paper says of itself. If you have read a newer one, add a line to `MODELS`.
 #
 # ### In figures, as of November 2026
 #
@@ -105,8 +105,8 @@ check.plot_family(MODELS)
 # | VidEoMT | YouTube-VIS 2019 52.8 (S, 294 FPS), 68.6 (L, 160 FPS), on an H100 | its model zoo, 2026 |
 # | SegFS | its fast branch needs up to 14 times less time than MOBIUS | arXiv 2607.00124, 2026 |
 #
-# Do not rank this table. Its rows differ in data, size and machine. SAM 2 and EdgeTAM follow what a person points at, which is
-# another task. We found no other figure for this task on one core of a phone.
+# Do not rank this table, because its rows differ in data, size and machine. SAM 2 and EdgeTAM follow what a person points at, which
+# is another task. We found no other figure for this task on one core of a phone.
 #
 # ## Predict
 #
@@ -116,7 +116,7 @@ check.plot_family(MODELS)
 #
 # <details><summary>Answer, after you have thought</summary>
 #
-# (1) About four in five. (2) No: the cosine gains next to nothing. Step 4 finds out why.
+# (1) About four in five. (2) No, the cosine gains next to nothing. Step 4 finds out why.
 #
 # </details>
 #
@@ -132,8 +132,10 @@ for name, module in theirs.model.named_modules():
 print(*theirs.model(pixel_values=torch.zeros(1, 3, 96, 96)), sep=" · ")
 
 # %% [markdown]
-# The upper lines are what surrounds the decoder's layers; the last one names all that the model returns. Among the latter are
-# the mask logits, `masks_queries_logits`, and two candidates for the factors.
+# The upper lines are what surrounds the decoder's layers. The last line names all that the model returns. Among that are the mask
+# logits, `masks_queries_logits`, and two candidates for their factors:
+#
+# $$M = K \cdot X_{mask}$$
 #
 # ### Exercise 1 (code): find the two factors
 
@@ -169,7 +171,7 @@ clip, times = minst.load_sample("easy"), (0, 4, 8, 12)
 frames = [clip.image(t) for t in times]
 pixels = torch.cat([theirs.processed(image_to_batch(image)) for image in frames])  # resized, normalised
 kernels, features = factors(theirs.model, pixels)
-first = mask_ious(masks_of_queries(encode(theirs, frames[0])), clip.masks(0))  # (N, M)
+first = mask_ious(masks_of_queries(encode(theirs, frames[0])), clip.masks(0))  # (N, G)
 held, instances = (list(pair) for pair in zip(*assign_queries(first)))
 
 # %%
@@ -187,14 +189,14 @@ visualize.plot_images(
 )
 
 # %% [markdown]
-# **What it shows.** Above, the old kernels meet new features, and twelve frames later the outlines still lie on the creatures.
-# Below, the copied masks stay behind. So kernel reuse is no peculiarity of MobileInst: a kernel says *what to look for*, and the
-# features say where that is now. A model of this form whose decoder stands apart can rest it between key frames.
+# **What it shows.** Where old kernels meet new features, the outlines still lie on the creatures twelve frames later, while copied
+# masks stay behind. So kernel reuse is no peculiarity of MobileInst. A kernel says *what to look for*, and the features say where
+# that is now. Any model of this form whose decoder stands apart can let it rest between key frames.
 #
 # ## Step 2: why not look at the whole clip at once?
 #
-# VisTR took another road. It puts the tokens of all T frames into one long sequence, and lets each ask all others. No tracker
-# is needed, as everything is decided together. What does that cost?
+# VisTR took another road. It puts the tokens of all L frames into one long sequence, and lets each token ask all others. No tracker
+# is needed, since everything is decided together. What does that cost?
 #
 # ### Exercise 2 (recall): memory of attention
 
@@ -218,15 +220,15 @@ check.attention_bytes(attention_bytes)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# Weights are a table: a row for each that asks, a column for each that is asked. There is one table for each head.
+# The weights are a table, with one row per token that asks and one column per token that is asked. Each head has its own table.
 #
 # </details>
 #
-# Now we measure, with 192 tokens a frame, 8 heads and 20 queries. We count the bytes of every tensor that is made.
+# Now we measure, with 192 tokens per frame, 8 heads and 20 queries. We count the bytes of every tensor that is made.
 
 # %%
 attention_bytes = check.attention_bytes(attention_bytes).or_ours
-INTERVALS, S, HEADS, N = [1, 2, 4, 8, 12], 192, 8, 20
+LENGTHS, S, HEADS, N = [1, 2, 4, 8, 12], 192, 8, 20
 
 
 def attend(asking, asked):
@@ -250,38 +252,38 @@ def cost(run):
 # %%
 ways, predicted = ("over the clip", "the same, fused", "frame by frame"), []
 megabytes, milliseconds = {way: [] for way in ways}, {way: [] for way in ways}
-for T in INTERVALS:
-    tokens, queries = torch.randn(1, HEADS, T * S, 32), torch.randn(1, HEADS, N, 32)
+for L in LENGTHS:
+    tokens, queries = torch.randn(1, HEADS, L * S, 32), torch.randn(1, HEADS, N, 32)
     runs = (
         lambda: attend(tokens, tokens),
         lambda: F.scaled_dot_product_attention(tokens, tokens, tokens),
         lambda: [attend(queries, frame) for frame in tokens.split(S, dim=2)],
     )
-    for way, run, frames_at_once in zip(ways, runs, (T, T, 1)):
+    for way, run, frames_at_once in zip(ways, runs, (L, L, 1)):
         made, seconds = cost(run)
-        megabytes[way].append(made / 2**20 * frames_at_once / T)
+        megabytes[way].append(made / 2**20 * frames_at_once / L)
         milliseconds[way].append(1000 * seconds)
-    predicted.append(attention_bytes(T, S, N, HEADS)[0] / 2**20)
+    predicted.append(attention_bytes(L, S, N, HEADS)[0] / 2**20)
 megabytes["your formula, over the clip"] = predicted
-panels = {"megabytes at once": megabytes, "milliseconds for T frames": milliseconds}
+panels = {"megabytes at once": megabytes, "milliseconds for L frames": milliseconds}
 check.plot_lines(
-    panels, INTERVALS, "Twice the frames, four times the price: attention over a clip",
-    "One layer of attention. Both axes are logarithmic: what grows with the square of T is twice as steep as T.",
-    xscale="log", yscale="log", xlabel="frames T",
+    panels, LENGTHS, "Attention over a clip: twice the frames cost four times as much",
+    "One layer of attention. Both axes are logarithmic: what grows with the square of L is twice as steep as L.",
+    xscale="log", yscale="log", xlabel="frames L",
 )
 
 # %% [markdown]
-# **What it shows.** Memory of attention over the clip grows with the square of T, in parallel to your formula. It is some three
-# times as much, because three such tables are made: the product, its scaled copy, and the softmax. Frame by frame it does not
-# grow at all, and the time grows only with the number of frames.
+# **What it shows.** The memory of attention over the clip grows with the square of L, in parallel to your formula. It is some three
+# times as much, because three such tables are made: the product, its scaled copy, and the softmax. Frame by frame the memory does
+# not grow at all, and the time grows only in proportion to L.
 #
 # The second curve is what came after. A *fused* attention computes the table in small blocks and never holds it, and so the
-# memory problem is solved. It is quicker, too, but its time still grows with the square of T, since every pair of tokens must
+# memory problem is solved. It is quicker, too, but its time still grows with the square of L, since every pair of tokens must
 # meet. And a clip has to be complete before its first mask appears, which no fused attention changes.
 
 # %%
-T, tokens = 36, 170  # VisTR's code has 36 frames and 8 heads; 170 tokens a frame are 300 x 540 pixels at 1/32
-clip_bytes, online_bytes = attention_bytes(T, tokens, 10, 8)
+L, tokens = 36, 170  # VisTR's code has 36 frames and 8 heads; 170 tokens per frame are 300 x 540 pixels at 1/32
+clip_bytes, online_bytes = attention_bytes(L, tokens, 10, 8)
 print(f"{clip_bytes / 2**30:.1f} GiB for one layer over the clip, {online_bytes / 2**20:.2f} MiB frame by frame")
 
 # %% [markdown]
@@ -297,12 +299,12 @@ print(f"{clip_bytes / 2**30:.1f} GiB for one layer over the clip, {online_bytes 
 visualize.plot_query_consistency({"shapes-tiny (ours)": ours, "Mask2Former": theirs}, minst.load_sample("easy"))
 
 # %% [markdown]
-# **What it shows.** For each of three creatures the query of our model that holds it, and below it that of Mask2Former. Red
-# crosses are frames in which a query has lost its creature. Here our query lets go of the butterfly as it turns its edge to us,
-# and those of Mask2Former hold theirs throughout. The squares at the right compare the kernels of a query in all pairs of frames.
-# Those of Mask2Former hardly change at all, ours change more. Remember that for step 4.
+# **What it shows.** The observation is not ours alone. Three creatures are followed by the query of our model that holds each of
+# them, and by that of Mask2Former. Here our query lets go of the butterfly as it turns its edge to us (red crosses), and those of
+# Mask2Former hold theirs throughout. The squares at the right compare the kernels of a query in all pairs of frames. Those of
+# Mask2Former hardly change, and ours change more. Remember that for step 4.
 #
-# A shell does it for a film of your own: `minst fig2 my_film.mp4 --model NAME`.
+# `minst fig2 my_film.mp4 --model NAME` draws this for a film of your own.
 #
 # One clip proves little. `tests/benchmarks/foreign.py` measured both models on twenty clips that neither had seen, and that had
 # no part in any choice.
@@ -324,17 +326,17 @@ check.plot_lines(
 # %% [markdown]
 # **What it shows.** *None* lets each query go on with itself. On our kernels, cosine and masks with scores double its AP.
 # On those of Mask2Former nothing beats it by much. The plain cosine (*cosine-all*) lies on *none*, as if it hardly ever chose
-# another query. And when the mean kernel of each query is taken away (*centred*), half of the AP is gone: what
-# remains of a kernel knows little of its instance. Both models can be run at T = 3 for a small price.
+# another query. And when the mean kernel of each query is taken away (*centred*), half of the AP is gone, so what
+# remains of a kernel knows little of its instance. At T = 3 both models lose little.
 #
-# Compare the curves of a panel with each other, not the panels: this Mask2Former learned for half an hour only.
+# Compare curves within a panel, not panels, because this Mask2Former learned for half an hour only.
 #
 # ## Step 4: the query or the instance?
 #
 # A kernel is made from a query that has looked at an instance. Which of the two does it take after? Most of the time nobody can
-# tell, since the same query holds the same instance. So look at **handovers**: in frame t the query *old* holds an instance; in
+# tell, since the same query holds the same instance. So look at **handovers**. In frame t the query *old* holds an instance. In
 # frame u, three frames later, another query *new* holds it, and the mask of *old* has left it. Now the old kernel has two
-# possible successors. One belongs to the same query, the other to the same instance.
+# possible successors. One belongs to the same query, and the other to the same instance.
 #
 # ### Exercise 3 (code): who wins?
 
@@ -343,8 +345,8 @@ check.plot_lines(
 def instance_wins(kernels: torch.Tensor, handovers: torch.Tensor) -> float:
     """The share of handovers in which the instance's new kernel is more like the old kernel than the query's new one.
 
-    kernels (F, N, D), of N queries in F frames. handovers (C, 4), whole numbers, a row (t, u, old, new) for each. More
-    alike means of larger cosine.
+    kernels (L, N, D), of N queries in L frames. handovers (rows, 4), whole numbers, one row (t, u, old, new) for each.
+    More alike means of larger cosine.
     """
     # solution
     t, u, old, new = handovers.T
@@ -360,7 +362,7 @@ check.instance_wins(instance_wins)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `t, u, old, new = handovers.T` gives four columns, and `kernels[t, old]` is then (C, D): one old kernel for each row.
+# `t, u, old, new = handovers.T` gives four columns, and `kernels[t, old]` is then (rows, D), one old kernel per row.
 #
 # </details>
 #
@@ -372,7 +374,7 @@ images_only = minst.MobileInst.from_pretrained("shapes-tiny-images").fuse()
 clips = [minst.load_sample(name) for name in minst.sample_names()]
 fig = visualize.new_figure()
 visualize.headline(fig, "Kernels of Mask2Former take after their query, ours after both",
-                   "A point for each handover. Above the line, the instance's kernel is the more alike.")
+                   "One point per handover. Above the line, the instance's kernel is the more alike.")
 for i, (name, model) in enumerate({"ours": ours, "ours, images alone": images_only, "Mask2Former": theirs}.items()):
     kernels, rows = check.handovers(model, clips, gap=3)
     t, u, old, new = rows.T
@@ -386,14 +388,14 @@ for i, (name, model) in enumerate({"ours": ours, "ours, images alone": images_on
 fig
 
 # %% [markdown]
-# **What it shows.** Our points lie on both sides of the line: a kernel of ours takes after its query and after its instance. The
+# **What it shows.** Our points lie on both sides of the line, so a kernel of ours takes after its query and after its instance. The
 # points of Mask2Former lie below it. There the query's own kernel is nearly the same as before, although it has left the
 # instance. So its cosine follows the query, right or wrong. These are few clips, and handovers of neighbouring frames are not
 # independent. Gaps of one and of six frames give the same order of the three.
 #
 # Is query passing the cause? The middle panel speaks against it. The model that has never seen two frames together has
-# kernels that follow the instance at least as much. What else differs: the layers of the decoder, how they look at features, the
-# losses, the length of training. Nothing here decides between these.
+# kernels that follow the instance at least as much. The two also differ in the layers of the decoder, in how these look at
+# features, in the losses and in the length of training. Nothing here decides between these.
 #
 # ## Step 5: a model of your own
 #
@@ -401,8 +403,8 @@ fig
 # somebody else's network, `check.Prototypes`. It finds blue, green and red things, in the manner of YOLACT, and its habits differ
 # from ours:
 #
-# - it takes images (B, H, W, 3) in 0 .. 255, with blue as the first channel;
-# - it returns a dict: "protos" (B, h, w, D), "coefficients" (B, N, D), and "logits" (B, N, K + 1) for a softmax, whose last
+# - It takes images (B, H, W, 3) in 0 .. 255, with blue as the first channel.
+# - It returns a dict with "protos" (B, h, w, D), "coefficients" (B, N, D), and "logits" (B, N, C + 1) for a softmax, whose last
 #   column means "no object".
 #
 # ### Exercise 4 (extend): an adapter
@@ -413,7 +415,7 @@ def encode_frames(model: torch.nn.Module, frames: torch.Tensor) -> QueryFrame:
     """What `model`, a `check.Prototypes`, says of frames (B, 3, H, W) in 0 .. 1, red first.
 
     QueryFrame(features (B, D, h, w), decode, (H, W)), where `decode` is a function without arguments that returns
-    probabilities (B, N, K), "no object" left out, and kernels (B, N, D).
+    probabilities (B, N, C), "no object" left out, and kernels (B, N, D).
     """
     # solution
     said = model(255 * frames.flip(1).permute(0, 2, 3, 1))
@@ -428,8 +430,8 @@ check.encode_frames(encode_frames)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `frames.flip(1)` turns the colours round, and `permute` moves the channels. Apply softmax to all K + 1 columns, and leave the
-# last one out afterwards. `lambda: (probabilities, kernels)` is a function without arguments.
+# `frames.flip(1)` reverses the order of the colours, and `permute` moves the channels. Apply softmax to all C + 1 columns, and
+# leave the last one out afterwards. `lambda: (probabilities, kernels)` is a function without arguments.
 #
 # </details>
 #
@@ -475,24 +477,24 @@ visualize.plot_images(
 # ## Paper against ours
 #
 # - The paper compares itself with models of its time. All of this lesson is ours.
-# - `Deviation:` the adapter runs VidEoMT frame by frame; the queries that it passes on are left out.
-# - One foreign model, one seed, drawn clips. That its kernels follow the query may not hold for a Mask2Former that learned from
-#   photographs for days. Exercise 3 would tell.
+# - `Deviation:` the adapter runs VidEoMT frame by frame, and the queries that it passes on are left out.
+# - This was one foreign model, one seed, and drawn clips. A Mask2Former that learned from photographs for days may have other
+#   kernels. Exercise 3 would tell.
 #
 # ## Summary
 #
 # - The product K . X_mask is in nearly all models since YOLACT. So our instruments fit most of them.
 # - Attention over a clip costs the square of its frames. A kernel kept costs nothing.
 # - Queries are good trackers in a foreign model too, but its kernels carry the query. Cosine needs kernels that carry the
-#   instance; masks need only the product.
+#   instance, while masks need only the product.
 #
 # **Quiz.** (1) Why does VidEoMT need no association? (2) What does fused attention save, and what not? (3) Cosine and *none* give
 # equal AP. What do you learn about the kernels?
 #
 # <details><summary>Answers</summary>
 #
-# (1) The queries of a frame enter the next one, so that each goes on with its instance. (2) The memory; its time still grows
-# with the square of T. (3) They hardly differ from frame to frame: each is most like itself.
+# (1) The queries of a frame enter the next one, so that each goes on with its instance. (2) It saves the memory, but its time still
+# grows with the square of L. (3) They hardly differ from frame to frame, so that each is most like itself.
 #
 # </details>
 #
@@ -505,9 +507,12 @@ visualize.plot_images(
 # %% [markdown] tags=["tutor"]
 # <details><summary>For tutors</summary>
 #
-# 45 minutes: 8 for the family, 8 for step 1 with exercise 1, 7 for step 2, 7 for step 3, 8 for step 4, 7 for step 5. Short of
-# time: skip step 2, or give exercise 4 as homework. Ask before the last panel of step 4: "on which side of the line will the
-# points lie, if cosine and *none* gave equal AP?" Common mistakes: queries taken for kernels; the decoder's normalisation
-# forgotten; T not squared; products in the place of cosines; softmax after the cut. TUTOR.md has a rubric for the open question.
+# 70 minutes: 10 for the family, 14 for step 1, 12 for step 2, 8 for step 3, 14 for step 4, 12 for step 5. Short of time: skip step 2,
+# or give exercise 4 as homework. Ask before the last panel of step 4: "on which side of the line will the points lie, if cosine
+# and *none* gave equal AP?" Common mistakes: queries taken for kernels; the decoder's normalisation forgotten; L not squared.
+#
+# Rubric of the open question, a point each: (1) a mechanism that moves kernels towards the instance. (2) One change at a time,
+# against the same training without it. (3) A measure that can fail, with a value named in advance. (4) The price is measured too,
+# and chance is (seeds or intervals). TUTOR.md has examples.
 #
 # </details>
