@@ -402,5 +402,5 @@ def test_the_lesson_goes_on_with_the_answer_or_with_ours(name):
 def test_the_film_ends_with_the_ap_that_it_was_given():
     hits = np.array([True, False, True])
     film = check.film_of_precision(hits, 4, lambda scores, hits, num_truths: np.sum(hits) / 4)
-    assert film.data[:6] == b"GIF89a" and "3 predictions, AP 0.50" in film.alt
-    assert 1000 < len(film.data) < 150_000
+    assert film.gif[:6] == b"GIF89a" and "3 predictions, AP 0.50" in film.alt
+    assert 1000 < len(film.gif) < 150_000

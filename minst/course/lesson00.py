@@ -5,7 +5,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from minst.course.lesson11 import plot_lines  # noqa: F401  lesson 00 draws with it
+from minst.course.pictures import plot_lines  # noqa: F401  lesson 00 draws with it
 from minst.course.verdict import Verdict, judge
 from minst.evaluation import evaluate_ytvis
 from minst.protocol import QueryModel

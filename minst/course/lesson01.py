@@ -1,19 +1,14 @@
 """Lesson 01: frames that count, run-length codes, IoU of tracks, AP, perfect masks, no score."""
 
-import io
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import cycle, product
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from minst.course.lesson00 import judged  # noqa: F401  lesson 01 asks it too
-from minst.course.lesson11 import plot_lines  # noqa: F401  and draws with it
+from minst.course.pictures import Film, film, plot_lines  # noqa: F401  and draws with it
 from minst.course.verdict import Verdict, examine, judge, numbers
-from minst.visualize.masks import animate
 from minst.visualize.style import GREY, INK, RED, Picture, bare, headline, new_figure, plain, rgb
 
 __all__ = ["average_precision", "counted_frames", "perfect_and_worthless", "rle_encode", "tube_iou"]
@@ -314,13 +309,8 @@ def plot_precision(hits: np.ndarray, num_truths: int, ap: Callable, shown: int) 
     return fig
 
 
-def film_of_precision(hits: np.ndarray, num_truths: int, ap: Callable):
+def film_of_precision(hits: np.ndarray, num_truths: int, ap: Callable) -> Film:
     """`plot_precision`, prediction by prediction, as a loop that a notebook shows."""
-    from IPython import display  # not needed by the checks
-
     drawn = [plot_precision(hits, num_truths, ap, shown) for shown in range(len(hits) + 1)]
-    frames = [np.array(Image.open(io.BytesIO(one.png(90))).convert("RGB")) for one in drawn]
-    with tempfile.TemporaryDirectory() as folder:
-        film = animate([*frames, frames[-1], frames[-1]], Path(folder, "film.gif"), fps=1.25)
-        alt = f"A film. The curve of precision over recall grows. At its end: {drawn[-1].alt}"
-        return display.Image(film.read_bytes(), format="gif", alt=alt)
+    alt = f"A film. The curve of precision over recall grows. At its end: {drawn[-1].alt}"
+    return film(drawn, alt, fps=1.25, dpi=90)

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from minst.backbones.base import InvertedResidual
 from minst.backbones.seaformer import SqueezeAxialAttention
 from minst.backbones.topformer import TopFormer
+from minst.course.pictures import plot_bars  # noqa: F401  the lesson draws with it
 from minst.course.verdict import Verdict, difference, examine, judge, normal, numbers
-from minst.visualize.style import Picture, headline, new_figure, plain
 
 __all__ = ["level_sizes", "macs_of_inverted_residual", "row_attention", "unseen_change"]
 
@@ -210,20 +210,3 @@ def outlined(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
     steps = [masks ^ np.roll(masks, shift, axis) for axis in (1, 2) for shift in (1, 2)]
     drawn[np.any(steps, (0, 1))] = 255
     return drawn
-
-
-def plot_bars(panels: dict[str, dict[str, float]], head: str, note: str, lit=()) -> Picture:
-    """Bars beside one another, with their values above: {title: {name: value}}; `lit` in orange."""
-    fig = new_figure()
-    headline(fig, head, note)
-    width = 9.2 / len(panels)
-    for i, (title, values) in enumerate(panels.items()):
-        axes = plain(fig.place(0.1 + i * width, 0.95, width - 0.15, 1.9, below=0.45))
-        colors = ["#d9822b" if name in lit else "#8fb3d9" for name in values]
-        bars = axes.bar(list(values), list(values.values()), color=colors)
-        labels = [f"{v:.0f}" if v >= 20 else f"{v:.1f}" for v in values.values()]
-        axes.bar_label(bars, labels, fontsize=8)
-        axes.set_title(title, fontsize=9, loc="left", pad=10)
-        axes.set(yticks=[])
-        axes.spines["left"].set_visible(False)
-    return fig

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -17,14 +12,12 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 import minst.model
+from minst.course.pictures import Film, film
 from minst.course.verdict import Verdict, judge, normal
 from minst.layers import h_sigmoid
 from minst.mask_decoder import resize_to
-from minst.visualize.masks import animate, resized
+from minst.visualize.masks import resized
 from minst.visualize.style import CENTER, INK, Picture, bare, headline, new_figure
-
-if TYPE_CHECKING:
-    from IPython.display import HTML
 
 __all__ = ["apply_kernels", "level_shapes", "semantic_enhancer", "top_down", "unreachable"]
 
@@ -90,8 +83,7 @@ def top_down(answer: Callable) -> Verdict:
         "That is P3 alone; return P3, P4 and P5.",
         lambda *levels: top_down(*levels)[0],
     ]
-    verdict = judge(answer, top_down, draw, mistakes, tolerance=5e-3)  # float16 too
-    return _trainable(verdict, answer)
+    return judge(answer, top_down, draw, mistakes, tolerance=5e-3)  # float16 too
 
 
 def semantic_enhancer(answer: Callable) -> Verdict:
@@ -132,8 +124,7 @@ def semantic_enhancer(answer: Callable) -> Verdict:
         "Gate and value have changed places: h_sigmoid is for the gate.",
         lambda x, x6, gate, value: right(x, x6, value, gate),
     ]
-    verdict = judge(answer, semantic_enhancer, draw, mistakes, tolerance=5e-3)  # float16 too
-    return _trainable(verdict, answer)
+    return judge(answer, semantic_enhancer, draw, mistakes, tolerance=5e-3)  # float16 too
 
 
 def apply_kernels(answer: Callable) -> Verdict:
@@ -190,10 +181,8 @@ def unreachable(answer: Callable) -> Verdict:
     return judge(answer, unreachable, draw, mistakes, praise=praise)
 
 
-def film_of_sums(terms: torch.Tensor, sums: torch.Tensor, true: torch.Tensor, alt: str) -> HTML:
+def film_of_sums(terms: torch.Tensor, sums: torch.Tensor, true: torch.Tensor, alt: str) -> Film:
     """A short GIF: each term (L, h, w), the sum so far (L, h, w), its mask against true (h, w)."""
-    from IPython.display import HTML
-
     frames, colors = [], matplotlib.colormaps["coolwarm"]
     for done, (term, total) in enumerate(zip(terms.numpy(), sums.numpy()), start=1):
         shares = [np.round(8 * x / np.abs(x).max()) / 8 for x in (term, total)]  # a small file
@@ -207,9 +196,7 @@ def film_of_sums(terms: torch.Tensor, sums: torch.Tensor, true: torch.Tensor, al
             canvas.paste(Image.fromarray(picture), (4 + 172 * i, 18))
             ImageDraw.Draw(canvas).text((4 + 172 * i, 2), text, "#222222", font_size=12)
         frames.append(np.asarray(canvas))
-    with tempfile.TemporaryDirectory() as folder:
-        film = animate([*frames, *4 * frames[-1:]], Path(folder) / "film.gif", fps=3).read_bytes()
-    return HTML(f'<img alt="{alt}" src="data:image/gif;base64,{base64.b64encode(film).decode()}">')
+    return film(frames, alt)
 
 
 def plot_decoder(shapes: dict[str, tuple[int, int, int]]) -> Picture:
@@ -239,16 +226,6 @@ def plot_decoder(shapes: dict[str, tuple[int, int, int]]) -> Picture:
         axes.text(-0.55, level, scale, fontsize=9, **CENTER)
     axes.text(0.75, 2.6, "orange: upsampled      blue: 3x3 depth-wise, stride 2", fontsize=8)
     return fig
-
-
-def _trainable(verdict: Verdict, answer: Callable) -> Verdict:
-    """The same; an answer that works in place gets clones, through which gradients flow."""
-
-    def on_clones(*given):
-        return answer(*(x.clone() if isinstance(x, torch.Tensor) else x for x in given))
-
-    in_place = verdict and verdict.or_ours is not answer
-    return replace(verdict, or_ours=on_clones) if in_place else verdict
 
 
 def _nearest(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

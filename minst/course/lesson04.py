@@ -1,24 +1,18 @@
 """Lesson 04: shapes of attention, cross-attention, scores, masks from kernels, one voice."""
 
-import base64
-import io
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from minst.course.pictures import film  # noqa: F401  the lesson draws with it
 from minst.course.verdict import Verdict, examine, judge, normal
 from minst.instance_decoder import DualInstanceDecoder
 from minst.model import FrameOutput, apply_kernels, upsample_masks
-from minst.visualize.masks import animate
 from minst.visualize.style import BLUE, CENTER, GREY, Picture, bare, headline, new_figure, plain
 
 __all__ = ["attention_shapes", "cross_attention", "instance_scores", "masks_from_kernels",
@@ -269,33 +263,6 @@ def one_voice(answer: Callable) -> Verdict:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.integers(2**31).item())
         return examine(answer, one_voice, cases, fault, praise, reference)
-
-
-class Film(NamedTuple):
-    """A short loop as a notebook shows it; its last frame where loops do not play."""
-
-    gif: bytes
-    still: bytes  # .png
-    alt: str
-
-    def __repr__(self) -> str:
-        return f"Film: {self.alt}"
-
-    def _repr_html_(self) -> str:
-        data = base64.b64encode(self.gif).decode()
-        return f"<img alt='{self.alt}' src='data:image/gif;base64,{data}'>"
-
-    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
-        return self.still, {"alt": self.alt}
-
-
-def film(pictures: Sequence[Picture], fps: float = 3.0, dpi: int = 75) -> Film:
-    """Pictures one after the other; the last one stays for a while and lends its text."""
-    stills = [picture.png(dpi) for picture in pictures]
-    frames = [np.asarray(Image.open(io.BytesIO(still)).convert("RGB")) for still in stills]
-    with tempfile.TemporaryDirectory() as folder:
-        path = animate(frames + 6 * frames[-1:], Path(folder) / "film.gif", fps)
-        return Film(path.read_bytes(), stills[-1], pictures[-1].alt)
 
 
 def plot_look(

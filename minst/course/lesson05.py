@@ -9,8 +9,9 @@ from scipy.optimize import linear_sum_assignment
 
 from minst import losses, matcher
 from minst.course.lesson04 import HALF, learnable
+from minst.course.pictures import plot_curves  # noqa: F401  the lesson draws with it
 from minst.course.verdict import Verdict, examine, judge, normal, numbers
-from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain
+from minst.visualize.style import RED, Picture, headline, new_figure, plain
 
 __all__ = ["dice_loss", "focal_term", "greedy_trap", "matching_scores", "target_counts"]
 
@@ -216,32 +217,6 @@ def _luckiest(scores: np.ndarray, best: tuple[np.ndarray, np.ndarray]) -> float:
     wanted[best] = 1.0
     backwards = np.arange(scores.size).reshape(scores.shape)
     return max(_greedy(scores, first) for first in (0.0, wanted, backwards))
-
-
-def plot_curves(
-    panels: dict[str, dict[str, tuple]], head: str, note: str, height: float = 2.3, **look
-) -> Picture:
-    """Curves, panels beside one another: {title: {label: (x, y)}}; look: of the axes.
-
-    A label that begins with "_" is a thin grey line, one with "!" a thick red one.
-    """
-    fig, width = new_figure(), 9.2 / len(panels)
-    headline(fig, head, note)
-    for i, (title, curves) in enumerate(panels.items()):
-        left = 0.5 + i * width
-        axes = plain(fig.place(left, 0.95, width - 0.4, height, below=0.5))
-        styles = iter(("-", "--", ":", "-.") * len(curves))
-        for label, (x, y) in curves.items():
-            grey, red = label.startswith("_"), label.startswith("!")
-            color, line = (GREY, 0.7) if grey else (RED, 2.0) if red else (INK, 1.4)
-            style = "-" if grey else next(styles)
-            axes.plot(x, y, style, color=color, linewidth=line, label=label.lstrip("!"))
-        axes.set_title(title, fontsize=9)
-        axes.set(**look)
-        axes.xaxis.label.set_size(8)
-        if i == 0:
-            axes.legend(fontsize=7.5, frameon=False)
-    return fig
 
 
 def plot_landscape(loss: Callable, target: tuple[float, float], name: str) -> Picture:

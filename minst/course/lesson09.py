@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from minst.course.lesson11 import plot_lines  # noqa: F401  (the lesson draws with it)
+from minst.course.pictures import plot_lines  # noqa: F401  (the lesson draws with it)
 from minst.course.verdict import Verdict, examine, judge, numbers
 from minst.lab.results import Row
 from minst.lab.statistics import SAMPLES, Comparison, seeds_needed, spread

@@ -10,12 +10,12 @@ from functools import cache, partial
 
 import numpy as np
 import torch
-from matplotlib.ticker import LogLocator
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from minst.adapters import from_transformers
+from minst.course.pictures import plot_lines  # noqa: F401  the lesson draws with it
 from minst.course.verdict import Verdict, difference, examine, judge, normal
 from minst.data.ytvis import Clip
 from minst.evaluation.consistency import HOLD_IOU, assign_queries, mask_ious
@@ -23,7 +23,7 @@ from minst.model import apply_kernels
 from minst.predict import encode, masks_of_queries
 from minst.protocol import QueryFrame, QueryModel
 from minst.samples import data_folder
-from minst.visualize.style import CENTER, GREY, Picture, bare, headline, new_figure, plain, rgb
+from minst.visualize.style import CENTER, GREY, Picture, bare, headline, new_figure, rgb
 
 __all__ = ["attention_bytes", "encode_frames", "factors", "instance_wins"]
 
@@ -278,29 +278,4 @@ def plot_family(models: dict[str, tuple[int, str]]) -> Picture:
             if mark in "#o":
                 fill = color if mark == "#" else "none"
                 axes.scatter(x, row, 60, facecolors=[fill], edgecolors=[color])
-    return fig
-
-
-def plot_lines(
-    panels: dict[str, dict[str, list]], x: list, head: str, note: str, **look
-) -> Picture:
-    """Curves over x, panels beside one another: {title: {label: values}}; look: of the axes."""
-    fig, width = new_figure(), 6.8 / len(panels)
-    headline(fig, head, note)
-    drawn = []
-    for i, (title, curves) in enumerate(panels.items()):
-        drawn.append(plain(fig.place(0.6 + i * (width + 0.25), 0.95, width - 0.4, 2.4, below=0.5)))
-        for k, (label, values) in enumerate(curves.items()):
-            drawn[i].plot(x, values, marker="osv^D"[k], ms=4, color=rgb(k + 1), label=label)
-        drawn[i].set_title(title, fontsize=9)
-        drawn[i].set(**look)
-        drawn[i].xaxis.label.set_fontsize(8)
-        if look.get("yscale") == "log":
-            drawn[i].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            drawn[i].yaxis.set_major_formatter("{x:g}")
-            drawn[i].set_yticks([], minor=True)
-        drawn[i].set_xticks(x, x)
-        drawn[i].set_xticks([], minor=True)
-    most = max(drawn, key=lambda axes: len(axes.lines)).get_legend_handles_labels()
-    fig.legend(*most, loc="center right", frameon=False, fontsize=8)
     return fig

@@ -279,12 +279,15 @@ def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdic
 def _safe(answer: Callable, given: tuple) -> Callable:
     """The answer; if it changes its arguments in place, it gets copies of them from now on."""
 
+    can_change = (torch.Tensor, np.ndarray, list)
+
     def on_copies(*arguments):
-        return answer(*copy.deepcopy(arguments))
+        # clones, so that gradients go on; a network stays itself, or nothing could be trained
+        copied = (copy.deepcopy(x) if isinstance(x, can_change[1:]) else x for x in arguments)
+        return answer(*(x.clone() if isinstance(x, torch.Tensor) else x for x in copied))
 
     arguments = copy.deepcopy(given)
     _result(answer, *arguments)
-    can_change = (torch.Tensor, np.ndarray, list)
     pairs = [pair for pair in zip(arguments, given) if isinstance(pair[0], can_change)]
     return on_copies if any(difference(*pair, 0.0) for pair in pairs) else answer
 
