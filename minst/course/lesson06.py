@@ -274,7 +274,7 @@ def plot_retention(panels: dict[str, dict[str, dict]]) -> Picture:
     note = "Share of held pairs that the query still fits, by the distance of two frames."
     headline(fig, "Do queries stay on their instances?", f"{note} Dots: queries drawn by lot.")
     for i, (title, models) in enumerate(panels.items()):
-        axes = plain(fig.place(0.6 + 4.8 * i, 0.95, 4.2, 2.3, below=0.5))
+        axes = plain(fig.place(0.6 + 4.5 * i, 0.95, 4.1, 2.3, below=0.5))
         for color, (name, of) in enumerate(models.items(), start=1):
             label = f"{name}, held share {of['held_share']:.2f}"
             for what, style in (("retention", "os"[color % 2] + "-"), ("chance", ":")):

@@ -1,21 +1,31 @@
-"""Lesson 07: modules by frame, association by cosine, a tracker, a blind spot, running scores."""
+"""Lesson 07: modules by frame, association by cosine, a blind spot, a tracker, all from memory."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from IPython.display import HTML
 from scipy.ndimage import uniform_filter
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from minst.course.verdict import Verdict, examine, judge, normal, numbers
-from minst.model import MobileInst, apply_kernels, image_to_batch, upsample_masks
+from minst.course.verdict import Verdict, _attempt, difference, examine, judge, normal, numbers
+from minst.data.transforms import frame_instances
+from minst.losses import LOSS_WEIGHTS, Pairs, dice_loss, focal_loss, set_losses
+from minst.matcher import hungarian_match, matching_scores
+from minst.model import FrameOutput, MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.samples import load_sample, sample_names
-from minst.tracking import KernelTracker, Slots, assign, cosine_similarity
+from minst.tracking import Candidates, KernelTracker, Slots, assign, by_cosine, cosine_similarity
+from minst.visualize.masks import animate, draw_frame
 
-__all__ = ["cosine_association", "fool_cosine", "modules_run", "running_class_scores", "track"]
+__all__ = ["cosine_association", "fool_cosine", "from_memory", "modules_run", "track"]
 
 
 def modules_run(answer: Callable) -> Verdict:
@@ -61,7 +71,24 @@ def cosine_association(answer: Callable) -> Verdict:
         sizes = torch.from_numpy(rng.uniform(0.2, 5.0, (2, n, 1))).float()
         return old * sizes[0], new * sizes[1]
 
+    def greedy(old, new):
+        left, order = cosine_similarity(old, new), torch.zeros(len(old), dtype=torch.long)
+        for _ in old:
+            i, j = divmod(int(left.argmax()), len(new))
+            order[i], left[i], left[:, j] = j, -torch.inf, -torch.inf
+        return order
+
+    def in_turn(old, new):
+        left, order = cosine_similarity(old, new), []
+        for row in left:
+            order.append(int(row.argmax()))
+            left[:, order[-1]] = -torch.inf
+        return torch.tensor(order)
+
     mistakes = [
+        "The best pair first is greedy: the *total* counts, which linear_sum_assignment finds.",
+        greedy,
+        in_turn,
         "Each old kernel takes its favourite, so two may take one. One to one is asked for.",
         lambda old, new: cosine_similarity(old, new).argmax(1),
         "Long kernels win here: divide each kernel by its length before the product.",
@@ -98,7 +125,9 @@ def track(answer: Callable) -> Verdict:
 
     def blurred(found):
         """A pixel that rounding moves over the threshold then makes no odds."""
-        if not isinstance(found, list) or not all(isinstance(frame, dict) for frame in found):
+        if not isinstance(found, (list, tuple)) or not all(
+            isinstance(frame, dict) for frame in found
+        ):
             return found
         return [
             {i: uniform_filter(np.asarray(mask, float), 9) for i, mask in frame.items()}
@@ -123,6 +152,8 @@ def track(answer: Callable) -> Verdict:
         slip("scores"),
         "The silent duplicates compete: multiply the cosine by the scores of both, slot and query.",
         slip("silent"),
+        "All slots are associated, live or not: a silent one keeps its kernel and its identity.",
+        slip("live"),
         "Identities are 1, 2, 3, ... in the order in which slots are first live, not slot numbers.",
         slip("slot"),
     ]
@@ -154,39 +185,184 @@ def fool_cosine(answer: Callable) -> Verdict:
     return examine(answer, fool_cosine, cases, fault, praise)
 
 
-def running_class_scores(answer: Callable) -> Verdict:
-    """running_class_scores(scores (T, K), interval, threshold) -> (T, K), known by frame t."""
+def from_memory(answer: Callable | dict | type) -> Verdict:
+    """from_memory(model) -> {stage: function}: MobileInst in small functions, each judged alone."""
+    model = _shipped()
+    ours, given = _stages(model), _given(model)
+    if isinstance(answer, type):
+        answer = {name: getattr(answer, name) for name in ours if hasattr(answer, name)}
+    mine, verdict = answer, None
+    if not isinstance(answer, dict):
+        mine, verdict = _attempt("from_memory", answer, (model,))
+    if verdict is None and not (isinstance(mine, dict) and mine and set(mine) <= set(ours)):
+        verdict = Verdict("wrong", "from_memory", f"{difference(mine, {**ours, '...': 0})}.")
+    if verdict is not None:
+        return replace(verdict, or_ours=_stages)
+    said = {name: _judge_stage(mine.get(name, _unwritten), ours, given, name) for name in ours}
+    right, wrong = ([n for n, of in said.items() if of.state == s] for s in ("correct", "wrong"))
 
-    def running_class_scores(scores, reuse_interval, threshold):
-        slot, known = Slots(torch.zeros(1, 1), scores[:1]), []
-        for t, now in enumerate(scores):
-            if t % reuse_interval == 0:
-                slot.take(torch.zeros(1, 1), now[None], torch.zeros(1), t, threshold)
-            known.append(slot.means()[0])
-        return torch.stack(known)
+    def or_ours(model):
+        """Stages of the answer that are right, ours for all others."""
+        yours = answer if isinstance(answer, dict) else answer(model)
+        return _stages(model) | {name: yours[name] for name in right}
 
-    def over_frames(scores, reuse_interval, threshold):
-        counted = torch.arange(len(scores)) % reuse_interval == 0
-        counted &= scores.amax(1) >= threshold
-        return (scores * counted[:, None]).cumsum(0) / torch.arange(1, len(scores) + 1)[:, None]
+    state = "correct" if len(right) == len(ours) else "wrong" if wrong else "not attempted"
+    lines = [f"{len(right)} of {len(ours)} stages agree with minst.", *map(repr, said.values())]
+    return Verdict(state, "from_memory", "\n".join(lines), or_ours)
 
-    def draw(rng):
-        interval, seen = rng.integers(2, 4), rng.choice([0.4, 1.0], 12)
-        seen[[0, interval]], seen[[1, 2 * interval]] = 1.0, 0.4  # every mistake is to show
-        scores = (0.5 + 0.5 * rng.random((12, 3))) * seen[:, None]
-        return torch.from_numpy(scores).float(), interval, 0.5
 
-    mistakes = [
-        "Only key frames have new scores: the instance decoder does not run between them.",
-        lambda scores, T, threshold: running_class_scores(scores, 1, threshold),
-        "A key frame whose best score is below the threshold did not see it: leave it out.",
-        lambda scores, T, threshold: running_class_scores(scores, T, -1.0),
-        "Every frame has the mean of the whole video: online, frame t knows nothing of later ones.",
-        lambda scores, *how: running_class_scores(scores, *how)[-1:].expand(len(scores), -1),
-        "Divide by the number of key frames counted, not by the number of frames.",
-        over_frames,
-    ]
-    return judge(answer, running_class_scores, draw, mistakes)
+def _judge_stage(answer: Callable, ours: dict, given: dict, name: str) -> Verdict:
+    """`judge` of one stage; a right one is praised with the shape of what it gives."""
+    found = tree_leaves(ours[name](*given[name]))
+    praise = ", ".join(str(tuple(x.shape)) for x in found)
+    slips, how = _RUNNING if name == "running" else (), {"rounds": 1, "praise": praise}
+    return _judge(answer, ours[name], lambda rng: given[name], slips, exercise=name, **how)
+
+
+def _unwritten(*given):
+    raise NotImplementedError
+
+
+def _stages(model: MobileInst) -> dict[str, Callable]:
+    """What `minst` does at each stage of `from_memory`."""
+    decoder = model.instance_decoder
+
+    def encode(frames):
+        frame = model.encode(frames)
+        return frame.x6, frame.padded_x_mask
+
+    def total(classes, objectness, masks, instances, matches):
+        parts, _ = set_losses(classes, objectness, masks, instances, None, matches)
+        return sum(LOSS_WEIGHTS[name] * value for name, value in parts.items())
+
+    def associate(*given):
+        old, new = (Candidates(*given[i : i + 2], None) for i in (0, 2))
+        return assign(by_cosine(old, new, None))
+
+    return {
+        "encode": encode,
+        "attend": lambda layer, *given: layer(*given),
+        "look": lambda stage, *given: stage(*given),
+        "say": lambda heads, z, q: tuple(heads(z + q)),
+        "decode": lambda x6, x_mask: (*decoder(x6, x_mask)[0], decoder(x6, x_mask)[1]),
+        "product": apply_kernels,
+        "score": lambda classes, objectness: FrameOutput(classes, objectness, *"KXMQ").scores(),
+        "matching": matching_scores,
+        "focal": focal_loss,
+        "dice": dice_loss,
+        "total": total,
+        "passing": lambda q_g, x_mask: apply_kernels(decoder.local(q_g, x_mask).kernels, x_mask),
+        "reuse": lambda k, x_masks: apply_kernels(k.expand(len(x_masks), -1, -1), x_masks),
+        "associate": associate,
+        "running": _running,
+    }
+
+
+def _given(model: MobileInst) -> dict[str, tuple]:
+    """What each stage is given: two frames of a shipped clip, as far as `minst` has come."""
+    rng, decoder = np.random.default_rng(), model.instance_decoder
+    clip = load_sample(str(rng.choice(sample_names())))
+    times, labels = rng.integers(len(clip) - 3) + [0, 3], torch.as_tensor(clip.labels)
+    frames = torch.cat([image_to_batch(clip.image(t)) for t in times])
+    truth = [frame_instances(torch.from_numpy(clip.masks(t)), labels) for t in times]
+    frame = model.encode(frames)
+    out, x_mask, q, count = frame.out, frame.padded_x_mask, decoder.queries, rng.uniform(2, 9)
+    x_g, pos = decoder.global_tokens(frame.x6)
+    z, s, spoken = out.global_queries, out.scores().amax(-1), (out.class_logits, out.objectness)
+    matches = hungarian_match(out.class_logits, out.mask_logits, truth)
+    pairs = Pairs.of(matches, truth)
+    yes = torch.from_numpy(rng.random(out.class_logits.shape) < 0.1).float()
+    return {
+        "encode": (frames,),
+        "attend": (decoder.global_decoder.cross_attention, z, x_g + pos, x_g),
+        "look": (decoder.local_decoder, z, q, *decoder.local_tokens(x_mask)),
+        "say": (decoder.heads, z, q),
+        "decode": (frame.x6, x_mask),
+        "product": (out.kernels, x_mask),
+        "score": spoken,
+        "matching": (out.class_logits[0], out.mask_logits[0], truth[0]),
+        "focal": (out.class_logits, yes, count),
+        "dice": (pairs.logits(out.mask_logits).flatten(1), pairs.masks.flatten(1), count),
+        "total": (*spoken, out.mask_logits, truth, matches),
+        "passing": (z[:1], x_mask[1:]),
+        "reuse": (out.kernels[0], x_mask),
+        "associate": (out.kernels[0], s[0], out.kernels[1], s[1]),
+        "running": _seen_scores(rng),
+    }
+
+
+def _running(scores, reuse_interval, threshold):
+    """The mean class scores of one identity, known by frame t: (L, C) -> (L, C)."""
+    slot, known = Slots(torch.zeros(1, 1), scores[:1]), []
+    for t, now in enumerate(scores):
+        if t % reuse_interval == 0:
+            slot.take(torch.zeros(1, 1), now[None], torch.zeros(1), t, threshold)
+        known.append(slot.means()[0])
+    return torch.stack(known)
+
+
+def _seen_scores(rng):
+    """Scores (12, 3), a reuse interval and a threshold, on which every mistake shows."""
+    interval, seen = rng.integers(2, 4).item(), rng.choice([0.4, 1.0], 12)
+    seen[[0, interval]], seen[[1, 2 * interval]] = 1.0, 0.4
+    scores = (0.5 + 0.5 * rng.random((12, 3))) * seen[:, None]
+    scores[0, 1] = 0.1  # a class below the threshold, in a frame that counts
+    return torch.from_numpy(scores).float(), interval, 0.5
+
+
+def _running_over(count):
+    """Sums of the key frames that count, divided by `count(which frames count, scores)`."""
+
+    def over(scores, interval, threshold, each=False):
+        keys = (torch.arange(len(scores)) % interval == 0)[:, None]
+        seen = (scores if count == "class" else scores.amax(1, True)) >= threshold
+        sums = (scores * (keys & seen)).cumsum(0)
+        of = torch.ones(len(scores), 1) if count == "frames" else (keys & seen).float()
+        return sums / of.cumsum(0).clamp(min=1)
+
+    return over
+
+
+_RUNNING = [
+    "Only key frames have new scores: the instance decoder does not run between them.",
+    lambda scores, T, threshold: _running(scores, 1, threshold),
+    "A key frame whose best score is below the threshold did not see it: leave it out.",
+    lambda scores, T, threshold: _running(scores, T, -1.0),
+    "The threshold is for the best class; where that is reached, all classes of the frame count.",
+    _running_over("class"),
+    "Every frame has the mean of the whole video: online, frame t knows nothing of later ones.",
+    lambda scores, *how: _running(scores, *how)[-1:].expand(len(scores), -1),
+    "Divide by the number of key frames counted, not by the number of frames.",
+    _running_over("frames"),
+]
+# not the name that the tests of other exercises watch for mistakes
+_judge = judge
+
+
+def film(frames: list, found: list[dict], keys: int, cut: int, words: str) -> HTML:
+    """A loop of frames and {identity: mask}; below it time: key frames black, a cut red."""
+    drawn = []
+    for t, (image, masks) in enumerate(zip(frames, found)):
+        grey = image.mean(-1, keepdims=True).repeat(3, axis=-1)
+        pale = (165 + 0.35 * grey).astype(np.uint8)
+        tags = [f"{i}" for i in masks]
+        picture = draw_frame(pale, [np.asarray(m) for m in masks.values()], list(masks), tags, 1)
+        bar = np.full((14, picture.shape[1], 3), 255, np.uint8)
+        for s in range(len(frames)):
+            left, right = (round(i * bar.shape[1] / len(frames)) for i in (s, s + 1))
+            color = (200, 0, 0) if s == cut else (0, 0, 0) if s % keys == 0 else (190, 190, 190)
+            bar[4 if s <= t else 10 :, left : right - 2] = color
+        drawn.append(np.concatenate([picture, bar]))
+    with TemporaryDirectory() as folder:
+        loop = b64encode(animate(drawn, Path(folder, "loop.gif"), fps=3).read_bytes()).decode()
+    return HTML(
+        f'<img alt="{words}" src="data:image/gif;base64,{loop}" style="width:100%;max-width:512px">'
+    )
+
+
+@lru_cache(1)
+def _shipped() -> MobileInst:
+    return MobileInst.from_pretrained("shapes-tiny").fuse().requires_grad_(False)
 
 
 @lru_cache(1)
@@ -229,7 +405,10 @@ def _track(model, frames, reuse_interval, threshold, slip):
             if t and slip != "none":
                 similarity = cosine_similarity(first if slip == "first" else kernels, new)
                 both = 1 if slip == "silent" else scores[:, None] * unordered
-                order = assign(similarity * both)
+                similarity = similarity * both
+                if slip == "live":  # the others take what is left, in its order
+                    similarity = similarity * (scores >= threshold)[:, None]
+                order = assign(similarity)
                 order = order.argsort() if slip == "inverse" else order
             kernels, scores, seen = new[order], unordered[order], frame
             scores = unordered if slip == "scores" else scores

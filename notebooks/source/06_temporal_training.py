@@ -12,8 +12,8 @@
 # - carry a match from one frame to another by identity, and say why the paper does not (exercise 4)
 # - measure whether queries stay on their instances (exercise 5)
 #
-# You need lesson 04 (queries become kernels) and lesson 05 (matching and losses). Each exercise stands where its idea is built,
-# and the next result is made by *your* function. Until your answer is correct, the lesson goes on with ours.
+# You need lesson 04 (queries become kernels) and lesson 05 (matching and losses). After each exercise, the next result is made by
+# *your* function. Until your answer is correct, the lesson goes on with ours.
 
 # %% tags=["setup"]
 import json
@@ -33,8 +33,8 @@ from minst.model import apply_kernels, image_to_batch, upsample_masks
 # %% [markdown]
 # ## The map
 #
-# Two models ship with this package. They started alike and learned for the same time. They differ in one thing: the second part
-# of `shapes-tiny`'s training had query passing, and that of `shapes-tiny-images` had not.
+# Two models ship with this package. They started alike and learned for the same time, but the second part of `shapes-tiny`'s
+# training had query passing, and that of `shapes-tiny-images` had not.
 
 # %%
 model = minst.MobileInst.from_pretrained("shapes-tiny").requires_grad_(False)
@@ -78,20 +78,20 @@ def paint(image, mask_logits, ids, texts=None):
     return visualize.draw_frame(image, masks.numpy(), [i + 1 for i in ids], texts, scale=1)
 
 
-easy, times = minst.load_sample("easy"), (4, 9, 14)
+easy, times = minst.load_sample("easy"), (4, 7, 9, 12, 14)
 _, out, instances = look(images_only, easy)
 queries, found = matcher.hungarian_match(out.class_logits, out.mask_logits, instances)[4]
-names = [f"query {n}" for n in queries]
+names = [f"q{n}" for n in queries]
 visualize.plot_images(
     [paint(easy.image(t), out.mask_logits[t, queries], found.tolist(), names) for t in times],
-    [f"frame {t}" for t in times], columns=4, head="Without temporal training, queries let go",
+    [f"frame {t}" for t in times], columns=5, head="Without temporal training, queries let go",
     note="The three queries that are matched in frame 4, and their masks in later frames. A colour is a query.",
 )
 
 # %% [markdown]
-# **What it shows.** In frame 4 each of three queries has a creature of its own. Where a colour later shrinks, vanishes or lies on
-# another creature, its query has let go. Meanwhile another query has taken over, and nothing in the losses of lesson 05 forbids
-# that. A tracker would now have to find out who continues whom.
+# **What it shows.** In frame 4 each of three queries has a creature of its own. Where a colour later vanishes, its query has let
+# go. Another query has taken over, and nothing in the losses of lesson 05 forbids that. A tracker would now have to find out
+# who continues whom.
 #
 # > **Temporal Training via Query Passing** (paper, Fig 4): take two frames of one video. The queries that the global decoder
 # > made in the first frame also go through the local decoder of the second, with the second frame's features. Their masks share
@@ -143,23 +143,21 @@ check.sample_pair(sample_pair)
 # %%
 sample_pair = check.sample_pair(sample_pair).or_ours  # yours, if it is correct
 rng, coming = np.random.default_rng(3), minst.load_sample("in-and-out")
-drawn = [sample_pair(len(coming), 5, rng) for _ in range(5)]
-both = [[coming.image(pair[k]) for pair in drawn] for k in (0, 1)]
+drawn = [sample_pair(len(coming), 5, rng) for _ in range(4)]
 visualize.plot_images(
-    [image[::2, ::2] for row in both for image in row],
-    [f"frame {first}" for first, _ in drawn] + [f"frame {second}, δ = {abs(second - first)}" for first, second in drawn],
-    columns=5, head="Five pairs from your function", note="Each column is a pair. The lower frame plays the part of t+δ.",
+    [coming.image(t) for pair in drawn for t in pair],
+    [text for first, second in drawn for text in (f"frame {first}", f"{second}: δ = {abs(second - first)}")],
+    columns=8, head="Four pairs from your function", note="Beside each frame t stands its frame t+δ.",
 )
 
 # %% [markdown]
 # **What it shows.** The frames of a pair are so near that most creatures are in both, and so far apart that they have moved. In
-# training (`ClipBatches`) both frames of a pair also get the same crop, flip and colours, so that only the creatures change. A
-# batch of B pairs has 2 B frames: first all frames t, then all frames t+δ.
+# training both frames also get the same crop, flip and colours, so that only the creatures change.
 #
 # ## Step 2: what does frame t+δ need?
 #
 # Q_G^t is there. Which parts of the network must run on frame t+δ until passed queries have masks, and which losses judge those
-# masks? Frame t+δ also runs as a frame of its own, but leave that out here.
+# masks? (That frame t+δ also runs as a frame of its own does not count here.)
 #
 # ### Exercise 2 (recall): the parts of frame t+δ
 
@@ -293,8 +291,8 @@ def passing(clip, delta):
     every = range(1, len(video.labels) + 1)
     truth = visualize.draw_frame(paper, video.masks(delta), every, scale=1)
     return visualize.plot_images(
-        [paint(video.image(0), masks, first), paint(paper, later, ids), truth],
-        ["frame 0: who holds whom", f"frame {delta}: passed queries\n{said}", f"frame {delta}: truth"],
+        [paint(paper, masks, first), video.image(delta), paint(paper, later, ids), truth],
+        ["frame 0: who holds whom", f"frame {delta}", f"frame {delta}: passed\n{said}", f"frame {delta}: truth"],
         columns=4, head=f"{clip}: from frame 0 to frame {delta}", note="The same colour is the same instance.",
     )
 
@@ -306,12 +304,7 @@ passing("fast", 10)
 
 # %% [markdown]
 # **What it shows.** Ten frames on in a fast clip, passed queries have trouble. The IoUs say which of them still have their creature.
-#
-# <details><summary>What <code>minst</code> does</summary>
-#
-# `model.pass_queries(global_queries, frame)` is your function on an encoded frame, with a mask for padding besides.
-#
-# </details>
+# (`model.pass_queries` is your function on an encoded frame, with a mask for padding besides.)
 #
 # What is it that is passed? The learned queries Q say who is asking, in every frame alike. Q_G is what a query has *seen*. Let your
 # function draw with three kinds of Q_G: the frame's own, that of three frames before, and that of another clip, as a control.
@@ -332,11 +325,9 @@ print(f"{100 * frame_share(three_clips.numpy()):.1f} % of the variance of Q_G de
 
 # %% [markdown]
 # The control is sobering. A Q_G of another clip does nearly as well as the one of three frames before. For masks, passing Q_G is
-# little more than asking that query again, and X_mask and the learned query do the work. The last line says that Q_G does carry
-# something of its frame (lesson 04). But it carries *what* a query saw rather than *where*.
-#
-# Whatever is carried, the **target** teaches a habit: this query shall have that instance again. That is why training shows
-# at inference, where nothing is passed.
+# little more than asking that query again. Q_G does depend on its frame (last line), but it carries *what* a query saw rather than
+# *where*. Whatever is carried, the **target** teaches a habit: this query shall have that instance again. That is why training
+# shows at inference, where nothing is passed.
 #
 # ## Step 4: who supervises whom?
 #
@@ -404,13 +395,12 @@ visualize.plot_images(
 )
 
 # %% [markdown]
-# **What it shows.** The query on the tag in the middle had the creature in frame t. By frame t+δ the query on the right has taken
-# it over. *Kept* trains the former to draw it, while frame t+δ's own losses train the latter, so both learn the same creature: a
-# duplicate.
+# **What it shows.** Where the tags in the middle and on the right differ, another query has taken a creature over. *Kept* trains the
+# old one to draw it, while frame t+δ's own losses train the new one. So both learn the same creature: a duplicate.
 #
-# An earlier model of ours shows what comes of it. Trained with *kept*, it had 3.1 queries with an IoU of at least 0.5 on every
-# visible instance. 600 more steps with *shared* brought that down to 2.3, and 600 more with *kept* to 3.2. *Shared* also
-# asks for identity, since both give the same targets where queries stay. *Fresh* asks for none.
+# An earlier model of ours, trained with *kept*, had 3.1 queries with an IoU of at least 0.5 on every visible instance. 600 more
+# steps with *shared* brought that down to 2.3, and 600 more with *kept* to 3.2. *Shared* also asks for identity, since both give
+# the same targets where queries stay. *Fresh* asks for none.
 #
 # ### The loss of a pair
 #
@@ -421,8 +411,7 @@ visualize.plot_images(
 # \qquad \lambda_{pass} = 1 \tag{2}$$
 #
 # The paper has no new weight, so λ_pass (`passing_weight`) is 1: a mask for another frame is worth as much as any. As in lesson
-# 05, L_mask = L_dice + L_pixel, and a sum is divided by the number of instances it is about. Here is the equation as code, beside
-# what a training adds up.
+# 05, L_mask = L_dice + L_pixel. Here is the equation as code, beside what a training adds up.
 
 # %%
 config = training.TrainConfig(global_weight=0, token_weight=0, target_stride=2)  # what is ours alone is left out
@@ -493,14 +482,13 @@ for name, way in {"with query passing": "shared", "without": "off"}.items():
 visualize.plot_training(runs)
 
 # %% [markdown]
-# **What it shows.** Passed queries learn along with the others: their two panels have one curve, since one run alone has these
-# losses, and its total is larger for the same reason. Class, dice and BCE losses fall. Objectness need not fall. Its target
-# is the IoU of the mask, and the loss cannot get below the entropy of that target (lesson 05), which grows while IoUs rise from 0
-# towards a half.
+# **What it shows.** Passed queries learn along with the others. Their two panels have one curve, since one run alone has these
+# losses, and its total is larger for the same reason. Class, dice and BCE losses fall. Objectness need not fall: its target is the
+# IoU of the mask, and the loss cannot get below the entropy of that target (lesson 05), which grows while IoUs rise from 0.
 #
-# Your function judges both on 24 clips of the val split, which neither has seen. Retention alone can be cheated, since a query
-# whose mask is always the whole foreground keeps what it has. So two figures stand beside it. The *held share* says how many of
-# the visible instances are held at all. *Chance* is the retention of queries drawn by lot.
+# Your function judges both on 24 clips that neither has seen. Retention alone can be cheated, since a query whose mask is always
+# the whole foreground keeps what it has. So two figures stand beside it. The *held share* says how many visible instances are held
+# at all. *Chance* is the retention of queries drawn by lot.
 
 
 # %%
@@ -553,9 +541,9 @@ long = {name: m["consistency"] for name, m in zip(runs, metrics.values())}
 check.plot_retention({"the live pair": minute, "the shipped pair": long})
 
 # %% [markdown]
-# **What it shows.** The further apart two frames are, the more queries have let go. On the right, the model with query passing
-# keeps more at every distance, and both hold nearly everything. On the left, **one seed, a toy task and a few seconds prove
-# nothing**: change `seed`, and run it again. Both are far above chance, which is what makes kernel reuse possible (lesson 07).
+# **What it shows.** On the right, retention is far above chance, falls with distance, and is higher with query passing. On the left
+# it hardly differs from chance, so it means nothing: after a hundred steps most queries draw the same mask, and any of them would
+# do. With `iterations=200` chance fell below 0.1. **One seed and a toy task prove nothing** in any case.
 #
 # And here is the picture that the paper is known for, for both shipped models:
 
@@ -564,9 +552,8 @@ pair = {"with temporal training": model, "without": images_only}
 visualize.plot_query_consistency(pair, minst.load_sample("occlusion"), num_frames=5)
 
 # %% [markdown]
-# **What it shows.** Rows come in pairs: the same instance and the query that first held it, above with temporal training, below
-# without. A red cross is a frame in which the query no longer has it. With temporal training there are fewer, and the kernels of a
-# query resemble each other more (right). One clip is one clip: try *fast*.
+# **What it shows.** Of each pair of rows the upper one is with temporal training. Red crosses, where a query no longer has its
+# instance, are fewer there, and a query's kernels resemble each other more (right). One clip is one clip: try *fast*.
 #
 # ### So it helps? It depends on what you ask
 #
@@ -585,9 +572,7 @@ Markdown("\n".join(lines))
 # **How to read it.** There is one seed of each, and a difference of one or two points is about what a seed can hide. Queries stay
 # longer with temporal training, and AP gains nothing. At T = 3 by masks it even loses. Our reading, which is not a measurement:
 # 1.8 queries fit an instance with it and 1.3 without, so scores have more to choose from, and err. A tracker reads identities from
-# kernels and scores, and high retention does not settle what these say. An earlier model of ours showed how far that can go. With
-# *kept* identity, the plain cosine of all kernels followed silent duplicates, and lost ten points of AP to the model without
-# temporal training. Lesson 07 takes this apart.
+# kernels and scores, and high retention does not settle what these say. Lesson 07 takes this apart.
 #
 # ## Paper against ours
 #
@@ -597,8 +582,8 @@ Markdown("\n".join(lines))
 #   (`token_weight`). Eq. 2 leaves both out.
 # - `Deviation:` in the last part of its training `shapes-tiny-images` saw 12 single frames per batch, `shapes-tiny` 6 pairs. Our
 #   live pair saw the same frames instead, which is the cleaner comparison.
-# - The paper reports a gain of about one point of AP on YouTube-VIS with its own association. Our model is small, our clips are
-#   drawn, and we have one seed: the table above neither confirms nor refutes that.
+# - The paper reports a gain of about one point of AP on YouTube-VIS. Our table, with one seed of a small model, neither confirms
+#   nor refutes that.
 #
 # ## Summary
 #
