@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 
 import minst.temporal
+from minst.course.lesson11 import plot_lines as plot_lines
 from minst.course.verdict import Verdict, examine, judge, shown
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.instance_decoder import DualInstanceDecoder
 from minst.matcher import Instances
 from minst.model import apply_kernels
-from minst.visualize.style import GREY, Picture, headline, new_figure, plain, rgb
 
 __all__ = ["kept_pairs", "needed_later", "pass_queries", "retention", "sample_pair"]
 
@@ -266,22 +266,3 @@ def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
         hint = "Which is the last t that fits?"
         return f"with gap {top} not every t that fits is drawn alike often. {hint}"
     return ""
-
-
-def plot_retention(panels: dict[str, dict[str, dict]]) -> Picture:
-    """{panel: {model: {"retention": {k: share}, "chance": {k: share}, "held_share"}}} -> curves."""
-    fig = new_figure()
-    note = "Share of held pairs that the query still fits, by the distance of two frames."
-    headline(fig, "Do queries stay on their instances?", f"{note} Dots: queries drawn by lot.")
-    for i, (title, models) in enumerate(panels.items()):
-        axes = plain(fig.place(0.6 + 4.5 * i, 0.95, 4.1, 2.3, below=0.5))
-        for color, (name, of) in enumerate(models.items(), start=1):
-            label = f"{name}, held share {of['held_share']:.2f}"
-            for what, style in (("retention", "os"[color % 2] + "-"), ("chance", ":")):
-                x, y = list(map(int, of[what])), list(of[what].values())
-                axes.plot(x, y, style, ms=4, color=rgb(color), label=label)
-                label = None
-        axes.set(xlabel="frames apart", ylim=(0, 1.02), ylabel="" if i else "retention")
-        axes.set_title(title, fontsize=9, color=GREY)
-        axes.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 0.1))
-    return fig

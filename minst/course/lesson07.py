@@ -16,14 +16,15 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from minst.course.lesson11 import plot_lines as plot_lines
 from minst.course.verdict import Verdict, _attempt, difference, examine, judge, normal, numbers
 from minst.data.transforms import frame_instances
 from minst.losses import LOSS_WEIGHTS, Pairs, dice_loss, focal_loss, set_losses
 from minst.matcher import hungarian_match, matching_scores
 from minst.model import FrameOutput, MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.samples import load_sample, sample_names
-from minst.tracking import Candidates, KernelTracker, Slots, assign, by_cosine, cosine_similarity
-from minst.visualize.masks import animate, draw_frame
+from minst.tracking import Candidates, KernelTracker, assign, by_cosine, cosine_similarity
+from minst.visualize.masks import animate, draw_frame, resized
 
 __all__ = ["cosine_association", "fool_cosine", "from_memory", "modules_run", "track"]
 
@@ -118,7 +119,7 @@ def track(answer: Callable) -> Verdict:
         return [dict(zip(found.ids, found.masks())) for found in map(tracker.step, frames)]
 
     def draw(rng):
-        clip, interval = load_sample(str(rng.choice(sample_names()))), rng.integers(2, 4).item()
+        clip, interval = _some_clip(), rng.integers(2, 4).item()
         step = (len(clip) - 1) // (3 * interval)  # far apart: much happens between two key frames
         frames = [clip.image(step * t) for t in range(3 * interval + 1)]
         return _renumbering(), frames, interval, rng.choice([0.3, 0.4, 0.5])
@@ -180,184 +181,146 @@ def fool_cosine(answer: Callable) -> Verdict:
             return "cosine sees this swap. Give each query a large part where X_mask is 0."
         return ""
 
+    def reference(x_mask):
+        kernels = torch.zeros(2, 2, len(x_mask))  # old, new; query; channel
+        kernels[0, [0, 1], [0, 1]] = kernels[1, [0, 1], [1, 0]] = 1.0  # what the masks see
+        kernels[:, [0, 1], [2, 3]] = 3.0  # which query I am
+        return kernels[0], kernels[1]
+
     cases = [(_two_instances(np.random.default_rng()),) for _ in range(4)]
     praise = "Cosine says: nobody moved. The masks of the old kernels would have told."
-    return examine(answer, fool_cosine, cases, fault, praise)
+    return examine(answer, fool_cosine, cases, fault, praise, reference)
 
 
 def from_memory(answer: Callable | dict | type) -> Verdict:
     """from_memory(model) -> {stage: function}: MobileInst in small functions, each judged alone."""
-    model = _shipped()
-    ours, given = _stages(model), _given(model)
+    stages = _stages(model := _shipped())
     if isinstance(answer, type):
-        answer = {name: getattr(answer, name) for name in ours if hasattr(answer, name)}
-    mine, verdict = answer, None
-    if not isinstance(answer, dict):
-        mine, verdict = _attempt("from_memory", answer, (model,))
-    if verdict is None and not (isinstance(mine, dict) and mine and set(mine) <= set(ours)):
-        verdict = Verdict("wrong", "from_memory", f"{difference(mine, {**ours, '...': 0})}.")
+        answer = {name: getattr(answer, name) for name in stages if hasattr(answer, name)}
+    given = (answer, None) if isinstance(answer, dict) else None
+    mine, verdict = given or _attempt("from_memory", answer, (model,))
+    if verdict is None and not (isinstance(mine, dict) and mine and set(mine) <= set(stages)):
+        verdict = Verdict("wrong", "from_memory", f"{difference(mine, stages)}.")
     if verdict is not None:
-        return replace(verdict, or_ours=_stages)
-    said = {name: _judge_stage(mine.get(name, _unwritten), ours, given, name) for name in ours}
-    right, wrong = ([n for n, of in said.items() if of.state == s] for s in ("correct", "wrong"))
+        return replace(verdict, or_ours=_ours)
+    said = {name: Verdict("not attempted", name) for name in stages}
+    for name in mine:
+        ours, *given = stages[name]
+        slips = RUNNING if name == "running" else ()
+        how = {"praise": f"{[tuple(x.shape) for x in tree_leaves(ours(*given))]}", "exercise": name}
+        said[name] = judge_stage(mine[name], ours, lambda rng, of=given: of, slips, **how)
+    right = [name for name in said if said[name]]
 
     def or_ours(model):
-        """Stages of the answer that are right, ours for all others."""
+        """The answer's stages that are right, and ours for all others."""
         yours = answer if isinstance(answer, dict) else answer(model)
-        return _stages(model) | {name: yours[name] for name in right}
+        return _ours(model) | {name: yours[name] for name in right}
 
-    state = "correct" if len(right) == len(ours) else "wrong" if wrong else "not attempted"
-    lines = [f"{len(right)} of {len(ours)} stages agree with minst.", *map(repr, said.values())]
+    wrong = any(verdict.state == "wrong" for verdict in said.values())
+    state = "wrong" if wrong else "correct" if len(right) == len(said) else "not attempted"
+    lines = [f"{len(right)} of {len(said)} stages agree with minst.", *map(repr, said.values())]
     return Verdict(state, "from_memory", "\n".join(lines), or_ours)
 
 
-def _judge_stage(answer: Callable, ours: dict, given: dict, name: str) -> Verdict:
-    """`judge` of one stage; a right one is praised with the shape of what it gives."""
-    found = tree_leaves(ours[name](*given[name]))
-    praise = ", ".join(str(tuple(x.shape)) for x in found)
-    slips, how = _RUNNING if name == "running" else (), {"rounds": 1, "praise": praise}
-    return _judge(answer, ours[name], lambda rng: given[name], slips, exercise=name, **how)
+def _ours(model: MobileInst) -> dict[str, Callable]:
+    return {name: stage for name, (stage, *_) in _stages(model).items()}
 
 
-def _unwritten(*given):
-    raise NotImplementedError
-
-
-def _stages(model: MobileInst) -> dict[str, Callable]:
-    """What `minst` does at each stage of `from_memory`."""
-    decoder = model.instance_decoder
-
-    def encode(frames):
-        frame = model.encode(frames)
-        return frame.x6, frame.padded_x_mask
-
-    def total(classes, objectness, masks, instances, matches):
-        parts, _ = set_losses(classes, objectness, masks, instances, None, matches)
-        return sum(LOSS_WEIGHTS[name] * value for name, value in parts.items())
-
-    def associate(*given):
-        old, new = (Candidates(*given[i : i + 2], None) for i in (0, 2))
-        return assign(by_cosine(old, new, None))
-
-    return {
-        "encode": encode,
-        "attend": lambda layer, *given: layer(*given),
-        "look": lambda stage, *given: stage(*given),
-        "say": lambda heads, z, q: tuple(heads(z + q)),
-        "decode": lambda x6, x_mask: (*decoder(x6, x_mask)[0], decoder(x6, x_mask)[1]),
-        "product": apply_kernels,
-        "score": lambda classes, objectness: FrameOutput(classes, objectness, *"KXMQ").scores(),
-        "matching": matching_scores,
-        "focal": focal_loss,
-        "dice": dice_loss,
-        "total": total,
-        "passing": lambda q_g, x_mask: apply_kernels(decoder.local(q_g, x_mask).kernels, x_mask),
-        "reuse": lambda k, x_masks: apply_kernels(k.expand(len(x_masks), -1, -1), x_masks),
-        "associate": associate,
-        "running": _running,
-    }
-
-
-def _given(model: MobileInst) -> dict[str, tuple]:
-    """What each stage is given: two frames of a shipped clip, as far as `minst` has come."""
-    rng, decoder = np.random.default_rng(), model.instance_decoder
-    clip = load_sample(str(rng.choice(sample_names())))
+def _stages(model: MobileInst) -> dict[str, tuple]:
+    """{stage: (what `minst` does, and what it is given on two frames of some shipped clip)}."""
+    rng, decoder, clip = np.random.default_rng(), model.instance_decoder, _some_clip()
     times, labels = rng.integers(len(clip) - 3) + [0, 3], torch.as_tensor(clip.labels)
     frames = torch.cat([image_to_batch(clip.image(t)) for t in times])
     truth = [frame_instances(torch.from_numpy(clip.masks(t)), labels) for t in times]
     frame = model.encode(frames)
-    out, x_mask, q, count = frame.out, frame.padded_x_mask, decoder.queries, rng.uniform(2, 9)
-    x_g, pos = decoder.global_tokens(frame.x6)
-    z, s, spoken = out.global_queries, out.scores().amax(-1), (out.class_logits, out.objectness)
-    matches = hungarian_match(out.class_logits, out.mask_logits, truth)
-    pairs = Pairs.of(matches, truth)
-    yes = torch.from_numpy(rng.random(out.class_logits.shape) < 0.1).float()
+    out, x_mask, x6, q, many = frame.out, frame.padded_x_mask, frame.x6, decoder.queries, 5.5
+    (x_g, pos), z, s = decoder.global_tokens(x6), out.global_queries, out.scores().amax(-1)
+    said, masks, k = (out.class_logits, out.objectness), out.mask_logits, out.kernels
+    matches = hungarian_match(said[0], masks, truth)
+    pairs, yes = Pairs.of(matches, truth), (torch.rand(said[0].shape) < 0.1).float()
+    drawn, true = pairs.logits(masks).flatten(1), pairs.masks.flatten(1)
+
+    def total(*of):
+        return sum(
+            LOSS_WEIGHTS[n] * part for n, part in set_losses(*of[:4], None, of[4])[0].items()
+        )
+
+    def associate(*of):
+        return assign(by_cosine(Candidates(*of[:2], None), Candidates(*of[2:], None), None))
+
+    def passing(q_g, x_mask):
+        return apply_kernels(decoder.local(q_g, x_mask).kernels, x_mask)
+
+    attend = decoder.global_decoder.cross_attention
     return {
-        "encode": (frames,),
-        "attend": (decoder.global_decoder.cross_attention, z, x_g + pos, x_g),
-        "look": (decoder.local_decoder, z, q, *decoder.local_tokens(x_mask)),
-        "say": (decoder.heads, z, q),
-        "decode": (frame.x6, x_mask),
-        "product": (out.kernels, x_mask),
-        "score": spoken,
-        "matching": (out.class_logits[0], out.mask_logits[0], truth[0]),
-        "focal": (out.class_logits, yes, count),
-        "dice": (pairs.logits(out.mask_logits).flatten(1), pairs.masks.flatten(1), count),
-        "total": (*spoken, out.mask_logits, truth, matches),
-        "passing": (z[:1], x_mask[1:]),
-        "reuse": (out.kernels[0], x_mask),
-        "associate": (out.kernels[0], s[0], out.kernels[1], s[1]),
-        "running": _seen_scores(rng),
+        "encode": (lambda x: (model.encode(x).x6, model.encode(x).padded_x_mask), frames),
+        "attend": (lambda layer, *of: layer(*of), attend, z, x_g + pos, x_g),
+        "look": (lambda stage, *of: stage(*of), decoder.local_decoder, z, q, x_g, pos),
+        "say": (lambda heads, z, q: tuple(heads(z + q)), decoder.heads, z, q),
+        "decode": (lambda *of: (*decoder(*of)[0], decoder(*of)[1]), x6, x_mask),
+        "product": (apply_kernels, k, x_mask),
+        "score": (lambda *of: FrameOutput(*of, *"KXMQ").scores(), *said),
+        "matching": (matching_scores, said[0][0], masks[0], truth[0]),
+        "focal": (focal_loss, said[0], yes, many),
+        "dice": (dice_loss, drawn, true, many),
+        "total": (total, *said, masks, truth, matches),
+        "passing": (passing, z[:1], x_mask[1:]),
+        "reuse": (lambda k, x: apply_kernels(k.expand(len(x), -1, -1), x), k[0], x_mask),
+        "associate": (associate, k[0], s[0], k[1], s[1]),
+        "running": (_running, *_scores_over_time(rng)),
     }
 
 
-def _running(scores, reuse_interval, threshold):
-    """The mean class scores of one identity, known by frame t: (L, C) -> (L, C)."""
-    slot, known = Slots(torch.zeros(1, 1), scores[:1]), []
-    for t, now in enumerate(scores):
-        if t % reuse_interval == 0:
-            slot.take(torch.zeros(1, 1), now[None], torch.zeros(1), t, threshold)
-        known.append(slot.means()[0])
-    return torch.stack(known)
+def _running(scores, interval, threshold, each=False):
+    """Mean class scores of an identity, as known by each frame: (L, C) -> (L, C)."""
+    key = (torch.arange(len(scores)) % interval == 0)[:, None]
+    counts = key & ((scores if each else scores.amax(1, keepdim=True)) >= threshold)
+    return (scores * counts).cumsum(0) / counts.cumsum(0).clamp(min=1)
 
 
-def _seen_scores(rng):
+def _scores_over_time(rng):
     """Scores (12, 3), a reuse interval and a threshold, on which every mistake shows."""
     interval, seen = rng.integers(2, 4).item(), rng.choice([0.4, 1.0], 12)
     seen[[0, interval]], seen[[1, 2 * interval]] = 1.0, 0.4
     scores = (0.5 + 0.5 * rng.random((12, 3))) * seen[:, None]
-    scores[0, 1] = 0.1  # a class below the threshold, in a frame that counts
+    scores[0, 1] = 0.1  # of one class, in a frame that counts
     return torch.from_numpy(scores).float(), interval, 0.5
 
 
-def _running_over(count):
-    """Sums of the key frames that count, divided by `count(which frames count, scores)`."""
-
-    def over(scores, interval, threshold, each=False):
-        keys = (torch.arange(len(scores)) % interval == 0)[:, None]
-        seen = (scores if count == "class" else scores.amax(1, True)) >= threshold
-        sums = (scores * (keys & seen)).cumsum(0)
-        of = torch.ones(len(scores), 1) if count == "frames" else (keys & seen).float()
-        return sums / of.cumsum(0).clamp(min=1)
-
-    return over
-
-
-_RUNNING = [
+RUNNING = [
     "Only key frames have new scores: the instance decoder does not run between them.",
     lambda scores, T, threshold: _running(scores, 1, threshold),
     "A key frame whose best score is below the threshold did not see it: leave it out.",
     lambda scores, T, threshold: _running(scores, T, -1.0),
-    "The threshold is for the best class; where that is reached, all classes of the frame count.",
-    _running_over("class"),
+    "The limit is for the best class: where that reaches it, all classes of the frame count.",
+    partial(_running, each=True),
     "Every frame has the mean of the whole video: online, frame t knows nothing of later ones.",
     lambda scores, *how: _running(scores, *how)[-1:].expand(len(scores), -1),
-    "Divide by the number of key frames counted, not by the number of frames.",
-    _running_over("frames"),
 ]
-# not the name that the tests of other exercises watch for mistakes
-_judge = judge
+judge_stage = partial(judge, rounds=1)
 
 
 def film(frames: list, found: list[dict], keys: int, cut: int, words: str) -> HTML:
     """A loop of frames and {identity: mask}; below it time: key frames black, a cut red."""
-    drawn = []
+    drawn, size = [], len(frames)
     for t, (image, masks) in enumerate(zip(frames, found)):
-        grey = image.mean(-1, keepdims=True).repeat(3, axis=-1)
-        pale = (165 + 0.35 * grey).astype(np.uint8)
-        tags = [f"{i}" for i in masks]
-        picture = draw_frame(pale, [np.asarray(m) for m in masks.values()], list(masks), tags, 1)
-        bar = np.full((14, picture.shape[1], 3), 255, np.uint8)
-        for s in range(len(frames)):
-            left, right = (round(i * bar.shape[1] / len(frames)) for i in (s, s + 1))
-            color = (200, 0, 0) if s == cut else (0, 0, 0) if s % keys == 0 else (190, 190, 190)
-            bar[4 if s <= t else 10 :, left : right - 2] = color
-        drawn.append(np.concatenate([picture, bar]))
+        pale = (165 + 0.35 * image.mean(-1, keepdims=True).repeat(3, axis=-1)).astype(np.uint8)
+        outlines = [np.asarray(mask) for mask in masks.values()]
+        picture = draw_frame(pale, outlines, list(masks), [str(i) for i in masks], 1)
+        colors = [(0, 0, 0) if s % keys == 0 else (190, 190, 190) for s in range(size)]
+        colors[cut] = (200, 0, 0)
+        bar = np.full((14, size, 14, 3), 255, np.uint8)
+        bar[8:, :, 1:] = np.array(colors)[:, None]
+        bar[3:, t, 1:] = colors[t]
+        drawn.append(np.concatenate([picture, resized(bar.reshape(14, -1, 3), (14, 256))]))
     with TemporaryDirectory() as folder:
         loop = b64encode(animate(drawn, Path(folder, "loop.gif"), fps=3).read_bytes()).decode()
-    return HTML(
-        f'<img alt="{words}" src="data:image/gif;base64,{loop}" style="width:100%;max-width:512px">'
-    )
+    look = "style='width:100%;max-width:512px'"
+    return HTML(f"<img alt='{words}' {look} src='data:image/gif;base64,{loop}'>")
+
+
+def _some_clip():
+    return load_sample(str(np.random.default_rng().choice(sample_names())))
 
 
 @lru_cache(1)

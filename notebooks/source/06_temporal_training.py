@@ -58,7 +58,6 @@ visualize.plot_pipeline(model, size=(192, 256), highlight="temporal")
 # ## See the problem
 #
 # Lesson 05 matches each frame by itself. Any query may take an instance, as long as one does. What becomes of a video then?
-# `look` runs a model on every frame of a clip, each on its own.
 
 
 # %%
@@ -152,7 +151,7 @@ visualize.plot_images(
 
 # %% [markdown]
 # **What it shows.** The frames of a pair are so near that most creatures are in both, and so far apart that they have moved. In
-# training both frames also get the same crop, flip and colours, so that only the creatures change.
+# training both frames also get the same crop, flip and colours.
 #
 # ## Step 2: what does frame t+δ need?
 #
@@ -205,7 +204,7 @@ for part, where in parts.items():
 
 # %% [markdown]
 # The lists agree but for one row. The global decoder does not run on frame t+δ, and still it learns, since the gradient flows back
-# through Q_G into frame t. Class and objectness head learn nothing from passed queries.
+# through Q_G into frame t.
 #
 # ## Step 3: pass the queries
 #
@@ -264,7 +263,6 @@ def passed_to(name, delta):
     return later.ids[found][order].tolist(), masks[order], iou[order].tolist()
 
 
-# %%
 paper = np.full((192, 256, 3), 248, dtype=np.uint8)  # masks alone, without the frame behind them
 rows = {delta: passed_to("easy", delta) for delta in (1, 5, 8, 10, 15)}
 visualize.plot_images(
@@ -280,7 +278,7 @@ visualize.plot_images(
 # **What it shows.** Nothing but Q_G has come from frame 0, and yet most queries find the same creature again, in its new place.
 # Training never went beyond δ = 5. Look for the first δ at which a colour is missing above. The IoU in its title is near 0.
 #
-# Try other clips. In *fast* the creatures move far. In *in-and-out* the only creature of frame 0 leaves.
+# In *fast* the creatures move far. In *in-and-out* the only creature of frame 0 leaves.
 
 
 # %%
@@ -326,8 +324,8 @@ print(f"{100 * frame_share(three_clips.numpy()):.1f} % of the variance of Q_G de
 # %% [markdown]
 # The control is sobering. A Q_G of another clip does nearly as well as the one of three frames before. For masks, passing Q_G is
 # little more than asking that query again. Q_G does depend on its frame (last line), but it carries *what* a query saw rather than
-# *where*. Whatever is carried, the **target** teaches a habit: this query shall have that instance again. That is why training
-# shows at inference, where nothing is passed.
+# *where*. Whatever is carried, the **target** teaches a habit: this query shall have that instance again. So training shows at
+# inference, where nothing is passed.
 #
 # ## Step 4: who supervises whom?
 #
@@ -382,7 +380,6 @@ for delta in (1, 3, 5):
     rows = [row for (_, _, gap), of in differ.items() for row in of if gap == delta]
     print(f"δ = {delta}: kept would train a second query on {sum(row[-1] for row in rows)} of {len(rows)} instances")
 
-# %%
 name, t, delta = next(key for key, of in differ.items() if key[2] == 3 and any(row[-1] for row in of))
 ids, by_kept, by_shared, _ = zip(*differ[name, t, delta])
 video = videos[name]
@@ -512,7 +509,7 @@ retention = check.retention(retention).or_ours
 val = [minst.data.shapes.shapes_clip("val", i, small) for i in range(24)]
 
 
-def judged(net, distances=range(1, 9)):
+def judged(net, distances=range(1, 11)):
     """Figures of a model over the val clips: {"held_share", "retention": {k: share}, "chance": {k: share}}."""
     tables = [holding(net, clip) for clip in val]
     share = sum((holder >= 0).sum() for holder, _, _ in tables) / sum(visible.sum() for *_, visible in tables)
@@ -530,15 +527,23 @@ def judged(net, distances=range(1, 9)):
 minute = {name: judged(net) for name, net in live.items()}
 
 # %% [markdown]
-# Beside your curves we draw those of the shipped pair after the long training. They were measured on 50 clips of the val split and
-# are read from the `metrics.json` beside the weights.
+# Beside your curves we draw those of the shipped pair after the long training, as measured on 50 clips (`metrics.json`).
 
 # %%
 metrics = {}
 for name in ("shapes-tiny", "shapes-tiny-images"):
     metrics[name] = json.loads((minst.samples.weights_folder(name) / "metrics.json").read_text())
-long = {name: m["consistency"] for name, m in zip(runs, metrics.values())}
-check.plot_retention({"the live pair": minute, "the shipped pair": long})
+panels = {}
+for title, models in (("live", minute.values()), ("shipped", [m["consistency"] for m in metrics.values()])):
+    lines = {}
+    for name, m in zip(runs, models):
+        print(f"the {title} pair, {name}: held share {m['held_share']:.2f}")
+        lines |= {name: [*m["retention"].values()], f"chance, {name}": [*m["chance"].values()]}
+    panels[f"the {title} pair"] = lines
+check.plot_lines(
+    panels, list(range(1, 11)), "Do queries stay on their instances?",
+    "Retention and chance, over the distance of two frames.", ylim=(0, 1.02), xlabel="frames apart",
+)
 
 # %% [markdown]
 # **What it shows.** On the right, retention is far above chance, falls with distance, and is higher with query passing. On the left
@@ -580,8 +585,8 @@ Markdown("\n".join(lines))
 # - `Assumption:` δ is uniform in 1 … 5, and half of the pairs are played backwards.
 # - `Deviation:` what the heads say of Q_G itself pays the losses of lesson 05, too (`global_weight`), and so do the tokens of X6
 #   (`token_weight`). Eq. 2 leaves both out.
-# - `Deviation:` in the last part of its training `shapes-tiny-images` saw 12 single frames per batch, `shapes-tiny` 6 pairs. Our
-#   live pair saw the same frames instead, which is the cleaner comparison.
+# - `Deviation:` at the end `shapes-tiny-images` saw 12 single frames per batch, and `shapes-tiny` 6 pairs. Our live pair saw the
+#   same frames, which is the cleaner comparison.
 # - The paper reports a gain of about one point of AP on YouTube-VIS. Our table, with one seed of a small model, neither confirms
 #   nor refutes that.
 #
@@ -589,17 +594,14 @@ Markdown("\n".join(lines))
 #
 # - Query passing sends Q_G of frame t through the local decoder of frame t+δ, and judges the masks by that frame's own targets.
 # - It adds no parameter and no new loss, and costs nothing at inference.
-# - It asks queries to be trackers. Retention measures that, beside held share and chance. Whether it helps depends on how
-#   identities are read from kernels and scores.
+# - It asks queries to be trackers. Retention measures that, beside held share and chance.
 #
-# **Quiz.** (1) Why not pass the last queries instead of Q_G? (2) Which batch gives a query-passing loss of zero? (3) Why play
-# half of the pairs backwards?
+# **Quiz.** (1) Which batch gives a query-passing loss of zero? (2) Why play half of the pairs backwards?
 #
 # <details><summary>Answers</summary>
 #
-# (1) They would need a third decoder, or skip the look at frame t+δ. Q_G enters exactly where it enters in its own frame. (2)
-# One in which the frames t+δ show no instance. (3) Motion must not have a preferred direction: what enters, read
-# backwards, leaves.
+# (1) One in which the frames t+δ show no instance. (2) Motion must not have a preferred direction: what enters, read backwards,
+# leaves.
 #
 # </details>
 #
@@ -614,14 +616,12 @@ Markdown("\n".join(lines))
 # <details><summary>For tutors</summary>
 #
 # 60 minutes: 5 for the problem, 7 for step 1, 8 for step 2, 12 for step 3 with the slider, 12 for step 4, 12 for step 5, 4 for the
-# AP table. Start the training cell before you explain it. Ask the room, before the AP table, which model they would ship.
-# Common mistakes: the global decoder is thought to run again; the backbone of frame t+δ is forgotten; class losses on passed
-# queries; an index taken for an identity; a gone instance kept as index 0; -1 used as an index, which is the last query;
-# retention by *any* query; δ = 0; `rng.integers` without its last value; t drawn first, which favours small gaps.
+# AP table. Start the training cell before you explain it. Ask the room, before the AP table, which model they would ship. TUTOR.md
+# lists the common mistakes.
 #
-# Rubric of the open question: (1) δ counts frames, and what matters is how far things move and change between them, so the gap
-# shrinks with the frame rate: 1, for the same time. (2) Too small: frames t and t+δ show nearly the same, the passed losses repeat
-# the usual ones, and retention at larger distances does not rise. (3) Too large: instances have left or been exchanged, few shared
-# targets belong to what the query saw, and the passed losses stay high. (4) Compare retention at equal times, not at equal frames.
+# Rubric of the open question: (1) what counts is how far things move, so at 5 frames per second `max_gap` is 1, for the same
+# time. (2) Too small: both frames look alike, the passed losses repeat the usual ones, and retention over longer times does not
+# rise. (3) Too large: instances have left, targets belong to what the query never saw, and the passed losses stay high. (4)
+# Compare retention at equal times, not at equal numbers of frames.
 #
 # </details>
