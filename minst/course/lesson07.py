@@ -304,19 +304,25 @@ def film(frames: list, found: list[dict], keys: int, cut: int, words: str) -> HT
     """A loop of frames and {identity: mask}; below it time: key frames black, a cut red."""
     drawn, size = [], len(frames)
     for t, (image, masks) in enumerate(zip(frames, found)):
-        pale = (165 + 0.35 * image.mean(-1, keepdims=True).repeat(3, axis=-1)).astype(np.uint8)
         outlines = [np.asarray(mask) for mask in masks.values()]
-        picture = draw_frame(pale, outlines, list(masks), [str(i) for i in masks], 1)
+        picture = draw_frame(faint(image), outlines, list(masks), [str(i) for i in masks], 1)
         colors = [(0, 0, 0) if s % keys == 0 else (190, 190, 190) for s in range(size)]
         colors[cut] = (200, 0, 0)
         bar = np.full((14, size, 14, 3), 255, np.uint8)
         bar[8:, :, 1:] = np.array(colors)[:, None]
         bar[3:, t, 1:] = colors[t]
-        drawn.append(np.concatenate([picture, resized(bar.reshape(14, -1, 3), (14, 256))]))
+        bar = resized(bar.reshape(14, -1, 3), (14, 192))
+        drawn.append(np.concatenate([resized(picture, (144, 192)), bar]))
     with TemporaryDirectory() as folder:
         loop = b64encode(animate(drawn, Path(folder, "loop.gif"), fps=3).read_bytes()).decode()
     look = "style='width:100%;max-width:512px'"
     return HTML(f"<img alt='{words}' {look} src='data:image/gif;base64,{loop}'>")
+
+
+def faint(image: np.ndarray) -> np.ndarray:
+    """A frame, grey, pale and in few shades, so that masks stand out and pictures are small."""
+    shades = (215 + 0.15 * uniform_filter(image.mean(-1), 5)) // 9 * 9
+    return shades.astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 
 def _some_clip():
