@@ -106,7 +106,8 @@ def tracker(**slips):
                     score = cosine * both
                     if slips.get("live"):  # the others take what is left
                         score = score * (old_scores[:, None] >= threshold)
-                    order = linear_sum_assignment(-score - 1e-6 * np.eye(len(score)))[1]
+                    score = score + 1e-6 * torch.eye(len(score))
+                    order = linear_sum_assignment(score.numpy(), maximize=True)[1]
                     order = order.argsort() if slips.get("inverse") else order
                 kernels = kernels[order]
                 scores = scores if slips.get("scores") else scores[order]

@@ -17,7 +17,16 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from minst.course.lesson11 import plot_lines as plot_lines
-from minst.course.verdict import Verdict, _attempt, difference, examine, judge, normal, numbers
+from minst.course.verdict import (
+    MARKS,
+    Verdict,
+    _attempt,
+    difference,
+    examine,
+    judge,
+    normal,
+    numbers,
+)
 from minst.data.transforms import frame_instances
 from minst.losses import LOSS_WEIGHTS, Pairs, dice_loss, focal_loss, set_losses
 from minst.matcher import hungarian_match, matching_scores
@@ -65,13 +74,6 @@ def cosine_association(answer: Callable) -> Verdict:
     def cosine_association(old, new, similarity=cosine_similarity):
         return assign(similarity(old, new))
 
-    def draw(rng):
-        n = rng.integers(8, 13)
-        old = normal(rng, n, 4)
-        new = old[rng.permutation(n)] + 0.6 * normal(rng, n, 4)
-        sizes = torch.from_numpy(rng.uniform(0.2, 5.0, (2, n, 1))).float()
-        return old * sizes[0], new * sizes[1]
-
     def greedy(old, new):
         left, order = cosine_similarity(old, new), torch.zeros(len(old), dtype=torch.long)
         for _ in old:
@@ -103,7 +105,16 @@ def cosine_association(answer: Callable) -> Verdict:
         "Nothing is associated: every query keeps its own index.",
         lambda old, new: torch.arange(len(old)),
     ]
-    return judge(answer, cosine_association, draw, mistakes)
+    return judge(answer, cosine_association, _two_key_frames, mistakes)
+
+
+def _two_key_frames(rng):
+    """Kernels (n, 4) of all lengths, and their likes in another order."""
+    n = rng.integers(8, 13)
+    old = normal(rng, n, 4)
+    new = old[rng.permutation(n)] + 0.6 * normal(rng, n, 4)
+    sizes = torch.from_numpy(rng.uniform(0.2, 5.0, (2, n, 1))).float()
+    return old * sizes[0], new * sizes[1]
 
 
 def track(answer: Callable) -> Verdict:
@@ -207,7 +218,10 @@ def from_memory(answer: Callable | dict | type) -> Verdict:
     for name in mine:
         ours, *given = stages[name]
         slips = RUNNING if name == "running" else ()
-        how = {"praise": f"{[tuple(x.shape) for x in tree_leaves(ours(*given))]}", "exercise": name}
+        how = {
+            "praise": str([tuple(x.shape) for x in tree_leaves(ours(*given))])[1:-1],
+            "exercise": name,
+        }
         said[name] = judge_stage(mine[name], ours, lambda rng, of=given: of, slips, **how)
     right = [name for name in said if said[name]]
 
@@ -218,7 +232,8 @@ def from_memory(answer: Callable | dict | type) -> Verdict:
 
     wrong = any(verdict.state == "wrong" for verdict in said.values())
     state = "wrong" if wrong else "correct" if len(right) == len(said) else "not attempted"
-    lines = [f"{len(right)} of {len(said)} stages agree with minst.", *map(repr, said.values())]
+    lines = [f"{len(right)} of {len(said)} stages agree with minst."]
+    lines += [f"{MARKS[v.state]} {v.exercise}  {v.reason}".rstrip() for v in said.values()]
     return Verdict(state, "from_memory", "\n".join(lines), or_ours)
 
 
@@ -234,10 +249,11 @@ def _stages(model: MobileInst) -> dict[str, tuple]:
     truth = [frame_instances(torch.from_numpy(clip.masks(t)), labels) for t in times]
     frame = model.encode(frames)
     out, x_mask, x6, q, many = frame.out, frame.padded_x_mask, frame.x6, decoder.queries, 5.5
-    (x_g, pos), z, s = decoder.global_tokens(x6), out.global_queries, out.scores().amax(-1)
+    (x_g, pos), z, (old, new) = decoder.global_tokens(x6), out.global_queries, _two_key_frames(rng)
     said, masks, k = (out.class_logits, out.objectness), out.mask_logits, out.kernels
     matches = hungarian_match(said[0], masks, truth)
-    pairs, yes = Pairs.of(matches, truth), (torch.rand(said[0].shape) < 0.1).float()
+    sure = torch.from_numpy(rng.random((2, len(old)))).float()
+    pairs, yes = Pairs.of(matches, truth), (normal(rng, *said[0].shape) > 1.3).float()
     drawn, true = pairs.logits(masks).flatten(1), pairs.masks.flatten(1)
 
     def total(*of):
@@ -266,7 +282,7 @@ def _stages(model: MobileInst) -> dict[str, tuple]:
         "total": (total, *said, masks, truth, matches),
         "passing": (passing, z[:1], x_mask[1:]),
         "reuse": (lambda k, x: apply_kernels(k.expand(len(x), -1, -1), x), k[0], x_mask),
-        "associate": (associate, k[0], s[0], k[1], s[1]),
+        "associate": (associate, old, sure[0], new, sure[1]),
         "running": (_running, *_scores_over_time(rng)),
     }
 

@@ -534,7 +534,7 @@ for T in (1, 2, 3, 6, 12):
 def from_memory(model: minst.MobileInst) -> dict[str, Callable]:
     """{"product": product, ...}: your MobileInst as small functions; leave out those that you have not written.
 
-    Borrow weights: model.backbone, .mask_decoder, .pixel_mean, .pixel_std, and of model.instance_decoder .queries,
+    Borrow: model.backbone, .mask_decoder, .pixel_mean, .pixel_std, and of model.instance_decoder .queries, .pool_size,
     .position(h, w), .global_projection, .global_norm, .global_decoder, .local_decoder, .heads. Your stages:
       encode(frames (B, 3, H, W) in 0 .. 1) -> X6, X_mask
       attend(layer, query, key, value) -> (B, N, D)        layer: .q .k .v .out linear, .heads how many
@@ -584,7 +584,7 @@ def from_memory(model: minst.MobileInst) -> dict[str, Callable]:
         return heads.classes(y), heads.objectness(y)[..., 0], heads.kernel(y)
 
     def local(q_g, x_mask):
-        pooled = F.max_pool2d(x_mask, 8)  # 1/8 -> 1/64
+        pooled = F.max_pool2d(x_mask, decoder.pool_size)
         pos = decoder.position(*pooled.shape[-2:])
         z = look(decoder.local_decoder, q_g, decoder.queries, tokens(pooled), pos)
         return say(decoder.heads, z, decoder.queries)
