@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from IPython.display import HTML
+from PIL import Image
 from scipy.ndimage import uniform_filter
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -33,7 +34,7 @@ from minst.matcher import hungarian_match, matching_scores
 from minst.model import FrameOutput, MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.samples import load_sample, sample_names
 from minst.tracking import Candidates, KernelTracker, assign, by_cosine, cosine_similarity
-from minst.visualize.masks import animate, draw_frame, resized
+from minst.visualize.masks import animate, draw_frame, resized, resized_masks
 
 __all__ = ["cosine_association", "fool_cosine", "from_memory", "modules_run", "track"]
 
@@ -320,24 +321,25 @@ def film(frames: list, found: list[dict], keys: int, cut: int, words: str) -> HT
     """A loop of frames and {identity: mask}; below it time: key frames black, a cut red."""
     drawn, size = [], len(frames)
     for t, (image, masks) in enumerate(zip(frames, found)):
-        outlines = [np.asarray(mask) for mask in masks.values()]
-        picture = draw_frame(faint(image), outlines, list(masks), [str(i) for i in masks], 1)
+        outlines = resized_masks([np.asarray(mask) for mask in masks.values()], (144, 192))
+        small = faint(resized(image, (144, 192)), 0.3)
+        picture = draw_frame(small, outlines, list(masks), [str(i) for i in masks], 1)
         colors = [(0, 0, 0) if s % keys == 0 else (190, 190, 190) for s in range(size)]
         colors[cut] = (200, 0, 0)
         bar = np.full((14, size, 14, 3), 255, np.uint8)
         bar[8:, :, 1:] = np.array(colors)[:, None]
         bar[3:, t, 1:] = colors[t]
-        bar = resized(bar.reshape(14, -1, 3), (14, 192))
-        drawn.append(np.concatenate([resized(picture, (144, 192)), bar]))
+        bar = resized(bar.reshape(14, -1, 3), (14, 192), Image.Resampling.NEAREST)
+        drawn.append(np.concatenate([picture, bar]))
     with TemporaryDirectory() as folder:
         loop = b64encode(animate(drawn, Path(folder, "loop.gif"), fps=3).read_bytes()).decode()
     look = "style='width:100%;max-width:512px'"
     return HTML(f"<img alt='{words}' {look} src='data:image/gif;base64,{loop}'>")
 
 
-def faint(image: np.ndarray) -> np.ndarray:
+def faint(image: np.ndarray, contrast: float = 0.15) -> np.ndarray:
     """A frame, grey, pale and in few shades, so that masks stand out and pictures are small."""
-    shades = (215 + 0.15 * uniform_filter(image.mean(-1), 5)) // 9 * 9
+    shades = (250 - contrast * (255 - uniform_filter(image.mean(-1), 5))) // 9 * 9
     return shades.astype(np.uint8)[..., None].repeat(3, axis=-1)
 
 

@@ -70,11 +70,15 @@ def look(net, clip):
     return encoded, encoded.out, instances
 
 
+def pale(image):
+    """A frame in few light shades, on which colours stand out."""
+    return ((0.3 * image + 170) // 12 * 12).astype(np.uint8)
+
+
 def paint(image, mask_logits, ids, texts=None):
     """Mask logits (n, h, w) on a frame, which is paled; one colour per identity."""
     masks = upsample_masks(mask_logits[None], image.shape[:2])[0] > 0
-    image = (0.4 * image + 150).astype(np.uint8)
-    return visualize.draw_frame(image, masks.numpy(), [i + 1 for i in ids], texts, scale=1)
+    return visualize.draw_frame(pale(image), masks.numpy(), [i + 1 for i in ids], texts, scale=1)
 
 
 easy, times = minst.load_sample("easy"), (4, 7, 9, 12, 14)
@@ -289,7 +293,7 @@ def passing(clip, delta):
     every = range(1, len(video.labels) + 1)
     truth = visualize.draw_frame(paper, video.masks(delta), every, scale=1)
     return visualize.plot_images(
-        [paint(paper, masks, first), video.image(delta), paint(paper, later, ids), truth],
+        [paint(paper, masks, first), pale(video.image(delta)), paint(paper, later, ids), truth],
         ["frame 0: who holds whom", f"frame {delta}", f"frame {delta}: passed\n{said}", f"frame {delta}: truth"],
         columns=4, head=f"{clip}: from frame 0 to frame {delta}", note="The same colour is the same instance.",
     )

@@ -340,7 +340,7 @@ old, new = (torch.as_tensor(k).float() for k in fool_cosine(toy))
 drawn = apply_kernels(torch.cat([old, new])[None], toy[None])[0] > 0
 table = {"cosine": cosine_similarity(old, new), "dice of masks": mask_similarity(old, new, toy)}
 for name, values in table.items():
-    print(f"{name:14} {values.numpy().round(2).tolist()}  assigns {assign(values).tolist()}")
+    print(f"{name:14} {values.double().numpy().round(2).tolist()}  assigns {assign(values).tolist()}")
 visualize.plot_images(
     list(drawn.numpy()), [f"query {q}, {when} kernel" for when in ("old", "new") for q in (0, 1)], columns=8,
     head="Your kernels have changed places", note="What each of your kernels segments.",
