@@ -686,7 +686,8 @@ for t, image in enumerate(clips["twins"]):
     titles.append(f"frame {t}: " + ", ".join(f"{i} on {'AB'[m]}" for i, m in sorted(zip(names, on))))
 visualize.plot_images(
     pictures[9:20:2], titles[9:20:2], head="Your own MobileInst, and how it loses an identity",
-    note="The clip \"twins\", T = 3, cosine times scores. A number is an identity, A and B are the true starfish.",
+    note="The clip \"twins\", T = 3, cosine times scores. A number is an identity, "
+    "A and B are the true starfish.",
 )
 
 # %% [markdown]
