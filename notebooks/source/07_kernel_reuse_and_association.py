@@ -484,8 +484,8 @@ check.track(track)
 track = check.track(track).or_ours
 film = [clips["easy"].image(t) for t in range(12, 16)] + [clips["fast"].image(t) for t in range(8)]
 found = track(model, film, reuse_interval=8, threshold=0.5)
-words = """A film with a cut. Before it three creatures have fitting masks. After it the old kernels draw shreds for four
-frames. At the next key frame masks fit again, under the old numbers."""
+words = """A film with a cut. Before it three creatures have fitting masks. After it the old kernels draw shreds for
+four frames. At the next key frame masks fit again, under the old numbers."""
 check.film(film, found, keys=8, cut=4, words=words)
 
 # %% [markdown]
