@@ -48,47 +48,43 @@ def identities(queries, found, ids_now, ids_later):
     return queries[there], ids_now[found[there]]
 
 
-def count(held, visible, distance, counts, keeps):
+def count(holder, fits, visible, k, counts=None, keeps=None):
+    """Written with loops: counts(t, m, query), keeps(t, m, query)."""
     kept = of = 0
-    for t in range(len(held) - distance):
-        for n, m in enumerate(held[t]):
-            if counts(t, m):
+    for t in range(len(holder) - k):
+        for m, query in enumerate(holder[t]):
+            if (counts or (lambda t, m, q: q >= 0 and visible[t + k, m]))(t, m, query):
                 of += 1
-                kept += bool(keeps(t, n, m))
-    return kept / of
+                kept += bool((keeps or (lambda t, m, q: fits[t + k, q, m]))(t, m, query))
+    return kept, of
 
 
-def gone_counts(held, visible, k):
-    return count(held, visible, k, lambda t, m: m != -1, lambda t, n, m: held[t + k, n] == m)
+def gone_counts(holder, fits, visible, k):
+    return count(holder, fits, visible, k, counts=lambda t, m, q: q >= 0)
 
 
-def anybody(held, visible, k):
-    return count(
-        held,
-        visible,
-        k,
-        lambda t, m: m >= 0 and visible[t + k, m],
-        lambda t, n, m: m in held[t + k],
-    )
+def nobody_counts(holder, fits, visible, k):
+    return count(holder, fits, visible, k, counts=lambda t, m, q: visible[t + k, m])
 
 
-def all_the_way(held, visible, k):
-    counts = lambda t, m: m >= 0 and visible[t + k, m]  # noqa: E731
-    return count(held, visible, k, counts, lambda t, n, m: (held[t : t + k + 1, n] == m).all())
+def anybody(holder, fits, visible, k):
+    return count(holder, fits, visible, k, keeps=lambda t, m, q: fits[t + k, :, m].any())
 
 
-def nothing_counts(held, visible, k):
-    return float((held[:-k] == held[k:]).mean())
+def holder_again(holder, fits, visible, k):
+    return count(holder, fits, visible, k, keeps=lambda t, m, q: holder[t + k, m] == q)
 
 
-def next_frame(held, visible, k):
-    return count(
-        held,
-        visible,
-        1,
-        lambda t, m: m >= 0 and visible[t + 1, m],
-        lambda t, n, m: held[t + 1, n] == m,
-    )
+def all_the_way(holder, fits, visible, k):
+    return count(holder, fits, visible, k, keeps=lambda t, m, q: fits[t : t + k + 1, q, m].all())
+
+
+def next_frame(holder, fits, visible, k):
+    return count(holder, fits, visible, 1)
+
+
+def other_order(holder, fits, visible, k):
+    return count(holder, fits, visible, k)[::-1]
 
 
 def through(decoder, queries, x_mask, stage="local_decoder"):
@@ -162,6 +158,40 @@ def last_left_out(frames, gap, rng):
     return turn((t, t + delta), rng)
 
 
+def from_anywhere(frames, gap, rng):
+    return right_pair(frames, gap, np.random.default_rng())
+
+
+def from_numpy(frames, gap, rng):
+    delta = np.random.randint(1, min(gap, frames - 1) + 1)
+    t = np.random.randint(frames - delta)
+    return turn((t, t + delta), np.random)
+
+
+def with_delta(frames, gap, rng):
+    delta = rng.integers(1, min(gap, frames - 1) + 1)
+    return rng.integers(frames - delta), delta
+
+
+def with_signed_delta(frames, gap, rng):
+    t, delta = with_delta(frames, gap, rng)
+    return (t, delta) if rng.random() < 0.5 else (t + delta, -delta)
+
+
+def delta_first(frames, gap, rng):
+    return with_delta(frames, gap, rng)[::-1]
+
+
+def right_pair(frames, gap, rng):
+    delta = rng.integers(1, min(gap, frames - 1) + 1)
+    t = rng.integers(frames - delta)
+    return turn((t, t + delta), rng)
+
+
+def pixels_come_along(parts):
+    return [p for p in parts if p in ("mask decoder", "local decoder", "kernel head", "mask losses")]
+
+
 WRONG = [
     ("needed_later", all_but_classes, "ran at frame t"),
     ("needed_later", features_come_along, "pixels"),
@@ -172,16 +202,24 @@ WRONG = [
     ("kept_pairs", gone_is_kept, "left out with its query"),
     ("kept_pairs", index_of_now, "counts in frame t"),
     ("kept_pairs", identities, "These are identities"),
+    ("needed_later", pixels_come_along, "pixels"),
     ("retention", gone_counts, "not visible"),
+    ("retention", nobody_counts, "-1 is nobody"),
     ("retention", anybody, "*same* query"),
+    ("retention", holder_again, "Who holds it then"),
     ("retention", all_the_way, "in between do not matter"),
-    ("retention", nothing_counts, "-1 counts"),
     ("retention", next_frame, "one frame ahead"),
+    ("retention", other_order, "come first"),
     ("pass_queries", global_again, "ran at frame t"),
     ("pass_queries", from_the_start, "learned queries"),
     ("pass_queries", no_heads, "is used as a kernel"),
     ("pass_queries", nobody_speaks, "who speaks"),
     ("pass_queries", no_look, "never look"),
+    ("sample_pair", from_numpy, "rng that is given"),
+    ("sample_pair", from_anywhere, "rng that is given"),
+    ("sample_pair", with_delta, "delta itself"),
+    ("sample_pair", with_signed_delta, "delta itself"),
+    ("sample_pair", delta_first, "first number of a pair is always"),
     ("sample_pair", with_zero, "sometimes 0"),
     ("sample_pair", beyond, "last frame is"),
     ("sample_pair", never_longest, "leaves `high` out"),
@@ -207,5 +245,19 @@ def test_a_decoder_that_is_an_argument_is_no_change_of_arguments():
         seen.append(decoder)
         return apply_kernels(decoder.local(queries, x_mask).kernels, x_mask)
 
-    assert check.pass_queries(keeps) and len({id(d) for d in seen}) == 3
+    assert check.pass_queries(keeps) and len({id(d) for d in seen}) >= 3
     assert not np.allclose(seen[0].queries, seen[1].queries)
+
+
+def test_the_right_answer_in_another_form():
+    assert check.retention(lambda *given: np.array(count(*given), np.float16))
+    assert check.sample_pair(lambda *given: np.array(right_pair(*given)))
+    assert check.sample_pair(lambda *given: list(map(torch.tensor, right_pair(*given))))
+
+
+def test_a_stub_goes_on_with_ours():
+    def stub(*given):
+        raise NotImplementedError
+
+    ours = check.sample_pair(stub).or_ours
+    assert check.sample_pair(ours) and ours(4, 3, np.random.default_rng(1)) == ours(4, 3, np.random.default_rng(1))

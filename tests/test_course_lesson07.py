@@ -56,6 +56,23 @@ def favourite(old, new):
     return (old @ new.T).max(dim=1).indices
 
 
+def best_first(old, new):
+    cosine = torch.nn.functional.cosine_similarity(old[:, None], new[None], dim=-1)
+    pairs = sorted(((-float(cosine[i, j]), i, j) for i in range(len(old)) for j in range(len(new))))
+    found = {}
+    for _, i, j in pairs:
+        if i not in found and j not in found.values():
+            found[i] = j
+    return [found[i] for i in range(len(old))]
+
+
+def row_by_row(old, new):
+    cosine, found = torch.nn.functional.cosine_similarity(old[:, None], new[None], dim=-1), []
+    for row in cosine.tolist():
+        found.append(max((j for j in range(len(new)) if j not in found), key=row.__getitem__))
+    return np.array(found)
+
+
 def no_lengths(old, new):
     return linear_sum_assignment(-(old @ new.T))[1]
 
@@ -86,7 +103,11 @@ def tracker(**slips):
                         memory[:, None], kernels[None], dim=-1
                     )
                     both = 1 if slips.get("silent") else old_scores[:, None] * scores
-                    order = linear_sum_assignment(-cosine * both)[1]
+                    score = cosine * both
+                    if slips.get("live"):  # the others take what is left
+                        score = score * (old_scores[:, None] >= threshold)
+                    score = score + 1e-6 * torch.eye(len(score))
+                    order = linear_sum_assignment(score.numpy(), maximize=True)[1]
                     order = order.argsort() if slips.get("inverse") else order
                 kernels = kernels[order]
                 scores = scores if slips.get("scores") else scores[order]
@@ -147,9 +168,9 @@ def whole_video(scores, T, threshold):
     return keys[keys.amax(1) >= threshold].mean(0).repeat(len(scores), 1)
 
 
-def over_frames(scores, T, threshold):
+def limit_per_class(scores, T, threshold):
     keys = [scores[: t + 1 : T] for t in range(len(scores))]
-    return torch.stack([k[k.amax(1) >= threshold].sum(0) / (t + 1) for t, k in enumerate(keys)])
+    return torch.stack([(k * (k >= threshold)).sum(0) / (k >= threshold).sum(0).clamp(min=1) for k in keys])
 
 
 WRONG = [
@@ -163,6 +184,8 @@ WRONG = [
         "count from 0",
     ),
     ("cosine_association", favourite, "One to one"),
+    ("cosine_association", best_first, "greedy"),
+    ("cosine_association", row_by_row, "greedy"),
     ("cosine_association", no_lengths, "Long kernels"),
     ("cosine_association", least_alike, "maximize"),
     ("cosine_association", the_other_way_round, "new query of every old"),
@@ -173,6 +196,7 @@ WRONG = [
     ("track", tracker(first=True), "last key frame"),
     ("track", tracker(scores=True), "their scores are not"),
     ("track", tracker(silent=True), "silent duplicates"),
+    ("track", tracker(live=True), "All slots are associated"),
     ("track", tracker(slot=True), "not slot numbers"),
     ("track", tracker(small=True), "shape"),
     ("track", tracker(short=True), "expected"),
@@ -181,10 +205,6 @@ WRONG = [
     ("fool_cosine", only_new, "exactly on B"),
     ("fool_cosine", everywhere, "exactly on A"),
     ("fool_cosine", kernels_with(3.0, shape=11), "the shape is"),
-    ("running_class_scores", mean_of_all_frames, "key frames have new scores"),
-    ("running_class_scores", blind_frames_too, "did not see"),
-    ("running_class_scores", whole_video, "later ones"),
-    ("running_class_scores", over_frames, "number of key frames"),
 ]
 
 
@@ -197,6 +217,7 @@ def test_a_wrong_answer_meets_its_hint(name, answer, word):
 
 def test_another_way_to_the_same_answers():
     assert check.track(tracker()).state == "correct"  # without minst.tracking, tensors for arrays
+    assert check.track(lambda *given: tuple(tracker()(*given))).state == "correct"
     assert check.fool_cosine(kernels_with(1.5)).state == "correct"
 
 
@@ -211,6 +232,60 @@ def test_a_pixel_on_the_edge_is_no_mistake_and_a_lost_instance_is():
     assert "keys" in check.track(lambda *given: nearly(*given, drop=1)).reason
 
 
+SLIPS = [
+    ("running", mean_of_all_frames, "key frames have new scores"),
+    ("running", blind_frames_too, "did not see"),
+    ("running", whole_video, "later ones"),
+    ("running", limit_per_class, "The limit is for the best class"),
+    ("product", lambda k, x: k @ x.flatten(2), "the shape is (2, 20, 768), expected (2, 20, 24, 32)"),
+    ("score", lambda classes, objectness: classes.sigmoid() * objectness.sigmoid()[..., None], "element [0, 0, 0]"),
+    ("attend", lambda layer, q, k, v: layer.out(layer.v(v).mean(1, True).expand_as(q)), "element [0, 0, 0]"),
+    ("say", lambda heads, z, q: heads(z), "value[0]: element"),  # who speaks?
+    ("look", lambda stage, z, q, x, pos: stage(z, q, x + pos, pos), "element"),
+    ("focal", lambda logits, targets, count: 1 / 0, "ZeroDivisionError"),
+    ("associate", lambda old, s, new, t: favourite(old, new), "element"),
+]
+
+
+@pytest.mark.parametrize(("stage", "answer", "word"), SLIPS)
+def test_a_stage_from_memory_is_judged_by_itself(solved, stage, answer, word):
+    model = check._shipped()
+    right = solved["from_memory"](model)
+    verdict = check.from_memory(lambda model: right | {stage: answer})
+    lines = str(verdict).splitlines()
+    (line,) = [line for line in lines if line.startswith(f"✘ {stage}")]
+    assert verdict.state == "wrong" and word in line and "14 of 15" in lines[0]
+    assert sum(line.startswith("✔") for line in lines) == 14
+    mended = verdict.or_ours(model)  # all stages: the answer's where they are right
+    assert mended[stage] is not answer and mended["dice" if stage != "dice" else "focal"] in right.values()
+    assert check.from_memory(mended).state == "correct"
+
+
+def test_any_subset_of_stages_is_judged_and_the_rest_is_not_attempted(solved):
+    right = solved["from_memory"](check._shipped())
+    some = check.from_memory({"reuse": right["reuse"], "score": right["score"]})
+    assert some.state == "not attempted" and "2 of 15" in str(some)
+    assert str(some).count("○") == 14 and str(some).count("✔") == 2  # the verdict itself and 13 stages
+
+    class Mine:
+        product = right["product"]
+
+        @staticmethod
+        def score(classes, objectness):
+            raise NotImplementedError
+
+    some = check.from_memory(Mine)
+    assert some.state == "not attempted" and str(some).count("✔") == 1
+    assert set(some.or_ours(check._shipped())) == set(right)
+    assert check.from_memory(right).state == check.from_memory(lambda model: right).state == "correct"
+
+
+def test_what_is_no_set_of_stages_is_said():
+    assert "it gives ['produkt']" in check.from_memory({"produkt": print}).reason
+    assert "expected a dict" in check.from_memory({}).reason
+    assert "expected a dict" in check.from_memory(lambda model: [model]).reason
+
+
 @torch.no_grad()
 def test_running_scores_are_those_of_the_tracker(solved):
     from minst import KernelTracker, MobileInst, load_sample
@@ -223,6 +298,7 @@ def test_running_scores_are_those_of_the_tracker(solved):
             model(image_to_batch(image)).scores()[0][online.slots.queries]
         )  # (N, K), in the order of the slots
         known.append(online.slots.means().clone())
+    running = solved["from_memory"](model)["running"]
     for slot, expected in enumerate(torch.stack(known, dim=1)):
-        found = solved["running_class_scores"](torch.stack(scores)[:, slot], 3, 0.5)
+        found = running(torch.stack(scores)[:, slot], 3, 0.5)
         torch.testing.assert_close(found, expected)

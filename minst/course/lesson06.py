@@ -1,4 +1,4 @@
-"""Lesson 06: what runs at frame t+delta, who keeps which instance, retention, passing, pairs."""
+"""Lesson 06: pairs, what runs at frame t+delta, passing, who keeps which instance, retention."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import minst.temporal
+from minst.course.pictures import plot_lines  # noqa: F401  the lesson draws with it
 from minst.course.verdict import Verdict, examine, judge, shown
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.instance_decoder import DualInstanceDecoder
@@ -38,6 +39,8 @@ def needed_later(answer: Callable) -> Verdict:
         those("backbone", "mask decoder", "kernel head", "mask losses"),
         "X_L and X_mask are those of frame t+delta: what computes them from its pixels?",
         those("local decoder", "kernel head", "mask losses"),
+        those(*needed[1:]),
+        those("backbone", *needed[2:]),
         "Only masks are judged: a passed query gets no class or objectness loss.",
         those(*needed, *classes),
     ]
@@ -87,53 +90,59 @@ def kept_pairs(answer: Callable) -> Verdict:
 
 
 def retention(answer: Callable) -> Verdict:
-    """retention(held (T, N) instance or -1, visible (T, M), distance) -> share still held."""
+    """retention(holder (L, G), fits (L, N, G), visible (L, G), distance) -> (kept, of)."""
 
-    def retention(held, visible, distance):
-        ious = (held[:, :, None] == np.arange(visible.shape[1])).astype(float)  # (T, N, M)
-        return ConsistencyMeter(distance).add_ious(ious, visible).result()["retention"][distance]
+    def retention(holder, fits, visible, distance):
+        holds = np.arange(fits.shape[1])[:, None] == holder[:, None]  # (L, N, G)
+        meter = ConsistencyMeter(distance).add_ious(0.6 * fits + 0.3 * holds, visible)
+        return tuple(meter.result()["pairs"][distance].values())
 
-    def same(before, after, between):
-        return before == after
+    def counted(
+        keeps=lambda now, holder, fits: np.take_along_axis(fits[-1], now[None], 0)[0],
+        counts=lambda now, there: (now >= 0) & there,
+    ):
+        """Moment by moment: the holders `now` (G,), and all from this frame to the later one."""
 
-    def anybody(before, after, between):
-        return (before[:, :, None] == after[:, None, :]).any(2)
+        def count(holder, fits, visible, distance):
+            kept = of = 0
+            for t in range(len(holder) - distance):
+                span = slice(t, t + distance + 1)
+                pairs = counts(holder[t], visible[t + distance])
+                kept += (keeps(holder[t], holder[span], fits[span]) & pairs).sum()
+                of += pairs.sum()
+            return kept, of
 
-    def throughout(before, after, between):
-        return np.all([before == frame for frame in (*between, after)], axis=0)
-
-    def counted(keeps=same, counts=lambda before, there: (before >= 0) & there):
-        def share(held, visible, distance):
-            before, after = held[:-distance], held[distance:]
-            there = np.take_along_axis(visible[distance:], before.clip(min=0), axis=1)
-            between = [held[k : len(before) + k] for k in range(distance)]
-            of = counts(before, there)
-            return (keeps(before, after, between) & of).sum() / of.sum()
-
-        return share
+        return count
 
     def draw(rng):
         frames, queries, instances = rng.integers(14, 20), 6, 4
-        visible, held = rng.random((frames, instances)) < 0.75, np.full((frames, queries), -1)
+        visible, holder = rng.random((frames, instances)) < 0.75, np.full((frames, instances), -1)
+        fits = rng.random((frames, queries, instances)) < 0.3
         home = rng.permutation(queries)[:instances]
         for t in range(frames):
             if rng.random() < 0.4:
                 home = rng.permutation(queries)[:instances]
             seen = visible[t] & (rng.random(instances) < 0.9)
-            held[t, home] = np.where(seen, np.arange(instances), -1)
-        return held, visible, rng.integers(2, 5)
+            holder[t] = np.where(seen, home, -1)
+            fits[t] &= visible[t] & seen
+            fits[t, home, np.arange(instances)] = seen
+        return holder, fits, visible, rng.integers(2, 5)
 
     mistakes = [
         "An instance that is not visible at t + distance cannot be held: such pairs do not count.",
-        counted(counts=lambda before, there: before >= 0),
-        "Here -1 counts like an instance; a query that holds nothing at t is no pair.",
-        counted(counts=lambda before, there: np.ones_like(there)),
-        "Some query holds it, perhaps another one; retention asks for the *same* query.",
-        counted(anybody),
+        counted(counts=lambda now, there: now >= 0),
+        "-1 is nobody; as an index it is the last query, so that nobody's pairs count.",
+        counted(counts=lambda now, there: there),
+        "Some query fits it, perhaps another one; retention asks for the *same* query.",
+        counted(lambda now, holder, fits: fits[-1].any(0)),
+        "Who holds it then does not matter: ask whether this query's own mask fits.",
+        counted(lambda now, holder, fits: holder[-1] == now),
         "Frames in between do not matter: a query may let go and come back.",
-        counted(throughout),
+        counted(lambda now, holder, fits: np.take_along_axis(fits, now[None, None], 1).all((0, 1))),
         "It looks one frame ahead, whatever the distance is.",
-        lambda held, visible, distance: retention(held, visible, 1),
+        lambda holder, fits, visible, distance: retention(holder, fits, visible, 1),
+        "The pairs that are kept come first, all pairs second.",
+        lambda *given: retention(*given)[::-1],
     ]
     return judge(answer, retention, draw, mistakes, rounds=8)
 
@@ -189,7 +198,7 @@ def pass_queries(answer: Callable) -> Verdict:
 def sample_pair(answer: Callable) -> Verdict:
     """sample_pair(num_frames, max_gap, rng) -> (frame t, frame t+delta), as training draws it."""
 
-    drawn, draws = [], 3000
+    drawn, draws = [], 6000
 
     def fault(got, num_frames, max_gap, rng):
         where = f"with {num_frames} frames and max_gap {max_gap}"
@@ -197,14 +206,24 @@ def sample_pair(answer: Callable) -> Verdict:
         drawn.append((int(t), int(later)))
         if len(drawn) % draws:  # judged are many pairs at once
             return ""
-        reason = _trouble(np.array(drawn[-draws:]), num_frames, max_gap)
+        pairs = np.array(drawn[-draws:])  # two of every seed
+        if (pairs[::2] != pairs[1::2]).any():
+            hint = "Draw with the rng that is given, not with np.random or random."
+            return f"the same rng gives different pairs. {hint}"
+        reason = _trouble(pairs[::2], num_frames, max_gap)
         return f"{where} {reason}" if reason else ""
 
+    def reference(num_frames, max_gap, rng):
+        delta = int(rng.integers(1, min(max_gap, num_frames - 1) + 1))
+        t = int(rng.integers(num_frames - delta))
+        return (t + delta, t) if rng.random() < 0.5 else (t, t + delta)
+
+    seeds = np.random.default_rng().integers(2**62, size=draws // 2).repeat(2)
     cases = (
-        (*case, np.random.default_rng()) for case in ((6, 3), (3, 5), (9, 4)) for _ in range(draws)
+        (*case, np.random.default_rng(seed)) for case in ((6, 3), (3, 5), (9, 4)) for seed in seeds
     )
     praise = "Any two frames of a clip may meet, neither order is preferred, and none meets itself."
-    return examine(answer, sample_pair, cases, fault, praise)
+    return examine(answer, sample_pair, cases, fault, praise, reference)
 
 
 def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
@@ -217,12 +236,17 @@ def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
     def far(hits, expected):
         return abs(hits.mean() - expected) > 6.5 * np.sqrt(expected * (1 - expected) / len(hits))
 
+    top = min(most, frames - 1)
+    for word, numbers in zip(("first", "second"), np.abs(pairs).T):
+        if numbers.min() > 0 and numbers.max() <= top < frames - 1:
+            hint = "The numbers of two frames are asked, t and t + delta."
+            return f"the {word} number of a pair is always 1 to {top}: delta itself? {hint}"
     outside = pairs[(pairs < 0).any(1) | (pairs >= frames).any(1)]
     if len(outside):
         pair = shown(tuple(outside[0].tolist()))
         hint = "Draw t so that t+delta exists."
         return f"it draws the pair {pair}: the last frame is {frames - 1}. {hint}"
-    gaps, top = np.abs(pairs[:, 1] - pairs[:, 0]), min(most, frames - 1)
+    gaps = np.abs(pairs[:, 1] - pairs[:, 0])
     if not gaps.all():
         return "delta is sometimes 0, which teaches nothing about time: delta begins at 1."
     if gaps.max() > top:

@@ -1,21 +1,39 @@
-"""Lesson 07: modules by frame, association by cosine, a tracker, a blind spot, running scores."""
+"""Lesson 07: modules by frame, association by cosine, a blind spot, a tracker, all from memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import uniform_filter
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from minst.course.verdict import Verdict, examine, judge, normal, numbers
-from minst.model import MobileInst, apply_kernels, image_to_batch, upsample_masks
+from minst.course.pictures import Film, plot_lines  # noqa: F401  the lesson draws with it
+from minst.course.pictures import film as loop
+from minst.course.verdict import (
+    MARKS,
+    Verdict,
+    attempt,
+    difference,
+    examine,
+    judge,
+    normal,
+    numbers,
+)
+from minst.data.transforms import frame_instances
+from minst.losses import LOSS_WEIGHTS, Pairs, dice_loss, focal_loss, set_losses
+from minst.matcher import hungarian_match, matching_scores
+from minst.model import FrameOutput, MobileInst, apply_kernels, image_to_batch, upsample_masks
 from minst.samples import load_sample, sample_names
-from minst.tracking import KernelTracker, Slots, assign, cosine_similarity
+from minst.tracking import Candidates, KernelTracker, assign, by_cosine, cosine_similarity
+from minst.visualize.masks import draw_frame, resized, resized_masks
 
-__all__ = ["cosine_association", "fool_cosine", "modules_run", "running_class_scores", "track"]
+__all__ = ["cosine_association", "fool_cosine", "from_memory", "modules_run", "track"]
 
 
 def modules_run(answer: Callable) -> Verdict:
@@ -54,14 +72,24 @@ def cosine_association(answer: Callable) -> Verdict:
     def cosine_association(old, new, similarity=cosine_similarity):
         return assign(similarity(old, new))
 
-    def draw(rng):
-        n = rng.integers(8, 13)
-        old = normal(rng, n, 4)
-        new = old[rng.permutation(n)] + 0.6 * normal(rng, n, 4)
-        sizes = torch.from_numpy(rng.uniform(0.2, 5.0, (2, n, 1))).float()
-        return old * sizes[0], new * sizes[1]
+    def greedy(old, new):
+        left, order = cosine_similarity(old, new), torch.zeros(len(old), dtype=torch.long)
+        for _ in old:
+            i, j = divmod(int(left.argmax()), len(new))
+            order[i], left[i], left[:, j] = j, -torch.inf, -torch.inf
+        return order
+
+    def in_turn(old, new):
+        left, order = cosine_similarity(old, new), []
+        for row in left:
+            order.append(int(row.argmax()))
+            left[:, order[-1]] = -torch.inf
+        return torch.tensor(order)
 
     mistakes = [
+        "The best pair first is greedy: the *total* counts, which linear_sum_assignment finds.",
+        greedy,
+        in_turn,
         "Each old kernel takes its favourite, so two may take one. One to one is asked for.",
         lambda old, new: cosine_similarity(old, new).argmax(1),
         "Long kernels win here: divide each kernel by its length before the product.",
@@ -75,7 +103,16 @@ def cosine_association(answer: Callable) -> Verdict:
         "Nothing is associated: every query keeps its own index.",
         lambda old, new: torch.arange(len(old)),
     ]
-    return judge(answer, cosine_association, draw, mistakes)
+    return judge(answer, cosine_association, _two_key_frames, mistakes)
+
+
+def _two_key_frames(rng):
+    """Kernels (n, 4) of all lengths, and their likes in another order."""
+    n = rng.integers(8, 13)
+    old = normal(rng, n, 4)
+    new = old[rng.permutation(n)] + 0.6 * normal(rng, n, 4)
+    sizes = torch.from_numpy(rng.uniform(0.2, 5.0, (2, n, 1))).float()
+    return old * sizes[0], new * sizes[1]
 
 
 def track(answer: Callable) -> Verdict:
@@ -91,14 +128,16 @@ def track(answer: Callable) -> Verdict:
         return [dict(zip(found.ids, found.masks())) for found in map(tracker.step, frames)]
 
     def draw(rng):
-        clip, interval = load_sample(str(rng.choice(sample_names()))), rng.integers(2, 4).item()
+        clip, interval = _some_clip(), rng.integers(2, 4).item()
         step = (len(clip) - 1) // (3 * interval)  # far apart: much happens between two key frames
         frames = [clip.image(step * t) for t in range(3 * interval + 1)]
         return _renumbering(), frames, interval, rng.choice([0.3, 0.4, 0.5])
 
     def blurred(found):
         """A pixel that rounding moves over the threshold then makes no odds."""
-        if not isinstance(found, list) or not all(isinstance(frame, dict) for frame in found):
+        if not isinstance(found, (list, tuple)) or not all(
+            isinstance(frame, dict) for frame in found
+        ):
             return found
         return [
             {i: uniform_filter(np.asarray(mask, float), 9) for i, mask in frame.items()}
@@ -123,6 +162,8 @@ def track(answer: Callable) -> Verdict:
         slip("scores"),
         "The silent duplicates compete: multiply the cosine by the scores of both, slot and query.",
         slip("silent"),
+        "All slots are associated, live or not: a silent one keeps its kernel and its identity.",
+        slip("live"),
         "Identities are 1, 2, 3, ... in the order in which slots are first live, not slot numbers.",
         slip("slot"),
     ]
@@ -149,44 +190,160 @@ def fool_cosine(answer: Callable) -> Verdict:
             return "cosine sees this swap. Give each query a large part where X_mask is 0."
         return ""
 
+    def reference(x_mask):
+        kernels = torch.zeros(2, 2, len(x_mask))  # old, new; query; channel
+        kernels[0, [0, 1], [0, 1]] = kernels[1, [0, 1], [1, 0]] = 1.0  # what the masks see
+        kernels[:, [0, 1], [2, 3]] = 3.0  # which query I am
+        return kernels[0], kernels[1]
+
     cases = [(_two_instances(np.random.default_rng()),) for _ in range(4)]
     praise = "Cosine says: nobody moved. The masks of the old kernels would have told."
-    return examine(answer, fool_cosine, cases, fault, praise)
+    return examine(answer, fool_cosine, cases, fault, praise, reference)
 
 
-def running_class_scores(answer: Callable) -> Verdict:
-    """running_class_scores(scores (T, K), interval, threshold) -> (T, K), known by frame t."""
+def from_memory(answer: Callable | dict | type) -> Verdict:
+    """from_memory(model) -> {stage: function}: MobileInst in small functions, each judged alone."""
+    stages = _stages(model := _shipped())
+    if isinstance(answer, type):
+        answer = {name: getattr(answer, name) for name in stages if hasattr(answer, name)}
+    given = (answer, None) if isinstance(answer, dict) else None
+    mine, verdict = given or attempt("from_memory", answer, (model,))
+    if verdict is None and not (isinstance(mine, dict) and mine and set(mine) <= set(stages)):
+        verdict = Verdict("wrong", "from_memory", f"{difference(mine, stages)}.")
+    if verdict is not None:
+        return replace(verdict, or_ours=_ours)
+    said = {name: Verdict("not attempted", name) for name in stages}
+    for name in mine:
+        ours, *given = stages[name]
+        slips = RUNNING if name == "running" else ()
+        how = {
+            "praise": str([tuple(x.shape) for x in tree_leaves(ours(*given))])[1:-1],
+            "exercise": name,
+        }
+        said[name] = judge_stage(mine[name], ours, lambda rng, of=given: of, slips, **how)
+    right = [name for name in said if said[name]]
 
-    def running_class_scores(scores, reuse_interval, threshold):
-        slot, known = Slots(torch.zeros(1, 1), scores[:1]), []
-        for t, now in enumerate(scores):
-            if t % reuse_interval == 0:
-                slot.take(torch.zeros(1, 1), now[None], torch.zeros(1), t, threshold)
-            known.append(slot.means()[0])
-        return torch.stack(known)
+    def or_ours(model):
+        """The answer's stages that are right, and ours for all others."""
+        yours = answer if isinstance(answer, dict) else answer(model)
+        return _ours(model) | {name: yours[name] for name in right}
 
-    def over_frames(scores, reuse_interval, threshold):
-        counted = torch.arange(len(scores)) % reuse_interval == 0
-        counted &= scores.amax(1) >= threshold
-        return (scores * counted[:, None]).cumsum(0) / torch.arange(1, len(scores) + 1)[:, None]
+    wrong = any(verdict.state == "wrong" for verdict in said.values())
+    state = "wrong" if wrong else "correct" if len(right) == len(said) else "not attempted"
+    lines = [f"{len(right)} of {len(said)} stages agree with minst."]
+    lines += [f"{MARKS[v.state]} {v.exercise}  {v.reason}".rstrip() for v in said.values()]
+    return Verdict(state, "from_memory", "\n".join(lines), or_ours)
 
-    def draw(rng):
-        interval, seen = rng.integers(2, 4), rng.choice([0.4, 1.0], 12)
-        seen[[0, interval]], seen[[1, 2 * interval]] = 1.0, 0.4  # every mistake is to show
-        scores = (0.5 + 0.5 * rng.random((12, 3))) * seen[:, None]
-        return torch.from_numpy(scores).float(), interval, 0.5
 
-    mistakes = [
-        "Only key frames have new scores: the instance decoder does not run between them.",
-        lambda scores, T, threshold: running_class_scores(scores, 1, threshold),
-        "A key frame whose best score is below the threshold did not see it: leave it out.",
-        lambda scores, T, threshold: running_class_scores(scores, T, -1.0),
-        "Every frame has the mean of the whole video: online, frame t knows nothing of later ones.",
-        lambda scores, *how: running_class_scores(scores, *how)[-1:].expand(len(scores), -1),
-        "Divide by the number of key frames counted, not by the number of frames.",
-        over_frames,
-    ]
-    return judge(answer, running_class_scores, draw, mistakes)
+def _ours(model: MobileInst) -> dict[str, Callable]:
+    return {name: stage for name, (stage, *_) in _stages(model).items()}
+
+
+def _stages(model: MobileInst) -> dict[str, tuple]:
+    """{stage: (what `minst` does, and what it is given on two frames of some shipped clip)}."""
+    rng, decoder, clip = np.random.default_rng(), model.instance_decoder, _some_clip()
+    times, labels = rng.integers(len(clip) - 3) + [0, 3], torch.as_tensor(clip.labels)
+    frames = torch.cat([image_to_batch(clip.image(t)) for t in times])
+    truth = [frame_instances(torch.from_numpy(clip.masks(t)), labels) for t in times]
+    frame = model.encode(frames)
+    out, x_mask, x6, q, many = frame.out, frame.padded_x_mask, frame.x6, decoder.queries, 5.5
+    (x_g, pos), z, (old, new) = decoder.global_tokens(x6), out.global_queries, _two_key_frames(rng)
+    said, masks, k = (out.class_logits, out.objectness), out.mask_logits, out.kernels
+    matches = hungarian_match(said[0], masks, truth)
+    sure = torch.from_numpy(rng.random((2, len(old)))).float()
+    pairs, yes = Pairs.of(matches, truth), (normal(rng, *said[0].shape) > 1.3).float()
+    drawn, true = pairs.logits(masks).flatten(1), pairs.masks.flatten(1)
+
+    def total(*of):
+        return sum(
+            LOSS_WEIGHTS[n] * part for n, part in set_losses(*of[:4], None, of[4])[0].items()
+        )
+
+    def associate(*of):
+        return assign(by_cosine(Candidates(*of[:2], None), Candidates(*of[2:], None), None))
+
+    def passing(q_g, x_mask):
+        return apply_kernels(decoder.local(q_g, x_mask).kernels, x_mask)
+
+    attend = decoder.global_decoder.cross_attention
+    return {
+        "encode": (lambda x: (model.encode(x).x6, model.encode(x).padded_x_mask), frames),
+        "attend": (lambda layer, *of: layer(*of), attend, z, x_g + pos, x_g),
+        "look": (lambda stage, *of: stage(*of), decoder.local_decoder, z, q, x_g, pos),
+        "say": (lambda heads, z, q: tuple(heads(z + q)), decoder.heads, z, q),
+        "decode": (lambda *of: (*decoder(*of)[0], decoder(*of)[1]), x6, x_mask),
+        "product": (apply_kernels, k, x_mask),
+        "score": (lambda *of: FrameOutput(*of, *"KXMQ").scores(), *said),
+        "matching": (matching_scores, said[0][0], masks[0], truth[0]),
+        "focal": (focal_loss, said[0], yes, many),
+        "dice": (dice_loss, drawn, true, many),
+        "total": (total, *said, masks, truth, matches),
+        "passing": (passing, z[:1], x_mask[1:]),
+        "reuse": (lambda k, x: apply_kernels(k.expand(len(x), -1, -1), x), k[0], x_mask),
+        "associate": (associate, old, sure[0], new, sure[1]),
+        "running": (_running, *_scores_over_time(rng)),
+    }
+
+
+def _running(scores, interval, threshold, each=False):
+    """Mean class scores of an identity, as known by each frame: (L, C) -> (L, C)."""
+    key = (torch.arange(len(scores)) % interval == 0)[:, None]
+    counts = key & ((scores if each else scores.amax(1, keepdim=True)) >= threshold)
+    return (scores * counts).cumsum(0) / counts.cumsum(0).clamp(min=1)
+
+
+def _scores_over_time(rng):
+    """Scores (12, 3), a reuse interval and a threshold, on which every mistake shows."""
+    interval, seen = rng.integers(2, 4).item(), rng.choice([0.4, 1.0], 12)
+    seen[[0, interval]], seen[[1, 2 * interval]] = 1.0, 0.4
+    scores = (0.5 + 0.5 * rng.random((12, 3))) * seen[:, None]
+    scores[0, 1] = 0.1  # of one class, in a frame that counts
+    return torch.from_numpy(scores).float(), interval, 0.5
+
+
+RUNNING = [
+    "Only key frames have new scores: the instance decoder does not run between them.",
+    lambda scores, T, threshold: _running(scores, 1, threshold),
+    "A key frame whose best score is below the threshold did not see it: leave it out.",
+    lambda scores, T, threshold: _running(scores, T, -1.0),
+    "The limit is for the best class: where that reaches it, all classes of the frame count.",
+    partial(_running, each=True),
+    "Every frame has the mean of the whole video: online, frame t knows nothing of later ones.",
+    lambda scores, *how: _running(scores, *how)[-1:].expand(len(scores), -1),
+]
+judge_stage = partial(judge, rounds=1)
+
+
+def film(frames: list, found: list[dict], keys: int, cut: int, words: str) -> Film:
+    """A loop of frames and {identity: mask}; below it time: key frames black, a cut red."""
+    drawn, size = [], len(frames)
+    for t, (image, masks) in enumerate(zip(frames, found)):
+        outlines = resized_masks([np.asarray(mask) for mask in masks.values()], (144, 192))
+        small = faint(resized(image, (144, 192)), 0.3)
+        picture = draw_frame(small, outlines, list(masks), [str(i) for i in masks], 1)
+        colors = [(0, 0, 0) if s % keys == 0 else (190, 190, 190) for s in range(size)]
+        colors[cut] = (200, 0, 0)
+        bar = np.full((14, size, 14, 3), 255, np.uint8)
+        bar[8:, :, 1:] = np.array(colors)[:, None]
+        bar[3:, t, 1:] = colors[t]
+        bar = resized(bar.reshape(14, -1, 3), (14, 192), Image.Resampling.NEAREST)
+        drawn.append(np.concatenate([picture, bar]))
+    return loop(drawn, words)
+
+
+def faint(image: np.ndarray, contrast: float = 0.15) -> np.ndarray:
+    """A frame, grey, pale and in few shades, so that masks stand out and pictures are small."""
+    shades = (250 - contrast * (255 - uniform_filter(image.mean(-1), 5))) // 9 * 9
+    return shades.astype(np.uint8)[..., None].repeat(3, axis=-1)
+
+
+def _some_clip():
+    return load_sample(str(np.random.default_rng().choice(sample_names())))
+
+
+@lru_cache(1)
+def _shipped() -> MobileInst:
+    return MobileInst.from_pretrained("shapes-tiny").fuse().requires_grad_(False)
 
 
 @lru_cache(1)
@@ -229,7 +386,10 @@ def _track(model, frames, reuse_interval, threshold, slip):
             if t and slip != "none":
                 similarity = cosine_similarity(first if slip == "first" else kernels, new)
                 both = 1 if slip == "silent" else scores[:, None] * unordered
-                order = assign(similarity * both)
+                similarity = similarity * both
+                if slip == "live":  # the others take what is left, in its order
+                    similarity = similarity * (scores >= threshold)[:, None]
+                order = assign(similarity)
                 order = order.argsort() if slip == "inverse" else order
             kernels, scores, seen = new[order], unordered[order], frame
             scores = unordered if slip == "scores" else scores

@@ -33,7 +33,7 @@ class Film(NamedTuple):
 
     def _repr_html_(self) -> str:
         data = base64.b64encode(self.gif).decode()
-        return f"<img alt='{escape(self.alt)}' src='data:image/gif;base64,{data}'>"
+        return f"<img alt='{escape(self.alt)}' style='max-width:100%' src='data:image/gif;base64,{data}'>"
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         return self.still, {"alt": self.alt}

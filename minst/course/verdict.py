@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Verdict", "difference", "examine", "judge", "normal", "numbers", "shown"]
+__all__ = ["Verdict", "attempt", "difference", "examine", "judge", "normal", "numbers", "shown"]
 
 # seconds after which no further input is drawn: an answer that sleeps is judged all the same
 PATIENCE = 60.0
@@ -102,7 +102,7 @@ def judge(
             break
         given = tuple(_plain(value) for value in draw(np.random.default_rng()))
         expected = view(reference(*copy.deepcopy(given)))
-        got, verdict = _attempt(exercise, answer, given)
+        got, verdict = attempt(exercise, answer, given)
         if verdict is not None:
             return replace(verdict, or_ours=reference, given=given, expected=expected)
         seen = _result(view, got)
@@ -136,7 +136,7 @@ def examine(
     """
     exercise, until = check.__name__, time.monotonic() + PATIENCE
     for given in cases:
-        got, verdict = _attempt(exercise, answer, given)
+        got, verdict = attempt(exercise, answer, given)
         if verdict is not None:
             return replace(verdict, or_ours=reference, given=given)
         try:
@@ -253,7 +253,7 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdict | None]:
+def attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdict | None]:
     """What `answer` gives for copies of `given`, and no verdict yet; or None, and the verdict.
 
     The verdict is on what gives nothing to judge: no function, a stub, an error.

@@ -12,8 +12,23 @@ from torch import Tensor
 import minst
 from minst import losses, matcher, temporal, training, visualize
 from minst.course import lesson06 as check
-from minst.evaluation.consistency import ConsistencyMeter, frame_share
+from minst.evaluation.consistency import assign_queries, frame_share, mask_ious
 from minst.model import apply_kernels, image_to_batch, upsample_masks
+
+# %%
+def sample_pair(num_frames: int, max_gap: int, rng: np.random.Generator) -> tuple[int, int]:
+    """The numbers of two frames of a clip: (t, t + delta), or, half of the time, (t + delta, t).
+
+    delta is drawn uniformly from 1 to max_gap (or to num_frames - 1, when the clip is shorter), then t uniformly
+    from all that leave both frames inside the clip. Draw with rng.integers and rng.random, and with nothing else: the
+    same rng must give the same pair.
+    """
+    delta = int(rng.integers(1, min(max_gap, num_frames - 1) + 1))
+    t = int(rng.integers(num_frames - delta))
+    return (t + delta, t) if rng.random() < 0.5 else (t, t + delta)
+
+# %%
+print(check.sample_pair(sample_pair))
 
 # %%
 def needed_later(parts: list[str]) -> list[str]:
@@ -27,38 +42,6 @@ def needed_later(parts: list[str]) -> list[str]:
 
 # %%
 print(check.needed_later(needed_later))
-
-# %%
-def kept_pairs(queries: Tensor, found: Tensor, ids_now: Tensor, ids_later: Tensor) -> tuple[Tensor, Tensor]:
-    """The match of frame t, carried to frame t+delta by identity; instances that are gone are left out.
-
-    queries, found (n,): query queries[i] was matched to instance found[i], an index into ids_now (M,).
-    ids_now (M,), ids_later (M',): identities of the instances of the two frames, each once, in any order.
-    Returns the kept queries, in their order, and their instances as indices into ids_later.
-    """
-    rows, columns = (ids_now[found][:, None] == ids_later).nonzero(as_tuple=True)
-    return queries[rows], columns
-
-# %%
-print(check.kept_pairs(kept_pairs))
-
-# %%
-def retention(held: np.ndarray, visible: np.ndarray, distance: int) -> float:
-    """The share of held pairs that the same query holds again `distance` frames later.
-
-    held (T, N): the instance that query n holds in frame t, or -1. visible (T, M) bool: is instance m to be seen?
-    A pair (query, instance) of frame t counts when its instance is visible at t + distance.
-    """
-    kept = count = 0
-    for t in range(len(held) - distance):
-        for query, instance in enumerate(held[t]):
-            if instance >= 0 and visible[t + distance, instance]:
-                count += 1
-                kept += held[t + distance, query] == instance
-    return kept / count
-
-# %%
-print(check.retention(retention))
 
 # %%
 def pass_queries(decoder: torch.nn.Module, global_queries: Tensor, x_mask: Tensor) -> Tensor:
@@ -77,15 +60,34 @@ def pass_queries(decoder: torch.nn.Module, global_queries: Tensor, x_mask: Tenso
 print(check.pass_queries(pass_queries))
 
 # %%
-def sample_pair(num_frames: int, max_gap: int, rng: np.random.Generator) -> tuple[int, int]:
-    """The numbers of two frames of a clip: (t, t + delta), or, half of the time, (t + delta, t).
+def kept_pairs(queries: Tensor, found: Tensor, ids_now: Tensor, ids_later: Tensor) -> tuple[Tensor, Tensor]:
+    """The match of frame t, carried to frame t+delta by identity; instances that are gone are left out.
 
-    delta is drawn uniformly from 1 to max_gap (or to num_frames - 1, when the clip is shorter), then t uniformly
-    from all that leave both frames inside the clip. Draw with rng.integers and rng.random.
+    queries, found (n,): query queries[i] was matched to instance found[i], an index into ids_now (G,).
+    ids_now (G,), ids_later (G',): identities of the instances of the two frames, each once, in any order.
+    Returns the kept queries, in their order, and their instances as indices into ids_later.
     """
-    delta = int(rng.integers(1, min(max_gap, num_frames - 1) + 1))
-    t = int(rng.integers(num_frames - delta))
-    return (t + delta, t) if rng.random() < 0.5 else (t, t + delta)
+    rows, columns = (ids_now[found][:, None] == ids_later).nonzero(as_tuple=True)
+    return queries[rows], columns
 
 # %%
-print(check.sample_pair(sample_pair))
+print(check.kept_pairs(kept_pairs))
+
+# %%
+def retention(holder: np.ndarray, fits: np.ndarray, visible: np.ndarray, distance: int) -> tuple[int, int]:
+    """(kept, of): how many held pairs there are, and in how many the query's mask fits `distance` frames later.
+
+    holder (L, G): the query that holds instance m in frame t, or -1. fits (L, N, G) bool: does the mask of query n fit
+    instance m (IoU >= 0.5)? visible (L, G) bool. A pair of frame t counts in `of` when its instance is visible in
+    frame t + distance, and in `kept` when the same query fits it there, whoever holds it then.
+    """
+    kept = of = 0
+    for t in range(len(holder) - distance):
+        for m, query in enumerate(holder[t]):
+            if query >= 0 and visible[t + distance, m]:
+                of += 1
+                kept += int(fits[t + distance, query, m])
+    return kept, of
+
+# %%
+print(check.retention(retention))
