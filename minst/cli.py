@@ -499,21 +499,26 @@ def bench_mobile(
     """Eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table."""
     from minst.mobile import benchmark
 
-    chosen = runtimes or benchmark.RUNTIMES
-    found = benchmark.bench_mobile(
-        models,
-        sizes=sizes,
-        runtimes=chosen,
-        rounds=rounds,
-        json_path=json,
-        weights=weights,
-        programs_folder=programs,
-    )
+    measured = (sizes, runtimes or benchmark.RUNTIMES, rounds)
+    found = benchmark.bench_mobile(models, *measured, json, weights, programs)
     if out:
         from minst.visualize import plot_latency, save
 
         save(plot_latency(found), out)
         print(f"written: {out}")
+
+
+def bench_rivals(
+    *,
+    preset: Preset = "topformer-base",  # which MobileInst
+    size: Size = "576x320",
+    rounds: Annotated[int, Range(6, 10**6)] = 12,  # frames measured of each, in turns
+    json: Report | None = None,
+) -> None:
+    """MobileInst beside a SparseInst with ResNet-50, random weights, one core."""
+    from minst.mobile import rivals
+
+    rivals.bench_rivals(preset, size, rounds, json)
 
 
 def bench_layers(
@@ -687,8 +692,8 @@ COMMANDS = {
     for each in (
         demo, track, lessons, explore, fig2, eval_, predict, submit, train,
         data_shapes, data_check, data_preview, data_split, data_convert, env, summary, export,
-        bench_latency, bench_mobile, bench_layers, bench_lite, bench_phone, bench_parse, bench_web,
-        bench_data, lab_run, lab_report, lab_list,
+        bench_latency, bench_mobile, bench_rivals, bench_layers, bench_lite, bench_phone,
+        bench_parse, bench_web, bench_data, lab_run, lab_report, lab_list,
     )
 }  # fmt: skip
 GROUPS = {
