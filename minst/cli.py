@@ -459,7 +459,7 @@ def export(
     format: str = "lite",  # lite (.ptl), torchscript (.pt), executorch (.pte) or onnx (.onnx)
     out: NewFolder = "minst-export",  # folder of what is written: key.*, reuse.*, ...
     size: Size = "256x192",
-    part: str = "full",  # full (the tracker's two: key, reuse), features, or masks
+    part: str = "full",  # full (the tracker's two: key, reuse), features, masks, or reuse alone
 ) -> None:
     """Write the programs that a device runs, each compared with PyTorch."""
     from minst.mobile import export as mobile
