@@ -299,14 +299,24 @@ def plot_runs(runs: dict[str, Iterable[float]], lines: dict[str, float], head: s
     """Milliseconds of runs in their order, on a logarithmic axis; lines: {name: ms} across."""
     fig = new_figure(3.1)
     headline(fig, head, note)
-    axes = fig.add_axes((0.075, 0.15, 0.76, 0.63), xlabel="run", ylabel="ms", yscale="log")
+    axes = fig.add_axes((0.075, 0.15, 0.68, 0.63), xlabel="run", ylabel="ms", yscale="log")
     for k, (name, ms) in enumerate(runs.items()):
         axes.plot(list(ms), "o^s"[k], ms=4, color=rgb(1 + k), label=name)
     for k, (name, ms) in enumerate(lines.items()):
-        axes.axhline(ms, color=INK, ls=["-", "--"][k % 2], lw=1, label=f"{name}: {ms:.1f} ms")
+        axes.axhline(
+            ms,
+            color=INK,
+            ls="-" if not k else ("--", ":")[k - 1],
+            lw=1,
+            label=f"{name}: {ms:.1f} ms",
+        )
     low, high = axes.get_ylim()
-    for marks in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), np.arange(10, 100) / 10):
-        ticks = [mark * 10.0**e for e in range(-2, 6) for mark in marks]
+    for marks in (
+        [10, 20, 50],
+        [10, 15, 20, 30, 40, 50, 70],
+        *(range(10, 100, n) for n in (5, 2, 1)),
+    ):
+        ticks = [mark * 10.0**e for e in range(-3, 5) for mark in marks]
         if len(ticks := [tick for tick in ticks if low < tick < high]) >= 3:
             break
     axes.set_yticks(ticks)
@@ -321,7 +331,7 @@ def plot_bars(rows: dict[str, dict[str, float]], words: dict, head: str, note: s
     """rows {name: {part: ms}} as stacked bars, `words` {name: text} behind; `wrong` ones red."""
     fig, parts = new_figure(), list(dict.fromkeys(part for row in rows.values() for part in row))
     headline(fig, head, note)
-    axes = bare(fig.place(1.75, 1.05, 3.6, 0.27 * len(rows)))
+    axes = bare(fig.place(1.75, 0.8 + 0.2 * (len(parts) > 1), 4.6, 0.27 * len(rows)))
     for y, (name, row) in enumerate(rows.items()):
         edges = [0.0, *np.cumsum(list(row.values()))]
         for k, (part, ms) in enumerate(row.items()):

@@ -12,8 +12,8 @@
 # - read the log of the mobile benchmarker (exercise 4)
 # - say how certain a speed-up is, also on a busy machine (exercise 5)
 #
-# You need lesson 07 and minst's extras `mobile` and `lite`. Where a part of them is missing, a line says what is skipped, and the lesson
-# goes on. It also goes on with our answers until yours are correct.
+# You need lesson 07 and minst's extras `mobile` and `lite`. Where one is missing, a line says what is skipped, and the lesson goes on.
+# It also goes on with our answers until yours are correct.
 
 # %% tags=["setup"]
 import copy, tempfile, time
@@ -85,13 +85,12 @@ check.plot_runs(
 # | median and p95 | the *median* is the usual frame; 95 % of all frames stay below the *p95*, which users notice |
 # | threads, which core | two threads are not twice as fast, and a phone's cores differ |
 # | governor, heat | a phone raises its clock slowly and lowers it when it is warm |
-# | before and after | decoding, resizing, upsampling and drawing: in or out? |
+# | before and after | are decoding, upsampling and drawing in it? |
 # | model, size, runtime, versions | otherwise nobody can repeat it |
 #
 # ## Predict
 #
-# Compare a plain 3 x 3 convolution from 64 to 64 channels with a depth-wise one, which needs 64 times fewer products. How many times
-# faster is the second one?
+# A depth-wise 3 x 3 convolution of 64 channels needs 64 times fewer products than a plain one. How many times faster is it?
 #
 # <details><summary>Answer, after you have thought</summary>
 #
@@ -116,7 +115,7 @@ check.plot_runs(
 #     return times
 # ```
 #
-# In the check's pretended world first runs are cold, some runs are disturbed, and the machine slows down as it warms up.
+# In the check's pretended world first runs are cold, some are disturbed, and the machine slows down as it warms up.
 
 
 # %% tags=["exercise"]
@@ -208,7 +207,7 @@ check.conv_cost(conv_cost)
 #
 # </details>
 #
-# We run your function on every convolution of the network and compare with `minst.summary`.
+# Your function now counts every convolution of the network.
 
 # %%
 conv_cost = check.conv_cost(conv_cost).or_ours
@@ -225,7 +224,7 @@ visualize.plot_layers(rows)
 
 # %% [markdown]
 # **What it shows.** Time (downwards) does not follow your MACs (upwards). Much of the frame goes to what has next to no MACs: depth-wise
-# convolutions, resizing, sums, and the time *between* layers.
+# convolutions, resizing, sums, the time *between* layers.
 
 # %%
 peak = roofline.core_peak(2.0)  # large matrix products, long and short arrays; the best of many
@@ -286,8 +285,8 @@ check.save_for_phone(save_for_phone)
 #
 # </details>
 #
-# Your function writes three files: the network as it is, the network with its norms folded by `fuse()`, and the latter with a frame
-# that is turned to NHWC first.
+# Your function writes three files: of the network as it is, with its norms folded by `fuse()`, and with a frame that is turned to NHWC
+# as well.
 
 # %%
 class MaskLogits(torch.nn.Module):
@@ -323,8 +322,8 @@ ms, wrong = fair_times(jobs, time.perf_counter, 3, 9), {name for name, value in 
 words = {name: f"{value:.0f} ms" + f", off by {apart.get(name, 0):.1f}" * (name in wrong) for name, value in ms.items()}
 check.plot_bars(
     {name: {"ms": value} for name, value in ms.items()}, words,
-    f"{len(wrong)} of {len(apart)} files does not compute what the network computes",
-    "A key frame of shapes-tiny, 192 x 192, one thread, medians in turns. Red: another result.",
+    f"{len(wrong)} of {len(apart)} files computes something else" if apart else "Eager PyTorch alone: no .ptl here",
+    "A key frame of shapes-tiny, 192 x 192, one thread, medians in turns. Red: another result.", wrong,
 )
 
 # %% [markdown]
@@ -343,7 +342,7 @@ for format in ("lite", "onnx", "executorch"):
     except ImportError as error:  # one line that says what to install
         print(error)
         continue
-    start, part = time.perf_counter(), "reuse" if format == "executorch" else "full"  # .pte: half a minute a program
+    part = "reuse" if format == "executorch" else "full"  # ExecuTorch takes some 15 seconds per program
     for path in export.export("shapes-tiny", format, exported, (192, 192), part):
         worst = max(export.parity(path, next(p for p in eager if p.name == path.stem)).values())
         print(f"{path.name:13} {path.stat().st_size / 1e6:.1f} MB, parity {worst:.0e}")
@@ -406,8 +405,7 @@ check.read_log(read_log)
 # %% [markdown]
 # <details><summary>Hint</summary>
 #
-# `line.split('"')` cuts a line at its quotation marks, and the value is the last piece but one. `float` reads both ways of
-# writing.
+# `line.split('"')` cuts a line at its quotation marks, and the value is the last piece but one.
 #
 # </details>
 
@@ -530,7 +528,7 @@ check.plot_bars(
 # **What it shows.** Each bar is a frame, cut into its parts; the interval is that of exercise 5. Here the claim holds by more than the
 # paper says. About half of the gain lies in the backbone, the rest at 1/8, where the rival has eight wide 3 x 3 convolutions.
 # `weights_mb` and `layer_mb` are the memory of the weights and of the layer that touches most. All this is our description, this core, eager
-# PyTorch, and says nothing of accuracy. `minst bench rivals` takes other sizes and presets.
+# PyTorch, and nothing of accuracy. `minst bench rivals` takes other sizes.
 #
 # ## On a phone
 #
@@ -558,8 +556,7 @@ check.plot_bars(
 #
 # - **We have measured no phone.** Our milliseconds and the paper's are not comparable: chip, runtime, size and implementation differ.
 #   The paper's own two versions differ by a factor of more than two.
-# - As in the paper: 32-bit floats, one thread, batch 1. With earlier weights, 8-bit ONNX cost 0.9 AP and ran half as fast here
-#   (`tests/benchmarks/variants_accuracy.py`).
+# - As in the paper: 32-bit floats, one thread, batch 1. (8-bit ONNX cost 0.9 AP: `tests/benchmarks/variants_accuracy.py`.)
 # - `Assumption:` the paper's latency is the network's alone.
 # - `Deviation:` we fold batch norms ourselves, since the optimiser's rewrite loses a bias.
 # - PyTorch Mobile is at its end. From torch 2.13 on, wheels have no XNNPACK. A new project takes ExecuTorch.
