@@ -39,8 +39,8 @@ tiny = programs.settled_model("topformer-tiny").fuse()  # random weights: they t
 visualize.plot_pipeline(tiny, size=(640, 640))
 
 # %% [markdown]
-# **What it shows.** Nothing is dimmed, because today every block is timed. To save your time, we measure at 320 x 320 and below,
-# not at the paper's 640 x 640. A phone runs two *programs*:
+# **What it shows.** Today every block is timed. To save your time, we measure at 320 x 320 and below, not at the paper's 640 x 640. A
+# phone runs two *programs*:
 #
 # | program | takes | gives |
 # |---|---|---|
@@ -556,7 +556,7 @@ check.plot_bars(
 #
 # - **We have measured no phone.** Our milliseconds and the paper's are not comparable: chip, runtime, size and implementation differ.
 #   The paper's own two versions differ by a factor of more than two.
-# - As in the paper: 32-bit floats, one thread, batch 1. (8-bit ONNX cost 0.9 AP: `tests/benchmarks/variants_accuracy.py`.)
+# - As in the paper: 32-bit floats, one thread. (8-bit ONNX cost 0.9 AP: `tests/benchmarks/variants_accuracy.py`.)
 # - `Assumption:` the paper's latency is the network's alone.
 # - `Deviation:` we fold batch norms ourselves, since the optimiser's rewrite loses a bias.
 # - PyTorch Mobile is at its end. From torch 2.13 on, wheels have no XNNPACK. A new project takes ExecuTorch.
@@ -581,7 +581,7 @@ check.plot_bars(
 # different, and which single measurement would tell it from the other two.
 #
 # **References.** R. Zhang et al., *MobileInst*, AAAI 2024, arXiv 2303.17594 · T. Cheng et al., *SparseInst*, CVPR 2022, arXiv 2203.12827 ·
-# S. Williams, A. Waterman, D. Patterson, *Roofline*, CACM 2009 · G. Amdahl, AFIPS 1967 · PyTorch's and ExecuTorch's documentation.
+# S. Williams, A. Waterman, D. Patterson, *Roofline*, CACM 2009 · G. Amdahl, AFIPS 1967.
 
 # %% [markdown] tags=["tutor"]
 # <details><summary>For tutors</summary>
