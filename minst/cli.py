@@ -478,7 +478,7 @@ def export(
     format: str = "lite",  # lite (.ptl), torchscript (.pt), executorch (.pte) or onnx (.onnx)
     out: NewFolder = "minst-export",  # folder of what is written: key.*, reuse.*, ...
     size: Size = "256x192",
-    part: str = "full",  # full (the tracker's two: key, reuse), features, or masks
+    part: str = "full",  # full (the tracker's two: key, reuse), features, masks, or reuse alone
 ) -> None:
     """Write the programs that a device runs, each compared with PyTorch."""
     from minst.mobile import export as mobile
@@ -518,21 +518,26 @@ def bench_mobile(
     """Eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table."""
     from minst.mobile import benchmark
 
-    chosen = runtimes or benchmark.RUNTIMES
-    found = benchmark.bench_mobile(
-        models,
-        sizes=sizes,
-        runtimes=chosen,
-        rounds=rounds,
-        json_path=json,
-        weights=weights,
-        programs_folder=programs,
-    )
+    measured = (sizes, runtimes or benchmark.RUNTIMES, rounds)
+    found = benchmark.bench_mobile(models, *measured, json, weights, programs)
     if out:
         from minst.visualize import plot_latency, save
 
         save(plot_latency(found), out)
         print(f"written: {out}")
+
+
+def bench_rivals(
+    *,
+    preset: Preset = "topformer-base",  # which MobileInst
+    size: Size = "576x320",
+    rounds: Annotated[int, Range(6, 10**6)] = 12,  # frames measured of each, in turns
+    json: Report | None = None,
+) -> None:
+    """MobileInst beside a SparseInst with ResNet-50, random weights, one core."""
+    from minst.mobile import rivals
+
+    rivals.bench_rivals(preset, size, rounds, json)
 
 
 def bench_layers(
@@ -706,8 +711,8 @@ COMMANDS = {
     for each in (
         demo, track, lessons, grade, explore, fig2, eval_, predict, submit, train,
         data_shapes, data_check, data_preview, data_split, data_convert, env, summary, export,
-        bench_latency, bench_mobile, bench_layers, bench_lite, bench_phone, bench_parse, bench_web,
-        bench_data, lab_run, lab_report, lab_list,
+        bench_latency, bench_mobile, bench_rivals, bench_layers, bench_lite, bench_phone,
+        bench_parse, bench_web, bench_data, lab_run, lab_report, lab_list,
     )
 }  # fmt: skip
 GROUPS = {

@@ -177,13 +177,16 @@ def test_every_runtime_has_its_row_in_order_and_figures_follow_from_each_other(m
         assert row["mean_ms"] == pytest.approx(means)
         assert row["to_eager"] == pytest.approx(key / eager["median_ms"])
         assert row["peak_fraction"] == pytest.approx(2 * macs / (key / 1e3) / 50e9)
+        # three rounds are too few for an interval
+        assert row["decoder_share"]["low"] is None and -5 < row["decoder_share"]["median"] < 1
         assert ("difference" in row) == ("load_ms" in row) == (row is script)
         assert stages["drawing"] == eager["stages"]["drawing"]  # once for all
     assert 0 < script["difference"] <= 1e-4
     line = next(line for line in printed.splitlines() if line.startswith("torchscript "))
     figures = (script["median_ms"], script["p95_ms"], script["reuse_ms"], script["to_eager"])
     assert line.split()[1:5] == [f"{x:.2f}" for x in figures]
-    for words in ("shapes-tiny, 64 x 64", "missing: the format executorch", "malloc: ", "GFLOP/s"):
+    for words in ("shapes-tiny, 64 x 64", "missing: the format executorch", "malloc: ", "GFLOP/s",
+                  "instance decoder, of a key frame: eager cannot be measured here, torchscript"):  # fmt: skip
         assert words in printed
 
 
@@ -205,6 +208,19 @@ def test_rows_by_hand():
     assert row["stages"] == stages and row["peak_fraction"] == pytest.approx(0.25)
     assert row["mean_ms"] == pytest.approx({"1": 30, "3": 70 / 3, "6": 130 / 6})
     assert lost == {"runtime": "lite", "missing": "it ended"}
+
+
+def test_shares_are_paired_within_rounds():
+    """A machine that gets slower: the decoder takes a fifth of every round's key frame, nothing else would."""
+    slow = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+    keys = [(10 * x, 0) for x in slow]
+    reuse = [(8 * x, 0) for x in slow]
+    times = {"onnx": {"key": keys, "reuse": reuse, "masks": keys}, "": {"drawing": keys}}
+    (row,) = benchmark._rows({"onnx": {"runtime": "onnx"}}, times, 10**9, {"gflop_s": 800.0})
+    assert row["decoder_share"] == pytest.approx({"median": 0.2, "low": 0.2, "high": 0.2})
+    times["onnx"]["reuse"] = [*reuse[1:], reuse[0]]  # the same times in other rounds tell nothing
+    (row,) = benchmark._rows({"onnx": {"runtime": "onnx"}}, times, 10**9, {"gflop_s": 800.0})
+    assert timing.said(row["decoder_share"]) == "cannot be measured here"
 
 
 def test_rounds_take_turns_and_warm_up_is_not_counted(monkeypatch):

@@ -180,7 +180,7 @@ def test_a_listed_mistake_meets_its_hint(number, name, monkeypatch):
 
 EXAMINED = {
     "perfect_and_worthless", "unseen_change", "one_voice", "greedy_trap", "sample_pair", "fool_cosine",
-    "hidden_by_noise", "factors", "encode_frames", "from_memory",
+    "hidden_by_noise", "factors", "encode_frames", "from_memory", "save_for_phone",
 }  # fmt: skip
 
 

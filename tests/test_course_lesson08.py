@@ -7,8 +7,12 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from torch.jit.mobile import _load_for_lite_interpreter
+from torch.utils.mobile_optimizer import optimize_for_mobile
 
 from minst.course import lesson08 as check
+from minst.mobile import timing
 
 
 def test_another_fair_order_is_correct_too():
@@ -72,30 +76,53 @@ def side_of_kernel(h, w, c_in, c_out, k, s, g):
     return out * k * seen * c_out, 4 * (h * w * c_in + k * k * seen * c_out + out * c_out)
 
 
-def one_more(key_ms, decoder_ms, interval):
-    return (key_ms + interval * (key_ms - decoder_ms)) / (interval + 1), decoder_ms / key_ms
+def shares_of(part, whole):
+    return sorted(a / b for a, b in zip(part, whole))
 
 
-def halves(key_ms, decoder_ms, interval):
-    return (key_ms + (key_ms - decoder_ms)) / 2, decoder_ms / key_ms
+def two_medians(part, whole, k):
+    shares = shares_of(part, whole)
+    return np.median(part) / np.median(whole), shares[k - 1], shares[-k]
 
 
-def middle_frame(key_ms, decoder_ms, interval):
-    frames = [key_ms] + (interval - 1) * [key_ms - decoder_ms]
-    return statistics.median(frames), decoder_ms / key_ms
+def sorts_times(part, whole, k):
+    shares = shares_of(sorted(part), sorted(whole))
+    return np.median(shares), shares[k - 1], shares[-k]
 
 
-def at_this_interval(key_ms, decoder_ms, interval):
-    mean = (key_ms + (interval - 1) * (key_ms - decoder_ms)) / interval
-    return mean, (key_ms - mean) / key_ms
+def upside_down(part, whole, k):
+    shares = shares_of(whole, part)
+    return np.median(shares), shares[k - 1], shares[-k]
 
 
-def stays(key_ms, decoder_ms, interval):
-    return key_ms - decoder_ms + decoder_ms / interval, (key_ms - decoder_ms) / key_ms
+def mean_share(part, whole, k):
+    shares = shares_of(part, whole)
+    return np.mean(shares), shares[k - 1], shares[-k]
 
 
-def rests(key_ms, decoder_ms, interval):
-    return key_ms / interval, decoder_ms / key_ms
+def extremes(part, whole, k):
+    shares = shares_of(part, whole)
+    return np.median(shares), shares[0], shares[-1]
+
+
+def from_zero(part, whole, k):
+    shares = shares_of(part, whole)
+    return np.median(shares), shares[k], shares[-k]
+
+
+def from_zero_at_both_ends(part, whole, k):
+    shares = shares_of(part, whole)
+    return np.median(shares), shares[k], shares[-k - 1]
+
+
+def high_first(part, whole, k):
+    shares = shares_of(part, whole)
+    return np.median(shares), shares[-k], shares[k - 1]
+
+
+def rest(part, whole, k):
+    shares = [1 - share for share in shares_of(part, whole)][::-1]
+    return np.median(shares), shares[k - 1], shares[-k]
 
 
 def values(text):
@@ -188,30 +215,41 @@ def lying(jobs, clock, warmup, rounds):
     return times
 
 
-def roof(macs, size, gflop_s, gb_s, choose=max):
-    compute, memory = 2 * macs / gflop_s / 1e6, size / gb_s / 1e6
-    return choose(compute, memory), "memory" if memory >= compute else "compute"
+def saves(
+    module, example, path, optimise=True, lite=True, where="", compare=lambda a, b: (a - b).abs().max()
+):
+    graph = torch.jit.trace(module, example)
+    graph = optimize_for_mobile(graph) if optimise else torch.jit.freeze(graph)
+    if lite:
+        graph._save_for_lite_interpreter(path + where)
+        graph = _load_for_lite_interpreter(path + where)
+    else:
+        torch.jit.save(graph, path)
+    return compare(graph(example), module(example))
 
 
-def one_flop(macs, size, gflop_s, gb_s):
-    return roof(macs / 2, size, gflop_s, gb_s)
+def keeps_the_trace(*given):
+    return saves(*given, optimise=False)
 
 
-def added(*given):
-    return roof(*given, choose=lambda compute, memory: compute + memory)
+def full_format(*given):
+    return saves(*given, lite=False)
 
 
-def faster_of_the_two(*given):
-    return roof(*given, choose=min)
+def elsewhere(*given):
+    return saves(*given, where=".ptl")
 
 
-def seconds(*given):
-    return roof(*given)[0] / 1000, roof(*given)[1]
+def with_itself(*given):
+    return saves(*given, compare=lambda a, b: 0.0)
 
 
-def exchanged(*given):
-    ms, word = roof(*given)
-    return ms, "compute" if word == "memory" else "memory"
+def mean_difference(*given):
+    return saves(*given, compare=lambda a, b: (a - b).abs().mean())
+
+
+def relative(*given):
+    return saves(*given, compare=lambda a, b: (a - b).abs().max() / b.max())
 
 
 @pytest.mark.parametrize(
@@ -223,12 +261,15 @@ def exchanged(*given):
         ("conv_cost", numbers, "4 bytes"),
         ("conv_cost", maps_alone, "weights are read"),
         ("conv_cost", side_of_kernel, "k x k"),
-        ("mean_frame", one_more, "T - 1"),
-        ("mean_frame", halves, "how often"),
-        ("mean_frame", middle_frame, "median frame"),
-        ("mean_frame", at_this_interval, "largest T"),
-        ("mean_frame", stays, "what stays"),
-        ("mean_frame", rests, "instance decoder alone"),
+        ("paired_share", two_medians, "two medians"),
+        ("paired_share", sorts_times, "Sort the shares"),
+        ("paired_share", upside_down, "whole by the part"),
+        ("paired_share", mean_share, "is the mean"),
+        ("paired_share", extremes, "smallest and the largest"),
+        ("paired_share", from_zero, "counts from 0"),
+        ("paired_share", from_zero_at_both_ends, "counts from 0"),
+        ("paired_share", high_first, "Low comes before high"),
+        ("paired_share", rest, "what remains"),
         ("read_log", microseconds, "divide by 1000"),
         ("read_log", as_the_last_line, "hiccup"),
         ("read_log", longest, "longest run"),
@@ -242,14 +283,91 @@ def exchanged(*given):
         ("fair_times", own_clock, "of your own"),
         ("fair_times", one_after_the_other, "Take turns"),
         ("fair_times", lying, "Nothing of the lie"),
-        ("least_ms", one_flop, "two FLOP"),
-        ("least_ms", added, "not their sum"),
-        ("least_ms", faster_of_the_two, "Both have to be done"),
-        ("least_ms", seconds, "are seconds"),
-        ("least_ms", exchanged, "exchanged"),
     ],
 )
 def test_students_meet_their_hint(name, answer, word):
     for _ in range(5):
         verdict = getattr(check, name)(answer)
         assert verdict.state == "wrong" and word in verdict.reason, verdict
+
+
+needs_xnnpack = pytest.mark.skipif(not torch._C._is_xnnpack_enabled(), reason="this torch has no XNNPACK")
+
+
+@needs_xnnpack
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (keeps_the_trace, "not optimised"),
+        (full_format, "save() writes another format"),
+        (elsewhere, "Nothing is at `path`"),
+        (with_itself, "with `module` itself"),
+        (mean_difference, "is the mean"),
+        (relative, "no share"),
+    ],
+)
+def test_a_file_that_is_none_for_a_phone_meets_its_hint(answer, word):
+    verdict = check.save_for_phone(answer)
+    assert verdict.state == "wrong" and word in verdict.reason, verdict
+    assert verdict.or_ours is not None and len(verdict.given) == 3
+
+
+@needs_xnnpack
+def test_a_tensor_is_taken_for_a_number_and_a_path_may_be_handed_on():
+    assert check.save_for_phone(saves)
+    assert check.save_for_phone(lambda *given: saves(*given).item())
+
+
+def test_without_xnnpack_the_lesson_goes_on(monkeypatch):
+    def stub(module, example, path):
+        raise NotImplementedError
+
+    with_it = check.save_for_phone(stub)
+    monkeypatch.setattr(torch._C, "_is_xnnpack_enabled", lambda: False)
+    without = check.save_for_phone(stub)
+    assert repr(without) == repr(with_it)  # the line of the stub is that of every torch
+    assert without.or_ours is None
+    tried = check.save_for_phone(keeps_the_trace)
+    assert tried.state == "not attempted" and "XNNPACK" in tried.reason and "mobileinst[lite]" in tried.reason
+
+
+def test_paired_shares_are_minsts():
+    """The lesson's k is that of timing.median_interval, and so are the numbers."""
+    rng = np.random.default_rng(0)
+    for n, k in ((12, 3), (20, 6)):
+        part, whole = rng.random(n), 1 + rng.random(n)
+        assert check.paired_share(lambda part, whole, k: two_numbers(part, whole, k))
+        found = timing.median_interval(list(part / whole))
+        assert two_numbers(part, whole, k) == pytest.approx(tuple(found.values()))
+
+
+def two_numbers(part, whole, k):
+    shares = shares_of(part, whole)
+    return np.median(shares), shares[k - 1], shares[-k]
+
+
+def test_convolutions_are_those_of_the_model():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 5, 1, 2, groups=4))
+    found = check.convolutions(net, (16, 24))
+    assert found == [(16, 24, 3, 4, 3, 2, 1), (8, 12, 4, 4, 5, 1, 4)]
+
+
+def test_axes_of_a_few_milliseconds_have_labels():
+    """The first picture once had a logarithmic axis with one label."""
+    for low, high in ((18, 27), (5, 900), (0.3, 0.5), (101, 149)):
+        fig = check.plot_runs({"a": [low, high]}, {"median": low}, "head", "note")
+        axes = fig.axes[0]
+        fig.canvas.draw()
+        inside = [t for t in axes.get_yticks() if axes.get_ylim()[0] <= t <= axes.get_ylim()[1]]
+        labels = [text.get_text() for text in axes.get_yticklabels()]
+        assert 3 <= len(inside) <= 15 and all(labels), (low, high, inside)
+
+
+def test_bars_say_their_words_and_mark_what_is_wrong():
+    rows = {"eager": {"a": 2.0, "b": 1.0}, "file": {"a": 1.0, "b": 1.0}}
+    fig = check.plot_bars(rows, {"eager": "3 ms", "file": "2 ms"}, "head", "note", wrong={"file"})
+    axes = fig.axes[0]
+    assert {"3 ms", "2 ms"} <= {text.get_text().strip() for text in axes.texts}
+    assert [bar.get_width() for bar in axes.patches] == [2, 1, 1, 1]
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert colours[2] == colours[3] not in colours[:2] and colours[0] != colours[1]

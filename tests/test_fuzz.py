@@ -395,7 +395,7 @@ BASE = {"demo": ["--sample", "nope"], "track": ["nope.mp4"], "lessons": ["occupi
         "data shapes": ["--out", "occupied"], "data check": ["nope"], "data preview": ["nope"], "data split": ["nope"],
         "data convert": ["nope", "--out", "new"], "env": ["now"], "summary": ["--weights", "nope"],
         "export": ["--weights", "nope"], "bench latency": ["--weights", "nope"], "bench mobile": ["--weights", "nope"],
-        "bench layers": ["--weights", "nope"], "bench lite": ["nope"], "bench phone": ["nope", "--dry-run"],
+        "bench layers": ["--weights", "nope"], "bench rivals": ["now"], "bench lite": ["nope"], "bench phone": ["nope", "--dry-run"],
         "bench parse": ["nope"], "bench web": ["--weights", "nope"], "bench data": ["now"], "lab run": ["nope"],
         "lab report": ["nope"], "lab list": ["now"]}  # fmt: skip
 PATHS = ["nope", "", ".", "..", "empty", "text.txt", "clips", "clips/annotations.json", "images", "weights", "film.mp4",

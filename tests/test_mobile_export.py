@@ -7,6 +7,7 @@ ExecuTorch's compiler takes most of the time, so it exports once, and of four eq
 from __future__ import annotations
 
 import copy
+import io
 import itertools
 import json
 import random
@@ -20,6 +21,7 @@ import pytest
 import torch
 
 from minst.mobile import export as exporting
+from minst.mobile import runtime
 from minst.mobile.export import WRITERS, export, metadata, parity
 from minst.mobile.programs import PARTS, Program, make_programs, real_frames, settled_model
 from minst.mobile.runtime import FORMATS, ExportedModel, load_program, require, sealed
@@ -182,7 +184,7 @@ def test_lite_files_carry_the_real_frames(folder):
 
 
 @pytest.mark.parametrize(
-    ("part", "size"), [("full", (100, 130)), ("features", (100, 130)), ("masks", (64, 64))]
+    ("part", "size"), [("full", (100, 130)), ("features", (100, 130)), ("masks", (64, 64)), ("reuse", (64, 64))]
 )
 def test_every_part_at_sizes_that_need_padding(shapes, tmp_path, part, size):
     paths = export(shapes, "torchscript", tmp_path, size, part)
@@ -547,3 +549,12 @@ def _mobile(path):
     from torch.jit.mobile import _load_for_lite_interpreter
 
     return _load_for_lite_interpreter(str(path))
+
+
+def test_a_notebooks_stderr_stays_quiet_too(monkeypatch):
+    """ExecuTorch's bindings write to Python's sys.stderr, which in a notebook is no file of the system."""
+    said = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", said)
+    with runtime._without_stderr():
+        print("Resetting threadpool to 1 threads.", file=sys.stderr)
+    assert said.getvalue() == "" and sys.stderr is said

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import stat
 import subprocess
@@ -18,7 +19,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from minst.mobile import phone
+from minst.cli import build_parser
+from minst.mobile import phone, serve
+from minst.mobile.export import export
 from minst.mobile.logs import parse_log
 from minst.mobile.phone import bench_phone, phone_commands
 
@@ -254,7 +257,7 @@ def test_a_dry_run_needs_the_model_alone(monkeypatch, tmp_path, capsys):
         and sum("taskset MASK ./executor_runner" in line for line in lines) == 2
     )
     assert lines[0] == "adb shell 'mkdir -p /data/local/tmp/minst'" and lines.count("sleep 9") == 1
-    assert "# MASK: " in printed and "--branch v1.3.1" in printed
+    assert "# MASK: " in printed and "notebooks/PHONE.md" in printed
     bench_phone(
         "key.ptl", binary=files(tmp_path)["binary"], dry_run=True, serial="a", core=10, logs="kept"
     )
@@ -392,8 +395,7 @@ def test_a_phone_that_hides_its_cores(play, tmp_path):
 def test_files_that_are_missing(play, tmp_path):
     root, given = play(), files(tmp_path)
     for binary in (None, tmp_path / "nowhere"):
-        with pytest.raises(OSError, match=r"--binary.*v2\.7\.1.*BUILD_PYTORCH_MOBILE=1 ANDROID_ABI=arm64-v8a "
-                                          r"scripts/build_android\.sh -DBUILD_BINARY=ON"):  # fmt: skip
+        with pytest.raises(OSError, match=r"--binary.*notebooks/PHONE\.md.*`minst lessons` copies it"):
             bench_phone(given["model"], binary=binary)
     with pytest.raises(FileNotFoundError) as caught:
         bench_phone(tmp_path / "no.ptl", binary=given["binary"])
@@ -438,3 +440,39 @@ def test_what_is_printed_is_what_is_run(capsys, tmp_path, monkeypatch):
         for c in phone_commands(f"{AWKWARD}.ptl", "speed_benchmark_torch", "speed_benchmark_torch")
     ]
     assert [shlex.split(line) for line in result["commands"]] == argv
+
+
+# ----------------------------------------------------------------------------------- the page beside lesson 08
+
+PAGE = Path(__file__).parent.parent / "notebooks" / "PHONE.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_page_has_a_recipe_for_each_runner():
+    recipes = "\n".join(blocks("bash"))
+    for runner in phone.RUNNERS:
+        assert f"/{runner}\n" in recipes, f"nothing says where {runner} lies"
+    assert "v2.8.0" in recipes and '"cmake>=3.27,<4"' in recipes
+    assert f"onnxruntime-web@{serve.ORT_VERSION} " in recipes
+
+
+def test_commands_of_the_page_are_commands_of_minst():
+    lines = re.findall(r"^minst .*?(?= &&|$)", "\n".join(blocks("bash")), re.MULTILINE)
+    assert len(lines) >= 7
+    for line in lines:
+        build_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_the_script_for_termux_times_a_program(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    (script,) = blocks("python")
+    (tmp_path / "time_onnx.py").write_text(script)
+    export("shapes-tiny", "onnx", tmp_path, (64, 64))
+    for name in ("key.onnx", "reuse.onnx"):
+        argv = [sys.executable, "time_onnx.py", name]
+        said = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        assert re.fullmatch(rf"{name}: median \d+\.\d ms, p95 \d+\.\d ms\n", said)

@@ -170,7 +170,7 @@ def test_times_are_medians_of_rounds_and_add_up_to_the_frame(fused, monkeypatch)
 
     monkeypatch.setattr(roofline, "_Clock", Counted)
     monkeypatch.setattr(roofline.time, "perf_counter", look)
-    monkeypatch.setattr(roofline, "_part_times", lambda *_: [500.0] * 5)
+    monkeypatch.setattr(roofline, "part_times", lambda *_: [500.0] * 5)
     rows = layer_table(fused, SIZE, rounds=3)
     assert {round(row["ms"], 6) for row in rows if row["kind"] != "other"} == {2.0}
     assert sum(row["share"] for row in rows) == pytest.approx(1) and rows[0][
@@ -181,7 +181,7 @@ def test_times_are_medians_of_rounds_and_add_up_to_the_frame(fused, monkeypatch)
 
 
 def test_layers_slower_than_their_part_leave_nothing_negative(fused, monkeypatch):
-    monkeypatch.setattr(roofline, "_part_times", lambda *_: [0.0] * 5)
+    monkeypatch.setattr(roofline, "part_times", lambda *_: [0.0] * 5)
     rows = layer_table(fused, SIZE, rounds=1)
     assert [row["ms"] for row in rows if row["kind"] == "other"] == [0.0] * 5
     assert sum(row["share"] for row in rows) == pytest.approx(1)
@@ -206,7 +206,7 @@ def test_parts_are_laps_that_end_where_the_next_begins(fused, monkeypatch):
         for i, (m, s) in enumerate(zip(parts, (0.01, 0.02, 0.03, 0.04)))
     ]
     with torch.inference_mode():
-        laps = roofline._part_times(fused, torch.rand(1, 3, *SIZE))
+        laps = roofline.part_times(fused, torch.rand(1, 3, *SIZE))
     for hook in hooks:
         hook.remove()
     assert laps == pytest.approx([0, 10, 20, 70, 0]) and ran == [0, 1, 2, 3]

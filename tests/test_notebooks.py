@@ -391,7 +391,6 @@ def test_the_lint_finds_an_answer_under_other_names(answer, cell, there):
     assert stands_in(answer_of(ast.parse(answer).body[0]), cell) == there
 
 
-WAITING = {8}  # lessons whose exercises still come last
 
 
 def test_no_answer_stands_in_a_cell_above_its_exercise(number):
@@ -406,8 +405,6 @@ def test_no_answer_stands_in_a_cell_above_its_exercise(number):
 
 
 def test_exercises_stand_where_their_idea_is_built_and_the_lesson_goes_on_with_the_answer(number):
-    if number in WAITING:
-        pytest.skip("this lesson waits")
     cells = build.read_source(number).cells
     for i, cell in enumerate(cells):
         if "exercise" in cell.metadata.get("tags", []):

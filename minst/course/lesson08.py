@@ -1,18 +1,23 @@
-"""Lesson 08: a convolution's cost, the mean frame, a log, a fair benchmark, the roof of a layer."""
+"""Lesson 08: a convolution's cost, a file for a phone, a log, fair benchmarks, paired shares."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from statistics import fmean, median
 
 import numpy as np
 import torch
 from torch import nn
+from torch.jit.mobile import _export_operator_list, _load_for_lite_interpreter
 from torch.utils.flop_counter import FlopCounterMode
 
-from minst.course.verdict import Verdict, judge
+from minst.course.verdict import Verdict, difference, examine, judge
 from minst.mobile.logs import parse_log
+from minst.mobile.runtime import quiet, require
+from minst.visualize.style import GREY, INK, RED, Picture, bare, headline, new_figure, rgb
 
-__all__ = ["conv_cost", "fair_times", "least_ms", "mean_frame", "read_log"]
+__all__ = ["conv_cost", "fair_times", "paired_share", "read_log", "save_for_phone"]
 
 
 def conv_cost(answer: Callable) -> Verdict:
@@ -56,31 +61,101 @@ def conv_cost(answer: Callable) -> Verdict:
     return judge(answer, conv_cost, draw, mistakes, tolerance=1e-9)
 
 
-def mean_frame(answer: Callable) -> Verdict:
-    """mean_frame(key_ms, decoder_ms, interval) -> (mean ms at T, share that any T saves)."""
+def save_for_phone(answer: Callable) -> Verdict:
+    """A number, and a file. Where torch has no XNNPACK, `or_ours` is None and a line says so."""
 
-    def mean_frame(key, decoder, T):
-        return key - decoder + decoder / T, decoder / key
+    def reference(module, example, path):
+        from torch.utils.mobile_optimizer import optimize_for_mobile
+
+        with quiet():
+            traced = torch.jit.trace(module, example)
+            optimize_for_mobile(traced)._save_for_lite_interpreter(path)
+        return (_load_for_lite_interpreter(path)(example) - module(example)).abs().max().item()
+
+    def fault(got, module, example, path):
+        if not Path(path).is_file():
+            return "Nothing is at `path`: optimized._save_for_lite_interpreter(path) writes it."
+        try:
+            loaded = _load_for_lite_interpreter(path)
+        except RuntimeError:
+            return "The lite interpreter cannot load this file; save() writes another format."
+        if not any(name.startswith("prepacked::") for name in _export_operator_list(loaded)):
+            return "The file is not optimised: optimize_for_mobile(traced) returns a new module."
+        apart = loaded(example) - module(example)
+        problem = difference(got, apart.abs().max())
+        hints = {
+            "Compare the loaded file with `module` itself.": 0 * apart.max(),
+            "This is the mean; one place that is far off counts.": apart.abs().mean(),
+            "Take the absolute value before the largest.": apart.max(),
+            "The difference itself is asked, no share.": apart.abs().max() / module(example).max(),
+        }
+        told = (hint for hint, mistake in hints.items() if not difference(got, mistake))
+        return f"{problem}. {next(told, '')}".strip() if problem else ""
+
+    def cases():
+        for i in range(3):
+            # the norm shifts a convolution that has no bias
+            net = nn.Sequential(
+                nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+            )
+            nn.init.normal_(net[1].bias, std=2.0)
+            yield net.eval(), torch.rand(1, 3, 12, 12), f"{folder}/{i}.ptl"
+
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), quiet():
+        verdict = examine(answer, save_for_phone, cases(), fault, reference=reference)
+    try:
+        require("lite")
+    except ImportError as error:
+        reason = verdict.reason if verdict.state == "not attempted" else str(error)
+        return Verdict("not attempted", "save_for_phone", reason)
+    return verdict
+
+
+def paired_share(answer: Callable) -> Verdict:
+    """paired_share(part, whole, k) -> (median, low, high) of the shares of single rounds."""
+
+    def paired_share(part, whole, k, centre=median):
+        shares = sorted(a / b for a, b in zip(part, whole))
+        return centre(shares), shares[k - 1], shares[-k]
+
+    def bounds(ranks):
+        """ranks(k) -> the two places in the sorted shares."""
+        return lambda part, whole, k: (
+            paired_share(part, whole, k)[0],
+            *np.sort(np.divide(part, whole))[list(ranks(k))],
+        )
+
+    def of_medians(part, whole, k):
+        return median(part) / median(whole), *paired_share(part, whole, k)[1:]
 
     def draw(rng):
-        key = rng.uniform(20, 200)
-        return key, key * rng.uniform(0.05, 0.4), rng.integers(3, 9)
+        rounds = rng.integers(10, 20)
+        # a machine that is now fast, now slow
+        whole = rng.uniform(20, 60) * rng.permutation(np.geomspace(1, 6, rounds))
+        part = whole * rng.normal(rng.uniform(0.2, 0.6), 0.05, rounds)
+        return part.round(2).tolist(), whole.round(2).tolist(), rng.integers(2, 5)
 
     mistakes = [
-        "T frames in all: one key frame and T - 1 that reuse its kernels.",
-        lambda key, decoder, T: mean_frame(key, decoder, T + 1),
-        "This is the median frame, one between key frames: the mean pays for key frames too.",
-        lambda key, decoder, T: (key - decoder, decoder / key),
-        "Key frames are rarer than the others: weight the two by how often they come.",
-        lambda key, decoder, T: mean_frame(key, decoder, 2),
-        "The second number is for this T; asked is what even the largest T could save.",
-        lambda key, decoder, T: (mean_frame(key, decoder, T)[0], (decoder - decoder / T) / key),
-        "The second number is what stays; asked is the share that is saved.",
-        lambda key, decoder, T: (mean_frame(key, decoder, T)[0], 1 - decoder / key),
-        "Reuse skips the instance decoder alone: the rest runs every frame.",
-        lambda key, decoder, T: (key / T, decoder / key),
+        "Divide round by round, then take the median: a quotient of two medians mixes rounds.",
+        of_medians,
+        "Sort the shares. Whoever sorts the times first pairs a fast round with a slow one.",
+        lambda part, whole, k: paired_share(sorted(part), sorted(whole), k),
+        "This is the whole by the part; the part by the whole is asked.",
+        lambda part, whole, k: paired_share(whole, part, k),
+        "The first number is the mean: one bad round moves it, not the median.",
+        partial(paired_share, centre=fmean),
+        "Those are the smallest and the largest share; the k-th from either end are asked.",
+        bounds(lambda k: (0, -1)),
+        "Python counts from 0: the k-th smallest is shares[k - 1], the k-th largest shares[-k].",
+        bounds(lambda k: (k, -k - 1)),
+        bounds(lambda k: (k, -k)),
+        bounds(lambda k: (k - 1, -k - 1)),
+        "Low comes before high.",
+        bounds(lambda k: (-k, k - 1)),
+        "This is what remains; the share itself is asked.",
+        lambda part, whole, k: paired_share([b - a for a, b in zip(part, whole)], whole, k),
     ]
-    return judge(answer, mean_frame, draw, mistakes)
+    return judge(answer, paired_share, draw, mistakes)
 
 
 def read_log(answer: Callable) -> Verdict:
@@ -101,12 +176,7 @@ def read_log(answer: Callable) -> Verdict:
         times = rng.uniform(6e4, 9e4, rng.integers(9, 16)).round()
         # one hiccup, which C++ prints as 1.2e+06
         times[rng.integers(len(times))] = 1.2e6 + 10 * rng.integers(1000)
-        about = '"type": "NET", "unit": "us", "metric": "latency"'
-        runs = [f'PyTorchObserver {{{about}, "value": "{us:g}"}}' for us in times]
-        rate = f"Microseconds per iter: {times.mean():g}. Iters per second: {1e6 / times.mean():g}"
-        head = ["Starting benchmark.", "Running warmup runs.", "Main runs."]
-        noise = "[W] Could not initialize NNPACK!"
-        return ("\n".join([*head, noise, *runs, f"Main run finished. {rate}", ""]),)
+        return (log_of(times / 1e3),)
 
     mistakes = [
         'The values are in "us": divide by 1000.',
@@ -121,6 +191,17 @@ def read_log(answer: Callable) -> Verdict:
         of_times(short_alone),
     ]
     return judge(answer, read_log, draw, mistakes)
+
+
+def log_of(ms: Iterable[float]) -> str:
+    """Times of runs as the mobile benchmarker would have written them."""
+    times = 1e3 * np.asarray(ms)
+    about = '"type": "NET", "unit": "us", "metric": "latency"'
+    runs = [f'PyTorchObserver {{{about}, "value": "{us:g}"}}' for us in times]
+    rate = f"Microseconds per iter: {times.mean():g}. Iters per second: {1e6 / times.mean():g}"
+    head = ["Starting benchmark.", "Running warmup runs.", "Main runs."]
+    noise = "[W] Could not initialize NNPACK!"
+    return "\n".join([*head, noise, *runs, f"Main run finished. {rate}", ""])
 
 
 def fair_times(answer: Callable) -> Verdict:
@@ -169,38 +250,6 @@ def fair_times(answer: Callable) -> Verdict:
     return judge(answer, fair_times, draw, mistakes, tolerance=0.05)
 
 
-def least_ms(answer: Callable) -> Verdict:
-    """least_ms(macs, size, gflop_s, gb_s) -> (ms, "compute" | "memory"): the roof of a layer."""
-
-    def least_ms(macs, size, gflop_s, gb_s, decides=max):
-        compute, memory = 2e-6 * macs / gflop_s, 1e-6 * size / gb_s
-        return decides(compute, memory), "compute" if compute > memory else "memory"
-
-    def exchanged(*given):
-        ms, word = least_ms(*given)
-        return ms, "memory" if word == "compute" else "compute"
-
-    def draw(rng):
-        gflop_s, gb_s = rng.uniform(20, 150), rng.uniform(5, 25)
-        size = rng.integers(10**6, 10**8)
-        ratio = rng.choice([rng.uniform(0.1, 0.7), rng.uniform(2.5, 8)])  # to the roof's edge
-        return int(gflop_s / gb_s * ratio * size / 2), size, gflop_s, gb_s
-
-    mistakes = [
-        "One MAC is two FLOP: a product and a sum.",
-        lambda macs, *given: least_ms(macs / 2, *given),
-        "A core multiplies while it waits for memory: the slower decides, not their sum.",
-        partial(least_ms, decides=lambda compute, memory: compute + memory),
-        "Both have to be done: the slower of the two decides.",
-        partial(least_ms, decides=min),
-        "These are seconds; asked are milliseconds.",
-        partial(least_ms, decides=lambda compute, memory: max(compute, memory) / 1e3),
-        'The words are exchanged: "memory" where moving the bytes takes longer.',
-        exchanged,
-    ]
-    return judge(answer, least_ms, draw, mistakes, rounds=12)
-
-
 class _World:
     """Time that passes only when a job runs: cold first runs, a hiccup a job, slower and slower."""
 
@@ -228,3 +277,83 @@ class _World:
         slow = 5 if count < self.warmup else 8 if count == self.hiccup[name] else 1
         self.now += 1e-3 * self.ms[name] * hot * slow
         self.runs[name] += 1
+
+
+def convolutions(model: nn.Module, size: tuple[int, int]) -> list[tuple[int, ...]]:
+    """(height, width, c_in, c_out, kernel, stride, groups) of a frame's convolutions, in order."""
+    found = []
+
+    def note(conv, given, _):
+        shape = *given[0].shape[2:], conv.in_channels, conv.out_channels
+        found.append((*shape, conv.kernel_size[0], conv.stride[0], conv.groups))
+
+    convs = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    hooks = [conv.register_forward_hook(note) for conv in convs]
+    model(torch.zeros(1, 3, *size))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def plot_runs(runs: dict[str, Iterable[float]], lines: dict[str, float], head: str, note: str):
+    """Milliseconds of runs in their order, on a logarithmic axis; lines: {name: ms} across."""
+    fig = new_figure(3.1)
+    headline(fig, head, note)
+    axes = fig.add_axes((0.075, 0.15, 0.68, 0.63), xlabel="run", ylabel="ms", yscale="log")
+    for k, (name, ms) in enumerate(runs.items()):
+        axes.plot(list(ms), "o^s"[k], ms=4, color=rgb(1 + k), label=name)
+    for k, (name, ms) in enumerate(lines.items()):
+        axes.axhline(
+            ms,
+            color=INK,
+            ls="-" if not k else ("--", ":")[k - 1],
+            lw=1,
+            label=f"{name}: {ms:.1f} ms",
+        )
+    low, high = axes.get_ylim()
+    for marks in (
+        [10, 20, 50],
+        [10, 15, 20, 30, 40, 50, 70],
+        *(range(10, 100, n) for n in (5, 2, 1)),
+    ):
+        ticks = [mark * 10.0**e for e in range(-3, 5) for mark in marks]
+        if len(ticks := [tick for tick in ticks if low < tick < high]) >= 3:
+            break
+    axes.set_yticks(ticks)
+    axes.set_yticks([], minor=True)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.grid(axis="y", color=GREY, lw=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
+    return fig
+
+
+def plot_bars(rows: dict[str, dict[str, float]], words: dict, head: str, note: str, wrong=()):
+    """rows {name: {part: ms}} as stacked bars, `words` {name: text} behind; `wrong` ones red."""
+    fig, parts = new_figure(), list(dict.fromkeys(part for row in rows.values() for part in row))
+    headline(fig, head, note)
+    axes = bare(fig.place(1.75, 0.8 + 0.2 * (len(parts) > 1), 4.6, 0.27 * len(rows)))
+    for y, (name, row) in enumerate(rows.items()):
+        edges = [0.0, *np.cumsum(list(row.values()))]
+        for k, (part, ms) in enumerate(row.items()):
+            color = RED if name in wrong else rgb(1 + parts.index(part))
+            axes.barh(y, ms, 0.7, left=edges[k], color=color, label=part if not y else None)
+        axes.text(edges[-1], y, f" {words[name]}", va="center", fontsize=8, color=INK)
+    axes.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, None))
+    if len(parts) > 1:
+        at = {"loc": "lower left", "bbox_to_anchor": (0, 0.98), "ncols": len(parts)}
+        axes.legend(**at, frameon=False, fontsize=7)
+    return fig
+
+
+def saving(decoder_share: float, reuse_interval: int) -> Picture:
+    """The mean frame over T, in percent of a key frame."""
+    T, s = np.arange(1, 13), decoder_share
+    fig, now = new_figure(2.7), 1 - s + s / reuse_interval
+    note = f"Of a key frame, over T. Dashed: what no T can go below, {1 - s:.1%}."
+    headline(fig, f"Decoder {s:.0%}, T = {reuse_interval}: the mean frame costs {now:.1%}", note)
+    axes = fig.add_axes((0.07, 0.17, 0.9, 0.56), xlabel="T", ylabel="%", ylim=(0, 105), xticks=T)
+    axes.plot(T, 100 * (1 - s + s / T), "o-", color=rgb(1), ms=4)
+    axes.plot(reuse_interval, 100 * now, "o", ms=10, mfc="none", color=INK)
+    axes.axhline(100 * (1 - s), color=GREY, ls="--", lw=1)
+    return fig

@@ -33,7 +33,8 @@ class Film(NamedTuple):
 
     def _repr_html_(self) -> str:
         data = base64.b64encode(self.gif).decode()
-        return f"<img alt='{escape(self.alt)}' style='max-width:100%' src='data:image/gif;base64,{data}'>"
+        look = f"alt='{escape(self.alt)}' style='max-width:100%'"
+        return f"<img {look} src='data:image/gif;base64,{data}'>"
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
         return self.still, {"alt": self.alt}

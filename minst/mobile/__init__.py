@@ -6,6 +6,7 @@
     timing     turns, medians, tables                benchmark  a frame's stages, six runtimes, data
     roofline   every layer; what this core can do    lite       our benchmarker in C++, for .ptl
     phone      the adb commands                      logs       what its benchmarkers print
+    rivals     beside a SparseInst with ResNet-50
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """

@@ -256,7 +256,8 @@ def bench_mobile(
             they still give this model's outputs; default is a temporary folder.
     Returns {"device", "peak", "rounds", "rows"}. A row: "model", "size", "runtime" and either
     "missing" (why) or "median_ms", "p95_ms" (key frame), "faults" (its page faults), "reuse_ms"
-    (median), "mean_ms" {"1" | "3" | "6"}, "stages" {name: ms}, "to_eager" (ratio of medians),
+    (median), "mean_ms" {"1" | "3" | "6"}, "stages" {name: ms}, "decoder_share" (of a key frame,
+    paired within rounds; see `timing.median_interval`), "to_eager" (ratio of medians),
     "peak_fraction", "first_ms" (the key program's first run) and, of exported ones, "load_ms" and
     "difference" (see `parity`). Upsampling and drawing lie outside of all and cost all alike.
     The default grid takes some 20 minutes on an idle core, more than half of it for the exports.
@@ -410,12 +411,15 @@ def _rows(known: dict[str, dict], times: dict, macs: int, peak: dict) -> list[di
             continue
         key, reuse, masks = (middle[runtime][name] for name in ("key", "reuse", "masks"))
         laps, faults = zip(*times[runtime]["key"], strict=True)
+        # of one round: a busy machine slows the key frame and the reuse frame beside it alike
+        pairs = [(k, r) for (k, _), (r, _) in zip(*(times[runtime][x] for x in ("key", "reuse")))]
         stages = {"features": reuse - masks, "instance decoder": key - reuse, "masks": masks}
         row |= timing.summarize(laps) | {
             "faults": median(faults),
             "reuse_ms": reuse,
             "mean_ms": {str(t): timing.mean_frame(key, reuse, t) for t in INTERVALS},
             "stages": stages | middle[""],
+            "decoder_share": timing.median_interval([1 - r / k for k, r in pairs]),
             "to_eager": key / middle["eager"]["key"] if "eager" in middle else None,
             "peak_fraction": peak_fraction(macs, key, peak),
         }
@@ -446,6 +450,8 @@ def _print_mobile(result: dict) -> None:
         for row in rows:
             if "missing" in row:
                 print(f"{row['runtime']:12}  missing: {row['missing']}")
+        decoders = (f"{row['runtime']} {timing.said(row['decoder_share'])}" for row in there)
+        print(f"instance decoder, of a key frame: {', '.join(decoders)}")
         for row in there[:1]:
             outside = (f"{name} {row[name]:.1f} ms" for name in ("upsampling", "drawing"))
             print(f"after every runtime: {', '.join(outside)}")

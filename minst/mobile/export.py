@@ -47,7 +47,7 @@ __all__ = ["PASSES", "TOLERANCE", "channels_last_frame", "export", "optimize", "
 
 # Largest difference allowed, relative to the largest value of an output, at least 1.
 TOLERANCE = 1e-4
-# in the order in which `optimize_for_mobile` runs them
+# its rewrites of the graph, in the order in which `optimize_for_mobile` runs them
 PASSES = (
     "CONV_BN_FUSION",
     "INSERT_FOLD_PREPACK_OPS",
@@ -74,7 +74,7 @@ def export(
     Args:
         weights: shipped ones by name, a folder of save_pretrained, or a model.
         format: one of `FORMATS`.
-        out: the folder. A file that was there is replaced only by one that passed.
+        out: the folder. A file that was there is replaced only by one with equal outputs.
         progress: told a line about every file.
     Raises ValueError (unknown format or part, a size out of range, an output that differs),
     OSError (nothing can be written there, the disk is full), ImportError (what the installed
@@ -157,7 +157,7 @@ def trace(program: Program) -> torch.jit.ScriptModule:
 def optimize(
     module: torch.jit.ScriptModule, passes: Sequence[str] = PASSES
 ) -> torch.jit.ScriptModule:
-    """`optimize_for_mobile` with these passes alone on a traced or scripted module.
+    """`optimize_for_mobile` with these rewrites alone on a traced or scripted module.
 
     The module is frozen in any case. Raises ImportError where torch has no XNNPACK.
     """

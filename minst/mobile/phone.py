@@ -34,6 +34,7 @@ __all__ = ["bench_phone", "phone_commands"]
 
 REMOTE = "/data/local/tmp/minst"  # where adb may write and start programs without root
 TIMEOUT_S = 600  # for each command
+BUILD = "notebooks/PHONE.md has its steps, versions, disk and time; `minst lessons` copies it"
 RECORD = (
     "for p in ro.product.manufacturer ro.product.model ro.soc.model ro.board.platform "
     'ro.build.version.release; do echo "$p=$(getprop $p)"; done; '
@@ -45,37 +46,22 @@ RECORD = (
 
 
 class Runner(NamedTuple):
-    """A benchmarker: the ending of its models, how it is built, the line that the phone reads."""
+    """A benchmarker: the ending of its models, the line that the phone reads."""
 
     ending: str
-    build: str
     line: str  # to be formatted: program, model (quoted), mask, warmup, iterations, both, log
 
 
 RUNNERS = {
     SPEED: Runner(
         ".ptl",
-        # scripts/build_android.sh left PyTorch in July 2025; 2.9 is the first release without it
-        "git clone --depth 1 --branch v2.7.1 --recurse-submodules "
-        "https://github.com/pytorch/pytorch && cd pytorch && pip install -r requirements.txt && "
-        "ANDROID_NDK=/path/to/ndk BUILD_PYTORCH_MOBILE=1 ANDROID_ABI=arm64-v8a "
-        "scripts/build_android.sh -DBUILD_BINARY=ON gives build_android/bin/speed_benchmark_torch",
         "taskset {mask} {program} --model={model} --use_bundled_input=0 --warmup={warmup} "
         "--iter={iterations} --report_pep=true --pthreadpool_size=1 > {log} 2>&1",
     ),
     RUNNER: Runner(
         ".pte",
-        # the posix platform layer writes to stderr; the preset's to logcat, which is read as well
-        "git clone --depth 1 --branch v1.3.1 --recurse-submodules "
-        "https://github.com/pytorch/executorch && cd executorch && ./install_executorch.sh && "
-        "cmake --preset android-arm64-v8a -B build-android "
-        "-DCMAKE_TOOLCHAIN_FILE=$ANDROID_NDK/build/cmake/android.toolchain.cmake "
-        "-DANDROID_PLATFORM=android-26 -DCMAKE_BUILD_TYPE=Release "
-        "-DEXECUTORCH_BUILD_EXECUTOR_RUNNER=ON -DEXECUTORCH_BUILD_EXTENSION_EVALUE_UTIL=ON "
-        "-DEXECUTORCH_BUILD_EXTENSION_RUNNER_UTIL=ON -DEXECUTORCH_PAL_DEFAULT=posix && "
-        "cmake --build build-android --target executor_runner gives build-android/executor_runner",
         # it has no warm-up: once with `warmup` executions, once with so many more (see `logs`);
-        # what its own process wrote to logcat is appended
+        # what its own process wrote to logcat is appended: PHONE.md has it write to stderr instead
         "rm -f {log}; for n in {warmup} {both}; do "
         "taskset {mask} {program} --model_path={model} --num_executions=$n --cpu_threads=1 "
         ">> {log} 2>&1 & pid=$!; wait $pid; status=$?; sleep 1; "
@@ -200,8 +186,7 @@ def bench_phone(
         return _print_commands(commands, None if built else runner)
     if not built:
         raise OSError(
-            f"phone: {binary or runner} is not there (--binary FILE); "
-            f"to build it for a phone: {RUNNERS[runner].build}"
+            f"phone: {binary or runner} is not there (--binary FILE); to build it: {BUILD}"
         )
     with tempfile.TemporaryDirectory() as folder:
         if logs:
@@ -228,7 +213,7 @@ def bench_phone(
 def _print_commands(commands: list[PhoneCommand], to_build: str | None) -> dict:
     lines = [shlex.join(command.argv) for command in commands]
     if to_build:
-        print(f"# {to_build} is to be built for the phone: {RUNNERS[to_build].build}")
+        print(f"# {to_build} is to be built for the phone: {BUILD}")
     if any("taskset MASK" in line for line in lines):
         fastest = "the core whose cpuinfo_max_freq is highest (core 7: 80)"
         print(f"# MASK: 1 << core, hexadecimal, of {fastest}")

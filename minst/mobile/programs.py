@@ -38,7 +38,7 @@ from minst.samples import load_sample
 
 __all__ = ["PARTS", "Program", "make_programs", "real_frames", "settled_model"]
 
-PARTS = {"full": ("key", "reuse"), "features": ("features",), "masks": ("masks",)}
+PARTS = {"full": ("key", "reuse"), **{name: (name,) for name in ("features", "masks", "reuse")}}
 
 
 class KeyFrame(nn.Module):

@@ -37,7 +37,7 @@ from minst.mobile.programs import benchmark_model, real_frames
 from minst.model import MobileInst
 from minst.options import Count, FrameSize, Positive, Report, check_call
 
-__all__ = ["bench_layers", "core_peak", "layer_table", "peak_fraction"]
+__all__ = ["bench_layers", "core_peak", "describe", "layer_table", "part_times", "peak_fraction"]
 
 PARTS = ("input", "backbone", "mask decoder", "instance decoder", "masks")
 PRODUCTS = (256, 384, 512, 768)  # sides of square matrices
@@ -141,13 +141,13 @@ def layer_table(model: MobileInst, size: FrameSize, rounds: Count = 15) -> list[
         )
     frame, model = real_frames(size, 1), copy.deepcopy(model).eval()
     with timing.fixed_setting(1), torch.inference_mode():
-        rows = _describe(model, frame)
+        rows = describe(model, frame)
         layers, parts = [], []  # ms, a list for each round
         for _ in range(WARM_UP + rounds):
             with _Clock() as clock:
                 model(frame)
             layers.append(clock.ms)
-            parts.append(_part_times(model, frame))
+            parts.append(part_times(model, frame))
     for row, ms in zip(rows, zip(*layers[WARM_UP:])):
         row["ms"] = median(ms)
     whole = dict(zip(PARTS, (median(ms) for ms in zip(*parts[WARM_UP:]))))
@@ -205,7 +205,7 @@ class _Clock(TorchFunctionMode):
         return out
 
 
-def _describe(model: MobileInst, frame: Tensor) -> list[dict]:
+def describe(model: MobileInst, frame: Tensor) -> list[dict]:
     """The rows of all calls, without times."""
     rows, inside, counted = [], [""], set()
 
@@ -253,7 +253,7 @@ def _kind_and_macs(function: str, tensors: list[Tensor], out: Tensor) -> tuple[s
     return kind, 0
 
 
-def _part_times(model: MobileInst, frame: Tensor) -> list[float]:
+def part_times(model: MobileInst, frame: Tensor) -> list[float]:
     """ms of each of `PARTS` in a frame whose layers are not timed."""
     laps = []
 

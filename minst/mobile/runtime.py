@@ -291,16 +291,16 @@ def _load_executorch(path: Path) -> Loaded:
 
 @contextlib.contextmanager
 def _without_stderr() -> Iterator[None]:
-    """ExecuTorch's C++ tells the terminal how it counts processors."""
+    """ExecuTorch tells the terminal, and a notebook's sys.stderr, how it counts processors."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _load_onnx(path: Path) -> Loaded:

@@ -20,9 +20,11 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["allocator", "mean_frame", "milliseconds", "summarize", "table", "turns"]
+__all__ = ["allocator", "mean_frame", "median_interval", "milliseconds", "said", "summarize",
+           "table", "turns"]  # fmt: skip
 
 Job = TypeVar("Job")
+FEWEST = 6  # rounds: of fewer, not even the smallest and the largest hold the median at 95 %
 
 
 def turns(jobs: Sequence[Job], rounds: int) -> Iterator[Job]:
@@ -43,6 +45,28 @@ def milliseconds(job: Callable, *arguments) -> float:
 def summarize(ms: Sequence[float]) -> dict[str, float]:
     """{"median_ms", "p95_ms"}; the percentile lies between its neighbours as numpy's."""
     return {"median_ms": median(ms), "p95_ms": float(np.percentile(ms, 95))}
+
+
+def median_interval(values: Sequence[float]) -> dict[str, float | None]:
+    """{"median", "low", "high"}: with 95 % the median of the noise lies from low to high.
+
+    These are the k-th smallest and the k-th largest value. How many of n values lie below the
+    median is as n throws of a coin, whatever the noise is like: k is the largest number with
+    P(fewer than k heads) <= 2.5 %. Of fewer than `FEWEST` values low and high are None.
+    """
+    from scipy.stats import binom
+
+    ordered, k = sorted(values), int(binom.ppf(0.025, len(values), 0.5))
+    low, high = (ordered[k - 1], ordered[-k]) if k else (None, None)
+    return {"median": median(ordered), "low": low, "high": high}
+
+
+def said(share: dict[str, float | None]) -> str:
+    """ "12 % (10 to 13 %)", or that an interval wider than its median measures nothing."""
+    low, high = share["low"], share["high"]
+    if low is None or high - low >= share["median"]:
+        return "cannot be measured here"
+    return f"{share['median']:.0%} ({low:.0%} to {high:.0%})"
 
 
 def mean_frame(key: float, other: float, interval: int) -> float:

@@ -1,60 +1,18 @@
 """Reference solutions of lesson 08, on-device latency. Made by notebooks/build.py: do not edit."""
 
 # %%
-import copy, shlex, tempfile, textwrap, time
+import copy, tempfile, time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 import numpy as np
 import torch
+from torch.jit.mobile import _load_for_lite_interpreter
+from torch.utils.mobile_optimizer import optimize_for_mobile
 import minst
 from minst import visualize
 from minst.course import lesson08 as check
-from minst.mobile import benchmark, export, lite, logs, phone, programs, roofline, runtime, timing
-
-# %%
-def conv_cost(
-    height: int, width: int, c_in: int, c_out: int, kernel: int, stride: int, groups: int
-) -> tuple[int, int]:
-    """MACs and bytes of a convolution without bias on an input (1, c_in, height, width), float32.
-
-    The padding is such that the output is (1, c_out, height / stride, width / stride); both divide. Bytes: of input,
-    weights and output, each counted once.
-    """
-    places = (height // stride) * (width // stride)
-    weights = c_out * (c_in // groups) * kernel**2
-    return places * weights, 4 * (c_in * height * width + weights + c_out * places)
-
-# %%
-print(check.conv_cost(conv_cost))
-
-# %%
-def mean_frame(key_ms: float, decoder_ms: float, interval: int) -> tuple[float, float]:
-    """What reuse gives: (ms of the mean frame at T = interval, share of key_ms that not even an endless T could pass).
-
-    A key frame takes key_ms. decoder_ms of that is the instance decoder, which the other frames leave out.
-    The second number is a share between 0 and 1: what is saved at most.
-    """
-    reuse_ms = key_ms - decoder_ms
-    return (key_ms + (interval - 1) * reuse_ms) / interval, decoder_ms / key_ms
-
-# %%
-print(check.mean_frame(mean_frame))
-
-# %%
-def read_log(text: str) -> tuple[float, float]:
-    """(median, p95) in milliseconds of the runs in a log of speed_benchmark_torch with --report_pep=true.
-
-    A line for each run, between others that do not matter, such as (in one line)
-    PyTorchObserver {"type": "NET", "unit": "us", "metric": "latency", "value": "68913"}
-    C++ prints a long one as "1.2e+06". p95 as by np.percentile.
-    """
-    lines = [line for line in text.splitlines() if line.startswith("PyTorchObserver")]
-    ms = [float(line.split('"')[-2]) / 1e3 for line in lines]
-    return median(ms), float(np.percentile(ms, 95))
-
-# %%
-print(check.read_log(read_log))
+from minst.mobile import export, lite, logs, programs, rivals, roofline, runtime, timing
 
 # %%
 def fair_times(jobs: dict, clock: Callable, warmup: int, rounds: int) -> dict[str, float]:
@@ -76,14 +34,61 @@ def fair_times(jobs: dict, clock: Callable, warmup: int, rounds: int) -> dict[st
 print(check.fair_times(fair_times))
 
 # %%
-def least_ms(macs: int, size: int, gflop_s: float, gb_s: float) -> tuple[float, str]:
-    """The least time of a layer on a core, in ms, and what decides: "compute" or "memory".
+def conv_cost(
+    height: int, width: int, c_in: int, c_out: int, kernel: int, stride: int, groups: int
+) -> tuple[int, int]:
+    """MACs and bytes of a convolution without bias on an input (1, c_in, height, width), float32.
 
-    macs: of the layer. size: bytes that it reads and writes. gflop_s: 1e9 FLOP a second at best; gb_s: 1e9 bytes.
+    The padding is such that the output is (1, c_out, height / stride, width / stride); both divide. Bytes: of input,
+    weights and output, each counted once.
     """
-    compute = 1e3 * 2 * macs / (1e9 * gflop_s)
-    memory = 1e3 * size / (1e9 * gb_s)
-    return max(compute, memory), "compute" if compute > memory else "memory"
+    places = (height // stride) * (width // stride)
+    weights = c_out * (c_in // groups) * kernel**2
+    return places * weights, 4 * (c_in * height * width + weights + c_out * places)
 
 # %%
-print(check.least_ms(least_ms))
+print(check.conv_cost(conv_cost))
+
+# %%
+def save_for_phone(module: torch.nn.Module, example: torch.Tensor, path: str) -> float:
+    """Write `module`, traced with `example` and optimised, to `path` for the lite interpreter, and load the file again.
+
+    module: in eval mode, of one input and one output. Returns the largest absolute difference between what the loaded
+    file and the module give for `example`.
+    """
+    traced = torch.jit.trace(module, example)
+    optimized = optimize_for_mobile(traced)
+    optimized._save_for_lite_interpreter(path)
+    loaded = _load_for_lite_interpreter(path)
+    difference = loaded(example) - module(example)
+    return difference.abs().max().item()
+
+# %%
+print(check.save_for_phone(save_for_phone))
+
+# %%
+def read_log(text: str) -> tuple[float, float]:
+    """(median, p95) in milliseconds of the runs in a log of speed_benchmark_torch with --report_pep=true.
+
+    A line for each run, between others that do not matter, such as (in one line)
+    PyTorchObserver {"type": "NET", "unit": "us", "metric": "latency", "value": "68913"}
+    C++ prints a long one as "1.2e+06". p95 as by np.percentile.
+    """
+    lines = [line for line in text.splitlines() if line.startswith("PyTorchObserver")]
+    ms = [float(line.split('"')[-2]) / 1e3 for line in lines]
+    return median(ms), float(np.percentile(ms, 95))
+
+# %%
+print(check.read_log(read_log))
+
+# %%
+def paired_share(part: list[float], whole: list[float], k: int) -> tuple[float, float, float]:
+    """(median, low, high) of the shares part / whole of single rounds.
+
+    part, whole: ms, the same round at the same place. low: the k-th smallest share. high: the k-th largest.
+    """
+    shares = sorted(p / w for p, w in zip(part, whole))
+    return median(shares), shares[k - 1], shares[-k]
+
+# %%
+print(check.paired_share(paired_share))
