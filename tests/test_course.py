@@ -17,8 +17,9 @@ import torch
 
 SOLUTIONS = Path(__file__).resolve().parents[1] / "notebooks" / "solutions"
 LESSONS = [importlib.import_module(f"minst.course.lesson{number:02d}") for number in range(12)]
+NO_XNNPACK = {"save_for_phone"} if not torch._C._is_xnnpack_enabled() else set()  # which cannot be judged
 EXERCISES = [
-    pytest.param(number, name, id=f"{number:02d}-{name}")
+    pytest.param(number, name, id=f"{number:02d}-{name}", marks=[pytest.mark.skip("no XNNPACK")] * (name in NO_XNNPACK))
     for number, lesson in enumerate(LESSONS)
     for name in lesson.__all__
 ]
@@ -36,7 +37,7 @@ def solutions(number: int) -> dict:
             found = runpy.run_path(str(file))
     finally:
         torch.set_grad_enabled(grad)
-    assert printed.getvalue().count(": correct.") == len(LESSONS[number].__all__)
+    assert printed.getvalue().count(": correct.") == len(set(LESSONS[number].__all__) - NO_XNNPACK)
     return found
 
 
