@@ -313,4 +313,5 @@ def film_of_precision(hits: np.ndarray, num_truths: int, ap: Callable) -> Film:
     """`plot_precision`, prediction by prediction, as a loop that a notebook shows."""
     drawn = [plot_precision(hits, num_truths, ap, shown) for shown in range(len(hits) + 1)]
     alt = f"A film. The curve of precision over recall grows. At its end: {drawn[-1].alt}"
-    return film(drawn, alt, fps=1.25, dpi=90)
+    # its last frame stands below it
+    return film(drawn, alt, fps=1.25, dpi=90)._replace(still=b"")

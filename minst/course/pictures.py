@@ -25,7 +25,7 @@ class Film(NamedTuple):
     """A short loop as a notebook shows it; its last frame where loops do not play."""
 
     gif: bytes
-    still: bytes  # .png
+    still: bytes  # .png; empty: without
     alt: str
 
     def __repr__(self) -> str:
@@ -36,8 +36,8 @@ class Film(NamedTuple):
         look = f"alt='{escape(self.alt)}' style='max-width:100%'"
         return f"<img {look} src='data:image/gif;base64,{data}'>"
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
-        return self.still, {"alt": self.alt}
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]] | None:
+        return (self.still, {"alt": self.alt}) if self.still else None
 
 
 def film(
