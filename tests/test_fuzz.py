@@ -390,7 +390,7 @@ def test_labels_of_other_tools(home, tmp_path, rng, kind):
 # ------------------------------------------------------------------------------------- commands
 
 # What makes every command fail before it works, whatever else is said.
-BASE = {"demo": ["--sample", "nope"], "track": ["nope.mp4"], "lessons": ["occupied"], "explore": ["nope"], "fig2": ["nope"], "eval": ["nope"],
+BASE = {"demo": ["--sample", "nope"], "track": ["nope.mp4"], "lessons": ["occupied"], "grade": ["text.txt"], "explore": ["nope"], "fig2": ["nope"], "eval": ["nope"],
         "predict": ["nope"], "submit": ["nope", "--annotations", "nope"], "train": ["--data", "nope"],
         "data shapes": ["--out", "occupied"], "data check": ["nope"], "data preview": ["nope"], "data split": ["nope"],
         "data convert": ["nope", "--out", "new"], "env": ["now"], "summary": ["--weights", "nope"],

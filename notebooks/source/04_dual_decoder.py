@@ -389,13 +389,13 @@ def lit(image, light):
     return image / 255 * (0.15 + 0.85 * (light / light.max())[..., None] ** 0.5)
 
 
-spots = [m.on_frame(0, query)[head] for m in (maps, sick)]
-top = [100 * float(m.weights[0][0, head, query].max()) for m in (maps, sick)]
+shares = [m.weights[0][0, head, query] for m in (maps, sick)]  # (6, 8) each
+top = [100 * float(share.max()) for share in shares]
 visualize.plot_images(
-    [lit(frame.image, crowd_masks[query]), *(lit(frame.image, spot) for spot in spots)],
-    [f"mask of query {query}", f"healthy: top token {top[0]:.0f} %", f"sick: top token {top[1]:.0f} %"],
+    [lit(frame.image, crowd_masks[query]), *shares],
+    [f"mask of query {query}", f"healthy: top token {top[0]:.0f} %", f"sick: top token {top[1]:.0f} %"], limits=(0, 0.6),
     head="A healthy global head mixes tokens of its creature",
-    note=f"Left: the query's mask is lit. Then, where head {head + 1} looks; right, with tokens X_G 8 times as long.",
+    note=f"Left: the query's mask is lit. Then the shares of the 6 x 8 tokens in head {head + 1}; right, with X_G 8 times as long.",
 )
 
 # %% [markdown]
