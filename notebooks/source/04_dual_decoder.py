@@ -393,9 +393,9 @@ shares = [m.weights[0][0, head, query] for m in (maps, sick)]  # (6, 8) each
 top = [100 * float(share.max()) for share in shares]
 visualize.plot_images(
     [lit(frame.image, crowd_masks[query]), *shares],
-    [f"mask of query {query}", f"healthy: top token {top[0]:.0f} %", f"sick: top token {top[1]:.0f} %"], limits=(0, 0.6),
-    head="A healthy global head mixes tokens of its creature",
-    note=f"Left: the query's mask is lit. Then the shares of the 6 x 8 tokens in head {head + 1}; right, with X_G 8 times as long.",
+    [f"mask of query {query}", f"healthy: top token {top[0]:.0f} %", f"sick: top token {top[1]:.0f} %"],
+    head="A healthy global head mixes tokens of its creature", limits=(0, 0.6),
+    note=f"Left: the query's mask. Then the shares of 6 x 8 tokens in head {head + 1}; right, X_G is 8 times as long.",
 )
 
 # %% [markdown]
