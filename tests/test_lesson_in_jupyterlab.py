@@ -6,6 +6,7 @@ MINST_LESSONS=00,05 names the lessons (default: 00, whose slider is moved as wel
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LESSONS = os.environ.get("MINST_LESSONS", "00").split(",")
 SLIDER = "frame"
 ERROR = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']"
+SHOWN = "img, .jp-RenderedMarkdown table"  # what an answer draws: a picture, or the table of lesson 09
 # Around the answer: each call says in a file whether it came from the judge.
 SPY = """
 
@@ -39,18 +41,21 @@ WAITING = "[...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textCon
 def lab(tmp_path):
     """A JupyterLab on this machine that has a copy of the lessons, without outputs; gives its address."""
     pytest.importorskip("jupyterlab")
+    home = tmp_path / "notebooks"
+    home.mkdir()
+    shutil.copytree(ROOT / "results" / "lab", tmp_path / "results" / "lab")  # which lesson 09 reads
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         book = json.loads(path.read_text(encoding="utf-8"))
         for cell in book["cells"]:
             cell.update({"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {})
-        (tmp_path / path.name).write_text(json.dumps(book), encoding="utf-8")
+        (home / path.name).write_text(json.dumps(book), encoding="utf-8")
     settings = tmp_path / "config" / "lab" / "user-settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)  # all cells stay on the page, also those out of sight
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     quiet = {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     here = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     options = ["--no-browser", "--port=0", "--ip=127.0.0.1", "--IdentityProvider.token=", "--allow-root"]
-    command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={tmp_path}"]
+    command = [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={home}"]
     log = open(tmp_path / "lab.log", "w")
     server = subprocess.Popen(command, env={**os.environ, **quiet, **here}, stdout=log, stderr=log)
     try:
@@ -155,7 +160,7 @@ def test_a_stub_is_answered_and_the_next_picture_is_drawn_by_the_answer(number, 
     assert verdict.startswith(f"✔ {name}: correct"), verdict
     assert page.locator(ERROR).count() == 0
     assert set((tmp_path / "calls.txt").read_text().split()) == {"judged", "drawn"}
-    drawn = [page.locator(".jp-Notebook .jp-Cell").nth(goes_on + i).locator("img").count() for i in range(7)]
+    drawn = [page.locator(".jp-Notebook .jp-Cell").nth(goes_on + i).locator(SHOWN).count() for i in range(7)]
     assert any(drawn)
     page.screenshot(path=screenshots / f"lesson{number}-answered.png")
 
