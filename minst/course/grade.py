@@ -34,8 +34,8 @@ from pathlib import Path
 
 __all__ = ["Grade", "grade", "report", "write_grades"]
 
-LESSONS = 12
-LONGEST_COPY = 40  # parts of an answer from which on two that are the same are worth a look
+LESSONS = len(list(Path(__file__).parent.glob("lesson[0-9][0-9].py")))
+WORTH_A_LOOK = 40  # parts of an answer, from which on two that are the same are no chance
 KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign)
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000  # of unshare(2)
 
@@ -67,7 +67,7 @@ def grade(
     files = sorted(p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
     if not files:
         raise FileNotFoundError(f"{folder}: no notebook (.ipynb) is in this folder or below it")
-    asked, grades = [], []
+    asked, grades, answers = [], [], defaultdict(list)
     for file in files:
         student = file.relative_to(folder).with_suffix("").as_posix()
         try:
@@ -79,15 +79,20 @@ def grade(
         if lesson < 0:
             reason = "it holds no exercise of a lesson"
             grades.append(Grade(student, -1, "", "unreadable", reason=reason))
+        nodes, broken = definitions(cells)
         for name in exercises(lesson):
-            if state := at_a_glance(cells, name):
+            if state := at_a_glance(nodes, broken, name):
                 grades.append(Grade(student, lesson, name, *state))
             else:
                 asked.append((student, cells, lesson, name))
+                answers[name, _answer(nodes, name)].append(student)
     with ThreadPoolExecutor(jobs) as pool:
         limits = seconds, megabytes
         grades += pool.map(lambda one: _apart(*one, *limits), asked)
-    _mark_copies(grades, {(student, name): cells for student, cells, _, name in asked})
+    for (name, answer), students in answers.items():
+        for of in grades:
+            if answer and of.exercise == name and of.student in students:
+                of.same_as = ", ".join(other for other in students if other != of.student)
     return sorted(grades, key=lambda of: (of.student, of.lesson))
 
 
@@ -136,15 +141,16 @@ def definitions(cells: Iterable[str]) -> tuple[list[ast.stmt], dict[str, str]]:
     return found, broken
 
 
-def at_a_glance(cells: Iterable[str], exercise: str) -> tuple[str, str, str] | None:
+def at_a_glance(
+    nodes: list[ast.stmt], broken: dict[str, str], exercise: str
+) -> tuple[str, str, str] | None:
     """State, misconception and reason of what needs no process to be seen; None for an answer."""
-    nodes, broken = definitions(cells)
     if exercise in broken:
         return "wrong", "", broken[exercise]
-    if exercise not in {target for node in nodes for target in _binds(node)}:
+    bound = [node for node in nodes if exercise in _binds(node)]
+    if not bound:
         return "missing", "", "the notebook does not define this function"
-    *_, last = [node for node in nodes if exercise in _binds(node)]
-    *_, line = getattr(last, "body", [last])
+    *_, line = getattr(bound[-1], "body", bound[-1:])
     is_stub = isinstance(line, ast.Raise) and "NotImplementedError" in ast.unparse(line)
     return ("not attempted", "", "") if is_stub else None
 
@@ -153,6 +159,14 @@ def _binds(node: ast.stmt) -> set[str]:
     """The names that a function, a class or an assignment binds."""
     targets = {of.id for of in getattr(node, "targets", []) if isinstance(of, ast.Name)}
     return targets | {getattr(node, "name", "")} - {""}
+
+
+def _answer(nodes: list[ast.stmt], exercise: str) -> str:
+    """An answer without its comments and docstring; "" if it is too short to tell two apart."""
+    *_, last = [node for node in nodes if exercise in _binds(node)]
+    body = getattr(last, "body", [])
+    whole = ast.Module(body[1:] if body and ast.get_docstring(last) else body, [])
+    return ast.dump(whole) if sum(1 for _ in ast.walk(whole)) >= WORTH_A_LOOK else ""
 
 
 def _is_plain(value: ast.expr) -> bool:
@@ -218,23 +232,6 @@ def _stop(process: subprocess.Popen) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.communicate()
-
-
-def _mark_copies(grades: list[Grade], cells: dict[tuple[str, str], list[str]]) -> None:
-    """Fill in `same_as`, for answers that are long enough."""
-    owners = defaultdict(list)
-    for of in grades:
-        nodes = definitions(cells.get((of.student, of.exercise), []))[0]
-        answers = [n for n in nodes if getattr(n, "name", "") == of.exercise]
-        if answers and of.state != "not attempted":
-            body = answers[-1].body
-            body = body[1:] if ast.get_docstring(answers[-1]) else body
-            whole = ast.Module(body, [])
-            if sum(1 for _ in ast.walk(whole)) >= LONGEST_COPY:
-                owners[of.exercise, ast.dump(whole)].append(of)
-    for alike in owners.values():
-        for of in alike:
-            of.same_as = ", ".join(other.student for other in alike if other is not of)
 
 
 def report(grades: list[Grade]) -> str:

@@ -206,8 +206,8 @@ def from_memory(answer: Callable | dict | type) -> Verdict:
     stages = _stages(model := _shipped())
     if isinstance(answer, type):
         answer = {name: getattr(answer, name) for name in stages if hasattr(answer, name)}
-    given = (answer, None) if isinstance(answer, dict) else None
-    mine, verdict = given or attempt("from_memory", answer, (model,))
+    given = (answer, None, False) if isinstance(answer, dict) else None
+    mine, verdict, _ = given or attempt("from_memory", answer, (model,))
     if verdict is None and not (isinstance(mine, dict) and mine and set(mine) <= set(stages)):
         verdict = Verdict("wrong", "from_memory", f"{difference(mine, stages)}.")
     if verdict is not None:

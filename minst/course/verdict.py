@@ -30,6 +30,7 @@ __all__ = ["Verdict", "attempt", "difference", "examine", "judge", "normal", "nu
 PATIENCE = 60.0
 BRIEF = reprlib.Repr()
 BRIEF.maxstring = BRIEF.maxother = 60
+CHANGEABLE = (torch.Tensor, np.ndarray, list)  # what an answer may change in place
 ROWS = (list, tuple, np.ndarray, torch.Tensor)  # what may stand for one another
 
 SMALL = 12  # elements of an argument that is shown in full
@@ -93,7 +94,7 @@ def judge(
         else:
             hints[item] = hint
     unseen = likely = list(hints)  # those that have given the right answer so far; and this answer
-    problem, until = "", time.monotonic() + PATIENCE
+    problem, in_place, until = "", False, time.monotonic() + PATIENCE
     for done in range(10 * rounds):
         undecided = problem and len({hints[m] for m in likely}) > 1
         if done >= rounds and not (unseen or undecided) or done and time.monotonic() > until:
@@ -102,9 +103,10 @@ def judge(
             break
         given = tuple(_plain(value) for value in draw(np.random.default_rng()))
         expected = view(reference(*copy.deepcopy(given)))
-        got, verdict = attempt(exercise, answer, given)
+        got, verdict, changes = attempt(exercise, answer, given)
         if verdict is not None:
             return replace(verdict, or_ours=reference, given=given, expected=expected)
+        in_place = in_place or changes
         seen = _result(view, got)
         got = got if isinstance(seen, Exception) else seen
         if not problem and (problem := difference(got, expected, tolerance)):
@@ -113,7 +115,7 @@ def judge(
         unseen = [m for m in unseen if _alike(imitated[m], expected, tolerance)]
         likely = [m for m in likely if _alike(imitated[m], got, tolerance)]
     if not problem:
-        return Verdict("correct", exercise, praise, _safe(answer, given))
+        return Verdict("correct", exercise, praise, on_copies(answer) if in_place else answer)
     failed["hint"] = hints[likely[0]] if likely else ""
     called = f"It was called as {_call(exercise, failed['given'])}."
     reason = " ".join(filter(None, [f"{problem}.", failed["hint"], called]))
@@ -134,11 +136,12 @@ def examine(
     arguments of the answer. fault(what the answer gives, *arguments): why that is wrong, or ""; an
     error of it says that there is nothing to judge.
     """
-    exercise, until = check.__name__, time.monotonic() + PATIENCE
+    exercise, in_place, until = check.__name__, False, time.monotonic() + PATIENCE
     for given in cases:
-        got, verdict = attempt(exercise, answer, given)
+        got, verdict, changes = attempt(exercise, answer, given)
         if verdict is not None:
             return replace(verdict, or_ours=reference, given=given)
+        in_place = in_place or changes
         try:
             reason = f"{difference(got, given)}." if got is None else fault(got, *given)
         except Exception as error:
@@ -148,7 +151,7 @@ def examine(
             reason = f"it is too slow to be judged: {PATIENCE:.0f} s have passed."
         if reason:
             return Verdict("wrong", exercise, reason, reference, given, got=got)
-    return Verdict("correct", exercise, praise, _safe(answer, given))
+    return Verdict("correct", exercise, praise, on_copies(answer) if in_place else answer)
 
 
 def difference(got: Any, expected: Any, tolerance: float = 1e-4, where: str = "") -> str:
@@ -253,43 +256,43 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdict | None]:
-    """What `answer` gives for copies of `given`, and no verdict yet; or None, and the verdict.
+def attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdict | None, bool]:
+    """What `answer` gives for copies of `given`, no verdict yet, and whether it changed the copies.
 
-    The verdict is on what gives nothing to judge: no function, a stub, an error.
+    Or None, and the verdict on what gives nothing to judge: no function, a stub, an error.
     """
     if not callable(answer):
         kind = type(answer).__name__
         reason = f"a {kind} was handed over; hand over the function, without brackets."
-        return None, Verdict("wrong", exercise, reason)
+        return None, Verdict("wrong", exercise, reason), False
     arguments = copy.deepcopy(given)
     try:
         got = answer(*arguments)
     except NotImplementedError:
         hint = "Replace the line that raises NotImplementedError, then run both cells."
-        return None, Verdict("not attempted", exercise, hint)
+        return None, Verdict("not attempted", exercise, hint), False
     except KeyboardInterrupt:  # somebody does not want to wait
         raise
     except BaseException as error:  # exit() too would end the lesson
         said = f"{_where(error, answer)} {type(error).__name__}: {shown(error, 400)}"
-        return None, Verdict("wrong", exercise, f"{said} (in {_call(exercise, given)})")
-    return got, None
+        return None, Verdict("wrong", exercise, f"{said} (in {_call(exercise, given)})"), False
+    return got, None, any(map(_changed, arguments, given))
 
 
-def _safe(answer: Callable, given: tuple) -> Callable:
-    """The answer; if it changes its arguments in place, it gets copies of them from now on."""
+def _changed(now: Any, before: Any) -> bool:
+    """Has something that can be changed in place become something else?"""
+    return isinstance(before, CHANGEABLE) and bool(difference(now, before, 0.0))
 
-    can_change = (torch.Tensor, np.ndarray, list)
 
-    def on_copies(*arguments):
+def on_copies(answer: Callable) -> Callable:
+    """An answer that works in place; from now on on copies, so that nothing of a lesson changes."""
+
+    def called(*arguments):
         # clones, so that gradients go on; a network stays itself, or nothing could be trained
-        copied = (copy.deepcopy(x) if isinstance(x, can_change[1:]) else x for x in arguments)
+        copied = (copy.deepcopy(x) if isinstance(x, CHANGEABLE[1:]) else x for x in arguments)
         return answer(*(x.clone() if isinstance(x, torch.Tensor) else x for x in copied))
 
-    arguments = copy.deepcopy(given)
-    _result(answer, *arguments)
-    pairs = [pair for pair in zip(arguments, given) if isinstance(pair[0], can_change)]
-    return on_copies if any(difference(*pair, 0.0) for pair in pairs) else answer
+    return called
 
 
 def _call(exercise: str, given: tuple) -> str:
