@@ -28,10 +28,15 @@ instances   `cats` and `coco` hold true instances. An image of `pets` shows one 
             behind a bar is two. All 206 images with a cat or a dog were looked at, once, on
             29 November 2026: SEVERAL lists components that hold several animals, or of which that
             is not sure, which become `iscrowd`; of the images in PARTS the components are one
-            animal. The other components of cats and dogs are instances. Those of other categories
+            animal. The other components of cats and dogs are instances. All 353 images with a
+            person were looked at, too: `photos_people.tsv` says which components are one person
+            each (`0+2` = two parts of one), the others are `iscrowd`. Those of other categories
             nobody has looked at: all of them are `iscrowd`.
-unlabelled  `cats` labels cats alone, `pets` cats and dogs alone. With other categories, persons
-            say, their entries list these as `not_labelled`: a person may well be seen.
+unlabelled  `cats` labels cats alone, `pets` cats and dogs alone. All their images were looked at
+            for persons: where `photos_people.tsv` names one, a person or a part of one is seen,
+            and all of the image but its animals becomes an `iscrowd` region of persons, which
+            says that there are some. Of other categories, cars say, their entries list these as
+            `not_labelled`: one may well be seen.
 """
 
 from __future__ import annotations
@@ -55,6 +60,8 @@ SOURCES = {  # folder: (what it is, the licence as its source states it, what is
 HELD_OUT = 32  # of 256
 ALIKE = 40  # bits of 256
 SIDE = 16  # of the difference hash
+HERE = Path(__file__).resolve().parent
+PEOPLE = HERE / "photos_people.tsv"  # source, file name, what was seen
 
 # Components of `voc`, counted in the order of the file, by the first digits of the image's name.
 SEVERAL = {
@@ -97,41 +104,79 @@ def distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.minimum(apart(ours, theirs), apart(ours, mirrored(theirs)))
 
 
-def instances(source: str, file_name: str, entries: list[dict]) -> list[dict]:
+def whole(parts: list[dict]) -> dict:
+    """The one animal or person that all these entries show."""
+    code = rle.merge([entry["segmentation"] for entry in parts])
+    return {**parts[0], "segmentation": {**code, "counts": code["counts"].decode()}}
+
+
+def seen_people() -> dict[tuple[str, str], str]:
+    """{(source, file name): groups of components, `0+2 1`, or `seen`}, from `PEOPLE`."""
+    lines = PEOPLE.read_text(encoding="utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if line and not line.startswith("#")]
+    return {(source, name): what for source, name, what in rows}
+
+
+def single_people(components: list[dict], groups: str, file_name: str) -> list[dict]:
+    """Persons of `voc`: each group is an instance, and what is in none is a crowd."""
+    found = [{**entry, "iscrowd": 1} for entry in components]
+    taken: set[int] = set()
+    for group in groups.split():
+        numbers = {int(number) for number in group.split("+")}
+        if taken & numbers or not numbers <= set(range(len(found))):
+            raise ValueError(f"{PEOPLE.name}: {file_name}: {groups!r} does not fit {len(found)} parts")
+        taken |= numbers
+        found.append({**whole([components[k] for k in sorted(numbers)]), "iscrowd": 0})
+    return [entry for k, entry in enumerate(found) if k not in taken]
+
+
+def unlabelled_people(image: dict, animals: list[dict]) -> dict:
+    """A crowd of persons: all of the image but its animals."""
+    rest = np.ones((image["height"], image["width"]), dtype=np.uint8, order="F")
+    for entry in animals:
+        rest[rle.decode(entry["segmentation"]) > 0] = 0
+    code = rle.encode(rest)
+    code["counts"] = code["counts"].decode()
+    return {"category": "person", "segmentation": code, "iscrowd": 1}
+
+
+def instances(image: dict, source: str, entries: list[dict], people: str = "") -> list[dict]:
     """The annotations of an image as instances and crowds: {category, segmentation, iscrowd}.
 
     entries: those of the file that are of a chosen category, with their name as `category`.
+    people: what was seen of persons; "" where nobody looked, or where none are asked for.
     """
     found = [{key: e[key] for key in ("category", "segmentation", "iscrowd")} for e in entries]
     if source != "voc":
-        return found
-    digits = file_name.removeprefix("voc-")[:6]
+        return found + [unlabelled_people(image, found)] if people else found
+    digits = image["file_name"].removeprefix("voc-")[:6]
     animals = [entry for entry in found if entry["category"] in ("cat", "dog")]
+    persons = [entry for entry in found if entry["category"] == "person"]
     for number, entry in enumerate(animals):
         entry["iscrowd"] = int(number in SEVERAL.get(digits, ()))
-    others = [{**entry, "iscrowd": 1} for entry in found if entry not in animals]
+    others = [{**entry, "iscrowd": 1} for entry in found if entry not in animals + persons]
     if digits in PARTS and len(animals) > 1:
         if len({entry["category"] for entry in animals}) > 1:
-            raise ValueError(f"{file_name}: its parts are of two categories, not of one animal")
-        whole = rle.merge([entry["segmentation"] for entry in animals])
-        whole["counts"] = whole["counts"].decode()
-        animals = [{**animals[0], "segmentation": whole}]
-    return animals + others
+            text = "its parts are of two categories, not of one animal"
+            raise ValueError(f"{image['file_name']}: {text}")
+        animals = [whole(animals)]
+    return animals + single_people(persons, people, image["file_name"]) + others
 
 
 def read_source(folder: Path, source: str, chosen: list[str]) -> list[dict]:
     """The images of one source, each {source, file_name, width, height, annotations, ...}."""
     content = json.loads((folder / source / "annotations.json").read_text(encoding="utf-8"))
     names = {category["id"]: category["name"] for category in content["categories"]}
-    of_image: dict[int, list[dict]] = {}
+    entries_of: dict[int, list[dict]] = {}
     for entry in content["annotations"]:
-        of_image.setdefault(entry["image_id"], []).append(
+        entries_of.setdefault(entry["image_id"], []).append(
             {**entry, "category": names[entry["category_id"]]}
         )
     labelled = SOURCES[source][2]
+    seen = seen_people() if "person" in chosen else {}
     images: dict[str, dict] = {}
     for image in content["images"]:
-        entries = of_image.get(image["id"], [])
+        entries = entries_of.get(image["id"], [])
         if labelled and not entries:
             continue  # its mask is missing
         wanted = [entry for entry in entries if entry["category"] in chosen]
@@ -140,10 +185,12 @@ def read_source(folder: Path, source: str, chosen: list[str]) -> list[dict]:
             "file_name": image["file_name"],
             "width": image["width"],
             "height": image["height"],
-            "annotations": instances(source, image["file_name"], wanted),
         }
-        if labelled and not labelled >= set(chosen):
-            images[image["file_name"]]["not_labelled"] = sorted(set(chosen) - labelled)
+        people = seen.get((source, image["file_name"]), "")
+        of_image = images[image["file_name"]]
+        of_image["annotations"] = instances(image, source, wanted, people)
+        if unknown := labelled and set(chosen) - labelled - {"person"}:
+            of_image["not_labelled"] = sorted(unknown)
     return list(images.values())
 
 
