@@ -1,0 +1,114 @@
+"""The lessons in other languages: complete, current, with the terms, numbers, code and links of the English."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+sys.path.insert(0, str(NOTEBOOKS))
+import language  # noqa: E402
+
+FILES = [
+    pytest.param(name, said, id=f"{said}-{Path(name).stem}")
+    for said in language.LANGUAGES
+    for name in [f"{p.stem}.md" for p in sorted((NOTEBOOKS / "source").glob("*.py"))] + language.DOCUMENTS
+    if language.source(name, said).exists()
+]
+FENCE = re.compile(r"```.*?```", re.DOTALL)
+CODE = re.compile(r"(`+)([^`]+)\1")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+POLITE = re.compile(r"(?:해요|예요|이에요|네요|어요|아요|죠|군요)[.?!]")
+
+
+def pairs(name, said):
+    """(English, translated) texts."""
+    known = language.translated(name, said)
+    return [(text, known[language.digest(text)]) for text in language.english(name) if language.digest(text) in known]
+
+
+def bare(text):
+    """Without code, links and their targets."""
+    return re.sub(r"\]\([^)]*\)", "]", CODE.sub(" ", FENCE.sub(" ", text)))
+
+
+def numbers(text):
+    """Digits of the words, none of names such as X3 or P5, sorted."""
+    text = re.sub(r"[A-Za-z_][A-Za-z_]*\d+\w*", " ", bare(text))
+    return sorted(NUMBER.findall(text))
+
+
+@pytest.mark.parametrize(("name", "said"), FILES)
+def test_every_text_is_translated_and_its_english_unchanged(name, said):
+    assert not language.missing(name, said), "python notebooks/language.py shows what is to do"
+    known, now = language.translated(name, said), {language.digest(text) for text in language.english(name)}
+    assert set(known) == now, "python notebooks/language.py takes out what is no longer asked for"
+
+
+@pytest.mark.parametrize(("name", "said"), FILES)
+def test_code_links_and_numbers_are_those_of_the_english(name, said):
+    for text, other in pairs(name, said):
+        where = text.splitlines()[0]
+        codes = [sorted(body.strip() for _, body in CODE.findall(FENCE.sub(" ", one))) for one in (text, other)]
+        assert codes[0] == codes[1], where
+        assert sorted(LINK.findall(text)) == sorted(LINK.findall(other)), where
+        assert numbers(text) == numbers(other), where
+        assert text.count("<details>") == other.count("<details>"), where
+        # `text` blocks may hold words; blocks of commands and code stay as they are
+        blocks = [[b for b in FENCE.findall(one) if not b.startswith("```text")] for one in (text, other)]
+        assert blocks[0] == blocks[1], where
+        assert len(FENCE.findall(text)) == len(FENCE.findall(other)), where
+
+
+@pytest.mark.parametrize(("name", "said"), FILES)
+def test_a_term_is_said_with_its_own_word(name, said):
+    decided = language.terms(said)
+    for text, other in pairs(name, said):
+        words = bare(text).lower()
+        for term, allowed in decided.items():
+            if re.search(rf"(?<![\w-]){re.escape(term)}s?(?![\w-])", words):
+                found = any(one in other for one in allowed)
+                assert found, f"{text.splitlines()[0]}: {term} is {' or '.join(allowed)}"
+
+
+@pytest.mark.parametrize(("name", "said"), [f for f in FILES if f.values[1] == "ko"])
+def test_korean_keeps_one_tone(name, said):
+    for text, other in pairs(name, said):
+        found = POLITE.findall(bare(other))
+        assert not found, f"{text.splitlines()[0]}: write 합니다체, not {found}"
+        letters = re.findall(r"[가-힣]", other)
+        wordy = len(re.findall(r"[A-Za-z]{3,}", bare(text))) > 8
+        assert letters or not wordy, f"{text.splitlines()[0]}: is not Korean"
+
+
+@pytest.mark.parametrize("said", language.LANGUAGES)
+def test_the_builder_has_its_words(said):
+    lessons = {path.stem for path in (NOTEBOOKS / "source").glob("*.py")}
+    assert set(language.words(said)["lessons"]) == lessons
+    assert json.dumps(language.words(said))
+
+
+def test_a_changed_text_is_to_do_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(language, "HERE", tmp_path)
+    (tmp_path / "source" / "ko").mkdir(parents=True)
+    lesson = tmp_path / "source" / "00_a.py"
+    lesson.write_text("# %% [markdown]\n# One.\n\n# %%\nx = 1\n\n# %% [markdown]\n# Two.\n")
+    assert language.update("00_a.md", "ko") == "00_a.md: 2 of 2 to do"
+    path = language.source("00_a.md", "ko")
+    path.write_text(path.read_text().replace("todo ", "").replace("\nOne.", "\n하나.").replace("\nTwo.", "\n둘."))
+    assert language.missing("00_a.md", "ko") == []
+    assert list(language.translated("00_a.md", "ko").values()) == ["하나.", "둘."]
+    lesson.write_text(lesson.read_text().replace("One.", "One more."))
+    assert language.missing("00_a.md", "ko") == ["One more."]
+    assert language.update("00_a.md", "ko") == "00_a.md: 1 of 2 to do"
+    assert "One more." in path.read_text() and "둘." in path.read_text() and "하나." not in path.read_text()
+
+
+def test_a_document_is_cut_at_its_headings_and_without_what_is_generated():
+    text = "# A\n\n| no | lesson |\n|---|---|\n| 00 | x |\n\nend\n\n## B\n\n```\n## no heading\n```\n"
+    first, second = language.sections(text)
+    assert first == "# A\n\n<!-- table of lessons -->\n\nend"
+    assert second == "## B\n\n```\n## no heading\n```"
