@@ -2,7 +2,8 @@
 
     source/01_task_and_data.py   cells marked by # %% (jupytext's percent form), exercises with their solutions
         |-- 01_task_and_data.ipynb             stubs for the exercises, navigation, slide tags; executed
-        '-- solutions/01_task_and_data.py      the set-up and every exercise solved, with its check
+        |-- solutions/01_task_and_data.py      the set-up and every exercise solved, with its check
+        '-- ko/01_task_and_data.ipynb          where all its texts are translated (language.py): the same code and outputs
 
 Cells may carry tags: `setup` (also part of the solutions), `exercise` (a function; what follows its line "# solution" is
 replaced by a `raise NotImplementedError`), `tutor` (speaker notes). The first cell has the title and the question;
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jupytext
+import language
 import nbformat
 from nbclient import NotebookClient
 from PIL import Image
@@ -71,27 +73,45 @@ LESSONS = [
 ]  # fmt: skip
 
 
-def navigation(number: int) -> str:
-    """previous / contents / next, as links; a lesson that is not written yet is named without one."""
-    parts = ["[all lessons](../README.md#the-lessons)", "[glossary](GLOSSARY.md)"]
-    for at, word, where in ((number - 1, "previous", 0), (number + 1, "next", 99)):
+# What is said around a lesson; other languages have theirs in source/<language>/words.json.
+ENGLISH = {
+    "all lessons": "[all lessons](../README.md#the-lessons)",
+    "glossary": "glossary",
+    "previous": "previous",
+    "next": "next",
+    "time": "**Time**: {minutes} minutes with the exercises; *Run All* takes {seconds:.0f} s and {gigabytes:.1f} GB "
+    "(measured, two CPU cores).",
+    "table": ["no", "lesson", "heart of it", "time", "*Run All*", "needs"],
+    "minutes": "{} min",
+    "run": "{:.0f} s, {:.1f} GB",
+    "lessons": {lesson.slug: [lesson.title.lower(), lesson.heart, lesson.needs] for lesson in LESSONS},
+}
+
+
+def words(said: str) -> dict:
+    """What the builder adds, in a language; "" is English."""
+    return language.words(said) if said else ENGLISH
+
+
+def navigation(number: int, said: str = "") -> str:
+    """previous / contents / next, as links."""
+    word = words(said)
+    parts = [word["all lessons"], f"[{word['glossary']}](GLOSSARY.md)"]
+    for at, name, where in ((number - 1, "previous", 0), (number + 1, "next", 99)):
         if 0 <= at < len(LESSONS):
-            lesson = LESSONS[at]
-            name = f"{lesson.slug[:2]} {lesson.title.lower()}"
-            link = f"[{name}]({lesson.slug}.ipynb)" if lesson.written else f"{name} (coming)"
-            parts.insert(min(where, len(parts)), f"{word}: {link}")
+            slug = LESSONS[at].slug
+            link = f"[{slug[:2]} {word['lessons'][slug][0]}]({slug}.ipynb)"
+            parts.insert(min(where, len(parts)), f"{word[name]}: {link}")
     return " · ".join(parts)
 
 
-def time_line(number: int) -> str:
+def time_line(number: int, said: str = "") -> str:
     """How long: planned for a person, measured for the machine."""
     lesson, measured = LESSONS[number], timings().get(LESSONS[number].slug)
-    machine = (
-        f"*Run All* takes {measured['seconds']:.0f} s and {measured['peak_mb'] / 1000:.1f} GB (measured, two CPU cores)"
-        if measured
-        else "not measured yet"
-    )
-    return f"**Time**: {lesson.minutes} minutes with the exercises; {machine}."
+    if not measured:
+        return f"**Time**: {lesson.minutes} minutes with the exercises; not measured yet."
+    seconds, gigabytes = measured["seconds"], measured["peak_mb"] / 1000
+    return words(said)["time"].format(minutes=lesson.minutes, seconds=seconds, gigabytes=gigabytes)
 
 
 def timings() -> dict:
@@ -105,13 +125,14 @@ def address() -> str | None:
     return project.get("urls", {}).get("Repository")
 
 
-def install_cell(extras: str) -> str:
-    """The guarded installation: does nothing where minst is there."""
+def install_cell(extras: str, said: str = "") -> str:
+    """The guarded installation: does nothing where minst is there. Checks answer in the lesson's language."""
     public = address()
     source = f'"mobileinst[{extras}] @ git+{public}"' if public else f'"..[{extras}]"'
     where = "from its repository" if public else "from the folder above this one, a copy of the repository"
+    answers = f'import os\n\nos.environ["MINST_LANGUAGE"] = "{said}"  # of the verdicts\n\n' if said else ""
     return (
-        f"# Only where minst is missing (a fresh Colab, say): install it {where}.\n"
+        f"{answers}# Only where minst is missing (a fresh Colab, say): install it {where}.\n"
         "import importlib.util\n\n"
         'if importlib.util.find_spec("minst") is None:\n'
         f"    %pip install --quiet {source}"
@@ -132,14 +153,20 @@ def read_source(number: int) -> nbformat.NotebookNode:
     return jupytext.read(path, fmt="py:percent")
 
 
-def notebook(number: int) -> nbformat.NotebookNode:
-    """The notebook of a lesson, not executed."""
+def notebook(number: int, said: str = "") -> nbformat.NotebookNode:
+    """The notebook of a lesson, not executed. said: a language into which all its texts are translated."""
     source = read_source(number)
-    cells = [nbformat.v4.new_markdown_cell(f"{source.cells[0].source}\n\n{navigation(number)}\n\n{time_line(number)}")]
+    known = language.translated(f"{LESSONS[number].slug}.md", said) if said else {}
+    for cell in source.cells if said else []:
+        if cell.cell_type == "markdown":
+            cell.source = at_home(known[language.digest(cell.source)], said)
+    around = f"{navigation(number, said)}\n\n{time_line(number, said)}"
+    cells = [nbformat.v4.new_markdown_cell(f"{source.cells[0].source}\n\n{around}")]
     installed = False
     for before, cell in zip(source.cells, source.cells[1:]):
         if cell.cell_type == "code" and not installed:
-            cells.append(nbformat.v4.new_code_cell(install_cell(LESSONS[number].extras), metadata={"tags": ["install"]}))
+            install = install_cell(LESSONS[number].extras, said)
+            cells.append(nbformat.v4.new_code_cell(install, metadata={"tags": ["install"]}))
             installed = True
         tags = cell.metadata.get("tags", [])
         if "exercise" in before.metadata.get("tags", []):  # its verdict: nbval compares what it says
@@ -152,13 +179,26 @@ def notebook(number: int) -> nbformat.NotebookNode:
         else:  # a heading opens a slide, and a slide is a cell
             parts = re.split(r"\n+(?=##+ )", cell.source)
             cells += [nbformat.v4.new_markdown_cell(part, metadata=dict(metadata)) for part in parts]
-    cells.append(nbformat.v4.new_markdown_cell(f"---\n{navigation(number)}"))
+    cells.append(nbformat.v4.new_markdown_cell(f"---\n{navigation(number, said)}"))
     for i, cell in enumerate(cells):
         cell["id"] = f"lesson{number:02d}-{i:02d}"
         cell.metadata["slideshow"] = {"slide_type": slide_type(cell, first=i == 0, last=i == len(cells) - 1)}
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    language = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
-    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": language})
+    info = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": info})
+
+
+def at_home(text: str, said: str) -> str:
+    """A text whose links start in the folder of its language: what is not there is one folder up."""
+    there = {f"{lesson.slug}.ipynb" for lesson in LESSONS} | set(language.DOCUMENTS)
+
+    def link(match: re.Match) -> str:
+        target = match[1].split("#")[0]
+        if ":" in target or not target or target in there:
+            return match[0]
+        return f"](../{match[1]})"
+
+    return re.sub(r"\]\(([^)\s]+)\)", link, text)
 
 
 def slide_type(cell, first: bool, last: bool) -> str:
@@ -264,18 +304,17 @@ def keep_outputs(book: nbformat.NotebookNode, path: Path) -> None:
             cell.outputs, cell.execution_count = old[cell.source].outputs, old[cell.source].execution_count
 
 
-def lesson_table() -> str:
+def lesson_table(said: str = "") -> str:
     """README's table: all lessons, planned time, measured seconds and memory."""
-    rows = ["| no | lesson | heart of it | time | *Run All* | needs |", "|---|---|---|---|---|---|"]
+    word = words(said)
+    rows = [f"| {' | '.join(word['table'])} |", "|---|---|---|---|---|---|"]
     for lesson in LESSONS:
-        number, measured = lesson.slug[:2], timings().get(lesson.slug)
-        name = (
-            f"[{lesson.title.lower()}](notebooks/{lesson.slug}.ipynb)"
-            if lesson.written
-            else f"{lesson.title.lower()} (coming)"
-        )
-        run = f"{measured['seconds']:.0f} s, {measured['peak_mb'] / 1000:.1f} GB" if lesson.written and measured else ""
-        rows.append(f"| {number} | {name} | {lesson.heart} | {lesson.minutes} min | {run} | {lesson.needs} |")
+        measured = timings().get(lesson.slug)
+        title, heart, needs = word["lessons"][lesson.slug]
+        link = f"[{title}]({'/'.join(filter(None, ['notebooks', said, lesson.slug]))}.ipynb)"
+        run = word["run"].format(measured["seconds"], measured["peak_mb"] / 1000) if measured else ""
+        cells = [lesson.slug[:2], link, heart, word["minutes"].format(lesson.minutes), run, needs]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
@@ -325,6 +364,44 @@ def tutor_with_mistakes() -> str:
     return f"{head}<!-- mistakes -->\n{mistakes()}<!-- end of mistakes -->{rest.split('<!-- end of mistakes -->')[1]}"
 
 
+def documents(said: str) -> dict[Path, str]:
+    """{path: text} of the documents that are translated: README beside the English one, the others in their folder."""
+    made = {"<!-- table of lessons -->": lesson_table(said)}
+    made["<!-- mistakes -->\n<!-- end of mistakes -->"] = f"<!-- mistakes -->\n{mistakes()}<!-- end of mistakes -->"
+    found = {}
+    for name in language.DOCUMENTS:
+        known = language.translated(name, said)
+        if not known or language.missing(name, said):
+            continue
+        text = "\n\n".join(known[language.digest(part)] for part in language.english(name)) + "\n"
+        for mark, generated in made.items():
+            text = text.replace(mark, generated)
+        if name == "../README.md":
+            found[README.with_name(f"README.{said}.md")] = text
+        else:
+            found[HERE / said / name] = at_home(text, said)
+    return found
+
+
+def translations() -> dict[Path, str]:
+    """The translated documents of all languages."""
+    return {path: text for said in language.LANGUAGES for path, text in documents(said).items()}
+
+
+def is_translated(number: int, said: str) -> bool:
+    """Is there a text in the language for every one of the lesson?"""
+    return not language.missing(f"{LESSONS[number].slug}.md", said)
+
+
+def translate(number: int, said: str) -> None:
+    """Write a lesson in another language: its texts, and the code and outputs of the English notebook."""
+    slug = LESSONS[number].slug
+    book, path = notebook(number, said), HERE / said / f"{slug}.ipynb"
+    keep_outputs(book, HERE / f"{slug}.ipynb")
+    path.parent.mkdir(exist_ok=True)
+    write(path, nbformat.writes(book) + "\n")
+
+
 def write(path: Path, text: str) -> None:
     """Replace a file at once: another run of this script may be reading it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -338,8 +415,18 @@ def stale(number: int) -> list[str]:
     path, solved = HERE / f"{slug}.ipynb", HERE / "solutions" / f"{slug}.py"
     old = [(c.cell_type, c.source) for c in nbformat.read(path, 4).cells] if path.exists() else []
     found = [] if old == [(c.cell_type, c.source) for c in notebook(number).cells] else [path.name]
-    same = solved.exists() and solved.read_text(encoding="utf-8") == solutions(number)
-    return found if same else [*found, f"solutions/{solved.name}"]
+    if not (solved.exists() and solved.read_text(encoding="utf-8") == solutions(number)):
+        found.append(f"solutions/{solved.name}")
+    for said in language.LANGUAGES:
+        other = HERE / said / path.name
+        if is_translated(number, said):
+            new = notebook(number, said)
+            keep_outputs(new, path)
+            if not other.exists() or other.read_text(encoding="utf-8") != nbformat.writes(new) + "\n":
+                found.append(f"{said}/{path.name}")
+        elif other.exists():
+            found.append(f"{said}/{path.name}, whose texts are not all translated")
+    return found
 
 
 def build(number: int, run: bool = True) -> str:
@@ -352,13 +439,16 @@ def build(number: int, run: bool = True) -> str:
         measured = execute(book)
         write(TIMINGS, json.dumps(timings() | {slug: measured}, indent=1, sort_keys=True) + "\n")
         book.cells[0].source = notebook(number).cells[0].source  # with the time just measured
-    else:
+        clean(book)
+    else:  # what was cleaned once stays as it is: a picture would lose colours each time
         keep_outputs(book, path)
-    clean(book)
     nbformat.validate(book)
     write(path, nbformat.writes(book) + "\n")
     (HERE / "solutions").mkdir(exist_ok=True)
     write(HERE / "solutions" / f"{slug}.py", solutions(number))
+    for said in language.LANGUAGES:
+        if is_translated(number, said):
+            translate(number, said)
     words = sum(len(c.source.split()) for c in book.cells if c.cell_type == "markdown")
     return f"{slug}: {len(book.cells)} cells, {words} words, {path.stat().st_size // 1000} kB, {measured}"
 
@@ -372,8 +462,9 @@ def main() -> int:
     numbers = options.numbers or [i for i, lesson in enumerate(LESSONS) if lesson.written]
     if options.check:
         found = [name for number in numbers for name in stale(number)]
-        texts = [(README, readme_with_table()), (TUTOR, tutor_with_mistakes())]
-        found += [path.name for path, text in texts if path.read_text(encoding="utf-8") != text]
+        texts = {README: readme_with_table(), TUTOR: tutor_with_mistakes()} | translations()
+        current = {path: path.exists() and path.read_text(encoding="utf-8") == text for path, text in texts.items()}
+        found += [str(path.relative_to(HERE.parent)) for path, same in current.items() if not same]
         print(
             "\n".join(f"{name}: not what its source gives; run notebooks/build.py" for name in found) or "all current"
         )
@@ -382,6 +473,8 @@ def main() -> int:
         print(build(number, run=not options.no_execute), flush=True)
     write(README, readme_with_table())
     write(TUTOR, tutor_with_mistakes())
+    for path, text in translations().items():
+        write(path, text)
     return 0
 
 

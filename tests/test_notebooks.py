@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import re
+import sys
 import statistics
 import types
 from pathlib import Path
@@ -19,6 +20,7 @@ import minst
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+sys.path.insert(0, str(NOTEBOOKS))
 spec = importlib.util.spec_from_file_location("build", NOTEBOOKS / "build.py")
 build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(build)
