@@ -20,6 +20,7 @@ FILES = [
 FENCE = re.compile(r"```.*?```", re.DOTALL)
 CODE = re.compile(r"(`+)([^`]+)\1")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+MONTHS = "January February March April May June July August September October November December".split()
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 POLITE = re.compile(r"(?:해요|예요|이에요|네요|어요|아요|죠|군요)[.?!]")
 
@@ -37,6 +38,8 @@ def bare(text):
 
 def numbers(text):
     """Digits of the words, none of names such as X3 or P5, sorted."""
+    for number, month in enumerate(MONTHS, 1):  # Korean counts its months
+        text = re.sub(rf"\b{month}\b(?= \d)|(?<=\d ){month}\b", str(number), text)
     text = re.sub(r"[A-Za-z_][A-Za-z_]*\d+\w*", " ", bare(text))
     return sorted(NUMBER.findall(text))
 
