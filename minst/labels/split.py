@@ -128,20 +128,15 @@ def _read(source: Path) -> tuple[dict, Form, list[int]]:
         found = " and ".join(form.pictures for form in forms) or "none"
         raise ValueError(f"{source}: must hold a list 'videos' or a list 'images', has {found}")
     (form,) = forms
-    ids: dict[int, int] = {}
-    for i, (picture, _) in enumerate(opened.entries(form.pictures, Picture)):
-        where = f"{source}: {form.pictures}[{i}]"
+    ids = {}
+    for where, picture, _ in opened.entries(form.pictures, Picture):
         if form is COCO and picture.video_id is not None:
             what = "is the frame of a video, which must not be split; convert it first"
             raise ValueError(f"{where} {what}")
-        if ids.setdefault(picture.id, i) != i:
-            raise ValueError(f"{where}: the id {picture.id} stands there twice")
+        ids[picture.id] = where
     owned = msgspec.defstruct("Owned", [(form.owner, Id)])
-    for i, (entry, _) in enumerate(opened.entries("annotations", owned)):
-        owner = getattr(entry, form.owner)
-        if owner not in ids:
-            what = f"{form.owner} {owner} is not among the {form.pictures}"
-            raise ValueError(f"{source}: annotations[{i}]: {what}")
+    for _ in opened.entries("annotations", owned, **{form.owner: ids}):
+        pass  # each belongs to one of them
     return data, form, list(ids)
 
 
