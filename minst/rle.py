@@ -28,7 +28,9 @@ from numbers import Integral, Real
 import numpy as np
 from pycocotools import mask as rle_codec
 
-__all__ = ["MaskError", "check", "check_frame", "compress", "decode", "encode", "ious", "unpack"]
+__all__ = [
+    "MaskError", "check", "check_frame", "compress", "decode", "encode", "ious", "track", "unpack",
+]  # fmt: skip
 
 SIDE = 65_535  # pixels: what JPEG can hold
 PIXELS = 2**28  # of a frame; its mask takes as many bytes
@@ -179,6 +181,15 @@ def ious(ours: Sequence[dict | None], theirs: Sequence[dict | None]) -> np.ndarr
         sides = [ours[i] for i in rows], [theirs[j] for j in columns]
         found[np.ix_(rows, columns)] = rle_codec.iou(*sides, [0] * len(columns))
     return found
+
+
+def track(codes: Sequence[dict | None]) -> dict:
+    """Masks, boxes [x, y, w, h] and areas of an instance in each frame, as YouTube-VIS has them."""
+    return {
+        "segmentations": list(codes),
+        "bboxes": [code and rle_codec.toBbox(code).tolist() for code in codes],
+        "areas": [code and int(rle_codec.area(code)) for code in codes],
+    }
 
 
 def _refuse(what: str, ends: np.ndarray | None, bad: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from minst.data.formats import Image, JsonFile, explained
+from minst.data.formats import Image, JsonFile, Track, explained
 
 VALUES = st.recursive(
     st.none()
@@ -55,8 +55,9 @@ def test_the_same_as_json(file, document, indent, ascii, mark):
     assert all(opened.parsed(key, Any) == value for key, value in document.items())
     found = list(opened.entries("list", Entry))
     expected = document.get("list") or []
-    assert [entry.a for entry, _ in found] == [entry.get("a", 7) for entry in expected]
-    texts = pickle.loads(pickle.dumps([text for _, text in found]))
+    assert [place for place, *_ in found] == [f"{file}: list[{i}]" for i in range(len(expected))]
+    assert [entry.a for _, entry, _ in found] == [entry.get("a", 7) for entry in expected]
+    texts = pickle.loads(pickle.dumps([text for *_, text in found]))
     assert [msgspec.json.decode(text) for text in texts] == expected
 
 
@@ -114,6 +115,21 @@ def test_an_entry_of_another_kind_is_placed(file, entry, message):
         list(JsonFile(file).entries("list", Strict))
 
 
+def test_an_id_stands_once_and_leads_to_what_there_is(file):
+    owned = {"id": 3, "video_id": 1, "category_id": 2, "segmentations": []}
+    known = {"video_id": {1}, "category_id": {2: "cat"}}
+    file.write_text(json.dumps({"list": [owned, {**owned, "id": 4}]}))
+    assert [track.id for _, track, _ in JsonFile(file).entries("list", Track, **known)] == [3, 4]
+    for change, message in (
+        ({}, r"list\[1\]: id 3 is that of list\[0\], too"),
+        ({"id": 4, "video_id": 2}, r"list\[1\]: video_id 2 is not among the videos"),
+        ({"id": 4, "category_id": 1}, r"list\[1\]: category_id 1 is not among the categories"),
+    ):
+        file.write_text(json.dumps({"list": [owned, owned | change]}))
+        with pytest.raises(ValueError, match=message):
+            list(JsonFile(file).entries("list", Track, **known))
+
+
 def test_a_null_list_and_one_that_is_not_there(file):
     file.write_text('{"list": null}')
     assert [*JsonFile(file).entries("list", Entry), *JsonFile(file).entries("other", Entry)] == []
@@ -123,7 +139,7 @@ def test_bytes_that_are_no_utf8_are_placed(file):
     file.write_bytes(b'{"list": [{"a": 1, "b": "\xff"}]}')
     assert len(list(JsonFile(file).entries("list", Entry))) == 1  # "b" is not looked at
     file.write_bytes(b'{"list": [{"a": "\xff"}]}')
-    with pytest.raises(ValueError, match=r"list\[0\]: not text in UTF-8 \(invalid start byte"):
+    with pytest.raises(ValueError, match=r"list\[0\]: not text in UTF-8"):
         list(JsonFile(file).entries("list", Entry))
     file.write_bytes(b'{"\xff": 1}')
     with pytest.raises(ValueError, match="not JSON in UTF-8 .invalid start byte at byte 2"):

@@ -175,7 +175,7 @@ def broken(change):
     (lambda d: d.update(annotations=[]), "withheld"),
     (lambda d: d["videos"][1].pop("id") and None, r"videos\[1\]: lacks `id`"),
     (lambda d: d["videos"][1].update(id="20"), r"videos\[1\]\.id: expected `int`, got `str`"),
-    (lambda d: d["videos"][1].update(id=10), r"videos\[1\]: the id 10 stands there twice"),
+    (lambda d: d["videos"][1].update(id=10), r"videos\[1\]: id 10 is that of videos\[0\], too"),
     (lambda d: d["annotations"][2].update(video_id=11), r"annotations\[2\]: video_id 11"),
     (lambda d: d["annotations"][2].pop("video_id") and None, r"annotations\[2\]: lacks `video_id`"),
     (lambda d: d["annotations"].append(4), r"annotations\[7\]"),

@@ -69,6 +69,7 @@ def test_a_folder_is_read_in_natural_order_one_image_at_a_time(tmp_path):
     for number in (10, 9, 2, 1):
         Image.fromarray(np.full((64, 80, 3), number * 10, np.uint8)).save(tmp_path / f"f{number}.png")
     (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "._f3.png").write_bytes(b"macOS leaves such files")
     frames = read_video(tmp_path)
     assert next(frames)[0, 0, 0] == 10
     (tmp_path / "f9.png").write_bytes(b"broken later")  # not yet read: memory is bounded

@@ -1,11 +1,7 @@
 """Files in and out: JSON, images, names that stay within their folder, writing whole or not at all.
 
-    read_json(path)       what stands in it; ValueError says where it is broken
-    read_image(path)      (H, W, 3) bytes, upright, on white, 8 bits
-    inside(folder, name)  the path of a file that an annotation file names, within its folder
-    replacing(path)       a new file beside the old one, moved over it when it is complete
-    new_folder(path)      the same for a folder
-    unfinished(folder)    a folder within it for what is not complete yet
+    path ─ read_json ─> content         folder, name of a file ─ inside ─> path within the folder
+    path ─ read_image ─> (H, W, 3)      replacing, new_folder: complete, or as it was before
 
 Lesson: notebooks/10_capstone.ipynb
 """
@@ -22,7 +18,7 @@ import shutil
 import stat
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -34,8 +30,8 @@ except ImportError:  # Windows has no such locks: what a killed writer left stay
     fcntl = None
 
 __all__ = [
-    "IMAGE_SUFFIXES", "TwiceError", "inside", "is_quarter_turned", "natural", "new_folder",
-    "open_image", "read_image", "read_json", "replacing", "unfinished",
+    "IMAGE_SUFFIXES", "TwiceError", "image_files", "inside", "is_quarter_turned", "natural",
+    "new_folder", "open_image", "read_image", "read_json", "replacing", "unfinished",
 ]  # fmt: skip
 
 # the frames of a video that is a folder; a GIF is a video of its own
@@ -75,19 +71,17 @@ def read_image(source: str | Path | bytes, size: tuple[int, int] | None = None) 
     since then whoever made the record saw the stored pixels.
     """
     with open_image(source) as image:
-        if is_quarter_turned(image):
-            obeyed = size is None or size[0] == size[1] or image.size != (size[1], size[0])
-        else:
-            obeyed = image.getexif().get(ORIENTATION, 1) != 1
-        picture = ImageOps.exif_transpose(image) if obeyed else image
-        if picture.mode.startswith("I"):  # 16 bits, or 32 of which 16 are used
-            levels = np.asarray(picture).astype(np.uint32) // 257
-            picture = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-        elif picture.has_transparency_data:
-            layer = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        is_as_recorded = size and size[0] != size[1] and image.size == (size[1], size[0])
+        if not (is_as_recorded and is_quarter_turned(image)):
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I"):  # 16 bits, or 32 of which 16 are used
+            levels = np.asarray(image).astype(np.uint32) // 257
+            image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+        elif image.has_transparency_data:
+            layer = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         # a copy: torch warns of arrays that cannot be written to
-        return np.array(picture.convert("RGB"))
+        return np.array(image.convert("RGB"))
 
 
 def is_quarter_turned(image: Image.Image) -> bool:
@@ -116,6 +110,8 @@ def read_json(path: str | Path) -> dict | list:
         # some editors begin with a mark
         text = Path(path).read_text(encoding="utf-8-sig").rstrip()
         return json.loads(text, object_pairs_hook=each_once)
+    except TwiceError:
+        raise
     except json.JSONDecodeError as error:
         if not text:
             raise ValueError(f"{path}: is empty") from None
@@ -123,8 +119,6 @@ def read_json(path: str | Path) -> dict | list:
         if error.pos >= len(text) or text[-1] not in "}]":
             what += "; the file breaks off, was it copied whole?"
         raise ValueError(f"{path}: broken JSON at {place}: {what}") from None
-    except TwiceError:
-        raise
     except UnicodeDecodeError as error:
         what = f"{error.reason} at byte {error.start}"
         raise ValueError(f"{path}: not JSON in UTF-8 ({what})") from None
@@ -242,6 +236,12 @@ def new_folder(out: str | Path) -> Iterator[Path]:
         if not was_there:
             with contextlib.suppress(OSError):  # it holds what was written
                 out.rmdir()
+
+
+def image_files(paths: Iterable[Path]) -> list[Path]:
+    """Those that are images and not hidden, 2 before 10."""
+    images = (p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
+    return sorted(images, key=natural)
 
 
 def natural(name: object) -> list:

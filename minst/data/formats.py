@@ -8,7 +8,7 @@
 Only what a reader needs is typed: other keys (bboxes, areas, length, info, ...) may hold anything.
 
     read_typed(path, kind) -> its content
-    JsonFile(path).entries("videos", Video) -> (Video, its text), one at a time
+    JsonFile(path).entries("videos", Video) -> (its place, Video, its text), one at a time
 
 A text is a view into the file's own, which takes a tenth of what its parsed content would. An error
 names the place, as in "annotations[7].segmentations[3].size: expected `array`, got `int`".
@@ -17,7 +17,7 @@ Lesson: notebooks/10_capstone.ipynb
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -39,6 +39,7 @@ Pixels = Annotated[int, Meta(ge=1, le=rle.SIDE)]
 Polygon = Annotated[list[float], Meta(min_length=6)]  # x1, y1, x2, y2, ...: at least three points
 Box = Annotated[list[float], Meta(min_length=4, max_length=4)]  # x, y, width, height
 Area = Annotated[float, Meta(ge=0)]  # in pixels
+OF_IDS = {"video_id": "videos", "image_id": "images", "category_id": "categories"}
 MARK = b"\xef\xbb\xbf"  # some editors begin a file in UTF-8 with it
 # what stands between two values of an object, if no key stands there twice
 KEY = re.compile(rb'[\s{,]*"((?:[^"\\]|\\.)*)"\s*:\s*')
@@ -154,15 +155,25 @@ class JsonFile:
         """The value of a key; ValueError names the place that is not of this kind."""
         return self._parsed(self.values[key], msgspec.json.Decoder(kind), key)
 
-    def entries(self, key: str, kind: type[Struct]) -> Iterator[tuple[Struct, Raw]]:
-        """The entries of the list under `key`, each with its text: all its keys.
+    def entries(
+        self, key: str, kind: type[Struct], **known: Container
+    ) -> Iterator[tuple[str, Struct, Raw]]:
+        """(place, entry, its text: all its keys) of the list under `key`; none where it is null.
 
-        None where there is no such key, or null. ValueError names the place of another kind.
+        known: the ids that a field may have, as `video_id={1, 2}`. ValueError names the place of
+        another kind, of an id that is not known, and of one that an earlier entry has.
         """
         texts = self.parsed(key, list[Raw] | None) if key in self.values else None
-        decoder = msgspec.json.Decoder(kind)
+        decoder, first = msgspec.json.Decoder(kind), {}
         for i, text in enumerate(texts or ()):
-            yield self._parsed(text, decoder, f"{key}[{i}]"), text
+            where = f"{self.path}: {key}[{i}]"
+            entry = self._parsed(text, decoder, f"{key}[{i}]")
+            if (earlier := first.setdefault(getattr(entry, "id", i), i)) != i:
+                raise ValueError(f"{where}: id {entry.id} is that of {key}[{earlier}], too")
+            for name, ids in known.items():
+                if (wanted := getattr(entry, name)) not in ids:
+                    raise ValueError(f"{where}: {name} {wanted} is not among the {OF_IDS[name]}")
+            yield where, entry, text
 
     def _parsed(self, text: Raw, decoder: msgspec.json.Decoder, place: str) -> Any:
         try:
@@ -191,8 +202,8 @@ def typed(value: Any, kind: Any, where: str, strict: bool = True) -> Any:
 
 def explained(error: Exception, place: str) -> tuple[str, str]:
     """The path of what msgspec refused, its words: ("videos[1].width", "expected `int` >= 1")."""
-    if isinstance(error, UnicodeDecodeError):
-        return place, f"not text in UTF-8 ({error.reason})"
+    if "utf-8" in str(error).lower():  # a UnicodeDecodeError; newer msgspec has its own
+        return place, "not text in UTF-8"
     what, _, path = str(error).partition(" - at `$")
     what = what.replace("Object missing required field", "Lacks")
     return (place + path.rstrip("`")).lstrip("."), what[:1].lower() + what[1:]

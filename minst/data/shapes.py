@@ -31,7 +31,6 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
 from minst import rle
@@ -566,13 +565,12 @@ def write_shapes_dataset(
                 if not any(track):
                     continue  # never visible: nothing to find
                 entry = {"id": len(annotations) + 1, "category_id": int(label) + 1, "iscrowd": 0}
-                values = {
-                    form.masks: track,
-                    form.boxes: [code and rle_codec.toBbox(code).tolist() for code in track],
-                    form.areas: [code and int(rle_codec.area(code)) for code in track],
-                }
-                alone = {key: value[0] for key, value in values.items()}
-                known = alone if images else {**values, **size, **length}
+                known = rle.track(track)
+                if images:
+                    keys = form.masks, form.boxes, form.areas
+                    known = {key: value[0] for key, value in zip(keys, known.values())}
+                else:
+                    known |= size | length
                 annotations.append({**entry, form.owner: i + 1, **known})
         about = f"minst shapes, split {split}, seed {seed}"
         licence = "https://www.apache.org/licenses/LICENSE-2.0"

@@ -34,7 +34,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from minst.data.files import IMAGE_SUFFIXES, natural, read_image, replacing
+from minst.data.files import IMAGE_SUFFIXES, image_files, read_image, replacing
 
 __all__ = [
     "TimedFrame", "VideoInfo", "read_timed", "read_video", "video_info", "write_gif", "write_mp4",
@@ -181,9 +181,9 @@ def _find(source: str | Path | int) -> Path | list[Path] | int:
     path, name = Path(source), str(source)
     if path.is_dir():
         what = f"no {', '.join(IMAGE_SUFFIXES)} images in this folder"
-        return _images(path.iterdir()) or _refuse(f"{path}: {what}")
+        return image_files(path.iterdir()) or _refuse(f"{path}: {what}")
     if path.is_file():
-        return _images([path]) or path
+        return image_files([path]) or path
     if path.exists():
         _refuse(f"{path}: a device or pipe, not a file; a webcam is given by its number")
     if re.fullmatch("[0-9]+", name):
@@ -195,19 +195,13 @@ def _find(source: str | Path | int) -> Path | list[Path] | int:
     found = [p for p in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if p.is_file()]
     if not found:
         raise FileNotFoundError(f"{name}: no file has such a name")
-    return _images(found) or (
+    return image_files(found) or (
         found[0] if len(found) == 1 else _refuse(f"{name}: {len(found)} files, none an image")
     )
 
 
 def _refuse(message: str):
     raise ValueError(message)
-
-
-def _images(paths: Iterable[Path]) -> list[Path]:
-    """Those that are images, 2 before 10."""
-    images = (p for p in paths if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
-    return sorted(images, key=natural)
 
 
 def _open(found: Path | int) -> av.container.InputContainer:

@@ -133,8 +133,8 @@ class YouTubeVIS:
         for key in (self.form.pictures, "categories"):
             if key not in opened.values:
                 raise ValueError(f"{self.file}: no list {key!r}; {looks_like(opened.values)}")
-        categories = opened.parsed("categories", list[formats.Category])
         self.category_entries = opened.parsed("categories", list[dict])  # with all their keys
+        categories = [category for _, category, _ in opened.entries("categories", formats.Category)]
         self.categories = tuple(category.name for category in categories)
         self.category_ids = [category.id for category in categories]
         self._keep_entries(opened)
@@ -162,53 +162,32 @@ class YouTubeVIS:
     def _keep_entries(self, opened: JsonFile) -> None:
         """Check videos and annotations; keep their texts and a few numbers, sorted by video."""
         form, self._pictures, tracks = self.form, [], []
-        numbers = array("q")
-        for picture, text in opened.entries(form.pictures, form.picture):
+        place, lengths, numbers = {}, [], array("q")  # an array: millions of numbers take no room
+        for _, picture, text in opened.entries(form.pictures, form.picture):
+            place[picture.id] = len(place)
+            lengths.append(len(picture.file_names))
             self._pictures.append(text)
-            numbers.extend((picture.id, len(picture.file_names)))
-        picture_ids, lengths = np.array(numbers).reshape(-1, 2).T
-        numbers = array("q")
-        for t, text in opened.entries("annotations", form.track):
+        classes = {number: k for k, number in enumerate(self.category_ids)}
+        known = {form.owner: place, "category_id": classes}
+        for where, track, text in opened.entries("annotations", form.track, **known):
+            i, count = place[track.video_id], len(track.segmentations)
+            if count != lengths[i]:
+                raise ValueError(f"{where}: {count} segmentations for {lengths[i]} frames")
+            numbers.extend((i, classes[track.category_id], bool(track.iscrowd)))
             tracks.append(text)
-            count = len(t.segmentations)
-            numbers.extend((t.id, t.video_id, t.category_id, count, bool(t.iscrowd)))
-        ids, owners, kinds, counts, crowd = np.array(numbers).reshape(-1, 5).T
-        category_ids = np.array(self.category_ids, dtype=np.int64)
-        self._refuse_twice(form.pictures, picture_ids)
-        self._refuse_twice("categories", category_ids)
-        self._refuse_twice("annotations", ids)
-        picture = self._positions(owners, picture_ids, form.owner, form.pictures)
-        labels = self._positions(kinds, category_ids, "category_id", "categories")
-        for i in np.flatnonzero(lengths[picture] != counts)[:1]:
-            given = f"{counts[i]} segmentations for {lengths[picture[i]]} frames"
-            raise ValueError(f"{self.file}: annotations[{i}]: {given}")
+        picture, labels, crowd = np.array(numbers).reshape(-1, 3).T
         order = np.argsort(picture, kind="stable")
         self._tracks = [tracks[i] for i in order]
         self._labels, self._crowd = labels[order], crowd[order].astype(bool)
         # the tracks of video i: from first[i] on, before first[i + 1]
-        self._first = np.searchsorted(picture[order], np.arange(len(picture_ids) + 1))
-
-    def _refuse_twice(self, name: str, ids: np.ndarray) -> None:
-        order = np.argsort(ids, kind="stable")
-        for k in np.flatnonzero(np.diff(ids[order]) == 0)[:1]:
-            first, second = order[k : k + 2]
-            what = f"id {ids[second]} is that of {name}[{first}], too"
-            raise ValueError(f"{self.file}: {name}[{second}]: {what}")
-
-    def _positions(self, wanted: np.ndarray, ids: np.ndarray, key: str, name: str) -> np.ndarray:
-        """Where in `ids` each wanted id stands."""
-        for i in np.flatnonzero(~np.isin(wanted, ids))[:1]:
-            what = f"{key} {wanted[i]} is not among the {name}"
-            raise ValueError(f"{self.file}: annotations[{i}]: {what}")
-        order = np.argsort(ids)
-        return order[np.searchsorted(ids, wanted, sorter=order)]
+        self._first = np.searchsorted(picture[order], np.arange(len(place) + 1))
 
 
 def _parsed(file: Path, texts: list[Raw], as_entry: Callable) -> list[dict]:
     try:
         return [as_entry(msgspec.json.decode(text)) for text in texts]
     except ValueError as error:  # a text that is no UTF-8
-        raise ValueError(f"{file}: {error}") from None
+        raise ValueError(f"{file}: {formats.explained(error, '')[1]}") from None
 
 
 def looks_like(keys) -> str:

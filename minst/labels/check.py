@@ -31,15 +31,8 @@ from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
 from minst import rle
-from minst.data import formats
-from minst.data.files import (
-    IMAGE_SUFFIXES,
-    TwiceError,
-    inside,
-    is_quarter_turned,
-    open_image,
-    replacing,
-)
+from minst.data import files, formats
+from minst.data.files import IMAGE_SUFFIXES, inside, open_image
 from minst.data.layouts import find_annotations, find_images, split_of
 
 __all__ = ["ERRORS", "WARNINGS", "Problem", "Report", "check_dataset"]
@@ -92,21 +85,15 @@ class Report:
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
-    @property
-    def errors(self) -> list[Problem]:
-        """The problems that must be mended."""
-        return [problem for problem in self.problems if problem.level == "error"]
-
-    @property
-    def warnings(self) -> list[Problem]:
-        """The problems that may be meant."""
-        return [problem for problem in self.problems if problem.level == "warning"]
+    # the problems that must be mended, and those that may be meant
+    errors = property(lambda self: [p for p in self.problems if p.level == "error"])
+    warnings = property(lambda self: [p for p in self.problems if p.level == "warning"])
 
     def save(self, path: str | Path) -> None:
         """Everything as JSON: all problems, not the first of each kind."""
         problems = [{"level": problem.level, **problem._asdict()} for problem in self.problems]
         text = json.dumps({**vars(self), "problems": problems}, indent=1)
-        with replacing(path) as file:
+        with files.replacing(path) as file:
             file.write_text(text + "\n", encoding="utf-8")
 
     def __str__(self) -> str:
@@ -114,10 +101,9 @@ class Report:
         lines += [f"  {name:12}{count:10,}" for name, count in self.counts.items()]
         row = "  {:20}{:>12}{:>12}{:>12}".format
         lines += [row("category", *list(first)[2:]) for first in self.categories[:1]]
-        lines += _first_of(SHOWN_CATEGORIES, [
-            row(_printable(category["name"])[:20], *list(category.values())[2:])
-            for category in sorted(self.categories, key=lambda row: -row["instances"])
-        ])  # fmt: skip
+        frequent = sorted(self.categories, key=lambda category: -category["instances"])
+        rows = [row(_printable(c["name"])[:20], *list(c.values())[2:]) for c in frequent]
+        lines += _first_of(SHOWN_CATEGORIES, rows)
         lines += [f"note: {note}" for note in self.notes]
         for kind in (*ERRORS, *WARNINGS):
             found = [problem for problem in self.problems if problem.kind == kind]
@@ -175,7 +161,7 @@ def _load(report: Report, file: Path) -> dict | None:
     said, twice, data = [], [], None
     try:
         formats.JsonFile(file)
-    except TwiceError:  # each of them is named below
+    except files.TwiceError:  # each of them is named below
         pass
     except ValueError as error:
         said.append(str(error).removeprefix(f"{file}: "))
@@ -221,12 +207,9 @@ class _Check:
         self.categories: dict[int, dict] = {}  # by id: its row in the report
         report.form = form.name
 
-    def add(
-        self, kind: str, entry: str, what: str, file: str | Path = "", wrong: object = True
-    ) -> None:
-        """Note a problem, if there is one; file: where (default: what the report is about)."""
-        if wrong:
-            self.report.problems.append(Problem(kind, str(file or self.report.file), entry, what))
+    def add(self, kind: str, entry: str, what: str, file: str | Path = "") -> None:
+        """Note a problem; file: where (default: what the report is about)."""
+        self.report.problems.append(Problem(kind, str(file or self.report.file), entry, what))
 
     def look(self, entry: str, measure: Callable, *values: Any) -> Any:
         """What `measure` returns; None, and reported, where it raises a Finding."""
@@ -250,9 +233,9 @@ class _Check:
             size = typed.get("height"), typed.get("width")
             self.pictures[typed.get("id", where)] = None if None in size else size, named
             length = entry.get("length", len(named))
-            what = f"{_said(length)}, but {len(named)} file names"
-            is_wrong = form is formats.YTVIS and length != len(named)
-            self.add("wrong length", f"{where}.length", what, wrong=is_wrong)
+            if form is formats.YTVIS and length != len(named):
+                what = f"{_said(length)}, but {len(named)} file names"
+                self.add("wrong length", f"{where}.length", what)
         frames = sum(len(named) for _, named in self.pictures.values())
         self.report.counts = {form.pictures: len(entries), "frames": frames}
 
@@ -281,17 +264,18 @@ class _Check:
                 ("unknown picture", form.owner, form.pictures, self.pictures),
                 ("unknown category", "category_id", "categories", self.categories),
             ):
-                is_wrong = key in typed and typed[key] not in known
-                what = f"{typed.get(key)} is the id of none of the {name}"
-                self.add(kind, f"{where}.{key}", what, wrong=is_wrong)
+                if key in typed and typed[key] not in known:
+                    self.add(
+                        kind, f"{where}.{key}", f"{typed[key]} is the id of none of the {name}"
+                    )
             masks = self._instance(where, entry, *self.pictures.get(owner, (None, None)))
-            for counts in (self.report.counts, self.categories.get(label)):
-                if counts:
-                    counts["instances"] += 1
-                    counts["masks"] += masks
-            if label in self.categories and owner in self.pictures and (label, owner) not in seen:
-                self.categories[label][form.pictures] += 1
-            seen.add((label, owner))
+            for counts in (self.report.counts, self.categories.get(label, Counter())):
+                counts["instances"] += 1
+                counts["masks"] += masks
+            if owner in self.pictures:
+                seen.add((label, owner))
+        for label, _ in seen:
+            self.categories.get(label, Counter())[form.pictures] += 1
 
     def _entries(
         self, name: str, entries: Any, kind: type[msgspec.Struct], later: str = ""
@@ -312,21 +296,24 @@ class _Check:
                 continue
             for wanted in msgspec.structs.fields(kind):
                 key = wanted.encode_name
+                if key == later:
+                    continue
                 try:
-                    if key in entry and key != later:
+                    if key in entry:
                         typed[key] = msgspec.convert(entry[key], wanted.type)
-                    elif key != later and wanted.required:
+                    elif wanted.required:
                         self.add("wrong field", f"{where}.{key}", "is missing")
                 except msgspec.ValidationError as error:
                     place, what = formats.explained(error, f"{where}.{key}")
                     self.add("wrong field", place, f"{what}: {_said(entry[key])}")
             number = typed.get("id")
-            at, what = f"{where}.id", f"{number} is the id of an earlier one, too"
-            self.add("duplicate id", at, what, wrong=number in ids)
             if number in ids:
+                self.add(
+                    "duplicate id", f"{where}.id", f"{number} is the id of an earlier one, too"
+                )
                 del typed["id"]
             elif number == 0 and name in ID_ZERO:
-                self.add("id 0", at, ID_ZERO[name])
+                self.add("id 0", f"{where}.id", ID_ZERO[name])
             ids |= {number} - {None}
             yield where, entry, typed
 
@@ -337,8 +324,8 @@ class _Check:
             return [(at, value)]
         if isinstance(value, list) and len(value) >= least:
             return [(f"{at}[{t}]", item) for t, item in enumerate(value)]
-        what = f"must be a list with one for each frame, is {_given(entry, key)}"
-        self.add("wrong field", at, what)
+        given = _said(value) if key in entry else "missing"
+        self.add("wrong field", at, f"must be a list with one for each frame, is {given}")
         return []
 
     def _instance(
@@ -346,19 +333,20 @@ class _Check:
     ) -> int:
         """Check the masks, boxes and areas of one annotation; returns how many masks it has."""
         form = self.form
-        what = f"{_given(entry, form.areas)}: evaluation needs it"
-        self.add("no areas", f"{where}.{form.areas}", what, wrong=entry.get(form.areas) is None)
+        if entry.get(form.areas) is None:
+            given = "null" if form.areas in entry else "missing"
+            self.add("no areas", f"{where}.{form.areas}", f"{given}: evaluation needs it")
         given = [key for key in (form.boxes, form.areas) if entry.get(key) is not None]
         items = {key: self._items(where, entry, key) for key in (form.masks, *given)}
         for key, values in items.items():
             frames = len(values if named is None else named)
-            is_wrong = isinstance(entry.get(key), list) and len(values) != frames
-            what = f"{len(values)} of them for {frames} frames"
-            self.add("wrong length", f"{where}.{key}", what, wrong=is_wrong)
+            if isinstance(entry.get(key), list) and len(values) != frames:
+                what = f"{len(values)} of them for {frames} frames"
+                self.add("wrong length", f"{where}.{key}", what)
         masks = items[form.masks]
         absent = (None, []) if form is formats.YTVIS else ()
-        is_wrong = masks and all(mask in absent for _, mask in masks)
-        self.add("never visible", f"{where}.{form.masks}", "null in every frame", wrong=is_wrong)
+        if masks and all(mask in absent for _, mask in masks):
+            self.add("never visible", f"{where}.{form.masks}", "null in every frame")
         measured = [  # None: unknown
             Mask() if mask in absent else self.look(at, _measure, mask, size) for at, mask in masks
         ]
@@ -372,10 +360,6 @@ class _Check:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
-
-
-def _given(entry: dict, key: str) -> str:
-    return _said(entry[key]) if key in entry else "missing"
 
 
 def _said(value: Any) -> str:
@@ -400,18 +384,15 @@ def _measure(mask: Any, size: tuple[int, int] | None) -> Mask:
         raise Finding("wrong field", f"must be RLE or polygons, is {_said(mask)}")
     height, width = size or LARGEST_FRAME
     try:
-        typed = msgspec.convert(mask, formats.Mask)
+        typed = formats.typed(mask, formats.Mask, "")
         if isinstance(typed, formats.RunLengths):
             if size not in (None, typed.size):
                 what = "{} x {} in a frame of {} x {}".format(*typed.size, *size)
                 raise Finding("mask of another size", what)
             height, width = typed.size
         (code,), (area,) = rle.check([mask], height, width)
-    except msgspec.ValidationError as error:
-        what = ": ".join(formats.explained(error, ""))
-        raise Finding("broken mask", what.removeprefix(": ")) from None
     except ValueError as error:
-        raise Finding("broken mask", str(error)) from None
+        raise Finding("broken mask", str(error).removeprefix(": ")) from None
     if isinstance(mask, list) and mask:
         _is_within(typed, height, width)
     if area == 0:
@@ -523,7 +504,7 @@ def _look(path: Path, size: tuple[int, int] | None, read: bool) -> tuple[str, st
     try:
         with open_image(path) as image:
             width, height = image.size
-            sizes = {(height, width), (width, height) if is_quarter_turned(image) else None}
+            sizes = {(height, width), (width, height) if files.is_quarter_turned(image) else None}
             if read:
                 # of a JPEG every byte is read, but only an eighth of the picture made
                 image.draft("L", (1, 1))
@@ -540,13 +521,12 @@ def _look(path: Path, size: tuple[int, int] | None, read: bool) -> tuple[str, st
 
 def _check_unnamed(check: _Check, root: Path, named: set[str]) -> None:
     """Images that lie there and no entry names, folder by folder; links to folders stay closed."""
-    for folder, below, files in os.walk(root):
+    suffixes = (*IMAGE_SUFFIXES, ".gif")
+    for folder, below, names in os.walk(root):
         # in place: what the walk goes on to, and in which order
         below[:] = sorted(name for name in below if not name.startswith("."))
-        files = sorted(
-            f for f in files if f.lower().endswith((*IMAGE_SUFFIXES, ".gif")) and f[0] != "."
-        )
-        unnamed = [f for f in files if os.path.realpath(os.path.join(folder, f)) not in named]
+        there = sorted(n for n in names if n.lower().endswith(suffixes) and n[0] != ".")
+        unnamed = [n for n in there if os.path.realpath(os.path.join(folder, n)) not in named]
         if unnamed:
-            what = f"{len(unnamed)} of its {len(files)} images are named by no entry"
+            what = f"{len(unnamed)} of its {len(there)} images are named by no entry"
             check.add("images not named", "", f"{what}, the first is {unnamed[0]!r}", folder)

@@ -73,13 +73,8 @@ def split_annotations(
         raise ValueError(f"{source}: its labels are withheld; split a file with annotations")
     if len(ids) < 2:
         raise ValueError(f"{source}: {len(ids)} of {form.pictures}; a split takes two or more")
-    record = {
-        "source": source.name,
-        "source_sha256": _sha256(source.read_bytes()),
-        "rule": RULE,
-        "seed": seed,
-        "val": float(val),
-    }
+    record = {"source": source.name, "source_sha256": _sha256(source.read_bytes())}
+    record |= {"rule": RULE, "seed": seed, "val": float(val)}
     texts, used = {}, {}
     for side, mine in _side_ids(ids, float(val), seed).items():
         part = {
@@ -114,34 +109,29 @@ def verify_split(split: str | Path, annotations: str | Path) -> dict[str, bool]:
     known = {side: getattr(record, side).get("ids_sha256") for side in SIDES}
     same = {"source": _sha256(source.read_bytes()) == record.source_sha256}
     same |= {side: _hash(ids[side]) == known[side] for side in SIDES}
-    files = {side: split.with_name(f"{side}.json") for side in SIDES}
-    there = {side: file for side, file in files.items() if file.is_file()}
-    return same | {f.name: _hash(_read(f)[2]) == known[side] for side, f in there.items()}
+    for side in SIDES:
+        if (file := split.with_name(f"{side}.json")).is_file():
+            same[file.name] = _hash(_read(file)[2]) == known[side]
+    return same
 
 
 def _read(source: Path) -> tuple[dict, Form, list[int]]:
     """(content, its form, ids of its videos or images), checked as far as a split needs it."""
     opened = JsonFile(source)
-    data = {key: opened.parsed(key, Any) for key in opened.values}
+    data, ids = {key: opened.parsed(key, Any) for key in opened.values}, {}
     forms = [form for form in (YTVIS, COCO) if isinstance(data.get(form.pictures), list)]
     if len(forms) != 1:
         found = " and ".join(form.pictures for form in forms) or "none"
         raise ValueError(f"{source}: must hold a list 'videos' or a list 'images', has {found}")
     (form,) = forms
-    ids: dict[int, int] = {}
-    for i, (picture, _) in enumerate(opened.entries(form.pictures, Picture)):
-        where = f"{source}: {form.pictures}[{i}]"
+    for where, picture, _ in opened.entries(form.pictures, Picture):
         if form is COCO and picture.video_id is not None:
             what = "is the frame of a video, which must not be split; convert it first"
             raise ValueError(f"{where} {what}")
-        if ids.setdefault(picture.id, i) != i:
-            raise ValueError(f"{where}: the id {picture.id} stands there twice")
+        ids[picture.id] = where
     owned = msgspec.defstruct("Owned", [(form.owner, Id)])
-    for i, (entry, _) in enumerate(opened.entries("annotations", owned)):
-        owner = getattr(entry, form.owner)
-        if owner not in ids:
-            what = f"{form.owner} {owner} is not among the {form.pictures}"
-            raise ValueError(f"{source}: annotations[{i}]: {what}")
+    for _ in opened.entries("annotations", owned, **{form.owner: ids}):
+        pass  # each belongs to one of them
     return data, form, list(ids)
 
 

@@ -27,6 +27,7 @@ from PIL import Image
 from pycocotools import mask as rle_codec
 from tqdm.auto import tqdm
 
+from minst import rle
 from minst.data.files import ORIENTATION, inside, new_folder, open_image, read_image
 from minst.data.formats import JsonFile
 from minst.labels.convert import files
@@ -111,32 +112,25 @@ def convert(
             raise FileNotFoundError(f"{path}: no such file or folder")
     if format not in (None, *FORMATS):
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
-    found, lines = Found(link, [], Counter(), []), []
+    found, said = Found(link, [], Counter(), []), []
     with new_folder(out) as new, files.unpacked(source) as folder:
         folder = _unwrapped(folder, format) if source.is_file() else folder
         if not format:
-            format, why = _guess(folder)
-            lines = [f"guessed: {why}"]
+            format, why = guess_format(folder)
+            said = [f"guessed: {why}"]
         dataset = _write(format, folder, images, found, new)
         lost = {what: count for what, count in found.lost.items() if count}
         dataset["info"] = {"description": f"converted from {format} by minst", "lost": lost}
         text = json.dumps(dataset, ensure_ascii=False)
         (new / "annotations.json").write_text(text, encoding="utf-8")
-    lines = [f"format: {format}", *lines, *found.notes]
-    for line in (*lines, *(f"lost: {count} {what}" for what, count in lost.items())):
-        if progress:
-            progress(line)
+    losses = [f"lost: {count} {what}" for what, count in lost.items()]
+    for line in (f"format: {format}", *said, *found.notes, *losses) if progress else ():
+        progress(line)
     return Path(out) / "annotations.json"
 
 
-def guess_format(source: str | Path) -> str:
-    """The format that the files of `source` speak for; ValueError that says what is there, if none
-    does."""
-    return _guess(Path(source))[0]
-
-
-def _guess(source: Path) -> tuple[str, str]:
-    """(format, what speaks for it)."""
+def guess_format(source: Path) -> tuple[str, str]:
+    """(format, what of `source` speaks for it); ValueError says what is there, if nothing does."""
     for name, format in FORMATS.items():
         if callable(format.seen) and (why := format.seen(source)):
             return name, why
@@ -165,7 +159,7 @@ def _unwrapped(folder: Path, format: str | None) -> Path:
         levels += inner
     for level in levels:
         with contextlib.suppress(ValueError):
-            if format in (None, _guess(level)[0]):
+            if format in (None, guess_format(level)[0]):
                 return level
     return folder
 
@@ -201,9 +195,7 @@ def _write(format: str, source: Path, images: Path | None, found: Found, folder:
                 "iscrowd": int(any(shape.crowd for shape in track.values())),
                 "category_id": found.categories.index(category) + 1,
                 **size,
-                "segmentations": masks,
-                "areas": [mask and int(rle_codec.area(mask)) for mask in masks],
-                "bboxes": [mask and rle_codec.toBbox(mask).tolist() for mask in masks],
+                **rle.track(masks),
             })  # fmt: skip
     bare = len(entries) - len({annotation["video_id"] for annotation in annotations})
     if bare:

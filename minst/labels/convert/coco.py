@@ -88,21 +88,15 @@ def read_coco(source: Path, images: Path | None, found: Found) -> Iterator[Video
     opened = formats.JsonFile(file)
     for key in ("images", "categories", "annotations"):
         refuse(file, f"no list {key!r}", key not in opened.values)
-    categories = {c.id: c.name for c, _ in opened.entries("categories", formats.Category)}
+    categories = {c.id: c.name for _, c, _ in opened.entries("categories", formats.Category)}
     found.categories.extend(categories.values())
-    named = {v.id: v.name or v.file_name for v, _ in opened.entries("videos", Named)}
-    videos, annotations, ids = defaultdict(list), defaultdict(list), set()
-    for i, (frame, _) in enumerate(opened.entries("images", Frame)):
-        where = f"{file}: images[{i}]"
-        refuse(where, f"the id {frame.id} stands there twice", frame.id in ids)
-        ids.add(frame.id)
+    named = {v.id: v.name or v.file_name for _, v, _ in opened.entries("videos", Named)}
+    videos, annotations = defaultdict(list), {}
+    for where, frame, _ in opened.entries("images", Frame):
         videos[frame.video].append((where, frame))
-    for i, (entry, _) in enumerate(opened.entries("annotations", Annotation)):
-        where = f"{file}: annotations[{i}]"
-        what = "is not among the"
-        refuse(where, f"image_id {entry.image_id} {what} images", entry.image_id not in ids)
-        label = entry.category_id
-        refuse(where, f"category_id {label} {what} categories", label not in categories)
+        annotations[frame.id] = []
+    known = {"image_id": annotations, "category_id": categories}
+    for where, entry, _ in opened.entries("annotations", Annotation, **known):
         annotations[entry.image_id].append((where, entry))
     beside = file.parent.name == "annotations"
     root, split = file.parent.parent if beside else file.parent, file.stem.split("_", 1)[-1]

@@ -107,9 +107,10 @@ def _linked(video: Video, found: Found) -> list[Shape]:
     linked = [shape for shape in video.shapes if shape.identity is not None]
     count = len(video.shapes) - len(linked)
     found.notes.append(f"linked: {video.name}: {count} shapes became {len(chains)} tracks")
-    for i, (shapes, least) in enumerate(chains):
+    for i, chain in enumerate(chains):
+        shapes, overlaps = zip(*chain)
         first, last = shapes[0].frame, shapes[-1].frame
-        told = f"frames {first} to {last}, least overlap {least:.2f}"
+        told = f"frames {first} to {last}, least overlap {min(overlaps):.2f}"
         told = told if last > first else f"frame {first} alone"
         found.notes.extend([f"  {shapes[0].category}: {told}"] * (i < TOLD))
         linked += [shape._replace(identity=("linked", i)) for shape in shapes]
@@ -117,26 +118,22 @@ def _linked(video: Video, found: Found) -> list[Shape]:
     return linked
 
 
-def _chains(frames: dict[int, list[Shape]]) -> list[tuple[list[Shape], float]]:
-    """Shapes of one category that are one instance, and the least IoU between two of them."""
-    chains: list[list[Shape]] = []
-    least: list[float] = []
-    ends: dict[int, list[int]] = {}  # by frame: the chains that its shapes are the last of
+def _chains(frames: dict[int, list[Shape]]) -> list[list[tuple[Shape, float]]]:
+    """The shapes of each instance of one category, each with its IoU with the one before."""
+    chains: list[list[tuple[Shape, float]]] = []
+    ends: list[list[tuple[Shape, float]]] = []  # the chains that may go on
     for t in sorted(frames):
-        before, here = ends.get(t - 1, []), frames[t]
-        ious = rle.ious([chains[i][-1].mask for i in before], [shape.mask for shape in here])
-        pairs = {j: (before[i], ious[i, j]) for i, j in zip(*linear_sum_assignment(-ious))}
-        ends[t] = []
-        for j, shape in enumerate(here):
-            i, overlap = pairs.get(j, (0, 0.0))
+        ends = [chain for chain in ends if chain[-1][0].frame == t - 1]
+        ious = rle.ious([chain[-1][0].mask for chain in ends], [s.mask for s in frames[t]])
+        pairs = {j: (ends[i], ious[i, j]) for i, j in zip(*linear_sum_assignment(-ious))}
+        for j, shape in enumerate(frames[t]):
+            chain, overlap = pairs.get(j, ([], 0.0))
             if overlap < LEAST:
-                i, overlap = len(chains), 1.0
-                chains.append([])
-                least.append(overlap)
-            chains[i].append(shape)
-            least[i] = min(least[i], overlap)
-            ends[t].append(i)
-    return list(zip(chains, least))
+                chain, overlap = [], 1.0
+                chains.append(chain)
+                ends.append(chain)
+            chain.append((shape, overlap))
+    return chains
 
 
 # ------------------------------------------------------------------------------------- masks

@@ -136,7 +136,7 @@ def _place(folder: Path, source: str) -> Path:
 def _numbered(place: Path, task: Task, found: Found) -> tuple[list[Path], list[int] | range]:
     """The images, and the frame that each is of: what frame_000012.png says of itself, else counted
     in the order of CVAT."""
-    paths = files.image_files(place)
+    paths = files.images_of(place)
     what = "no images of the frames there; say where they are (--images)"
     refuse(place, what, not paths)
     said = [re.fullmatch(r"frame_([0-9]+)", path.stem) for path in paths]

@@ -90,8 +90,7 @@ def read_davis(source: Path, images: Path | None, found: Found) -> Iterator[Vide
     refuse(masks, "no folders of PNG files there", not videos)
     for folder, objects in videos.items():
         roots = [images] if images else [source / name for name in IMAGES]
-        places = [root / resolution / folder.name for root in roots]
-        shown = next(filter(None, map(files.image_files, places)), [])
+        shown = files.images_of(*(root / resolution / folder.name for root in roots))
         paths, size, shapes = files.numbered(objects, shown, *MODES, found)
         if "" in objects and {shape.identity for shape in shapes} != {VOID}:
             void = [shape.mask for shape in shapes if shape.identity == VOID]
@@ -130,7 +129,7 @@ def read_sav(source: Path, images: Path | None, found: Found) -> Iterator[Video]
         steps = range(0, 4 * count, 4) if count < data.video_frame_count else range(count)
         place = images or file.parent
         movie = place if place.is_file() else inside(place, f"{data.video_id}.mp4")
-        paths = files.image_files(place)[: steps.stop : steps.step]
+        paths = files.images_of(place)[: steps.stop : steps.step]
         what = f"no frames of {movie.name} there; say where the film is (--images)"
         refuse(file, what, not count or not (paths or movie.is_file()))
         if movie.is_file():
@@ -171,8 +170,8 @@ def to_indexed_png(
             videos[name] = {"objects": _write(clip, new, name, lost)}
         meta = {"videos": videos, "categories": list(dataset.categories)}
         (new / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
-    for what, count in lost.items():
-        if progress and count:
+    for what, count in lost.items() if progress else ():
+        if count:
             progress(f"lost: {count} {what}")
     return Path(out)
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from minst import rle
-from minst.data.files import IMAGE_SUFFIXES, inside, natural, open_image, read_image
+from minst.data.files import image_files, inside, natural, open_image, read_image
 from minst.data.video import read_video, video_info
 from minst.labels.convert.common import Found, Shape, refuse
 
 __all__ = [
-    "film", "head", "image_files", "numbered", "only_file", "read_text", "subfolders",
+    "film", "head", "images_of", "numbered", "only_file", "read_text", "subfolders",
     "unpacked", "visible",
 ]  # fmt: skip
 
@@ -38,9 +38,9 @@ def visible(folder: Path, suffix: str = "") -> list[Path]:
     return sorted(shown, key=lambda path: natural(path.name))
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The images of a folder in natural order; none if it is no folder."""
-    return [path for path in visible(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+def images_of(*folders: Path) -> list[Path]:
+    """The images of the first of some folders that has any, in natural order; none if none has."""
+    return next(filter(None, (image_files(visible(folder)) for folder in folders)), [])
 
 
 def subfolders(folder: Path) -> list[Path]:

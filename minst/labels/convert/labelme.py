@@ -29,7 +29,7 @@ from minst.data.files import inside, open_image, read_image
 from minst.data.formats import read_typed
 from minst.labels.convert import common
 from minst.labels.convert.common import Found, Video, refuse
-from minst.labels.convert.files import image_files, subfolders, visible
+from minst.labels.convert.files import images_of, subfolders, visible
 
 __all__ = ["labelme_folders", "read_labelme"]
 
@@ -60,12 +60,6 @@ class Labels(Struct, rename="camel"):
     image_height: int | None = None
     image_width: int | None = None
 
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width, if the file says both."""
-        said = self.image_height, self.image_width
-        return None if None in said else said
-
 
 def labelme_folders(source: Path) -> list[Path]:
     """The folders with .json files: `source` itself, or those in it."""
@@ -83,13 +77,15 @@ def read_labelme(source: Path, images: Path | None, found: Found) -> Iterator[Vi
         frames = (_image(file, images, root) for file in files)
         first = _image(files[0], images, root)
         path, content = (first, first) if isinstance(first, Path) else (files[0], first[1])
-        size = read_image(content, read_typed(files[0], Labels).size).shape[:2]
+        entry = read_typed(files[0], Labels)
+        said = entry.image_height, entry.image_width
+        size = read_image(content, None if None in said else said).shape[:2]
         shapes, stems = [], {file.stem for file in files}
         for t, file in enumerate(files):
             entry = read_typed(file, Labels)
             stems.add(PurePosixPath(entry.image_path.replace("\\", "/")).stem)
             shapes += _shapes(file, entry, t, size, found)
-        unlabelled = [path for path in image_files(path.parent) if path.stem not in stems]
+        unlabelled = [path for path in images_of(path.parent) if path.stem not in stems]
         lost = len(unlabelled) if source.is_dir() else 0
         found.lost["images without a .json file, left out"] += lost
         yield Video(folder.resolve().name, size, frames, shapes, parts=True)
@@ -123,9 +119,9 @@ def _image(file: Path, images: Path | None, root: Path) -> Path | tuple[str, byt
 def _shapes(
     file: Path, entry: Labels, t: int, size: tuple[int, int], found: Found
 ) -> Iterator[common.Shape]:
-    height, width = entry.size or size
+    height, width = entry.image_height, entry.image_width
     what = f"imageWidth x imageHeight is {width}x{height}, the video {size[1]}x{size[0]}"
-    refuse(file, what, (height, width) != size)
+    refuse(file, what, None not in (height, width) and (height, width) != size)
     labels = set()
     for i, shape in enumerate(entry.shapes):
         where = f"{file}: shapes[{i}]"

@@ -19,7 +19,7 @@ from pathlib import Path
 from minst import rle
 from minst.data.files import read_image
 from minst.labels.convert.common import Found, Shape, Video, refuse
-from minst.labels.convert.files import image_files, numbered, read_text, subfolders, visible
+from minst.labels.convert.files import images_of, numbered, read_text, subfolders, visible
 
 __all__ = ["mots_sequences", "read_mots"]
 
@@ -37,8 +37,8 @@ def mots_sequences(source: Path) -> list[tuple[str, Path]]:
     found = [(text.stem, text) for text in texts if text.stem != "labels"]
     found = found or [(f.resolve().name, f / "gt/gt.txt") for f in (*subfolders(source), source)]
     found = [(name, text) for name, text in found if text.is_file()]
-    found = found or [(f.name, f) for f in subfolders(pngs) if image_files(f)]
-    return found or [(source.resolve().name, pngs)] * bool(image_files(pngs))
+    found = found or [(f.name, f) for f in subfolders(pngs) if images_of(f)]
+    return found or [(source.resolve().name, pngs)] * bool(images_of(pngs))
 
 
 def read_mots(source: Path, images: Path | None, found: Found) -> Iterator[Video]:
@@ -76,10 +76,9 @@ def _images(root: Path, images: Path | None, name: str) -> list[Path]:
     beside = [root / place for place in ("training/image_02", "image_02", "images", "")]
     base = [images] if images else beside
     folders = [folder for b in base for folder in (b / name / "img1", b / name)]
-    for folder in [*folders, *(b / "img1" for b in base), *base]:
-        if paths := image_files(folder):
-            return paths
-    raise ValueError(f"{root}: no images of video {name} there; say where they are (--images)")
+    paths = images_of(*folders, *(b / "img1" for b in base), *base)
+    refuse(root, f"no images of video {name} there; say where they are (--images)", not paths)
+    return paths
 
 
 def _read_text(file: Path, paths: list[Path], size: tuple[int, int]) -> Iterator[Shape]:

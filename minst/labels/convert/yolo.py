@@ -15,7 +15,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import count, takewhile
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +54,7 @@ def read_yolo(source: Path, images: Path | None, found: Found) -> Iterator[Video
         texts = {path.stem: path for path in files.visible(folder, ".txt")}
         texts.pop("classes", None)
         place, videos = _images(source, folder, images), defaultdict(dict)
-        stems = texts if place.is_file() else {p.stem: p for p in files.image_files(place)}
+        stems = texts if place.is_file() else {p.stem: p for p in files.images_of(place)}
         for missing in sorted(texts.keys() - stems.keys()):
             what = f"there is no image of this name in {place}; say where they are (--images)"
             refuse(texts[missing], what)
@@ -72,15 +71,13 @@ def read_yolo(source: Path, images: Path | None, found: Found) -> Iterator[Video
                 size, shown = files.film(place, range(max(frames.values())))
             else:
                 size, frames = read_image(shown[0]).shape[:2], dict(zip(frames, count(1)))
-            rows = []
-            for stem in frames.keys() & texts.keys():
-                lines = files.read_text(texts[stem]).splitlines()
-                where, t = f"{texts[stem]}: line", frames[stem] - 1
-                rows += [
-                    (f"{where} {i}", t, s.split()) for i, s in enumerate(lines, 1) if s.strip()
-                ]
+            rows = [
+                (f"{texts[stem]}: line {i}", frames[stem] - 1, line.split())
+                for stem in sorted(frames.keys() & texts.keys(), key=frames.get)
+                for i, line in enumerate(files.read_text(texts[stem]).splitlines(), 1)
+                if line.strip()
+            ]
             name = "-".join(filter(None, [*parts, prefix])) or source.resolve().name
-            rows.sort(key=itemgetter(1))
             yield Video(name, size, shown, [*_shapes(rows, size, names, found)])
 
 
@@ -95,7 +92,7 @@ def _images(source: Path, folder: Path, images: Path | None) -> Path:
     else:
         places = [images / part for part in (folder.name, folder.parent.name)]
         places = [place for place in places if place.is_dir()] + [images]
-    return next((place for place in places if files.image_files(place)), places[0])
+    return next((place for place in places if files.images_of(place)), places[0])
 
 
 def _shapes(rows: list, size: tuple[int, int], names: dict, found: Found) -> Iterator[Shape]:
@@ -128,9 +125,8 @@ def _shapes(rows: list, size: tuple[int, int], names: dict, found: Found) -> Ite
 
 def _class_names(source: Path) -> dict[int, str]:
     """Names by number: of data.yaml, of which `names` alone is read, or classes.txt."""
-    places = [
-        place / name for name in ("data.yaml", "classes.txt") for place in (source, source.parent)
-    ]
+    names = ("data.yaml", "classes.txt")
+    places = (place / name for name in names for place in (source, source.parent))
     file = next((path for path in places if path.is_file()), None)
     if file is None:
         return {}
