@@ -28,7 +28,7 @@ import torch
 from minst.data.shapes import write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
 from minst.model import MobileInst
-from minst.predict import evaluate_model, write_figures
+from minst.predict import evaluate_folder, write_figures
 from minst.samples import weights_folder, weights_for
 
 SETTINGS = [(interval, association) for association in ("mask", "cosine") for interval in (1, 3)]
@@ -44,12 +44,13 @@ def measure(weights: str, videos: int, split: str, seed: int) -> dict:
         write_shapes_dataset(Path(folder) / split, videos, seed=seed, split=split)
         dataset = YouTubeVIS(Path(folder) / split)
         for interval, association in SETTINGS:
-            figures = evaluate_model(model, dataset, interval, association)
+            figures = evaluate_folder(dataset, model, interval, association)
             if "note" in figures["identity"]:
                 raise SystemExit(figures["identity"]["note"])
             said["consistency"] = figures.pop("consistency")
             said["frame_share"] = figures.pop("frame_share")
-            figures.pop("per_video")
+            for name in ("per_video", "weights", "folder"):
+                figures.pop(name)
             said["settings"].append(figures)
             print(f"{weights}, {split} {seed}, {association}, T = {interval}: {_in_short(figures)}", flush=True)
     return said

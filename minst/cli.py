@@ -5,8 +5,8 @@
     2 wrong arguments or input   130 Ctrl-C   143 SIGTERM
 
 A parameter is an argument; one that is named only, after the *, is an option; the comment beside it
-is its help. What goes wrong is said in one line on stderr that starts with `minst: `. Heavy imports
-stand inside the functions, so that `minst --help`, and that of every command, answers at once.
+is its help. What goes wrong is said in one line on stderr that starts with `minst: `. A module of
+ours is imported when a command names it (`minst.predict`), so that `minst --help` answers at once.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -100,6 +100,25 @@ class Tracker:
         return model, self.reuse_interval, self.association, None if foreign else self.size
 
 
+@dataclass
+class Models:
+    """Which models show a film: options of `explore` and `fig2`."""
+
+    # names or folders; several are shown together (default: for the film, or --model alone)
+    weights: list[str] | None = None
+    model: str | None = None
+    revision: str | None = None
+    size: Pixels | None = None  # shorter side of what the network of --model sees
+
+    def for_film(self, film: str) -> tuple[list[str], object]:
+        """The weights, and the model that --model names, or None."""
+        foreign = _foreign(self.model, self.revision, self.size)
+        weights = self.weights or ([] if foreign else _usual(film))
+        if not foreign:
+            _warn(film, weights)
+        return weights, foreign
+
+
 def demo(
     *,
     sample: str | None = None,  # name of a shipped clip (default: the demo's own choice)
@@ -108,15 +127,12 @@ def demo(
     reuse_interval: Count = 3,
 ) -> None:
     """Track a shipped clip, print a table, write pictures."""
-    from minst.predict import run_demo
-    from minst.samples import PHOTO
-
     if photo and sample:
         raise ValueError("demo: say --photo or --sample, not both")
-    sample = PHOTO if photo else sample
-    if sample == PHOTO:
+    sample = minst.samples.PHOTO if photo else sample
+    if sample == minst.samples.PHOTO:
         _usual(sample)  # says what they know
-    said = run_demo(out=out, sample=sample, reuse_interval=reuse_interval)
+    said = minst.predict.run_demo(out=out, sample=sample, reuse_interval=reuse_interval)
     print(f"{said['sample']}: {said['frames']} frames, a key frame every {reuse_interval}\n")
     _print_tracks(said["tracks"])
     reuse = f", others {said['ms_reuse']:.1f} ms" if said["ms_reuse"] else ""
@@ -137,12 +153,10 @@ def track(
     **tracker: Tracker,
 ) -> int | None:
     """Track a video, images or a webcam; write an MP4 and results.json."""
-    from minst.predict import track_video
-
     (*tracker, size) = Tracker(**tracker).for_film(video)
     _warn(video, tracker[:1])
     tracker += [score_threshold, size, every, max_frames]
-    said = track_video(video, out, *tracker, video=not no_video)
+    said = minst.predict.track_video(video, out, *tracker, video=not no_video)
     if said["interrupted"]:
         print("stopped by Ctrl-C; what was tracked so far is written, complete")
     milliseconds = f"{said['ms_per_frame']:.1f} ms a frame"
@@ -156,9 +170,7 @@ def lessons(
     folder: NewFolder = "minst-lessons",  # where they go; what is there already is left alone
 ) -> None:
     """Copy the lessons, their solutions and the glossary to a folder of your own."""
-    from minst.samples import write_lessons
-
-    written = write_lessons(folder)
+    written = minst.samples.write_lessons(folder)
     print(f"written: {written}; open it with: jupyter lab {written}")
 
 
@@ -171,11 +183,10 @@ def grade(
     jobs: Count = 2,  # exercises that are judged at a time
 ) -> None:
     """Judge the exercises of a class. This runs the code of others: read minst/course/grade.py."""
-    from minst.course.grade import grade as judge
-    from minst.course.grade import write_grades
+    from minst.course import grade as judge
 
-    grades = judge(submissions, seconds, megabytes, jobs)
-    page = write_grades(grades, csv)
+    grades = judge.grade(submissions, seconds, megabytes, jobs)
+    page = judge.write_grades(grades, csv)
     print(f"{sum(of.state == 'correct' for of in grades)} of {len(grades)} answers are correct")
     print(f"written: {csv}, {page}")
 
@@ -184,27 +195,19 @@ def explore(
     # shipped clip, video file, folder of images or in YouTube-VIS form
     source: str = "easy",
     *,
-    # names or folders; several can be switched (default: all for the film, or --model alone)
-    weights: list[str] | None = None,
-    model: str | None = None,
-    revision: str | None = None,
-    size: Pixels | None = None,  # shorter side of what the network of --model sees
     reuse_interval: Count = 3,  # T: a key frame every T frames, to begin with
     association: Association = "mask",  # to begin with
     port: Port = 8866,
     host: str = "127.0.0.1",
     no_browser: bool = False,  # do not open a browser
+    **models: Models,
 ) -> None:
     """A page in the browser: click an object and watch its query."""
-    from minst.visualize.recording import Settings
-    from minst.visualize.serve import serve
-
-    _foreign(model, revision, size)  # what is wrong with it is said here, and not on the page
-    weights = weights or ([] if model else _usual(source))
-    _warn(source, weights, model)
-    settings = Settings(reuse_interval, association)
-    others = [(model, revision, size)] if model else []
-    serve(source, weights, settings, port, host, not no_browser, others)
+    chosen = Models(**models)
+    weights, foreign = chosen.for_film(source)  # what is wrong is said here, and not on the page
+    others = [(chosen.model, chosen.revision, chosen.size)] if foreign else []
+    settings = minst.visualize.Settings(reuse_interval, association)
+    minst.visualize.serve.serve(source, weights, settings, port, host, not no_browser, others)
 
 
 def fig2(
@@ -212,33 +215,29 @@ def fig2(
     film: str = "easy",
     *,
     out: NewPicture = "fig2.png",  # the figure: .png, .pdf or .svg
-    # names or folders (default: for the film, or --model alone); on annotated film two are compared
-    weights: list[str] | None = None,
-    model: str | None = None,
-    revision: str | None = None,
-    size: Pixels | None = None,  # shorter side of what the network of --model sees
     frames: list[Natural] | None = None,  # these, from 0 on, in the place of --every and --count
     every: Count = 1,  # every N-th frame
     count: Annotated[int, Range(1, MOST_TILES)] = 11,  # so many of them, or fewer if the film ends
     # width of a frame in the figure, in pixels of a PNG (default: what fits a page)
     tile: Annotated[int, Range(48, 512)] | None = None,
+    **models: Models,
 ) -> None:
     """Fig 2 of the paper: does a query keep its instance? Its masks, scores and kernels."""
-    from minst.protocol import open_model
-    from minst.visualize.queries import plot_query_consistency
-    from minst.visualize.serve import labelled, open_clip
-    from minst.visualize.style import DPI, save
-
     if frames and (len(frames) > MOST_TILES or (every, count) != (1, 11)):
         raise ValueError(f"fig2: say up to {MOST_TILES} --frames, or --every and --count")
-    clip, foreign = open_clip(film), _foreign(model, revision, size)
-    weights = weights or ([] if model else _usual(film)[:1])
-    _warn(film, weights, model)
-    names = labelled([model, *weights] if model else weights)
-    models = {name: foreign if of == model else open_model(of) for name, of in names.items()}
+    chosen, clip = Models(**models), minst.visualize.serve.open_clip(film)
+    weights, foreign = chosen.for_film(film)
+    if not chosen.weights:
+        weights = weights[:1]  # two are compared only where they are named
+    named = minst.visualize.serve.labelled([chosen.model, *weights] if foreign else weights)
+    shown = {
+        name: foreign if of == chosen.model else minst.protocol.open_model(of)
+        for name, of in named.items()
+    }
     which = frames or range(0, count * every, every)
-    figure = plot_query_consistency(models, clip, frames=which, tile=tile and tile / DPI)
-    print(f"{figure.alt}\nwritten: {save(figure, out)}")
+    inches = tile and tile / minst.visualize.style.DPI
+    figure = minst.visualize.plot_query_consistency(shown, clip, frames=which, tile=inches)
+    print(f"{figure.alt}\nwritten: {minst.visualize.save(figure, out)}")
 
 
 def eval_(
@@ -252,26 +251,22 @@ def eval_(
     **tracker: Tracker,
 ) -> None:
     """Video AP, query consistency and identities on a YouTube-VIS data set."""
-    from minst.predict import evaluate_folder, first_videos, write_figures
-
     if results:
-        from minst.data.coco import open_folder
-        from minst.data.layouts import find_annotations
-        from minst.evaluation.submission import evaluate_results
-
-        truth = annotations or find_annotations(folder, split)
+        truth = annotations or minst.data.layouts.find_annotations(folder, split)
         if videos:
-            truth = first_videos(open_folder(folder, split, truth), videos)
-        figures = evaluate_results(truth, results)
+            dataset = minst.data.open_folder(folder, split, truth)
+            truth = minst.predict.first_videos(dataset, videos)
+        figures = minst.evaluation.evaluate_results(truth, results)
     else:
         (*tracker, size) = Tracker(**tracker).for_film(folder)
-        figures = evaluate_folder(folder, *tracker, videos, split, annotations, size)
+        tracker += [videos, split, annotations, size]
+        figures = minst.predict.evaluate_folder(folder, *tracker)
     _print_table(_numbers(figures))
     for part in ("identity", "tracking"):
         if "note" in figures.get(part, ()):
             print(f"note: {figures[part]['note']}")
     if json:
-        write_figures(figures, json)
+        minst.predict.write_figures(figures, json)
         print(f"written: {json}")
 
 
@@ -286,18 +281,12 @@ def predict(
     **tracker: Tracker,
 ) -> None:
     """A results file for all videos, or images, of a data set; no labels needed."""
-    from minst.engine import Engine
-    from minst.evaluation.submission import write_results
-    from minst.predict import gathered, predict_folder
-
-    engine = Engine(device)
+    engine = minst.engine.Engine(device)
     (*tracker, size) = Tracker(**tracker).for_film(folder)
-    entries = predict_folder(
-        folder, *tracker, split, annotations, size, videos=videos, engine=engine
-    )
-    entries = gathered(engine, entries)
+    tracker += [split, annotations, size]
+    entries = minst.predict.predict_folder(folder, *tracker, videos=videos, engine=engine)
     if not engine.rank:
-        count = write_results(entries, out)
+        count = minst.evaluation.write_results(entries, out)
         print(f"written: {out}, {count} entries, one for each class of a mask")
 
 
@@ -309,9 +298,7 @@ def submit(
     top: Count = 10,  # tracks of highest score kept a video
 ) -> None:
     """Check a results file and pack it as the YouTube-VIS servers want it."""
-    from minst.evaluation.submission import write_submission
-
-    said = write_submission(results, annotations, out, top=top)
+    said = minst.evaluation.write_submission(results, annotations, out, top)
     _print_table(_numbers(said))
     print(f"written: {said['file']}")
 
@@ -323,9 +310,8 @@ def train(
     **fields: TrainConfig,
 ) -> None:
     """Train on shapes made on the fly, or on a folder; an interrupted run goes on."""
-    from minst import training
-
-    print(f"weights: {training.train(recipe(config, **fields), resume=not restart)}")
+    written = minst.training.train(recipe(config, **fields), resume=not restart)
+    print(f"weights: {written}")
 
 
 # --------------------------------------------------------------------------------------------- data
@@ -346,11 +332,11 @@ def data_shapes(
     clutter: Number = 1.0,  # how many untracked things lie in the background, 0 to 4
 ) -> None:
     """Write clips of moving creatures in YouTube-VIS or COCO form."""
-    from minst.data.shapes import ShapesConfig, write_shapes_dataset
-
     knobs = {"speed": speed, "occlusion": occlusion, "crowding": crowding, "clutter": clutter}
-    config = ShapesConfig(height=size[0], width=size[1], frames=frames, **knobs)
-    print(f"written: {write_shapes_dataset(out, videos, config, seed, split, images)}")
+    height, width = size
+    config = minst.data.shapes.ShapesConfig(width, height, frames, **knobs)
+    written = minst.data.write_shapes_dataset(out, videos, config, seed, split, images)
+    print(f"written: {written}")
 
 
 def data_check(
@@ -363,9 +349,7 @@ def data_check(
     json: Report | None = None,  # write all problems to this file, not the first of each kind
 ) -> int:
     """Every error of a data set, with file and entry; exit status 1 if any."""
-    from minst.labels.check import check_dataset
-
-    report = check_dataset(folder, split, annotations, read_images=not fast)
+    report = minst.labels.check_dataset(folder, split, annotations, read_images=not fast)
     print(report)
     if json:
         report.save(json)
@@ -382,10 +366,8 @@ def data_preview(
     out: NewPicture = "preview.png",  # the sheet: .png, .pdf or .svg
 ) -> None:
     """A sheet of videos or images with masks, identities, categories."""
-    from minst.visualize import preview_dataset, save
-
-    sheet = preview_dataset(folder, split, annotations, count=videos)
-    print(f"written: {save(sheet, out)}")
+    sheet = minst.visualize.preview_dataset(folder, split, annotations, count=videos)
+    print(f"written: {minst.visualize.save(sheet, out)}")
 
 
 def data_split(
@@ -398,14 +380,11 @@ def data_split(
     verify: File | None = None,
 ) -> int | None:
     """A local train / valid split by video; its hash is recorded."""
-    from minst.labels.split import split_annotations, verify_split
-
     if verify:
-        same = verify_split(verify, annotations)
-        words = {True: "the same", False: "differs"}
-        _print_table([(name, words[bool(value)]) for name, value in same.items()])
+        same = minst.labels.verify_split(verify, annotations)
+        _print_table([(name, "the same" if value else "differs") for name, value in same.items()])
         return int(not all(value for name, value in same.items() if name != "source"))
-    record = split_annotations(annotations, out, val=val, seed=seed)
+    record = minst.labels.split_annotations(annotations, out, val=val, seed=seed)
     for side in ("train", "valid"):
         print(f"{side}  " + "  ".join(f"{key} {count}" for key, count in record[side].items()))
     for side, names in record["missing"].items():
@@ -429,18 +408,17 @@ def data_convert(
     split: str | None = None,  # of the folder, with --to davis
 ) -> None:
     """Other tools' annotations to YouTube-VIS form, and to indexed PNGs."""
-    from minst.labels.convert import convert, to_indexed_png
-
     if to == "davis" and (from_ or images or link):
         what = "reads YouTube-VIS form; --from, --images and --link are not for it"
         raise ValueError(f"data convert --to davis {what}")
     if to != "davis" and split:
         what = "--split goes with --to davis; name the file of the split as the source"
         raise ValueError(f"data convert: {what}")
+    tool = minst.labels.convert
     if to == "davis":
-        written = to_indexed_png(source, out, split, progress=print)
+        written = tool.to_indexed_png(source, out, split, progress=print)
     else:
-        written = convert(source, out, from_, images, progress=print, link=link)
+        written = tool.convert(source, out, from_, images, progress=print, link=link)
     print(f"written: {written}")
 
 
@@ -449,27 +427,22 @@ def data_convert(
 
 def env() -> None:
     """Versions, processor, XNNPACK; what is missing and the command that installs it."""
-    from minst.environment import environment, report
-
-    print(report(environment()))
+    print(minst.environment.report(minst.environment.environment()))
 
 
 def summary(
     *, preset: Preset | None = None, weights: str | None = None, size: Size = "640x640"
 ) -> None:
     """Parameters and multiply-accumulates of every part of a model."""
-    from minst import macs
-    from minst.model import MobileInst, MobileInstConfig
-
     if weights:
-        model = MobileInst.from_pretrained(weights)
+        model = minst.MobileInst.from_pretrained(weights)
     else:
-        model = MobileInst(MobileInstConfig.preset(preset or "topformer-tiny"))
-    rows = [
-        (part, f"{n['params']:,}", f"{n['macs'] / 1e9:.3f} G")
-        for part, n in macs.summary(model, size).items()
-    ]
-    _print_table([("part", "parameters", f"MACs at {size[1]}x{size[0]}"), *rows])
+        config = minst.MobileInstConfig.preset(preset or "topformer-tiny")
+        model = minst.MobileInst(config)
+    rows = [("part", "parameters", f"MACs at {size[1]}x{size[0]}")]
+    for part, n in minst.summary(model, size).items():
+        rows.append((part, f"{n['params']:,}", f"{n['macs'] / 1e9:.3f} G"))
+    _print_table(rows)
 
 
 def export(
@@ -481,10 +454,7 @@ def export(
     part: str = "full",  # full (the tracker's two: key, reuse), features, masks, or reuse alone
 ) -> None:
     """Write the programs that a device runs, each compared with PyTorch."""
-    from minst.mobile import export as mobile
-
-    chosen = {"weights": weights, "format": format, "part": part}
-    mobile.export(**chosen, out=out, size=size, progress=print)
+    minst.mobile.export.export(weights, format, out, size, part, progress=print)
 
 
 def bench_latency(
@@ -497,10 +467,8 @@ def bench_latency(
     json: Report | None = None,
 ) -> None:
     """Milliseconds a frame, stage by stage, fused and not, T = 1, 3, 6."""
-    from minst.mobile import benchmark as bench
-
-    chosen = {"preset": preset, "weights": weights}
-    bench.bench_latency(**chosen, size=size, threads=threads, frames=frames, json_path=json)
+    measured = (size, threads, frames)
+    minst.mobile.benchmark.bench_latency(preset, *measured, json_path=json, weights=weights)
 
 
 def bench_mobile(
@@ -516,14 +484,11 @@ def bench_mobile(
     out: NewPicture | None = None,  # draw the table into this file: .png, .pdf or .svg
 ) -> None:
     """Eager, TorchScript, lite, ExecuTorch and ONNX Runtime in one table."""
-    from minst.mobile import benchmark
-
-    measured = (sizes, runtimes or benchmark.RUNTIMES, rounds)
-    found = benchmark.bench_mobile(models, *measured, json, weights, programs)
+    bench = minst.mobile.benchmark
+    measured = (sizes, runtimes or bench.RUNTIMES, rounds)
+    found = bench.bench_mobile(models, *measured, json, weights, programs)
     if out:
-        from minst.visualize import plot_latency, save
-
-        save(plot_latency(found), out)
+        minst.visualize.save(minst.visualize.plot_latency(found), out)
         print(f"written: {out}")
 
 
@@ -535,9 +500,7 @@ def bench_rivals(
     json: Report | None = None,
 ) -> None:
     """MobileInst beside a SparseInst with ResNet-50, random weights, one core."""
-    from minst.mobile import rivals
-
-    rivals.bench_rivals(preset, size, rounds, json)
+    minst.mobile.rivals.bench_rivals(preset, size, rounds, json)
 
 
 def bench_layers(
@@ -550,10 +513,7 @@ def bench_layers(
     out: NewFolder | None = None,  # draw layers.png and roofline.png into this folder
 ) -> None:
     """MACs, parameters, bytes and time of every layer, and this core's roofline."""
-    from minst.mobile import roofline
-
-    chosen = {"preset": preset, "weights": weights}
-    roofline.bench_layers(**chosen, size=size, rounds=rounds, json_path=json, out=out)
+    minst.mobile.roofline.bench_layers(preset, weights, size, rounds, json_path=json, out=out)
 
 
 def bench_lite(
@@ -565,9 +525,7 @@ def bench_lite(
     log: Report | None = None,  # keep its log, which `minst bench parse` reads
 ) -> None:
     """A .ptl with our benchmarker on libtorch, compiled when first used."""
-    from minst.mobile import lite
-
-    found = lite.bench_lite(model, warmup=warmup, iterations=iter, threads=threads)
+    found = minst.mobile.lite.bench_lite(model, warmup, iterations=iter, threads=threads)
     _print_table([(model, ""), *_numbers(found)])
     if log:
         Path(log).write_text(found["log"])
@@ -593,14 +551,12 @@ def bench_phone(
     json: Report | None = None,
 ) -> None:
     """A .ptl or .pte on one core of a phone."""
-    from minst.mobile import phone
-
     # a model that is not there is said below
     if not (adb or dry_run) and Path(model).is_file():
         raise ValueError("bench phone: say --adb to run on the phone, or --dry-run to see commands")
     where = {"runner": runner, "binary": binary, "serial": serial, "core": core, "logs": logs}
     often = {"warmup": warmup, "iterations": iter, "rounds": rounds, "cooldown_s": cooldown}
-    phone.bench_phone(model, **where, **often, dry_run=dry_run, json_path=json)
+    minst.mobile.phone.bench_phone(model, **where, **often, dry_run=dry_run, json_path=json)
 
 
 def bench_parse(
@@ -610,13 +566,10 @@ def bench_parse(
     json: Report | None = None,
 ) -> None:
     """The log of speed_benchmark_torch or executor_runner as median, p95, spread."""
-    from minst.mobile.logs import parse_log, report_log
-    from minst.mobile.timing import write_json
-
     text = sys.stdin.read() if log == "-" else Path(log).read_text(errors="replace")
-    parsed = parse_log(text, warmup)
-    print(report_log(parsed))
-    write_json(parsed, json)
+    parsed = minst.mobile.logs.parse_log(text, warmup)
+    print(minst.mobile.logs.report_log(parsed))
+    minst.mobile.timing.write_json(parsed, json)
 
 
 def bench_web(
@@ -635,11 +588,9 @@ def bench_web(
     browser: bool = False,  # open the page here
 ) -> None:
     """A page on which the visitor's own browser runs the tracker and is timed."""
-    from minst.mobile.serve import serve
-
     shown = {"weights": weights, "programs": programs, "sample": sample, "size": size}
-    tracker = {"reuse_interval": reuse_interval, "association": association}
-    serve(**shown, **tracker, host=host, port=port, assets=assets, open_browser=browser)
+    shown |= {"reuse_interval": reuse_interval, "association": association, "assets": assets}
+    minst.mobile.serve.serve(**shown, host=host, port=port, open_browser=browser)
 
 
 def bench_data(
@@ -649,9 +600,7 @@ def bench_data(
     json: Report | None = None,
 ) -> None:
     """Clips made a second against clips trained on a second."""
-    from minst.mobile import benchmark
-
-    benchmark.bench_data(threads=threads, batches=batches, json_path=json)
+    minst.mobile.benchmark.bench_data(threads, batches, json_path=json)
 
 
 # ------------------------------------------------------------------------------------------ the lab
@@ -669,13 +618,11 @@ def lab_run(
     device: Device = "auto",  # where it trains
 ) -> int | None:
     """Train and measure runs of the grid; skips what is done, goes on after Ctrl-C."""
-    from minst.lab.grid import FULL, SMOKE
-    from minst.lab.runs import run_lab
-
-    budget, usual, folder = (SMOKE, 1, "runs/lab-smoke") if smoke else (FULL, 3, "runs/lab")
-    out = out or folder
+    grid = minst.lab.grid
+    budget = grid.SMOKE if smoke else grid.FULL
+    seeds, out = seeds or (1 if smoke else 3), out or ("runs/lab-smoke" if smoke else "runs/lab")
     try:
-        runs = run_lab(names, seeds or usual, out, budget, jobs=jobs, device=device)
+        runs = minst.lab.run_lab(names, seeds, out, budget, jobs=jobs, device=device)
     except RuntimeError as error:  # some runs have failed; each has said why in its log
         return _complain(str(error), 1)
     print(f"{len(runs)} runs are done in {out}; `minst lab report {out}` compares them")
@@ -689,21 +636,16 @@ def lab_report(
     no_plots: bool = False,  # tables alone
 ) -> None:
     """Tables (Markdown, CSV) and plots from the metrics of a lab's runs."""
-    from minst.lab.report import write_report
-
-    print(f"written: {write_report(folder, out, plots=not no_plots)}")
+    print(f"written: {minst.lab.write_report(folder, out, plots=not no_plots)}")
 
 
 def lab_list() -> None:
     """The variants of the grid, and what the paper says of each."""
-    from minst.lab.grid import VARIANTS
-
-    header = ("name", "what is changed", "group", "the paper")
-    _print_table([header, *((v.name, v.says, v.group, v.paper) for v in VARIANTS.values())])
+    rows = [(of.name, of.says, of.group, of.paper) for of in minst.lab.VARIANTS.values()]
+    _print_table([("name", "what is changed", "group", "the paper"), *rows])
 
 
-# --------------------------------------------------------------------------------- from argv to
-# them
+# ------------------------------------------------------------------------------ from argv to them
 
 # by name: "data shapes" -> data_shapes
 COMMANDS = {
@@ -811,9 +753,7 @@ def _foreign(model: str | None, revision: str | None, size: int | None):
         raise ValueError(f"{'--revision' if revision else '--size'} goes with --model; say which")
     if model is None:
         return None
-    from minst.adapters import from_transformers
-
-    found = from_transformers(model, revision, size)
+    found = minst.adapters.from_transformers(model, revision, size)
     if not revision and not Path(model).is_dir():
         from huggingface_hub import try_to_load_from_cache
 
@@ -825,21 +765,17 @@ def _foreign(model: str | None, revision: str | None, size: int | None):
 
 def _usual(film: str) -> list[str]:
     """The shipped weights for a film; a line says what those of photographs know."""
-    from minst.samples import weights_classes, weights_for
-
-    names = weights_for(film)
+    names = minst.samples.weights_for(film)
     if names[0].startswith("photos-"):
-        known = " and ".join(weights_classes(names[0]))
+        known = " and ".join(minst.samples.weights_classes(names[0]))
         advice = "--model NAME brings a model of others, lesson 10 finetunes on your labels"
         print(f"note: {names[0]} was chosen, which knows {known} alone; {advice}", flush=True)
     return names
 
 
-def _warn(film: str, weights: list, model: str | None = None) -> None:
+def _warn(film: str, weights: list) -> None:
     """A line where weights that know drawn creatures alone are all that is to look at a film."""
-    from minst.samples import out_of_place
-
-    if not model and all(out_of_place(each, film) for each in weights):
+    if all(minst.samples.out_of_place(each, film) for each in weights):
         print(
             f"note: {', '.join(weights)} learned from drawn creatures alone, of no use here; "
             "take a model that knows the world, such as --model "

@@ -5,7 +5,7 @@
     track_video      one video of any length     tracks.mp4, results.json, the table of its tracks
     run_demo         a shipped clip              the same, its AP, times, Fig. 2
     predict_folder   a data set                  entries of a results file; labels may be withheld
-    evaluate_model   a data set with labels      AP, whether queries and identities stay
+    evaluate_folder  a data set with labels      AP, whether queries and identities stay
 
 A model is named (shipped weights, or a folder) or handed over: any of `minst.protocol`. It sees
 frames at `network_size`: that of its training, if the weights know it.
@@ -23,8 +23,9 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from statistics import median
 
@@ -45,7 +46,7 @@ from minst.evaluation.coco import evaluate_coco
 from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_ious
 from minst.evaluation.identity import IdentityMeter, category_names
 from minst.evaluation.submission import write_results
-from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
+from minst.evaluation.ytvis import evaluate_ytvis
 from minst.model import image_to_batch, upsample_masks
 from minst.options import Count, Pixels, Share, check_call
 from minst.protocol import EncodedFrame, QueryModel, category_key, open_model
@@ -54,9 +55,9 @@ from minst.samples import load_sample, sample_names, weights_for
 from minst.tracking import KernelTracker
 from minst.weights import trained_side
 
-__all__ = ["EVALUATION_THRESHOLD", "category_ids", "encode", "evaluate_folder", "evaluate_model",
-           "first_videos", "gathered", "masks_of_queries", "network_size", "predict_folder",
-           "run_demo", "track_frame", "track_video", "write_figures"]  # fmt: skip
+__all__ = ["EVALUATION_THRESHOLD", "category_ids", "encode", "evaluate_folder", "first_videos",
+           "masks_of_queries", "network_size", "predict_folder", "run_demo", "track_frame",
+           "track_video", "write_figures"]  # fmt: skip
 
 # AP ranks all tracks, so that sure and unsure ones both count; a picture wants the sure ones alone.
 EVALUATION_THRESHOLD = 0.1
@@ -301,16 +302,14 @@ class TracksOnDisk:
 def run_demo(
     out: str | Path = "minst-demo",
     sample: str | None = None,
-    weights: str | Path | QueryModel | None = None,
     reuse_interval: int = 3,
 ) -> dict:
     """The first two minutes: track a shipped clip, write pictures to `out`; files are replaced.
 
-    sample: one that `minst.load_sample` knows, default the first that is drawn. weights: default
-    those for the sample. Returns sample, frames, tracks
-    [{track, category, score, frames}], ms_key and ms_reuse (median milliseconds of a key frame and
-    of a frame that reuses its kernels; None if there is none), AP, AP50 (fractions of 1, of this
-    clip alone), files {name: path}, seconds. ValueError where `out` is a file.
+    sample: one that `minst.load_sample` knows, default the first that is drawn. Returns sample,
+    frames, tracks [{track, category, score, frames}], ms_key and ms_reuse (median milliseconds of a
+    key frame and of a frame that reuses its kernels; None if there is none), AP, AP50 (fractions of
+    1, of this clip alone), files {name: path}, seconds. OSError where `out` is a file.
     """
     from minst.visualize.masks import animate, class_name, draw_tracks
     from minst.visualize.queries import plot_query_consistency
@@ -318,13 +317,10 @@ def run_demo(
 
     started, out = time.perf_counter(), Path(out)
     clip = load_sample(sample or sample_names()[0])
-    model = open_model(weights or weights_for(clip.name)[0])
+    model = open_model(weights_for(clip.name)[0])
     ids = category_ids(model, clip)
     tracker = KernelTracker(model, reuse_interval=reuse_interval, association="mask")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"{out} is or lies in a file; name a folder to write to") from None
+    out.mkdir(parents=True, exist_ok=True)
     track_frame(tracker, clip.image(0))  # the very first frame pays for setting up: not timed
     tracker.reset()
     times: dict[bool, list[float]] = {True: [], False: []}  # of key frames, of those between
@@ -334,7 +330,7 @@ def run_demo(
 
     files = {name: out / name for name in ("tracks.mp4", "tracks.gif", "fig2.png", "results.json")}
     write_results(entries, files["results.json"])
-    drawn = list(_progress(draw_tracks(clip, result), "drawing", len(clip)))
+    drawn = list(draw_tracks(clip, result))
     animate(drawn, files["tracks.mp4"], FOLDER_FPS)
     animate(drawn, files["tracks.gif"], FOLDER_FPS)
     with replacing(files["fig2.png"]) as beside:
@@ -365,15 +361,11 @@ def _timed(
     clip: Clip, tracker: KernelTracker, times: dict[bool, list[float]]
 ) -> Iterator[FrameResult]:
     """The frames of a clip, tracked; how long each took goes to the times of its kind."""
-    for image in _progress(clip, "tracking", len(clip)):
+    # disable=None: shown only on a terminal
+    for image in tqdm(clip, desc="tracking", unit="frame", leave=False, disable=None):
         result, milliseconds = track_frame(tracker, image)
         times[result.is_key].append(milliseconds)
         yield result
-
-
-def _progress(frames: Iterable, what: str, total: int) -> Iterable:
-    # disable=None: shown only on a terminal
-    return tqdm(frames, desc=what, total=total, unit="frame", leave=False, disable=None)
 
 
 # ------------------------------------------------------------------------ a data set, labels or not
@@ -390,18 +382,20 @@ def predict_folder(
     score_threshold: Share = EVALUATION_THRESHOLD,
     videos: Count | None = None,
     engine: Engine | None = None,
-) -> Iterator[dict]:
+    watch: Callable[[Clip, Iterator[EncodedFrame]], Iterator[EncodedFrame]] | None = None,
+) -> Iterable[dict]:
     """Entries of a results file for the first `videos` of a folder (images, if in COCO form).
 
     folder: or a data set that is open already. Entries come video by video, one of which is in
     memory at a time. Category ids are those of the file, as `category_ids` says. size: as for
-    `track_frame`; masks are of the file's size. engine: of several processes each gives the entries
-    of its own share, every n-th video. Raises ValueError at once for numbers out of range, and
+    `track_frame`; masks are of the file's size. engine: several processes share the videos, and
+    each gives the entries of all, by video. watch: of each video it is handed the frames that the
+    network has seen, and hands them on. Raises ValueError at once for numbers out of range, and
     where no category fits.
     """
     check_call(predict_folder, locals())
     engine = engine or Engine("cpu")
-    dataset = folder if isinstance(folder, YouTubeVIS) else open_folder(folder, split, annotations)
+    dataset = _opened(folder, split, annotations)
     model = open_model(weights, engine.device)
     ids = category_ids(model, dataset, (lambda _line: None) if engine.rank else print)
     tracker = KernelTracker(model, reuse_interval, association, score_threshold)
@@ -410,21 +404,26 @@ def predict_folder(
         if isinstance(dataset, COCO):
             return _detections(model, clip, ids, size, score_threshold)
         tracker.reset()
-        result = tracker.gather(track_frame(tracker, image, size)[0] for image in clip)
+        full = (clip.height, clip.width)
+        seen = network_size(model, full, size)
+        frames = (encode(model, resized(image, seen)) for image in clip)
+        frames = watch(clip, frames) if watch else frames
+        result = tracker.gather(masks_at_size(tracker.advance(frame), full) for frame in frames)
         return result.to_ytvis(clip.video["id"], ids)
 
     mine = range(engine.rank, min(videos or len(dataset), len(dataset)), engine.processes)
     silent = None if not engine.rank else True  # None: shown only on a terminal
     shown = tqdm(mine, desc="predicting", unit=dataset.unit, disable=silent)
-    return (entry for i in shown for entry in entries_of(dataset[i]))
-
-
-def gathered(engine: Engine, entries: Iterable[dict]) -> Iterable[dict]:
-    """The entries of all processes, by video or image; one process's as they come."""
+    entries = (entry for i in shown for entry in entries_of(dataset[i]))
     if engine.processes == 1:
         return entries
-    everything = engine.gather(list(entries))
-    return sorted(everything, key=lambda entry: entry.get("video_id", entry.get("image_id")))
+    return sorted(engine.gather(list(entries)), key=itemgetter(dataset.form.owner))
+
+
+def _opened(
+    folder: str | Path | YouTubeVIS, split: str | None, annotations: str | Path | None
+) -> YouTubeVIS:
+    return folder if isinstance(folder, YouTubeVIS) else open_folder(folder, split, annotations)
 
 
 def category_ids(
@@ -484,7 +483,7 @@ def _detections(
 
 
 def evaluate_folder(
-    folder: str | Path,
+    folder: str | Path | YouTubeVIS,
     weights: str | Path | QueryModel = "shapes-tiny",
     reuse_interval: int = 3,
     association: str = "mask",
@@ -493,24 +492,37 @@ def evaluate_folder(
     annotations: str | Path | None = None,
     size: Pixels | None = None,
 ) -> dict:
-    """`evaluate_model` with a model or weights, on the first `videos` of a folder.
+    """How good a model is on the first `videos` of a folder, or of a data set that is open already.
 
-    A folder in COCO form: the figures of `evaluate_coco` on its first `videos` images.
-    Raises ValueError where no category of folder and model fits, or labels are withheld.
+    In COCO form the dict of `evaluate_coco`, in YouTube-VIS form that of `evaluate_ytvis` (figures
+    in 0..1, per category, per video) and
+
+    "consistency"  what `ConsistencyMeter.result` says of the queries, each frame a key frame
+    "frame_share"  `frame_share` of Q_G and of the kernels, in the first frame of each clip
+    "identity"     what `IdentityMeter.result` says of tracks of score "score_threshold" and more
+    "setting"      videos, reuse_interval, association
+
+    in both "weights" and "folder", by name. AP ranks tracks by score. Identities need one set of
+    tracks that all count: those of a second tracker, at its default threshold, which are what a
+    user sees. Trackers and queries look at a frame together: the network computes it once. size:
+    shorter side of what the network sees, by default as `network_size` says; masks are compared at
+    the size of the file. ValueError where no category fits, or labels are withheld.
     """
     check_call(evaluate_folder, locals())
-    dataset = open_folder(folder, split, annotations)
-    if isinstance(dataset, COCO):
-        truth = first_videos(dataset, videos)
-        evaluate_coco(truth, [])  # what is wrong with the labels is said before the work
-        results = list(predict_folder(dataset, weights, videos=videos, size=size))
-        figures = evaluate_coco(truth, results)
-    else:
-        model = open_model(weights)
-        figures = evaluate_model(model, dataset, reuse_interval, association, videos, size)
+    dataset = _opened(folder, split, annotations)
+    truth, model = first_videos(dataset, videos), open_model(weights)
+    is_images = isinstance(dataset, COCO)
+    evaluate = evaluate_coco if is_images else evaluate_ytvis
+    evaluate(truth, [])  # what is wrong with the labels is said before the work
+    watch = None if is_images else Watch(model, dataset, reuse_interval, association)
+    chosen = {"size": size, "videos": videos, "watch": watch}
+    results = predict_folder(dataset, model, reuse_interval, association, **chosen)
+    figures = evaluate(truth, list(results))
+    if watch:
+        figures |= watch.result()
     if not isinstance(weights, (str, Path)):
         weights = getattr(weights, "name", type(weights).__name__)
-    return figures | {"weights": str(weights), "folder": Path(folder).name}
+    return figures | {"weights": str(weights), "folder": dataset.root.name}
 
 
 def first_videos(dataset: YouTubeVIS, count: int | None) -> dict:
@@ -522,76 +534,52 @@ def first_videos(dataset: YouTubeVIS, count: int | None) -> dict:
     return {**truth, form.pictures: pictures, "annotations": kept}
 
 
-def evaluate_model(
-    model: QueryModel,
-    dataset: YouTubeVIS,
-    reuse_interval: int = 3,
-    association: str = "mask",
-    videos: Count | None = None,
-    size: Pixels | None = None,
-) -> dict:
-    """The dict of `evaluate_ytvis` (figures in 0..1, per category, per video) and
+class Watch:
+    """What `evaluate_folder` looks at beside the tracks that are ranked."""
 
-    "consistency"  what `ConsistencyMeter.result` says of the queries, each frame a key frame
-    "frame_share"  `frame_share` of Q_G and of the kernels, in the first frame of each clip
-    "identity"     what `IdentityMeter.result` says of tracks of score "score_threshold" and more
-    "setting"      videos, reuse_interval, association
+    def __init__(
+        self, model: QueryModel, dataset: YouTubeVIS, reuse_interval: int, association: str
+    ):
+        self.ids = category_ids(model, dataset, say=lambda _line: None)
+        self.tracker = KernelTracker(model, reuse_interval, association)  # as a user has it
+        self.queries, self.identities = ConsistencyMeter(), IdentityMeter()
+        self.firsts: dict[str, list] = {"global_queries": [], "kernels": []}
 
-    AP ranks tracks by score. Identities need one set of tracks that all count: those of a second
-    tracker, at its default threshold, which are what a user sees. Trackers and queries look at a
-    frame together: the network computes it once. size: shorter side of what the network sees, by
-    default as `network_size` says; masks are compared at the size of the file.
-    """
-    check_call(evaluate_model, locals())
-    ids, truth = category_ids(model, dataset), first_videos(dataset, videos)
-    YTVISEval(truth, [])  # what is wrong with the labels is said before the work
-    clips = [dataset[i] for i in range(min(videos or len(dataset), len(dataset)))]
-    ranked = KernelTracker(model, reuse_interval, association, EVALUATION_THRESHOLD)
-    shown = KernelTracker(model, reuse_interval, association)
-    queries, identities = ConsistencyMeter(), IdentityMeter()
-    firsts: dict[str, list] = {"global_queries": [], "kernels": []}
-
-    def results_of(clip: Clip, labels: Sequence[int], seen: list[tuple]) -> Iterator[FrameResult]:
-        """Those of `ranked`. `seen`, of each frame: the result of `shown`; IoU of queries and
-        instances (N, G), probability of the class of each instance (N, G), score (N,)."""
+    def __call__(self, clip: Clip, frames: Iterator[EncodedFrame]) -> Iterator[EncodedFrame]:
+        """The frames of a clip, which are handed on; at its end all is counted."""
         full = (clip.height, clip.width)
-        inside = network_size(model, full, size)
-        for t, image in enumerate(clip):
-            frame = encode(model, resized(image, inside))
-            ious = mask_ious(masks_of_queries(frame, full), clip.masks(t))
-            # 1 of a category that the model does not know, whose class is the last, -1
-            probabilities = F.pad(frame.out.class_logits[0].sigmoid(), (0, 1), value=1.0)
-            probabilities = probabilities[:, list(labels)].cpu().numpy()
-            scores = frame.out.scores()[0].amax(-1).cpu().numpy()
-            result = masks_at_size(shown.advance(frame), full)
-            seen.append((result, ious, probabilities, scores))
-            for name, found in firsts.items() if t == 0 else ():
+        # The model's classes may stand in another order than the file's categories. One that it
+        # does not know is the last, -1.
+        wanted = [clip.category_ids[label] for label in clip.labels]
+        labels = [self.ids.index(i) if i in self.ids else -1 for i in wanted]
+        results, ious, probabilities, scores = [], [], [], []
+        self.tracker.reset()
+        for t, frame in enumerate(frames):
+            results.append(masks_at_size(self.tracker.advance(frame), full))
+            ious.append(mask_ious(masks_of_queries(frame, full), clip.masks(t)))  # (N, G)
+            # 1 of the category that the model does not know
+            known = F.pad(frame.out.class_logits[0].sigmoid(), (0, 1), value=1.0)
+            probabilities.append(known[:, labels].cpu().numpy())  # (N, G)
+            scores.append(frame.out.scores()[0].amax(-1).cpu().numpy())  # (N,)
+            for name, found in self.firsts.items() if t == 0 else ():
                 value = getattr(frame.out, name)
                 if value is not None:  # None of an exported model
                     found.append(value[0].cpu().numpy())
-            yield masks_at_size(ranked.advance(frame), full)
+            yield frame
+        found = self.identities.add_clip(gather_frames(results), clip)
+        ious, names = np.stack(ious), category_names(clip)
+        self.queries.add_ious(ious, found.visible, names, found.levels, probabilities, scores)
 
-    results: list[dict] = []
-    for clip in tqdm(clips, desc="evaluating", disable=None):
-        # The model's classes may stand in another order than the file's categories.
-        names, seen = category_names(clip), []
-        wanted = [dataset.category_ids[label] for label in clip.labels]
-        labels = [ids.index(i) if i in ids else -1 for i in wanted]
-        ranked.reset()
-        shown.reset()
-        tracked = ranked.gather(results_of(clip, labels, seen))
-        results += tracked.to_ytvis(clip.video["id"], ids)
-        of_shown, *of_queries = zip(*seen)
-        found = identities.add_clip(gather_frames(of_shown), clip)
-        ious, probabilities, scores = map(np.stack, of_queries)
-        queries.add_ious(ious, found.visible, names, found.levels, probabilities, scores)
-    setting = {"reuse_interval": reuse_interval, "association": association}
-    return evaluate_ytvis(truth, results) | {
-        "consistency": queries.result(),
-        "frame_share": {name: frame_share(np.array(found)) for name, found in firsts.items()},
-        "identity": {"score_threshold": shown.score_threshold, **identities.result()},
-        "setting": {"videos": len(clips), **setting},
-    }
+    def result(self) -> dict:
+        """The figures of all clips so far."""
+        of, consistency = self.tracker, self.queries.result()
+        setting = {"reuse_interval": of.reuse_interval, "association": of.association}
+        return {
+            "consistency": consistency,
+            "frame_share": {name: frame_share(np.array(f)) for name, f in self.firsts.items()},
+            "identity": {"score_threshold": of.score_threshold, **self.identities.result()},
+            "setting": {"videos": consistency["clips"], **setting},
+        }
 
 
 def write_figures(figures: dict, path: str | Path) -> None:

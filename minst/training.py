@@ -404,10 +404,7 @@ def train(
         if config.processes == 1:
             _run(config, resume, clips, model)
         else:
-            try:
-                spawn(_run, config.processes, config, resume, clips, model)
-            finally:
-                _tidy(out)  # they are ended without a word, wherever they are
+            spawn(_run, config.processes, config, resume, clips, model)
     return out / "weights"
 
 
@@ -488,14 +485,8 @@ def _next(parts: Iterator[Batch], count: int) -> list[Batch]:
 # ---------------------------------------------------------------------------------- files of a run
 
 
-def _tidy(out: Path) -> None:
-    for left in [*out.glob(".checkpoint.*.pt"), *out.glob("weights/.model.*.safetensors")]:
-        left.unlink(missing_ok=True)
-
-
 def _begin(out: Path, config: TrainConfig, first: int) -> None:
     """train.json, and of log.jsonl what is true of a run that has come to iteration `first`."""
-    _tidy(out)  # what a run that was killed has left half written
     if not first:  # or a new run, killed early, would go on from the old one
         (out / "checkpoint.pt").unlink(missing_ok=True)
     # What this run is, for who resumes it.

@@ -62,7 +62,10 @@ def module_name(path: Path) -> str:
 
 
 def imports() -> dict[str, set[str]]:
-    """{module: the modules of the package that it imports}, those inside of functions too."""
+    """{module: the modules of the package that it imports}, those inside of functions too.
+
+    `minst.a.b` in code counts as an import of `minst.a`: packages import when a name is first used.
+    """
     paths = {module_name(path): path for path in PACKAGE.rglob("*.py")}
     found: dict[str, set[str]] = {name: set() for name in paths}
     for name, path in paths.items():
@@ -73,6 +76,9 @@ def imports() -> dict[str, set[str]]:
                 # `from minst.data import shapes` names a module, `from minst.data import COCO` a name in one.
                 inner = [f"{node.module}.{alias.name}" for alias in node.names]
                 wanted = [i if i in paths else node.module for i in inner]
+            elif isinstance(node, ast.Attribute):
+                dotted = ast.unparse(node)
+                wanted = [dotted] if dotted in paths else []
             else:
                 continue
             found[name] |= {module for module in wanted if module in paths and module != name}

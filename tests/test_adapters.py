@@ -21,7 +21,7 @@ from minst.data.ytvis import YouTubeVIS
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.model import MobileInst, apply_kernels, image_to_batch, upsample_masks
-from minst.predict import encode, evaluate_model, masks_of_queries
+from minst.predict import encode, evaluate_folder, masks_of_queries
 from minst.protocol import EncodedFrame, QueryConfig, QueryFrame, QueryModel
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
@@ -271,7 +271,7 @@ def test_retention_and_ap_are_measured(adapted, tmp_path):
     dataset, meter = YouTubeVIS(tmp_path / "val"), ConsistencyMeter()
     for clip in (dataset[0], dataset[1]):
         meter.add_clip(query_masks(adapter, clip), map(clip.masks, range(len(clip))))
-    figures = evaluate_model(adapter, dataset, 3, "cosine")
+    figures = evaluate_folder(dataset, adapter, 3, "cosine")
     assert meter.result()["visible"] == figures["consistency"]["visible"] > 0
     assert meter.result()["held"] == figures["consistency"]["held"]
     assert 0 <= figures["AP"] < 0.3 and 0 < figures["frame_share"]["kernels"] < 1

@@ -67,18 +67,20 @@ def frames(tmp_path_factory):
 
 
 def call_of(monkeypatch, module, function, answer=None):
-    """Put a stand-in in the place of module.function (the module may not exist) and return the list of its calls."""
+    """Put a stand-in in the place of module.function; the list of its calls, {parameter: value} each.
+
+    What the function itself does not take is a TypeError.
+    """
+    taken = inspect.signature(getattr(importlib.import_module(module), function))
     calls = []
 
     def stand_in(*args, **kwargs):
-        calls.append((args, kwargs))
+        given = taken.bind(*args, **kwargs).arguments
+        more = given.pop("options", {})
+        calls.append({**given, **more})
         return answer
 
-    fake = types.ModuleType(module)
-    setattr(fake, function, stand_in)
-    monkeypatch.setitem(sys.modules, module, fake)
-    parent, _, child = module.rpartition(".")  # `from minst.mobile import lite` asks the package
-    monkeypatch.setattr(importlib.import_module(parent), child, fake, raising=False)
+    monkeypatch.setattr(f"{module}.{function}", stand_in)
     return calls
 
 
@@ -225,14 +227,14 @@ def test_sigterm_leaves_whole_files_or_none(monkeypatch, weights, frames, tmp_pa
     names = ("results.json", "tracks.mp4", "r.json")
     for name in names:
         (out / name).write_text("before")
-    step = KernelTracker.step
+    advance = KernelTracker.advance
 
     def stopped(self, frame):
         if self.frame == 2:
             signal.raise_signal(signal.SIGTERM)
-        return step(self, frame)
+        return advance(self, frame)
 
-    monkeypatch.setattr(KernelTracker, "step", stopped)
+    monkeypatch.setattr(KernelTracker, "advance", stopped)
     for argv in (
         ["track", frames, "--weights", weights, "--out", out],
         ["predict", tmp_path / "set", "--weights", weights, "--out", out / "r.json"],
@@ -261,17 +263,13 @@ def test_errors_of_a_command_become_a_status_and_one_line(monkeypatch, error, st
     def fail(**_):
         raise error
 
-    fake = types.ModuleType("minst.predict")
-    fake.run_demo = fail
-    monkeypatch.setitem(sys.modules, "minst.predict", fake)
+    monkeypatch.setattr("minst.predict.run_demo", fail)
     assert_refused("demo", status=status, word=word)
 
 
 def test_other_errors_keep_their_traceback(monkeypatch):
     """A fault of ours must not look like a fault of the user's."""
-    fake = types.ModuleType("minst.predict")
-    fake.run_demo = lambda **_: {}["gone"]
-    monkeypatch.setitem(sys.modules, "minst.predict", fake)
+    monkeypatch.setattr("minst.predict.run_demo", lambda **_: {}["gone"])
     with pytest.raises(KeyError):
         main(["demo"])
 
@@ -301,8 +299,8 @@ def test_demo_passes_its_arguments_on(monkeypatch):
     assert run("demo")[0] == 0
     assert run("demo", "--sample", "twins", "--out", "d", "--reuse-interval", "6")[0] == 0
     assert calls == [
-        ((), {"out": "minst-demo", "sample": None, "reuse_interval": 3}),
-        ((), {"out": "d", "sample": "twins", "reuse_interval": 6}),
+        {"out": "minst-demo", "sample": None, "reuse_interval": 3},
+        {"out": "d", "sample": "twins", "reuse_interval": 6},
     ]
 
 
@@ -314,11 +312,7 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
         "identity": {"swaps": 3, "HOTA": float("nan"), "note": "install trackeval"},
         "weights": "w",
     }
-    from minst.predict import write_figures
-
     calls = call_of(monkeypatch, "minst.predict", "evaluate_folder", figures)
-    sys.modules["minst.predict"].write_figures = write_figures
-    sys.modules["minst.predict"].first_videos = None
     argv = [
         "eval",
         "DIR",
@@ -334,8 +328,9 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
     status, out, _ = run(*argv, "--json", tmp_path / "out.json")
     assert status == 0
     assert run(*argv, "--size", 200)[0] == 0
-    usual = ("DIR", "w", 6, "cosine", 2, None, None)
-    assert calls == [((*usual, None), {}), ((*usual, 200), {})]
+    usual = {"folder": "DIR", "weights": "w", "reuse_interval": 6, "association": "cosine", "videos": 2}
+    usual |= {"split": None, "annotations": None}
+    assert calls == [{**usual, "size": None}, {**usual, "size": 200}]
     assert [line.split() for line in out.splitlines()[:-1]] == [
         ["AP", "0.5123"],
         ["consistency", "retention", "1", "0.95"],
@@ -349,7 +344,8 @@ def test_eval_prints_the_figures_and_writes_them(monkeypatch, tmp_path):
 
 def test_explore_passes_its_arguments_on(monkeypatch):
     calls = call_of(monkeypatch, "minst.visualize.serve", "serve")
-    usual = (tuple(Settings()), 8866, "127.0.0.1", True, [])
+    usual = {"source": "easy", "weights": weights_for("easy"), "settings": Settings(), "port": 8866}
+    usual |= {"host": "127.0.0.1", "browser": True, "others": []}
     assert run("explore")[0] == 0
     options = [
         "--weights",
@@ -365,19 +361,15 @@ def test_explore_passes_its_arguments_on(monkeypatch):
         "0.0.0.0",
     ]
     assert run("explore", "twins", *options, "--no-browser")[0] == 0
-    found = [
-        (source, weights, (tuple(settings), *rest))
-        for (source, weights, settings, *rest), _ in calls
-    ]
-    chosen = ((5, "cosine", 0.5, 0.5), 99, "0.0.0.0", False, [])
-    assert found == [("easy", weights_for("easy"), usual), ("twins", ["a", "b"], chosen)]
+    named = {"source": "twins", "weights": ["a", "b"], "settings": Settings(5, "cosine"), "port": 99}
+    assert calls == [usual, {**usual, **named, "host": "0.0.0.0", "browser": False}]
 
 
 def test_explore_shows_a_model_of_others_alone_or_beside_weights(monkeypatch, of_others):
     calls = call_of(monkeypatch, "minst.visualize.serve", "serve")
     assert run("explore", "cats.mp4", "--model", "org/m", "--revision", "v1", "--size", 300)[0] == 0
     assert run("explore", "cats.mp4", "--model", "org/m", "--weights", "a", "b")[0] == 0
-    assert [(args[1], args[-1]) for args, _ in calls] == [
+    assert [(call["weights"], call["others"]) for call in calls] == [
         ([], [("org/m", "v1", 300)]),
         (["a", "b"], [("org/m", None, None)]),
     ]
@@ -417,34 +409,10 @@ def test_bench_passes_its_arguments_on(monkeypatch):
         "json_path": None,
     }
     said = {"preset": "seaformer-tiny", "size": (256, 320), "threads": 2, "json_path": "b.json"}
-    assert calls == [((), {**usual, **said}), ((), {**usual, "weights": "w", "frames": 5})]
+    assert calls == [{**usual, **said}, {**usual, "weights": "w", "frames": 5}]
     calls = call_of(monkeypatch, "minst.mobile.benchmark", "bench_data")
     assert run("bench", "data", "--batches", 5)[0] == 0
-    assert calls == [((), {"threads": 1, "batches": 5, "json_path": None})]
-
-
-def test_functions_take_what_commands_pass():
-    from inspect import signature
-
-    from minst import predict
-    from minst.mobile import benchmark
-
-    signature(predict.run_demo).bind(out="d", sample=None, reuse_interval=3)
-    names = [
-        "folder",
-        "weights",
-        "reuse_interval",
-        "association",
-        "videos",
-        "split",
-        "annotations",
-        "size",
-    ]
-    assert list(signature(predict.evaluate_folder).parameters) == names
-    signature(benchmark.bench_latency).bind(
-        preset=None, weights="w", size=(64, 64), threads=1, frames=2, json_path=None
-    )
-    signature(benchmark.bench_data).bind(threads=1, batches=2, json_path=None)
+    assert calls == [{"threads": 1, "batches": 5, "json_path": None}]
 
 
 def test_train_has_an_argument_for_every_field(monkeypatch):
@@ -801,13 +769,15 @@ def test_model_takes_the_place_of_weights(monkeypatch, of_others, tmp_path):
     assert run("track", "a.mp4")[0] == 0
     assert of_others == [("org/name", "v1", 256), ("org/name", None, None)]
     # the size is told to the model of others, or to the loop over frames
-    assert [args[3:] for args, _ in calls] == [
-        (3, "mask", 0.5, None, 1, None),
-        (6, "mask", 0.5, None, 1, None),
-        (3, "cosine", 0.5, 256, 1, None),
-        (3, "mask", 0.5, None, 1, None),
+    assert [(call["reuse_interval"], call["association"], call["size"]) for call in calls] == [
+        (3, "mask", None),
+        (6, "mask", None),
+        (3, "cosine", 256),
+        (3, "mask", None),
     ]
-    models = [args[2] for args, _ in calls]
+    usual = {"score_threshold": 0.5, "every": 1, "max_frames": None, "video": True}
+    assert all(usual.items() <= call.items() for call in calls)
+    models = [call["weights"] for call in calls]
     assert [type(model).__name__ for model in models[:2]] == ["Colours"] * 2
     assert models[2:] == [weights_names()[0], weights_for("a.mp4")[0]]
 
@@ -841,7 +811,7 @@ def test_film_that_is_not_ours_gets_weights_of_photographs_and_a_line_says_so(mo
             status, printed, err = run(*command)
             assert status == 0 and printed.count(NOTE) == int(film == "a.mp4"), (command, err)
     assert chosen == ["photos-tiny"] * 3 + ["shapes-tiny"] * 3
-    assert [args[1] for args, _ in shown] == [["photos-tiny"], ["shapes-tiny", "shapes-tiny-images"]]
+    assert [call["weights"] for call in shown] == [["photos-tiny"], ["shapes-tiny", "shapes-tiny-images"]]
     printed = run("track", "a.mp4", "--weights", "shapes-tiny")[1]
     assert NOTE not in printed and "drawn creatures alone" in printed
     assert NOTE not in run("track", "a.mp4", "--weights", "photos-tiny")[1]
@@ -861,7 +831,7 @@ def test_demo_of_the_photograph(monkeypatch, with_photos):
     calls = call_of(monkeypatch, "minst.predict", "run_demo", {**said, "files": {}, "seconds": 1.0})
     lines = [NOTE in run("demo", *argv)[1] for argv in (["--photo"], ["--sample", "chelsea"], ["--sample", "easy"], [])]
     assert lines == [True, True, False, False]
-    assert [kwargs["sample"] for _, kwargs in calls] == ["chelsea", "chelsea", "easy", None]
+    assert [call["sample"] for call in calls] == ["chelsea", "chelsea", "easy", None]
     assert_refused("demo", "--photo", "--sample", "easy", word="--photo or --sample, not both")
 
 

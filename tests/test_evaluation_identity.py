@@ -18,6 +18,7 @@ from minst.evaluation.identity import (
     IdentityEvents,
     _cover,
     _scores,
+    _trackeval_data,
 )
 from minst.results import FrameResult, Track, VideoResult, gather_frames
 from minst.tracking import encode_mask
@@ -25,9 +26,14 @@ from minst.tracking import encode_mask
 SIZE = (4, 40)
 
 
+def as_trackeval_reads(found):
+    return _trackeval_data(found.visible, found.seen, found.ious)
+
+
 def tracking_scores(results, clips):
     """Those of an IdentityMeter alone."""
-    return _scores([identity_events(*pair) for pair in zip(results, clips, strict=True)])
+    found = [identity_events(*pair) for pair in zip(results, clips, strict=True)]
+    return _scores([as_trackeval_reads(of) for of in found])
 
 
 class Scene:
@@ -189,7 +195,7 @@ def random_events(seed, frames=8, tracks=4, instances=3, full=True):
 def test_swaps_and_fragmentations_are_those_of_clear_mot(seed, tracks, instances):
     """With all instances in sight all the time our events are trackeval's IDSW and Frag."""
     clear = pytest.importorskip("trackeval").metrics.CLEAR({"PRINT_CONFIG": False})
-    from minst.evaluation.identity import _events_of, _trackeval_data
+    from minst.evaluation.identity import _events_of
 
     made = random_events(seed, tracks=tracks, instances=instances)
     covers = _cover(made.ious)
@@ -199,7 +205,7 @@ def test_swaps_and_fragmentations_are_those_of_clear_mot(seed, tracks, instances
     kinds = [
         e.kind for m in range(instances) for e in _events_of(m, made.visible[:, m], held[:, m])
     ]
-    theirs = clear.eval_sequence(_trackeval_data(made))
+    theirs = clear.eval_sequence(as_trackeval_reads(made))
     assert (kinds.count("swap"), kinds.count("again")) == (theirs["IDSW"], theirs["Frag"])
     assert (covers >= 0).sum() == theirs["CLR_TP"]
 
@@ -362,7 +368,7 @@ def test_scores_against_brute_force(seed, tracks, instances):
     made = random_events(seed, frames=5, tracks=tracks, instances=instances, full=False)
     if not made.seen.any() and not made.visible.any():
         return
-    scores = _scores([made])
+    scores = _scores([as_trackeval_reads(made)])
     expected = brute_identity(made) | brute_hota(made)
     assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-9)
 

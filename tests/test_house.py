@@ -45,6 +45,10 @@ def test_no_two_modules_import_each_other():
     assert floors()[-1], "graphlib.CycleError names the circle"
 
 
+def test_a_module_that_is_named_counts_as_imported():
+    assert {"minst.predict", "minst.mobile.phone", "minst.recipes"} <= imports()["minst.cli"]
+
+
 def test_leaves_are_imported_by_the_command_line_alone():
     for name, others in imports().items():
         here = name.split(".")[1] if "." in name else ""

@@ -163,8 +163,9 @@ def test_wrong_arguments(wrong, named, monkeypatch):
 def test_the_command_passes_on_what_it_is_told(monkeypatch):
     calls = call_of(monkeypatch, "minst.mobile.rivals", "bench_rivals")
     assert run("bench", "rivals", "--preset", "topformer-tiny", "--size", "192x128", "--rounds", 7)[0] == 0
-    assert calls == [(("topformer-tiny", (128, 192), 7, None), {})]
-    assert run("bench", "rivals")[0] == 0 and calls[1][0][:2] == ("topformer-base", (320, 576))
+    assert calls == [{"preset": "topformer-tiny", "size": (128, 192), "rounds": 7, "json_path": None}]
+    assert run("bench", "rivals")[0] == 0 and calls[1]["preset"] == "topformer-base"
+    assert calls[1]["size"] == (320, 576)
     assert_refused("bench", "rivals", "--rounds", 5, word="at least 6")
     assert_refused("bench", "rivals", "--preset", "resnet50", word="invalid choice")
 

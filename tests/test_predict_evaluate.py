@@ -16,7 +16,6 @@ from minst.predict import (
     EVALUATION_THRESHOLD,
     encode,
     evaluate_folder,
-    evaluate_model,
     masks_of_queries,
 )
 from minst.tracking import KernelTracker
@@ -41,7 +40,7 @@ def query_masks(model, clip):
 
 @pytest.fixture(scope="module")
 def figures(model, dataset):
-    return evaluate_model(model, dataset, reuse_interval=2, association="mask")
+    return evaluate_folder(dataset, model, reuse_interval=2, association="mask")
 
 
 def test_ap_is_that_of_tracks_of_low_score(model, dataset, figures):
@@ -111,7 +110,7 @@ def test_every_frame_is_computed_once(model, dataset, monkeypatch):
             return original(self, given, *rest)
 
         monkeypatch.setattr(MobileInst, name, counted)
-    evaluate_model(model, dataset, reuse_interval=2, videos=1)
+    evaluate_folder(dataset, model, reuse_interval=2, videos=1)
     assert calls == {"encode": 7, "decode": 7}
 
 
@@ -128,7 +127,7 @@ def test_the_frame_share_is_that_of_the_first_frame_of_each_clip(model, dataset,
 def test_without_trackeval_the_rest_is_there(model, dataset, figures, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackeval", None)
     monkeypatch.setitem(sys.modules, "trackeval.metrics", None)
-    said = evaluate_model(model, dataset, reuse_interval=2, association="mask")["identity"]
+    said = evaluate_folder(dataset, model, reuse_interval=2, association="mask")["identity"]
     assert "mobileinst[track]" in said.pop("note") and set(figures["identity"]) >= set(said)
     assert json.dumps({key: figures["identity"][key] for key in said}) == json.dumps(said)
 
@@ -161,7 +160,7 @@ def test_a_clip_without_instances_and_one_of_one_frame(model, dataset):
     file.write_text(
         json.dumps({**lonely, "videos": [lonely["videos"][0], short], "annotations": tracks})
     )
-    said = evaluate_model(model, YouTubeVIS(dataset.root, annotations=file))
+    said = evaluate_folder(YouTubeVIS(dataset.root, annotations=file), model)
     assert said["consistency"]["clips"] == 2 and np.isnan(said["consistency"]["retention"][1])
     assert said["identity"]["visible"] == said["consistency"]["visible"] > 0
     assert said["identity"]["fragmentations"] == said["identity"]["swaps"] == 0
@@ -172,7 +171,7 @@ def test_other_categories_are_refused(model, dataset):
     categories = [{**c, "name": c["name"][::-1]} for c in dataset.dataset["categories"]]
     file.write_text(json.dumps({**dataset.dataset, "categories": categories}))
     with pytest.raises(ValueError, match="no category fits.*the model knows .*fish.*other.json has .*hsif"):
-        evaluate_model(model, YouTubeVIS(dataset.root, annotations=file))
+        evaluate_folder(YouTubeVIS(dataset.root, annotations=file), model)
 
 
 def test_a_category_that_the_model_does_not_know_is_never_found_and_said(model, dataset, figures, capsys):
@@ -183,7 +182,7 @@ def test_a_category_that_the_model_does_not_know_is_never_found_and_said(model, 
     file = dataset.root / "spelled.json"
     categories = [{"id": i, "name": spelled[name]} for i, name in known.items()][::-1]
     file.write_text(json.dumps({**dataset.dataset, "categories": categories}))
-    said = evaluate_model(model, YouTubeVIS(dataset.root, annotations=file), 2, "mask")
+    said = evaluate_folder(YouTubeVIS(dataset.root, annotations=file), model, 2, "mask")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and all(line.startswith("note: ") for line in lines)
     assert lines[0].endswith(f": {lost}") and lines[1].endswith(": zebra")
@@ -200,7 +199,7 @@ def test_where_the_class_is_unknown_the_mask_alone_says_who_holds_an_instance(mo
     file = dataset.root / "one.json"
     categories = [{**c, "name": known if c["name"] == known else f"x{c['id']}"} for c in entries]
     file.write_text(json.dumps({**dataset.dataset, "categories": categories}))
-    said = evaluate_model(model, YouTubeVIS(dataset.root, annotations=file))["consistency"]["pairs"]
+    said = evaluate_folder(YouTubeVIS(dataset.root, annotations=file), model)["consistency"]["pairs"]
     wanted = {"1": 0, "5": 0}
     for clip in (dataset[0], dataset[1]):
         with torch.inference_mode():

@@ -11,7 +11,7 @@ from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import decode_mask
 from minst.evaluation import evaluate_results
 from minst.model import MobileInst, image_to_batch, upsample_masks
-from minst.predict import category_ids, evaluate_folder, gathered, network_size, predict_folder
+from minst.predict import category_ids, evaluate_folder, network_size, predict_folder
 from minst.protocol import QueryConfig
 from minst.engine import Engine
 
@@ -98,16 +98,15 @@ def test_a_folder_of_images_is_judged(images):
 
 
 class Share(Engine):
-    """One of three processes, whose gather is told what the others have."""
+    """One of three processes: it notes what it has itself, and is told what all have."""
 
-    processes = 3
-
-    def __init__(self, rank, all_items=None):
+    def __init__(self, rank, of_all=()):
         super().__init__("cpu")
-        self.rank, self.all_items = rank, all_items
+        self.rank, self.processes, self.of_all, self.own = rank, 3, of_all, None
 
     def gather(self, items):
-        return self.all_items
+        self.own = items
+        return self.of_all
 
 
 @pytest.mark.parametrize("form", ["images", "videos"])
@@ -115,13 +114,15 @@ def test_three_processes_give_what_one_gives(images, weights, tmp_path, form):
     folder = images
     if form == "videos":
         folder = write_shapes_dataset(tmp_path / "vis", 4, SIZE).parent
-    one = list(gathered(Engine("cpu"), predict_folder(folder, weights)))
-    shares = [list(predict_folder(folder, weights, engine=Share(rank))) for rank in range(3)]
-    together = gathered(Share(0, [entry for share in shares for entry in share]), shares[0])
+    one = list(predict_folder(folder, weights))
+    shares = [Share(rank) for rank in range(3)]
+    for share in shares:
+        predict_folder(folder, weights, engine=share)
+    of_all = [entry for share in shares for entry in share.own]
     key = "image_id" if form == "images" else "video_id"
-    assert together == sorted(one, key=lambda e: e[key]) and len({e[key] for e in shares[1]}) < len(
-        {e[key] for e in one}
-    )
+    assert {e[key] for e in shares[1].own} < {e[key] for e in one}
+    together = predict_folder(folder, weights, engine=Share(0, of_all))
+    assert list(together) == sorted(one, key=lambda e: e[key])
 
 
 def listed(names, theirs, ids=None, classes=None):

@@ -83,55 +83,87 @@ def evaluate_coco(gt: str | os.PathLike | dict, results: str | os.PathLike | lis
     gt: COCO annotations, a path or a dict. results: a path or a list of {image_id, category_id,
     score, segmentation (RLE)}. Small, medium and large are told by the area of the mask.
     """
-    truth, detections = read_ground_truth(gt, Images), read(results, list[Detection], "results")
-    images, named = {i.id: i for i in truth.images}, ("image_id", "segmentation")
-    sides = [
-        read_entries(truth.annotations, "ground truth.annotations", images, *named),
-        read_entries(detections, "results", images, *named),
-    ]
-    for entry in (entry for side in sides for entry in side):
-        entry["segmentation"] = entry["codes"][0]
-        if entry["segmentation"] is None:
-            raise ValueError(f"{entry['where']}: 'segmentation' has no polygon")
-        entry.setdefault("area", float(entry["pixels"][0]))  # of annotations the file says it
-    evaluation = Evaluation(images, truth.categories, *sides).run()
+    evaluation = Evaluation(gt, results).run()
     return figures(evaluation.precision, evaluation.recall)
 
 
 class Evaluation(COCOeval):
-    """pycocotools' COCOeval on entries that `read_entries` has checked.
+    """pycocotools' COCOeval on files, or what stands in them, whose entries are checked first.
 
-    pictures: images, or videos, by id. picture_id: where an entry names its own. After `run()`:
-    `precision` (10, 101, K, 4, 3) and `recall` (10, K, 4, 3), -1 where nothing is known, `ious`
-    {(picture, category): (D, G)}, D in falling order of score, and `evalImgs`. K: the categories in
-    order of id; 4: all, small, medium, large; 3: at most 1, 10, 100 detections.
+    truths, predictions: the entries as dicts, with "where" (the place in the file), of predictions
+    "id" (from 1), "area", and "codes" and "pixels": what `rle.check` returns of each mask. After
+    `run()`: `precision` (10, 101, K, 4, 3) and `recall` (10, K, 4, 3), -1 where nothing is known,
+    `ious` {(picture, category): (D, G)}, D in falling order of score, and `evalImgs`. K: the
+    categories in order of id; 4: all, small, medium, large; 3: at most 1, 10, 100 detections.
     """
 
-    picture_id = "image_id"
+    truth, prediction = Images, Detection  # what the files hold
+    pictures_of, picture_id = "images", "image_id"  # by what names
 
-    def __init__(
-        self,
-        pictures: Mapping[int, Any],
-        categories: list[Category],
-        truths: list[dict],
-        predictions: list[dict],
-    ):
+    def __init__(self, gt: str | os.PathLike | dict, results: str | os.PathLike | list):
         super().__init__(iouType="segm")
-        self.categories = {c.id: c for c in categories}
-        self.truths, self.predictions = truths, predictions
-        self.params.imgIds, self.params.catIds = sorted(pictures), sorted(self.categories)
-        for truth in truths:
+        file = read_ground_truth(gt, self.truth)
+        predictions = read(results, list[self.prediction], "results")
+        self.pictures = {picture.id: picture for picture in getattr(file, self.pictures_of)}
+        self.categories = {c.id: c for c in file.categories}
+        self.params.imgIds, self.params.catIds = sorted(self.pictures), sorted(self.categories)
+        self.truths = self._entries(file.annotations, "ground truth.annotations")
+        self.predictions = self._entries(predictions, "results")
+        for truth in self.truths:
             if truth["category_id"] not in self.categories:
                 raise ValueError(f"{truth['where']}: unknown category_id {truth['category_id']}")
             if truth["id"] == 0:
                 what = "has id 0, which the official protocol takes for 'not matched'"
                 warnings.warn(f"{truth['where']} {what}; number from 1", stacklevel=4)
-        ids = (prediction["category_id"] for prediction in predictions)
+        ids = (prediction["category_id"] for prediction in self.predictions)
         unknown = [category for category in ids if category not in self.categories]
         if unknown:
             what = f"{len(unknown)} predictions of categories that the ground truth does not list"
             listed = ", ".join(map(str, sorted(set(unknown))))
             warnings.warn(f"results: {what} are left out (category_id {listed})", stacklevel=4)
+
+    def _entries(self, entries: list[msgspec.Struct], name: str) -> list[dict]:
+        """What stands in a list of that name, checked."""
+        found, of_picture = [], defaultdict(list)
+        for i, entry in enumerate(entries):
+            made = {"id": i + 1, "where": f"{name}[{i}]", **msgspec.structs.asdict(entry)}
+            picture = made[self.picture_id]
+            if picture not in self.pictures:
+                raise ValueError(f"{made['where']}: unknown {self.picture_id} {picture}")
+            found.append(made)
+            of_picture[picture].append(made)
+        # the masks of a picture are checked together: one by one would take three times as long
+        for number, of_one in of_picture.items():
+            picture = self.pictures[number]
+            masks = [(entry, *mask) for entry in of_one for mask in self._masks(entry)]
+            labels = "score" not in of_one[0]  # they alone may be polygons
+            size = picture.height, picture.width
+            try:
+                codes, areas = rle.check([mask for *_, mask in masks], *size, labels)
+            except rle.MaskError as error:
+                entry, place, _ = masks[error.mask]
+                raise ValueError(f"{entry['where']}.{place}: {error}") from None
+            for entry in of_one:
+                entry["codes"], entry["pixels"] = [], []
+            for (entry, *_), code, pixels in zip(masks, codes, areas, strict=True):
+                entry["codes"].append(code)
+                entry["pixels"].append(int(pixels))
+        for entry in found:
+            self._measure(entry)
+        return found
+
+    def _masks(self, entry: dict) -> list[tuple[str, Any]]:
+        """The masks of an entry, each with its place in it."""
+        if entry["segmentation"] is None:
+            raise ValueError(f"{entry['where']}: 'segmentation' is missing")
+        return [("segmentation", entry["segmentation"])]
+
+    def _measure(self, entry: dict) -> None:
+        """Put in what COCOeval compares: mask and area, which of annotations the file says."""
+        entry["segmentation"] = entry["codes"][0]
+        if entry["segmentation"] is None:
+            raise ValueError(f"{entry['where']}: 'segmentation' has no polygon")
+        entry.setdefault("area", float(entry["pixels"][0]))
 
     def run(self):
         """Evaluate and accumulate, silently; returns itself."""
@@ -214,44 +246,3 @@ def read_ground_truth(source, kind: type):
                 raise ValueError(f"ground truth.{name}[{i}]: id {entry.id} stands there twice")
             ids.add(entry.id)
     return truth
-
-
-def read_entries(
-    entries: list, name: str, pictures: Mapping[int, Any], picture_id: str, compared: str
-) -> list[dict]:
-    """Annotations or predictions as dicts, with their masks checked.
-
-    name: of their list in the file. picture_id: the field that names a picture. compared: the field
-    "segmentation" or "segmentations" (one a frame).
-
-    To their own fields come "where" (the place in the file), for predictions "id" (from 1), and
-    "codes" and "pixels": of each mask what `rle.check` returns.
-    """
-    found, of_picture = [], defaultdict(list)
-    for i, entry in enumerate(entries):
-        made = {"id": i + 1, "where": f"{name}[{i}]", **msgspec.structs.asdict(entry)}
-        if made[picture_id] not in pictures:
-            raise ValueError(f"{made['where']}: unknown {picture_id} {made[picture_id]}")
-        if made[compared] is None:
-            raise ValueError(f"{made['where']}: '{compared}' is missing")
-        found.append(made)
-        of_picture[made[picture_id]].append(made)
-    # the masks of a picture are checked together: one by one would take three times as long
-    for number, of_one in of_picture.items():
-        picture, masks = pictures[number], []
-        for entry in of_one:
-            entry["codes"], entry["pixels"] = [], []
-            if compared == "segmentation":
-                masks.append((entry, compared, entry[compared]))
-            else:
-                masks += [(entry, f"{compared}[{t}]", m) for t, m in enumerate(entry[compared])]
-        labels = "score" not in of_one[0]  # they alone may be polygons
-        try:
-            checked = rle.check([mask for *_, mask in masks], picture.height, picture.width, labels)
-        except rle.MaskError as error:
-            entry, place, _ = masks[error.mask]
-            raise ValueError(f"{entry['where']}.{place}: {error}") from None
-        for (entry, *_), code, pixels in zip(masks, *checked, strict=True):
-            entry["codes"].append(code)
-            entry["pixels"].append(int(pixels))
-    return found

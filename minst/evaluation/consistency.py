@@ -32,13 +32,7 @@ import numpy as np
 
 from minst.evaluation import difficulty
 
-__all__ = [
-    "ConsistencyMeter",
-    "assign_queries",
-    "frame_share",
-    "mask_ious",
-    "query_consistency",
-]
+__all__ = ["ConsistencyMeter", "assign_queries", "frame_share", "mask_ious", "query_consistency"]
 
 HOLD_IOU = 0.5
 SURE = 0.3  # a query of this score is one that a tracker might report

@@ -31,7 +31,9 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain, compress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -164,7 +166,7 @@ class IdentityMeter:
     """Counts fragmentations and swaps over clips: in all, per category, per difficulty."""
 
     def __init__(self):
-        self.clips: list[IdentityEvents] = []
+        self.clips: list[dict] = []  # as trackeval reads them
         self.counts = GroupedCounts(5)  # instances, visible, covered, fragmentations, swaps
 
     def add_clip(self, result: VideoResult, clip) -> IdentityEvents:
@@ -176,7 +178,7 @@ class IdentityMeter:
             errors[event.instance] += event.kind == "again", event.kind == "swap"
         counts = np.column_stack([visible > 0, visible, covered, errors])
         self.counts.add(counts, category_names(clip), found.levels)
-        self.clips.append(found)
+        self.clips.append(_trackeval_data(found.visible, found.seen, found.ious))
         return found
 
     def result(self) -> dict:
@@ -224,39 +226,30 @@ def tracking_figures(
     checked = YTVISEval(gt, results)
     sure = [track for track in checked.predictions if track["score"] >= score_threshold]
 
-    # category -> video -> truths, predictions; `YTVISEval` has warned of other categories
-    groups: dict[int, dict] = {category: {} for category in checked.params.catIds}
+    # (category, video) -> truths, predictions; `YTVISEval` has warned of other categories
+    groups: dict[tuple[int, int], tuple] = defaultdict(lambda: ([], []))
     for side, tracks in enumerate((checked.truths, sure)):
         for track in tracks:
-            if track["category_id"] in groups:
-                of_video = groups[track["category_id"]].setdefault(track["video_id"], ([], []))
-                of_video[side].append(track)
-    clips = [
-        [_overlaps(*tracks, checked.videos[video].length) for video, tracks in of_category.items()]
-        for of_category in groups.values()
-    ]
-    scores = [_scores(found, names) for found in clips]
-    known = [of_one for of_one, found in zip(scores, clips) if any(c.visible.any() for c in found)]
+            groups[track["category_id"], track["video_id"]][side].append(track)
+    clips: dict[int, list[dict]] = {category: [] for category in checked.params.catIds}
+    for (category, video), tracks in groups.items():
+        if category in clips:
+            clips[category].append(_overlaps(*tracks, checked.pictures[video].length))
+    scores = [_scores(found, names) for found in clips.values()]
+    seen = [any(clip["num_gt_dets"] for clip in found) for found in clips.values()]
+    known = list(compress(scores, seen))
     fractions = HOTA_FIGURES + ID_FIGURES + CLEAR_FIGURES[:2]
     nothing = [dict.fromkeys(fractions, float("nan"))]
     return {
-        **_scores([clip for found in clips for clip in found], names),
+        **_scores(list(chain(*clips.values())), names),
         "mean": {f: float(np.mean([of_one[f] for of_one in known or nothing])) for f in fractions},
         "per_category": dict(zip(checked.category_names(), scores, strict=True)),
         "score_threshold": score_threshold,
     }
 
 
-class _Overlaps(NamedTuple):
-    """What `_trackeval_data` needs to know of N tracks and G instances."""
-
-    visible: np.ndarray  # (L, G) bool
-    seen: np.ndarray  # (L, N) bool
-    ious: np.ndarray  # (L, N, G)
-
-
-def _overlaps(truths: list[dict], tracks: list[dict], frames: int) -> _Overlaps:
-    """The tracks of one video and category; what covers a crowd and nothing else is hidden."""
+def _overlaps(truths: list[dict], tracks: list[dict], frames: int) -> dict:
+    """One video and category as trackeval reads it; what covers a crowd alone is hidden from it."""
     instances = [truth for truth in truths if not truth["iscrowd"]]
     crowds = [truth for truth in truths if truth["iscrowd"]]
     visible, seen = (
@@ -266,38 +259,39 @@ def _overlaps(truths: list[dict], tracks: list[dict], frames: int) -> _Overlaps:
     ious = track_ious(tracks, instances, frames)  # (L, N, G)
     on_crowd = (track_ious(tracks, crowds, frames) >= HOLD_IOU).any(axis=2)
     on_instance = (ious >= HOLD_IOU).any(axis=2)
-    return _Overlaps(visible, seen & ~(on_crowd & ~on_instance), ious)
+    return _trackeval_data(visible, seen & ~(on_crowd & ~on_instance), ious)
 
 
 def _scores(
-    clips: Sequence[IdentityEvents | _Overlaps],
-    figures: Sequence[tuple[str, ...]] = (HOTA_FIGURES, ID_FIGURES),
+    clips: Sequence[dict], figures: Sequence[tuple[str, ...]] = (HOTA_FIGURES, ID_FIGURES)
 ) -> dict[str, float]:
     """figures: which of trackeval's HOTA, Identity and CLEAR, in this order."""
     try:
         from trackeval.metrics import CLEAR, HOTA, Identity
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    tables = {i: _trackeval_data(clip) for i, clip in enumerate(clips)}
-    if not any(data["num_gt_dets"] + data["num_tracker_dets"] for data in tables.values()):
+    if not any(clip["num_gt_dets"] + clip["num_tracker_dets"] for clip in clips):
         return dict.fromkeys((name for names in figures for name in names), float("nan"))
     scores: dict[str, float] = {}
     quiet = {"PRINT_CONFIG": False}
     for metric, names in zip((HOTA(), Identity(quiet), CLEAR(quiet)), figures):
-        parts = {i: metric.eval_sequence(data) for i, data in tables.items()}
+        parts = {i: metric.eval_sequence(clip) for i, clip in enumerate(clips)}
         found = metric.combine_sequences(parts)
         scores |= {name: float(np.mean(found[name])) for name in names}
     return scores
 
 
-def _trackeval_data(clip: IdentityEvents | _Overlaps) -> dict:
-    """A clip as trackeval reads it: who is in a frame, numbered without gaps, and their IoU."""
-    data: dict = {"num_timesteps": len(clip.visible)}
-    for name, there in (("gt", clip.visible), ("tracker", clip.seen)):
+def _trackeval_data(visible: np.ndarray, seen: np.ndarray, ious: np.ndarray) -> dict:
+    """A clip as trackeval reads it: who is in a frame, numbered without gaps, and their IoU.
+
+    visible (L, G) and seen (L, N) bool, ious (L, N, G).
+    """
+    data: dict = {"num_timesteps": len(visible)}
+    for name, there in (("gt", visible), ("tracker", seen)):
         ever = there.any(axis=0)
         number = ever.cumsum() - 1
         data |= {f"num_{name}_ids": int(ever.sum()), f"num_{name}_dets": int(there.sum())}
         data[f"{name}_ids"] = [number[row] for row in there]
-    rows = zip(clip.ious, clip.seen, clip.visible, strict=True)
-    data["similarity_scores"] = [ious[seen][:, visible].T for ious, seen, visible in rows]
+    rows = zip(ious, seen, visible, strict=True)
+    data["similarity_scores"] = [of[tracks][:, instances].T for of, tracks, instances in rows]
     return data

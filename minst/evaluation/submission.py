@@ -49,7 +49,7 @@ def write_submission(
     if top < 1:
         raise ValueError(f"top is {top}; it must be at least 1")
     evaluation = read_predictions(results, annotations)
-    best: dict[int, list[dict]] = {video: [] for video in evaluation.videos}
+    best: dict[int, list[dict]] = {video: [] for video in evaluation.pictures}
     for track in sorted(evaluation.predictions, key=lambda track: -track["score"]):  # stable
         if len(best[track["video_id"]]) < top:
             entry = {key: track[key] for key in ("video_id", "category_id", "score")}

@@ -28,17 +28,7 @@ from pycocotools.cocoeval import COCOeval
 
 from minst import rle
 from minst.data.formats import Id, Pixels
-from minst.evaluation.coco import (
-    Area,
-    Category,
-    Evaluation,
-    Scored,
-    figures,
-    mean_of_known,
-    read,
-    read_entries,
-    read_ground_truth,
-)
+from minst.evaluation.coco import Area, Category, Evaluation, Scored, figures, mean_of_known
 
 __all__ = ["YTVISEval", "evaluate_ytvis", "track_ious"]
 
@@ -106,38 +96,29 @@ def evaluate_ytvis(gt: str | os.PathLike | dict, results: str | os.PathLike | li
         name: figures(precision[:, :, [k]], recall[:, [k]])
         for k, name in enumerate(evaluation.category_names())
     }
-    answer["per_video"] = {v: evaluation.video_figures(v) for v in sorted(evaluation.videos)}
+    answer["per_video"] = {v: evaluation.video_figures(v) for v in sorted(evaluation.pictures)}
     return answer
 
 
 class YTVISEval(Evaluation):
-    """COCOeval with videos as its pictures and tracks as its masks.
+    """`Evaluation` with videos as its pictures and tracks as its masks, one code or None a frame.
 
-    truths, predictions: the entries of the files as dicts, with "where" (the place in the file),
-    "area" (the mean over the frames with a mask), and of each frame "codes" (None: no mask) and
-    "pixels".
+    "area" is the mean over the frames with a mask.
     """
 
-    picture_id = "video_id"
+    truth, prediction = Videos, Prediction
+    pictures_of, picture_id = "videos", "video_id"
 
     def __init__(self, gt: str | os.PathLike | dict, results: str | os.PathLike | list):
-        truth = read_ground_truth(gt, Videos)
-        predictions = read(results, list[Prediction], "results")
-        self.videos = {video.id: video for video in truth.videos}
-        sides = []
-        for name, entries in (
-            ("ground truth.annotations", truth.annotations),
-            ("results", predictions),
-        ):
-            sides.append(read_entries(entries, name, self.videos, "video_id", "segmentations"))
-            for track in sides[-1]:
-                self._measure(track)
-        super().__init__(self.videos, truth.categories, *sides)
+        super().__init__(gt, results)
         self.params.areaRng = [[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]]
+
+    def _masks(self, track: dict) -> list[tuple[str, Any]]:
+        return [(f"segmentations[{t}]", mask) for t, mask in enumerate(track["segmentations"])]
 
     def _measure(self, track: dict) -> None:
         """Add the mean area over the frames in which a track is: of labels, the file's own."""
-        video = self.videos[track["video_id"]]
+        video = self.pictures[track["video_id"]]
         for key in ("segmentations", "areas"):
             count = len(track.get(key, track["segmentations"]))
             if count != video.length:
@@ -158,10 +139,8 @@ class YTVISEval(Evaluation):
         areas, videos = len(self.params.areaRng), len(self.params.imgIds)
         alone = COCOeval(iouType="segm")
         alone.params.imgIds, alone.params.catIds = [video], self.params.catIds
-        alone.params.areaRng, alone.params.maxDets = (
-            self.params.areaRng[:1],
-            self.params.maxDets[-1:],
-        )
+        alone.params.areaRng = self.params.areaRng[:1]
+        alone.params.maxDets = self.params.maxDets[-1:]
         alone._paramsEval = alone.params
         # evalImgs goes through the videos, then the areas, then the categories
         alone.evalImgs = self.evalImgs[self.params.imgIds.index(video) :: areas * videos]
@@ -175,7 +154,7 @@ class YTVISEval(Evaluation):
         ours, theirs = self._dts[imgId, catId][: self.params.maxDets[-1]], self._gts[imgId, catId]
         if not ours or not theirs:
             return np.zeros((0, 0))
-        ious = track_ious(ours, theirs, self.videos[imgId].length)  # (L, N, G)
+        ious = track_ious(ours, theirs, self.pictures[imgId].length)  # (L, N, G)
         # of one frame: IoU = both / either, and |p| + |g| = both + either
         p, g = (np.array([track["pixels"] for track in side]).T for side in (ours, theirs))
         sizes = p[:, :, None] + g[:, None, :]

@@ -45,7 +45,7 @@ from scipy.optimize import isotonic_regression
 
 from minst.data.coco import COCO
 from minst.data.video import read_video, video_info
-from minst.evaluation.coco import Category, Evaluation, mean_of_known
+from minst.evaluation.coco import Evaluation, mean_of_known
 from minst.model import MobileInst
 from minst.predict import network_size, predict_folder, resized
 from minst.results import FrameResult
@@ -88,9 +88,11 @@ def shares_of(truth: dict, found: Iterable[dict]) -> tuple[list[dict], list[dict
 
 def evaluated(truth: dict, truths: list[dict], found: list[dict], images: set[int]) -> Evaluation:
     """COCO's evaluation on some images, with `AREAS` for areas and at most 100 detections."""
-    categories = [Category(entry["id"], entry["name"]) for entry in truth["categories"]]
-    sides = [[entry for entry in side if entry["image_id"] in images] for side in (truths, found)]
-    evaluation = Evaluation(dict.fromkeys(images), categories, *sides)
+    truths, found = [[of for of in side if of["image_id"] in images] for side in (truths, found)]
+    shown = [image for image in truth["images"] if image["id"] in images]
+    evaluation = Evaluation({**truth, "images": shown, "annotations": truths}, found)
+    for entry, of in zip(evaluation.predictions, found):
+        entry |= {"id": of["id"], "area": of["area"]}
     evaluation.params.areaRng = [[least, 1.0] for least in AREAS.values()]
     evaluation.params.areaRngLbl = list(AREAS)
     evaluation.params.maxDets = [1, 10, 100]

@@ -28,7 +28,7 @@ VARIANTS = ("channels-last", "int8")
 
 
 def make_variant(model: MobileInst, variant: str) -> MobileInst:
-    """A fused copy of `model` as "channels-last" or "int8", in eval mode, for KernelTracker and `evaluate_model`.
+    """A fused copy of `model` as "channels-last" or "int8", in eval mode, for KernelTracker and `evaluate_folder`.
 
     Raises ValueError for an unknown variant, ImportError where torch has no dynamic quantisation (any more).
     """

@@ -29,7 +29,7 @@ from minst.mobile.export import export
 from minst.mobile.programs import real_frames
 from minst.mobile.runtime import ExportedModel
 from minst.model import MobileInst
-from minst.predict import evaluate_model
+from minst.predict import evaluate_folder
 
 SIZE = (192, 256)
 
@@ -47,7 +47,7 @@ def measure(weights: str, videos: int, rounds: int, seed: int = 0) -> dict:
         write_shapes_dataset(Path(folder) / "val", videos, seed=seed, split="val")
         dataset = YouTubeVIS(Path(folder) / "val")
         for name, model in models.items():
-            figures = evaluate_model(model, dataset, 3, "mask")
+            figures = evaluate_folder(dataset, model, 3, "mask")
             identity = {key: figures["identity"][key] for key in ("swaps", "fragmentations")}
             rows[name] |= {"AP": figures["AP"], "AP50": figures["AP50"], **identity}
             print(f"{name}: {rows[name]}", flush=True)
