@@ -230,7 +230,7 @@ def test_rounds_take_turns_and_warm_up_is_not_counted(monkeypatch):
     monkeypatch.setattr(timing, "page_faults", iter(range(9999)).__next__)
     monkeypatch.setattr(benchmark, "WARM_UP", 2)
     runs = {name: {"key": partial(ran.append, name)} for name in "abc"}
-    times = benchmark._measure(runs, 2, lambda _: None)
+    times = benchmark._measure(runs, 2)
     assert "".join(ran) == "abc" + "bca" + "cab" + "abc"
     for laps in times.values():
         ms, faults = zip(*laps["key"], strict=True)
@@ -265,11 +265,11 @@ def test_one_that_cannot_be_exported_or_loaded_does_not_stop_the_others(monkeypa
 
     monkeypatch.setattr(benchmark, "export", refuses)
     model = settled_model("shapes-tiny")
-    runs, rows = benchmark._ready(model, 64, ["torchscript", "eager"], tmp_path, lambda: None)
+    runs, rows = benchmark._ready(model, 64, ["torchscript", "eager"], tmp_path)
     assert list(runs) == ["eager"]
     assert rows["torchscript"]["missing"] == "export: differs in two lines"
     monkeypatch.setattr(torch._C, "_is_xnnpack_enabled", lambda: False)
-    runs, rows = benchmark._ready(model, 64, ["lite"], tmp_path, lambda: None)
+    runs, rows = benchmark._ready(model, 64, ["lite"], tmp_path)
     assert "needs XNNPACK" in rows["lite"]["missing"] and not runs
 
 
