@@ -238,7 +238,7 @@ def bench_mobile(
     (median), "mean_ms" {"1" | "3" | "6"}, "stages" {name: ms}, "decoder_share" (of a key frame,
     paired within rounds; see `timing.median_interval`), "to_eager" (ratio of medians),
     "peak_fraction", "first_ms" (the key program's first run) and, of exported ones, "load_ms" and
-    "difference" (see `parity`). Upsampling and drawing lie outside of all and cost all alike.
+    "difference" (see `parity`). What follows the masks costs all alike: `bench_latency` has it.
     The default grid takes some 20 minutes on an idle core, more than half of it for the exports.
     Raises ValueError for bad arguments, before the work.
     """
@@ -259,7 +259,7 @@ def bench_mobile(
             bar.set_description(f"{name} {size}")
             folder = Path(programs_folder or temporary) / name / f"{size}x{size}"
             runs, known = _ready(model, size, runtimes, folder)
-            times = _measure({**runs, "": _outside(model, size)}, rounds)
+            times = _measure(runs, rounds)
             macs = summary(model, (size, size))["total"]["macs"]
             found = _rows(known, times, macs, peak)
             rows += [{"model": name, "size": size, **row} for row in found]
@@ -353,23 +353,6 @@ def _measure(runs: dict, rounds: int) -> dict:
     }
 
 
-def _outside(model: MobileInst, size: int) -> dict[str, Callable]:
-    """What follows the masks, for the `LIVE` best queries; the same whatever ran the model."""
-    frame = real_frames((size, size), 1)
-    with torch.inference_mode():
-        out = model(frame)
-    best = out.scores()[0].amax(-1).argsort(descending=True)[:LIVE]
-    logits = out.mask_logits[:, best]
-    image = frame[0].permute(1, 2, 0).mul(255).round().byte().numpy()
-
-    def upsampling() -> np.ndarray:
-        return upsample_masks(logits, (size, size))[0].ge(0).numpy()
-
-    found = list(upsampling())
-    ids = range(1, len(found) + 1)
-    return {"upsampling": upsampling, "drawing": partial(draw_frame, image, found, ids)}
-
-
 def _rows(known: dict[str, dict], times: dict, macs: int, peak: dict) -> list[dict]:
     """The rows of one model and size, in the order of `known`; all figures are of medians."""
     middle = {
@@ -382,16 +365,15 @@ def _rows(known: dict[str, dict], times: dict, macs: int, peak: dict) -> list[di
         if "missing" in row:
             continue
         key, reuse, masks = (middle[runtime][name] for name in ("key", "reuse", "masks"))
-        laps, faults = zip(*times[runtime]["key"], strict=True)
+        laps, faults = zip(*times[runtime]["key"])
         # of one round: a busy machine slows the key frame and the reuse frame beside it alike
-        pairs = [(k, r) for (k, _), (r, _) in zip(*(times[runtime][x] for x in ("key", "reuse")))]
-        stages = {"features": reuse - masks, "instance decoder": key - reuse, "masks": masks}
+        shares = [1 - r / k for k, (r, _) in zip(laps, times[runtime]["reuse"])]
         row |= timing.summarize(laps) | {
             "faults": median(faults),
             "reuse_ms": reuse,
             "mean_ms": {str(t): timing.mean_frame(key, reuse, t) for t in INTERVALS},
-            "stages": stages | middle[""],
-            "decoder_share": timing.median_interval([1 - r / k for k, r in pairs]),
+            "stages": {"features": reuse - masks, "instance decoder": key - reuse, "masks": masks},
+            "decoder_share": timing.median_interval(shares),
             "to_eager": key / middle["eager"]["key"] if "eager" in middle else None,
             "peak_fraction": peak_fraction(macs, key, peak),
         }
@@ -424,9 +406,6 @@ def _print_mobile(result: dict) -> None:
                 print(f"{row['runtime']:12}  missing: {row['missing']}")
         decoders = (f"{row['runtime']} {timing.said(row['decoder_share'])}" for row in there)
         print(f"instance decoder, of a key frame: {', '.join(decoders)}")
-        for row in there[:1]:
-            grown, drawn = row["upsampling"], row["drawing"]
-            print(f"after every runtime: upsampling {grown:.1f} ms, drawing {drawn:.1f} ms")
     peak = result["peak"]
     print(f"\npeak {peak['gflop_s']:.0f} GFLOP/s, {peak['gb_s']:.0f} GB/s")
     _print_device(result["device"], 1)

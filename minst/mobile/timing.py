@@ -20,7 +20,8 @@ from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["allocator", "mean_frame", "median_interval", "said", "summarize", "table", "turns"]
+__all__ = ["allocator", "mean_frame", "median_interval", "milliseconds", "said", "summarize",
+           "table", "turns"]  # fmt: skip
 
 Job = TypeVar("Job")
 FEWEST = 6  # rounds: of fewer, not even the smallest and the largest hold the median at 95 %
