@@ -213,9 +213,16 @@ def _here(path: Path) -> str:
 
 
 def _adb(argv: tuple[str, ...], timeout_s: float | None = None) -> str:
-    """Run adb; what it printed. Raises OSError with its last words, TimeoutError without an end."""
+    """Run adb; what it printed. OSError where it fails."""
+    said, failure = _try(argv, timeout_s or TIMEOUT_S)
+    if failure:
+        raise OSError(f"phone: {failure}")
+    return said
+
+
+def _try(argv: tuple[str, ...], timeout_s: float) -> tuple[str, str]:
+    """Run adb: what it printed, and how it failed, or "". OSError without adb or an end."""
     captured = {"capture_output": True, "text": True, "errors": "replace"}
-    timeout_s = timeout_s or TIMEOUT_S
     try:
         done = subprocess.run(argv, check=False, timeout=timeout_s, **captured)
     except FileNotFoundError:
@@ -226,14 +233,14 @@ def _adb(argv: tuple[str, ...], timeout_s: float | None = None) -> str:
     except subprocess.TimeoutExpired:
         said = shlex.join(argv)[:120]
         raise TimeoutError(f"phone: no end after {timeout_s:g} s: {said}") from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
-        helps = {"space": "make room on the phone", "no devices": "switch on its USB debugging"}
-        helps |= {"more than one": "say which with --serial; `adb devices` lists them"}
-        more = "".join(f"; {help}" for word, help in helps.items() if word in said.lower())
-        verb = argv[3 if argv[1] == "-s" else 1]
-        raise OSError(f"phone: `adb {verb}` failed ({done.returncode}): {said}{more}")
-    return done.stdout
+    if not done.returncode:
+        return done.stdout, ""
+    said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
+    helps = {"space": "make room on the phone", "no devices": "switch on its USB debugging"}
+    helps |= {"more than one": "say which with --serial; `adb devices` lists them"}
+    more = "".join(f"; {help}" for word, help in helps.items() if word in said.lower())
+    verb = argv[3 if argv[1] == "-s" else 1]
+    return done.stdout, f"`adb {verb}` failed ({done.returncode}): {said}{more}"
 
 
 def _measure(commands: list[PhoneCommand], warmup: int) -> tuple[list[str], dict]:
@@ -247,7 +254,8 @@ def _measure(commands: list[PhoneCommand], warmup: int) -> tuple[list[str], dict
             if step == "cool":
                 time.sleep(int(argv[1]))
             elif step == "run":
-                failure = _run_round(argv)
+                # why a runner fails, stands in its log, which is pulled next
+                failure = _try(argv, TIMEOUT_S)[1]
             elif step == "record":
                 record = _parse_record(_adb(argv))
             else:
@@ -262,17 +270,6 @@ def _measure(commands: list[PhoneCommand], warmup: int) -> tuple[list[str], dict
     return texts, record
 
 
-def _run_round(argv: tuple[str, ...]) -> str:
-    """What adb says of a runner that fails; why, stands in its log, which is pulled next."""
-    try:
-        _adb(argv)
-    except (FileNotFoundError, TimeoutError):
-        raise
-    except OSError as error:
-        return f" ({str(error).removeprefix('phone: ')})"
-    return ""
-
-
 def _check_log(text: str, warmup: int, number: int, failure: str) -> None:
     why = failure and "what its log holds up to there is not counted"
     try:
@@ -280,7 +277,8 @@ def _check_log(text: str, warmup: int, number: int, failure: str) -> None:
     except ValueError as error:
         why = str(error).removeprefix("log: ")
     if why:
-        raise ValueError(f"phone: round {number}{failure}: {why}")
+        after = f" ({failure})" if failure else ""
+        raise ValueError(f"phone: round {number}{after}: {why}")
 
 
 def _parse_record(text: str) -> dict:
