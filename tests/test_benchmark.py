@@ -171,8 +171,8 @@ def test_every_runtime_has_its_row_in_order_and_figures_follow_from_each_other(m
         assert (row["model"], row["size"]) == ("shapes-tiny", 64)
         key, reuse, stages = row["median_ms"], row["reuse_ms"], row["stages"]
         assert 0 < key <= row["p95_ms"] and row["first_ms"] > 0 and row["faults"] >= 0
-        names = ["features", "instance decoder", "masks", "upsampling", "drawing"]
-        assert list(stages) == names and sum(stages[n] for n in names[:3]) == pytest.approx(key)
+        assert list(stages) == ["features", "instance decoder", "masks"]
+        assert sum(stages.values()) == pytest.approx(key)
         means = {"1": key, "3": (key + 2 * reuse) / 3, "6": (key + 5 * reuse) / 6}
         assert row["mean_ms"] == pytest.approx(means)
         assert row["to_eager"] == pytest.approx(key / eager["median_ms"])
@@ -180,7 +180,6 @@ def test_every_runtime_has_its_row_in_order_and_figures_follow_from_each_other(m
         # three rounds are too few for an interval
         assert row["decoder_share"]["low"] is None and -5 < row["decoder_share"]["median"] < 1
         assert ("difference" in row) == ("load_ms" in row) == (row is script)
-        assert stages["drawing"] == eager["stages"]["drawing"]  # once for all
     assert 0 < script["difference"] <= 1e-4
     line = next(line for line in printed.splitlines() if line.startswith("torchscript "))
     figures = (script["median_ms"], script["p95_ms"], script["reuse_ms"], script["to_eager"])
@@ -196,7 +195,6 @@ def test_rows_by_hand():
     times = {
         "eager": {name: [(60.0, 900), (60.0, 1100)] for name in ms},
         "onnx": {name: [(x, 7) for x in row] for name, row in ms.items()},
-        "": {"upsampling": [(1.0, 0), (2.0, 0), (9.0, 0)], "drawing": [(5.0, 0)]},
     }
     known = {name: {"runtime": name} for name in ("eager", "onnx")}
     known["lite"] = {"runtime": "lite", "missing": "it ended"}
@@ -204,7 +202,7 @@ def test_rows_by_hand():
     assert row["median_ms"] == 30 and row["reuse_ms"] == 20 and row["to_eager"] == 0.5
     assert row["p95_ms"] == pytest.approx(48)  # nine tenths of the way from 30 to 50
     assert (eager["faults"], row["faults"], eager["to_eager"]) == (1000, 7, 1)
-    stages = {"features": 16, "instance decoder": 10, "masks": 4, "upsampling": 2, "drawing": 5}
+    stages = {"features": 16, "instance decoder": 10, "masks": 4}
     assert row["stages"] == stages and row["peak_fraction"] == pytest.approx(0.25)
     assert row["mean_ms"] == pytest.approx({"1": 30, "3": 70 / 3, "6": 130 / 6})
     assert lost == {"runtime": "lite", "missing": "it ended"}
@@ -215,7 +213,7 @@ def test_shares_are_paired_within_rounds():
     slow = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
     keys = [(10 * x, 0) for x in slow]
     reuse = [(8 * x, 0) for x in slow]
-    times = {"onnx": {"key": keys, "reuse": reuse, "masks": keys}, "": {"drawing": keys}}
+    times = {"onnx": {"key": keys, "reuse": reuse, "masks": keys}}
     (row,) = benchmark._rows({"onnx": {"runtime": "onnx"}}, times, 10**9, {"gflop_s": 800.0})
     assert row["decoder_share"] == pytest.approx({"median": 0.2, "low": 0.2, "high": 0.2})
     times["onnx"]["reuse"] = [*reuse[1:], reuse[0]]  # the same times in other rounds tell nothing
@@ -230,7 +228,7 @@ def test_rounds_take_turns_and_warm_up_is_not_counted(monkeypatch):
     monkeypatch.setattr(timing, "page_faults", iter(range(9999)).__next__)
     monkeypatch.setattr(benchmark, "WARM_UP", 2)
     runs = {name: {"key": partial(ran.append, name)} for name in "abc"}
-    times = benchmark._measure(runs, 2, lambda _: None)
+    times = benchmark._measure(runs, 2)
     assert "".join(ran) == "abc" + "bca" + "cab" + "abc"
     for laps in times.values():
         ms, faults = zip(*laps["key"], strict=True)
@@ -265,11 +263,11 @@ def test_one_that_cannot_be_exported_or_loaded_does_not_stop_the_others(monkeypa
 
     monkeypatch.setattr(benchmark, "export", refuses)
     model = settled_model("shapes-tiny")
-    runs, rows = benchmark._ready(model, 64, ["torchscript", "eager"], tmp_path, lambda: None)
+    runs, rows = benchmark._ready(model, 64, ["torchscript", "eager"], tmp_path)
     assert list(runs) == ["eager"]
     assert rows["torchscript"]["missing"] == "export: differs in two lines"
     monkeypatch.setattr(torch._C, "_is_xnnpack_enabled", lambda: False)
-    runs, rows = benchmark._ready(model, 64, ["lite"], tmp_path, lambda: None)
+    runs, rows = benchmark._ready(model, 64, ["lite"], tmp_path)
     assert "needs XNNPACK" in rows["lite"]["missing"] and not runs
 
 

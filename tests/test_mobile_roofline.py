@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -291,21 +294,18 @@ def test_best_is_the_fastest_block_of_the_fastest_job(monkeypatch):
     times, asked = {"slow": [4.0, 2.0, 4.0], "fast": [1.0, 0.5, 9.0]}, []
 
     class Timer:
-        """Calls of 1 ms: five fill a block of 5 ms, and 7 s for two jobs are 700 blocks of each."""
+        """Seconds a call of every block, as torch's Timer tells them."""
 
-        def __init__(self, job):
-            self.times = times[job]
+        def __init__(self, statement, globals):
+            self.statement, self.globals = statement, globals
 
-        def timeit(self, number):
-            return 0.001 * number
-
-        def repeat(self, repeat, number):
-            asked.append((repeat, number))
-            return [number * seconds for seconds in self.times]
+        def blocked_autorange(self, min_run_time):
+            asked.append(min_run_time)
+            return SimpleNamespace(times=eval(self.statement, self.globals))
 
     monkeypatch.setattr(roofline, "Timer", Timer)
-    jobs = {name: (1e9, name) for name in times}
-    assert roofline._best(jobs, 7.0) == ("fast", pytest.approx(2.0)) and asked == [(700, 5)] * 2
+    jobs = {name: (1e9, partial(times.get, name)) for name in times}
+    assert roofline._best(jobs, 7.0) == ("fast", pytest.approx(2.0)) and asked == [3.5] * 2
 
 
 def test_peak_of_this_core_on_one_thread(monkeypatch):

@@ -80,7 +80,7 @@ def programs(local, tmp_path_factory):
     """What was exported for the first server, for the others."""
     folder = tmp_path_factory.mktemp("programs")
     for name in ("key.onnx", "reuse.onnx"):
-        (folder / name).write_bytes(local.routes[f"/{name}"].body)
+        shutil.copy(local.folder / name, folder)
     return folder
 
 
@@ -384,7 +384,7 @@ def test_only_the_table_is_served_and_only_to_be_read(elsewhere):
         assert request(elsewhere, "GET", path).status == 404, path
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
         answer = request(elsewhere, method, "/", b"x" * 100)
-        assert answer.status == 405 and answer.headers["Allow"] == "GET, HEAD", method
+        assert answer.status == 501 and answer.headers["Connection"] == "close", method
     whole, head = (request(elsewhere, method, "/key.onnx?x=1") for method in ("GET", "HEAD"))
     assert whole.status == head.status == 200 and not head.body
     assert head.headers["Content-Length"] == str(len(whole.body))
@@ -410,6 +410,7 @@ def test_headers_isolate_the_page_and_the_clip_is_served_pixel_by_pixel(
         answer = request(server, "GET", "/ort/ort-wasm-simd-threaded.wasm")
         assert "https:" not in answer.headers["Content-Security-Policy"]
         assert answer.headers["Content-Type"] == "application/wasm"
+        assert (assets / "ort.mjs").is_file() and request(server, "GET", "/ort/ort.mjs").status == 404
 
 
 def test_the_film_of_a_photograph_is_a_second_page_where_weights_of_photographs_ship(
@@ -420,13 +421,13 @@ def test_the_film_of_a_photograph_is_a_second_page_where_weights_of_photographs_
     suit = {"easy": "shapes-tiny", PHOTO: str(tmp_path / "photos")}
     monkeypatch.setattr(web, "weights_for", lambda film: [suit[film]])
     with serving(assets=assets, size=(64, 96)) as server:
-        told = [json.loads(server.routes[f"{at}about.json"].body) for at in ("/", "/chelsea/")]
+        told = [json.loads((server.folder / at / "about.json").read_text()) for at in (".", "chelsea")]
         assert [(each["sample"], each["frames"], len(each["classes"])) for each in told] == [
             ("easy", 24, 8),
             (PHOTO, 30, 2),
         ]
         assert [each["pages"] for each in told] == [{"/": "easy", "/chelsea/": PHOTO}] * 2
-        assert len(server.routes["/chelsea/clip.rgb"].body) == 30 * 64 * 96 * 3
+        assert (server.folder / "chelsea" / "clip.rgb").stat().st_size == 30 * 64 * 96 * 3
         with visitor(browser, f"{server.address}chelsea/") as page:
             measured(page)
             assert f"clip “{PHOTO}”" in page.inner_text("#device")
@@ -439,19 +440,21 @@ def test_the_film_of_a_photograph_is_a_second_page_where_weights_of_photographs_
 @pytest.mark.parametrize(
     ("photos", "named", "pages"),
     [
-        ("photos-tiny", None, ["/", "/chelsea/"]),
-        ("photos-tiny", "shapes-tiny", ["/"]),
-        ("shapes-tiny", None, ["/"]),
+        ("photos-tiny", None, {"/": "easy", "/chelsea/": PHOTO}),
+        ("photos-tiny", "shapes-tiny", {"/": "easy"}),
+        ("shapes-tiny", None, {"/": "easy"}),
     ],
 )
 def test_there_is_one_page_where_weights_are_named_or_none_of_photographs_ship(monkeypatch, photos, named, pages):
     monkeypatch.setattr(web, "weights_for", lambda film: ["shapes-tiny" if film == "easy" else photos])
     monkeypatch.setattr(web.MobileInst, "from_pretrained", lambda name: None)
     monkeypatch.setattr(web, "export", lambda *_: None)
-    monkeypatch.setattr(web, "_programs", lambda folder: ({}, {}))
-    monkeypatch.setattr(web, "_content", lambda made, about: {"": list(about["pages"])})
+    written = {}
+    monkeypatch.setattr(web, "_write_clip", lambda folder, about: written.update({folder: about}))
     with web.make_server(port=0, weights=named) as server:
-        assert server.routes == dict.fromkeys(pages, pages)
+        wanted = {server.folder / place[1:]: (clip, pages) for place, clip in pages.items()}
+        assert {folder: (said["sample"], said["pages"]) for folder, said in written.items()} == wanted
+    assert not server.folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ Lesson: notebooks/08_on_device_latency.ipynb
 import copy
 import datetime
 import os
-import platform
 import tempfile
 import time
 from collections import defaultdict
@@ -48,13 +47,7 @@ from minst.environment import environment, installed
 from minst.macs import summary
 from minst.mobile import timing
 from minst.mobile.export import export, parity
-from minst.mobile.programs import (
-    PARTS,
-    Program,
-    benchmark_model,
-    make_programs,
-    real_frames,
-)
+from minst.mobile.programs import PARTS, Program, benchmark_model, make_programs, real_frames
 from minst.mobile.roofline import core_peak, peak_fraction
 from minst.mobile.runtime import FORMATS, load_program, require
 from minst.model import Frame, FrameOutput, MobileInst, image_to_batch, upsample_masks
@@ -78,8 +71,7 @@ Several = Annotated[int, Range(2, 10**9)]
 MS = {"median": ("median_ms", ".2f"), "p95": ("p95_ms", ".2f")}
 
 
-# ----------------------------------------------------------------------------- the stages of a
-# frame
+# ---------------------------------------------------------------------------- a frame's stages
 
 
 def bench_latency(
@@ -98,15 +90,14 @@ def bench_latency(
         size: (H, W). frames: how many every row is measured on.
     Returns, and writes to `json_path`, {"stages": {"fused" | "not fused": {stage: row}},
     "intervals": {"1" | "3" | "6": row with "mean_ms", "key_ms", "instances"}, "reuse": {...},
-    "model", "size", "threads", "device"}; row = {"median_ms", "p95_ms"}.
-    Raises ValueError before the work: numbers out of range, an unknown preset, preset and weights
-    together, a json_path that cannot be written.
+    "model", "size", "threads", "frames", "device"}; row = {"median_ms", "p95_ms"}.
+    Raises ValueError for bad arguments, before the work.
     """
     check_call(bench_latency, locals(), "bench")
     name, plain = benchmark_model(preset if weights else preset or "topformer-tiny", weights)
     models = {"fused": copy.deepcopy(plain).fuse(), "not fused": plain}
-    clip = shapes_clip("val", 0, ShapesConfig(width=size[1], height=size[0], frames=2))
-    image = clip.render(0).image
+    scene = ShapesConfig(width=size[1], height=size[0], frames=2)
+    image = shapes_clip("val", 0, scene).render(0).image
     staged = {kind: defaultdict(list) for kind in models}  # stage -> ms of every frame
     tracked = {t: [] for t in INTERVALS}  # (is_key, ms, instances) of every frame
     with timing.fixed_setting(threads):
@@ -127,16 +118,9 @@ def bench_latency(
         for kind, times in staged.items()
     }
     intervals = {str(t): _interval_row(t, tracked[t][WARM_UP:]) for t in INTERVALS}
-    result = {
-        "model": name,
-        "size": list(size),
-        "threads": threads,
-        "frames": frames,
-        "stages": stages,
-        "intervals": intervals,
-        "reuse": _reuse(stages["fused"], intervals),
-        "device": _device(),
-    }
+    result = {"model": name, "size": list(size), "threads": threads, "frames": frames}
+    result |= {"stages": stages, "intervals": intervals, "reuse": _reuse(stages, intervals)}
+    result["device"] = _device()
     _print_latency(result)
     timing.write_json(result, json_path)
     return result
@@ -205,14 +189,10 @@ def _interval_row(interval: int, times: list[tuple[bool, float, int]]) -> dict[s
 def _reuse(stages: dict, intervals: dict) -> dict:
     """What T = 3 costs of T = 1, and what it may cost."""
     frame = intervals["1"]["mean_ms"]
-    share = stages["instance decoder"]["median_ms"] / frame
-    limit, ratio = 1 - 2 / 3 * share + MARGIN, intervals["3"]["mean_ms"] / frame
-    return {
-        "instance_decoder_share": share,
-        "reuse_limit": limit,
-        "measured_ratio": ratio,
-        "within": ratio <= limit,
-    }
+    share = stages["fused"]["instance decoder"]["median_ms"] / frame
+    ratio, limit = intervals["3"]["mean_ms"] / frame, 1 - 2 / 3 * share + MARGIN
+    said = {"instance_decoder_share": share, "measured_ratio": ratio, "reuse_limit": limit}
+    return {**said, "within": ratio <= limit}
 
 
 def _print_latency(result: dict) -> None:
@@ -233,8 +213,7 @@ def _print_latency(result: dict) -> None:
     _print_device(result["device"], result["threads"])
 
 
-# ------------------------------------------------------------------------ one model, six ways to
-# run
+# -------------------------------------------------------------------- one model, six ways to run
 
 
 def bench_mobile(
@@ -259,35 +238,31 @@ def bench_mobile(
     (median), "mean_ms" {"1" | "3" | "6"}, "stages" {name: ms}, "decoder_share" (of a key frame,
     paired within rounds; see `timing.median_interval`), "to_eager" (ratio of medians),
     "peak_fraction", "first_ms" (the key program's first run) and, of exported ones, "load_ms" and
-    "difference" (see `parity`). Upsampling and drawing lie outside of all and cost all alike.
+    "difference" (see `parity`). What follows the masks costs all alike: `bench_latency` has it.
     The default grid takes some 20 minutes on an idle core, more than half of it for the exports.
-    Raises ValueError before the work starts: unknown names, numbers out of range, presets and
-    weights together, a json_path that cannot be written.
+    Raises ValueError for bad arguments, before the work.
     """
     check_call(bench_mobile, locals(), "bench")
-    presets = presets if weights or presets is not None else MODELS
     _check_several("sizes", sizes)
     _check_several("runtimes", runtimes, RUNTIMES)
     for size in sizes:
         check_call(real_frames, {"size": (size, size)}, "bench")
-    if presets is None:
-        models = dict([benchmark_model(None, weights)])
-    else:
+    presets = presets if weights or presets is not None else MODELS
+    if presets is not None:
         _check_several("presets", presets, PRESETS)
-        models = dict(benchmark_model(preset, weights) for preset in presets)
+    models = dict(benchmark_model(preset, weights) for preset in presets or [None])
     rows = []
     with timing.fixed_setting(1), tempfile.TemporaryDirectory() as temporary:
         device, peak = _device(), core_peak()
-        cases = list(product(models.items(), sizes))
-        with tqdm(total=len(cases) * (len(runtimes) + WARM_UP + rounds), disable=None) as bar:
-            for (name, model), size in cases:
-                bar.set_description(f"{name} {size}")
-                folder = Path(programs_folder or temporary) / name / f"{size}x{size}"
-                runs, known = _ready(model, size, runtimes, folder, bar.update)
-                times = _measure({**runs, "": _outside(model, size)}, rounds, bar.update)
-                macs = summary(model, (size, size))["total"]["macs"]
-                found = _rows(known, times, macs, peak)
-                rows += [{"model": name, "size": size, **row} for row in found]
+        bar = tqdm(list(product(models.items(), sizes)), disable=None)
+        for (name, model), size in bar:
+            bar.set_description(f"{name} {size}")
+            folder = Path(programs_folder or temporary) / name / f"{size}x{size}"
+            runs, known = _ready(model, size, runtimes, folder)
+            times = _measure(runs, rounds)
+            macs = summary(model, (size, size))["total"]["macs"]
+            found = _rows(known, times, macs, peak)
+            rows += [{"model": name, "size": size, **row} for row in found]
     result = {"device": device, "peak": peak, "rounds": rounds, "rows": rows}
     _print_mobile(result)
     timing.write_json(result, json_path)
@@ -297,16 +272,15 @@ def bench_mobile(
 def _check_several(what: str, values: Sequence, known: Collection | None = None) -> None:
     """A list of at least one, none twice, all of them known."""
     if isinstance(values, (str, int)) or not values or len(set(values)) < len(values):
-        raise ValueError(
-            f"bench: {what} is {values!r}; it must be a list of at least one, none of them twice"
-        )
+        what = f"{what} is {values!r}; it must be a list of at least one, none of them twice"
+        raise ValueError(f"bench: {what}")
     for value in values:
         if known is not None and value not in known:
             raise ValueError(f"bench: {what} holds {value!r}; there are {', '.join(known)}")
 
 
 def _ready(
-    model: MobileInst, size: int, runtimes: Sequence[str], folder: Path, done: Callable
+    model: MobileInst, size: int, runtimes: Sequence[str], folder: Path
 ) -> tuple[dict, dict]:
     """{runtime: {program: function without arguments}} of those that run here, and {runtime: row}.
 
@@ -327,7 +301,6 @@ def _ready(
             runs[runtime] = jobs
         except Exception as error:  # noqa: BLE001  whatever an exporter or a runtime says
             row["missing"] = " ".join(str(error).split())[:200]
-        done()
     return runs, rows
 
 
@@ -366,7 +339,7 @@ def _is_of(path: Path, eager: Program) -> bool:
 
 
 @torch.inference_mode()
-def _measure(runs: dict, rounds: int, done: Callable) -> dict:
+def _measure(runs: dict, rounds: int) -> dict:
     """{runtime: {program: [(ms, page faults) of a round]}}."""
     times = {name: defaultdict(list) for name in runs}
     for name in timing.turns(list(runs), WARM_UP + rounds):
@@ -374,28 +347,10 @@ def _measure(runs: dict, rounds: int, done: Callable) -> dict:
             before = timing.page_faults()
             ms = timing.milliseconds(job)
             times[name][part].append((ms, timing.page_faults() - before))
-        done(1 / len(runs))
     return {
         name: {part: laps[WARM_UP:] for part, laps in parts.items()}
         for name, parts in times.items()
     }
-
-
-def _outside(model: MobileInst, size: int) -> dict[str, Callable]:
-    """What follows the masks, for the `LIVE` best queries; the same whatever ran the model."""
-    frame = real_frames((size, size), 1)
-    with torch.inference_mode():
-        out = model(frame)
-    best = out.scores()[0].amax(-1).argsort(descending=True)[:LIVE]
-    logits = out.mask_logits[:, best]
-    image = frame[0].permute(1, 2, 0).mul(255).round().byte().numpy()
-
-    def upsampling() -> np.ndarray:
-        return upsample_masks(logits, (size, size))[0].ge(0).numpy()
-
-    found = list(upsampling())
-    ids = range(1, len(found) + 1)
-    return {"upsampling": upsampling, "drawing": partial(draw_frame, image, found, ids)}
 
 
 def _rows(known: dict[str, dict], times: dict, macs: int, peak: dict) -> list[dict]:
@@ -410,16 +365,15 @@ def _rows(known: dict[str, dict], times: dict, macs: int, peak: dict) -> list[di
         if "missing" in row:
             continue
         key, reuse, masks = (middle[runtime][name] for name in ("key", "reuse", "masks"))
-        laps, faults = zip(*times[runtime]["key"], strict=True)
+        laps, faults = zip(*times[runtime]["key"])
         # of one round: a busy machine slows the key frame and the reuse frame beside it alike
-        pairs = [(k, r) for (k, _), (r, _) in zip(*(times[runtime][x] for x in ("key", "reuse")))]
-        stages = {"features": reuse - masks, "instance decoder": key - reuse, "masks": masks}
+        shares = [1 - r / k for k, (r, _) in zip(laps, times[runtime]["reuse"])]
         row |= timing.summarize(laps) | {
             "faults": median(faults),
             "reuse_ms": reuse,
             "mean_ms": {str(t): timing.mean_frame(key, reuse, t) for t in INTERVALS},
-            "stages": stages | middle[""],
-            "decoder_share": timing.median_interval([1 - r / k for k, r in pairs]),
+            "stages": {"features": reuse - masks, "instance decoder": key - reuse, "masks": masks},
+            "decoder_share": timing.median_interval(shares),
             "to_eager": key / middle["eager"]["key"] if "eager" in middle else None,
             "peak_fraction": peak_fraction(macs, key, peak),
         }
@@ -452,16 +406,12 @@ def _print_mobile(result: dict) -> None:
                 print(f"{row['runtime']:12}  missing: {row['missing']}")
         decoders = (f"{row['runtime']} {timing.said(row['decoder_share'])}" for row in there)
         print(f"instance decoder, of a key frame: {', '.join(decoders)}")
-        for row in there[:1]:
-            outside = (f"{name} {row[name]:.1f} ms" for name in ("upsampling", "drawing"))
-            print(f"after every runtime: {', '.join(outside)}")
     peak = result["peak"]
     print(f"\npeak {peak['gflop_s']:.0f} GFLOP/s, {peak['gb_s']:.0f} GB/s")
     _print_device(result["device"], 1)
 
 
-# ------------------------------------------------------------------------------- data, and what is
-# said
+# ------------------------------------------------------------------------ data, and the machine
 
 
 def bench_data(threads: Threads = 1, batches: Count = 20, json_path: Report | None = None) -> dict:
@@ -490,16 +440,9 @@ def bench_data(threads: Threads = 1, batches: Count = 20, json_path: Report | No
         for name, ms in times.items()
     }
     ratio = rows["data"]["frames_per_s"] / rows["training"]["frames_per_s"]
-    result = {
-        "threads": threads,
-        "batches": batches,
-        "frames_per_batch": frames,
-        **rows,
-        "ratio": ratio,
-        "target": DATA_TARGET,
-        "reached": ratio >= DATA_TARGET,
-        "device": _device(),
-    }
+    result = {"threads": threads, "batches": batches, "frames_per_batch": frames, **rows}
+    result |= {"ratio": ratio, "target": DATA_TARGET, "reached": ratio >= DATA_TARGET}
+    result["device"] = _device()
     columns = {"frames/s": ("frames_per_s", ".2f"), **MS}
     print("\n" + timing.table("ms a batch", columns, rows.items()))
     print(
@@ -515,18 +458,15 @@ def _device() -> dict:
     """What must be said beside a time; "unknown" where the system does not tell."""
     found = environment()
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-    versions = {name: installed(name) for name in ("executorch", "onnxruntime")}
+    said = {name: found[name] for name in ("cpu", "cores", "platform", "python", "minst")}
+    said |= {"torch": torch.__version__} | {
+        name: installed(name) for name in ("executorch", "onnxruntime")
+    }
     return {
-        "cpu": found["cpu"],
-        "cores": found["cores"],
+        **said,
         "governor": governor.read_text().strip() if governor.is_file() else "unknown",
         "allocator": timing.allocator(),
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else "unknown",
-        "os": platform.platform(),
-        "python": found["python"],
-        "minst": minst.__version__,
-        "torch": torch.__version__,
-        **versions,
         "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
 
@@ -536,5 +476,5 @@ def _print_device(device: dict, threads: int) -> None:
         f"{threads} thread(s) of {device['cpu']}, governor {device['governor']}, "
         f"load {device['load_average']}; malloc: {device['allocator']}"
     )
-    versions = ("torch", "executorch", "onnxruntime", "python", "os")
-    print(", ".join(f"{name} {device[name]}" for name in versions))
+    versions = ("torch", "executorch", "onnxruntime", "python")
+    print(", ".join([*(f"{name} {device[name]}" for name in versions), device["platform"]]))

@@ -12,8 +12,8 @@
 
 Assumption: batch norms are folded before export; no quantisation, no half precision, as in the
     paper.
-Deviation: CONV_BN_FUSION, the optimiser's own folding, is not trusted. In a traced module it loses
-    the bias of a convolution without one: other results, no message (pytorch issue 76807).
+Deviation: CONV_BN_FUSION, the optimiser's own folding, is left out. In a traced module it loses the
+    bias of a convolution without one: other results, no message (pytorch issue 76807).
 
 Lesson: notebooks/08_on_device_latency.ipynb
 """
@@ -22,7 +22,7 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -43,18 +43,10 @@ from minst.mobile.runtime import (
 )
 from minst.model import MobileInst
 
-__all__ = ["PASSES", "TOLERANCE", "channels_last_frame", "export", "optimize", "parity", "trace"]
+__all__ = ["TOLERANCE", "channels_last_frame", "export", "parity"]
 
 # Largest difference allowed, relative to the largest value of an output, at least 1.
 TOLERANCE = 1e-4
-# its rewrites of the graph, in the order in which `optimize_for_mobile` runs them
-PASSES = (
-    "CONV_BN_FUSION",
-    "INSERT_FOLD_PREPACK_OPS",
-    "HOIST_CONV_PACKED_PARAMS",
-    "REMOVE_DROPOUT",
-    "FUSE_ADD_RELU",
-)
 POSTPROCESSING = (
     "outside: score = sqrt(sigmoid(class) * sigmoid(objectness)), threshold, association between "
     "key frames, bilinear upsampling of the mask logits by 8 (align_corners false), cut at logit 0"
@@ -83,9 +75,8 @@ def export(
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
     require(format)
-    if isinstance(weights, MobileInst):
-        model, name = weights, "a model"
-    else:
+    model, name = weights, "a model"
+    if not isinstance(model, MobileInst):
         model, name = MobileInst.from_pretrained(weights), Path(weights).name
     truth = make_programs(model, size, part)
     fused = make_programs(copy.deepcopy(model).fuse(), size, part)
@@ -94,17 +85,16 @@ def export(
         # the frames are the same; kernels and features, too, come from the model as it is
         program = program._replace(examples=eager.examples)
         path = out / f"{program.name}{FORMATS[format].suffix}"
-        body = WRITERS[format](program, metadata(program, model, name, size))
+        with quiet():
+            body = WRITERS[format](program, metadata(program, model, name, size))
         with replacing(path) as new:
             new.write_bytes(body)
             differences = parity(new, eager)
         written.append(path)
         if progress:
-            worst = max(differences, key=differences.get)
-            progress(
-                f"{path}  {path.stat().st_size / 1e6:.1f} MB, "
-                f"largest difference {differences[worst]:.1e} ({worst})"
-            )
+            worst, size_mb = max(differences, key=differences.get), path.stat().st_size / 1e6
+            said = f"largest difference {differences[worst]:.1e} ({worst})"
+            progress(f"{path}  {size_mb:.1f} MB, {said}")
     return written
 
 
@@ -140,32 +130,10 @@ def parity(path: str | Path, eager: Program) -> dict[str, float]:
     worst = eager.differences(load_program(path))
     for name, difference in worst.items():
         if difference > TOLERANCE:
-            raise ValueError(
-                f"export: {name} of {eager.name!r} differs from eager PyTorch by {difference:.1e} "
-                f"of its largest value; {TOLERANCE:.0e} is allowed: this runtime does not compute "
-                "this model, nothing was written"
-            )
+            what = f"{name} of {eager.name!r} differs from eager PyTorch by {difference:.1e}"
+            allowed = f"of its largest value, {TOLERANCE:.0e} is allowed"
+            raise ValueError(f"export: {what} {allowed}; nothing was written")
     return worst
-
-
-def trace(program: Program) -> torch.jit.ScriptModule:
-    """The program as TorchScript, for its shapes."""
-    with quiet(), torch.no_grad():
-        return torch.jit.trace(program.module, tuple(program.inputs.values()), check_trace=False)
-
-
-def optimize(
-    module: torch.jit.ScriptModule, passes: Sequence[str] = PASSES
-) -> torch.jit.ScriptModule:
-    """`optimize_for_mobile` with these rewrites alone on a traced or scripted module.
-
-    The module is frozen in any case. Raises ImportError where torch has no XNNPACK.
-    """
-    require("lite")
-    from torch.utils.mobile_optimizer import MobileOptimizerType, optimize_for_mobile
-
-    left_out = {getattr(MobileOptimizerType, name) for name in PASSES if name not in passes}
-    return optimize_for_mobile(module, left_out)
 
 
 class _ChannelsLastFrame(nn.Module):
@@ -190,10 +158,8 @@ def channels_last_frame(program: Program) -> Program:
 def _folder(out: str | Path) -> Path:
     out = Path(out)
     if out.is_file() or out.suffix in [about.suffix for about in FORMATS.values()]:
-        raise ValueError(
-            f"export: {out} is the name of a file; key{out.suffix}, reuse{out.suffix}, ... "
-            "go into a folder"
-        )
+        what = f"key{out.suffix}, reuse{out.suffix}, ... go into a folder"
+        raise ValueError(f"export: {out} is the name of a file; {what}")
     out.mkdir(parents=True, exist_ok=True)
     return out
 
@@ -201,28 +167,31 @@ def _folder(out: str | Path) -> Path:
 # All writers give bytes: torch's own, told a file name, end the process where the disk is full.
 
 
+def _trace(program: Program) -> torch.jit.ScriptModule:
+    with torch.no_grad():
+        return torch.jit.trace(program.module, tuple(program.inputs.values()), check_trace=False)
+
+
 def _lite(program: Program, about: dict) -> bytes:
     from torch.utils.bundled_inputs import InflatableArg, augment_model_with_bundled_inputs
+    from torch.utils.mobile_optimizer import MobileOptimizerType, optimize_for_mobile
 
     def packed(name: str, value: Tensor) -> InflatableArg:
         if name == "frame":  # as bytes, a quarter of its size
             return InflatableArg(value.mul(255).round().to(torch.uint8), "{}.float().div(255)")
         return InflatableArg(value.clone(), "{}")
 
-    module = optimize(trace(channels_last_frame(program)))
+    traced = _trace(channels_last_frame(program))
+    module = optimize_for_mobile(traced, {MobileOptimizerType.CONV_BN_FUSION})
     # a benchmarker then runs on real frames, not on ones
     bundled = [tuple(packed(*item) for item in example.items()) for example in program.examples]
-    with quiet():
-        augment_model_with_bundled_inputs(module, bundled)
-        return module._save_to_buffer_for_lite_interpreter(
-            _extra_files={METADATA: json.dumps(about)}
-        )
+    augment_model_with_bundled_inputs(module, bundled)
+    return module._save_to_buffer_for_lite_interpreter(_extra_files={METADATA: json.dumps(about)})
 
 
 def _torchscript(program: Program, about: dict) -> bytes:
-    with quiet():
-        module = torch.jit.freeze(trace(program))
-        return module.save_to_buffer(_extra_files={METADATA: json.dumps(about)})
+    module = torch.jit.freeze(_trace(program))
+    return module.save_to_buffer(_extra_files={METADATA: json.dumps(about)})
 
 
 def _executorch(program: Program, about: dict) -> bytes:
@@ -233,14 +202,13 @@ def _executorch(program: Program, about: dict) -> bytes:
     search = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), search])
     try:
-        with quiet():
-            graph = torch.export.export(program.module, tuple(program.inputs.values()))
-            edge = to_edge_transform_and_lower(
-                graph,
-                partitioner=[XnnpackPartitioner()],
-                constant_methods={METADATA_METHOD: json.dumps(about)},
-            )
-            return sealed(bytes(edge.to_executorch().buffer))
+        graph = torch.export.export(program.module, tuple(program.inputs.values()))
+        edge = to_edge_transform_and_lower(
+            graph,
+            partitioner=[XnnpackPartitioner()],
+            constant_methods={METADATA_METHOD: json.dumps(about)},
+        )
+        return sealed(bytes(edge.to_executorch().buffer))
     finally:
         os.environ["PATH"] = search
 
@@ -248,16 +216,14 @@ def _executorch(program: Program, about: dict) -> bytes:
 def _onnx(program: Program, about: dict) -> bytes:
     import onnx
 
-    with quiet():
-        graph = torch.onnx.export(
-            program.module,
-            tuple(program.inputs.values()),
-            input_names=list(program.inputs),
-            output_names=list(program.outputs),
-            dynamo=True,
-            verbose=False,
-        )
-    model = graph.model_proto
+    model = torch.onnx.export(
+        program.module,
+        tuple(program.inputs.values()),
+        input_names=list(program.inputs),
+        output_names=list(program.outputs),
+        dynamo=True,
+        verbose=False,
+    ).model_proto
     entry = onnx.StringStringEntryProto(key=METADATA, value=json.dumps(about))
     model.metadata_props.append(entry)
     return sealed(model.SerializeToString())

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -104,7 +105,11 @@ def compile_benchmark() -> Path:
         command += ["-Xlinker", "-rpath", "-Xlinker", libraries]
         done = subprocess.run(command, check=False, **CAPTURED)
         if done.returncode:
-            raise ImportError(f"{SOURCE.name} cannot be compiled: {_cause(done)}; {INSTALL}")
+            # the line that says why is rarely the last one, which counts errors
+            lines = [line.strip() for line in (done.stderr + done.stdout).splitlines()]
+            telling = [line for line in lines if re.search("error|cannot|undefined", line)]
+            cause = next(filter(None, [*telling, *lines[::-1]]), f"exit status {done.returncode}")
+            raise ImportError(f"{SOURCE.name} cannot be compiled: {cause}; {INSTALL}")
         os.replace(made, program)  # whoever looks sees all of it or nothing
     return program
 
@@ -118,13 +123,6 @@ def _compiler() -> list[str]:
             return wanted or [name]
     looked = ", ".join(names)
     raise ImportError(f"{SOURCE.name} needs a C++ compiler: {looked} is not on PATH; {INSTALL}")
-
-
-def _cause(done: subprocess.CompletedProcess) -> str:
-    """The line of a failed compilation that says why: rarely the last one, which counts errors."""
-    lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line or "cannot" in line or "undefined" in line]
-    return (telling or lines[-1:] or [f"exit status {done.returncode}"])[0]
 
 
 def _run(command: list[str]) -> str:

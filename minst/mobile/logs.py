@@ -16,6 +16,7 @@ Lesson: notebooks/08_on_device_latency.ipynb
 """
 
 import re
+from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
@@ -26,21 +27,19 @@ from minst.options import Natural, check_call
 __all__ = ["parse_log", "report_log"]
 
 SPEED, RUNNER = "speed_benchmark_torch", "executor_runner"
-NUMBER = r"([-+.\w]+?)"  # C++ also prints 1.02e+06, inf and nan
-UNITS = {"Micro": 1000, "us": 1000, "Milli": 1, "ms": 1}  # of a millisecond
+TIME = r"(?P<time>[-+.\w]+?)"  # C++ also prints 1.02e+06, inf and nan
+PER_MS = {"Micro": 1000, "us": 1000, "Milli": 1, "ms": 1, None: 1}
 # what a line means: (program, event) -> pattern
 LINES = {
     (SPEED, "start"): r"Starting benchmark\.",
     (SPEED, "main"): r"Main runs\.?$",
-    (SPEED, "time"): r'PyTorchObserver\s*{.*"unit": "(us|ms)".*"metric": "latency".*"value": "'
-    + NUMBER
-    + r'"\s*}',
-    (SPEED, "end"): r"Main run finished\. (Micro|Milli)seconds per iter: "
-    + NUMBER
-    + r"\. Iters per second",
+    (SPEED, "time"): r'PyTorchObserver\s*{.*"unit": "(?P<unit>us|ms)".*"metric": "latency"'
+    rf'.*"value": "{TIME}"\s*}}',
+    (SPEED, "end"): r"Main run finished\. (?P<unit>Micro|Milli)seconds per iter: "
+    rf"{TIME}\. Iters per second",
     (RUNNER, "start"): r"Model file .* is loaded\.",
-    (RUNNER, "time"): rf"Iteration \d+ of \d+: {NUMBER} (ms)$",
-    (RUNNER, "end"): rf"Model executed successfully (\d+) time\(s\) in {NUMBER} ms\.",
+    (RUNNER, "time"): rf"Iteration \d+ of \d+: {TIME} ms$",
+    (RUNNER, "end"): rf"Model executed successfully (?P<count>\d+) time\(s\) in {TIME} ms\.",
 }
 # iOS begins a line before "Iters"
 IOS = re.compile(r"(Milliseconds per iter: [-+.\w]+?)\.?\s*\n.*(Iters per second)")
@@ -72,9 +71,8 @@ def parse_log(text: str, warmup: Natural = 5) -> dict:
     # adb may end lines with \r\n or \r\r\n
     lines = [line.strip() for line in IOS.sub(r"\1. \2", text).splitlines()]
     if not any(lines):
-        raise ValueError(
-            "log: it is empty; the benchmarker wrote nothing, or its output went elsewhere (2>&1)"
-        )
+        what = "the benchmarker wrote nothing, or its output went elsewhere (2>&1)"
+        raise ValueError(f"log: it is empty; {what}")
     program, found = _runs(lines)
     if program == SPEED:
         runs = [_run(len(times) or None, mean, times) for _, mean, times in found]
@@ -99,8 +97,8 @@ def parse_log(text: str, warmup: Natural = 5) -> dict:
 def report_log(parsed: dict) -> str:
     """What `parse_log` returned as a small table; "-" for what the log does not tell."""
     columns = {"iterations": ("iterations", "d")}
-    keys = ("median_ms", "p95_ms", "spread_ms", "mean_ms", "first_ms")
-    columns |= {key.removesuffix("_ms"): (key, ".2f") for key in keys}
+    for name in ("median", "p95", "spread", "mean", "first"):
+        columns[name] = (f"{name}_ms", ".2f")
     rows = [(f"run {i}", run) for i, run in enumerate(parsed["runs"], 1)]
     rows += [("all", parsed)] if len(rows) > 1 else []
     said = [timing.table(f"{parsed['format']}, ms", columns, rows)]
@@ -108,15 +106,11 @@ def report_log(parsed: dict) -> str:
         said.append(f"from run to run: {parsed['run_spread_ms']:.2f} ms")
     if parsed["median_ms"] is None:
         more = "--report_pep=true" if parsed["format"] == SPEED else "a newer executor_runner"
-        said.append(
-            "a mean alone: the log tells no single times, so there is no median "
-            f"({more} would tell them)"
-        )
+        what = "a mean alone: the log tells no single times, so there is no median"
+        said.append(f"{what} ({more} would tell them)")
     if parsed["cold"]:
-        said.append(
-            "the first, cold execution is in the mean: "
-            "run it once more with fewer executions to take it off"
-        )
+        what = "run it once more with fewer executions to take it off"
+        said.append(f"the first, cold execution is in the mean: {what}")
     return "\n".join(said)
 
 
@@ -125,17 +119,17 @@ def _runs(lines: list[str]) -> tuple[str, list[tuple[int, float, list[float]]]]:
     programs, found, times = set(), [], []
     state = None  # the last event of a run that is not over
     for i, line in enumerate(lines):
-        program, event, values = _event(line)
-        if not event:
+        if (read := _event(line)) is None:
             continue
+        program, event, said = read
         if event == "start" and state:
             _interrupted(lines[:i], state)
         programs.add(program)
         state = event
         if event == "time":
-            times.append(_ms(values, line))
+            times.append(_ms(said, line))
         if event == "end":
-            found.append((int(values[0]) if program == RUNNER else 0, _ms(values, line), times))
+            found.append((int(said.get("count", 0)), _ms(said, line), times))
             times, state = [], None
     if state or not found:
         _interrupted(lines, state)
@@ -144,13 +138,14 @@ def _runs(lines: list[str]) -> tuple[str, list[tuple[int, float, list[float]]]]:
     return programs.pop(), found
 
 
-def _event(line: str) -> tuple[str | None, str | None, tuple[str, ...]]:
+def _event(line: str) -> tuple[str, str, dict[str, str]] | None:
+    """Program, event, and what the line says by name: "time", "unit", "count"."""
     for (program, event), pattern in LINES.items():
         if match := re.search(pattern, line):
-            return program, event, match.groups()
+            return program, event, match.groupdict()
     if re.search(CUT, line):
         raise ValueError(f"log: a line is cut or of another version: {line[:120]!r}")
-    return None, None, ()
+    return None
 
 
 def _interrupted(lines: list[str], state: str | None) -> None:
@@ -164,50 +159,41 @@ def _interrupted(lines: list[str], state: str | None) -> None:
         begin = next(filter(None, lines))[:80]
         raise ValueError(f"log: neither {SPEED} nor {RUNNER} wrote this; it begins {begin!r}")
     where = "in its warm-up or while loading" if state == "start" else "in its main runs"
-    raise ValueError(
-        f"log: the benchmarker was interrupted {where}; the line with the result is missing"
-    )
+    what = f"the benchmarker was interrupted {where}; the line with the result is missing"
+    raise ValueError(f"log: {what}")
 
 
-def _ms(values: tuple[str, ...], line: str) -> float:
-    """The time among what a pattern found, beside it a unit or a count."""
-    unit = next((UNITS[word] for word in values if word in UNITS), 1)
-    text = next(word for word in reversed(values) if word not in UNITS)
+def _ms(said: dict[str, str], line: str) -> float:
+    text = said["time"]
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 < value < float("inf"):
-        raise ValueError(
-            f"log: {text!r} is no time; were there 0 iterations? the line is {line[:120]!r}"
-        )
-    return value / unit
+        what = f"{text!r} is no time; were there 0 iterations? the line is {line[:120]!r}"
+        raise ValueError(f"log: {what}")
+    return value / PER_MS[said.get("unit")]
 
 
 def _runner_runs(found: list[tuple[int, float, list[float]]], warmup: int) -> list[dict]:
     """Runs of no more than `warmup` executions are warm-ups: left out, but for the next sum."""
     runs, colds, before = [], [], (0, 0.0)
     for count, total, times in found:
-        warm = count - warmup
+        warm, counted = count - warmup, times[warmup:]
         if times and abs(sum(times) - total) > 1e-5 * (count + 1):  # each is printed to a millionth
-            raise ValueError(
-                f"log: {len(times)} executions have a line, {count} were run in {total} ms: "
-                "lines are lost"
-            )
+            what = f"{len(times)} executions have a line, {count} were run in {total} ms"
+            raise ValueError(f"log: {what}: lines are lost")
         first = times[0] if times else None
         cold = _run(count, total / count, times, first, cold=True)
         if warm <= 0:
             colds.append(cold)
         elif times:
-            counted = times[warmup:]
             runs.append(_run(warm, fmean(counted), counted, first, cold=not warmup))
         elif warmup and before[0] == warmup:
             if total <= before[1]:
-                raise ValueError(
-                    f"log: {count} executions took no longer than {warmup} before: "
-                    "a busy device; repeat"
-                )
-            runs.append(_run(warm, (total - before[1]) / warm, []))
+                what = f"{count} executions took no longer than {warmup} before"
+                raise ValueError(f"log: {what}: a busy device; repeat")
+            runs.append(_run(warm, (total - before[1]) / warm))
         else:
             runs.append(cold)
         before = count, total
@@ -217,15 +203,15 @@ def _runner_runs(found: list[tuple[int, float, list[float]]], warmup: int) -> li
 def _run(
     iterations: int | None,
     mean: float,
-    times: list[float],
+    times: Sequence[float] = (),
     first: float | None = None,
     cold: bool = False,
 ) -> dict:
     run = {"iterations": iterations, "mean_ms": mean, **_spread(times)}
-    return {**run, "times_ms": times, "first_ms": first, "cold": cold}
+    return {**run, "times_ms": list(times), "first_ms": first, "cold": cold}
 
 
-def _spread(times: list[float]) -> dict:
+def _spread(times: Sequence[float]) -> dict:
     if not times:
         return dict.fromkeys(("median_ms", "p95_ms", "spread_ms"))
     return {**timing.summarize(times), "spread_ms": max(times) - min(times)}

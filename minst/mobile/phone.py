@@ -45,20 +45,15 @@ RECORD = (
 )
 
 
-class Runner(NamedTuple):
-    """A benchmarker: the ending of its models, the line that the phone reads."""
-
-    ending: str
-    line: str  # to be formatted: program, model (quoted), mask, warmup, iterations, both, log
-
-
+# benchmarker -> the ending of its models; the line that the phone reads, to be formatted: program
+# and model (quoted), mask, warmup, iterations, both (their sum), log
 RUNNERS = {
-    SPEED: Runner(
+    SPEED: (
         ".ptl",
         "taskset {mask} {program} --model={model} --use_bundled_input=0 --warmup={warmup} "
         "--iter={iterations} --report_pep=true --pthreadpool_size=1 > {log} 2>&1",
     ),
-    RUNNER: Runner(
+    RUNNER: (
         ".pte",
         # it has no warm-up: once with `warmup` executions, once with so many more (see `logs`);
         # what its own process wrote to logcat is appended: PHONE.md has it write to stderr instead
@@ -103,15 +98,13 @@ def phone_commands(
     """
     check_call(phone_commands, locals(), "phone")
     model, binary = Path(model), Path(binary)
-    if model.suffix != RUNNERS[runner].ending:
-        raise ValueError(
-            f"phone: {runner} loads {RUNNERS[runner].ending}, not {model.name!r}; "
-            "`minst export` writes both kinds"
-        )
+    ending, line = RUNNERS[runner]
+    if model.suffix != ending:
+        what = f"{runner} loads {ending}, not {model.name!r}; `minst export` writes both kinds"
+        raise ValueError(f"phone: {what}")
     if model.name == binary.name:
-        raise ValueError(
-            f"phone: model and benchmarker are both called {model.name!r}; rename one of them"
-        )
+        what = f"model and benchmarker are both called {model.name!r}; rename one of them"
+        raise ValueError(f"phone: {what}")
     commands, chosen = [], ("-s", serial) if serial else ()
 
     def adb(why: str, step: str, *arguments: str) -> None:
@@ -136,8 +129,8 @@ def phone_commands(
             commands.append(PhoneCommand(("sleep", str(cooldown_s)), "cool down", "cool"))
         log = f"round-{i}.log"
         there.append(f"{REMOTE}/{log}")
-        line = f"cd {REMOTE} || exit 1; {RUNNERS[runner].line.format(**fields, log=log)}"
-        adb(f"round {i} of {rounds}: one thread on one core", "run", "shell", line)
+        on_phone = f"cd {REMOTE} || exit 1; {line.format(**fields, log=log)}"
+        adb(f"round {i} of {rounds}: one thread on one core", "run", "shell", on_phone)
         adb("its log", "pull", "pull", there[-1], _here(Path(logs) / log))
     adb("how warm it is now", "record", "shell", RECORD)
     clean = f"rm -f {' '.join(map(shlex.quote, there))}; rmdir {REMOTE} 2>/dev/null; true"
@@ -185,9 +178,8 @@ def bench_phone(
     if dry_run:
         return _print_commands(commands, None if built else runner)
     if not built:
-        raise OSError(
-            f"phone: {binary or runner} is not there (--binary FILE); to build it: {BUILD}"
-        )
+        what = f"{binary or runner} is not there (--binary FILE)"
+        raise OSError(f"phone: {what}; to build it: {BUILD}")
     with tempfile.TemporaryDirectory() as folder:
         if logs:
             Path(logs).mkdir(parents=True, exist_ok=True)
@@ -195,16 +187,9 @@ def bench_phone(
         device = _parse_record(_adb(record.argv))
         core = _big_core(device) if core is None else core
         texts, after = _measure(prepare(serial, core, logs=logs or folder), warmup)
-    result = {
-        "model": str(model),
-        "runner": runner,
-        "serial": serial,
-        "core": core,
-        "device": device,
-        "after": after,
-        "settings": settings,
-        **parse_log("\n".join(texts), warmup),
-    }
+    result = {"model": str(model), "runner": runner, "serial": serial, "core": core}
+    result |= {"device": device, "after": after, "settings": settings}
+    result |= parse_log("\n".join(texts), warmup)
     print(_report(result))
     timing.write_json(result, json_path)
     return result
@@ -228,9 +213,16 @@ def _here(path: Path) -> str:
 
 
 def _adb(argv: tuple[str, ...], timeout_s: float | None = None) -> str:
-    """Run adb; what it printed. Raises OSError with its last words, TimeoutError without an end."""
+    """Run adb; what it printed. OSError where it fails."""
+    said, failure = _try(argv, timeout_s or TIMEOUT_S)
+    if failure:
+        raise OSError(f"phone: {failure}")
+    return said
+
+
+def _try(argv: tuple[str, ...], timeout_s: float) -> tuple[str, str]:
+    """Run adb: what it printed, and how it failed, or "". OSError without adb or an end."""
     captured = {"capture_output": True, "text": True, "errors": "replace"}
-    timeout_s = timeout_s or TIMEOUT_S
     try:
         done = subprocess.run(argv, check=False, timeout=timeout_s, **captured)
     except FileNotFoundError:
@@ -239,17 +231,16 @@ def _adb(argv: tuple[str, ...], timeout_s: float | None = None) -> str:
             "`brew install android-platform-tools`), or see the commands with --dry-run"
         ) from None
     except subprocess.TimeoutExpired:
-        raise TimeoutError(
-            f"phone: no end after {timeout_s:g} s: {shlex.join(argv)[:120]}"
-        ) from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
-        helps = {"space": "make room on the phone", "no devices": "switch on its USB debugging"}
-        helps |= {"more than one": "say which with --serial; `adb devices` lists them"}
-        more = "".join(f"; {help}" for word, help in helps.items() if word in said.lower())
-        verb = argv[3 if argv[1] == "-s" else 1]
-        raise OSError(f"phone: `adb {verb}` failed ({done.returncode}): {said}{more}")
-    return done.stdout
+        said = shlex.join(argv)[:120]
+        raise TimeoutError(f"phone: no end after {timeout_s:g} s: {said}") from None
+    if not done.returncode:
+        return done.stdout, ""
+    said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
+    helps = {"space": "make room on the phone", "no devices": "switch on its USB debugging"}
+    helps |= {"more than one": "say which with --serial; `adb devices` lists them"}
+    more = "".join(f"; {help}" for word, help in helps.items() if word in said.lower())
+    verb = argv[3 if argv[1] == "-s" else 1]
+    return done.stdout, f"`adb {verb}` failed ({done.returncode}): {said}{more}"
 
 
 def _measure(commands: list[PhoneCommand], warmup: int) -> tuple[list[str], dict]:
@@ -263,10 +254,12 @@ def _measure(commands: list[PhoneCommand], warmup: int) -> tuple[list[str], dict
             if step == "cool":
                 time.sleep(int(argv[1]))
             elif step == "run":
-                failure = _run_round(argv)
+                # why a runner fails, stands in its log, which is pulled next
+                failure = _try(argv, TIMEOUT_S)[1]
+            elif step == "record":
+                record = _parse_record(_adb(argv))
             else:
-                said = _adb(argv)
-                record = _parse_record(said) if step == "record" else record
+                _adb(argv)
             if step == "pull":
                 texts.append(Path(argv[-1]).read_text(errors="replace"))
                 _check_log(texts[-1], warmup, len(texts), failure)
@@ -277,25 +270,15 @@ def _measure(commands: list[PhoneCommand], warmup: int) -> tuple[list[str], dict
     return texts, record
 
 
-def _run_round(argv: tuple[str, ...]) -> str:
-    """What adb says of a runner that fails; why, stands in its log, which is pulled next."""
-    try:
-        _adb(argv)
-    except (FileNotFoundError, TimeoutError):
-        raise
-    except OSError as error:
-        return f" ({str(error).removeprefix('phone: ')})"
-    return ""
-
-
 def _check_log(text: str, warmup: int, number: int, failure: str) -> None:
-    why = "what its log holds up to there is not counted" if failure else ""
+    why = failure and "what its log holds up to there is not counted"
     try:
         parse_log(text, warmup)
     except ValueError as error:
         why = str(error).removeprefix("log: ")
     if why:
-        raise ValueError(f"phone: round {number}{failure}: {why}")
+        after = f" ({failure})" if failure else ""
+        raise ValueError(f"phone: round {number}{after}: {why}")
 
 
 def _parse_record(text: str) -> dict:
@@ -303,20 +286,17 @@ def _parse_record(text: str) -> dict:
 
     {"product.model", ..., "cores": {number: {"max_mhz", "governor"}}, "celsius": {zone: degrees}}
     """
-    said = dict(line.strip().split("=", 1) for line in text.splitlines() if "=" in line)
-    record, cores, zones = {}, {}, {}
-    for path, value in said.items():
-        if path.startswith("ro."):
-            record[path.removeprefix("ro.")] = value
-        core = re.search(r"/cpu(\d+)/cpufreq/(\w+)$", path)
-        if core and core[2] == "cpuinfo_max_freq" and value.isdigit():
-            cores.setdefault(core[1], {})["max_mhz"] = int(value) // 1000
-        elif core and core[2] == "scaling_governor" and value:
-            cores.setdefault(core[1], {})["governor"] = value
-        elif path.endswith("/temp") and value.isdigit() and 1000 < int(value) < 150_000:
-            zone = said.get(path.removesuffix("temp") + "type") or path.split("/")[-2]
-            zones[zone] = int(value) / 1000  # told in thousandths of a degree
-    return {**record, "cores": cores, "celsius": zones}
+    record = dict(re.findall(r"^ro\.(\S+)=(.*?)\s*$", text, re.MULTILINE))
+    cores, celsius = {}, {}
+    for core, khz in re.findall(r"/cpu(\d+)/cpufreq/cpuinfo_max_freq=(\d+)", text):
+        cores.setdefault(core, {})["max_mhz"] = int(khz) // 1000
+    for core, governor in re.findall(r"/cpu(\d+)/cpufreq/scaling_governor=(\S+)", text):
+        cores.setdefault(core, {})["governor"] = governor
+    kinds = dict(re.findall(r"/(thermal_zone\d+)/type=(.*\S)", text))
+    for zone, thousandths in re.findall(r"/(thermal_zone\d+)/temp=(\d{4,6})\b", text):
+        if 1000 < int(thousandths) < 150_000:
+            celsius[kinds.get(zone, zone)] = int(thousandths) / 1000
+    return {**record, "cores": cores, "celsius": celsius}
 
 
 def _big_core(device: dict) -> int:
@@ -324,10 +304,8 @@ def _big_core(device: dict) -> int:
     cores = device["cores"].items()
     speeds = [(about["max_mhz"], int(core)) for core, about in cores if "max_mhz" in about]
     if not speeds:
-        raise ValueError(
-            "phone: it does not tell how fast its cores are; "
-            "choose one with --core, often 7 is the big one"
-        )
+        what = "it does not tell how fast its cores are; choose one with --core, often 7"
+        raise ValueError(f"phone: {what}")
     return max(speeds)[1]
 
 
@@ -336,11 +314,9 @@ def _report(result: dict) -> str:
     core = device["cores"].get(str(result["core"]), {})
     names = ("product.manufacturer", "product.model", "board.platform")
     name = " ".join(filter(None, map(device.get, names))) or "a phone without a name"
-    before, after = (
-        max(result[when]["celsius"].values(), default=0) for when in ("device", "after")
-    )
+    warmest = [max(result[when]["celsius"].values(), default=0) for when in ("device", "after")]
     return (
         f"{name}, core {result['core']} up to {core.get('max_mhz', '?')} MHz, "
         f"governor {core.get('governor', '?')}, one thread\n"
-        f"warmest zone: {before:.0f} C before, {after:.0f} C after\n{report_log(result)}"
+        f"warmest zone: {warmest[0]:.0f} C before, {warmest[1]:.0f} C after\n{report_log(result)}"
     )

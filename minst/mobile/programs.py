@@ -50,7 +50,7 @@ class KeyFrame(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         """(1, 3, H, W) -> (1, N, K), (1, N), (1, N, D), (1, D, h, w), (1, N, h, w)."""
         return self.model(frame)[:5]
 
@@ -120,10 +120,8 @@ class Program(NamedTuple):
             wanted, found = self.run(*example.values()), run(*example.values())
             for name, want, got in zip(self.outputs, wanted, found, strict=True):
                 if got.shape != want.shape or not torch.isfinite(got).all():
-                    raise ValueError(
-                        f"export: {name} is {tuple(got.shape)} in the file, {tuple(want.shape)} "
-                        "eagerly, or not finite"
-                    )
+                    shapes = f"{tuple(got.shape)} in the file, {tuple(want.shape)} eagerly"
+                    raise ValueError(f"export: {name} is {shapes}, or not finite")
                 difference = (got - want).abs().max() / want.abs().max().clamp(min=1)
                 worst[name] = max(worst[name], float(difference))
         return worst
@@ -149,7 +147,9 @@ def make_programs(
     kernels = {"kernels": key.kernels.clone()}
     frame = [{"frame": image[None]} for image in images]
     features = [{"mask_features": e.x_mask.clone()} for e in encoded]
-    light = _without_decoder(model)
+    # without the instance decoder, which would only make the file larger
+    light = copy.copy(model)
+    light._modules = {k: part for k, part in model._modules.items() if k != "instance_decoder"}
     made = {
         "key": (KeyFrame(model), frame),
         "reuse": (ReuseFrame(light), [{**one, **kernels} for one in frame]),
@@ -212,12 +212,3 @@ def settled_model(
         for norm in norms.values():
             norm.momentum = 0.1
     return model.eval()
-
-
-def _without_decoder(model: MobileInst) -> MobileInst:
-    """The same weights without the instance decoder, which would only make the file larger."""
-    light = copy.copy(model)
-    light._modules = {
-        name: part for name, part in model._modules.items() if name != "instance_decoder"
-    }
-    return light

@@ -49,8 +49,7 @@ def bench_rivals(
     Returns, and writes to `json_path`, {"size", "rounds", "rows": {model: row}, "ratio"}. A row:
     "median_ms", "p95_ms", "ms" and "macs" {part: number}, "weights_mb", "layer_mb" (1e6 bytes of
     the layer that touches most). "ratio": MobileInst's time over the rival's, paired within rounds,
-    see `timing.median_interval`.
-    Raises ValueError for an unknown preset, and for numbers out of range.
+    see `timing.median_interval`. Raises ValueError for bad arguments.
     """
     check_call(bench_rivals, locals(), "bench")
     if size[0] % 64 or size[1] % 64:

@@ -26,11 +26,11 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from timeit import Timer
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.benchmark import Timer
 
 from minst.mobile import timing
 from minst.mobile.programs import benchmark_model, real_frames
@@ -43,7 +43,6 @@ PARTS = ("input", "backbone", "mask decoder", "instance decoder", "masks")
 PRODUCTS = (256, 384, 512, 768)  # sides of square matrices
 LONG, SHORT = 2**27, 2**18  # bytes of an array beyond any core's cache, and of one within
 WARM_UP = 2
-BLOCK = 0.005  # seconds: how long a block of calls must be for the clock
 # functions of torch that work on numbers, by kind; all others (views, shapes) go to the row "other"
 KINDS = {
     "conv2d": "conv",
@@ -88,11 +87,11 @@ def bench_layers(
     if out is not None:
         from minst.visualize import plot_layers, plot_roofline, save
 
-        for figure, file in (
+        for figure, name in (
             (plot_layers(rows), "layers"),
             (plot_roofline(rows, peak), "roofline"),
         ):
-            print(f"written: {save(figure, Path(out) / f'{file}.png')}")
+            print(f"written: {save(figure, Path(out) / f'{name}.png')}")
     return result
 
 
@@ -136,9 +135,8 @@ def layer_table(model: MobileInst, size: FrameSize, rounds: Count = 15) -> list[
     """
     check_call(layer_table, locals())
     if model.pixel_mean.device.type != "cpu":
-        raise ValueError(
-            f"layer_table: the model is on {model.pixel_mean.device}; call model.cpu() first"
-        )
+        where = f"the model is on {model.pixel_mean.device}"
+        raise ValueError(f"layer_table: {where}; call model.cpu() first")
     frame, model = real_frames(size, 1), copy.deepcopy(model).eval()
     with timing.fixed_setting(1), torch.inference_mode():
         rows = describe(model, frame)
@@ -164,15 +162,9 @@ def layer_table(model: MobileInst, size: FrameSize, rounds: Count = 15) -> list[
 def _print_layers(result: dict, most: int = 25) -> None:
     """The slowest layers and the whole frame, as a table."""
     rows, peak = result["rows"], result["peak"]
-    columns = {
-        "kind": ("kind", ""),
-        "MACs": ("macs", ",d"),
-        "params": ("params", ",d"),
-        "bytes": ("bytes", ",d"),
-        "ms": ("ms", ".3f"),
-        "share": ("share", ".1%"),
-        "GFLOP/s": ("gflop_s", ".1f"),
-    }
+    counts = {"MACs": ("macs", ",d"), "params": ("params", ",d"), "bytes": ("bytes", ",d")}
+    times = {"ms": ("ms", ".3f"), "share": ("share", ".1%"), "GFLOP/s": ("gflop_s", ".1f")}
+    columns = {"kind": ("kind", "")} | counts | times
     slowest = sorted(rows, key=lambda row: -row["ms"])[:most]
     print(timing.table("layer", columns, [(row["name"], row) for row in slowest]))
     if len(rows) > most:
@@ -219,17 +211,9 @@ def describe(model: MobileInst, frame: Tensor) -> list[dict]:
         # the learned queries are added in several places, and are parameters once
         new = [t for t in tensors if isinstance(t, nn.Parameter) and id(t) not in counted]
         counted.update(map(id, new))
-        rows.append(
-            {
-                "name": name,
-                "kind": kind,
-                "part": name.partition(".")[0].replace("_", " "),
-                "shape": list(out.shape),
-                "macs": macs,
-                "params": sum(t.numel() for t in new),
-                "bytes": sum(t.nbytes for t in [*tensors, out]),
-            }
-        )
+        row = {"name": name, "kind": kind, "part": name.partition(".")[0].replace("_", " ")}
+        row |= {"shape": list(out.shape), "macs": macs, "params": sum(t.numel() for t in new)}
+        rows.append(row | {"bytes": sum(t.nbytes for t in [*tensors, out])})
 
     with ExitStack() as hooks, _Clock(note):
         for name, module in model.named_modules():
@@ -288,16 +272,13 @@ def _with_others(rows: list[dict], model: MobileInst, whole: dict[str, float]) -
 def _best(jobs: dict[int, tuple[float, Callable]], seconds: float) -> tuple[int, float]:
     """Time jobs, each for its share of the seconds: (name of the best, its 1e9 work a second).
 
-    jobs: name -> (work, function). What counts is the fastest of many blocks of calls, each of them
-    long enough for the clock.
+    jobs: name -> (work, function). What counts is the fastest of many blocks of calls.
     """
     rates = {}
     for name, (work, job) in jobs.items():
-        timer = Timer(job)
-        timer.timeit(1)  # to warm up
-        calls = max(1, round(BLOCK / timer.timeit(1)))
-        blocks = max(3, round(seconds / len(jobs) / BLOCK))
-        rates[name] = 1e-9 * work / (min(timer.repeat(blocks, calls)) / calls)
+        timer = Timer("job()", globals={"job": job})
+        blocks = timer.blocked_autorange(min_run_time=seconds / len(jobs))
+        rates[name] = 1e-9 * work / min(blocks.times)
     return max(rates.items(), key=lambda item: item[1])
 
 

@@ -25,9 +25,10 @@ import os
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ SEAL_KEY = "sha256"
 # in protobuf one more metadata entry, "sha256" of 64 characters
 SEAL = b"\x72\x4a\x0a\x06sha256\x12\x40"
 
-Run = Callable[..., "list[Tensor]"]
+Run = Callable[..., "Tensor | Sequence[Tensor]"]
 Loaded = tuple[Run | None, str | None]  # the program, and its metadata as text
 
 
@@ -62,15 +63,13 @@ class LoadedProgram(NamedTuple):
 
         Raises ValueError for other shapes.
         """
-        wanted = self.metadata["inputs"]
-        given = [list(x.shape) for x in inputs]
+        wanted, given = self.metadata["inputs"], [list(x.shape) for x in inputs]
         if given != list(wanted.values()):
             said = ", ".join(f"{name} {shape}" for name, shape in wanted.items())
-            raise ValueError(
-                f"{self.path} takes {said}; got {given}. "
-                "Export it for another size with `minst export --size`"
-            )
-        return tuple(self.run(*inputs))
+            other = "export it for another size with `minst export --size`"
+            raise ValueError(f"{self.path} takes {said}; got {given}; {other}")
+        out = self.run(*inputs)
+        return (out,) if isinstance(out, Tensor) else tuple(out)
 
 
 class ExportedFrame:
@@ -112,14 +111,13 @@ class ExportedModel:
 
     def __init__(self, folder: str | Path, format: str | None = None):
         self.key, self.reuse = map(load_program, _pair(Path(folder), format))
-        key, reuse = self.key.metadata, self.reuse.metadata
+        about = self.key.metadata
         for field in ("size", "weights", "classes"):
-            if key[field] != reuse[field]:
-                raise ValueError(
-                    f"{folder}: key and reuse differ in {field}: {key[field]}, {reuse[field]}"
-                )
-        self.size = tuple(key["size"])
-        self.config = _Classes(tuple(key["classes"]))
+            if about[field] != self.reuse.metadata[field]:
+                apart = f"{about[field]}, {self.reuse.metadata[field]}"
+                raise ValueError(f"{folder}: key and reuse differ in {field}: {apart}")
+        self.size = tuple(about["size"])
+        self.config = SimpleNamespace(class_names=tuple(about["classes"]))
 
     def eval(self) -> ExportedModel:
         """Nothing to do: exported programs know no training."""
@@ -128,15 +126,9 @@ class ExportedModel:
     def encode(self, image: Tensor) -> ExportedFrame:
         """A frame (1, 3, H, W) of the programs' size, floats in [0, 1]; ValueError for another."""
         if tuple(image.shape) != (1, 3, *self.size):
-            given = tuple(image.shape[-2:])
-            raise ValueError(
-                f"is {given} (H, W), the programs are for {self.size}: `minst export --size`"
-            )
+            given = f"is {tuple(image.shape[-2:])} (H, W)"
+            raise ValueError(f"{given}, the programs are for {self.size}: `minst export --size`")
         return ExportedFrame(image, self.key, self.reuse)
-
-
-class _Classes(NamedTuple):
-    class_names: tuple[str, ...]
 
 
 def load_program(path: str | Path) -> LoadedProgram:
@@ -158,10 +150,8 @@ def load_program(path: str | Path) -> LoadedProgram:
     except ImportError:
         raise
     except Exception as error:  # noqa: BLE001  whatever a runtime says of a broken file
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"{path} cannot be loaded, it may be damaged or of another runtime's version: {reason}"
-        ) from None
+        what = "cannot be loaded, it may be damaged or of another runtime's version"
+        raise ValueError(f"{path} {what}: {' '.join(str(error).split())[:200]}") from None
     return LoadedProgram(path, _checked(text, path), run)
 
 
@@ -175,13 +165,10 @@ def require(format: str, loading: bool = False) -> None:
             with quiet():
                 importlib.import_module(package)
         except Exception as error:  # noqa: BLE001  a package for another torch raises what it likes
-            name = package.partition(".")[0]
-            raise ImportError(
-                f"the format {format} needs the package {name}, which cannot be imported "
-                f"({' '.join(str(error).split())[:100]}); "
-                "`python -m minst env` says how to install it",
-                name=name,
-            ) from None
+            name, why = package.partition(".")[0], " ".join(str(error).split())[:100]
+            what = f"needs the package {name}, which cannot be imported ({why})"
+            cure = "`python -m minst env` says how to install it"
+            raise ImportError(f"the format {format} {what}; {cure}", name=name) from None
     if format == "lite" and not loading and not torch._C._is_xnnpack_enabled():
         raise ImportError(
             f"the format lite needs XNNPACK, and torch {torch.__version__} has none (no wheel from "
@@ -202,44 +189,37 @@ def quiet() -> Iterator[None]:
 
     Deprecated names, shapes that a trace makes constant: nothing that a user could mend.
     """
-    names = ("torch", "torch.onnx", "torch.export", "onnxscript", "torchao", "executorch", "root")
-    loggers = {logging.getLogger(name): logging.getLogger(name).level for name in names}
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in loggers.items():
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def _check_seal(path: Path) -> None:
     """Neither runtime notices a wrong weight, and ExecuTorch ends the process on some files."""
     data = path.read_bytes()
     if data != sealed(data[: -len(SEAL) - 64]):
-        raise ValueError(
-            "cut short or not written by `minst export`, its SHA-256 is wrong or missing"
-        )
+        wrong = "its SHA-256 is wrong or missing"
+        raise ValueError(f"cut short or not written by `minst export`, {wrong}")
 
 
 def _checked(text: str | None, path: Path) -> dict:
     """The metadata, of this version."""
     if text is None:
-        raise ValueError(
-            f"{path} has no {METADATA} inside: not written by `minst export`; export it again"
-        )
+        what = f"has no {METADATA} inside: not written by `minst export`"
+        raise ValueError(f"{path} {what}; export it again")
     try:
         about = json.loads(text)
         version = about["format_version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: its {METADATA} is damaged ({error}); export it again") from None
     if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} is of format version {version}, this minst reads {FORMAT_VERSION}; "
-            "export it again"
-        )
+        what = f"is of format version {version}, this minst reads {FORMAT_VERSION}"
+        raise ValueError(f"{path} {what}; export it again")
     return about
 
 
@@ -248,21 +228,14 @@ def _load_archive(path: Path) -> Loaded:
     from torch.jit.mobile import _load_for_lite_interpreter
 
     with zipfile.ZipFile(path) as archive:
-        broken = archive.testzip()
-        if broken:
+        if broken := archive.testzip():
             raise ValueError(f"checksum of {broken}")
         names = [name for name in archive.namelist() if name.endswith(f"extra/{METADATA}")]
         if not names:
             return None, None
         about = archive.read(names[0]).decode()
     load = _load_for_lite_interpreter if path.suffix == ".ptl" else torch.jit.load
-    module = load(str(path))
-
-    def run(*inputs: Tensor) -> list[Tensor]:
-        out = module(*inputs)
-        return [out] if isinstance(out, Tensor) else list(out)
-
-    return run, about
+    return load(str(path)), about
 
 
 def _load_executorch(path: Path) -> Loaded:
@@ -341,16 +314,15 @@ def _pair(folder: Path, format: str | None) -> tuple[Path, Path]:
     """key.* and reuse.* of the folder."""
     if format is not None and format not in FORMATS:
         raise ValueError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
-    suffixes = [about.suffix for name, about in FORMATS.items() if format in (None, name)]
-    pairs = [tuple(folder / f"{name}{suffix}" for name in ("key", "reuse")) for suffix in suffixes]
-    found = [pair for pair in pairs if all(path.is_file() for path in pair)]
+    endings = [about.suffix for name, about in FORMATS.items() if format in (None, name)]
+    pairs = [(folder / f"key{ending}", folder / f"reuse{ending}") for ending in endings]
+    found = [(key, reuse) for key, reuse in pairs if key.is_file() and reuse.is_file()]
     if not found:
-        ending = "*" if format is None else suffixes[0][1:]
-        raise FileNotFoundError(
-            f"{folder} does not hold key.{ending} and reuse.{ending}; "
-            "`minst export --part full` writes them"
-        )
+        ending = ".*" if format is None else endings[0]
+        names = f"key{ending} and reuse{ending}"
+        what = f"{folder} does not hold {names}; `minst export --part full` writes them"
+        raise FileNotFoundError(what)
     if len(found) > 1:
-        several = ", ".join(pair[0].suffix for pair in found)
+        several = ", ".join(key.suffix for key, _ in found)
         raise ValueError(f"{folder} holds several formats ({several}); choose one with format=")
     return found[0]

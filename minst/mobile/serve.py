@@ -1,13 +1,13 @@
 """No phone at hand, no adb: a page on which the visitor's own browser is the device.
 
     weights -> export(onnx) -> key.onnx, reuse.onnx --+
-    shipped clip -> raw RGB bytes --------------------+-> a fixed table {path: bytes}
+    shipped clip -> raw RGB bytes, clip.rgb ----------+-> a fresh folder
     page/: index.html, app, draw, worker, tracker .mjs +      -> HTTP, GET and HEAD only
     onnxruntime-web, pinned by hash: a CDN, or `assets`
                 the browser: fetch -> worker (WASM) -> tracker -> canvas, JSON
 
-Nothing is read from the disk by a visitor's path, nothing is uploaded. Everything that runs in the
-browser is ours or has a hash below, and the content security policy allows nothing else.
+That folder alone is served, and nothing is uploaded. Everything that runs in the browser is ours or
+has a hash below, and the content security policy allows nothing else.
 
 Assumption: threads in WASM need shared memory, which browsers grant to isolated pages on https or
     localhost alone (hence the headers); on a plain network address the page runs on one thread,
@@ -26,13 +26,16 @@ import inspect
 import io
 import json
 import re
+import shutil
 import socket
 import tempfile
 import webbrowser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import minst
 from minst.mobile.export import export
@@ -59,12 +62,6 @@ GET_ASSETS = (
     f"`npm pack onnxruntime-web@{ORT_VERSION}`, unpack it, and give its folder package/dist"
 )
 PAGE = Path(__file__).parent / "page"
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".wasm": "application/wasm",
-}
 PALETTE_SIZE = 21  # colours before they repeat
 HEADERS = {
     # an isolated page may share memory between threads, and no other page can look into it
@@ -73,7 +70,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
+    "Cache-Control": "no-store",
 }
 # our own files, the runtime (fetched with its hash, then run as a blob), nothing else
 POLICY = (
@@ -131,16 +128,23 @@ def make_server(
     if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", host):
         raise ValueError(f"host is {host!r}; give a name or an IPv4 address, such as 127.0.0.1")
     if size is not None and programs is not None:
-        raise ValueError(
-            f"size {size} and programs {programs}: exported programs have their size; "
-            "give one of them"
-        )
+        what = f"size {size} and programs {programs}: exported programs have their size"
+        raise ValueError(f"{what}; give one of them")
     pages = {sample: weights or weights_for(sample)[0]}
     other = weights_for(PHOTO)[0]
     if weights is programs is None and other not in pages.values():
         pages[PHOTO] = other
     clips = {name: load_sample(name) for name in pages}
-    routes, runtime = _runtime(assets)
+    parameters = inspect.signature(KernelTracker).parameters
+    setting = {name: p.default for name, p in parameters.items() if name != "model"}
+    about = {
+        "minst": minst.__version__,
+        "passes": passes,
+        "setting": setting | {"reuse_interval": reuse_interval, "association": association},
+        "runtime": _runtime(assets),
+        "palette": [color_of(identity) for identity in range(1, PALETTE_SIZE + 1)],
+        "pages": {f"/{'' if name == sample else f'{name}/'}": name for name in pages},
+    }
     if programs is None:
         require("onnx")
         for each in pages.values():
@@ -149,25 +153,16 @@ def make_server(
         ExportedModel(programs, "onnx")
     server = PageServer(host, port)  # a port in use is said before the export, which takes seconds
     try:
-        parameters = inspect.signature(KernelTracker).parameters
-        setting = {name: p.default for name, p in parameters.items() if name != "model"}
-        about = {
-            "minst": minst.__version__,
-            "passes": passes,
-            "setting": setting | {"reuse_interval": reuse_interval, "association": association},
-            "runtime": runtime,
-            "palette": [color_of(identity) for identity in range(1, PALETTE_SIZE + 1)],
-            "pages": {f"/{'' if name == sample else f'{name}/'}": name for name in pages},
-        }
-        server.routes = routes
         for (place, name), clip in zip(about["pages"].items(), clips.values()):
-            with tempfile.TemporaryDirectory() as fresh:
-                if programs is None:
-                    frame = tuple(size or clip.image(0).shape[:2])
-                    export(pages[name], "onnx", fresh, frame, "full")
-                made, metadata = _programs(Path(programs or fresh))
-            told = about | {"sample": name, "frames": len(clip), **metadata}
-            routes |= {place + path: route for path, route in _content(made, told).items()}
+            folder = server.folder / place[1:]
+            shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+            if programs is None:
+                export(pages[name], "onnx", folder, tuple(size or clip.image(0).shape[:2]))
+            else:
+                _copy(("key.onnx", "reuse.onnx"), programs, folder)
+            _write_clip(folder, about | {"sample": name, "frames": len(clip)})
+        if assets is not None:
+            _copy(ORT_FILES, assets, server.folder / "ort")
         policy = POLICY.format(cdn=CDN if assets is None else "")
         server.headers = {**HEADERS, "Content-Security-Policy": policy}
     except BaseException:
@@ -176,36 +171,34 @@ def make_server(
     return server
 
 
-class Route(NamedTuple):
-    """What is sent for one path."""
-
-    body: bytes
-    type: str = "application/octet-stream"
-
-
 class PageServer(ThreadingHTTPServer):
-    """A table of routes on a socket; OSError, with what to do, where it cannot be had."""
+    """A fresh `folder` on a socket; OSError, with what to do, where it cannot be had."""
 
     daemon_threads = True  # a visitor who is still loading does not keep Ctrl-C waiting
     request_queue_size = 64  # a class opens the page at once
 
     def __init__(self, host: str, port: int):
-        self.routes: dict[str, Route] = {}
         self.headers: dict[str, str] = {}
+        self._temporary = tempfile.TemporaryDirectory()
+        self.folder = Path(self._temporary.name)
         try:
-            super().__init__((host, port), _Handler)
+            super().__init__((host, port), partial(_Handler, directory=self.folder))
         except OSError as error:
             advice = "choose another with --port"
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 advice = "give an address of this machine with --host"
-            raise OSError(
-                f"port {port} on {host} cannot be used ({error.strerror or error}); {advice}"
-            ) from None
+            why = error.strerror or error
+            raise OSError(f"port {port} on {host} cannot be used ({why}); {advice}") from None
 
     def server_bind(self) -> None:
         """Without HTTPServer's look-up of the machine's name, which may take seconds offline."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
+
+    def server_close(self) -> None:
+        """Give the port back, and the folder."""
+        super().server_close()
+        self._temporary.cleanup()
 
     @property
     def address(self) -> str:
@@ -214,35 +207,24 @@ class PageServer(ThreadingHTTPServer):
         return f"http://{lan_address() if host == '0.0.0.0' else host}:{port}/"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """GET and HEAD of the paths in the table; anything else 404 or 405."""
+class _Handler(SimpleHTTPRequestHandler):
+    """GET and HEAD of the files in the server's folder; it is not listed."""
 
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "minst", ""
     timeout = 60  # seconds that a silent visitor may hold a thread
+    # not every system knows these
+    extensions_map = {".mjs": "text/javascript; charset=utf-8", ".wasm": "application/wasm"}
 
-    def do_GET(self) -> None:
-        """Answer with the route of this path, or 404."""
-        route = self.server.routes.get(self.path.partition("?")[0])
-        self._send(200, route) if route else self._send(404, Route(b"not found\n", "text/plain"))
-
-    do_HEAD = do_GET
-
-    def _refuse(self) -> None:
-        self.close_connection = True  # what was sent along stays unread
-        said = Route(b"read only: GET and HEAD\n", "text/plain")
-        self._send(405, said, {"Allow": "GET, HEAD", "Connection": "close"})
-
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = _refuse
-
-    def _send(self, status: int, route: Route, more: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        sizes = {"Content-Type": route.type, "Content-Length": str(len(route.body))}
-        for name, value in {**self.server.headers, **sizes, **(more or {})}.items():
+    def end_headers(self) -> None:
+        """Those of every answer are added."""
+        for name, value in self.server.headers.items():
             self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(route.body)
+        super().end_headers()
+
+    def list_directory(self, path: str) -> None:
+        """There is nothing to see."""
+        self.send_error(404)
 
     def handle(self) -> None:
         """Answer until the visitor closes the page."""
@@ -278,50 +260,42 @@ def qr_code(text: str) -> str:
 
 
 def _greeting(address: str) -> list[str]:
-    lines = [f"the page: {address}   (Ctrl-C ends it)"]
+    first = f"the page: {address}   (Ctrl-C ends it)"
     if "//127." in address or "localhost" in address:
         other = "for a phone in the same network, with a QR code: --host 0.0.0.0"
-        return [*lines, f"for this machine alone; {other}"]
-    read_only = "whoever is in this network can open it; it is read-only"
-    return [*lines, qr_code(address), read_only]
+        return [first, f"for this machine alone; {other}"]
+    return [first, qr_code(address), "whoever is in this network can open it; it is read-only"]
 
 
-def _runtime(assets: str | Path | None) -> tuple[dict[str, Route], dict]:
-    """The routes of onnxruntime-web's files when they are local, and where the page finds them."""
-    where, routes, files = (CDN if assets is None else "/ort/"), {}, {}
+def _runtime(assets: str | Path | None) -> dict:
+    """Where the page finds onnxruntime-web; files in `assets` are those of the hashes."""
+    files = {}
     for name, pin in ORT_FILES.items():
-        files[Path(name).suffix[1:]] = {"url": where + name, "integrity": pin}
+        url = (CDN if assets is None else "/ort/") + name
+        files[Path(name).suffix[1:]] = {"url": url, "integrity": pin}
         if assets is None:
             continue
         path = Path(assets) / name
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist; {GET_ASSETS}")
-        body = path.read_bytes()
-        if pin != "sha384-" + base64.b64encode(hashlib.sha384(body).digest()).decode():
-            raise ValueError(
-                f"{path} is not that of onnxruntime-web {ORT_VERSION} (another hash); {GET_ASSETS}"
-            )
-        routes[where + name] = Route(body, TYPES[path.suffix])
-    said = {"name": "onnxruntime-web", "version": ORT_VERSION, "files": files, "get": GET_ASSETS}
-    return routes, said
+        if pin != "sha384-" + base64.b64encode(hashlib.sha384(path.read_bytes()).digest()).decode():
+            what = f"{path} is not that of onnxruntime-web {ORT_VERSION} (another hash)"
+            raise ValueError(f"{what}; {GET_ASSETS}")
+    return {"name": "onnxruntime-web", "version": ORT_VERSION, "files": files, "get": GET_ASSETS}
 
 
-def _programs(folder: Path) -> tuple[dict[str, bytes], dict]:
-    """key.onnx and reuse.onnx, checked as a pair, and what the page must know of them."""
+def _copy(names: Iterable[str], source: str | Path, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        shutil.copy(Path(source) / name, folder)
+
+
+def _write_clip(folder: Path, about: dict) -> None:
+    """The clip for the programs of the folder, and about.json: what the page must know of both."""
     pair = ExportedModel(folder, "onnx")
-    about = {**pair.key.metadata, "inputs": pair.reuse.metadata["inputs"]}
-    named = {name: about[name] for name in ("weights", "size", "classes", "inputs", "outputs")}
-    return {name: (folder / name).read_bytes() for name in ("key.onnx", "reuse.onnx")}, named
-
-
-def _content(programs: dict[str, bytes], about: dict) -> dict[str, Route]:
-    """The page, the two programs, the clip, and about.json, by their paths beside the page."""
+    told = {**pair.key.metadata, "inputs": pair.reuse.metadata["inputs"]}
+    about |= {name: told[name] for name in ("weights", "size", "classes", "inputs", "outputs")}
     # RGB bytes (T, H, W, 3): no picture format, no colour management, the very pixels of Python
     frames = real_frames(about["size"], about["frames"], about["sample"]).mul(255).round().byte()
-    data = {**programs, "clip.rgb": frames.permute(0, 2, 3, 1).numpy().tobytes()}
-    routes = {name: Route(body) for name, body in data.items()}
-    for path in (PAGE / "index.html", *PAGE.glob("*.mjs")):
-        routes[path.name] = Route(path.read_bytes(), TYPES[path.suffix])
-    routes[""] = routes["index.html"]
-    routes["about.json"] = Route(json.dumps(about).encode(), TYPES[".json"])
-    return routes
+    (folder / "clip.rgb").write_bytes(frames.permute(0, 2, 3, 1).numpy().tobytes())
+    (folder / "about.json").write_text(json.dumps(about))

@@ -50,9 +50,9 @@ def summarize(ms: Sequence[float]) -> dict[str, float]:
 def median_interval(values: Sequence[float]) -> dict[str, float | None]:
     """{"median", "low", "high"}: with 95 % the median of the noise lies from low to high.
 
-    These are the k-th smallest and the k-th largest value. How many of n values lie below the
-    median is as n throws of a coin, whatever the noise is like: k is the largest number with
-    P(fewer than k heads) <= 2.5 %. Of fewer than `FEWEST` values low and high are None.
+    These are the k-th smallest and the k-th largest of n values. How many lie below the median is
+    as n throws of a coin: k is the largest number with P(fewer than k heads) <= 2.5 %. Of fewer
+    than `FEWEST` values low and high are None.
     """
     from scipy.stats import binom
 
@@ -70,10 +70,10 @@ def said(share: dict[str, float | None]) -> str:
 
 
 def mean_frame(key: float, other: float, interval: int) -> float:
-    """Milliseconds of a frame at reuse interval T, from those of a key frame and of the others.
+    """Milliseconds of a frame at reuse interval T, from the medians of key frames and of others.
 
-    Of the two medians: the median of all frames would be that of a frame between key frames, and a
-    plain mean would also count the machine's hiccups.
+    The median of all frames would be that of a frame between key frames, and a plain mean would
+    also count the machine's hiccups.
     """
     return (key + (interval - 1) * other) / interval
 
@@ -100,16 +100,10 @@ def allocator() -> str:
             return name
     if platform.libc_ver()[0] != "glibc":
         return f"that of {platform.system()}"
-    tuned = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("MALLOC_") or "glibc.malloc" in value
-    }
-    if tuned:
-        return "glibc, tuned: " + ", ".join(f"{name}={value}" for name, value in tuned.items())
-    return (
-        "glibc, default (try MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_MMAP_THRESHOLD_=4294967296)"
-    )
+    settings = os.environ.items()
+    tuned = [f"{k}={v}" for k, v in settings if k.startswith("MALLOC_") or "glibc.malloc" in v]
+    usual = "default (try MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_MMAP_THRESHOLD_=4294967296)"
+    return f"glibc, tuned: {', '.join(tuned)}" if tuned else f"glibc, {usual}"
 
 
 def page_faults() -> int:
@@ -132,12 +126,9 @@ def table(
     for name, row in rows:
         values = [(row.get(key), form) for key, form in columns.values()]
         lines.append([name, *("-" if x is None else format(x, form) for x, form in values)])
-    left, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
-    return "\n".join(
-        name.ljust(left)
-        + "".join(cell.rjust(2 + width) for cell, width in zip(cells, widths, strict=True))
-        for name, *cells in lines
-    )
+    left, *widths = (max(map(len, column)) for column in zip(*lines))
+    line = f"{{:{left}}}" + "".join(f"  {{:>{width}}}" for width in widths)
+    return "\n".join(line.format(*cells) for cells in lines)
 
 
 def write_json(result: dict, path: str | Path | None) -> None:

@@ -33,14 +33,14 @@ async function main() {
   const { mjs, wasm } = about.runtime.files;
   const begin = performance.now();
   say("Loading the programs and the runtime (13 MB) …");
-  let script, binary, key, reuse;
-  [clip, key, reuse, script, binary] = await Promise.all([
+  const [frames, key, reuse, script, binary] = await Promise.all([
     get("clip.rgb").then(bytes),
     get("key.onnx").then(bytes),
     get("reuse.onnx").then(bytes),
     get(mjs.url, mjs.integrity).then((response) => response.blob()),
     get(wasm.url, wasm.integrity).then((response) => response.arrayBuffer()),
   ]);
+  clip = frames;
   // the very bytes that were checked are what runs
   const runtime = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
   files = { key, reuse, runtime, wasm: binary, ms: performance.now() - begin };
@@ -126,10 +126,10 @@ function kept({ instances, ...frame }, setting) {
 }
 
 function summary(setting, samples) {
-  const stages = (stage) => Object.fromEntries(Object.entries(samples).map(([name, of]) => [name, figures(of.map((m) => m[stage]))]));
+  const each = (value) => ({ key: value(samples.key), reuse: value(samples.reuse) });
+  const stages = (stage) => each((frames) => figures(frames.map((ms) => ms[stage])));
   const network = stages("network");
   const mean = (T) => (T === 1 || network.reuse ? (network.key.median_ms + (T - 1) * (network.reuse?.median_ms ?? 0)) / T : null);
-  const each = (name) => Object.fromEntries(Object.keys(samples).map((kind) => [kind, samples[kind].map((m) => m[name])]));
   const fields = { ids: "id", labels: "label", scores: "score", queries: "query", segmentations: "segmentation" };
   return {
     time: new Date().toISOString(),
@@ -140,12 +140,11 @@ function summary(setting, samples) {
     network,
     mean_frame_ms: Object.fromEntries(INTERVALS.map((T) => [T, mean(T)])),
     apart: { before: stages("before"), after: stages("after"), drawing: stages("drawing") },
-    samples_ms: each("network"),
-    frames: state.frames.map(({ frame, is_key, instances }) => ({
-      frame,
-      is_key,
-      ...Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, instances.map((i) => i[field])])),
-    })),
+    samples_ms: each((frames) => frames.map((ms) => ms.network)),
+    frames: state.frames.map(({ frame, is_key, instances }) => {
+      const lists = Object.entries(fields).map(([name, field]) => [name, instances.map((i) => i[field])]);
+      return { frame, is_key, ...Object.fromEntries(lists) };
+    }),
   };
 }
 

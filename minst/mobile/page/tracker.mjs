@@ -19,10 +19,7 @@ export class KernelTracker {
   constructor(setting, [height, width], { N, K, D, h, w }) {
     Object.assign(this, { setting, height, width, N, K, D, h, w });
     this.maskLogit = Math.log(setting.mask_threshold / (1 - setting.mask_threshold));
-    this.frame = 0;
-    this.sinceKey = 0;
-    this.nextId = 1;
-    this.slots = null;
+    Object.assign(this, { frame: 0, sinceKey: 0, nextId: 1, slots: null });
   }
 
   // Which program the next frame is for.
@@ -36,8 +33,7 @@ export class KernelTracker {
     const isKey = this.isKey;
     if (isKey) this.#keyFrame(out);
     this.sinceKey = isKey ? 1 : this.sinceKey + 1;
-    const instances = this.#report(out.mask_logits, isKey);
-    return { frame: this.frame++, is_key: isKey, instances };
+    return { instances: this.#report(out.mask_logits, isKey), is_key: isKey, frame: this.frame++ };
   }
 
   #keyFrame(out) {
@@ -47,7 +43,8 @@ export class KernelTracker {
     const first = this.slots === null;
     if (first) this.slots = Array.from({ length: N }, () => ({ id: 0, seen: 0, lastSeen: 0, total: new Float32Array(K) }));
     const order = first ? [...Array(N).keys()] : assign(this.#similarity(out, best), N);
-    this.kernels = gather(out.kernels, order, this.D); // in the order of the slots, as reuse.onnx will get them
+    const kernels = rows(out.kernels, N, this.D);
+    this.kernels = Float32Array.from(order.flatMap((query) => [...kernels[query]])); // slot by slot, for reuse.onnx
     this.slots.forEach((slot, i) => {
       slot.query = order[i];
       slot.score = best[order[i]];
@@ -79,7 +76,7 @@ export class KernelTracker {
       if (slot.score < setting.score_threshold) return;
       const row = isKey ? slot.query : i;
       const logits = upsample(maskLogits.subarray(row * h * w, (row + 1) * h * w), h, w, height, width);
-      if (area(logits, this.maskLogit) < setting.min_area) return;
+      if (logits.filter((x) => x >= this.maskLogit).length < setting.min_area) return;
       slot.id ||= this.nextId++;
       const mean = Array.from(slot.total, (x) => x / Math.max(slot.seen, 1));
       const score = Math.max(...mean);
@@ -189,34 +186,19 @@ function neighbours(fine, coarse) {
 // A mask as COCO's uncompressed run-length code: runs of 0 and 1 in turn, column after column, beginning with 0.
 export function encodeMask(logits, threshold, height, width) {
   const counts = [];
-  let [value, run] = [false, 0];
-  for (let x = 0; x < width; x++)
-    for (let y = 0; y < height; y++) {
-      const inside = logits[y * width + x] >= threshold;
-      if (inside !== value) {
-        counts.push(run);
-        [value, run] = [inside, 0];
-      }
-      run++;
-    }
-  counts.push(run);
-  return { size: [height, width], counts };
-}
-
-function area(logits, threshold) {
-  let pixels = 0;
-  for (let p = 0; p < logits.length; p++) pixels += logits[p] >= threshold;
-  return pixels;
+  let [value, start] = [false, 0]; // of this run
+  for (let p = 0; p < height * width; p++) {
+    const [x, y] = [Math.floor(p / height), p % height];
+    const inside = logits[y * width + x] >= threshold;
+    if (inside === value) continue;
+    counts.push(p - start);
+    [value, start] = [inside, p];
+  }
+  return { size: [height, width], counts: [...counts, height * width - start] };
 }
 
 function rows(flat, N, length) {
   return Array.from({ length: N }, (_, i) => flat.subarray(i * length, (i + 1) * length));
-}
-
-function gather(flat, order, length) {
-  const out = new Float32Array(order.length * length);
-  order.forEach((from, to) => out.set(flat.subarray(from * length, (from + 1) * length), to * length));
-  return out;
 }
 
 function table(N, value) {
