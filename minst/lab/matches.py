@@ -1,15 +1,14 @@
-"""Average precision that can be drawn again: what is kept of an evaluation, and the AP of any
-sample of its clips.
+"""Average precision of any sample of the clips, from what is kept of one evaluation.
 
     YTVISEval --keep--> Matches: for each prediction its clip, category, score and the thresholds at
                         which it is right
     Matches, weights (B, V) --average_precision--> (B,)     B samples of the V clips, each clip so
                                                             many times
 
-AP is no mean over clips: it ranks all predictions together. So a bootstrap over clips must rank
-anew for every sample; a weight of 2 counts a clip twice, and all samples are ranked at once. Kept
-are the ten best predictions of a clip (of a frame, for images), as the YouTube-VIS servers do; the
-AP of the table is that of these.
+AP is no mean over clips: it ranks all predictions together. So whoever leaves clips out, or draws
+them again, must rank anew; a weight of 2 counts a clip twice, one of 0 leaves it out, and all
+samples are ranked at once. Kept are the ten best predictions of a clip (of a frame, for images), as
+the YouTube-VIS servers do; the AP of the table is that of these.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """

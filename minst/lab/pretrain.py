@@ -54,7 +54,7 @@ class TokenClassifier(nn.Module):
 
 
 def pretrain(backbone: str, lab: Path, budget: Budget, device: str = "cpu") -> Path:
-    """Train on `lab`/data/train; returns the weights, for `minst train --backbone-weights`.
+    """Train on `lab`/data/train-0; returns the weights, for `minst train --backbone-weights`.
 
     Writes log.jsonl and, at the end, backbone.safetensors into `lab`/backbones/<name>; goes on from
     its last checkpoint.
@@ -65,7 +65,7 @@ def pretrain(backbone: str, lab: Path, budget: Budget, device: str = "cpu") -> P
         iterations=budget.pretraining, pairs=8, height=128, width=128, train_on="images", seed=1000,
         lr=2e-3, cosine_share=0.6, warmup=min(200, budget.pretraining // 5), ema=0.998,
     )  # fmt: skip
-    clips = FolderClips(YouTubeVIS(lab / "data" / "train"), config.seed)
+    clips = FolderClips(YouTubeVIS(lab / "data" / "train-0"), config.seed)
     batches = ClipBatches(config, clips)
     torch.manual_seed(config.seed)
     model = TokenClassifier(backbone, len(clips.categories)).train()
