@@ -84,7 +84,7 @@ def _grid() -> dict[str, Variant]:
         Variant("mobilenetv2-0.6", size, "MobileNetV2, 0.6 wide",
                 switch("backbone=mobilenetv2-0.6"), **worse),
         Variant("passing=shared", "the model, trained on", "pairs, query passing (paper)",
-                start="full"),
+                start="full", base="passing=shared"),
         Variant("passing=kept", temporal, "passed queries keep frame t's instance",
                 {"query_passing": "kept"}, **trained),
         Variant("passing=fresh", temporal, "passed queries matched anew at t + delta",
@@ -126,8 +126,8 @@ class Budget:
 
 
 FULL = Budget(
-    "full", pretraining=1500, iterations=1000, further=400, pairs=6, train_clips=600,
-    val_clips=400, val_frames=1600, shipped_clips=200, frames=12, save_every=100,
+    "full", pretraining=1500, iterations=900, further=350, pairs=6, train_clips=600,
+    val_clips=400, val_frames=1600, shipped_clips=100, frames=12, save_every=100,
 )  # fmt: skip
 SMOKE = Budget(
     "smoke", pretraining=4, iterations=6, further=3, pairs=2, train_clips=6, val_clips=2,

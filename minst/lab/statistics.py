@@ -1,17 +1,23 @@
 """How sure is a difference? Intervals of paired runs, of paired clips, and of many rows at once.
 
-    trained rows    a difference a seed, d_1 .. d_S; the spread is pooled over the rows of a family
-                    d ± t(df) * sd / sqrt(S)                                  `Family`
+    trained rows    a difference a seed, d_1 .. d_S; the spread sd is pooled over the rows of a
+                    family, which are compared with one base       d ± t(df) * sd / sqrt(S)
     one model       the same clips, two settings: the jackknife leaves out a twentieth of the clips
                     twenty times, and its pseudo-values are as good as independent
-                    d ± t(19) * sd / sqrt(20)                                 `compare_clips`
+                                                                   d ± t(19) * sd / sqrt(20)
 
 Runs of one seed share all but what is changed: backbone, training clips, their order, and the clips
-that judge. Every seed has clips of its own, so that their luck is in the spread of the seeds.
+that judge. Every seed has clips of its own, so that their luck is in the spread of the seeds. The
+luck of the base is in all differences of its seed. So R rows of S seeds say less of the spread than
+R (S - 1) numbers would, and df (Satterthwaite, 1946) says how much:
+
+    u = var_s(mean_r d_rs) / sd^2          the shared part
+    1 / df = u^2 / (S - 1) + (1 - u)^2 / ((R - 1) (S - 1))
+
 tests/benchmarks/lab_simulation.py measures how often these intervals hold the truth.
 
-Assumption: the rows of a family have one spread. Two degrees of freedom each say little of it, all
-    together say enough.
+Assumption: the rows of a family have one spread. A few seeds of one row say little of it, those of
+    all rows together say enough.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -24,8 +30,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-__all__ = ["Comparison", "Family", "Figure", "compare_clips", "groups", "holm", "seeds_needed",
-           "signed", "spread"]  # fmt: skip
+__all__ = ["Comparison", "Family", "Figure", "compare_clips", "groups", "holm", "pooled_sd",
+           "seeds_needed", "signed", "spread"]  # fmt: skip
 
 GROUPS = 20  # into which the jackknife cuts clips
 LEVEL = 0.95
@@ -75,18 +81,28 @@ class Comparison(NamedTuple):
 
 
 class Family:
-    """Rows that are compared with one base: {row: a difference a seed}, in points."""
+    """Rows that are compared with one base: {row: {seed: difference in points}}."""
 
-    def __init__(self, rows: Mapping[str, Sequence[float]]):
-        self.rows = {name: tuple(each) for name, each in rows.items() if len(each)}
-        several = [each for each in self.rows.values() if len(each) > 1]
-        self.freedom = sum(len(each) - 1 for each in several)
-        squares = math.fsum(stdev(each) ** 2 * (len(each) - 1) for each in several)
-        self.sd = math.sqrt(squares / self.freedom) if self.freedom else math.nan
+    def __init__(self, rows: Mapping[str, Mapping[int, float]]):
+        self.rows = {name: dict(each) for name, each in rows.items() if each}
+        self.sd = pooled_sd([list(each.values()) for each in self.rows.values()])
+        self.freedom = self._freedom() if self.sd else 0.0
+
+    def _freedom(self) -> float:
+        """The df above, from the seeds that all rows have; at least that of one row."""
+        tables = list(self.rows.values())
+        shared = sorted(set.intersection(*map(set, tables))) if tables else []
+        R, S = len(tables), len(shared)
+        least = max((len(each) for each in tables), default=1) - 1.0
+        if R < 2 or S < 2:
+            return least
+        means = [fmean(each[seed] for each in tables) for seed in shared]
+        u = min(1.0, stdev(means) ** 2 / self.sd**2)
+        return max(least, 1 / (u**2 / (S - 1) + (1 - u) ** 2 / ((R - 1) * (S - 1))))
 
     def compare(self, name: str) -> Comparison:
         """Mean, interval and p of one row; NaN where no row has two seeds."""
-        each = self.rows[name]
+        each = tuple(self.rows[name].values())
         return _of_t(fmean(each), self.sd / math.sqrt(len(each)), self.freedom, each)
 
     def detectable(self, seeds: int) -> float:
@@ -95,6 +111,14 @@ class Family:
             return math.nan
         reach = stats.t.ppf((1 + LEVEL) / 2, self.freedom) + stats.t.ppf(0.8, self.freedom)
         return float(reach * self.sd / math.sqrt(seeds))
+
+
+def pooled_sd(rows: Sequence[Sequence[float]]) -> float:
+    """The spread of rows about their own means; NaN without two values in any."""
+    several = [each for each in rows if len(each) > 1]
+    freedom = sum(len(each) - 1 for each in several)
+    squares = math.fsum(stdev(each) ** 2 * (len(each) - 1) for each in several)
+    return math.sqrt(squares / freedom) if freedom else math.nan
 
 
 def compare_clips(ours: Figure, theirs: Figure) -> Comparison:
@@ -106,8 +130,8 @@ def compare_clips(ours: Figure, theirs: Figure) -> Comparison:
     return _of_t(value, error, len(left) - 1, (value,))
 
 
-def _of_t(mean: float, error: float, freedom: int, each: Sequence[float]) -> Comparison:
-    if not freedom or math.isnan(error):
+def _of_t(mean: float, error: float, freedom: float, each: Sequence[float]) -> Comparison:
+    if freedom <= 0 or math.isnan(error):
         return Comparison(mean, math.nan, math.nan, tuple(each))
     half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
@@ -144,7 +168,7 @@ def seeds_needed(differences: Sequence[Sequence[float]], effect: float) -> int |
     (1.96 + 0.84)^2 sd^2 / effect^2 for a 95 % interval of paired runs, sd pooled over the rows of
     `differences`, a value a seed. None without two seeds anywhere.
     """
-    sd = Family({str(row): each for row, each in enumerate(differences)}).sd
+    sd = pooled_sd(differences)
     if not math.isfinite(sd):
         return None
     return max(2, math.ceil((1.96 + 0.84) ** 2 * sd**2 / effect**2))
