@@ -3,6 +3,7 @@
 Symbols: V clips, as in `minst.lab`.
 """
 
+import base64
 import json
 import math
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import numpy as np
 
 from minst.course.pictures import plot_lines  # noqa: F401  (the lesson draws with it)
 from minst.course.verdict import Verdict, examine, judge, numbers
-from minst.lab.matches import Matches
+from minst.lab.matches import ROW, Matches
 from minst.lab.results import Lab
 from minst.lab.statistics import Comparison, seeds_needed, spread
 from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
@@ -216,7 +217,8 @@ def kept(lab: Lab) -> tuple[Matches, dict[str, np.ndarray]]:
     that kept their instance three frames on, of how many."""
     held = json.loads((lab.folder / "lesson.json").read_text())
     rows = {name: np.array(counts, dtype=float) for name, counts in held["kept"].items()}
-    return Matches.from_dict(held["matches"]), rows
+    found = np.frombuffer(base64.b64decode(held["matches"]["rows"]), ROW)
+    return Matches(found, np.array(held["matches"]["instances"])), rows
 
 
 def unpaired_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:

@@ -125,22 +125,16 @@ def _write(path: Path, whose: dict, figures: dict[str, Figure]) -> Path:
 
 
 def commit() -> str:
-    """The commit of the code that runs, with a "+" where files differ from it; else the version."""
-    where = Path(minst.__file__).parent
-    told = [
-        "git",
-        "-C",
-        str(where),
-        "describe",
-        "--always",
-        "--abbrev=12",
-        "--dirty=+",
-        "--exclude=*",
-    ]
+    """The commit of the package that runs, with a "+" where its files differ; else its version."""
+    asked = ["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--", "."]
+    git = ["git", "-C", str(Path(minst.__file__).parent)]
+    look = {"capture_output": True, "text": True, "check": False}
     try:
-        return subprocess.run(told, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        said = [subprocess.run([*git, *what], **look) for what in asked]  # noqa: PLW1510
+    except OSError:  # no git here
         return minst.__version__
+    name, changed = (each.stdout.strip() for each in said)
+    return name + "+" * bool(changed) if name else minst.__version__
 
 
 # ------------------------------------------------------------------------------------------- frames

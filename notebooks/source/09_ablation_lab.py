@@ -110,9 +110,9 @@ print(f"{sum(len(row.runs) for row in lab.rows.values())} runs are done, {len(la
 plots.plot_differences(lab)
 
 # %% [markdown]
-# **What it shows.** Every row is open, and nearly every interval crosses zero. That does not say "no effect". It says that a loss, a gain and no change
-# all fit what was seen, so **we cannot tell**. Ticks are single seeds. Where they lie on both sides of zero, *one* training could
-# have told either story. How does a claim fare against an interval?
+# **What it shows.** Every row is open, and nearly every interval crosses zero. That does not say "no effect". It says that a loss,
+# a gain and no change all fit what was seen, so **we cannot tell**. Ticks are single seeds. Where they lie on both sides of zero,
+# *one* training could have told either story. How does a claim fare against an interval?
 #
 # ### Exercise 1 (recall): does the claim hold?
 
