@@ -206,7 +206,7 @@ def test_pretraining_goes_on_where_it_stopped_and_gives_weights_that_load(tmp_pa
     class Stop(Exception):
         pass
 
-    real, seen = pretraining._step, []
+    real, seen = pretraining.step, []
 
     def step(*arguments):
         if len(seen) == 3:
@@ -215,7 +215,7 @@ def test_pretraining_goes_on_where_it_stopped_and_gives_weights_that_load(tmp_pa
         return real(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(pretraining, "_step", step)
+        patch.setattr(pretraining, "step", step)
         pretrain("topformer-tiny", tmp_path / "stopped", budget)
     stopped = load_file(pretrain("topformer-tiny", tmp_path / "stopped", budget))
     assert straight.keys() == stopped.keys()
@@ -223,9 +223,15 @@ def test_pretraining_goes_on_where_it_stopped_and_gives_weights_that_load(tmp_pa
     logs = [(tmp_path / name / "backbones/topformer-tiny/log.jsonl").read_text() for name in ("straight", "stopped")]
     assert logs[0] == logs[1] and [json.loads(line)["iteration"] for line in logs[0].splitlines()] == [2, 4]
     path = tmp_path / "straight/backbones/topformer-tiny/backbone.safetensors"
-    average = torch.load(path.with_name("checkpoint.pt"), weights_only=True)["average"]
+    held = torch.load(path.with_name("checkpoint.pt"), weights_only=True)
+    average = held["average"]
     assert all(torch.equal(value, average[f"module.backbone.{key}"]) for key, value in straight.items())
     assert not load_backbone_weights(backbones.build("topformer-tiny", token_stride=32), path).missing_keys
+    # The backbone has learned, and nothing else: without a gradient AdamW leaves a weight alone.
+    torch.manual_seed(1000)
+    untrained = MobileInst(MobileInstConfig.preset("shapes-tiny")).state_dict()
+    moved = {key.split(".")[0] for key, value in held["model"].items() if not torch.equal(value, untrained[key])}
+    assert moved == {"backbone"}
 
 
 # ------------------------------------------------------------------------------------------------ the runner
