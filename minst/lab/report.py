@@ -78,6 +78,7 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _head(lab: Lab) -> str:
     b, done = lab.budget, sum(len(row.runs) for row in lab.rows.values())
     missing = ", ".join(run.name for run in lab.unfinished)
+    whole = f"Started and not finished, so not here: {missing}." if missing else ""
     trained = f"""
 A row of architecture learned {b["iterations"]:,} steps of {2 * b["pairs"]} images of 128 x 128 \
 from a backbone that can
@@ -92,7 +93,7 @@ of all rows of a family."""
 Written by `minst lab report` from the metrics of {done} trained runs and {len(lab.shipped)} \
 measurements of shipped weights. Nothing here is
 typed by hand but the sentences under *why*, which are our reading and no measurement.
-{f"Started and not finished, so not here: {missing}." if missing else "Every run is here."}
+{whole or "Every run that was started is here."}
 Rows, judges, seeds and rules were fixed before: [PLAN.md](../PLAN.md).\
 {trained if done else " The grid is not trained yet."}{_coverage(lab)}"""
 
@@ -150,8 +151,8 @@ def shipped_table(lab: Lab) -> str:
 
 def _decided(found: Comparison, adjusted: float) -> str:
     word = found.decided(adjusted)
-    p = f" (p {adjusted:.3f})" if word in ("worse", "better") else ""
-    return f"**{word}**{p}"
+    p = f"p {adjusted:.3f}" if adjusted >= 0.001 else "p < 0.001"
+    return f"**{word}**" + f" ({p})" * (word in ("worse", "better"))
 
 
 def _all_figures(lab: Lab) -> str:
