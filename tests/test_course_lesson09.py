@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from minst.course import lesson09 as check
-from minst.lab import statistics
-from minst.lab.results import Measured
-from minst.lab.statistics import compare
-
+from minst.lab import Lab, average_precision
 # --- what students write
 
 
@@ -175,18 +173,34 @@ def test_answers_as_numpy_gives_them_are_right():
     assert check.paired_interval(lambda *given: np.array(bootstrap()(*given))).state == "correct"
 
 
-def test_the_reference_of_the_bootstrap_is_what_minst_compares():
+def test_the_reference_of_the_bootstrap_is_a_loop_over_drawn_clips_and_seeds():
     rng = np.random.default_rng(1)
     of = rng.integers(5, 30, (2, 3, 8))
-    pairs = np.stack([rng.binomial(of, 0.7), of], axis=-1)
-    runs = [
-        [Measured(None, {"consistency": {"distances": [3], "pairs": run}}).estimate(("retention", 3)) for run in model]
-        for model in pairs
-    ]
-    found = compare(*runs)
+    pairs = np.stack([rng.binomial(of, 0.7), of], axis=-1).astype(float)
     ours = check.paired_interval(bootstrap(swap=True)).or_ours
-    draws = statistics.draw(statistics.SAMPLES, 8, 0), statistics.draw(statistics.SAMPLES, 3, 1)
-    assert ours(*pairs.astype(float), *draws) == pytest.approx((found.low, found.high))
+    draws = check.draw(4000, 8, 0), check.draw(4000, 3, 1)
+    means = []
+    for _ in range(4000):
+        clips, seeds = rng.integers(8, size=8), rng.integers(3, size=3)
+        kept, count = np.moveaxis(pairs[:, seeds][:, :, clips].sum(2), -1, 0)  # (2, seeds)
+        means.append(np.subtract(*(kept / count)).mean())
+    assert ours(*pairs, *draws) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.02)
+
+
+def test_a_draw_takes_as_many_as_there_are_and_every_one_equally_often():
+    drawn = check.draw(4000, 7, 3)
+    assert (drawn.sum(axis=1) == 7).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.07)
+    assert (check.draw(10, 5, 0) == check.draw(10, 5, 0)).all() and (check.draw(10, 5, 0) != check.draw(10, 5, 1)).any()
+
+
+def test_what_is_kept_of_the_first_grid_gives_its_figures():
+    lab = Lab(Path(__file__).parents[1] / "results" / "lab-older")
+    matches, rows = check.kept(lab)
+    assert 100 * average_precision(matches)[0] == pytest.approx(lab.rows["full"].values("image AP")[0], abs=1e-3)
+    for name, counts in rows.items():
+        kept, of = counts.sum(1).T
+        assert 100 * kept / of == pytest.approx([*lab.rows[name].values("retention").values()], abs=1e-3)
 
 
 @pytest.mark.parametrize("name", check.__all__)

@@ -1,4 +1,4 @@
-"""minst.lab.associations: other associations and trackers, against brute force and against the tracker they vary."""
+"""minst.lab.associations: other rules and trackers, by hand, against an oracle's own aim and against the tracker they vary."""
 
 from itertools import permutations
 
@@ -7,16 +7,7 @@ import pytest
 import torch
 
 from minst.data.shapes import ShapesConfig, shapes_clip
-from minst.lab.associations import (
-    ASSOCIATIONS,
-    AdaptiveT,
-    FrozenX6,
-    Moves,
-    association,
-    encode_with,
-    greedy,
-    mean_kernels,
-)
+from minst.lab.associations import ASSOCIATIONS, FrozenX6, Oracle, TellsCuts, encode_with
 from minst.model import MobileInst, image_to_batch
 from minst.predict import EVALUATION_THRESHOLD
 from minst.tracking import Candidates, KernelTracker, assign
@@ -37,14 +28,8 @@ def same(a, b):
     return a.tracks == b.tracks
 
 
-def rival(model, interval, name, means=None):
-    return KernelTracker(model, interval, association(name, means), score_threshold=EVALUATION_THRESHOLD)
-
-
-def follow(tracker, clip):
-    """The results of all frames, and what was counted meanwhile."""
-    moves = Moves()
-    return list(moves.watch(tracker, map(tracker.step, clip))), moves
+def rival(model, interval, name):
+    return KernelTracker(model, interval, ASSOCIATIONS[name], score_threshold=EVALUATION_THRESHOLD)
 
 
 @pytest.mark.parametrize("name", ["cosine", "mask"])
@@ -54,50 +39,16 @@ def test_the_two_that_ship_are_the_tracker_s_own(model, clip, name, interval):
     assert same(rival(model, interval, name).track(clip), shipped.track(clip))
 
 
-def test_none_never_moves_a_slot_and_says_so(model, clip):
-    results, moves = follow(rival(model, 1, "none"), clip)
+def test_none_never_moves_a_slot(model, clip):
     owner = {}
-    for result in results:
+    for result in map(rival(model, 1, "none").step, clip):
         for identity, query in zip(result.ids, result.queries):
             assert owner.setdefault(identity, query) == query
-    assert moves.moved == 0 and moves.stayed > 0 and moves.keys == len(clip)
-
-
-def test_moved_and_stayed_are_counted_over_key_frames_after_the_first(model, clip):
-    tracker, moved, stayed = rival(model, 2, "mask"), 0, 0
-    _, moves = follow(rival(model, 2, "mask"), clip)
-    before = None
-    for frame in clip:
-        is_key = tracker.step(frame).is_key
-        slots = tracker.slots
-        if is_key and before is not None:
-            live = slots.scores >= tracker.score_threshold
-            moved += int((slots.queries[live] != before[live]).sum())
-            stayed += int((slots.queries[live] == before[live]).sum())
-        before = slots.queries.clone()
-    assert (moves.moved, moves.stayed, moves.keys) == (moved, stayed, 7)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_greedy_takes_the_largest_left(seed):
-    similarity = torch.rand(5, 5, generator=torch.Generator().manual_seed(seed))
-    left = {(r, c): float(similarity[r, c]) for r in range(5) for c in range(5)}
-    wanted = {}
-    while left:
-        r, c = max(left, key=left.get)
-        wanted[r] = c
-        left = {(i, j): v for (i, j), v in left.items() if i != r and j != c}
-    assert assign(greedy(similarity)).tolist() == [wanted[r] for r in range(5)]
-
-
-def test_greedy_may_be_worse_than_the_best_of_all():
-    similarity = torch.tensor([[0.9, 0.8], [0.8, 0.1]])
-    assert assign(greedy(similarity)).tolist() == [0, 1] and assign(similarity).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("name", ASSOCIATIONS)
 def test_every_association_is_one_to_one_on_a_real_clip(model, clip, name):
-    tracker = rival(model, 1, name, mean_kernels(model, clip[:3]))
+    tracker = rival(model, 1, name)
     for frame in clip[:4]:
         tracker.step(frame)
     assert sorted(tracker.slots.queries.tolist()) == list(range(model.config.num_queries))
@@ -120,80 +71,96 @@ def met(model, clip):
 
 def test_similarities_by_hand(met):
     old, new, x_mask = met
-    said = {name: association(name)(*met) for name in ASSOCIATIONS if name != "centred"}
-    for i, j in [(0, 0), (1, 4), (len(new.scores) - 1, 2)]:
+    said = {name: rule(*met) for name, rule in ASSOCIATIONS.items()}
+    for i, j in [(0, 0), (1, 4), (len(new.scores) - 1, 2), (int(old.scores.argmax()), int(new.scores.argmax()))]:
         a, b, scores = old.kernels[i], new.kernels[j], float(old.scores[i] * new.scores[j])
         angle = float(a @ b / (a.norm() * b.norm()))
         first, second = ((kernel[:, None, None] * x_mask).sum(0).sigmoid() for kernel in (a, b))
         dice = float(2 * (first * second).sum() / ((first**2).sum() + (second**2).sum()))
-        assert float(said["dot"][i, j]) == pytest.approx(float((a * b).sum()), rel=1e-4)
+        live = min(float(old.scores[i]), float(new.scores[j])) >= 0.3
         assert float(said["cosine-all"][i, j]) == pytest.approx(angle, abs=1e-5)
+        assert float(said["cosine-live"][i, j]) == pytest.approx(live * (1 + angle), abs=1e-5)
         assert float(said["cosine"][i, j]) == pytest.approx(angle * scores, abs=1e-5)
-        assert float(said["mask-alone"][i, j]) == pytest.approx(dice, abs=1e-3)
+        assert float(said["mask-all"][i, j]) == pytest.approx(dice, abs=1e-3)
         assert float(said["mask"][i, j]) == pytest.approx(dice * scores, abs=1e-3)
         assert float(said["none"][i, j]) == (i == j)
+    assert live  # of the last pair, so that the rule has been tried
 
 
-def test_centred_does_not_see_what_a_query_always_adds(model, clip, met):
-    """A constant of each query's own, in its kernels and their mean alike, changes the cosine and not the centred one."""
-    means, (old, new, x_mask) = mean_kernels(model, clip), met
-    own = torch.randn(means.shape, generator=torch.Generator().manual_seed(0)) * 3
-    moved = [of._replace(kernels=of.kernels + own) for of in (old, new)]
-    before, after = association("centred", means)(*met), association("centred", means + own)(*moved, x_mask)
-    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
-    plain = association("cosine-all")
-    assert (plain(*moved, x_mask) - plain(*met)).abs().max() > 0.1
+# ---------------------------------------------------------------------------------------------- the oracle
 
 
-def test_centred_takes_the_mean_of_the_query_that_a_slot_has_now(model, clip, met):
-    centred, (old, new, x_mask) = association("centred", mean_kernels(model, clip)), met
-    order = torch.randperm(len(old.scores), generator=torch.Generator().manual_seed(1))
-    turned = Candidates(*(values[order] for values in old))
-    torch.testing.assert_close(centred(turned, new, x_mask), centred(*met)[order])
+class Seen:
+    """What an oracle looks at of a frame: one square of two rows a query, of 4 instances side by side."""
+
+    def __init__(self, *instances):
+        self.instances = instances
+
+    def masks(self):
+        found = np.zeros((len(self.instances), 4, 8), bool)
+        for query, instance in enumerate(self.instances):
+            if instance is not None:
+                found[query, :, 2 * instance : 2 * instance + 2] = True
+        return found
 
 
-def test_mean_kernels_is_the_mean(model, clip):
-    kernels = [model(image_to_batch(frame)).kernels[0] for frame in clip[:3]]
-    torch.testing.assert_close(mean_kernels(model, clip[:3]), sum(kernels) / 3)
+TRUTH = Seen(0, 1, 2, 3).masks()
 
 
-def test_what_is_missing_or_unknown_is_said():
-    with pytest.raises(ValueError, match="centred needs the mean kernel"):
-        association("centred")
-    with pytest.raises(ValueError, match="'iou'.*none, cosine"):
-        association("iou")
+@pytest.fixture
+def oracle(monkeypatch):
+    monkeypatch.setattr("minst.lab.associations.masks_of_queries", lambda frame: frame.masks())
+    return Oracle()
 
 
-def test_agreement_that_nothing_reaches_makes_every_frame_a_key_frame(model, clip):
-    tracker = AdaptiveT(model, 1e9)
-    assert same(tracker.track(clip), rival(model, 1, "mask").track(clip))
-    tracker.reset()
-    assert follow(tracker, clip)[1].keys == len(clip)
+def follow(oracle, frames, scores):
+    """The queries of all slots after each key frame but the first, as the tracker takes them."""
+    queries, told = torch.arange(len(scores[0])), []
+    for frame, before, now in zip(frames, [None, *scores], scores):
+        oracle.see(frame, TRUTH)
+        if before is not None:
+            old = Candidates(None, torch.tensor(before)[queries], queries)
+            new = Candidates(None, torch.tensor(now), torch.arange(len(now)))
+            queries = assign(oracle(old, new, None))
+            told.append(queries.tolist())
+    return told
 
 
-def test_agreement_that_all_reach_leaves_one_in_twelve(model, clip):
-    tracker = AdaptiveT(model, 0.0)
-    assert same(tracker.track(clip), rival(model, 12, "mask").track(clip))
-    tracker.reset()
-    assert follow(tracker, clip)[1].keys == 2
+def test_the_oracle_goes_on_with_the_query_that_holds_the_slot_s_instance(oracle):
+    found = follow(oracle, [Seen(0, 1, None), Seen(1, None, 0)], [[0.9, 0.8, 0.1], [0.8, 0.1, 0.9]])
+    assert found == [[2, 0, 1]]
 
 
-def test_a_still_picture_needs_no_key_frame_and_one_without_instances_does(model, clip):
-    still = AdaptiveT(model, 0.99)
-    assert [still.step(clip[0]).is_key for _ in range(6)] == [True] + [False] * 5
-    assert still.step(np.full_like(clip[0], 127)).is_key  # the lights are out: nothing that the kernels know
+def test_the_oracle_waits_for_an_instance_out_of_sight_and_lets_nobody_else_in(oracle):
+    frames = [Seen(0, 1, None), Seen(2, 1, None), Seen(2, 0, 1)]
+    first, second = follow(oracle, frames, [[0.9, 0.9, 0.1]] * 3)
+    assert first[1] == 1 and first[0] != 0  # query 0 draws a newcomer: not in the slot of instance 0
+    assert second[0] == 1 and second[1] == 2 and second[first.index(0)] == 0
 
 
-@torch.inference_mode()
-def test_agreement_by_hand(model, clip):
-    tracker = AdaptiveT(model, 0.9)
-    tracker.step(clip[0])
-    encoded, total = model.encode(image_to_batch(clip[4])), 0.0
-    for kernel, score in zip(tracker.slots.kernels, tracker.slots.scores):
-        soft = encoded.masks(kernel[None, None])[0, 0].sigmoid()
-        inside = float(soft[soft > 0.5].sum())
-        total += float(score) * 2 * inside / (float(soft.sum()) + int((soft > 0.5).sum()))
-    assert tracker.agreement_with(encoded) == pytest.approx(total / float(tracker.slots.scores.sum()), abs=1e-5)
+def test_of_two_queries_of_an_instance_the_live_one_goes_on_with_the_live_slot(oracle):
+    assert follow(oracle, [Seen(0, 0), Seen(0, 0)], [[0.9, 0.2], [0.1, 0.8]]) == [[1, 0]]
+
+
+def test_the_oracle_needs_no_instances(oracle):
+    oracle.see(Seen(None, 0), TRUTH[:0])
+    oracle.see(Seen(0, None), TRUTH[:0])
+    both = Candidates(None, torch.ones(2), torch.arange(2))
+    assert assign(oracle(both, both, None)).tolist() == [0, 1]
+
+
+# ----------------------------------------------------------------------------------------------- trackers
+
+
+def test_who_is_told_of_a_cut_begins_anew_there(model, clip):
+    tracker = TellsCuts(model, 6, "cosine", score_threshold=EVALUATION_THRESHOLD)
+    tracker.cut = 4
+    results = [tracker.step(frame) for frame in clip[:8]]
+    assert [result.is_key for result in results] == [True] + [False] * 3 + [True] + [False] * 3
+    before, after = ({i for r in part for i in r.ids} for part in (results[:4], results[4:]))
+    assert before and after and not before & after
+    alone = KernelTracker(model, 6, "cosine", score_threshold=EVALUATION_THRESHOLD)
+    assert [r.segmentations for r in map(alone.step, clip[4:8])] == [r.segmentations for r in results[4:]]
 
 
 def test_frozen_x6_of_the_same_picture_changes_nothing(model, clip):

@@ -86,18 +86,6 @@ def test_queries_pass_one_decoder_after_the_other(model, order, frame):
     torch.testing.assert_close(out.kernels, model.instance_decoder.predict(seen[-1][2]).kernels)
 
 
-@torch.inference_mode()
-def test_in_query_passing_the_last_decoder_runs_on_the_other_frame(model, order, frame):
-    other = model.encode(torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(1)))
-    q_g = frame.out.global_queries
-    seen, passed = watched(model, lambda: model.pass_queries(q_g, other))
-    assert len(seen) == 1 and torch.equal(seen[0][0], q_g)
-    torch.testing.assert_close(seen[0][1], tokens_of(model, order, other))
-    torch.testing.assert_close(passed, other.masks(model.instance_decoder.predict(seen[0][2]).kernels))
-    if order == "local-local":  # a query that is passed to its own frame does what it did
-        torch.testing.assert_close(model.pass_queries(q_g, frame), frame.out.mask_logits)
-
-
 def test_every_parameter_learns(order, config):
     model = decoders.build(order, config).train()
     batch = ClipBatches(config, FolderClips(YouTubeVIS(config.data), 0))[0]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as rle
 
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
-from minst.lab.matches import KEPT, Matches, average_precision, keep
+from minst.lab.matches import KEPT, average_precision, keep
 
 SIZE, FRAMES, KINDS = 12, 3, 2
 
@@ -120,12 +120,6 @@ def test_nothing_predicted_is_nothing_found_and_nothing_to_find_is_unknown():
     truth, _ = made(0)
     assert average_precision(kept(truth, []))[0] == 0
     assert np.isnan(average_precision(kept(truth | {"annotations": []}, [])))
-
-
-def test_written_and_read_again():
-    matches = kept(*made(4))
-    again = Matches.from_dict(matches.to_dict())
-    assert (again.rows == matches.rows).all() and (again.instances == matches.instances).all()
 
 
 def test_weights_of_another_number_of_clips_are_refused():

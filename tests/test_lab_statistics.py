@@ -1,77 +1,139 @@
-"""minst.lab.statistics and results: paired differences, their interval, the verdict, how many seeds are needed."""
+"""minst.lab.statistics: intervals of paired runs and of paired clips, Holm, how many seeds are needed; the simulation."""
 
-import fake_lab
+import math
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy import stats
 
-from minst.lab.results import Lab
-from minst.lab.statistics import Estimate, compare, draw, seeds_needed, spread
+from minst.lab.statistics import (
+    GROUPS,
+    Comparison,
+    Family,
+    Figure,
+    compare_clips,
+    groups,
+    holm,
+    pooled_sd,
+    seeds_needed,
+    signed,
+    spread,
+)
 
-
-def mean_of(values):
-    """An estimate that is the mean of a value a clip."""
-    values = np.asarray(values, dtype=float)
-    return Estimate(len(values), lambda weights: weights @ values / weights.sum(axis=1))
-
-
-def test_a_draw_takes_as_many_as_there_are_and_every_one_equally_often():
-    drawn = draw(4000, 7, 3)
-    assert (drawn.sum(axis=1) == 7).all()
-    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.07)
-    assert (draw(10, 5, 0) == draw(10, 5, 0)).all() and (draw(10, 5, 0) != draw(10, 5, 1)).any()
-
-
-def test_a_constant_difference_is_sure_however_noisy_the_clips():
-    noise = np.random.default_rng(0).normal(0, 10, (3, 30))
-    found = compare([mean_of(row - 1) for row in noise], [mean_of(row) for row in noise])
-    assert found[:3] == pytest.approx((-1, -1, -1))
-    assert found.verdict(+1) == "agrees" and found.verdict(-1) == "disagrees" and found.verdict(0) == "no claim"
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+import lab_simulation  # noqa: E402
 
 
-def test_the_same_runs_do_not_differ_and_nothing_can_be_told():
-    figures = [mean_of(np.random.default_rng(s).normal(size=9)) for s in range(3)]
-    found = compare(figures, figures)
-    assert found == (0, 0, 0, (0, 0, 0)) and found.verdict(1) == "cannot tell"
+def family(d) -> Family:
+    return lab_simulation.as_family(np.asarray(d, dtype=float))
 
 
-def test_the_interval_is_that_of_a_plain_loop_over_samples():
-    rng = np.random.default_rng(1)
-    ours, theirs = rng.normal(0.4, 1, (3, 12)), rng.normal(0, 1, (3, 12))
-    found = compare([mean_of(v) for v in ours], [mean_of(v) for v in theirs])
-    again = []
-    for _ in range(4000):
-        seeds, clips = rng.integers(3, size=3), rng.integers(12, size=12)
-        again.append(np.mean([ours[s][clips].mean() - theirs[s][clips].mean() for s in seeds]))
-    low, high = np.percentile(again, [2.5, 97.5])
-    assert found.difference == pytest.approx(ours.mean() - theirs.mean())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.05)
+def test_the_groups_leave_out_every_clip_once():
+    weights = groups(50)
+    assert weights.shape == (1 + GROUPS, 50) and (weights[0] == 1).all()
+    assert (weights[1:].sum(0) == GROUPS - 1).all() and (weights[3] == 0).nonzero()[0].tolist() == [2, 22, 42]
 
 
-def test_of_a_hundred_true_differences_of_zero_few_are_called_sure():
-    """With many seeds: of few, a bootstrap over seeds is too narrow, as the report says."""
-    rng, sure = np.random.default_rng(5), 0
-    for _ in range(100):
-        ours, theirs = rng.normal(size=(2, 8, 1)) + rng.normal(size=(2, 8, 20))
-        found = compare([mean_of(v) for v in ours], [mean_of(v) for v in theirs])
-        sure += found.low > 0 or found.high < 0
-    assert sure <= 16
+def test_one_row_is_the_t_test_of_scipy():
+    d = [1.0, 2.5, 0.5, 1.7]
+    found, wanted = family([d]).compare("0"), stats.ttest_1samp(d, 0)
+    low, high = wanted.confidence_interval(0.95)
+    assert (found.low, found.high, found.p) == pytest.approx((low, high, wanted.pvalue))
+    assert found.difference == pytest.approx(np.mean(d)) and found.seeds == tuple(d)
 
 
-def test_pairing_takes_away_what_both_runs_share():
-    rng = np.random.default_rng(2)
-    shared, own = rng.normal(0, 5, (3, 20)), rng.normal(0, 0.1, (3, 20))
-    paired = compare([mean_of(s + o + 0.5) for s, o in zip(shared, own)], [mean_of(s) for s in shared])
-    mixed = compare([mean_of(s + o + 0.5) for s, o in zip(shared, own)], [mean_of(s) for s in np.roll(shared, 1, 0)])
-    assert 20 * (paired.high - paired.low) < mixed.high - mixed.low
-    assert paired.verdict(-1) == "agrees" and mixed.verdict(-1) == "cannot tell"
+def test_rows_that_share_no_luck_lend_each_other_their_spread():
+    """Luck that cancels: in every seed as much above as below, so that nothing is shared."""
+    luck = np.array([[1.0, -1, 1, -1], [-1, 1, -1, 1], [1, 1, -1, -1], [-1, -1, 1, 1]])
+    found = family(luck + [[1], [2], [3], [4]])
+    assert found.freedom == pytest.approx(9) and found.sd == pytest.approx(math.sqrt(4 / 3))
+    half = stats.t.ppf(0.975, 9) * found.sd / 2
+    assert found.compare("2")[:3] == pytest.approx((3, 3 - half, 3 + half))
 
 
-@pytest.mark.parametrize("ours, theirs", [(2, 3), (0, 0)])
-def test_runs_that_have_no_partner_are_refused(ours, theirs):
-    with pytest.raises(ValueError, match=f"cannot pair {ours} runs with {theirs}"):
-        compare([mean_of([1, 2])] * ours, [mean_of([1, 2])] * theirs)
-    with pytest.raises(ValueError, match=r"\[2, 3\] clips"):
-        compare([mean_of([1, 2])], [mean_of([1, 2, 3])])
+def test_rows_that_share_all_their_luck_are_one_row():
+    assert family([[1.0, 2, 4], [2, 3, 5], [0, 1, 3]]).freedom == pytest.approx(2)
+
+
+def test_a_family_whose_rows_lack_seeds():
+    found = Family({"a": {0: 1.0, 1: 3.0, 2: 2.0}, "b": {1: 1.0, 2: 2.5}, "c": {}})
+    assert list(found.rows) == ["a", "b"] and found.freedom >= 2
+    assert found.sd == pytest.approx(math.sqrt((2 * 1.0 + 1 * 1.125) / 3))
+    assert found.compare("b").seeds == (1.0, 2.5)
+    alone = Family({"a": {0: 1.0}})
+    assert math.isnan(alone.compare("a").low) and alone.compare("a").decided() == "open"
+    assert math.isnan(alone.detectable(3))
+
+
+def test_the_family_is_the_one_that_was_simulated():
+    d = lab_simulation.draw_numbers(np.random.default_rng(0), 20, 4, np.zeros(6), np.ones(6))
+    mean, half = lab_simulation.intervals(d)["pooled t"]
+    for lab, means, halves in zip(d, mean, half):
+        found = family(lab)
+        for row in range(6):
+            one = found.compare(str(row))
+            assert (one.difference, one.high - one.low) == pytest.approx((means[row], 2 * halves[row]))
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth_and_those_of_a_bootstrap_do_not():
+    found = lab_simulation.coverage(3000, 4)["alike"]
+    assert 94 <= found["pooled t"]["coverage"] <= 96 and 94 <= found["own t"]["coverage"] <= 96
+    assert found["pooled t"]["half width"] < 0.85 * found["own t"]["half width"]
+    assert found["bootstrap over seeds"]["coverage"] < 90
+
+
+def test_power_is_what_detectable_says():
+    rng = np.random.default_rng(3)
+    sure = family(lab_simulation.draw_numbers(rng, 1, 400, np.zeros(9), np.ones(9))[0])
+    sure.freedom = 9
+    assert 74 < lab_simulation.power(3000, 4, sure.detectable(4)) < 88
+
+
+def test_the_jackknife_of_a_mean_is_the_t_of_its_groups():
+    values = np.random.default_rng(1).normal(0.3, 1, 200)
+    kept = groups(200)
+    found = compare_clips(Figure(values.mean(), ((kept @ values) / kept.sum(1))[1:].tolist()), Figure(0.0, [0.0] * GROUPS))
+    means = [values[g::GROUPS].mean() for g in range(GROUPS)]
+    low, high = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((low, high)) and found.difference == pytest.approx(values.mean())
+
+
+def test_the_same_setting_does_not_differ():
+    one = Figure(0.5, np.linspace(0.49, 0.51, GROUPS).tolist())
+    assert compare_clips(one, one)[:3] == (0, 0, 0) and compare_clips(one, one).decided() == "equal"
+
+
+def test_holm_by_hand():
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.6, "b": 0.5}) == {"a": 1.0, "b": 1.0} and holm({}) == {}
+
+
+def test_holm_keeps_false_alarms_rare():
+    found = lab_simulation.alarms(100, 4)
+    assert found["after Holm"] < 12 < found["each row at 5 %"]
+
+
+@pytest.mark.parametrize(
+    "found, adjusted, word",
+    [
+        (Comparison(-2, -3, -1, (), 0.001), 0.02, "worse"),
+        (Comparison(-2, -3, -1, (), 0.001), 0.06, "open"),
+        (Comparison(2, 1, 3, (), 0.001), None, "better"),
+        (Comparison(0.1, -0.8, 0.9, (), 0.9), 1.0, "equal"),
+        (Comparison(0.1, -0.8, 1.1, (), 0.9), 1.0, "open"),
+        (Comparison(0.5, 0.2, 0.8, (), 0.001), 0.2, "equal"),
+    ],
+)
+def test_what_is_decided(found, adjusted, word):
+    assert found.decided(adjusted) == word
+
+
+def test_verdicts():
+    worse, unsure = Comparison(-1, -1.5, -0.5, ()), Comparison(-1, -2.5, 0.5, ())
+    assert [worse.verdict(claim) for claim in (1, -1, 0)] == ["agrees", "disagrees", "no claim"]
+    assert unsure.verdict(1) == unsure.verdict(-1) == "cannot tell"
 
 
 def test_spread_by_hand():
@@ -80,37 +142,12 @@ def test_spread_by_hand():
 
 
 def test_seeds_needed_by_hand():
-    two = (1.0, 3.0)  # variance 2
-    three = (0.0, 3.0, 6.0)  # variance 9
+    two, three = (1.0, 3.0), (0.0, 3.0, 6.0)  # variances 2 and 9
     pooled = (1 * 2 + 2 * 9) / 3
+    assert pooled_sd([two, three]) == pytest.approx(math.sqrt(pooled))
     assert seeds_needed([two, three], 1.0) == int(np.ceil(2.8**2 * pooled))
-    assert seeds_needed([two, three], 10.0) == 2
-    assert seeds_needed([(1.0,)], 1.0) is None
+    assert seeds_needed([two, three], 10.0) == 2 and seeds_needed([(1.0,)], 1.0) is None
 
 
-def test_the_seeds_it_asks_for_are_enough_four_times_out_of_five():
-    rng, sd, effect = np.random.default_rng(0), 2.0, 1.5
-    sample = rng.normal(0, sd, 4000)
-    count = seeds_needed([sample], effect)
-    seen = rng.normal(effect, sd, (4000, count)).mean(axis=1) > 1.96 * sd / np.sqrt(count)
-    assert 0.77 < seen.mean() < 0.86
-
-
-def test_a_lab_is_loaded_in_the_order_of_the_grid_with_what_is_unfinished(tmp_path):
-    lab = fake_lab.write(tmp_path, seeds=2, names=("images", "full"))
-    (lab / "full-2").mkdir()
-    (lab / "full-2" / "train.json").write_text("{}")
-    found = Lab(lab)
-    done, unfinished = [run for row in found.rows.values() for run in row.runs], found.unfinished
-    assert [run.run.name for run in done] == ["full-0", "full-1", "images-0", "images-1"]
-    assert [run.name for run in unfinished] == ["full-2"]
-    pairs = np.array(done[0].metrics["consistency"]["pairs"])
-    assert done[0].estimate(("retention", 10)).value == pytest.approx(pairs[:, 4].sum() / pairs[:, 5].sum())
-    once = done[0].estimate(("retention", 3))
-    assert once.sample(np.eye(fake_lab.CLIPS))[4] == pytest.approx(pairs[4, 2] / pairs[4, 3])
-    assert done[0].estimate(("retention", 3)) is once
-    tracks = np.array(done[0].settings["fast", "mask", 9]["pairs"])
-    value = done[0].estimate(("tracks", "fast", "mask", 9, 1)).value
-    assert value == pytest.approx(tracks[:, 0].sum() / tracks[:, 1].sum())
-    with pytest.raises(ValueError, match="images-0: nothing was measured of the tracker"):
-        done[2].estimate(("video", "slow", "mask", 3))  # not measured of this variant
+def test_signs_as_people_write_them():
+    assert signed(-1.25) == "−1.2" and signed(0.5) == "+0.5" and signed(math.nan) == "–"

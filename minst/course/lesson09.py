@@ -3,18 +3,22 @@
 Symbols: V clips, as in `minst.lab`.
 """
 
+import base64
+import json
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
 from minst.course.pictures import plot_lines  # noqa: F401  (the lesson draws with it)
 from minst.course.verdict import Verdict, examine, judge, numbers
-from minst.lab.results import Row
-from minst.lab.statistics import SAMPLES, Comparison, seeds_needed, spread
-from minst.lab.statistics import draw as draw_again
+from minst.lab.matches import ROW, Matches
+from minst.lab.results import Lab
+from minst.lab.statistics import Comparison, seeds_needed, spread
 from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
+
+SAMPLES = 2000
 
 __all__ = ["hidden_by_noise", "paired_interval", "seeds_for", "verdict_of"]
 
@@ -117,8 +121,7 @@ def paired_interval(answer: Callable) -> Verdict:
         "This is an interval for each model, then the difference of their ends: pairing is lost.",
         apart,
     ]
-    praise = "minst.lab.compare does the same."
-    return judge(answer, paired_interval, draw, mistakes, rounds=3, praise=praise)
+    return judge(answer, paired_interval, draw, mistakes, rounds=3)
 
 
 def hidden_by_noise(answer: Callable) -> Verdict:
@@ -198,11 +201,24 @@ def seeds_for(answer: Callable) -> Verdict:
     return judge(answer, seeds_needed, draw, mistakes, exercise="seeds_for", rounds=20)
 
 
-def kept_of(row: Row, distance: int = 3) -> np.ndarray:
-    """Queries that kept their instance so many frames on, of how many: (seeds, V, 2)."""
-    runs = [run.metrics["consistency"] for run in row.runs]
-    column = 2 * runs[0]["distances"].index(distance)
-    return np.array([run["pairs"] for run in runs], dtype=float)[..., column : column + 2]
+@lru_cache(maxsize=16)
+def draw(samples: int, count: int, stream: int) -> np.ndarray:
+    """How often each of `count` things is in a sample of `count` drawn with replacement.
+
+    Returns (samples, count), the same everywhere.
+    """
+    rng = np.random.Generator(np.random.PCG64([2303, 17594, stream]))
+    picked = (rng.random((samples, count)) * count).astype(int)
+    return np.stack([np.bincount(row, minlength=count) for row in picked]).astype(float)
+
+
+def kept(lab: Lab) -> tuple[Matches, dict[str, np.ndarray]]:
+    """Of the first grid: what one run's image AP is made of, and of each row (seeds, V, 2): queries
+    that kept their instance three frames on, of how many."""
+    held = json.loads((lab.folder / "lesson.json").read_text())
+    rows = {name: np.array(counts, dtype=float) for name, counts in held["kept"].items()}
+    found = np.frombuffer(base64.b64decode(held["matches"]["rows"]), ROW)
+    return Matches(found, np.array(held["matches"]["instances"])), rows
 
 
 def unpaired_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
@@ -210,8 +226,8 @@ def unpaired_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, floa
     means = []
     for stream, pairs in enumerate((ours, theirs)):  # (seeds, V, 2)
         runs, V = pairs.shape[:2]
-        kept, of = np.moveaxis(draw_again(SAMPLES, V, 20 + stream) @ pairs, -1, 0)
-        means.append(((kept / of).T * draw_again(SAMPLES, runs, 10 + stream)).mean(axis=1))
+        still, of = np.moveaxis(draw(SAMPLES, V, 20 + stream) @ pairs, -1, 0)
+        means.append(((still / of).T * draw(SAMPLES, runs, 10 + stream)).mean(axis=1))
     low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
     return float(low), float(high)
 

@@ -17,10 +17,10 @@ __getattr__, __dir__ = lazy(
         "VARIANTS": "grid",
         "Budget": "grid",
         "Lab": "results",
-        "compare": "statistics",
         "write_report": "report",
         "run_lab": "runs",
         "Matches": "matches",
+        "compare_clips": "statistics",
         "average_precision": "matches",
     },
 )

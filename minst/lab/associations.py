@@ -1,148 +1,100 @@
-"""Other ways to associate, and two trackers that go beyond the paper.
-
-    association(name, means)         one of ASSOCIATIONS, as `KernelTracker` takes it
-    AdaptiveT(model, agreement)  a key frame when old kernels no longer fit (beyond the paper)
-    FrozenX6(model, T)               X6 of the key frame on the frames after it (beyond the paper)
-
-All associations end in the same Hungarian assignment, of
+"""Rules of association, an oracle among them, and two trackers that the lab alone needs.
 
     none         1 where slot and query are the same: who segments it now did so before
-    cosine-all   cos(K_old, K_new) of all kernels, live or not
+    cosine-all   cos(K_old, K_new) of all kernels, live or not: the paper's, to the letter
+    cosine-live  the same, of those with a score of at least 0.3
     cosine       cos * s_old * s_new, the tracker's: the paper's in its fair reading
-    greedy       cos, largest first, without looking back
-    centred      cos(K_old - mean of its query, K_new - mean of its query)
-    dot          K_old . K_new
-    mask-alone   dice of the masks
+    mask-all     dice of the masks
     mask         dice * s_old * s_new, the tracker's: ours
+    oracle       the truth says which query holds the slot's instance: what is left to be won
 
-Deviation: everything here but "cosine"; the paper compares none of them.
+All end in the same Hungarian assignment. Deviation: all but "cosine"; the paper compares none.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
-
-from collections.abc import Iterable, Iterator
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from minst import tracking
+from minst.evaluation.consistency import HOLD_IOU, SURE, mask_ious
 from minst.model import Frame, MobileInst, image_to_batch
-from minst.predict import EVALUATION_THRESHOLD
+from minst.predict import masks_of_queries
 from minst.results import FrameResult
 from minst.tracking import Candidates, KernelTracker, cosine_similarity, mask_similarity
 
-__all__ = ["ASSOCIATIONS", "AdaptiveT", "FrozenX6", "Moves", "association", "mean_kernels"]
+__all__ = ["ASSOCIATIONS", "FrozenX6", "Oracle", "TellsCuts"]
 
 
-def greedy(similarity: Tensor) -> Tensor:
-    """The assignment that always takes the largest similarity left, (N, N), as ones among zeros."""
-    left, chosen = similarity.clone(), torch.zeros_like(similarity)
-    for _ in range(len(left)):
-        row, column = divmod(int(left.argmax()), left.shape[1])
-        chosen[row, column] = 1
-        left[row], left[:, column] = -torch.inf, -torch.inf
-    return chosen
-
-
-def by_centred(means: Tensor, old: Candidates, new: Candidates, x_mask: Tensor) -> Tensor:
-    """Cosine less the means (N, D) of the queries whose kernels these are."""
-    return cosine_similarity(old.kernels - means[old.queries], new.kernels - means[new.queries])
+def by_live(old: Candidates, new: Candidates, x_mask: Tensor) -> Tensor:
+    """1 + cos where both are live, so that each such pair comes before all others; else 0."""
+    both_live = (old.scores[:, None] >= SURE) & (new.scores[None, :] >= SURE)
+    return (1 + cosine_similarity(old.kernels, new.kernels)) * both_live
 
 
 ASSOCIATIONS = {
     "none": lambda old, new, x_mask: (old.queries[:, None] == new.queries).float(),
     "cosine-all": lambda old, new, x_mask: cosine_similarity(old.kernels, new.kernels),
+    "cosine-live": by_live,
     "cosine": tracking.by_cosine,
-    "greedy": lambda old, new, x_mask: greedy(cosine_similarity(old.kernels, new.kernels)),
-    "centred": by_centred,
-    "dot": lambda old, new, x_mask: old.kernels @ new.kernels.T,
-    "mask-alone": lambda old, new, x_mask: mask_similarity(old.kernels, new.kernels, x_mask),
+    "mask-all": lambda old, new, x_mask: mask_similarity(old.kernels, new.kernels, x_mask),
     "mask": tracking.by_masks,
 }
 
 
-def association(name: str, means: Tensor | None = None) -> tracking.Association:
-    """One of `ASSOCIATIONS`; means (N, D): what `mean_kernels` says, for "centred" alone."""
-    if name not in ASSOCIATIONS:
-        raise ValueError(f"association is {name!r}; choose one of {', '.join(ASSOCIATIONS)}")
-    if name != "centred":
-        return ASSOCIATIONS[name]
-    if means is None:
-        raise ValueError("centred needs the mean kernel of each query: mean_kernels(model, images)")
-    return partial(by_centred, means)
+class Oracle:
+    """An association that is told the truth of each key frame: `see` it, then call.
 
-
-@torch.inference_mode()
-def mean_kernels(model: MobileInst, images: Iterable[np.ndarray]) -> Tensor:
-    """The mean kernel of every query over images (H, W, 3): (N, D).
-
-    What all kernels of a query share says nothing of instances.
-    """
-    kernels = [model.encode(image_to_batch(image)).out.kernels[0] for image in images]
-    return torch.stack(kernels).mean(0)
-
-
-class Moves:
-    """How often a live slot goes on with another query (`moved`) or its own (`stayed`); `keys`.
-
-    Summed over the videos that were watched.
+    A slot keeps the instance that it has held last, also while nobody finds that.
     """
 
     def __init__(self):
-        self.keys = self.moved = self.stayed = 0
+        self.seen = None  # (N,) the instance of each query of the last key frame; -1 = none
+        self.slots = self.best = None  # (N,) the instance of each slot, its best score with it
 
-    def watch(self, tracker: KernelTracker, results: Iterable) -> Iterator[FrameResult]:
-        """Hand on what `tracker` says of the frames of a video, counting."""
-        before = None  # (N,) the queries of the slots at the last key frame
-        for result in results:
-            if result.is_key:
-                now, live = tracker.slots.queries, tracker.slots.scores >= tracker.score_threshold
-                if before is not None:
-                    changed = (now != before)[live]
-                    self.moved += int(changed.sum())
-                    self.stayed += int((~changed).sum())
-                self.keys, before = self.keys + 1, now
-            yield result
+    def see(self, frame: Frame, truths: np.ndarray) -> None:
+        """A key frame, and the masks (G, H, W) of its instances, the same G in all of a clip."""
+        self.before = self.seen
+        ious = mask_ious(masks_of_queries(frame), truths)  # (N, G)
+        fits = ious.max(1, initial=0.0) >= HOLD_IOU
+        found = ious.argmax(1) if len(truths) else np.zeros(len(ious), int)
+        self.seen = torch.from_numpy(np.where(fits, found, -1))
+
+    def __call__(self, old: Candidates, new: Candidates, x_mask: Tensor) -> Tensor:
+        """The scores' product where slot and query hold the same, -1 where they hold others."""
+        held = self.before[old.queries]
+        if self.slots is None:
+            self.slots, self.best = held, torch.zeros_like(old.scores)
+        moved = (held >= 0) & (held != self.slots)
+        self.slots = torch.where(moved, held, self.slots)
+        self.best = torch.where(moved, 0.0, self.best)
+        self.best = torch.maximum(self.best, old.scores * (held >= 0))
+        # Nobody else's instance may move into a slot whose own is out of sight.
+        known = (self.slots >= 0)[:, None] & (self.seen >= 0)
+        same = self.slots[:, None] == self.seen
+        # Of several slots of one instance the liveliest goes on with its liveliest query.
+        score = self.best[:, None] * new.scores
+        return torch.where(known, torch.where(same, score, -1.0), 0.0)
 
 
-class AdaptiveT(KernelTracker):
-    """A key frame when agreement falls below `agreement` times what it was on the last one.
+class TellsCuts(KernelTracker):
+    """A tracker that knows of a scene cut: there it takes a key frame and new identities."""
 
-    Agreement: dice of the soft masks of the old kernels with the same masks made hard, mean over
-    the slots by their scores. A kernel that fits draws sharp masks. It cannot see an instance that
-    enters: nobody draws it yet. So after `longest` frames there is a key frame in any case.
-    """
-
-    def __init__(self, model: MobileInst, agreement: float, longest: int = 12):
-        super().__init__(model, longest, "mask", score_threshold=EVALUATION_THRESHOLD)
-        self.agreement, self.longest = agreement, longest
+    cut = 0  # the first frame of the second scene
 
     @torch.inference_mode()
     def advance(self, frame: Frame) -> FrameResult:
-        """`KernelTracker.advance`, with a key frame wherever agreement has dropped."""
-        stale = self.slots is not None
-        stale = stale and self.agreement_with(frame) < self.agreement * self.at_key_frame
-        # At an interval of 1 this frame is a key frame.
-        self.reuse_interval = 1 if stale else self.longest
-        result = super().advance(frame)
-        if result.is_key:
-            self.at_key_frame = self.agreement_with(frame)
-        return result
-
-    def agreement_with(self, frame: Frame) -> float:
-        """How sharp are the masks that the slots' kernels draw on this frame? In [0, 1]."""
-        soft = frame.masks(self.slots.kernels[None])[0].sigmoid().flatten(1)  # (N, h * w)
-        hard = (soft > 0.5).float()
-        sharp = 2 * (soft * hard).sum(1) / (soft.sum(1) + hard.sum(1))  # (N,)
-        return float((sharp * self.slots.scores).sum() / self.slots.scores.sum())
+        """`KernelTracker.advance`, from nothing at the cut."""
+        if self.frame == self.cut:
+            self.slots = None
+        return super().advance(frame)
 
 
 class FrozenX6(KernelTracker):
     """On frames between key frames the transformer blocks are skipped: X6 is the key frame's.
 
-    For TopFormer, and for videos of one resolution.
+    Deviation: beyond the paper. For TopFormer, and for videos of one resolution.
     """
 
     @torch.inference_mode()

@@ -7,8 +7,7 @@
     build(order, config)      a model for `minst.training.train(config, model=...)`
     load(folder, order)       what that training saved
 
-Query passing hands on what the first decoder has put out, and the last one runs on the other
-frame; a decoder that stands alone is both, and runs again.
+They are trained on single images alone: query passing would have to say which decoder runs again.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
@@ -23,7 +22,7 @@ from minst import weights
 from minst.config import MobileInstConfig
 from minst.data.ytvis import YouTubeVIS
 from minst.instance_decoder import DualInstanceDecoder, Predictions
-from minst.model import Frame, MobileInst
+from minst.model import MobileInst
 from minst.training import TrainConfig, initial_model
 
 __all__ = ["ORDERS", "build", "load"]
@@ -58,13 +57,6 @@ class ReorderedDecoder(DualInstanceDecoder):
         """The second half, if there is one."""
         return self.predict(q_g) if self.is_alone else super().local(q_g, x_mask, padding)
 
-    def pass_on(self, q_g: Tensor, frame: Frame) -> Predictions:
-        """Another frame's queries (B, N, D) on this frame: the last decoder, and the heads."""
-        if not self.is_alone:
-            return self.local(q_g, frame.padded_x_mask, frame.token_padding)
-        tokens = self.global_tokens(frame.x6 if self.is_global else frame.padded_x_mask)
-        return self.predict(self.global_decoder(q_g, self.queries, *tokens, frame.token_padding))
-
 
 class Reordered(MobileInst):
     """A MobileInst with such a decoder. Its parts start as the full model's of the same seed do."""
@@ -72,10 +64,6 @@ class Reordered(MobileInst):
     def __init__(self, config: MobileInstConfig, order: str):
         super().__init__(config)
         self.instance_decoder = ReorderedDecoder(self.instance_decoder, order)
-
-    def pass_queries(self, global_queries: Tensor, frame: Frame) -> Tensor:
-        """As `MobileInst.pass_queries`."""
-        return frame.masks(self.instance_decoder.pass_on(global_queries, frame).kernels)
 
 
 def build(order: str, config: TrainConfig) -> Reordered:

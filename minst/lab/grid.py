@@ -1,16 +1,16 @@
 """The grid of the ablation lab: which models are trained, on what, for how long.
 
-    run = variant x seed x budget        "max_gap=10", seed 2, FULL  ->  <folder>/max_gap=10-2/
+    backbone --images--> full, and every other architecture           family of "full"
+    weights of full, same seed --pairs--> passing=shared, and other trainings   of "passing=shared"
 
-Every variant is the full model with one thing changed, trained on the same clips, in the same
-order, for the same number of steps. Measurements that need no training (reuse interval,
-association, beyond the paper) are taken on trained runs: see measure.py. A lab keeps the grid that
-it was run with in its lab.json, so that a report never speaks of rows by the words of another:
-results/lab is of an older one. How its values were found stands in results/lab/PILOT.md.
+As in the paper, a model learns from single images first, and from pairs of frames afterwards. Rows
+of architecture start from a backbone that can classify. Rows of training start from the *same*
+trained weights and take some hundred steps more, so they are cheap and differ in one thing alone.
+results/lab/PLAN.md was written before the grid ran: rows, what judges them, and how many seeds.
 
 Assumption: the paper trains on COCO and YouTube-VIS from ImageNet weights; here it is shapes from
     nothing, small frames and few steps. So a row shows what a component does at this scale, and no
-    more.
+    more. A row that is trained on shows what the last steps do, not what a whole training would.
 Assumption: a decoder that stands alone has no Q_G before its last queries, and so no losses of
     Q_G: with them all its losses would count twice.
 
@@ -27,9 +27,9 @@ from minst.training import TrainConfig, switches
 __all__ = ["FULL", "SHIPPED", "SMOKE", "SPEEDS", "VARIANTS", "Budget", "Variant", "train_config"]
 
 SPEEDS = {"slow": 0.4, "medium": 1.0, "fast": 2.0}  # of shapes; training sees medium alone
-# Trained ten times as long on larger frames: what they show of association, short trainings
-# cannot. They are measured alone.
-SHIPPED = ("shapes-tiny", "shapes-tiny-images")
+CUT = "cut"  # clips of medium speed, half of one and half of another
+# Shipped weights, and the clips on which all rules of association and T are compared.
+SHIPPED = {"shapes-tiny": ("medium", CUT, "fast", "slow"), "shapes-tiny-images": ("medium",)}
 # Within a lab: what variants of a backbone start from.
 PRETRAINED = "backbones/{}/backbone.safetensors"
 KINDS = ("fish", "butterfly", "starfish", "ladybird")
@@ -43,59 +43,57 @@ class Variant:
     group: str  # the question that it belongs to
     says: str  # what is changed, for a table
     changes: dict = field(default_factory=dict)  # fields of TrainConfig
-    paper: str = ""  # what the paper claims of it, against the full model
-    # what decides: image AP, or video AP by cosine at T = 3, as there
-    judged_by: Literal["image", "video"] = "image"
+    paper: str = ""  # what the paper claims of it, against the base
+    judged_by: Literal["image AP", "video AP"] = "image AP"
     # +1: the paper says that this is worse; 0: it says nothing that could fail
     claim: Literal[-1, 0, 1] = 0
-    retention: str = ""  # what the paper says of the full model's retention, against this
     decoder: str = ""  # one of `minst.lab.decoders.ORDERS`; "" = global, then local
+    base: str = "full"  # the row that it is compared with
+    start: str = ""  # the row whose weights of the same seed it goes on from; "" = a backbone
 
 
 def _grid() -> dict[str, Variant]:
-    decoder, fusion, temporal = "instance decoder", "mask decoder", "temporal training"
-    ours = "beyond the paper"
+    decoder, fusion, size = "instance decoder", "mask decoder", "size"
+    temporal, loss = "temporal training", "losses"
     # No Q_G, no losses of it: see above.
-    alone = {"changes": {"global_weight": 0.0}, "paper": "worse", "claim": 1}
-    passing = {"judged_by": "video"}
+    alone = {"changes": {"global_weight": 0.0}}
+    worse = {"paper": "worse", "claim": 1}
+    order = {**worse, "judged_by": "video AP"}
+    trained = {"start": "full", "base": "passing=shared", "judged_by": "video AP"}
+    without = {**trained, "paper": "0.8 to 1.3 AP worse", "claim": 1}
 
     def switch(text: str) -> dict:
         return {"switches": text}
 
-    trained = {"paper": "0.8 to 1.3 AP worse", "judged_by": "video", "claim": 1}
     rows = [
-        Variant("full", "the model", "as minst has it"),
-        Variant("decoder=global", decoder, "global decoder alone", decoder="global", **alone),
-        Variant("decoder=local", decoder, "local decoder alone", decoder="local", **alone),
-        Variant("decoder=local-local", decoder, "two local decoders", {}, "worse", claim=1,
-                decoder="local-local"),
+        Variant("full", "the model", "single images"),
+        Variant("decoder=global", decoder, "global decoder alone", decoder="global",
+                **alone, **order),
+        Variant("decoder=local", decoder, "local decoder alone", decoder="local",
+                **alone, **order),
+        Variant("decoder=local-local", decoder, "two local decoders", decoder="local-local",
+                **order),
         Variant("pooling=avg", decoder, "X_L by average pooling", switch("pooling=avg"),
                 "0.4 AP worse", claim=1),
         Variant("enhancer=off", fusion, "no semantic enhancers", switch("semantic_enhancer=off"),
-                "worse", claim=1),
-        Variant("bottom_up=off", fusion, "top-down fusion alone", switch("bottom_up=off"), "worse",
-                claim=1),
-        Variant("passing=kept", temporal, "passed queries keep frame t's instance",
-                {"query_passing": "kept"}, **passing),
-        Variant("passing=fresh", temporal, "passed queries matched anew at t + delta",
-                {"query_passing": "fresh"}, **passing),
-        Variant("passing=off", temporal, "pairs of frames, no query passing",
-                {"query_passing": "off"}, **trained,
-                retention="queries keep their instance over 11 frames (Fig 2)"),
-        Variant("images", temporal, "single images, no query passing", {"train_on": "images"},
-                **trained),
-        Variant("max_gap=2", temporal, "delta 1 to 2 (full: 1 to 5)", {"max_gap": 2}, **passing),
-        Variant("max_gap=10", temporal, "delta 1 to 10 (full: 1 to 5)", {"max_gap": 10}, **passing),
-        Variant("queries=10", "size", "10 queries (full: 20)", switch("num_queries=10")),
-        Variant("queries=50", "size", "50 queries", switch("num_queries=50")),
-        Variant("queries=100", "size", "100 queries", switch("num_queries=100")),
-        Variant("seaformer-tiny", "size", "SeaFormer-T (full: TopFormer-T)",
+                **worse),
+        Variant("global_loss=off", loss, "no losses of Q_G", {"global_weight": 0.0}),
+        Variant("queries=10", size, "10 queries (full: 20)", switch("num_queries=10")),
+        Variant("seaformer-tiny", size, "SeaFormer-T (full: TopFormer-T)",
                 switch("backbone=seaformer-tiny")),
-        Variant("mobilenetv2-0.6", "size", "MobileNetV2, 0.6 wide",
-                switch("backbone=mobilenetv2-0.6"), "worse", claim=1),
-        Variant("global_norm=off", ours, "no LayerNorm on X_G", switch("normalise_global=off")),
-        Variant("global_loss=off", ours, "no losses of Q_G", {"global_weight": 0.0}),
-        Variant("targets=8", ours, "masks learn at 1/8 (full: 1/2)", {"target_stride": 8}),
+        Variant("mobilenetv2-0.6", size, "MobileNetV2, 0.6 wide",
+                switch("backbone=mobilenetv2-0.6"), **worse),
+        Variant("passing=shared", "the model, trained on", "pairs, query passing (paper)",
+                start="full", base="passing=shared"),
+        Variant("passing=kept", temporal, "passed queries keep frame t's instance",
+                {"query_passing": "kept"}, **trained),
+        Variant("passing=fresh", temporal, "passed queries matched anew at t + delta",
+                {"query_passing": "fresh"}, **trained),
+        Variant("passing=off", temporal, "pairs of frames, no query passing",
+                {"query_passing": "off"}, **without),
+        Variant("images", temporal, "single images, as before", {"train_on": "images"}, **without),
+        Variant("targets=8", loss, "masks learn at 1/8 (else: 1/2)", {"target_stride": 8},
+                **trained | {"judged_by": "image AP"}),
     ]  # fmt: skip
     return {row.name: row for row in rows}
 
@@ -105,37 +103,38 @@ VARIANTS = _grid()
 
 @dataclass(frozen=True)
 class Budget:
-    """What every run may spend, and the clips it learns from and is judged by (of fixed seeds)."""
+    """What every run may spend, and the clips it learns from and is judged by."""
 
     name: str
     pretraining: int  # steps of a backbone before
-    iterations: int
-    pairs: int
-    train_clips: int
-    val_clips: int  # of each speed
+    iterations: int  # of a row of architecture, from there
+    further: int  # of a row of training, from the weights of "full"
+    pairs: int  # frames of a step / 2
+    train_clips: int  # of each seed
+    val_clips: int  # of each seed, for video AP
+    val_frames: int  # of each seed, for image AP; each of a clip of its own
+    shipped_clips: int  # for the shipped weights, of medium speed; half as many of all else
     frames: int  # of a clip
     save_every: int
 
-    def clips(self, speed: float = 1.0) -> ShapesConfig:
-        """The clips to learn from and to be judged by, at this factor on their motion."""
+    def clips(self, frames: int = 0) -> ShapesConfig:
+        """The clips to learn from and to be judged by."""
         return ShapesConfig(
-            width=160, height=128, frames=self.frames, min_instances=2, max_instances=4,
-            speed=speed, category=KINDS,
+            width=160, height=128, frames=frames or self.frames, min_instances=2, max_instances=4,
+            category=KINDS,
         )  # fmt: skip
-
-    def shipped_clips(self) -> ShapesConfig:
-        """What the shipped weights are judged by: the default shapes, as they have learned from."""
-        return ShapesConfig(frames=self.frames)
 
 
 FULL = Budget(
-    "full", pretraining=2500, iterations=1500, pairs=6, train_clips=600, val_clips=40, frames=24,
-    save_every=150,
+    "full", pretraining=1500, iterations=900, further=350, pairs=6, train_clips=600,
+    val_clips=400, val_frames=1600, shipped_clips=100, frames=12, save_every=100,
 )  # fmt: skip
 SMOKE = Budget(
-    "smoke", pretraining=10, iterations=20, pairs=2, train_clips=8, val_clips=2, frames=8,
-    save_every=10,
+    "smoke", pretraining=4, iterations=6, further=3, pairs=2, train_clips=6, val_clips=2,
+    val_frames=4, shipped_clips=2, frames=6, save_every=3,
 )  # fmt: skip
+SHIPPED_SEED = 17594  # of their clips, on which nothing was ever tuned
+SHIPPED_FRAMES = 15  # of a clip for the shipped weights: T = 12 needs some after its key frame
 
 
 def backbone_of(variant: str) -> str:
@@ -146,19 +145,25 @@ def backbone_of(variant: str) -> str:
 
 def train_config(variant: str, seed: int, budget: Budget, **machine) -> TrainConfig:
     """The training of one run; paths are relative to the lab. machine: device, threads, …"""
+    row = VARIANTS[variant]
+    steps = budget.further if row.start else budget.iterations
+    begin = {"backbone_weights": PRETRAINED.format(backbone_of(variant)), "train_on": "images"}
+    if row.start:
+        # A small rate that falls from the beginning: the start is a good one.
+        begin = {"init": f"{row.start}-{seed}/weights", "lr": 5e-4, "cosine_share": 1.0}
     base = {
         "out": f"{variant}-{seed}",
-        "data": "data/train",
-        "backbone_weights": PRETRAINED.format(backbone_of(variant)),
+        "data": f"data/train-{seed}",
         "seed": seed,
-        "iterations": budget.iterations,
+        "iterations": steps,
         "pairs": budget.pairs,
         "height": 128,
         "width": 128,
-        "warmup": min(200, budget.iterations // 5),
-        "ema": 0.998,
+        "image_share": 0.0,
+        "warmup": min(200, steps // 5),
+        "ema": 0.99 if row.start else 0.998,
         "workers": 0,
         "log_every": min(50, budget.save_every),
         "save_every": budget.save_every,
     }
-    return TrainConfig(**{**base, **VARIANTS[variant].changes, **machine})
+    return TrainConfig(**{**base, **begin, **row.changes, **machine})

@@ -1,22 +1,18 @@
-"""Average precision that can be drawn again: what is kept of an evaluation, and the AP of any
-sample of its clips.
+"""Average precision of any sample of the clips, from what is kept of one evaluation.
 
     YTVISEval --keep--> Matches: for each prediction its clip, category, score and the thresholds at
                         which it is right
     Matches, weights (B, V) --average_precision--> (B,)     B samples of the V clips, each clip so
                                                             many times
 
-AP is no mean over clips: it ranks all predictions together. So a bootstrap over clips must rank
-anew for every sample; a weight of 2 counts a clip twice, and all samples are ranked at once. Kept
-are the ten best predictions of a clip (of a frame, for images), as the YouTube-VIS servers do; the
-AP of the table is that of these.
+AP is no mean over clips: it ranks all predictions together. So whoever leaves clips out, or draws
+them again, must rank anew; a weight of 2 counts a clip twice, one of 0 leaves it out, and all
+samples are ranked at once. Kept are the ten best predictions of a clip (of a frame, for images), as
+the YouTube-VIS servers do; the AP of the table is that of these.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from __future__ import annotations
-
-import base64
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,23 +32,6 @@ class Matches(NamedTuple):
 
     rows: np.ndarray  # (n,) of ROW; bit i of `right`: it has found an instance at IoU 0.5 + 0.05 i
     instances: np.ndarray  # (V, C) int: instances of a category in a clip
-
-    def to_dict(self) -> dict:
-        """Plain values for a JSON file; rows as base64 of their 9 bytes each."""
-        code = base64.b64encode(self.rows.tobytes()).decode()
-        return {"rows": code, "instances": self.instances.tolist()}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> Matches:
-        """The inverse of `to_dict`; ValueError says what else stands there."""
-        rows = np.frombuffer(base64.b64decode(values["rows"], validate=True), ROW)
-        instances = np.array(values["instances"], dtype=np.int64)
-        if instances.ndim != 2 or not instances.size or instances.min() < 0:
-            raise ValueError("`instances` are no table of counts, a row a clip")
-        V, C = instances.shape
-        if len(rows) and (rows["clip"].max() >= V or rows["category"].max() >= C):
-            raise ValueError(f"`rows` speak of more than {V} clips or {C} categories")
-        return cls(rows, instances)
 
 
 def keep(evaluation: YTVISEval, clips: Sequence[int]) -> Matches:

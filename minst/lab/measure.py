@@ -1,222 +1,167 @@
-"""What is measured of a trained run, from single frames up to the trackers; writes metrics.json.
+"""What is measured of a trained run, and of the shipped weights; writes metrics.json.
 
-    every run          image AP; video AP at T = 3 by cosine and by mask; consistency of queries at
-                       1, 3, 10 frames
-    every tracker      besides its AP, consistency of its tracks: do they stay on their instance?
-    PROBED runs        video AP of every association at T = 1, 3, 6; the same for the shipped
-                       weights, on clips of theirs
-    the full model     video AP at T = 1 .. 12 on slow, medium and fast clips; frozen X6;
-                       adaptive T; ms per frame
+    every run        on 1,600 frames of as many clips: image AP, dice and class loss
+                     on 400 clips: video AP at T = 3, retention, holders, share of Q_G
+    shipped weights  on clips of one speed, or with a scene cut: video AP of each `Setting`
 
-The network looks at a frame once; all settings share what it saw. What is kept allows to draw
-samples of the clips again (matches.py).
+The network looks at a frame once; all settings share what it saw. Of each figure is kept what it is
+without every twentieth clip, for the jackknife (statistics.py).
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
 import json
+import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from minst import rle
+import minst
+from minst.data.coco import COCO
 from minst.data.files import replacing
-from minst.data.ytvis import Clip, YouTubeVIS, encode_mask
-from minst.evaluation.consistency import ConsistencyMeter
+from minst.data.transforms import frame_instances
+from minst.data.ytvis import YouTubeVIS, encode_mask
+from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_ious
 from minst.evaluation.ytvis import YTVISEval
-from minst.lab import associations, decoders
-from minst.lab.associations import AdaptiveT, FrozenX6, Moves
-from minst.lab.grid import SPEEDS, VARIANTS, Budget
+from minst.lab import decoders
+from minst.lab.associations import ASSOCIATIONS, FrozenX6, Oracle, TellsCuts
+from minst.lab.grid import CUT, VARIANTS, Budget
 from minst.lab.matches import average_precision, keep
+from minst.lab.statistics import Figure, groups
+from minst.losses import set_losses
 from minst.macs import summary
 from minst.model import Frame, MobileInst
 from minst.predict import EVALUATION_THRESHOLD, encode, masks_of_queries
-from minst.results import VideoResult
 from minst.tracking import KernelTracker
 
-__all__ = ["ADAPTIVE", "DISTANCES", "FROZEN", "INTERVALS", "PROBED", "Setting", "measure_run",
-           "measure_shipped", "settings"]  # fmt: skip
+__all__ = ["FIGURES", "INTERVALS", "Setting", "measure_run", "measure_shipped", "settings"]
 
-INTERVALS = (1, 2, 3, 4, 6, 9, 12)
-PROBED = ("full", "passing=off", "images")  # temporal training, the same frames without it, images
-ADAPTIVE = (0.9, 0.95, 0.98, 0.99)  # agreement below which a key frame is taken
-FROZEN = (2, 3, 6)
-EVERY = 6  # image AP looks at every sixth frame: neighbours are nearly the same picture
-DISTANCES = (1, 3, 10)  # of consistency, in frames
+INTERVALS = (1, 3, 6, 12)
+FROZEN = (3, 6)
+RULES = (*ASSOCIATIONS, "oracle")
+AFTER = 3  # retention: does a query still hold its instance so many frames later?
+# What is measured of every run, with what one point of it is.
+FIGURES = {
+    "image AP": "AP of masks of single frames",
+    "video AP": "AP of tracks at T = 3, by cosine x scores",
+    "dice": "dice loss x 100 on the frames of image AP",
+    "class": "class loss x 100 there",
+    "retention": "% of queries that hold their instance 3 frames later",
+    "holders": "queries x 100 that segment a held instance",
+    "share of Q_G": "% of the variance of Q_G that depends on the frame",
+}
 
 
 class Setting(NamedTuple):
-    """A tracker on clips of one speed. by: an association, "frozen" or "adaptive"; value: T, or
-    the agreement."""
+    """A tracker. by: one of `RULES`, "frozen" (X6, by cosine), or "told" (of cuts, by cosine)."""
 
-    speed: str
     by: str
-    value: float
+    interval: int  # T
 
-    def tracker(self, model: MobileInst, means: torch.Tensor | None = None) -> KernelTracker:
-        """A fresh tracker of this setting; means: of `mean_kernels`, for "centred" alone."""
-        if self.by == "adaptive":
-            return AdaptiveT(model, self.value)
-        kind, by = (FrozenX6, "mask") if self.by == "frozen" else (KernelTracker, self.by)
-        chosen = associations.association(by, means)
-        return kind(model, int(self.value), chosen, score_threshold=EVALUATION_THRESHOLD)
+    @property
+    def name(self) -> str:
+        """As metrics call it."""
+        return f"{self.by} {self.interval}"
+
+    def tracker(self, model: MobileInst, cut: int) -> KernelTracker:
+        """A fresh tracker of this setting."""
+        rule = {"oracle": Oracle(), "frozen": "cosine", "told": "cosine", **ASSOCIATIONS}[self.by]
+        kind = {"frozen": FrozenX6, "told": TellsCuts}.get(self.by, KernelTracker)
+        tracker = kind(model, self.interval, rule, score_threshold=EVALUATION_THRESHOLD)
+        tracker.cut = cut
+        return tracker
 
 
-def settings(variant: str) -> list[Setting]:
-    """What is measured of a variant, without repeats."""
-    found = [Setting("medium", by, 3) for by in ("cosine", "mask")]
-    if variant in PROBED:
-        found += of_shipped()
-    if variant == "full":
-        found += [Setting(s, by, t) for s in SPEEDS for by in ("cosine", "mask") for t in INTERVALS]
-        found += [Setting(s, "frozen", interval) for s in SPEEDS for interval in FROZEN]
-        found += [Setting(s, "adaptive", agreement) for s in SPEEDS for agreement in ADAPTIVE]
+def settings(weights: str, speed: str) -> list[Setting]:
+    """What is measured of shipped weights on such clips."""
+    if speed == CUT:
+        return [Setting(by, t) for by in ("cosine", "told") for t in (1, 3, 6)]
+    found = [Setting("cosine", t) for t in INTERVALS]
+    found += [Setting("frozen", t) for t in FROZEN]
+    if speed == "medium":
+        rules = [Setting(by, t) for by in RULES for t in (1, 3)]
+        found = rules if weights == "shapes-tiny-images" else [*rules, *found]
     return list(dict.fromkeys(found))
-
-
-def of_shipped() -> list[Setting]:
-    """What is measured of shipped weights."""
-    return [Setting("medium", by, t) for by in associations.ASSOCIATIONS for t in (1, 3, 6)]
 
 
 def measure_run(lab: Path, variant: str, seed: int, budget: Budget) -> Path:
     """Measure a run that has been trained; returns its metrics.json, which is written last."""
-    folder = lab / f"{variant}-{seed}"
+    folder, began = lab / f"{variant}-{seed}", time.process_time()
     model = decoders.load(folder / "weights", VARIANTS[variant].decoder)
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    found = {key: last[key] for key in ("loss", "seconds_per_iteration")}
-    found |= _measure(model, (128, 128), lab / "data", settings(variant))
-    if variant == "full":
-        found["milliseconds"] = frame_times(model, YouTubeVIS(lab / "data" / "medium"))
-    return _write(folder / "metrics.json", found, variant, seed, budget)
+    cost = {"macs": summary(model, (128, 128))["total"]["macs"], "loss": last["loss"]}
+    cost["seconds of a step"] = last["seconds_per_iteration"]
+    found = of_frames(model.fuse(), COCO(lab / "data" / f"frames-{seed}"))
+    found |= of_clips(model, YouTubeVIS(lab / "data" / f"val-{seed}"))
+    cost["seconds of measuring"] = round(time.process_time() - began, 1)
+    whose = {"variant": variant, "seed": seed, "budget": budget.name}
+    return _write(folder / "metrics.json", whose | cost, found)
 
 
-def measure_shipped(lab: Path, name: str, budget: Budget) -> Path:
-    """Image AP, consistency and every association of shipped weights; returns the file."""
-    model = MobileInst.from_pretrained(name)
-    found = _measure(model, (192, 256), lab / "data" / "shipped", of_shipped())
-    return _write(lab / "shipped" / f"{name}.json", found, name, 0, budget)
+def measure_shipped(lab: Path, name: str, speed: str, budget: Budget) -> Path:
+    """Video AP of every setting of shipped weights; returns the file."""
+    model, data, began = MobileInst.from_pretrained(name), lab / "data", time.process_time()
+    macs = {part: row["macs"] for part, row in summary(model, (192, 256)).items()}
+    clips = YouTubeVIS(data / f"shipped-{'medium' if speed == CUT else speed}")
+    videos = scenes(clips) if speed == CUT else map(Video.of, clips)
+    found = track_all(model.fuse(), videos, settings(name, speed), clips)
+    whose = {"variant": name, "speed": speed, "budget": budget.name, "macs": macs}
+    whose["seconds of measuring"] = round(time.process_time() - began, 1)
+    return _write(lab / "shipped" / f"{name}-{speed}.json", whose, found)
 
 
-def _write(path: Path, found: dict, name: str, seed: int, budget: Budget) -> Path:
-    whose = {"version": 1, "variant": name, "seed": seed, "budget": budget.name}
+def _write(path: Path, whose: dict, figures: dict[str, Figure]) -> Path:
+    shown = {name: figure._asdict() for name, figure in figures.items()}
+    code = {"version": 2, "commit": commit(), "torch": torch.__version__}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
-        beside.write_text(json.dumps(whose | found, allow_nan=False) + "\n")
+        text = json.dumps(code | whose | {"figures": shown}, allow_nan=False)
+        beside.write_text(text.replace("}, ", "},\n") + "\n")
     return path
 
 
-def _measure(model: MobileInst, size: tuple[int, int], data: Path, wanted: list[Setting]) -> dict:
-    """Costs at `size` (H, W), and what `_measure_clips` finds; fuses the model."""
-    cost = {"torch": torch.__version__, "model": summary(model, size)["total"]}
-    return cost | _measure_clips(model.fuse(), data, wanted)
+def commit() -> str:
+    """The commit of the package that runs, with a "+" where its files differ; else its version."""
+    asked = ["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--", "."]
+    git = ["git", "-C", str(Path(minst.__file__).parent)]
+    look = {"capture_output": True, "text": True, "check": False}
+    try:
+        said = [subprocess.run([*git, *what], **look) for what in asked]  # noqa: PLW1510
+    except OSError:  # no git here
+        return minst.__version__
+    name, changed = (each.stdout.strip() for each in said)
+    return name + "+" * bool(changed) if name else minst.__version__
 
 
-def _measure_clips(model: MobileInst, data: Path, wanted: list[Setting]) -> dict:
-    """What all settings find on the clips of their speeds; queries are measured on medium clips."""
-    means, tracked, queries = None, [], None
-    if any(setting.by == "centred" for setting in wanted):
-        train = YouTubeVIS(data / "train")
-        means = associations.mean_kernels(
-            model, (train[i].image(0) for i in range(min(len(train), 200)))
-        )
-    for speed in dict.fromkeys(setting.speed for setting in wanted):
-        clips = YouTubeVIS(data / speed)
-        found = [_Tracking(setting, model, means) for setting in wanted if setting.speed == speed]
-        if speed == "medium":
-            queries = _Queries(clips)
-        for clip in (clips[i] for i in range(len(clips))):
-            images = list(clip)
-            frames = [encode(model, image) for image in images]  # each decodes itself once
-            for tracking in found:
-                tracking.add_clip(clip, images, frames, clips.category_ids)
-            if speed == "medium":
-                queries.add_clip(clip, frames)
-        truth = clips.dataset  # parsed once for all settings
-        tracked += [tracking.row(truth) for tracking in found]
-    return {**queries.figures(), "settings": tracked}
+# ------------------------------------------------------------------------------------------- frames
 
 
-class _Tracking:
-    """One setting on all clips of its speed."""
-
-    def __init__(self, setting: Setting, model: MobileInst, means: torch.Tensor | None):
-        self.setting, self.tracker, self.moves = setting, setting.tracker(model, means), Moves()
-        self.results: list[dict] = []
-        self.pairs: list[list[int]] = []
-
-    def add_clip(self, clip: Clip, images: list, frames: list[Frame], category_ids: list) -> None:
-        """Track one clip and keep its results."""
-        tracker = self.tracker
-        tracker.reset()
-        # Frozen X6 changes what the network sees, so that it has to look for itself.
-        frozen = isinstance(tracker, FrozenX6)
-        results = map(tracker.step, images) if frozen else map(tracker.advance, frames)
-        video = tracker.gather(self.moves.watch(tracker, results))
-        self.results += video.to_ytvis(clip.video["id"], category_ids)
-        self.pairs.append(_track_pairs(video, clip.tracks))
-
-    def row(self, truth: dict) -> dict:
-        """Video AP and what was counted, of all clips."""
-        moves, videos = self.moves, truth["videos"]
-        matches = keep(YTVISEval(truth, self.results).run(), range(len(videos)))
-        return {
-            **self.setting._asdict(),
-            "AP": _share(average_precision(matches)),
-            "AP50": _share(average_precision(matches, threshold=0)),
-            "keys": moves.keys,  # key frames, of all frames of the clips
-            "frames": sum(len(video["file_names"]) for video in videos),
-            "moved": moves.moved,  # live slots that went on with another query, of
-            "associated": moves.moved + moves.stayed,
-            **matches.to_dict(),
-            "pairs": self.pairs,  # as those of "consistency", of tracks
-        }
+@torch.inference_mode()
+def of_frames(model: MobileInst, images: COCO) -> dict[str, Figure]:
+    """Image AP, dice and class loss."""
+    truth, results, sums = Truth(images.category_entries), [], []
+    for image in map(images.__getitem__, range(len(images))):
+        number = truth.add(image.tracks, image.height, image.width, 1)
+        frame = encode(model, image.image(0))
+        results += predictions(frame, number, images.category_ids)
+        masks, labels = torch.from_numpy(image.masks(0)), torch.as_tensor(image.labels)
+        targets = [frame_instances(masks, labels.long())]
+        out = frame.out
+        losses, _ = set_losses(out.class_logits, out.objectness, out.mask_logits, targets, 1.0)
+        sums.append((float(losses["dice"]), float(losses["cls"]), len(targets[0].labels)))
+    dice, classes, count = np.array(sums).T
+    return {
+        "image AP": truth.ap(results),
+        "dice": ratio(dice, count),
+        "class": ratio(classes, count),
+    }
 
 
-class _Queries:
-    """What single frames and the queries over time are worth, on clips of medium speed.
-
-    Of image AP every `EVERY`-th frame is a video of its own, in the order of the clips.
-    """
-
-    def __init__(self, clips: YouTubeVIS):
-        self.truth = {"categories": clips.category_entries, "videos": [], "annotations": []}
-        self.ids, self.results = clips.category_ids, []
-        self.clip_of: list[int] = []  # of those videos
-        self.pairs: list[list[int]] = []
-
-    @torch.inference_mode()
-    def add_clip(self, clip: Clip, frames: list[Frame]) -> None:
-        """Keep what some frames alone say, and how long the queries of all stay."""
-        videos, annotations = self.truth["videos"], self.truth["annotations"]
-        for t in range(min(EVERY // 2, len(clip) - 1), len(clip), EVERY):
-            number = len(videos) + 1
-            size = {"height": clip.height, "width": clip.width}
-            videos.append({"id": number, **size, "length": 1})
-            self.clip_of.append(len(self.pairs))
-            for track in clip.tracks:
-                alone = {key: [track[key][t]] for key in ("segmentations", "areas")}
-                alone |= {"id": len(annotations) + 1, "video_id": number}
-                if track["segmentations"][t] is not None:
-                    annotations.append(track | alone)
-            self.results += _predictions(frames[t], number, self.ids)
-        probabilities = [f.out.class_logits[0].sigmoid()[:, clip.labels].numpy() for f in frames]
-        masks, truths = map(masks_of_queries, frames), (clip.masks(t) for t in range(len(clip)))
-        meter = ConsistencyMeter(max(DISTANCES))
-        self.pairs.append(_counts(meter.add_clip(masks, truths, probabilities=probabilities)))
-
-    def figures(self) -> dict:
-        """Image AP, and the counts of pairs of frames."""
-        images = keep(YTVISEval(self.truth, self.results).run(), self.clip_of)
-        return {
-            "image": {"AP": _share(average_precision(images)), **images.to_dict()},
-            "consistency": {"distances": DISTANCES, "pairs": self.pairs},
-        }
-
-
-def _predictions(frame: Frame, video: int, category_ids: list[int]) -> list[dict]:
+def predictions(frame: Frame, video: int, category_ids: Sequence[int]) -> list[dict]:
     """The best entries of a results file that a frame alone gives, as if it were a video."""
     scores, masks = frame.out.scores()[0], masks_of_queries(frame)  # (N, C), (N, H, W)
     best = scores.flatten().topk(min(20, scores.numel()))
@@ -232,51 +177,143 @@ def _predictions(frame: Frame, video: int, category_ids: list[int]) -> list[dict
     ]
 
 
-def _track_pairs(result: VideoResult, instances: list[dict]) -> list[int]:
-    """The consistency of tracks in the place of queries: a key frame may take one off its instance.
+class Truth:
+    """The ground truth of videos, as it grows; `ap` judges results by it."""
 
-    instances: the annotations of the clip, with a code for every frame in which they are visible.
-    """
-    truths = list(zip(*(instance["segmentations"] for instance in instances)))  # (T, M)
-    tracks = list(zip(*(track.segmentations for track in result.tracks))) or [()] * len(truths)
-    ious = np.stack([rle.ious(*codes) for codes in zip(tracks, truths, strict=True)])
-    visible = np.array([[code is not None for code in codes] for codes in truths])
-    return _counts(ConsistencyMeter(max(DISTANCES)).add_ious(ious, visible))
+    def __init__(self, categories: list[dict]):
+        self.file = {"categories": categories, "videos": [], "annotations": []}
 
+    def add(self, tracks: Sequence[dict], height: int, width: int, length: int) -> int:
+        """One more video; returns its id."""
+        videos, annotations = self.file["videos"], self.file["annotations"]
+        videos.append({"id": len(videos) + 1, "height": height, "width": width, "length": length})
+        for track in tracks:
+            annotations.append(track | {"id": len(annotations) + 1, "video_id": len(videos)})
+        return len(videos)
 
-def _counts(meter: ConsistencyMeter) -> list[int]:
-    """Kept, and of how many, at each of `DISTANCES`: six numbers of a clip."""
-    pairs = meter.result()["pairs"]
-    return [pairs[k][what] for k in DISTANCES for what in ("kept", "of")]
-
-
-def _share(value: np.ndarray) -> float:
-    return round(float(value[0]), 6)
-
-
-def frame_times(model: MobileInst, clips: YouTubeVIS, count: int = 4) -> dict[str, dict]:
-    """Milliseconds of a "key" frame and of an "other", 0 where there is none, of every setting.
-
-    All settings take turns, clip by clip, so that whatever else the machine does falls on all of
-    them; of each kind of frame the fastest fifth ends at what is said, since the slow ones were
-    interrupted.
-    """
-    kinds = ("mask", "cosine", "frozen", "adaptive")
-    medium = [s for s in settings("full") if s.speed == "medium" and s.by in kinds]
-    trackers = {setting: setting.tracker(model) for setting in medium}
-    times = {setting: {"key": [], "other": []} for setting in medium}
-    for clip in (clips[i] for i in range(min(count, len(clips)))):
-        frames = list(clip)
-        for setting, tracker in trackers.items():
-            tracker.reset()
-            for frame in frames:
-                start = time.perf_counter()
-                kind = "key" if tracker.step(frame).is_key else "other"
-                times[setting][kind].append(1000 * (time.perf_counter() - start))
-    return {
-        f"{s.by} {s.value:g}": {k: _fastest(t) for k, t in of.items()} for s, of in times.items()
-    }
+    def ap(self, results: list[dict]) -> Figure:
+        """AP, with and without groups of videos."""
+        videos = range(len(self.file["videos"]))
+        matches = keep(YTVISEval(self.file, results).run(), videos)
+        return _figure(average_precision(matches, groups(len(videos))))
 
 
-def _fastest(times: list[float]) -> float:
-    return round(float(np.percentile(times, 20)), 3) if times else 0.0
+def ratio(part: Sequence[float], of: Sequence[float]) -> Figure:
+    """A sum over clips divided by another."""
+    weights = groups(len(of))
+    return _figure((weights @ part) / np.maximum(weights @ of, 1e-9))
+
+
+def _figure(values: np.ndarray) -> Figure:
+    """NaN, where a sample has nothing to count, is taken for 0."""
+    rounded = np.nan_to_num(np.asarray(values, dtype=float)).round(6).tolist()
+    return Figure(rounded[0], rounded[1:])
+
+
+# -------------------------------------------------------------------------------------------- clips
+
+
+class Video(NamedTuple):
+    """Frames and truth of a video, whatever it was cut from."""
+
+    images: list[np.ndarray]
+    tracks: list[dict]
+    masks: list[np.ndarray]  # (G, H, W) each; for who is told the truth, so not beside cuts
+    cut: int  # the frame where another scene begins; 0 = none
+
+    @classmethod
+    def of(cls, clip) -> "Video":
+        """A clip as it is."""
+        return cls(list(clip), clip.tracks, [clip.masks(t) for t in range(len(clip))], 0)
+
+
+def scenes(clips: YouTubeVIS) -> Iterator[Video]:
+    """Two clips each, the first half of one and the second of the other."""
+    for first, second in zip(*(map(clips.__getitem__, range(k, len(clips), 2)) for k in (0, 1))):
+        length = len(first)
+        # At T = 3 and 6 no key frame is due there, nor on the frame after.
+        cut = length // 2 // 6 * 6 + 1
+        inside = [first] * cut + [second] * (length - cut)
+        tracks = []
+        for clip in (first, second):
+            for track in clip.tracks:
+                kept = {
+                    key: [
+                        value if shown is clip else None for value, shown in zip(track[key], inside)
+                    ]
+                    for key in ("segmentations", "areas")
+                }
+                if any(kept["segmentations"]):
+                    tracks.append(track | kept)
+        yield Video([clip.image(t) for t, clip in enumerate(inside)], tracks, [], cut)
+
+
+def of_clips(model: MobileInst, clips: YouTubeVIS) -> dict[str, Figure]:
+    """Video AP, and what queries do over time."""
+    watch = Watch()
+    found = track_all(model, map(Video.of, clips), [Setting("cosine", 3)], clips, watch)
+    return {"video AP": found["cosine 3"]} | watch.figures()
+
+
+def track_all(
+    model: MobileInst,
+    videos: Iterator[Video],
+    wanted: Sequence[Setting],
+    clips: YouTubeVIS,
+    watch: "Watch | None" = None,
+) -> dict[str, Figure]:
+    """Video AP of every setting, by its name."""
+    truth, results = Truth(clips.category_entries), {setting: [] for setting in wanted}
+    for images, tracks, masks, cut in videos:
+        number = truth.add(tracks, *images[0].shape[:2], len(images))
+        frames = [encode(model, image) for image in images]  # each decodes itself once
+        for setting in wanted:
+            tracker = setting.tracker(model, cut)
+            seen = _steps(tracker, images, frames, masks)
+            results[setting] += tracker.gather(seen).to_ytvis(number, clips.category_ids)
+        if watch:
+            watch.add(frames, masks, [clips.category_ids.index(t["category_id"]) for t in tracks])
+    return {setting.name: truth.ap(found) for setting, found in results.items()}
+
+
+def _steps(tracker: KernelTracker, images: list, frames: list[Frame], masks: list) -> Iterator:
+    """The results of a video's frames."""
+    # Frozen X6 changes what the network sees, so that it has to look for itself.
+    if isinstance(tracker, FrozenX6):
+        yield from map(tracker.step, images)
+        return
+    for t, frame in enumerate(frames):
+        if isinstance(tracker.association, Oracle) and t % tracker.reuse_interval == 0:
+            tracker.association.see(frame, masks[t])
+        yield tracker.advance(frame)
+
+
+class Watch:
+    """Queries over the frames of clips: do they stay, how many are duplicates, is Q_G alive?"""
+
+    def __init__(self):
+        self.counts, self.queries = [], []
+
+    def add(self, frames: list[Frame], masks: list[np.ndarray], labels: list[int]) -> None:
+        """One clip."""
+        meter = ConsistencyMeter(AFTER)
+        ious = np.stack([mask_ious(masks_of_queries(f), m) for f, m in zip(frames, masks)])
+        given = np.stack([f.out.class_logits[0].sigmoid()[:, labels].numpy() for f in frames])
+        visible = np.stack([m.any(axis=(1, 2)) for m in masks])
+        said = meter.add_ious(ious, visible, probabilities=given).result()
+        pairs, held = said["pairs"][AFTER], said["held"]
+        self.counts.append(
+            (pairs["kept"], pairs["of"], held and round(said["holders"] * held), held)
+        )
+        self.queries.append(frames[0].out.global_queries[0].numpy())
+
+    def figures(self) -> dict[str, Figure]:
+        """Retention, holders, and the share of Q_G that depends on the frame."""
+        kept, of, holders, held = np.array(self.counts, dtype=float).T
+        queries = np.stack(self.queries)
+        shares = [frame_share(queries[weights > 0]) for weights in groups(len(queries))]
+        return {
+            "retention": ratio(kept, of),
+            "holders": ratio(holders, held),
+            "share of Q_G": _figure(np.array(shares)),
+        }

@@ -3,12 +3,12 @@
 Interrupted, they go on; done, they are not repeated.
 
     <folder>/lab.json               budget and grid; a folder holds one of each only
-             data/{train,slow,medium,fast}/      clips in YouTube-VIS form, the same for every run
+             data/{train,val,frames}-<seed>/      clips, the same for every run of a seed
              backbones/<name>/backbone.safetensors, log.jsonl      what the runs start from
              <variant>-<seed>/train.json, log.jsonl      the training, as `minst train` writes it
                               metrics.json       written last: its presence says that it is done
                               checkpoint.pt, weights/, job.log
-             shipped/<name>.json     measurements of shipped weights, which are not trained here
+             shipped/<name>-<speed>.json     measurements of shipped weights
 
 Seeds are the outer loop: when half of the grid is done, every variant has been run with half of the
 seeds. A process holds the lock of the folder too, and ends when the one that has started it ends,
@@ -37,10 +37,10 @@ from tqdm import tqdm
 
 from minst.data.files import replacing
 from minst.data.formats import read_typed
-from minst.data.shapes import write_shapes_dataset
+from minst.data.shapes import ShapesConfig, write_shapes_dataset
 from minst.engine import Engine
 from minst.lab import decoders, grid
-from minst.lab.grid import FULL, SHIPPED, SPEEDS, VARIANTS, Budget, Variant
+from minst.lab.grid import FULL, SHIPPED, VARIANTS, Budget, Variant
 from minst.lab.measure import measure_run, measure_shipped
 from minst.lab.pretrain import pretrain
 from minst.options import Count, Range, check_call
@@ -143,11 +143,12 @@ def run_lab(
 ) -> list[Run]:
     """Train and measure the variants `names` (none: all) with the seeds 0 .. seeds - 1.
 
-    names: of `VARIANTS`, and of `SHIPPED` weights, which are measured alone. seeds: 1 to 1000.
-    jobs: runs at a time; None: two on a CPU, with one thread each, eight on an accelerator. What is
-    done is skipped, so that the same call goes on after an interruption. Returns the runs. Raises
-    ValueError for unknown names or a folder with another budget; RuntimeError, after all else is
-    done, says which runs have failed and where their log is.
+    names: of `VARIANTS`, and of `SHIPPED` weights, which are measured alone; rows that others start
+    from are trained as well. seeds: 1 to 1000. jobs: runs at a time; None: two on a CPU, with one
+    thread each, eight on an accelerator. What is done is skipped, so that the same call goes on
+    after an interruption. Returns the runs. Raises ValueError for unknown names or a folder with
+    another budget; RuntimeError, after all else is done, says which runs have failed and where
+    their log is.
     """
     known = [*VARIANTS, *SHIPPED]
     unknown = [name for name in names if name not in known]
@@ -156,13 +157,14 @@ def run_lab(
     check_call(run_lab, locals(), "lab")
     device = Engine(device).device.type
     folder = Path(folder)
-    chosen = [name for name in known if not names or name in names]
+    starts = {VARIANTS[name].start for name in names if name in VARIANTS}
+    chosen = [name for name in known if not names or name in {*names, *starts}]
     runs = [Run(folder, name, seed) for seed in range(seeds) for name in chosen if name in VARIANTS]
     with _alone(folder) as lock:
         _claim(folder, budget)
-        todo = _jobs(folder, chosen, runs)
+        todo = _jobs(folder, [name for name in chosen if name in SHIPPED], runs)
         if todo:
-            _write_clips(folder / "data", budget)
+            _write_clips(folder / "data", budget, todo)
             _work(todo, jobs or (2 if device == "cpu" else 8), (folder, device, lock))
     return runs
 
@@ -198,35 +200,46 @@ def _claim(folder: Path, budget: Budget) -> None:
         raise ValueError(f"{folder} holds runs of another {wrong}; choose another --out")
 
 
-def _jobs(folder: Path, chosen: Sequence[str], runs: Sequence[Run]) -> list[Job]:
+def _jobs(folder: Path, shipped: Sequence[str], runs: Sequence[Run]) -> list[Job]:
     """What it takes to have all of them done: backbones first, then runs, shipped weights last."""
     trained = []
     for run in runs:
-        weights = folder / grid.PRETRAINED.format(grid.backbone_of(run.variant))
-        trained.append(Job(("run", run.variant, str(run.seed)), run.folder / METRICS, weights))
+        needs = folder / grid.PRETRAINED.format(grid.backbone_of(run.variant))
+        if start := VARIANTS[run.variant].start:
+            needs = run._replace(variant=start).folder / METRICS
+        trained.append(Job(("run", run.variant, str(run.seed)), run.folder / METRICS, needs))
     trained = [job for job in trained if not job.result.is_file()]
-    needed = dict.fromkeys(job.needs for job in trained)
-    jobs = [Job(("pretrain", weights.parent.name), weights) for weights in needed] + trained
-    shipped = [name for name in SHIPPED if name in chosen]
-    jobs += [Job(("shipped", name), folder / "shipped" / f"{name}.json") for name in shipped]
+    backbones = dict.fromkeys(job.needs for job in trained if job.needs.name != METRICS)
+    jobs = [Job(("pretrain", weights.parent.name), weights) for weights in backbones] + trained
+    for name in shipped:
+        for speed in SHIPPED[name]:
+            jobs.append(Job(("shipped", name, speed), folder / "shipped" / f"{name}-{speed}.json"))
     return [job for job in jobs if not job.result.is_file()]
 
 
-def _write_clips(folder: Path, budget: Budget) -> None:
-    """Training clips and those of each speed; a set is renamed when it is complete."""
-    shipped = budget.shipped_clips()
-    wanted = {
-        "train": ("train", budget.clips(), budget.train_clips),
-        "shipped/train": ("train", shipped, budget.val_clips),
-        "shipped/medium": ("val", shipped, budget.val_clips),
-    }
-    for name, speed in SPEEDS.items():
-        wanted[name] = ("val", budget.clips(speed), budget.val_clips)
-    for name, (split, config, count) in wanted.items():
+def _write_clips(folder: Path, budget: Budget, jobs: Sequence[Job]) -> None:
+    """The clips that jobs need; a set is renamed when it is complete."""
+    wanted = {}
+    for what, _, *of in (job.arguments for job in jobs):
+        if what == "shipped":
+            speed = "medium" if of[0] == grid.CUT else of[0]
+            config = ShapesConfig(frames=grid.SHIPPED_FRAMES, speed=grid.SPEEDS[speed])
+            count = budget.shipped_clips // (1 if speed == "medium" else 2)
+            wanted[f"shipped-{speed}"] = count, config, grid.SHIPPED_SEED, "val"
+            continue
+        # A backbone learns from the clips of the first seed.
+        seed = int(of[0]) if of else 0
+        wanted[f"train-{seed}"] = budget.train_clips, budget.clips(), seed, "train"
+        if what == "run":
+            wanted[f"val-{seed}"] = budget.val_clips, budget.clips(), seed, "val"
+            # Others than those of video AP: another seed of the same split.
+            others = grid.SHIPPED_SEED + 1 + seed
+            wanted[f"frames-{seed}"] = budget.val_frames, budget.clips(), others, "val", True
+    for name, arguments in wanted.items():
         if not (folder / name).is_dir():
             beside = folder / f"{name}.part"
             shutil.rmtree(beside, ignore_errors=True)  # of a run that was killed meanwhile
-            write_shapes_dataset(beside, count, config, 0, split)
+            write_shapes_dataset(beside, *arguments)
             beside.rename(folder / name)
 
 
@@ -292,7 +305,7 @@ def _start(job: Job, lab: Path, device: str, lock: TextIO) -> subprocess.Popen:
         )
 
 
-def main(device: str, what: str, name: str, seed: str = "0") -> None:
+def main(device: str, what: str, name: str, of: str = "0") -> None:
     """Be the process of a job, in the lab's folder, which says what it may spend."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so no file is left half-written
     threading.Thread(target=_end_with_the_other, daemon=True).start()
@@ -301,14 +314,12 @@ def main(device: str, what: str, name: str, seed: str = "0") -> None:
     if what == "pretrain":
         pretrain(name, here, budget, device)
     elif what == "shipped":
-        measure_shipped(here, name, budget)
+        measure_shipped(here, name, of, budget)
     else:
-        config, order = (
-            grid.train_config(name, int(seed), budget, device=device),
-            VARIANTS[name].decoder,
-        )
+        config = grid.train_config(name, int(of), budget, device=device)
+        order = VARIANTS[name].decoder
         train(config, model=decoders.build(order, config) if order else None)
-        measure_run(here, name, int(seed), budget)
+        measure_run(here, name, int(of), budget)
 
 
 def _end_with_the_other() -> None:

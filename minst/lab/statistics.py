@@ -1,48 +1,151 @@
-"""Means, spreads, and how sure a difference is: a bootstrap over seeds and clips of paired runs.
+"""How sure is a difference? Intervals of paired runs, of paired clips, and of many rows at once.
 
-    compare(estimates of a variant, of the full model)   difference, 95 % interval, each seed
+    trained rows    a difference a seed, d_1 .. d_S; the spread sd is pooled over the rows of a
+                    family, which are compared with one base       d ± t(df) * sd / sqrt(S)
+    one model       the same clips, two settings: the jackknife leaves out a twentieth of the clips
+                    twenty times, and its pseudo-values are as good as independent
+                                                                   d ± t(19) * sd / sqrt(20)
 
-Two runs of one seed saw the same clips in the same order and are judged by the same clips. So their
-difference is taken first, then drawn again: seeds and clips, both with replacement, the same clips
-for both runs. What is common to both (a hard clip, a lucky seed) cancels.
+Runs of one seed share all but what is changed: backbone, training clips, their order, and the clips
+that judge. Every seed has clips of its own, so that their luck is in the spread of the seeds. The
+luck of the base is in all differences of its seed. So R rows of S seeds say less of the spread than
+R (S - 1) numbers would, and df (Satterthwaite, 1946) says how much:
+
+    u = var_s(mean_r d_rs) / sd^2          the shared part
+    1 / df = u^2 / (S - 1) + (1 - u)^2 / ((R - 1) (S - 1))
+
+tests/benchmarks/lab_simulation.py measures how often these intervals hold the truth.
+
+Assumption: the rows of a family have one spread. A few seeds of one row say little of it, those of
+    all rows together say enough.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
 import math
-import statistics
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
-__all__ = ["Comparison", "Estimate", "Spread", "compare", "draw", "seeds_needed", "signed",
-           "spread"]  # fmt: skip
+__all__ = ["Comparison", "Family", "Figure", "compare_clips", "groups", "holm", "pooled_sd",
+           "seeds_needed", "signed", "spread"]  # fmt: skip
 
-SAMPLES = 2000
+GROUPS = 20  # into which the jackknife cuts clips
+LEVEL = 0.95
+MARGIN = 1.0  # points: who differs by less is as good
 
 
-class Estimate:
-    """One number of one run, in 0..1: `value`, and `sample(weights)` for samples of the clips.
+class Figure(NamedTuple):
+    """One number of one run, and what it is without each group of clips."""
 
-    of: weights (B, V), how often each of B samples holds each of V clips -> (B,). The weights are
-    the same array for a whole report, so the answer to them is kept.
-    """
+    value: float
+    without: list[float]
 
-    def __init__(self, clips: int, of: Callable[[np.ndarray], np.ndarray]):
-        self.clips, self._of, self._kept = clips, of, (None, None)
 
-    @cached_property
-    def value(self) -> float:
-        """What it is on all clips, once each."""
-        return float(self._of(np.ones((1, self.clips)))[0])
+def groups(clips: int) -> np.ndarray:
+    """Weights (1 + GROUPS, clips): all clips once; then all but every GROUPS-th, from each on."""
+    weights = np.ones((1 + GROUPS, clips))
+    for group in range(GROUPS):
+        weights[1 + group, group::GROUPS] = 0
+    return weights
 
-    def sample(self, weights: np.ndarray) -> np.ndarray:
-        """What it is on samples of the clips: weights (B, V) -> (B,)."""
-        if self._kept[0] is not weights:
-            self._kept = (weights, self._of(weights))
-        return self._kept[1]
+
+class Comparison(NamedTuple):
+    """A variant less what it is compared with."""
+
+    difference: float
+    low: float  # the 95 % interval
+    high: float
+    seeds: tuple[float, ...]  # the difference of each seed
+    p: float = math.nan  # two-sided: how often chance alone would give as much
+
+    def verdict(self, claim: int) -> str:
+        """claim +1: it should be worse (a negative difference); -1: better; 0: no claim."""
+        if not claim:
+            return "no claim"
+        # by how much the claim holds, at least and at most
+        low, high = (-self.high, -self.low) if claim > 0 else (self.low, self.high)
+        return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot tell"
+
+    def decided(self, adjusted: float | None = None, margin: float = MARGIN) -> str:
+        """ "worse", "better", "equal" (the interval lies within ± margin), or "open".
+
+        adjusted: p after `holm`; None: the row stands alone.
+        """
+        if (self.p if adjusted is None else adjusted) < 1 - LEVEL:
+            return "worse" if self.difference < 0 else "better"
+        return "equal" if -margin < self.low and self.high < margin else "open"
+
+
+class Family:
+    """Rows that are compared with one base: {row: {seed: difference in points}}."""
+
+    def __init__(self, rows: Mapping[str, Mapping[int, float]]):
+        self.rows = {name: dict(each) for name, each in rows.items() if each}
+        self.sd = pooled_sd([list(each.values()) for each in self.rows.values()])
+        self.freedom = self._freedom() if self.sd else 0.0
+
+    def _freedom(self) -> float:
+        """The df above, from the seeds that all rows have; at least that of one row."""
+        tables = list(self.rows.values())
+        shared = sorted(set.intersection(*map(set, tables))) if tables else []
+        R, S = len(tables), len(shared)
+        least = max((len(each) for each in tables), default=1) - 1.0
+        if R < 2 or S < 2:
+            return least
+        means = [fmean(each[seed] for each in tables) for seed in shared]
+        u = min(1.0, stdev(means) ** 2 / self.sd**2)
+        return max(least, 1 / (u**2 / (S - 1) + (1 - u) ** 2 / ((R - 1) * (S - 1))))
+
+    def compare(self, name: str) -> Comparison:
+        """Mean, interval and p of one row; NaN where no row has two seeds."""
+        each = tuple(self.rows[name].values())
+        return _of_t(fmean(each), self.sd / math.sqrt(len(each)), self.freedom, each)
+
+    def detectable(self, seeds: int) -> float:
+        """The true difference that so many seeds show four times out of five, in points."""
+        if not self.freedom:
+            return math.nan
+        reach = stats.t.ppf((1 + LEVEL) / 2, self.freedom) + stats.t.ppf(0.8, self.freedom)
+        return float(reach * self.sd / math.sqrt(seeds))
+
+
+def pooled_sd(rows: Sequence[Sequence[float]]) -> float:
+    """The spread of rows about their own means; NaN without two values in any."""
+    several = [each for each in rows if len(each) > 1]
+    freedom = sum(len(each) - 1 for each in several)
+    squares = math.fsum(stdev(each) ** 2 * (len(each) - 1) for each in several)
+    return math.sqrt(squares / freedom) if freedom else math.nan
+
+
+def compare_clips(ours: Figure, theirs: Figure) -> Comparison:
+    """Two settings of one model on the same clips; what is drawn by lot are the clips alone."""
+    value = ours.value - theirs.value
+    left = np.subtract(ours.without, theirs.without)
+    pseudo = len(left) * value - (len(left) - 1) * left
+    error = float(pseudo.std(ddof=1)) / math.sqrt(len(left))
+    return _of_t(value, error, len(left) - 1, (value,))
+
+
+def _of_t(mean: float, error: float, freedom: float, each: Sequence[float]) -> Comparison:
+    if freedom <= 0 or math.isnan(error):
+        return Comparison(mean, math.nan, math.nan, tuple(each))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    return Comparison(mean, mean - half, mean + half, tuple(each), p)
+
+
+def holm(values: Mapping[str, float]) -> dict[str, float]:
+    """p of each row as it counts among all of them (Holm, 1979)."""
+    found, largest = {}, 0.0
+    for rank, name in enumerate(sorted(values, key=values.__getitem__)):
+        # The smallest must survive all, the next one less ...; none overtakes one before it.
+        largest = max(largest, min(1.0, (len(values) - rank) * values[name]))
+        found[name] = largest
+    return found
 
 
 class Spread(NamedTuple):
@@ -56,62 +159,7 @@ class Spread(NamedTuple):
 def spread(values: Sequence[float]) -> Spread:
     """Mean and standard deviation (n - 1) of at least one value."""
     several = len(values) > 1 and all(map(math.isfinite, values))
-    sd = statistics.stdev(values) if several else math.nan
-    return Spread(statistics.fmean(values), sd, tuple(values))
-
-
-class Comparison(NamedTuple):
-    """A variant less what it is compared with, over the seeds that both have."""
-
-    difference: float
-    low: float  # the 95 % interval
-    high: float
-    seeds: tuple[float, ...]  # the difference of each
-
-    def verdict(self, claim: int) -> str:
-        """claim +1: it should be worse (a negative difference); -1: better; 0: no claim."""
-        if not claim:
-            return "no claim"
-        # by how much the claim holds, at least and at most
-        low, high = (-self.high, -self.low) if claim > 0 else (self.low, self.high)
-        return "agrees" if low > 0 else "disagrees" if high < 0 else "cannot tell"
-
-
-def compare(ours: Sequence[Estimate], theirs: Sequence[Estimate]) -> Comparison:
-    """Estimates of the same seeds in the same order, over the same clips.
-
-    ValueError when they cannot be paired.
-    """
-    clips = {estimate.clips for estimate in (*ours, *theirs)}
-    if not ours or len(ours) != len(theirs) or len(clips) != 1:
-        pair = f"{len(ours)} runs with {len(theirs)}, on {sorted(clips)} clips"
-        raise ValueError(f"cannot pair {pair}")
-    weights = draw(SAMPLES, clips.pop(), 0)
-    chosen = draw(SAMPLES, len(ours), 1) / len(ours)  # (B, S) shares of the seeds
-    samples = [a.sample(weights) - b.sample(weights) for a, b in zip(ours, theirs)]  # S of (B,)
-    means = (np.stack(samples, axis=1) * chosen).sum(axis=1)
-    means = means[np.isfinite(means)]  # a sample may lack whatever there is to count
-    low, high = np.percentile(means, [2.5, 97.5]) if len(means) else (math.nan, math.nan)
-    each = tuple(a.value - b.value for a, b in zip(ours, theirs))
-    return Comparison(statistics.fmean(each), float(low), float(high), each)
-
-
-@lru_cache(maxsize=16)
-def draw(samples: int, count: int, stream: int) -> np.ndarray:
-    """How often each of `count` things is in a sample of `count` drawn with replacement.
-
-    Returns (samples, count). From PCG64's raw bits, which no version of NumPy changes: a report
-    comes out the same everywhere.
-    """
-    seed = np.random.SeedSequence([2303, 17594, stream])
-    bits = np.random.PCG64(seed).random_raw(samples * count)
-    picked = ((bits >> np.uint64(11)) * 2.0**-53 * count).astype(np.int64).reshape(samples, count)
-    return np.stack([np.bincount(row, minlength=count) for row in picked]).astype(float)
-
-
-def signed(value: float) -> str:
-    """A difference as people write it; a dash where it is not known."""
-    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−")
+    return Spread(fmean(values), stdev(values) if several else math.nan, tuple(values))
 
 
 def seeds_needed(differences: Sequence[Sequence[float]], effect: float) -> int | None:
@@ -120,10 +168,12 @@ def seeds_needed(differences: Sequence[Sequence[float]], effect: float) -> int |
     (1.96 + 0.84)^2 sd^2 / effect^2 for a 95 % interval of paired runs, sd pooled over the rows of
     `differences`, a value a seed. None without two seeds anywhere.
     """
-    known = [spread(row) for row in differences if len(row) > 1]
-    known = [row for row in known if math.isfinite(row.sd)]
-    if not known:
+    sd = pooled_sd(differences)
+    if not math.isfinite(sd):
         return None
-    freedom = sum(len(row.values) - 1 for row in known)
-    variance = math.fsum(row.sd**2 * (len(row.values) - 1) for row in known) / freedom
-    return max(2, math.ceil((1.96 + 0.84) ** 2 * variance / effect**2))
+    return max(2, math.ceil((1.96 + 0.84) ** 2 * sd**2 / effect**2))
+
+
+def signed(value: float) -> str:
+    """A difference as people write it; a dash where it is not known."""
+    return "–" if math.isnan(value) else f"{value:+.1f}".replace("-", "−")

@@ -7,9 +7,8 @@ import minst
 from IPython.display import Markdown
 from minst import visualize
 from minst.course import lesson09 as check
-from minst.lab import FULL, VARIANTS, Budget, Lab, Matches, average_precision, run_lab
-from minst.lab import plots, report, results, statistics
-from minst.lab.grid import SPEEDS
+from minst.lab import FULL, VARIANTS, Budget, Lab, average_precision, run_lab
+from minst.lab import plots, report
 from minst.visualize.training import read_log
 
 # %%

@@ -23,7 +23,8 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -35,11 +36,11 @@ from minst.data.shapes import CATEGORIES, shapes_clip, write_shapes_dataset
 from minst.data.ytvis import Clip, YouTubeVIS
 from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_ious
 from minst.evaluation.ytvis import evaluate_ytvis
-from minst.lab.associations import association, mean_kernels
-from minst.model import MobileInst
+from minst.lab.associations import ASSOCIATIONS as RULES
+from minst.model import MobileInst, image_to_batch
 from minst.predict import EVALUATION_THRESHOLD, category_ids, encode, masks_of_queries
 from minst.samples import load_sample
-from minst.tracking import KernelTracker
+from minst.tracking import Candidates, KernelTracker, cosine_similarity
 from minst.visualize.queries import plot_query_consistency
 from minst.visualize.style import save
 
@@ -47,6 +48,17 @@ HERE = Path(__file__).parents[2]
 ASSOCIATIONS = ("none", "cosine-all", "cosine", "centred", "mask")
 INTERVALS = (1, 3, 6, 12)
 FRAMES = 24
+
+
+@torch.inference_mode()
+def mean_kernels(model, images: Iterable[np.ndarray]) -> torch.Tensor:
+    """The mean kernel of every query over images (H, W, 3): (N, D). It says nothing of instances."""
+    return torch.stack([model.encode(image_to_batch(image)).out.kernels[0] for image in images]).mean(0)
+
+
+def centred(means: torch.Tensor, old: Candidates, new: Candidates, x_mask: torch.Tensor) -> torch.Tensor:
+    """Cosine less the means (N, D) of the queries whose kernels these are."""
+    return cosine_similarity(old.kernels - means[old.queries], new.kernels - means[new.queries])
 
 
 def encoded(model, clip: Clip, costs: dict[str, list[float]]) -> Iterator:
@@ -86,7 +98,8 @@ def measure(model, dataset: YouTubeVIS, means: torch.Tensor) -> dict:
         visible = np.stack([clip.masks(t).any((1, 2)) for t in range(len(clip))])
         queries.add_ious(ious, visible, names, None, probabilities, scores)
         for name, interval in settings:
-            tracker = KernelTracker(model, interval, association(name, means), EVALUATION_THRESHOLD)
+            rule = partial(centred, means) if name == "centred" else RULES[name]
+            tracker = KernelTracker(model, interval, rule, EVALUATION_THRESHOLD)
             tracked = tracker.gather(map(tracker.advance, frames))
             results[name, interval] += tracked.to_ytvis(clip.video["id"], ids)
         print(f"clip {i + 1} of {len(dataset)}", flush=True)
