@@ -344,7 +344,7 @@ def mistakes() -> str:
 
 
 def hints_of(check: ast.FunctionDef) -> list[str]:
-    """The texts in a list `mistakes`, and what a function `fault` returns or calls a `hint`."""
+    """The texts in a list `mistakes`, and what a function `fault` says or calls a `hint`, but for forms to fill in."""
     said = []
     for node in ast.walk(check):
         assigns = isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
@@ -353,9 +353,10 @@ def hints_of(check: ast.FunctionDef) -> list[str]:
         if isinstance(node, ast.FunctionDef) and node.name == "fault":
             for part in ast.walk(node):
                 hint = isinstance(part, ast.Assign) and getattr(part.targets[0], "id", "") == "hint"
-                said += [part.value] if hint or isinstance(part, ast.Return) else []
-    texts = [part for part in said if isinstance(part, ast.Constant) and isinstance(part.value, str) and part.value]
-    return [text.value for text in sorted(texts, key=lambda text: text.lineno)]
+                says = isinstance(part, ast.Call) and getattr(part.func, "id", "") == "say"
+                said += [part.value] if hint else part.args if says else []
+    texts = [part for part in said if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    return [text.value for text in sorted(texts, key=lambda text: text.lineno) if text.value and "{" not in text.value]
 
 
 def tutor_with_mistakes() -> str:

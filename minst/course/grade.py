@@ -21,6 +21,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -201,37 +202,30 @@ def _apart(
     """The grade of one exercise, from a process that is stopped at its limits."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
-        asked = Path(place) / "asked.json"
-        asked.write_text(json.dumps([cells, lesson, exercise, megabytes]), encoding="utf-8")
+        answer = Path(place) / "answer.json"
         path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), *sys.path]))
         known = {key: os.environ[key] for key in ("PATH", "SYSTEMROOT") if key in os.environ}
         limits = {"PYTHONPATH": path, "HOME": place, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
         process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(asked)], cwd=place, env=known | limits,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-            start_new_session=True, text=True, errors="replace",
+            [sys.executable, "-m", __name__, str(answer)], cwd=place, env=known | limits,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            start_new_session=True, text=True, errors="replace", encoding="utf-8",
         )  # fmt: skip
         try:
-            _, said = process.communicate(timeout=seconds)
-            answer = Path(place) / "answer.json"
+            asked = json.dumps([cells, lesson, exercise, megabytes])
+            _, said = process.communicate(asked, timeout=seconds)
+            last = (said.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
+            found = {"state": "stopped", "reason": f"the process died: {last[:200]}"}
             if answer.exists():
                 found = json.loads(answer.read_text(encoding="utf-8"))
-            else:
-                last = (said.strip().splitlines() or [f"it ended with {process.returncode}"])[-1]
-                found = {"state": "stopped", "reason": f"the process died: {last[:200]}"}
         except subprocess.TimeoutExpired:
-            _stop(process)
+            if hasattr(os, "killpg"):  # what it has started ends with it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.communicate()
             found = {"state": "stopped", "reason": f"not done within {seconds:g} s"}
     taken = round(time.monotonic() - start, 1)
     return Grade(student, lesson, exercise, **found, seconds=taken)
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """End a process and what it has started."""
-    if hasattr(os, "killpg"):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.communicate()
 
 
 def report(grades: list[Grade]) -> str:
@@ -243,24 +237,21 @@ def report(grades: list[Grade]) -> str:
     unread = by_exercise.pop((-1, ""), [])
     students = len({of.student for of in grades})
     lines += [f"{students} notebooks, {len(unread)} of which could not be judged.", ""]
-    head = "| lesson | exercise | correct | wrong | not attempted | other |"
-    lines += [head, "|---|---|---|---|---|---|"]
+    lines += ["| lesson | exercise | correct | wrong | not attempted | other |", "|---" * 6 + "|"]
+    believed = ["", "## What is believed", ""]
     for (lesson, name), of_all in sorted(by_exercise.items()):
-        states = Counter(of.state for of in of_all)
+        states, beliefs = Counter(of.state for of in of_all), defaultdict(list)
         counts = [states.pop(state, 0) for state in ("correct", "wrong", "not attempted")]
         row = [f"{lesson:02d}", f"`{name}`", *counts, states.total()]
         lines.append(f"| {' | '.join(map(str, row))} |")
-    lines += ["", "## What is believed", ""]
-    for (lesson, name), of_all in sorted(by_exercise.items()):
-        beliefs = defaultdict(list)
         for of in of_all:
             if of.state in ("wrong", "stopped"):
                 told = re.sub(r"\d+(\.\d+)?", "…", of.reason)  # numbers are drawn anew each time
                 beliefs[of.misconception or told].append(of.student)
         for belief, who in sorted(beliefs.items(), key=lambda pair: -len(pair[1])):
-            lines.append(f"- {lesson:02d} `{name}`, {len(who)}: {belief} ({', '.join(who)})")
+            believed.append(f"- {lesson:02d} `{name}`, {len(who)}: {belief} ({', '.join(who)})")
     alike = [of for of in grades if of.same_as]
-    lines += ["", "## The same answer", ""] if alike else []
+    lines += [*believed, "", "## The same answer", ""] if alike else believed
     lines += [f"- {of.lesson:02d} `{of.exercise}`: {of.student} and {of.same_as}" for of in alike]
     lines += ["", "## Not judged", ""] if unread else []
     lines += [f"- {of.student}: {of.reason}" for of in unread]
@@ -271,10 +262,9 @@ def write_grades(grades: list[Grade], file: str | Path) -> Path:
     """The table as .csv, and the tutor's page beside it, whose path is returned."""
     file = Path(file)
     with file.open("w", newline="", encoding="utf-8") as out:
-        rows = csv.DictWriter(out, [field.name for field in fields(Grade)])
-        rows.writeheader()
-        for of in map(asdict, grades):
-            rows.writerow({key: _cell(value) for key, value in of.items()})
+        rows = csv.writer(out)
+        rows.writerow(field.name for field in fields(Grade))
+        rows.writerows(map(_cell, astuple(of)) for of in grades)
     page = file.with_suffix(".md")
     page.write_text(report(grades), encoding="utf-8")
     return page
@@ -286,10 +276,9 @@ def _cell(value: str | float) -> str | float:
     return f"'{value}" if formula else value
 
 
-def _alone() -> None:
-    """Cut this process off the network, as far as the system lets it."""
-    import socket
-
+def main(answer: str) -> None:
+    """The process of one exercise: read what is asked, write the answer to a file."""
+    cells, lesson, exercise, megabytes = json.load(sys.stdin)
     if sys.platform == "linux":
         ctypes.CDLL(None).unshare(NEW_USER | NEW_NETWORK)
 
@@ -297,22 +286,13 @@ def _alone() -> None:
         raise OSError("the network is closed while exercises are graded")
 
     socket.socket.connect = closed  # also where there is no name space of its own
-
-
-def main(asked: str) -> None:
-    """The process of one exercise: read what is asked, write the answer beside it."""
-    cells, lesson, exercise, megabytes = json.loads(Path(asked).read_text(encoding="utf-8"))
-    _alone()
     try:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (megabytes << 20, megabytes << 20))
     except (ImportError, ValueError, OSError):
         pass  # Windows has none
-    found = judged(cells, lesson, exercise)
-    draft = Path(asked).with_name("draft.json")
-    draft.write_text(json.dumps(found), encoding="utf-8")
-    draft.rename(Path(asked).with_name("answer.json"))
+    Path(answer).write_text(json.dumps(judged(cells, lesson, exercise)), encoding="utf-8")
 
 
 if __name__ == "__main__":

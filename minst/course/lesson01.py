@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from itertools import cycle, product
+from itertools import cycle
 
 import numpy as np
 
 from minst.course.lesson00 import judged  # noqa: F401  lesson 01 asks it too
 from minst.course.pictures import Film, film, plot_lines  # noqa: F401  and draws with it
-from minst.course.verdict import Verdict, examine, judge, numbers
+from minst.course.verdict import Verdict, examine, judge, numbers, say
 from minst.visualize.style import GREY, INK, RED, Picture, bare, headline, new_figure, plain, rgb
 
 __all__ = ["average_precision", "counted_frames", "perfect_and_worthless", "rle_encode", "tube_iou"]
@@ -20,9 +20,6 @@ def counted_frames(answer: Callable) -> Verdict:
     def counted_frames(first, second, counts=lambda a, b: a or b):
         return [t for t, (a, b) in enumerate(zip(first, second)) if counts(a, b)]
 
-    def rule(counts):
-        return partial(counted_frames, counts=counts)
-
     def draw(rng):  # neither, first, second, both: each at least once
         kinds = rng.permutation([0, 1, 2, 3, *rng.integers(4, size=rng.integers(2, 6))])
         return [bool(k & 1) for k in kinds], [bool(k & 2) for k in kinds]
@@ -33,15 +30,15 @@ def counted_frames(answer: Callable) -> Verdict:
 
     mistakes = [
         "This is the intersection. Where one track is missing, the union has the other's area.",
-        rule(lambda a, b: a and b),
+        partial(counted_frames, counts=lambda a, b: a and b),
         "Where both are absent there is no pixel to add: that frame costs nothing.",
-        rule(lambda a, b: True),
+        partial(counted_frames, counts=lambda a, b: True),
         "A frame in which only the second track is there counts too: its pixels are in the union.",
-        rule(lambda a, b: a),
+        partial(counted_frames, counts=lambda a, b: a),
         "A frame in which only the first track is there counts too: its pixels are in the union.",
-        rule(lambda a, b: b),
+        partial(counted_frames, counts=lambda a, b: b),
         "Frames in which both are there add their union as well.",
-        rule(lambda a, b: a != b),
+        partial(counted_frames, counts=lambda a, b: a != b),
     ]
     return judge(answer, counted_frames, draw, mistakes, view=bare_places)
 
@@ -56,27 +53,20 @@ def rle_encode(answer: Callable) -> Verdict:
     def bare(counts):
         return counts[1:] if counts[0] == 0 else counts
 
-    def pairs(mask, base, flat, turned):  # (start, length) of every run of ones
-        counts = rle_encode(mask.T if turned else mask)
+    def pairs(mask, base, flat):  # (start, length) of every run of ones
+        counts = rle_encode(mask)
         starts = np.cumsum([0, *counts[:-1]])[1::2] + base
-        found = np.stack([starts, counts[1::2]], axis=1).tolist()
-        return sum(found, []) if flat else found
-
-    def restarted(mask):
-        first, *others = rle_encode(mask)
-        return [first, *(count - 1 for count in others)]
+        found = np.stack([starts, counts[1::2]], axis=1)
+        return found.ravel() if flat else found
 
     starts = cycle([False, True])  # the first pixel: both are met
 
     def draw(rng):
         mask = rng.random(rng.permutation([4, 6])) < 0.5
-        mask[0, 0] = next(starts)
-        mask[0, 1] = mask[1, 1] = not mask[0, 0]
-        mask[1, 0] = mask[0, 0]  # rows and columns begin with runs of different lengths
+        mask[:2, 0] = next(starts)
+        mask[:2, 1] = ~mask[:2, 0]  # rows and columns begin with runs of different lengths
         return (mask,)
 
-    names = ("base", "flat", "turned")
-    ways = [dict(zip(names, way)) for way in product((0, 1), (False, True), (False, True))]
     mistakes = [
         "You read row by row; the code goes down the columns.",
         lambda mask: rle_encode(mask.T),
@@ -91,9 +81,10 @@ def rle_encode(answer: Callable) -> Verdict:
         "Zeros and ones are exchanged: the first count is of zeros.",
         lambda mask: rle_encode(~mask),
         "A run begins with the pixel that changed: it starts at length 1, not at 0.",
-        restarted,
+        lambda mask: rle_encode(mask)[:1] + [count - 1 for count in rle_encode(mask)[1:]],
         "These are pairs (start, length). Give lengths alone, those of the zeros as well.",
-        *(partial(pairs, **how) for how in ways),
+        *(partial(pairs, base=base, flat=flat) for base in (0, 1) for flat in (False, True)),
+        *(lambda mask, n=n: pairs(mask.T, n // 2, n % 2) for n in range(4)),
     ]
     return judge(answer, rle_encode, draw, mistakes, rounds=10)
 
@@ -101,42 +92,33 @@ def rle_encode(answer: Callable) -> Verdict:
 def tube_iou(answer: Callable) -> Verdict:
     """tube_iou(predictions (R, L, H, W) bool, truths (G, L, H, W) bool) -> (R, G)."""
 
-    def mean_of_frames(counts):
-        def imitate(predictions, truths):
-            shared, covered, _ = _areas(predictions, truths)
-            there = [tracks.any((2, 3)) for tracks in (predictions, truths)]
-            frames = counts(covered, there[0][:, None] & there[1])
-            return (shared / np.maximum(covered, 1) * frames).sum(2) / np.maximum(frames.sum(2), 1)
-
-        return imitate
-
-    def where_both(predictions, truths):
-        shared, covered, _ = _areas(predictions, truths)
-        both = predictions.any((2, 3))[:, None] & truths.any((2, 3))
-        return shared.sum(2) / np.maximum((covered * both).sum(2), 1)
+    def some_frames(predictions, truths, counts, mean=True):
+        """The mean over the frames that count, or the quotient of their sums."""
+        shared, covered = _areas(predictions, truths)
+        frames = counts(covered, predictions.any((2, 3))[:, None] & truths.any((2, 3)))
+        below = frames if mean else covered * frames
+        shares = shared / np.maximum(covered, 1) if mean else shared
+        return (shares * frames).sum(2) / np.maximum(below.sum(2), 1)
 
     def over_areas(predictions, truths):
-        shared, _, areas = _areas(predictions, truths)
-        return shared.sum(2) / areas.sum(2)
+        iou = _tube_iou(predictions, truths)
+        return iou / (1 + iou)  # |p & g| / (|p| + |g|)
 
-    def by_product(kind):
-        def imitate(predictions, truths):
-            p, g = (tracks.reshape(len(tracks), -1) for tracks in (predictions, truths))
-            shared = p.astype(kind) @ g.T.astype(kind)
-            return shared / (p.sum(1)[:, None] + g.sum(1) - shared.astype(int))
-
-        return imitate
+    def by_product(predictions, truths, kind):
+        p, g = (tracks.reshape(len(tracks), -1) for tracks in (predictions, truths))
+        shared = p.astype(kind) @ g.T.astype(kind)
+        return shared / (p.sum(1)[:, None] + g.sum(1) - shared.astype(int))
 
     def draw(rng):
         return [_tracks(rng, count) for count in rng.permutation([2, 3]) + rng.integers(2)]
 
     mistakes = [
         "This is a mean of frames' IoUs. Sum both areas over all frames first, then divide once.",
-        mean_of_frames(lambda covered, both: covered >= 0),
-        mean_of_frames(lambda covered, both: covered > 0),
-        mean_of_frames(lambda covered, both: both),
+        partial(some_frames, counts=lambda covered, both: covered >= 0),
+        partial(some_frames, counts=lambda covered, both: covered > 0),
+        partial(some_frames, counts=lambda covered, both: both),
         "Frames in which one track is absent are left out; the other's area counts below.",
-        where_both,
+        partial(some_frames, counts=lambda covered, both: both, mean=False),
         "Predictions are the rows (R), truths the columns (G).",
         lambda predictions, truths: _tube_iou(truths, predictions),
         "The sum of the two areas has the shared pixels twice; the union has them once.",
@@ -144,10 +126,9 @@ def tube_iou(answer: Callable) -> Verdict:
         "This is dice, 2 shared / (sum of areas); IoU divides by the union.",
         lambda predictions, truths: 2 * over_areas(predictions, truths),
         "The product of two boolean arrays says only whether any pixel is shared: use floats.",
-        by_product(bool),
+        partial(by_product, kind=bool),
         "An integer of 8 bits ends at 255 or 127, and sums go round: use floats.",
-        by_product(np.uint8),
-        by_product(np.int8),
+        *(partial(by_product, kind=kind) for kind in (np.uint8, np.int8)),
     ]
     return judge(answer, _tube_iou, draw, mistakes, exercise="tube_iou", tolerance=1e-3)
 
@@ -161,8 +142,7 @@ def average_precision(answer: Callable) -> Verdict:
         found = np.cumsum(hits[np.argsort(-scores)])
         return found / np.arange(1, len(hits) + 1), found / num_truths
 
-    def best(beyond):
-        return max(beyond, default=0.0)
+    best = partial(max, default=0.0)
 
     def average_precision(scores, hits, num_truths, read=best, reached=np.greater_equal):
         precision, recall = curve(scores, hits, num_truths)  # a test holds it to evaluate_ytvis
@@ -171,10 +151,6 @@ def average_precision(answer: Callable) -> Verdict:
     def reached_only(*given, nothing=0.0):
         reached = (curve(*given)[1].max() >= points).sum()
         return average_precision(*given) * len(points) / reached if given[1].any() else nothing
-
-    def at_hits(*given):
-        precision, recall = curve(*given)
-        return precision @ np.diff(recall, prepend=0)
 
     kinds = cycle(["some", "all", "none"])  # of the truths are found: each is met
 
@@ -202,7 +178,7 @@ def average_precision(answer: Callable) -> Verdict:
         "Where nothing hits, AP is 0 and not undefined.",
         lambda scores, hits, n: average_precision(scores, hits, n) if hits.any() else np.nan,
         "This is the mean precision at the hits; read it at 101 recalls, each the best from there.",
-        at_hits,
+        lambda *given: curve(*given)[0] @ np.diff(curve(*given)[1], prepend=0),
     ]
     return judge(answer, average_precision, draw, mistakes, tolerance=1e-3)
 
@@ -214,8 +190,9 @@ def perfect_and_worthless(answer: Callable) -> Verdict:
         got = numbers(got, *truths.shape).astype(bool)
         for t in range(truths.shape[1]):
             if sorted(m.tobytes() for m in got[:, t]) != sorted(m.tobytes() for m in truths[:, t]):
+                wrong = "frame {t} does not hold exactly the {count} true masks."
                 hint = "Each true mask must be there once, whole: what may change is whose it is."
-                return f"frame {t} does not hold exactly the {len(truths)} true masks. {hint}"
+                return say(wrong, hint, t=t, count=len(truths))
         best = _tube_iou(got, truths).max(axis=0)  # (G,) of every truth
         if best.max() < 0.5:  # nothing is found at the lowest threshold, AP50 = 0
             return ""
@@ -225,8 +202,8 @@ def perfect_and_worthless(answer: Callable) -> Verdict:
             hint = "That track was left whole: every track must change hands, not only two of them."
         else:
             hint = "Too few frames change hands: each prediction must lose its creature for half."
-        found = f"truth {best.argmax()} has an IoU of {best.max():.2f}"
-        return f"with {len(truths)} tracks, {found}. {hint}"
+        found = "with {count} tracks, truth {g} has an IoU of {iou:.2f}."
+        return say(found, hint, count=len(truths), g=best.argmax(), iou=best.max())
 
     def by_turns(truths):  # one of many right answers: everybody takes the next one's mask
         return np.stack([np.roll(truths[:, t], t, axis=0) for t in range(truths.shape[1])], axis=1)
@@ -237,15 +214,14 @@ def perfect_and_worthless(answer: Callable) -> Verdict:
 
 
 def _areas(predictions: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of every pair and frame (R, G, L): pixels shared, pixels covered, both areas added."""
+    """Of every pair and frame (R, G, L): pixels shared, pixels covered."""
     p, g = predictions[:, None], truths[None]
-    shared, covered = (p & g).sum((3, 4)), (p | g).sum((3, 4))
-    return shared, covered, shared + covered
+    return (p & g).sum((3, 4)), (p | g).sum((3, 4))
 
 
 def _tube_iou(predictions: np.ndarray, truths: np.ndarray) -> np.ndarray:
     """(R, L, H, W), (G, L, H, W) -> (R, G); a test holds it to the package's own judge."""
-    shared, covered, _ = _areas(predictions, truths)
+    shared, covered = _areas(predictions, truths)
     return shared.sum(2) / covered.sum(2)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +15,7 @@ from minst.backbones.base import InvertedResidual
 from minst.backbones.seaformer import SqueezeAxialAttention
 from minst.backbones.topformer import TopFormer
 from minst.course.pictures import plot_bars  # noqa: F401  the lesson draws with it
-from minst.course.verdict import Verdict, difference, examine, judge, normal, numbers
+from minst.course.verdict import HALF, Verdict, difference, examine, judge, normal, numbers, say
 
 __all__ = ["level_sizes", "macs_of_inverted_residual", "row_attention", "unseen_change"]
 
@@ -61,15 +61,12 @@ def macs_of_inverted_residual(answer: Callable) -> Verdict:
             block(torch.empty(1, i, height, width))
         return counter.get_total_flops() // 2
 
-    def imitate(strided=("filter", "project"), dense=False, power=2, always_expand=False):
-        def count(i, o, k, s, e, h, w):
-            hidden, after = i * e, dict.fromkeys(strided, h * w // s**2)  # cells, where fewer
-            expand = after.get("expand", h * w) * i * hidden if e != 1 or always_expand else 0
-            width = k**power * hidden * (hidden if dense else 1)
-            filtered = after.get("filter", h * w) * width
-            return expand + filtered + after.get("project", h * w) * hidden * o
-
-        return count
+    def wrong(i, o, k, s, e, h, w, strided="filter, project", dense=False, power=2, always=False):
+        hidden, names = i * e, ("expand", "filter", "project")
+        cells = [h * w // s**2 if name in strided else h * w for name in names]
+        expand = i * hidden if e != 1 or always else 0
+        width = k**power * hidden * (hidden if dense else 1)
+        return cells[0] * expand + cells[1] * width + cells[2] * hidden * o
 
     # kernel size, stride, expansion: none is left to luck
     kinds = itertools.cycle([(3, 2, 4), (5, 2, 3), (3, 1, 6), (3, 1, 1), (5, 2, 6), (3, 2, 1)])
@@ -81,17 +78,17 @@ def macs_of_inverted_residual(answer: Callable) -> Verdict:
         "One multiplication with its addition is one MAC, not two.",
         lambda *given: 2 * macs_of_inverted_residual(*given),
         "Depth-wise: a wide channel is filtered alone, hidden * k * k for each output cell.",
-        imitate(dense=True),
+        partial(wrong, dense=True),
         "The depth-wise convolution carries the stride: fewer cells from there on.",
-        imitate(strided=()),
+        partial(wrong, strided=""),
         "The stride is on the depth-wise convolution already, not first on the projection.",
-        imitate(strided=("project",)),
+        partial(wrong, strided="project"),
         "The expansion comes before the stride: it runs on all height * width cells.",
-        imitate(strided=("expand", "filter", "project")),
+        partial(wrong, strided="expand, filter, project"),
         "A kernel of size k has k * k weights, not k.",
-        imitate(power=1),
+        partial(wrong, power=1),
         "With expansion 1 there is no expanding convolution at all.",
-        imitate(always_expand=True),
+        partial(wrong, always=True),
         "This is one plain convolution; the block has three: expand, depth-wise k x k, project.",
         lambda i, o, k, s, e, h, w: i * o * k * k * (h * w // s**2),
     ]
@@ -102,44 +99,36 @@ def macs_of_inverted_residual(answer: Callable) -> Verdict:
 def row_attention(answer: Callable) -> Verdict:
     """row_attention(q, k (B, d, h, w), v (B, d_v, h, w)) -> (B, d_v, h): SeaFormer's, one head."""
 
-    @cache
-    def layer(d):
-        with torch.device("meta"):  # `attend` has no weights
-            return SqueezeAxialAttention(8, d, heads=1, value_ratio=1)
+    with torch.device("meta"):  # `attend` has no weights
+        layer = SqueezeAxialAttention(8, 4, heads=1, value_ratio=1)
 
     def row_attention(q, k, v):
-        return layer(q.shape[1]).attend(q.mean(3), k.mean(3), v.mean(3))
+        return layer.attend(q.mean(3), k.mean(3), v.mean(3))
 
-    def imitate(power=-0.5, axis=-1, turned=True, average=3, swapped=False):
-        def attend(q, k, v):
-            q, k, v = (x.mean(average) for x in (q, k, v))
-            q, k = (k, q) if swapped else (q, k)
-            weights = (q.mT @ k * q.shape[1] ** power).softmax(axis)
-            return v @ (weights.mT if turned else weights)
-
-        return attend
+    def wrong(q, k, v, power=-0.5, axis=-1, turned=True, average=3):
+        q, k, v = (x.mean(average) for x in (q, k, v))
+        weights = (q.mT @ k * q.shape[1] ** power).softmax(axis)
+        return v @ (weights.mT if turned else weights)
 
     def draw(rng):
         return [2 * normal(rng, 2, channels, 5, 6) for channels in (4, 4, 7)]
 
     mistakes = [
         "TopFormer leaves the scale out; SeaFormer multiplies the scores by d ** -0.5.",
-        imitate(power=0.0),
+        partial(wrong, power=0.0),
         "Divide the scores by the square root of d, not by d.",
-        imitate(power=-1.0),
+        partial(wrong, power=-1.0),
         "Softmax over the wrong axis: a query row's weights over all key rows sum to 1.",
-        imitate(axis=-2),
+        partial(wrong, axis=-2),
         "Output row i mixes the values v[j] by weights[i, j]: transpose the weights.",
-        imitate(turned=False),
+        partial(wrong, turned=False),
         "These are attending columns: for rows, average over the width, the last axis.",
-        imitate(average=2),
+        partial(wrong, average=2),
         "q and k have changed places: row i of the scores belongs to query i, q^T k.",
-        imitate(swapped=True),
+        lambda q, k, v: row_attention(k, q, v),
     ]
     praise = "h tokens instead of h w: h^2 pairs instead of (h w)^2."
-    return judge(
-        answer, row_attention, draw, mistakes, tolerance=5e-3, praise=praise
-    )  # float16 too
+    return judge(answer, row_attention, draw, mistakes, tolerance=HALF, praise=praise)
 
 
 def unseen_change(answer: Callable) -> Verdict:
@@ -152,23 +141,24 @@ def unseen_change(answer: Callable) -> Verdict:
         try:
             got = torch.from_numpy(numbers(got, *feature.shape)).float()
         except ValueError:
-            said = f"{type(got).__name__} {tuple(getattr(got, 'shape', ()))}"
-            return f"expected numbers of shape {tuple(feature.shape)}, it gives a {said}."
+            wrong = "expected numbers of shape {expected}, it gives a {kind} {shape}."
+            shape, kind = tuple(getattr(got, "shape", ())), type(got).__name__
+            return say(wrong, expected=tuple(feature.shape), kind=kind, shape=shape)
         if torch.equal(got, feature):
-            return "nothing has changed: the pooled tokens are the same, and so is the map."
+            return say("nothing has changed: the pooled tokens are the same, and so is the map.")
         grid = torch.empty(2, 1, 2, 3)  # the coarsest token: it says how many cells there are
         options = SimpleNamespace(token_stride=32)
         before, after = (TopFormer.pool(options, [x, grid])[:, :3] for x in (feature, got))
         if seen := difference(after, before):
             hint = "Values may move within a block only; none may be lost (a swap needs a copy)."
-            return f"the pooled token betrays it: {seen}. {hint}"
+            return say("the pooled token betrays it: {seen}", hint, seen=seen)
         moved = F.max_pool2d((got - feature).abs(), cell)  # (B, C, 2, 3)
         if (moved == 0).any():
-            left = f"{(moved == 0).sum()} of {moved.numel()}"
-            return f"{left} blocks (each channel counted) are as they were; change every one."
+            wrong = "{n} of {all} blocks (each channel counted) are as they were; change every one."
+            return say(wrong, n=(moved == 0).sum(), all=moved.numel())
         if moved.min() < 5e-4:  # below what the comparison of means could tell
             hint = "This is too small to tell from rounding; change every block by 0.001 or more."
-            return f"a block changes by {moved.min():.1g} at most. {hint}"
+            return say("a block changes by {most:.1g} at most.", hint, most=moved.min())
         return ""
 
     rng = np.random.default_rng()

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 import minst.model
 from minst.course.pictures import Film, film
-from minst.course.verdict import Verdict, judge, normal
+from minst.course.verdict import HALF, Verdict, judge, normal
 from minst.layers import h_sigmoid
 from minst.mask_decoder import resize_to
 from minst.visualize.masks import resized
@@ -29,9 +29,6 @@ def level_shapes(answer: Callable) -> Verdict:
         names = ("P3", "P4", "P5", "N4", "N5", "X_mask")
         return {name: (dim, height // s, width // s) for name, s in zip(names, strides)}
 
-    def at(*strides):
-        return partial(level_shapes, strides=strides)
-
     def widened(height, width, dim, power):
         shapes = level_shapes(height, width, dim)
         return {k: (int(dim * (height / 8 / h) ** power), h, w) for k, (_, h, w) in shapes.items()}
@@ -43,13 +40,13 @@ def level_shapes(answer: Callable) -> Verdict:
         "Rows come before columns: height first, then width.",
         lambda height, width, dim: level_shapes(width, height, dim),
         "X_mask stays at 1/8; only the masks made of it are enlarged, later.",
-        at(8, 16, 32, 16, 32, 1),
+        partial(level_shapes, strides=(8, 16, 32, 16, 32, 1)),
         "X_mask lies at 1/8, like P3, the finest level: nothing in the decoder is finer.",
-        at(8, 16, 32, 16, 32, 4),
+        partial(level_shapes, strides=(8, 16, 32, 16, 32, 4)),
         "The number of a level is a power of two: level 3 lies at 1/2^3 = 1/8.",
-        at(3, 4, 5, 4, 5, 3),
+        partial(level_shapes, strides=(3, 4, 5, 4, 5, 3)),
         "The number names the scale, before and after: N4 is as large as P4, N5 as P5.",
-        at(8, 16, 32, 32, 64, 8),
+        partial(level_shapes, strides=(8, 16, 32, 32, 64, 8)),
         "All levels have D channels: the laterals see to that.",
         partial(widened, power=-1),
         "All levels have D channels: the laterals see to that. Only backbones widen.",
@@ -71,9 +68,9 @@ def top_down(answer: Callable) -> Verdict:
 
     mistakes = [
         "That looks like nearest upsampling, the default of F.interpolate: say mode='bilinear'.",
-        partial(top_down, up=_nearest),
+        partial(top_down, up=partial(_resized, mode="nearest")),
         "Use align_corners=False: cells have an area, and do not meet at their outermost centres.",
-        partial(top_down, up=_corners),
+        partial(top_down, up=partial(_resized, mode="bilinear", align_corners=True)),
         "P3 gets the lateral of level 4, so that nothing of level 5 arrives: hand on P4, the sum.",
         lambda l3, l4, l5: (l3 + resize_to(l4, l3), l4 + resize_to(l5, l4), l5),
         "P3 gets level 5 straight away and misses level 4: hand on P4, the sum.",
@@ -83,7 +80,7 @@ def top_down(answer: Callable) -> Verdict:
         "That is P3 alone; return P3, P4 and P5.",
         lambda *levels: top_down(*levels)[0],
     ]
-    return judge(answer, top_down, draw, mistakes, tolerance=5e-3)  # float16 too
+    return judge(answer, top_down, draw, mistakes, tolerance=HALF)
 
 
 def semantic_enhancer(answer: Callable) -> Verdict:
@@ -93,6 +90,9 @@ def semantic_enhancer(answer: Callable) -> Verdict:
         return local * up(squash(to_gate(x6)), local) + up(to_value(x6), local)
 
     right = semantic_enhancer
+
+    def gated(x, x6, to_gate, to_value):
+        return x * resize_to(h_sigmoid(to_gate(x6)), x)
 
     def draw(rng):
         h, w, k = rng.integers(2, 5, 3)
@@ -104,27 +104,25 @@ def semantic_enhancer(answer: Callable) -> Verdict:
 
     mistakes = [
         "The scene arrives in blocks: F.interpolate's default is nearest, say mode='bilinear'.",
-        partial(right, up=_nearest),
+        partial(right, up=partial(_resized, mode="nearest")),
         "Aligned corners make tokens slide towards the border: use align_corners=False.",
-        partial(right, up=_corners),
+        partial(right, up=partial(_resized, mode="bilinear", align_corners=True)),
         "The gate is used as it is; h_sigmoid squashes it between 0, shut, and 1, open.",
         partial(right, squash=lambda gate: gate),
         "That is the smooth sigmoid; the enhancer uses the hard one, without an exponential.",
         partial(right, squash=torch.sigmoid),
         "The value is multiplied; it is added, or a shut gate would leave nothing at all.",
-        lambda x, x6, gate, value: (
-            right(x, x6, gate, lambda _: 0 * value(x6)) * resize_to(value(x6), x)
-        ),
+        lambda x, x6, gate, value: gated(x, x6, gate, value) * resize_to(value(x6), x),
         "Upsampled before h_sigmoid, which is bent: squash the few tokens first, then upsample.",
         lambda x, x6, gate, value: x * h_sigmoid(resize_to(gate(x6), x)) + resize_to(value(x6), x),
         "The value is missing: gate, then add what the scene knows.",
-        lambda x, x6, gate, value: right(x, x6, gate, lambda _: 0 * value(x6)),
+        gated,
         "The value is squashed too; h_sigmoid is for the gate alone.",
         lambda x, x6, gate, value: right(x, x6, gate, lambda _: h_sigmoid(value(x6))),
         "Gate and value have changed places: h_sigmoid is for the gate.",
         lambda x, x6, gate, value: right(x, x6, value, gate),
     ]
-    return judge(answer, semantic_enhancer, draw, mistakes, tolerance=5e-3)  # float16 too
+    return judge(answer, semantic_enhancer, draw, mistakes, tolerance=HALF)
 
 
 def apply_kernels(answer: Callable) -> Verdict:
@@ -152,7 +150,7 @@ def apply_kernels(answer: Callable) -> Verdict:
         "The kernels are scaled to length 1; their length says how sure the mask is.",
         lambda kernels, x_mask: right(F.normalize(kernels, dim=-1), x_mask),
     ]
-    return judge(answer, right, draw, mistakes, tolerance=5e-3)  # float16 too
+    return judge(answer, right, draw, mistakes, tolerance=HALF)
 
 
 def unreachable(answer: Callable) -> Verdict:
@@ -228,9 +226,5 @@ def plot_decoder(shapes: dict[str, tuple[int, int, int]]) -> Picture:
     return fig
 
 
-def _nearest(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode="nearest")
-
-
-def _corners(x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
+def _resized(x: torch.Tensor, like: torch.Tensor, **how) -> torch.Tensor:
+    return F.interpolate(x, size=like.shape[-2:], **how)

@@ -1,7 +1,6 @@
 """Lesson 04: shapes of attention, cross-attention, scores, masks from kernels, one voice."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -10,15 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minst.course.pictures import film  # noqa: F401  the lesson draws with it
-from minst.course.verdict import Verdict, examine, judge, normal
+from minst.course.verdict import HALF, Verdict, examine, judge, normal, say
 from minst.instance_decoder import DualInstanceDecoder
 from minst.model import FrameOutput, apply_kernels, upsample_masks
 from minst.visualize.style import BLUE, CENTER, GREY, Picture, bare, headline, new_figure, plain
 
 __all__ = ["attention_shapes", "cross_attention", "instance_scores", "masks_from_kernels",
            "one_voice"]  # fmt: skip
-
-HALF = 5e-3  # tolerance: an answer may reckon in float16, which keeps three digits
 
 
 def attention_shapes(answer: Callable) -> Verdict:
@@ -32,8 +29,9 @@ def attention_shapes(answer: Callable) -> Verdict:
         shapes = attention_shapes(height, width, *given)
         return [shapes[0], (*shapes[1][:3], (height // 8) * (width // 8)), shapes[2]]
 
-    def each(change):
-        return lambda *given: [change(*shape) for shape in attention_shapes(*given)]
+    def only(*axes):
+        """Of every shape these axes alone, in this order."""
+        return lambda *given: [[shape[i] for i in axes] for shape in attention_shapes(*given)]
 
     def draw(rng):
         return *(64 * rng.integers(1, 6, 2)), *rng.integers((30, 2), (40, 9)), rng.choice([32, 64])
@@ -42,13 +40,13 @@ def attention_shapes(answer: Callable) -> Verdict:
         "The local decoder does not look at all of X_mask at 1/8: X_L is X_mask after pooling.",
         unpooled,
         "A row for each query that asks, a column for each that is asked.",
-        each(lambda batch, heads, rows, columns: (batch, heads, columns, rows)),
+        only(0, 1, 3, 2),
         "In self-attention the queries ask the queries; there are no tokens.",
         lambda *given: attention_shapes(*given)[:1] * 3,
         "The batch dimension is missing: B = 1 comes first.",
-        each(lambda batch, heads, rows, columns: (heads, rows, columns)),
+        only(1, 2, 3),
         "Every head has an attention of its own: their number comes after the batch.",
-        each(lambda batch, heads, rows, columns: (batch, rows, columns)),
+        only(0, 2, 3),
         "These are tokens at 1/64; token_stride may be 32.",
         lambda *given: attention_shapes(*given[:4], 64),
     ]
@@ -58,28 +56,17 @@ def attention_shapes(answer: Callable) -> Verdict:
 def cross_attention(answer: Callable) -> Verdict:
     """cross_attention(queries (N, D), tokens, position (S, D), w_q, w_k, w_v) -> A, A v."""
 
-    # a test holds it to MultiHeadAttention
-    def cross_attention(
-        queries, tokens, position, w_q, w_k, w_v, in_keys=1, in_values=0, power=0.5, share=F.softmax
-    ):
-        keys, values = (tokens + in_keys * position) @ w_k, (tokens + in_values * position) @ w_v
-        shares = share(queries @ w_q @ keys.T / queries.shape[1] ** power, dim=-1)
+    def cross_attention(q, x, position, w_q, w_k, w_v, at=(1, 0), power=0.5, share=F.softmax):
+        keys, values = (x + at[0] * position) @ w_k, (x + at[1] * position) @ w_v
+        shares = share(q @ w_q @ keys.T / q.shape[1] ** power, dim=-1)
         return shares, shares @ values
 
     def late(queries, tokens, position, w_q, w_k, w_v):
         shares = (queries @ w_q @ (tokens @ w_k + position).T / len(w_q) ** 0.5).softmax(-1)
         return shares, shares @ tokens @ w_v
 
-    def exchanged(queries, tokens, position, w_q, w_k, w_v):
-        return cross_attention(queries, tokens, position, w_k, w_q, w_v)
-
-    def residual(queries, *given):
-        shares, mixture = cross_attention(queries, *given)
-        return shares, queries + mixture
-
-    def raw(*given):
-        scores, _ = cross_attention(*given, share=lambda scores, dim: scores)
-        return scores, cross_attention(*given)[1]
+    def scores_of(*given):
+        return cross_attention(*given, share=lambda scores, dim: scores)
 
     def draw(rng):
         n, s, d = rng.integers(2, 5), rng.integers(6, 9), rng.choice([9, 12])
@@ -88,17 +75,17 @@ def cross_attention(answer: Callable) -> Verdict:
 
     mistakes = [
         "The position is in the values too; it says where to look, and is not brought home.",
-        partial(cross_attention, in_values=1),
+        partial(cross_attention, at=(1, 1)),
         "The position is in the values; the keys, which decide where to look, need it.",
-        partial(cross_attention, in_keys=0, in_values=1),
+        partial(cross_attention, at=(0, 1)),
         "The position is not used: without it tokens are a set without places. Add it to the keys.",
-        partial(cross_attention, in_keys=0),
+        partial(cross_attention, at=(0, 0)),
         "The position is added after w_k; add it to the tokens first, so that w_k can use it.",
         late,
         "w_q and w_k are exchanged: the queries meet w_q, tokens and position meet w_k.",
-        exchanged,
+        lambda q, x, position, w_q, w_k, w_v: cross_attention(q, x, position, w_k, w_q, w_v),
         "The queries are added to the mixture: that residual comes later, in the decoder.",
-        residual,
+        lambda q, *given: (cross_attention(q, *given)[0], q + cross_attention(q, *given)[1]),
         "The scores are not divided by the root of D: softmax becomes all or nothing.",
         partial(cross_attention, power=0),
         "Divide by the square root of D, not by D.",
@@ -106,55 +93,16 @@ def cross_attention(answer: Callable) -> Verdict:
         "Softmax runs over the queries; each query shares it out over the tokens: last dimension.",
         partial(cross_attention, share=lambda scores, dim: scores.softmax(0)),
         "Scores are not shares yet: a softmax over the tokens is missing.",
-        partial(cross_attention, share=lambda scores, dim: scores),
+        scores_of,
         "The mixture is right; the first value should be the shares, after the softmax.",
-        raw,
+        lambda *given: (scores_of(*given)[0], cross_attention(*given)[1]),
         "Two values are asked: the shares A, and the mixture.",
         lambda *given: cross_attention(*given)[1],
         lambda *given: cross_attention(*given)[0],
         "The shares A come first, the mixture second.",
         lambda *given: cross_attention(*given)[::-1],
     ]
-    verdict = judge(answer, cross_attention, draw, mistakes, tolerance=HALF)
-    given = draw(np.random.default_rng(4))
-    return learnable(verdict, answer, cross_attention, given, lambda got: tuple(map(joined, got)))
-
-
-def joined(got: Tensor | Sequence) -> Tensor:
-    """A tensor, or rows of it in a list."""
-    return torch.stack([joined(part) for part in got]) if isinstance(got, (list, tuple)) else got
-
-
-def learnable(
-    verdict: Verdict, answer: Callable, reference: Callable, given: list, tidy: Callable = joined
-) -> Verdict:
-    """The verdict; a right answer must also let a gradient through, since it is trained with.
-
-    given: arguments, the first of which asks for a gradient. tidy: what is done to each result.
-    """
-
-    def on_clones(*given):  # an answer may work in place, and in other kinds of floats
-        got = tidy(answer(*(x.clone() if isinstance(x, Tensor) else x for x in given)))
-        parts = [part.to(given[0].dtype) for part in (got if isinstance(got, tuple) else [got])]
-        return tuple(parts) if isinstance(got, tuple) else parts[0]
-
-    if not verdict:
-        return verdict
-    with torch.enable_grad():
-        try:
-            first = given[0].clone().requires_grad_()
-            got = on_clones(first, *given[1:])
-            last = got[-1] if isinstance(got, tuple) else got
-            lost = not torch.autograd.grad(last.sum(), first)[0].any()
-        except Exception:  # floats, arrays: whatever it is, nothing is learned with it
-            lost = True
-    if not lost:
-        return replace(verdict, or_ours=on_clones)
-    reason = "the numbers are right, but no gradient comes back through them. Training needs one: "
-    reason += (
-        "keep to operations on tensors, without .item(), .detach(), NumPy or changes in place."
-    )
-    return replace(verdict, state="wrong", reason=reason, or_ours=reference)
+    return judge(answer, cross_attention, draw, mistakes, tolerance=HALF, learned=True)
 
 
 def instance_scores(answer: Callable) -> Verdict:
@@ -163,8 +111,9 @@ def instance_scores(answer: Callable) -> Verdict:
     def instance_scores(classes, objectness):
         return FrameOutput(classes, objectness, None, None, None, None).scores()
 
-    def with_background(classes):
-        return F.pad(classes, (0, 1)).softmax(-1)[:, :-1]
+    def but(shares):
+        """Other probabilities of the classes than their sigmoids."""
+        return lambda classes, objectness: instance_scores(shares(classes).logit(), objectness)
 
     def draw(rng):
         n = rng.integers(4, 8)
@@ -172,14 +121,12 @@ def instance_scores(answer: Callable) -> Verdict:
 
     mistakes = [
         "Softmax makes classes compete; here each has its own sigmoid, and none is background.",
-        lambda classes, objectness: instance_scores(classes.softmax(-1).logit(), objectness),
+        but(lambda classes: classes.softmax(-1)),
         "There is no background class: all C columns are creatures, with a sigmoid each.",
-        lambda classes, objectness: instance_scores(with_background(classes).logit(), objectness),
+        but(lambda classes: F.pad(classes, (0, 1)).softmax(-1)[:, :-1]),
         "There is no background class: the last column is a creature like the others.",
         lambda classes, objectness: instance_scores(classes[:, :-1], objectness),
-        lambda classes, objectness: instance_scores(
-            classes.softmax(-1)[:, :-1].logit(), objectness
-        ),
+        but(lambda classes: classes.softmax(-1)[:, :-1]),
         "The square root is missing: the score is a geometric mean.",
         lambda classes, objectness: instance_scores(classes, objectness) ** 2,
         "Only the best class is left: give all C scores of a query.",
@@ -232,12 +179,12 @@ def one_voice(answer: Callable) -> Verdict:
 
     def fault(got, given):
         if not isinstance(got, Tensor):
-            return f"it returns {type(got).__name__}, expected a tensor."
+            return say("it returns {kind}, expected a tensor.", kind=type(got).__name__)
         if got.shape != given.shape:
-            shapes = f"{tuple(got.shape)}, expected {tuple(given.shape)}"
-            return f"the shape is {shapes}: N queries, all of them there."
+            wrong = "the shape is {shape}, expected {expected}: N queries, all of them there."
+            return say(wrong, shape=tuple(got.shape), expected=tuple(given.shape))
         if not got.isfinite().all():
-            return "some numbers are not finite: equal answers are asked for, not none."
+            return say("some numbers are not finite: equal answers are asked for, not none.")
         decoder = DualInstanceDecoder(12, 16, 6, 3, heads=4, pool_size=4)
         decoder.queries.copy_(got)
         kernels = decoder(torch.randn(1, 12, 2, 3), torch.randn(1, 16, 8, 12))[0].kernels[0]
@@ -250,9 +197,8 @@ def one_voice(answer: Callable) -> Verdict:
         elif torch.allclose(F.normalize(got), F.normalize(got[:1]), atol=1e-4):
             hint = "The rows are parallel but not equal: a longer query has larger scores."
         else:
-            known = "a query is known by nothing but its vector"
-            hint = f"Row {row} of your queries is not row 0, and {known}."
-        return f"kernel {row} differs from kernel 0. {hint}"
+            hint = "Row {row} is not row 0, and a query is known by nothing but its vector."
+        return say("kernel {row} differs from kernel 0.", hint, row=row)
 
     def reference(queries):
         return queries[:1].repeat(len(queries), 1)

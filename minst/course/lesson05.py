@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from minst import losses, matcher
-from minst.course.lesson04 import HALF, learnable
 from minst.course.pictures import plot_curves  # noqa: F401  the lesson draws with it
-from minst.course.verdict import Verdict, examine, judge, normal, numbers
+from minst.course.verdict import HALF, Verdict, examine, judge, normal, numbers, say
 from minst.visualize.style import RED, Picture, headline, new_figure, plain
 
 __all__ = ["dice_loss", "focal_term", "greedy_trap", "matching_scores", "target_counts"]
@@ -54,35 +54,29 @@ def matching_scores(answer: Callable) -> Verdict:
         target = matcher.Instances(labels, masks[:, None], torch.arange(len(labels)))
         return matcher.matching_scores(classes, logits[:, None], target)
 
-    def but(mask=torch.sigmoid, odds=torch.sigmoid, powers=(0.8, 0.2), size=torch.square):
-        def imitate(classes, logits, labels, masks):
-            x, p = mask(logits), odds(classes)[:, labels]
-            dice = 2 * x @ masks.T / (size(x).sum(-1)[:, None] + size(masks).sum(-1) + 1e-4)
-            return dice ** powers[0] * p ** powers[1]
-
-        return imitate
+    def wrong(c, z, labels, y, mask=torch.sigmoid, odds=torch.sigmoid, powers=(0.8, 0.2), size=2):
+        x, p = mask(z), odds(c)[:, labels]
+        dice = 2 * x @ y.T / ((x**size).sum(-1)[:, None] + (y**size).sum(-1) + 1e-4)
+        return dice ** powers[0] * p ** powers[1]
 
     def draw(rng):
         n, m, k = rng.integers((5, 2, 3), (8, 5, 7))
-        labels, masks = (
-            torch.from_numpy(rng.integers(0, k, m)),
-            torch.from_numpy(rng.random((m, 12))),
-        )
-        return 1.5 * normal(rng, n, k), 1.5 * normal(rng, n, 12), labels, masks.float()
+        labels, masks = rng.integers(0, k, m), torch.from_numpy(rng.random((m, 12))).float()
+        return 1.5 * normal(rng, n, k), 1.5 * normal(rng, n, 12), torch.from_numpy(labels), masks
 
     mistakes = [
         "Mask logits are not probabilities yet: x is their sigmoid.",
-        but(mask=lambda z: z),
+        partial(wrong, mask=lambda z: z),
         "Class logits are not probabilities yet: p is their sigmoid.",
-        but(odds=lambda z: z),
+        partial(wrong, odds=lambda c: c),
         "Softmax lets classes compete; here each has its own sigmoid, without a background class.",
-        but(odds=lambda z: z.softmax(-1)),
+        partial(wrong, odds=lambda c: c.softmax(-1)),
         "The powers are swapped: 0.8 belongs to the dice, 0.2 to the class.",
-        but(powers=(0.2, 0.8)),
+        partial(wrong, powers=(0.2, 0.8)),
         "The powers are missing: dice to the 0.8, p to the 0.2.",
-        but(powers=(1, 1)),
+        partial(wrong, powers=(1, 1)),
         "The sizes are x.x and y.y, sums of squares; these are plain sums.",
-        but(size=lambda v: v),
+        partial(wrong, size=1),
     ]
     return judge(answer, matching_scores, draw, mistakes, tolerance=HALF)
 
@@ -93,8 +87,8 @@ def dice_loss(answer: Callable) -> Verdict:
     def dice_loss(logits, target):
         return losses.dice_loss(logits[None], target[None], 1.0)
 
-    def of(x, y, size=torch.square, factor=2.0):
-        return 1 - factor * (x * y).sum() / (size(x).sum() + size(y).sum() + 1e-4)
+    def of(x, y, power=2, factor=2.0):
+        return 1 - factor * (x * y).sum() / ((x**power).sum() + (y**power).sum() + 1e-4)
 
     def draw(rng):
         target = torch.from_numpy(rng.random(20) * (rng.random(20) < 0.6))
@@ -106,14 +100,13 @@ def dice_loss(answer: Callable) -> Verdict:
         "This is dice itself, 1 for a perfect mask: the loss is 1 - dice.",
         lambda logits, target: 1 - dice_loss(logits, target),
         "Sizes are sums of squares. With plain sums a soft target that is reached has a loss.",
-        lambda logits, target: of(logits.sigmoid(), target, size=lambda v: v),
+        lambda logits, target: of(logits.sigmoid(), target, power=1),
         "The 2 is missing: a perfect mask would have loss 0.5.",
         lambda logits, target: of(logits.sigmoid(), target, factor=1.0),
         "A threshold has no gradient, so nothing would be learned: keep the probabilities.",
         lambda logits, target: of((logits > 0).float(), target),
     ]
-    verdict = judge(answer, dice_loss, draw, mistakes, tolerance=HALF)
-    return learnable(verdict, answer, dice_loss, list(draw(np.random.default_rng(5))))
+    return judge(answer, dice_loss, draw, mistakes, tolerance=HALF, learned=True)
 
 
 def focal_term(answer: Callable) -> Verdict:
@@ -123,13 +116,13 @@ def focal_term(answer: Callable) -> Verdict:
         pairs = zip(logits, targets)
         return torch.stack([losses.focal_loss(z, y, 1.0, alpha, gamma) for z, y in pairs])
 
-    def but(base=lambda p, p_t: 1 - p_t, weight=lambda y, a: torch.where(y == 1, a, 1 - a)):
-        def imitate(logits, targets, alpha, gamma):
-            p = logits.sigmoid()
-            p_t = torch.where(targets == 1, p, 1 - p)
-            return -weight(targets, alpha) * base(p, p_t) ** gamma * p_t.log()
+    def chosen(y, a, b):  # a where the target is 1, b where it is 0
+        return torch.where(y == 1, a, b)
 
-        return imitate
+    def wrong(logits, y, alpha, gamma, base=lambda p, p_t: 1 - p_t, weight=chosen):
+        p = logits.sigmoid()
+        p_t = chosen(y, p, 1 - p)
+        return -weight(y, alpha, 1 - alpha) * base(p, p_t) ** gamma * p_t.log()
 
     def draw(rng):
         targets = torch.arange(8) % 2 == rng.integers(2)
@@ -138,22 +131,21 @@ def focal_term(answer: Callable) -> Verdict:
 
     mistakes = [
         "For a target of 0 what is right has p_t = 1 - p, so its factor is p^gamma.",
-        but(base=lambda p, p_t: 1 - p),
+        partial(wrong, base=lambda p, p_t: 1 - p),
         "This forgets the hard ones: the factor is (1 - p_t)^gamma, not p_t^gamma.",
-        but(base=lambda p, p_t: p_t),
+        partial(wrong, base=lambda p, p_t: p_t),
         "alpha weighs targets of 1 only; targets of 0 have 1 - alpha.",
-        but(weight=lambda y, a: a),
+        partial(wrong, weight=lambda y, a, b: a),
         "alpha is exchanged: targets of 1 have alpha, targets of 0 have 1 - alpha.",
-        but(weight=lambda y, a: torch.where(y == 1, 1 - a, a)),
+        partial(wrong, weight=lambda y, a, b: chosen(y, b, a)),
         "alpha_t is missing.",
-        but(weight=lambda y, a: 1.0),
+        partial(wrong, weight=lambda y, a, b: 1.0),
         "The sign: a cross-entropy is -log p_t, never negative.",
         lambda *given: -focal_term(*given),
         "It is summed up; give one value for each element.",
         lambda *given: focal_term(*given).sum(),
     ]
-    verdict = judge(answer, focal_term, draw, mistakes, tolerance=HALF)
-    return learnable(verdict, answer, focal_term, list(draw(np.random.default_rng(5))))
+    return judge(answer, focal_term, draw, mistakes, tolerance=HALF, learned=True)
 
 
 def greedy_trap(answer: Callable) -> Verdict:
@@ -168,33 +160,28 @@ def greedy_trap(answer: Callable) -> Verdict:
     def fault(got, n, m):
         scores = numbers(got, n, m)
         if not (np.isfinite(scores).all() and scores.min() >= 0 and scores.max() <= 1):
-            reach = f"from {scores.min():.3g} to {scores.max():.3g}"
-            return f"scores lie in [0, 1]; these reach {reach}."
+            wrong = "scores lie in [0, 1]; these reach from {low:.3g} to {high:.3g}."
+            return say(wrong, low=scores.min(), high=scores.max())
         best = linear_sum_assignment(scores, maximize=True)
         most, first, taken = scores[best].sum(), _greedy(scores), _luckiest(scores, best)
-        got = f"with {n} queries and {m} instances greedy gets {taken:.2f} of {most:.2f}"
-        if first < 0.6 * most <= taken:
-            hint = "Equal scores are no trap: a greedy that takes the other one first escapes."
-            return f"{got}, if it is lucky. {hint} Make one score the largest."
-        if taken >= most - 1e-6:
+        if taken < 0.6 * most:
+            shares.append(taken / most)
+            return ""
+        got = "with {n} queries and {m} instances greedy gets {taken:.2f} of {most:.2f} at best."
+        if first < 0.6 * most:
+            hint = "Equal scores are no trap, greedy escapes if it is lucky: make one the largest."
+        elif taken >= most - 1e-6:
             hint = "Let the largest score block two, one in its row, one in its column."
-            return f"{got}, the best sum there is. {hint}"
-        if taken >= 0.6 * most:
-            hint = (
-                "What greedy blocks should be nearly as large as what it takes, the rest nothing."
-            )
-            return f"{got}, {taken / most:.0%}. {hint}"
-        shares.append(taken / most)
-        return ""
+        else:
+            hint = "What it blocks should be nearly as large as what it takes, the rest nothing."
+        return say(got, hint, n=n, m=m, taken=taken, most=most)
 
     rng = np.random.default_rng()
     cases = [(m + rng.integers(0, 4).item(), m) for m in (2, 3, rng.integers(4, 8).item())]
     verdict = examine(answer, greedy_trap, cases, fault, reference=reference)
-    if not verdict:
-        return verdict
-    most = f"Greedy gets at most {max(shares):.0%} of the best sum."
+    most = "Greedy gets at most {share:.0%} of the best sum."
     praise = "Less than a half it never gets: can you see why?"
-    return replace(verdict, reason=f"{most} {praise}")
+    return replace(verdict, reason=say(most, praise, share=max(shares))) if verdict else verdict
 
 
 def _greedy(scores: np.ndarray, first: np.ndarray | float = 0.0) -> float:
@@ -232,26 +219,20 @@ def plot_landscape(loss: Callable, target: tuple[float, float], name: str) -> Pi
     fig = new_figure()
     end = " and ".join(f"{p:.2f}" for p in path[-1].sigmoid())
     note = "Left: the loss (dark = low); the walk from the cross to the disc. Right: its steps."
-    headline(
-        fig,
-        f"{name}: 40 steps lead to {end}; the targets are {target[0]:g} and {target[1]:g}",
-        note,
-    )
-    left, right = (
-        plain(fig.place(x, 0.75, w, 2.9, below=0.5)) for x, w in ((0.6, 4.0), (5.6, 3.6))
-    )
-    shades = left.contourf(
-        axis, axis, height, torch.linspace(0, max(1.0, float(height.max())), 11), cmap="Greys_r"
-    )
+    goals = " and ".join(f"{p:g}" for p in target)
+    headline(fig, f"{name}: 40 steps lead to {end}; the targets are {goals}", note)
+    spans = ((0.6, 4.0), (5.6, 3.6))
+    left, right = (plain(fig.place(x, 0.75, width, 2.9, below=0.5)) for x, width in spans)
+    levels = torch.linspace(0, max(1.0, float(height.max())), 11)
+    shades = left.contourf(axis, axis, height, levels, cmap="Greys_r")
     fig.colorbar(shades, cax=fig.place(4.7, 0.75, 0.1, 2.9)).ax.tick_params(labelsize=7)
     left.plot(*path.T, ".-", color=RED, markersize=4, linewidth=1)
     for place, mark in ((0, "X"), (-1, "o")):
         left.plot(*path[place], mark, color=RED, markersize=10)
     left.set(xlabel="logit of pixel 1", ylabel="logit of pixel 2")
     for i, style in enumerate(("-", "--")):
-        right.plot(
-            path[:, i].sigmoid(), style, color=RED, label=f"pixel {i + 1}, target {target[i]:g}"
-        )
+        label = f"pixel {i + 1}, target {target[i]:g}"
+        right.plot(path[:, i].sigmoid(), style, color=RED, label=label)
     right.set(xlabel="step", ylabel="probability", ylim=(-0.05, 1.05))
     right.legend(fontsize=8, frameon=False)
     return fig

@@ -1,6 +1,8 @@
 """Lesson 06: pairs, what runs at frame t+delta, passing, who keeps which instance, retention."""
 
+import itertools
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 
 import minst.temporal
 from minst.course.pictures import plot_lines  # noqa: F401  the lesson draws with it
-from minst.course.verdict import Verdict, examine, judge, shown
+from minst.course.verdict import Verdict, examine, judge, say, shown
 from minst.evaluation.consistency import ConsistencyMeter
 from minst.instance_decoder import DualInstanceDecoder
 from minst.matcher import Instances
@@ -54,19 +56,9 @@ def kept_pairs(answer: Callable) -> Verdict:
         now, later = (Instances(i, torch.zeros(len(i), 1, 1), i) for i in (ids_now, ids_later))
         return minst.temporal.kept_pairs((queries, found), now, later)
 
-    def by_place(queries, found, ids_now, ids_later):
-        return queries[found < len(ids_later)], found[found < len(ids_later)]
-
-    def gone_as_zero(queries, found, ids_now, ids_later):
-        return queries, (ids_now[found][:, None] == ids_later).float().argmax(1)
-
-    def found_now(queries, found, ids_now, ids_later):
+    def found_now(queries, found, ids_now, ids_later, as_ids=False):
         there = torch.isin(ids_now[found], ids_later)
-        return queries[there], found[there]
-
-    def as_ids(queries, found, ids_now, ids_later):
-        kept, found = found_now(queries, found, ids_now, ids_later)
-        return kept, ids_now[found]
+        return queries[there], (ids_now[found] if as_ids else found)[there]
 
     def draw(rng):
         def shuffled(*values):
@@ -78,13 +70,13 @@ def kept_pairs(answer: Callable) -> Verdict:
 
     mistakes = [
         "An index is a place in a list, not an identity: at t+delta the list has another order.",
-        by_place,
+        lambda q, found, now, later: (q[found < len(later)], found[found < len(later)]),
         "An instance that is gone is left out with its query; here it points at another one.",
-        gone_as_zero,
+        lambda q, found, now, later: (q, (now[found][:, None] == later).float().argmax(1)),
         "The second tensor still counts in frame t; masks will be taken from frame t+delta.",
         found_now,
         "These are identities; what is asked for is where they stand in ids_later.",
-        as_ids,
+        partial(found_now, as_ids=True),
     ]
     return judge(answer, kept_pairs, draw, mistakes)
 
@@ -97,22 +89,18 @@ def retention(answer: Callable) -> Verdict:
         meter = ConsistencyMeter(distance).add_ious(0.6 * fits + 0.3 * holds, visible)
         return tuple(meter.result()["pairs"][distance].values())
 
-    def counted(
-        keeps=lambda now, holder, fits: np.take_along_axis(fits[-1], now[None], 0)[0],
-        counts=lambda now, there: (now >= 0) & there,
-    ):
+    def fits_it(now, holder, fits):
+        return np.take_along_axis(fits, now[None, None], 1)[:, 0]
+
+    def wrong(holder, fits, visible, distance, keeps=lambda *held: fits_it(*held)[-1], asks="both"):
         """Moment by moment: the holders `now` (G,), and all from this frame to the later one."""
-
-        def count(holder, fits, visible, distance):
-            kept = of = 0
-            for t in range(len(holder) - distance):
-                span = slice(t, t + distance + 1)
-                pairs = counts(holder[t], visible[t + distance])
-                kept += (keeps(holder[t], holder[span], fits[span]) & pairs).sum()
-                of += pairs.sum()
-            return kept, of
-
-        return count
+        kept = of = 0
+        for t in range(len(holder) - distance):
+            span, now, there = slice(t, t + distance + 1), holder[t], visible[t + distance]
+            pairs = {"both": (now >= 0) & there, "now": now >= 0, "there": there}[asks]
+            kept += (keeps(now, holder[span], fits[span]) & pairs).sum()
+            of += pairs.sum()
+        return kept, of
 
     def draw(rng):
         frames, queries, instances = rng.integers(14, 20), 6, 4
@@ -130,15 +118,15 @@ def retention(answer: Callable) -> Verdict:
 
     mistakes = [
         "An instance that is not visible at t + distance cannot be held: such pairs do not count.",
-        counted(counts=lambda now, there: now >= 0),
+        partial(wrong, asks="now"),
         "-1 is nobody; as an index it is the last query, so that nobody's pairs count.",
-        counted(counts=lambda now, there: there),
+        partial(wrong, asks="there"),
         "Some query fits it, perhaps another one; retention asks for the *same* query.",
-        counted(lambda now, holder, fits: fits[-1].any(0)),
+        partial(wrong, keeps=lambda now, holder, fits: fits[-1].any(0)),
         "Who holds it then does not matter: ask whether this query's own mask fits.",
-        counted(lambda now, holder, fits: holder[-1] == now),
+        partial(wrong, keeps=lambda now, holder, fits: holder[-1] == now),
         "Frames in between do not matter: a query may let go and come back.",
-        counted(lambda now, holder, fits: np.take_along_axis(fits, now[None, None], 1).all((0, 1))),
+        partial(wrong, keeps=lambda *held: fits_it(*held).all(0)),
         "It looks one frame ahead, whatever the distance is.",
         lambda holder, fits, visible, distance: retention(holder, fits, visible, 1),
         "The pairs that are kept come first, all pairs second.",
@@ -153,24 +141,14 @@ def pass_queries(answer: Callable) -> Verdict:
     def pass_queries(decoder, queries, x_mask):
         return apply_kernels(decoder.local(queries, x_mask).kernels, x_mask)
 
-    def but(
-        stage="local_decoder",
-        pool=F.max_pool2d,
-        speak=lambda decoder, content: decoder.predict(content).kernels,
-    ):
-        def imitate(decoder, queries, x_mask):
-            pooled = pool(x_mask, decoder.pool_size)
-            tokens, place = pooled.flatten(2).mT, decoder.position(*pooled.shape[-2:])
-            content = getattr(decoder, stage)(queries, decoder.queries, tokens, place)
-            return apply_kernels(speak(decoder, content), x_mask)
+    def spoken(decoder, content):
+        return decoder.predict(content).kernels
 
-        return imitate
-
-    def from_the_start(decoder, queries, x_mask):
-        return pass_queries(decoder, decoder.queries.expand_as(queries), x_mask)
-
-    def no_look(decoder, queries, x_mask):
-        return apply_kernels(decoder.predict(queries).kernels, x_mask)
+    def wrong(decoder, q, x_mask, stage="local_decoder", pool=F.max_pool2d, speak=spoken):
+        pooled = pool(x_mask, decoder.pool_size)
+        tokens, place = pooled.flatten(2).mT, decoder.position(*pooled.shape[-2:])
+        content = getattr(decoder, stage)(q, decoder.queries, tokens, place)
+        return apply_kernels(speak(decoder, content), x_mask)
 
     def draw(rng):
         with torch.random.fork_rng(devices=[]):
@@ -180,17 +158,17 @@ def pass_queries(answer: Callable) -> Verdict:
 
     mistakes = [
         "That is the global decoder, which ran at frame t; the local one, local_decoder, is next.",
-        but(stage="global_decoder"),
+        partial(wrong, stage="global_decoder"),
         "The learned queries have seen nothing; the content starts from global_queries.",
-        from_the_start,
+        lambda decoder, q, x_mask: pass_queries(decoder, decoder.queries.expand_as(q), x_mask),
         "X_L is pooled by the maximum (decoder.pool), not by the mean.",
-        but(pool=F.avg_pool2d),
+        partial(wrong, pool=F.avg_pool2d),
         "The content is used as a kernel; the heads make it: decoder.predict(content).kernels.",
-        but(speak=lambda decoder, content: content),
+        partial(wrong, speak=lambda decoder, content: content),
         "The heads do not know who speaks: decoder.predict adds the learned queries before them.",
-        but(speak=lambda decoder, content: decoder.heads(content).kernels),
+        partial(wrong, speak=lambda decoder, content: decoder.heads(content).kernels),
         "The queries never look at frame t+delta: the local decoder is left out.",
-        no_look,
+        lambda decoder, q, x_mask: apply_kernels(spoken(decoder, q), x_mask),
     ]
     return judge(answer, pass_queries, draw, mistakes, rounds=3)
 
@@ -201,7 +179,6 @@ def sample_pair(answer: Callable) -> Verdict:
     drawn, draws = [], 6000
 
     def fault(got, num_frames, max_gap, rng):
-        where = f"with {num_frames} frames and max_gap {max_gap}"
         t, later = got
         drawn.append((int(t), int(later)))
         if len(drawn) % draws:  # judged are many pairs at once
@@ -209,9 +186,8 @@ def sample_pair(answer: Callable) -> Verdict:
         pairs = np.array(drawn[-draws:])  # two of every seed
         if (pairs[::2] != pairs[1::2]).any():
             hint = "Draw with the rng that is given, not with np.random or random."
-            return f"the same rng gives different pairs. {hint}"
-        reason = _trouble(pairs[::2], num_frames, max_gap)
-        return f"{where} {reason}" if reason else ""
+            return say("the same rng gives different pairs.", hint)
+        return _trouble(pairs[::2], num_frames, max_gap)
 
     def reference(num_frames, max_gap, rng):
         delta = int(rng.integers(1, min(max_gap, num_frames - 1) + 1))
@@ -219,9 +195,8 @@ def sample_pair(answer: Callable) -> Verdict:
         return (t + delta, t) if rng.random() < 0.5 else (t, t + delta)
 
     seeds = np.random.default_rng().integers(2**62, size=draws // 2).repeat(2)
-    cases = (
-        (*case, np.random.default_rng(seed)) for case in ((6, 3), (3, 5), (9, 4)) for seed in seeds
-    )
+    kinds = itertools.product(((6, 3), (3, 5), (9, 4)), seeds)
+    cases = ((*case, np.random.default_rng(seed)) for case, seed in kinds)
     praise = "Any two frames of a clip may meet, neither order is preferred, and none meets itself."
     return examine(answer, sample_pair, cases, fault, praise, reference)
 
@@ -236,33 +211,42 @@ def _trouble(pairs: np.ndarray, frames: int, most: int) -> str:
     def far(hits, expected):
         return abs(hits.mean() - expected) > 6.5 * np.sqrt(expected * (1 - expected) / len(hits))
 
+    def wrong(*sentences, **values):
+        where = "with {frames} frames and max_gap {most} this is wrong:"
+        return say(where, *sentences, frames=frames, most=most, top=top, **values)
+
     top = min(most, frames - 1)
-    for word, numbers in zip(("first", "second"), np.abs(pairs).T):
+    itself = (
+        "the first number of a pair is always 1 to {top}: delta itself?",
+        "the second number of a pair is always 1 to {top}: delta itself?",
+    )
+    for said, numbers in zip(itself, np.abs(pairs).T):
         if numbers.min() > 0 and numbers.max() <= top < frames - 1:
             hint = "The numbers of two frames are asked, t and t + delta."
-            return f"the {word} number of a pair is always 1 to {top}: delta itself? {hint}"
+            return wrong(said, hint)
     outside = pairs[(pairs < 0).any(1) | (pairs >= frames).any(1)]
     if len(outside):
-        pair = shown(tuple(outside[0].tolist()))
-        hint = "Draw t so that t+delta exists."
-        return f"it draws the pair {pair}: the last frame is {frames - 1}. {hint}"
+        drawn, hint = shown(tuple(outside[0].tolist())), "Draw t so that t+delta exists."
+        said = "it draws the pair {pair}: the last frame is {last}."
+        return wrong(said, hint, pair=drawn, last=frames - 1)
     gaps = np.abs(pairs[:, 1] - pairs[:, 0])
     if not gaps.all():
-        return "delta is sometimes 0, which teaches nothing about time: delta begins at 1."
+        return wrong("delta is sometimes 0, which teaches nothing about time: delta begins at 1.")
     if gaps.max() > top:
-        return f"it draws a gap of {gaps.max()}: at most max_gap = {most}."
+        return wrong("it draws a gap of {gap}: at most max_gap = {most}.", gap=gaps.max())
     if not (gaps == top).any():
-        return f"delta is never {top}: `rng.integers(low, high)` leaves `high` out."
+        return wrong("delta is never {top}: `rng.integers(low, high)` leaves `high` out.")
     backwards = pairs[:, 1] < pairs[:, 0]
     if far(backwards, 0.5):
-        return f"{backwards.mean():.0%} of pairs are played backwards; it should be half of them."
+        said = "{share:.0%} of pairs are played backwards; it should be half of them."
+        return wrong(said, share=backwards.mean())
     each = [gaps == gap for gap in range(1, top + 1)]
     if any(far(hits, 1 / top) for hits in each):
         shares = ", ".join(f"{hits.mean():.2f}" for hits in each)
-        hint = "all should be alike. Draw delta first, then a t that fits."
-        return f"the gaps 1 to {top} have the shares {shares}; {hint}"
+        hint = "All should be alike. Draw delta first, then a t that fits."
+        return wrong("the gaps 1 to {top} have the shares {shares}.", hint, shares=shares)
     starts = pairs.min(1)[gaps == top]
     if any(far(starts == t, 1 / (frames - top)) for t in range(frames - top)):
         hint = "Which is the last t that fits?"
-        return f"with gap {top} not every t that fits is drawn alike often. {hint}"
+        return wrong("with gap {top} not every t that fits is drawn alike often.", hint)
     return ""

@@ -15,16 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from minst.course.pictures import Film, plot_lines  # noqa: F401  the lesson draws with it
 from minst.course.pictures import film as loop
-from minst.course.verdict import (
-    MARKS,
-    Verdict,
-    attempt,
-    difference,
-    examine,
-    judge,
-    normal,
-    numbers,
-)
+from minst.course.verdict import Verdict, attempt, difference, examine, judge, normal, numbers, say
 from minst.data.transforms import frame_instances
 from minst.losses import LOSS_WEIGHTS, Pairs, dice_loss, focal_loss, set_losses
 from minst.matcher import hungarian_match, matching_scores
@@ -72,24 +63,18 @@ def cosine_association(answer: Callable) -> Verdict:
     def cosine_association(old, new, similarity=cosine_similarity):
         return assign(similarity(old, new))
 
-    def greedy(old, new):
+    def greedy(old, new, in_turn=False):
         left, order = cosine_similarity(old, new), torch.zeros(len(old), dtype=torch.long)
-        for _ in old:
-            i, j = divmod(int(left.argmax()), len(new))
+        for row in range(len(old)):
+            best = left[row].argmax() + row * len(new) if in_turn else left.argmax()
+            i, j = divmod(int(best), len(new))
             order[i], left[i], left[:, j] = j, -torch.inf, -torch.inf
         return order
-
-    def in_turn(old, new):
-        left, order = cosine_similarity(old, new), []
-        for row in left:
-            order.append(int(row.argmax()))
-            left[:, order[-1]] = -torch.inf
-        return torch.tensor(order)
 
     mistakes = [
         "The best pair first is greedy: the *total* counts, which linear_sum_assignment finds.",
         greedy,
-        in_turn,
+        partial(greedy, in_turn=True),
         "Each old kernel takes its favourite, so two may take one. One to one is asked for.",
         lambda old, new: cosine_similarity(old, new).argmax(1),
         "Long kernels win here: divide each kernel by its length before the product.",
@@ -133,44 +118,34 @@ def track(answer: Callable) -> Verdict:
         frames = [clip.image(step * t) for t in range(3 * interval + 1)]
         return _renumbering(), frames, interval, rng.choice([0.3, 0.4, 0.5])
 
-    def blurred(found):
+    def blur(found):
         """A pixel that rounding moves over the threshold then makes no odds."""
-        if not isinstance(found, (list, tuple)) or not all(
-            isinstance(frame, dict) for frame in found
-        ):
-            return found
-        return [
-            {i: uniform_filter(np.asarray(mask, float), 9) for i, mask in frame.items()}
-            for frame in found
-        ]
-
-    def slip(name):
-        return partial(_track, slip=name)
+        film = found if isinstance(found, (list, tuple)) else [found]
+        soft = partial(uniform_filter, size=9)
+        return [{i: soft(np.asarray(m, float)) for i, m in frame.items()} for frame in film]
 
     mistakes = [
         "Nobody is associated: on the next key frame the decoder's rows mean other instances.",
-        slip("none"),
+        partial(_track, slip="none"),
         "The rows are put in order the wrong way round: slot i goes on with new[columns[i]].",
-        slip("inverse"),
+        partial(_track, slip="inverse"),
         "Every frame is treated as a key frame; kernels are made on frames 0, T, 2 T, ... only.",
-        slip("every"),
+        partial(_track, slip="every"),
         "Masks stand still between key frames: apply the old kernels to the X_mask of this frame.",
-        slip("still"),
+        partial(_track, slip="still"),
         "Association always looks back to frame 0; it compares with the last key frame's kernels.",
-        slip("first"),
+        partial(_track, slip="first"),
         "Kernels are put in the order of the slots, but their scores are not.",
-        slip("scores"),
+        partial(_track, slip="scores"),
         "The silent duplicates compete: multiply the cosine by the scores of both, slot and query.",
-        slip("silent"),
+        partial(_track, slip="silent"),
         "All slots are associated, live or not: a silent one keeps its kernel and its identity.",
-        slip("live"),
+        partial(_track, slip="live"),
         "Identities are 1, 2, 3, ... in the order in which slots are first live, not slot numbers.",
-        slip("slot"),
+        partial(_track, slip="slot"),
     ]
     praise = "Identities and masks are KernelTracker's own, in 20 lines."
-    return judge(
-        answer, track, draw, mistakes, rounds=3, tolerance=0.1, view=blurred, praise=praise
-    )
+    return judge(answer, track, draw, mistakes, rounds=3, tolerance=0.1, view=blur, praise=praise)
 
 
 def fool_cosine(answer: Callable) -> Verdict:
@@ -181,13 +156,13 @@ def fool_cosine(answer: Callable) -> Verdict:
         before, after = (apply_kernels(k[None], x_mask[None])[0] > 0 for k in (old, new))
         true = x_mask[:2] > 0
         if (before != true).any():
-            return "old[0] . x_mask is to be positive exactly on A (channel 0), old[1]'s on B."
+            return say("old[0] . x_mask is to be positive exactly on A (channel 0), old[1]'s on B.")
         if (after == true).all():
-            return "nothing has moved: new[0] still segments A. Instances must change queries."
+            return say("nothing has moved: new[0] still segments A. Instances must change queries.")
         if (after != true.flip(0)).any():
-            return "new[0] . x_mask is to be positive exactly on B, new[1] . x_mask on A."
+            return say("new[0] . x_mask is to be positive exactly on B, new[1] . x_mask on A.")
         if assign(cosine_similarity(old, new)).tolist() != [0, 1]:
-            return "cosine sees this swap. Give each query a large part where X_mask is 0."
+            return say("cosine sees this swap. Give each query a large part where X_mask is 0.")
         return ""
 
     def reference(x_mask):
@@ -209,17 +184,15 @@ def from_memory(answer: Callable | dict | type) -> Verdict:
     given = (answer, None, False) if isinstance(answer, dict) else None
     mine, verdict, _ = given or attempt("from_memory", answer, (model,))
     if verdict is None and not (isinstance(mine, dict) and mine and set(mine) <= set(stages)):
-        verdict = Verdict("wrong", "from_memory", f"{difference(mine, stages)}.")
+        verdict = Verdict("wrong", "from_memory", difference(mine, stages))
     if verdict is not None:
         return replace(verdict, or_ours=_ours)
     said = {name: Verdict("not attempted", name) for name in stages}
     for name in mine:
         ours, *given = stages[name]
         slips = RUNNING if name == "running" else ()
-        how = {
-            "praise": str([tuple(x.shape) for x in tree_leaves(ours(*given))])[1:-1],
-            "exercise": name,
-        }
+        shapes = str([tuple(x.shape) for x in tree_leaves(ours(*given))])[1:-1]
+        how = {"praise": shapes, "exercise": name}
         said[name] = judge_stage(mine[name], ours, lambda rng, of=given: of, slips, **how)
     right = [name for name in said if said[name]]
 
@@ -230,8 +203,9 @@ def from_memory(answer: Callable | dict | type) -> Verdict:
 
     wrong = any(verdict.state == "wrong" for verdict in said.values())
     state = "wrong" if wrong else "correct" if len(right) == len(said) else "not attempted"
-    lines = [f"{len(right)} of {len(said)} stages agree with minst."]
-    lines += [f"{MARKS[v.state]} {v.exercise}  {v.reason}".rstrip() for v in said.values()]
+    agree = "{right} of {all} stages agree with minst."
+    lines = [say(agree, right=len(right), all=len(said))]
+    lines += [f"{str(v)[0]} {v.exercise}  {v.reason}".rstrip() for v in said.values()]
     return Verdict(state, "from_memory", "\n".join(lines), or_ours)
 
 
@@ -255,9 +229,8 @@ def _stages(model: MobileInst) -> dict[str, tuple]:
     drawn, true = pairs.logits(masks).flatten(1), pairs.masks.flatten(1)
 
     def total(*of):
-        return sum(
-            LOSS_WEIGHTS[n] * part for n, part in set_losses(*of[:4], None, of[4])[0].items()
-        )
+        parts = set_losses(*of[:4], None, of[4])[0]
+        return sum(LOSS_WEIGHTS[name] * part for name, part in parts.items())
 
     def associate(*of):
         return assign(by_cosine(Candidates(*of[:2], None), Candidates(*of[2:], None), None))
@@ -347,32 +320,27 @@ def _shipped() -> MobileInst:
 
 
 @lru_cache(1)
-def _renumbering() -> _Renumbering:
-    return _Renumbering.from_pretrained("shapes-tiny").fuse().requires_grad_(False)
+def _renumbering() -> MobileInst:
+    """A model that numbers its queries anew on every frame; it computes a frame once."""
+    model, known = MobileInst.from_pretrained("shapes-tiny").fuse().requires_grad_(False), {}
+    encode, decode = model.encode, model.decode
 
-
-class _Renumbering(MobileInst):
-    """A model whose decoder numbers its queries anew on every frame; a frame is computed once."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.known = {}
-
-    def encode(self, frames: Tensor, padding_mask: Tensor | None = None):
+    def encode_once(frames):
         key = frames.numpy().tobytes()
-        if key not in self.known:
-            self.known[key] = super().encode(frames, padding_mask)
-        return self.known[key]
+        if key not in known:
+            known[key] = encode(frames)
+        return known[key]
 
-    def decode(self, frame):
-        out = super().decode(frame)
-        chance = torch.Generator().manual_seed(int(1000 * frame.x6.abs().sum()))
-        order = torch.randperm(self.config.num_queries, generator=chance)
+    def decode_in_another_order(frame):
+        out, chance = decode(frame), torch.Generator()
+        chance.manual_seed(int(1000 * frame.x6.abs().sum()))
+        order = torch.randperm(model.config.num_queries, generator=chance)
         of_queries = [name for name in out._fields if name != "mask_features"]
         return out._replace(**{name: getattr(out, name)[:, order] for name in of_queries})
 
-    def __deepcopy__(self, memo) -> _Renumbering:
-        return self
+    model.encode, model.decode = encode_once, decode_in_another_order
+    model.__deepcopy__ = lambda memo: model  # answers get this one, with what it knows
+    return model
 
 
 def _track(model, frames, reuse_interval, threshold, slip):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.jit.mobile import _export_operator_list, _load_for_lite_interpreter
 from torch.utils.flop_counter import FlopCounterMode
 
-from minst.course.verdict import Verdict, difference, examine, judge
+from minst.course.verdict import Verdict, difference, examine, judge, say
 from minst.mobile.logs import parse_log
 from minst.mobile.runtime import quiet, require
 from minst.visualize.style import GREY, INK, RED, Picture, bare, headline, new_figure, rgb
@@ -74,15 +74,18 @@ def save_for_phone(answer: Callable) -> Verdict:
 
     def fault(got, module, example, path):
         if not Path(path).is_file():
-            return "Nothing is at `path`: optimized._save_for_lite_interpreter(path) writes it."
+            hint = "Nothing is at `path`: optimized._save_for_lite_interpreter(path) writes it."
+            return say(hint)
         try:
             loaded = _load_for_lite_interpreter(path)
         except RuntimeError:
-            return "The lite interpreter cannot load this file; save() writes another format."
+            return say("The lite interpreter cannot load this file; save() writes another format.")
         if not any(name.startswith("prepacked::") for name in _export_operator_list(loaded)):
-            return "The file is not optimised: optimize_for_mobile(traced) returns a new module."
+            hint = "The file is not optimised: optimize_for_mobile(traced) returns a new module."
+            return say(hint)
         apart = loaded(example) - module(example)
-        problem = difference(got, apart.abs().max())
+        if not (problem := difference(got, apart.abs().max())):
+            return ""
         hints = {
             "Compare the loaded file with `module` itself.": 0 * apart.max(),
             "This is the mean; one place that is far off counts.": apart.abs().mean(),
@@ -90,16 +93,14 @@ def save_for_phone(answer: Callable) -> Verdict:
             "The difference itself is asked, no share.": apart.abs().max() / module(example).max(),
         }
         told = (hint for hint, mistake in hints.items() if not difference(got, mistake))
-        return f"{problem}. {next(told, '')}".strip() if problem else ""
+        return say("{problem}", next(told, ""), problem=problem)
 
     def cases():
         for i in range(3):
             # the norm shifts a convolution that has no bias
-            net = nn.Sequential(
-                nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
-            )
-            nn.init.normal_(net[1].bias, std=2.0)
-            yield net.eval(), torch.rand(1, 3, 12, 12), f"{folder}/{i}.ptl"
+            layers = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+            nn.init.normal_(layers[1].bias, std=2.0)
+            yield nn.Sequential(*layers).eval(), torch.rand(1, 3, 12, 12), f"{folder}/{i}.ptl"
 
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), quiet():
         verdict = examine(answer, save_for_phone, cases(), fault, reference=reference)
@@ -114,19 +115,9 @@ def save_for_phone(answer: Callable) -> Verdict:
 def paired_share(answer: Callable) -> Verdict:
     """paired_share(part, whole, k) -> (median, low, high) of the shares of single rounds."""
 
-    def paired_share(part, whole, k, centre=median):
+    def paired_share(part, whole, k, centre=median, ends=lambda k: (k - 1, -k)):
         shares = sorted(a / b for a, b in zip(part, whole))
-        return centre(shares), shares[k - 1], shares[-k]
-
-    def bounds(ranks):
-        """ranks(k) -> the two places in the sorted shares."""
-        return lambda part, whole, k: (
-            paired_share(part, whole, k)[0],
-            *np.sort(np.divide(part, whole))[list(ranks(k))],
-        )
-
-    def of_medians(part, whole, k):
-        return median(part) / median(whole), *paired_share(part, whole, k)[1:]
+        return centre(shares), *(shares[place] for place in ends(k))
 
     def draw(rng):
         rounds = rng.integers(10, 20)
@@ -137,7 +128,7 @@ def paired_share(answer: Callable) -> Verdict:
 
     mistakes = [
         "Divide round by round, then take the median: a quotient of two medians mixes rounds.",
-        of_medians,
+        lambda part, whole, k: (median(part) / median(whole), *paired_share(part, whole, k)[1:]),
         "Sort the shares. Whoever sorts the times first pairs a fast round with a slow one.",
         lambda part, whole, k: paired_share(sorted(part), sorted(whole), k),
         "This is the whole by the part; the part by the whole is asked.",
@@ -145,13 +136,13 @@ def paired_share(answer: Callable) -> Verdict:
         "The first number is the mean: one bad round moves it, not the median.",
         partial(paired_share, centre=fmean),
         "Those are the smallest and the largest share; the k-th from either end are asked.",
-        bounds(lambda k: (0, -1)),
+        partial(paired_share, ends=lambda k: (0, -1)),
         "Python counts from 0: the k-th smallest is shares[k - 1], the k-th largest shares[-k].",
-        bounds(lambda k: (k, -k - 1)),
-        bounds(lambda k: (k, -k)),
-        bounds(lambda k: (k - 1, -k - 1)),
+        partial(paired_share, ends=lambda k: (k, -k - 1)),
+        partial(paired_share, ends=lambda k: (k, -k)),
+        partial(paired_share, ends=lambda k: (k - 1, -k - 1)),
         "Low comes before high.",
-        bounds(lambda k: (-k, k - 1)),
+        partial(paired_share, ends=lambda k: (-k, k - 1)),
         "This is what remains; the share itself is asked.",
         lambda part, whole, k: paired_share([b - a for a, b in zip(part, whole)], whole, k),
     ]
@@ -165,12 +156,10 @@ def read_log(answer: Callable) -> Verdict:
         parsed = parse_log(text)
         return parsed["median_ms"], parsed["p95_ms"]
 
+    p95 = partial(np.percentile, q=95)
+
     def of_times(summary):
         return lambda text: summary(sorted(parse_log(text)["runs"][0]["times_ms"]))
-
-    def short_alone(times):
-        short = [ms for ms in times if ms < 1e3]
-        return median(short), np.percentile(short, 95)
 
     def draw(rng):
         times = rng.uniform(6e4, 9e4, rng.integers(9, 16)).round()
@@ -188,7 +177,7 @@ def read_log(answer: Callable) -> Verdict:
         "p95 lies between two runs here: np.percentile interpolates.",
         of_times(lambda times: (median(times), times[int(0.95 * (len(times) - 1))])),
         "A run is missing: long times are printed as 1.2e+06, which float() reads.",
-        of_times(short_alone),
+        of_times(lambda times: (median(short := [t for t in times if t < 1e3]), p95(short))),
     ]
     return judge(answer, read_log, draw, mistakes)
 
@@ -271,8 +260,8 @@ class _World:
 
     def run(self, name: str, given: str) -> None:
         if given != self.prepared.get(name):
-            wanted = "it takes what prepare() has just returned"
-            raise ValueError(f"run of {name!r} was given {given!r}; {wanted}")
+            wrong = "run of {name!r} was given {given!r}; it takes what prepare() has just returned"
+            raise ValueError(say(wrong, name=name, given=given))
         count, hot = self.runs[name], 1 + sum(self.runs.values()) / self.total
         slow = 5 if count < self.warmup else 8 if count == self.hiccup[name] else 1
         self.now += 1e-3 * self.ms[name] * hot * slow
@@ -302,20 +291,11 @@ def plot_runs(runs: dict[str, Iterable[float]], lines: dict[str, float], head: s
     axes = fig.add_axes((0.075, 0.15, 0.68, 0.63), xlabel="run", ylabel="ms", yscale="log")
     for k, (name, ms) in enumerate(runs.items()):
         axes.plot(list(ms), "o^s"[k], ms=4, color=rgb(1 + k), label=name)
-    for k, (name, ms) in enumerate(lines.items()):
-        axes.axhline(
-            ms,
-            color=INK,
-            ls="-" if not k else ("--", ":")[k - 1],
-            lw=1,
-            label=f"{name}: {ms:.1f} ms",
-        )
+    for style, (name, ms) in zip(("-", "--", ":"), lines.items()):
+        axes.axhline(ms, color=INK, ls=style, lw=1, label=f"{name}: {ms:.1f} ms")
     low, high = axes.get_ylim()
-    for marks in (
-        [10, 20, 50],
-        [10, 15, 20, 30, 40, 50, 70],
-        *(range(10, 100, n) for n in (5, 2, 1)),
-    ):
+    finer = (range(10, 100, step) for step in (5, 2, 1))
+    for marks in ([10, 20, 50], [10, 15, 20, 30, 40, 50, 70], *finer):
         ticks = [mark * 10.0**e for e in range(-3, 5) for mark in marks]
         if len(ticks := [tick for tick in ticks if low < tick < high]) >= 3:
             break

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from minst.course.pictures import plot_lines  # noqa: F401  (the lesson draws with it)
-from minst.course.verdict import Verdict, examine, judge, numbers
+from minst.course.verdict import Verdict, examine, judge, numbers, plain_text, say
 from minst.lab.matches import ROW, Matches
 from minst.lab.results import Lab
 from minst.lab.statistics import Comparison, seeds_needed, spread
@@ -29,9 +29,6 @@ def verdict_of(answer: Callable) -> Verdict:
     def verdict_of(difference, low, high, claim):
         return Comparison(difference, low, high, ()).verdict(claim)
 
-    def unsure(word):
-        return lambda *given: verdict_of(*given).replace("cannot tell", word)
-
     def claiming(wrong):
         return lambda difference, low, high, claim: verdict_of(difference, low, high, wrong(claim))
 
@@ -46,20 +43,15 @@ def verdict_of(answer: Callable) -> Verdict:
         "The claim's sign is turned round: +1 says worse, so a difference below zero agrees.",
         claiming(lambda claim: -claim),
         "An interval across zero refutes nothing: the claimed effect may be inside.",
-        unsure("disagrees"),
+        lambda *given: verdict_of(*given).replace("cannot tell", "disagrees"),
         "An interval across zero confirms nothing: no effect is inside as well.",
-        unsure("agrees"),
+        lambda *given: verdict_of(*given).replace("cannot tell", "agrees"),
         "With claim 0 the paper says nothing of this row, so there is nothing to agree with.",
         claiming(lambda claim: claim or 1),
         "Claim -1 says that the variant is better; this treats it as worse.",
         claiming(abs),
     ]
-    return judge(answer, verdict_of, draw, mistakes, rounds=80, view=_text)
-
-
-def _text(word):
-    """NumPy's text, of `np.where` say, as Python's."""
-    return word.item() if isinstance(word, (np.ndarray, np.str_)) and np.size(word) == 1 else word
+    return judge(answer, verdict_of, draw, mistakes, rounds=80, view=plain_text)
 
 
 def paired_interval(answer: Callable) -> Verdict:
@@ -69,10 +61,6 @@ def paired_interval(answer: Callable) -> Verdict:
         kept, of = np.moveaxis(clips @ pairs, -1, 0)
         return (kept / of).T  # (samples, seeds)
 
-    def thrown_together(pairs, clips):
-        kept, of = np.moveaxis(clips @ pairs.sum(0), -1, 0)
-        return np.stack([kept / of] * len(pairs), axis=1)
-
     def by_clip(pairs, clips):
         return clips @ (pairs[..., 0] / pairs[..., 1]).T / clips.shape[1]
 
@@ -80,9 +68,6 @@ def paired_interval(answer: Callable) -> Verdict:
         differences = (share(ours, clips) - share(theirs, clips)) * seeds
         low, high = np.percentile(differences.mean(1), ends)
         return float(low), float(high)
-
-    def of_seeds(ours, theirs, clips, seeds):
-        return np.percentile(shares(ours, clips) - shares(theirs, clips), (2.5, 97.5))
 
     def apart(ours, theirs, clips, seeds):
         (a, b), (c, d) = (paired_interval(x, 0 * x + 1, clips, seeds) for x in (ours, theirs))
@@ -103,19 +88,15 @@ def paired_interval(answer: Callable) -> Verdict:
         "Shares of single clips are averaged; a sample's retention is one sum divided by another.",
         partial(paired_interval, share=by_clip),
         "Clips are drawn again, but seeds are not: use the counts in `seeds`.",
-        lambda ours, theirs, clips, seeds: paired_interval(
-            ours, theirs, clips, np.ones_like(seeds)
-        ),
+        lambda a, b, clips, seeds: paired_interval(a, b, clips, np.ones_like(seeds)),
         "Seeds are drawn again, but clips are not: weigh each clip by its count in `clips`.",
-        lambda ours, theirs, clips, seeds: paired_interval(
-            ours, theirs, np.ones_like(clips), seeds
-        ),
+        lambda a, b, clips, seeds: paired_interval(a, b, np.ones_like(clips), seeds),
         "The drawn seeds are summed. Take their mean: divide by their number.",
-        lambda ours, theirs, clips, seeds: paired_interval(ours, theirs, clips, seeds * len(ours)),
+        lambda a, b, clips, seeds: paired_interval(a, b, clips, seeds * len(a)),
         "Each seed has a retention of its own: divide seed by seed, and average afterwards.",
-        partial(paired_interval, share=thrown_together),
+        partial(paired_interval, share=lambda pairs, clips: shares(pairs.sum(0)[None], clips)),
         "These are percentiles over single seeds; each sample first takes the mean of its seeds.",
-        of_seeds,
+        lambda a, b, clips, seeds: np.percentile(shares(a, clips) - shares(b, clips), (2.5, 97.5)),
         "Percentiles 5 and 95 hold the middle 90 %; leave 2.5 % out at each end.",
         partial(paired_interval, ends=(5, 95)),
         "This is an interval for each model, then the difference of their ends: pairing is lost.",
@@ -134,22 +115,27 @@ def hidden_by_noise(answer: Callable) -> Verdict:
     def fault(got, seeds):
         changed, full = (numbers(values, seeds) for values in got)
         if not all(((values >= 0) & (values <= 100)).all() for values in (changed, full)):
-            return "AP is a number from 0 to 100."
+            return say("AP is a number from 0 to 100.")
         ours, theirs, each = (spread(v.tolist()) for v in (changed, full, changed - full))
         if each.sd < 0.1 - 1e-9:
-            alike = f"standard deviation {each.sd:.2f}, 0.1 is asked"
-            return f"the differences are too alike: {alike}."
+            alike = "the differences are too alike: standard deviation {sd:.2f}, 0.1 is asked."
+            return say(alike, sd=each.sd)
         if abs(each.mean) > 2 + 1e-9:
-            return f"the models differ by {abs(each.mean):.1f} points; at most 2 are asked."
+            far = "the models differ by {points:.1f} points; at most 2 are asked."
+            return say(far, points=abs(each.mean))
         apart = math.hypot(ours.sd, theirs.sd)
         paired, unpaired = (1.96 * sd / math.sqrt(seeds) for sd in (each.sd, apart))
         if each.mean - paired > 0:
-            return "the changed model is better here. Changed comes first, and is to be worse."
+            return say("the changed model is better here. Changed comes first, and is to be worse.")
         if each.mean + paired >= 0:
-            reach = f"with {seeds} seeds the paired interval reaches {each.mean + paired:+.1f}"
-            return f"{reach}: it is not wholly below zero. Let both models share the noise."
+            reach = (
+                "the paired interval of {seeds} seeds reaches {high:+.1f}: it is not below zero."
+            )
+            hint = "Let both models share the noise."
+            return say(reach, hint, seeds=seeds, high=each.mean + paired)
         if each.mean + unpaired < 0:
-            return "two tables can tell these apart as well. Let seeds differ more, in both models."
+            hint = "two tables can tell these apart as well. Let seeds differ more, in both models."
+            return say(hint)
         return ""
 
     cases = zip(np.random.default_rng().permutation(np.arange(4, 13))[:4].tolist())

@@ -9,12 +9,12 @@ import json
 import math
 from collections.abc import Callable
 from functools import partial
-from operator import mul, truediv
+from operator import itemgetter, mul, truediv
 from pathlib import Path
 
 import numpy as np
 
-from minst.course.verdict import Verdict, judge
+from minst.course.verdict import Verdict, judge, plain_text
 from minst.data.files import read_image, read_json
 from minst.labels.convert.common import polygon_mask
 
@@ -75,29 +75,22 @@ def class_ids(answer: Callable) -> Verdict:
         """wrong(file's ids) in the place of the dict."""
         return lambda categories: (wrong(class_ids(categories)[1]), class_ids(categories)[1])
 
-    def by(key):
-        return lambda categories: class_ids(sorted(categories, key=lambda category: category[key]))
-
     def draw(rng):
         ids = rng.choice(np.arange(1, 91), rng.integers(5, 9), replace=False).tolist()
-        names = ["crab", "fish", "leaf", "snail", "turtle", "bee", "mouse", "owl"]
-        named = zip(ids, rng.permutation(names).tolist())
-        return ([{"id": number, "name": name} for number, name in named],)
+        names = rng.permutation(["crab", "fish", "leaf", "snail", "turtle", "bee", "mouse", "owl"])
+        return ([{"id": number, "name": name} for number, name in zip(ids, names.tolist())],)
 
     mistakes = [
         "Ids have gaps (COCO's 80 categories go up to 90): id - 1 needs rows that nobody fills.",
         forward(lambda ids: {number: number - 1 for number in ids}),
         "The order is that of the file, which need not be that of the ids.",
-        by("id"),
+        lambda categories: class_ids(sorted(categories, key=itemgetter("id"))),
         "The order is that of the file; lists of several years differ, so do not sort by name.",
-        by("name"),
+        lambda categories: class_ids(sorted(categories, key=itemgetter("name"))),
         "The dict is turned round: its keys are the file's ids, its values the classes.",
         forward(lambda ids: dict(enumerate(ids))),
         "The keys are the file's ids, which the entries of results name too, not the names.",
-        lambda categories: (
-            {category["name"]: k for k, category in enumerate(categories)},
-            class_ids(categories)[1],
-        ),
+        lambda all: ({of["name"]: k for k, of in enumerate(all)}, class_ids(all)[1]),
         "The way back lists ids, class by class, not the names.",
         lambda categories: (class_ids(categories)[0], [each["name"] for each in categories]),
         "The way back lists the ids in the order of their classes; here they are sorted.",
@@ -120,9 +113,6 @@ def validation_frames(answer: Callable) -> Verdict:
     def validation_frames(frames, seed, val, text=seeded_video, place=place):
         return [frame for frame in frames if place(text(frame, seed)) < val]
 
-    def training_frames(*given):
-        return [frame for frame in given[0] if frame not in validation_frames(*given)]
-
     def draw(rng):
         names = ["bay", "beach", "dune", "meadow", "night", "pond", "reef", "street"]
         videos = [(name, rng.integers(3, 6)) for name in rng.permutation(names)]
@@ -132,25 +122,21 @@ def validation_frames(answer: Callable) -> Verdict:
     mistakes = [
         "Frames of one video land on both sides: hash the name of the video, not of the frame.",
         partial(validation_frames, text=lambda frame, seed: f"{seed}:{frame}"),
-        'The seed is not used: hash the text "seed:video", so that another seed gives another '
-        "split.",
+        'The seed is not used: another seed gives another split, so hash the text "seed:video".',
         partial(validation_frames, text=lambda frame, seed: frame.split("/")[0]),
         "Python's hash of a text differs from process to process, and so would the split: SHA-256.",
         partial(validation_frames, place=lambda text: hash(text) % 2**64 / 2**64),
         "The bytes are read in the other order: big-endian, the first byte weighs most.",
         partial(validation_frames, place=partial(place, order="little")),
         "This is the training side: validation is where the number is less than val.",
-        training_frames,
+        lambda frames, *how: [f for f in frames if f not in validation_frames(frames, *how)],
         "These are videos; return their frames, as they are named in the list.",
         lambda *given: [*dict.fromkeys(name.split("/")[0] for name in validation_frames(*given))],
         "The first frames of the list: their order decides then, and a video is cut in two.",
         lambda frames, seed, val: frames[: round(val * len(frames))],
     ]
 
-    def view(names):  # an array of text is as good as a list
-        return names.tolist() if isinstance(names, np.ndarray) else names
-
-    return judge(answer, validation_frames, draw, mistakes, rounds=10, view=view)
+    return judge(answer, validation_frames, draw, mistakes, rounds=10, view=plain_text)
 
 
 def top_entries(answer: Callable) -> Verdict:
@@ -160,24 +146,20 @@ def top_entries(answer: Callable) -> Verdict:
         return -entry["score"]
 
     def top_entries(results, limit, groups=("video_id",), order=score):
-        kept, places = [], [tuple(entry[key] for key in groups) for entry in results]
-        for group in sorted(set(places)):
-            own = [entry for entry, place in zip(results, places) if place == group]
-            kept += sorted(own, key=order)[:limit]
-        return kept
+        kept = {}
+        for entry in sorted(results, key=order):
+            kept.setdefault(tuple(entry[key] for key in groups), []).append(entry)
+        return [entry for _, own in sorted(kept.items()) for entry in own[:limit]]
 
     def of_each_category(results, limit):
         kept = top_entries(results, limit, groups=("video_id", "category_id"))
         return top_entries(kept, len(results))
 
     def draw(rng):
-        count = rng.integers(30, 40)
+        count, names = rng.integers(30, 40), ("video_id", "category_id", "score")
         scores = rng.permutation(np.arange(1, 100))[:count] / 100  # all different
-        ids = rng.integers(1, 4, (count, 2)).tolist()
-        return [
-            {"video_id": video, "category_id": category, "score": score}
-            for (video, category), score in zip(ids, scores.tolist())
-        ], rng.integers(3, 6)
+        rows = zip(*rng.integers(1, 4, (2, count)).tolist(), scores.tolist())
+        return [dict(zip(names, row)) for row in rows], rng.integers(3, 6)
 
     mistakes = [
         "These are the best of all videos together; the limit holds for each video.",
@@ -199,11 +181,9 @@ def top_entries(answer: Callable) -> Verdict:
 def linear_scaling(answer: Callable) -> Verdict:
     """linear_scaling(lr, iterations, batch, per_gpu, gpus, accumulate) -> (lr, iterations)."""
 
-    def linear_scaling(
-        lr, iterations, batch, per_gpu, gpus, parts, power=1.0, steps=truediv, whole=round
-    ):
-        times = per_gpu * gpus * parts / batch
-        return lr * times**power, whole(steps(iterations, times))
+    def linear_scaling(lr, n, batch, each, gpus, parts, power=1.0, steps=truediv, whole=round):
+        times = each * gpus * parts / batch
+        return lr * times**power, whole(steps(n, times))
 
     def draw(rng):
         sizes = rng.choice([1, 3, 5]), rng.choice([2, 3, 6]), rng.choice([2, 4, 7])

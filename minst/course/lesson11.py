@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from minst.adapters import from_transformers
 from minst.course.pictures import plot_lines  # noqa: F401  the lesson draws with it
-from minst.course.verdict import Verdict, difference, examine, judge, normal
+from minst.course.verdict import Verdict, difference, examine, judge, normal, say
 from minst.data.ytvis import Clip
 from minst.evaluation.consistency import HOLD_IOU, assign_queries, mask_ious
 from minst.model import apply_kernels
@@ -50,27 +50,29 @@ def factors(answer: Callable) -> Verdict:
         return decoder.mask_predictor.mask_embedder(queries), said.pixel_decoder_last_hidden_state
 
     def fault(got, model, pixels):
-        said, given = model(pixel_values=pixels), f"pixels {tuple(pixels.shape)}"
+        said, given = model(pixel_values=pixels), tuple(pixels.shape)
         own, queries = said.masks_queries_logits, said.transformer_decoder_last_hidden_state
-        decoder = model.model.transformer_module.decoder
         if isinstance(got, Tensor) or got[0].shape == own.shape:
-            return "Two tensors are asked: what is multiplied to make the masks, not the masks."
+            hint = "Two tensors are asked: what is multiplied to make the masks, not the masks."
+            return say(hint)
         kernels, features = got
         if kernels.ndim == 3 and kernels.shape[1] == len(pixels) != kernels.shape[0]:
-            return "The kernels are (N, B, D), the order inside of the decoder; (B, N, D) is asked."
+            hint = "The kernels are (N, B, D), the order inside of the decoder; (B, N, D) is asked."
+            return say(hint)
         if features.shape[-2:] != own.shape[-2:]:
             hint = "The masks are finer: of the pixel decoder's levels take the last."
-            return f"{hint} For {given} yours are {tuple(features.shape)}."
+            yours = "For pixels {given} yours are {shape}."
+            return say(hint, yours, given=given, shape=tuple(features.shape))
         made = apply_kernels(kernels, features)
         if torch.allclose(made, own, atol=1e-3, rtol=1e-3):
             return ""
-        hint = ""
+        hint, embedder = "", model.model.transformer_module.decoder.mask_predictor.mask_embedder
         if torch.allclose(kernels, queries):
             hint = "These are the queries; a small network of the model makes kernels of them."
-        elif torch.allclose(kernels, decoder.mask_predictor.mask_embedder(queries), atol=1e-4):
+        elif torch.allclose(kernels, embedder(queries), atol=1e-4):
             hint = "The decoder normalises its queries before it makes kernels of them."
-        far = (made - own).abs().max().item()
-        return f"for {given} K . X_mask is up to {far:.3g} away from its own mask logits. {hint}"
+        wrong = "for pixels {given} K . X_mask is up to {far:.3g} away from its own mask logits."
+        return say(wrong, hint, given=given, far=(made - own).abs().max())
 
     rng, model = np.random.default_rng(), foreign_model().model
     cases = ((model, normal(rng, 2, 3, *(32 * rng.integers(3, 6, 2)))) for _ in range(2))
@@ -198,18 +200,21 @@ def encode_frames(answer: Callable) -> Verdict:
 
     def fault(got, model, frames):
         if not isinstance(got, QueryFrame):
-            return f"it gives a {type(got).__name__}, a QueryFrame is asked."
+            return say("it gives a {kind}, a QueryFrame is asked.", kind=type(got).__name__)
         try:
             seen = view(got)
         except TypeError:
-            return "`decode` is a function that takes nothing and gives probabilities and kernels."
+            hint = "`decode` is a function that takes nothing and gives probabilities and kernels."
+            return say(hint)
         if got.size != tuple(frames.shape[-2:]):
-            return f"its size is {got.size}; the frames are {tuple(frames.shape)}."
+            wrong = "its size is {size}; the frames are {shape}."
+            return say(wrong, size=got.size, shape=tuple(frames.shape))
         if not (problem := difference(seen, view(reference(model, frames)))):
             return ""
         slips = zip(mistakes[::2], mistakes[1::2])
         hints = (hint for hint, slip in slips if not difference(seen, view(slip(model, frames))))
-        return f"for frames {tuple(frames.shape)} {problem}. {next(hints, '')}"
+        wrong = "for frames {shape} this is wrong: {problem}"
+        return say(wrong, next(hints, ""), shape=tuple(frames.shape), problem=problem)
 
     rng = np.random.default_rng()
     cases = ((Prototypes(), torch.from_numpy(rng.random((2, 3, 64, 96))).float()) for _ in "ab")
@@ -224,11 +229,9 @@ class Allocations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
-        before, after = (
-            [x for x in tree_leaves(tree) if isinstance(x, Tensor)] for tree in (args, made)
-        )
+        before, after = (filter(torch.is_tensor, tree_leaves(tree)) for tree in (args, made))
         known = {x.untyped_storage().data_ptr() for x in before}
-        new = [x.untyped_storage() for x in after]  # unless it is a view, or changed in place
+        new = (x.untyped_storage() for x in after)  # unless it is a view, or changed in place
         self.bytes += sum(store.nbytes() for store in new if store.data_ptr() not in known)
         return made
 
@@ -269,9 +272,8 @@ def plot_family(models: dict[str, tuple[int, str]]) -> Picture:
         axes.text(x, -1, idea, fontsize=9, fontweight="bold", **CENTER)
     for row, (name, (year, marks)) in enumerate(models.items()):
         ours = name == "MobileInst"
-        axes.axhspan(
-            row - 0.5, row + 0.5, color="#fff2cc" if ours else ("#f6f6f6", "white")[row % 2]
-        )
+        color = "#fff2cc" if ours else ("#f6f6f6", "white")[row % 2]
+        axes.axhspan(row - 0.5, row + 0.5, color=color)
         axes.text(0.1, row, year, va="center", fontsize=9, color=GREY)
         axes.text(0.7, row, name, va="center", fontsize=9, fontweight="bold" if ours else None)
         for mark, (x, _, color) in zip(marks, columns):

@@ -6,7 +6,7 @@
 
 A mistake is code, not a pattern in a text: a hint is given only when the answer behaves like the
 mistake on every input. Whatever an answer gives, it is judged: no check raises, and none echoes
-more than some lines of it.
+more than some lines of it. Every sentence that a student reads goes through `say`.
 
 Lesson: notebooks/00_start_here.ipynb
 """
@@ -24,18 +24,32 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["Verdict", "attempt", "difference", "examine", "judge", "normal", "numbers", "shown"]
+__all__ = ["HALF", "Verdict", "attempt", "difference", "examine", "judge", "normal", "numbers",
+           "plain_text", "say", "shown"]  # fmt: skip
 
 # seconds after which no further input is drawn: an answer that sleeps is judged all the same
 PATIENCE = 60.0
 BRIEF = reprlib.Repr()
 BRIEF.maxstring = BRIEF.maxother = 60
-CHANGEABLE = (torch.Tensor, np.ndarray, list)  # what an answer may change in place
 ROWS = (list, tuple, np.ndarray, torch.Tensor)  # what may stand for one another
-
+CHANGEABLE = (list, np.ndarray, torch.Tensor)  # what an answer may change in place
 SMALL = 12  # elements of an argument that is shown in full
+HALF = 5e-3  # tolerance where an answer may reckon in float16, which keeps three digits
 
-MARKS = {"not attempted": "○", "wrong": "✘", "correct": "✔"}
+SAID = {
+    "not attempted": "○ {exercise}: not attempted. {reason}",
+    "wrong": "✘ {exercise}: wrong, because {reason}",
+    "correct": "✔ {exercise}: correct. {reason}",
+}
+INSTEAD = "it gives {got}, expected {expected}."
+
+
+def say(*sentences: str, **values: Any) -> str:
+    """Sentences with {values} filled in: the one place that may look up another language.
+
+    Whoever calls it writes whole sentences as plain literals, since they are the keys.
+    """
+    return " ".join(sentence.format(**values) for sentence in sentences if sentence)
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,14 +69,17 @@ class Verdict:
         return self.state == "correct"
 
     def __repr__(self) -> str:
-        joint = ", because" if self.state == "wrong" else "."
-        said = f"{MARKS[self.state]} {self.exercise}: {self.state}"
-        return f"{said}{joint} {self.reason}" if self.reason else f"{said}."
+        return say(SAID[self.state], exercise=self.exercise, reason=self.reason).rstrip()
 
 
 def normal(rng: np.random.Generator, *shape: int) -> torch.Tensor:
     """Random numbers for a `draw`: a standard normal tensor, float32."""
     return torch.from_numpy(rng.standard_normal(shape)).float()
+
+
+def plain_text(result: Any) -> Any:
+    """A `view` of NumPy's text as Python's, that of `np.where` say."""
+    return result.tolist() if isinstance(result, (np.ndarray, np.str_)) else result
 
 
 def judge(
@@ -76,18 +93,18 @@ def judge(
     tolerance: float = 1e-4,
     view: Callable[[Any], Any] = lambda result: result,
     praise: str = "",
+    learned: bool = False,
 ) -> Verdict:
     """Run `answer` on `rounds` fresh draws beside `reference`; the first difference and its reason.
 
     draw: random arguments. mistakes: a hint, the functions that it is for, another hint, ...
     exercise: default the name of `reference`. tolerance: absolute and relative.
-    view: what of a result is compared. More is drawn, ten times as much at most, while a mistake
-    passes as the right answer: strides of 1 alone, say, happen once in 64 checks and hide that
-    somebody counts the places of the input. The same holds while this answer behaves like the
-    mistakes of two hints.
+    view: what of a result is compared. learned: a gradient must come back to the first argument.
+    More is drawn, ten times as much at most, while a mistake passes as the right answer: strides of
+    1 alone, say, happen once in 64 checks and hide that somebody counts the places of the input.
+    The same holds while this answer behaves like the mistakes of two hints.
     """
-    exercise = exercise or reference.__name__
-    hints = {}  # of every mistake
+    exercise, hints = exercise or reference.__name__, {}  # of every mistake
     for item in mistakes:
         if isinstance(item, str):
             hint = item
@@ -101,7 +118,8 @@ def judge(
             break
         if problem and not likely:  # nothing more will be found out
             break
-        given = tuple(_plain(value) for value in draw(np.random.default_rng()))
+        drawn = draw(np.random.default_rng())
+        given = tuple(v.item() if isinstance(v, np.generic) else v for v in drawn)
         expected = view(reference(*copy.deepcopy(given)))
         got, verdict, changes = attempt(exercise, answer, given)
         if verdict is not None:
@@ -114,12 +132,45 @@ def judge(
         imitated = {m: _result(_imitated, m, given, view) for m in {*unseen, *likely}}
         unseen = [m for m in unseen if _alike(imitated[m], expected, tolerance)]
         likely = [m for m in likely if _alike(imitated[m], got, tolerance)]
-    if not problem:
-        return Verdict("correct", exercise, praise, on_copies(answer) if in_place else answer)
-    failed["hint"] = hints[likely[0]] if likely else ""
-    called = f"It was called as {_call(exercise, failed['given'])}."
-    reason = " ".join(filter(None, [f"{problem}.", failed["hint"], called]))
-    return Verdict("wrong", exercise, reason, reference, **failed)
+    if problem:
+        hint = say(hints[likely[0]]) if likely else ""
+        called = say("It was called as {call}.", call=_call(exercise, failed["given"]))
+        reason = " ".join(filter(None, [problem, hint, called]))
+        return Verdict("wrong", exercise, reason, reference, **failed, hint=hint)
+    answer = on_copies(answer) if in_place or learned else answer
+    if learned and not _is_learned(answer := _in_tensors(answer, expected), given):
+        reason = say(
+            "the numbers are right, but no gradient comes back through them.",
+            "Training needs one: keep to operations on tensors, without .item(), .detach(), "
+            "NumPy or changes in place.",
+        )
+        return Verdict("wrong", exercise, reason, reference)
+    return Verdict("correct", exercise, say(praise), answer)
+
+
+def _in_tensors(answer: Callable, like: Any) -> Callable:
+    """An answer to train with: lists of tensors joined, in the kind of floats that it was given."""
+
+    def joined(got):
+        return torch.stack([joined(of) for of in got]) if isinstance(got, (list, tuple)) else got
+
+    def called(*given):
+        got, several = answer(*given), isinstance(like, tuple)
+        parts = [joined(part).to(given[0].dtype) for part in (got if several else [got])]
+        return tuple(parts) if several else parts[0]
+
+    return called
+
+
+def _is_learned(answer: Callable, given: tuple) -> bool:
+    """Does a gradient come back from the (last) result to the first argument?"""
+    with torch.enable_grad():
+        try:
+            got = answer(first := given[0].clone().requires_grad_(), *given[1:])
+            last = got[-1] if isinstance(got, tuple) else got
+            return bool(torch.autograd.grad(last.sum(), first)[0].any())
+        except Exception:  # floats, arrays: whatever it is, nothing is learned with it
+            return False
 
 
 def examine(
@@ -143,77 +194,86 @@ def examine(
             return replace(verdict, or_ours=reference, given=given)
         in_place = in_place or changes
         try:
-            reason = f"{difference(got, given)}." if got is None else fault(got, *given)
+            reason = difference(got, given) if got is None else fault(got, *given)
         except Exception as error:
-            reason = f"{shown(error)}; it gives {shown(got)}, expected "
-            reason += check.__doc__.splitlines()[0]
+            known = {"error": shown(error), "got": shown(got)}
+            asked = say(check.__doc__.splitlines()[0])
+            reason = say("{error}; it gives {got}, expected {asked}", **known, asked=asked)
         if not reason and time.monotonic() > until:
-            reason = f"it is too slow to be judged: {PATIENCE:.0f} s have passed."
+            reason = say("it is too slow to be judged: {most:.0f} s have passed.", most=PATIENCE)
         if reason:
             return Verdict("wrong", exercise, reason, reference, given, got=got)
-    return Verdict("correct", exercise, praise, on_copies(answer) if in_place else answer)
+    return Verdict("correct", exercise, say(praise), on_copies(answer) if in_place else answer)
 
 
 def difference(got: Any, expected: Any, tolerance: float = 1e-4, where: str = "") -> str:
-    """What tells `got` from `expected`: "" | a clause naming type, length, key, shape, element.
+    """What tells `got` from `expected`: "" | a sentence naming type, length, key, shape, element.
 
     Lists, arrays, tensors and numbers may stand for one another.
     """
     try:
         return _difference(got, expected, tolerance, where)
     except Exception:  # exotic, too deep, too large: no right answer is
-        return f"{where}: " * bool(where) + f"it gives {shown(got)}, expected {shown(expected)}"
+        return f"{where}: " * bool(where) + say(INSTEAD, got=shown(got), expected=shown(expected))
 
 
 def _difference(got: Any, expected: Any, tolerance: float, where: str) -> str:
     at = f"{where}: " if where else ""
     if got is None and expected is not None:
-        return f"{at}it returns None (is a `return` missing?)"
+        return at + say("it returns None (is a `return` missing?).")
     if isinstance(expected, dict):
         if not isinstance(got, dict) or set(got) != set(expected):
             keys = sorted(map(str, expected))
             gives = shown(sorted(map(str, got))) if isinstance(got, dict) else type(got).__name__
-            return f"{at}expected a dict with the keys {keys}, it gives {gives}"
+            wanted = "expected a dict with the keys {keys}, it gives {gives}."
+            return at + say(wanted, keys=keys, gives=gives)
         pairs = [(got[key], expected[key], f"{where}[{key!r}]") for key in expected]
     elif isinstance(expected, (tuple, list)):
-        count = len(got) if isinstance(got, ROWS) and getattr(got, "ndim", 1) else None
-        if count != len(expected):
-            gives = f"one {type(got).__name__}" if count is None else count
-            return f"{at}expected {len(expected)} values, it gives {gives}"
-        places = (f"{where or 'value'}[{i}]" for i in range(len(expected)))
-        pairs = zip(got, expected, places)
+        count, wanted = len(expected), "expected {count} values, it gives {gives}."
+        if not isinstance(got, ROWS) or not getattr(got, "ndim", 1):
+            wanted = "expected {count} values, it gives one {gives}."
+            return at + say(wanted, count=count, gives=type(got).__name__)
+        if len(got) != count:
+            return at + say(wanted, count=count, gives=len(got))
+        pairs = zip(got, expected, (f"{where or 'value'}[{i}]" for i in range(count)))
     elif isinstance(expected, (*ROWS, float, int, np.generic)):
-        return _numbers(got, expected, tolerance, at)
+        problem = _numbers(got, expected, tolerance)
+        return at + problem if problem else ""
     else:
         same = type(got) is type(expected) and bool(got == expected)
-        return "" if same else f"{at}it gives {shown(got)}, expected {shown(expected)}"
+        return "" if same else at + say(INSTEAD, got=shown(got), expected=shown(expected))
     problems = (difference(ours, theirs, tolerance, place) for ours, theirs, place in pairs)
     return next(filter(None, problems), "")
 
 
-def _numbers(got: Any, expected: Any, tolerance: float, at: str) -> str:
+def _numbers(got: Any, expected: Any, tolerance: float) -> str:
     """Shapes first, then the first differing element."""
     want, shape = _array(expected), _shape(got)
     if shape != want.shape and isinstance(got, (*ROWS, float, int, np.generic)):
-        hint = " (transposed?)" if len(shape) == 2 and shape[::-1] == want.shape else ""
-        return f"{at}the shape is {shape}, expected {want.shape}{hint}"
+        wrong = "the shape is {shape}, expected {expected}."
+        if len(shape) == 2 and shape[::-1] == want.shape:
+            wrong = "the shape is {shape}, expected {expected} (transposed?)."
+        return say(wrong, shape=shape, expected=want.shape)
     have = _result(_array, got)
     if shape != want.shape or isinstance(have, Exception):
-        what = f"numbers of shape {want.shape}" if want.ndim else _short(want[()], want)
-        return f"{at}it gives {shown(got)}, expected {what}"
+        wrong = "it gives {got}, expected numbers of shape {shape}." if want.ndim else INSTEAD
+        wanted = "" if want.ndim else _short(want[()], want)
+        return say(wrong, got=shown(got), shape=want.shape, expected=wanted)
     differs = ~np.isclose(have, want, rtol=tolerance, atol=tolerance, equal_nan=True)
     if not differs.any():
         return ""
     first = tuple(np.argwhere(differs)[0].tolist())
-    place = f"element {list(first)} is" if first else "it gives"
-    share = f" ({differs.sum()} of {differs.size} elements differ)" if differs.size > 1 else ""
-    return f"{at}{place} {_short(have[first], want)}, expected {_short(want[first], want)}{share}"
+    wrong = "element {place} is {got}, expected {expected} ({n} of {size} elements differ)."
+    wrong = wrong if first else INSTEAD
+    seen = {"got": _short(have[first], want), "expected": _short(want[first], want)}
+    return say(wrong, place=list(first), n=differs.sum(), size=differs.size, **seen)
 
 
 def numbers(value: Any, *shape: int) -> np.ndarray:
     """Numbers of this shape as float64, looked at before they are copied; ValueError for others."""
     if _shape(value) != shape:
-        raise ValueError(f"the shape is {_shape(value)}, expected {shape}")
+        wrong = "the shape is {shape}, expected {expected}"
+        raise ValueError(say(wrong, shape=_shape(value), expected=shape))
     return _array(value)
 
 
@@ -232,7 +292,7 @@ def _array(value: Any) -> np.ndarray:
         value = value.detach().cpu().double().numpy()  # NumPy has no bfloat16
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"no numbers: {array.dtype}")
+        raise ValueError(say("these are no numbers, but {kind}", kind=array.dtype))
     return array.astype(np.float64)
 
 
@@ -251,37 +311,33 @@ def shown(value: Any, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 2] + " …"
 
 
-def _plain(value: Any) -> Any:
-    """A drawn number as Python's own int, float, bool or str."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def attempt(exercise: str, answer: Callable, given: tuple) -> tuple[Any, Verdict | None, bool]:
     """What `answer` gives for copies of `given`, no verdict yet, and whether it changed the copies.
 
     Or None, and the verdict on what gives nothing to judge: no function, a stub, an error.
     """
-    if not callable(answer):
-        kind = type(answer).__name__
-        reason = f"a {kind} was handed over; hand over the function, without brackets."
-        return None, Verdict("wrong", exercise, reason), False
-    arguments = copy.deepcopy(given)
+    state, arguments = "wrong", copy.deepcopy(given)
     try:
-        got = answer(*arguments)
+        if callable(answer):
+            got = answer(*arguments)
+            changeable = (p for p in zip(arguments, given) if isinstance(p[1], CHANGEABLE))
+            return got, None, any(difference(*pair, 0.0) for pair in changeable)
+        wrong = "a {kind} was handed over; hand over the function, without brackets."
+        reason = say(wrong, kind=type(answer).__name__)
     except NotImplementedError:
-        hint = "Replace the line that raises NotImplementedError, then run both cells."
-        return None, Verdict("not attempted", exercise, hint), False
+        reason = say("Replace the line that raises NotImplementedError, then run both cells.")
+        state = "not attempted"
     except KeyboardInterrupt:  # somebody does not want to wait
         raise
     except BaseException as error:  # exit() too would end the lesson
-        said = f"{_where(error, answer)} {type(error).__name__}: {shown(error, 400)}"
-        return None, Verdict("wrong", exercise, f"{said} (in {_call(exercise, given)})"), False
-    return got, None, any(map(_changed, arguments, given))
-
-
-def _changed(now: Any, before: Any) -> bool:
-    """Has something that can be changed in place become something else?"""
-    return isinstance(before, CHANGEABLE) and bool(difference(now, before, 0.0))
+        code = getattr(answer, "__code__", None)
+        walk = traceback.walk_tb(error.__traceback__)
+        lines = [line - code.co_firstlineno + 1 for frame, line in walk if frame.f_code is code]
+        wrong = "line {line} of your function raises {error} (in {call})."
+        wrong = wrong if lines else "it raises {error} (in {call})."
+        raised = f"{type(error).__name__}: {shown(error, 400)}"
+        reason = say(wrong, line=lines and lines[-1], error=raised, call=_call(exercise, given))
+    return None, Verdict(state, exercise, reason), False
 
 
 def on_copies(answer: Callable) -> Callable:
@@ -289,7 +345,7 @@ def on_copies(answer: Callable) -> Callable:
 
     def called(*arguments):
         # clones, so that gradients go on; a network stays itself, or nothing could be trained
-        copied = (copy.deepcopy(x) if isinstance(x, CHANGEABLE[1:]) else x for x in arguments)
+        copied = (copy.deepcopy(x) if isinstance(x, CHANGEABLE[:2]) else x for x in arguments)
         return answer(*(x.clone() if isinstance(x, torch.Tensor) else x for x in copied))
 
     return called
@@ -323,13 +379,3 @@ def _imitated(mistake: Callable, given: tuple, view: Callable) -> Any:
 
 def _alike(one: Any, other: Any, tolerance: float) -> bool:
     return not (difference(one, other, tolerance) or difference(other, one, tolerance))
-
-
-def _where(error: BaseException, answer: Callable) -> str:
-    """ "line 3 of your function raises": the innermost line of the answer itself."""
-    code = getattr(answer, "__code__", None)
-    walk = traceback.walk_tb(error.__traceback__)
-    lines = [line for frame, line in walk if frame.f_code is code]
-    if not lines:
-        return "it raises"
-    return f"line {lines[-1] - code.co_firstlineno + 1} of your function raises"
