@@ -22,7 +22,7 @@ input.addEventListener("input", async () => {
   found.hidden = !asked.length;
   const places = (await index()).map(([page, address, heading, text]) => {
     const name = heading === page ? page : `${page} · ${heading}`, title = name.toLowerCase(), all = `${title} ${text.toLowerCase()}`;
-    return { name, address, text, fits: asked.every((word) => all.includes(word)), rank: asked.filter((word) => title.includes(word)).length };
+    return { name, address, text, fits: asked.every((word) => all.includes(word)), rank: asked.filter((word) => title.includes(word)).length + all.includes(asked.join(" ")) };
   }).filter((place) => place.fits).sort((a, b) => b.rank - a.rank);
   $("#found p").textContent = `${places.length} ${words.found}`;
   $("#found ul").innerHTML = places.slice(0, 30).map(({ name, address, text }) => {
