@@ -34,6 +34,9 @@ DRAWN = b'"description": "minst shapes'  # in the annotation files of `minst dat
 NOT_TAKEN = (
     "source",
     "build.py",
+    "book.py",
+    "slides.py",
+    "theme",
     "handout.py",
     "timings.json",
     "__pycache__",

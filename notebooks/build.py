@@ -12,6 +12,8 @@ headers and README's table.
 
     --no-execute    keep the outputs of cells whose text has not changed
     --check         write nothing, fail when a notebook or solution is not what its source gives
+
+`python notebooks/build.py book` (or slides) writes the lessons as web pages to build/book, and slides (book.py, slides.py).
 """
 
 from __future__ import annotations
@@ -454,7 +456,23 @@ def build(number: int, run: bool = True) -> str:
     return f"{slug}: {len(book.cells)} cells, {words} words, {path.stat().st_size // 1000} kB, {measured}"
 
 
+def web_book(arguments: list[str]) -> int:
+    """`build.py book`: needs the extra `book`, which the lessons do not."""
+    import book
+    import slides
+
+    parser = argparse.ArgumentParser(prog="build.py book", description=book.__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=HERE.parent / "build" / "book", help="folder of the pages")
+    for name in ("explorer", "demo"):
+        parser.add_argument(f"--{name}", type=Path, help="a folder of static pages to take in and link to")
+    options = parser.parse_args(arguments)
+    print(book.build(options.out, address(), slides.write, explorer=options.explorer, demo=options.demo))
+    return 0
+
+
 def main() -> int:
+    if sys.argv[1:2] in (["book"], ["slides"]):
+        return web_book(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="*", type=int, help="lessons (default: all that are written)")
     parser.add_argument("--no-execute", action="store_true", help="keep outputs of unchanged cells")

@@ -39,7 +39,7 @@ print(report(findings).splitlines()[-1])
 # |---|---|
 # | a package is `missing` or outside its versions | Run the `pip install` line that the report prints. |
 # | `XNNPACK no` | Nothing. Only lesson 08's lite format needs XNNPACK, a library of fast layers. |
-# | widgets show as text | Install the extra `notebooks` into the environment of this kernel, then restart JupyterLab. |
+# | widgets show as text | Install the extra `notebooks` into the environment of this notebook, then restart JupyterLab. |
 
 # %% [markdown]
 # ## See the problem
