@@ -162,7 +162,8 @@ def notebook(number: int, said: str = "") -> nbformat.NotebookNode:
     for cell in source.cells if said else []:
         if cell.cell_type == "markdown":
             cell.source = at_home(known[language.digest(cell.source)], said)
-    around = f"{navigation(number, said)}\n\n{time_line(number, said)}"
+    way = at_home(navigation(number, said), said) if said else navigation(number)
+    around = f"{way}\n\n{time_line(number, said)}"
     cells = [nbformat.v4.new_markdown_cell(f"{source.cells[0].source}\n\n{around}")]
     installed = False
     for before, cell in zip(source.cells, source.cells[1:]):
@@ -181,7 +182,7 @@ def notebook(number: int, said: str = "") -> nbformat.NotebookNode:
         else:  # a heading opens a slide, and a slide is a cell
             parts = re.split(r"\n+(?=##+ )", cell.source)
             cells += [nbformat.v4.new_markdown_cell(part, metadata=dict(metadata)) for part in parts]
-    cells.append(nbformat.v4.new_markdown_cell(f"---\n{navigation(number, said)}"))
+    cells.append(nbformat.v4.new_markdown_cell(f"---\n{way}"))
     for i, cell in enumerate(cells):
         cell["id"] = f"lesson{number:02d}-{i:02d}"
         cell.metadata["slideshow"] = {"slide_type": slide_type(cell, first=i == 0, last=i == len(cells) - 1)}
@@ -191,14 +192,16 @@ def notebook(number: int, said: str = "") -> nbformat.NotebookNode:
 
 
 def at_home(text: str, said: str) -> str:
-    """A text whose links start in the folder of its language: what is not there is one folder up."""
-    there = {f"{lesson.slug}.ipynb" for lesson in LESSONS} | set(language.DOCUMENTS)
+    """A text whose links start in the folder of its language: what is not translated is one folder up."""
+    here = {f"{lesson.slug}.ipynb" for number, lesson in enumerate(LESSONS) if is_translated(number, said)}
+    here |= {name for name in language.DOCUMENTS if not language.missing(name, said)}
 
     def link(match: re.Match) -> str:
-        target = match[1].split("#")[0]
-        if ":" in target or not target or target in there:
-            return match[0]
-        return f"](../{match[1]})"
+        target, _, place = match[1].partition("#")
+        if target == "../README.md" and target in here:  # its headings are others, too
+            return f"](../../README.{said}.md)"
+        away = target and ":" not in target and target not in here
+        return f"](../{match[1]})" if away else match[0]
 
     return re.sub(r"\]\(([^)\s]+)\)", link, text)
 
