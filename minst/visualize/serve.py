@@ -11,14 +11,19 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
+from minst.data.video import read_video
+from minst.data.ytvis import YouTubeVIS
 from minst.model import MobileInst
+from minst.options import Port, check_call
+from minst.samples import PHOTO, load_sample, sample_names
 from minst.tracking import KernelTracker
 from minst.visualize.recording import Settings
 
-__all__ = ["labelled", "open_clip", "page_of", "serve"]
+__all__ = ["labelled", "open_clip", "page_of", "serve", "show"]
 
 PORT = 8866
 MOST = 6  # kernels, of some 700 MB each
@@ -30,7 +35,7 @@ def serve(
     source: str = "easy",
     weights: Sequence[str] = ("shapes-tiny",),
     settings: Settings = Settings(),
-    port: int = PORT,
+    port: Port = PORT,
     host: str = "127.0.0.1",
     browser: bool = True,
     others: Sequence[tuple] = (),
@@ -44,6 +49,7 @@ def serve(
     starts. Raises ImportError without the extra "notebooks", ValueError for a port that is taken
     or settings out of range, and what `open_clip` and `MobileInst.from_pretrained` raise.
     """
+    check_call(serve, locals())
     try:
         from nbformat import write
 
@@ -56,10 +62,12 @@ def serve(
     open_clip(source)  # what is wrong with it is said here, and not on the page
     for each in weights:
         KernelTracker(MobileInst.from_pretrained(each), *settings)
-    _check_port(host, port)
-    source = _absolute(source)
-    weights = [_absolute(each) for each in weights]
-    others = [(_absolute(name), *rest) for name, *rest in others]
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        why = f"cannot be used ({error.strerror}); choose another with --port"
+        raise ValueError(f"port {port} on {host} {why}") from None
     token = "" if _is_local(host) else secrets.token_urlsafe(16)
     options = [
         f"--Voila.ip={host}",
@@ -163,24 +171,16 @@ def open_clip(source: str):
 
     Returns a clip with `render(t)` or an iterator of frames. FileNotFoundError or ValueError.
     """
-    from minst.data.layouts import find_annotations
-    from minst.data.video import read_video
-    from minst.data.ytvis import YouTubeVIS
-    from minst.samples import PHOTO, load_sample, sample_names
-
-    path, names = Path(source), [*sample_names(), PHOTO]
+    names = [*sample_names(), PHOTO]
     if source in names:
         return load_sample(source)
-    if not path.exists():
-        shipped = ", ".join(names)
-        raise FileNotFoundError(
-            f"{source!r} is neither a file or folder nor a shipped clip ({shipped})"
-        )
+    if not Path(source).exists():
+        shipped = f"a shipped clip ({', '.join(names)})"
+        raise FileNotFoundError(f"{source!r} is neither a file or folder nor {shipped}")
     try:
-        file = find_annotations(path)
-    except FileNotFoundError:
-        return read_video(path)
-    clips = YouTubeVIS(path, annotations=file)
+        clips = YouTubeVIS(source)
+    except FileNotFoundError:  # no annotations
+        return read_video(source)
     if not len(clips):
         raise ValueError(f"{clips.file}: holds no videos")
     return clips[0]
@@ -192,40 +192,33 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(last if len({*last}) == len(last) else names, names))
 
 
-def _absolute(name: str) -> str:
-    """What is a path here, as it can be found from everywhere; a name as it is."""
-    return str(Path(name).absolute()) if Path(name).exists() else name
-
-
 def page_of(source: str, weights: Sequence[str], settings: Settings, others: Sequence[tuple] = ()):
     """A notebook of one cell, which shows the explorer."""
     from nbformat.v4 import new_code_cell, new_notebook
 
-    # a model of others first: all look at pixels of the size that suits the first
-    made = {name: f"lambda: from_transformers{(name, *rest)!r}" for name, *rest in others}
-    named = labelled([*made, *weights]).items()
-    models = [f"{label!r}: {made.get(each, repr(each))}" for label, each in named]
+    def absolute(name: str) -> str:
+        """What is a path here, as it can be found from everywhere; a name as it is."""
+        return str(Path(name).absolute()) if Path(name).exists() else name
+
+    others = [(absolute(name), *rest) for name, *rest in others]
+    arguments = absolute(source), [absolute(each) for each in weights], tuple(settings), others
     # The kernel starts elsewhere, and must find this very minst.
     root = str(Path(__file__).resolve().parents[2])
-    code = [
-        f"import sys; sys.path.insert(0, {root!r})",
-        *(["from minst.adapters import from_transformers"] if others else []),
-        "from minst.visualize.explorer import explore",
-        "from minst.visualize.recording import Settings",
-        "from minst.visualize.serve import open_clip",
-        f"clip, settings = open_clip({source!r}), Settings(*{tuple(settings)!r})",
-        f"explore({{{', '.join(models)}}}, clip, settings, background=True).widget",
-    ]
-    return new_notebook(cells=[new_code_cell("\n".join(code))], metadata=KERNEL)
+    code = f"import sys; sys.path.insert(0, {root!r})\n"
+    code += f"from minst.visualize.serve import show\nshow(*{arguments!r})"
+    return new_notebook(cells=[new_code_cell(code)], metadata=KERNEL)
 
 
-def _check_port(host: str, port: int) -> None:
-    if not 0 < port < 65536:
-        raise ValueError(f"port {port}: give one of 1 to 65535")
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.create_server((host, port), family=family):
-            pass
-    except OSError as error:
-        why = f"cannot be used ({error.strerror}); choose another with --port"
-        raise ValueError(f"port {port} on {host} {why}") from None
+def show(source: str, weights: Sequence[str], settings: Sequence, others: Sequence[tuple]):
+    """The widget of the page's one cell. A model of others is loaded when it is needed."""
+    from minst.visualize.explorer import explore
+
+    def of_others(*arguments):
+        from minst.adapters import from_transformers
+
+        return from_transformers(*arguments)
+
+    # A model of others first: all look at pixels of the size that suits the first.
+    made = {name: partial(of_others, name, *rest) for name, *rest in others}
+    models = {label: made.get(of, of) for label, of in labelled([*made, *weights]).items()}
+    return explore(models, open_clip(source), Settings(*settings), background=True).widget
