@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from minst.model import Frame, MobileInst, image_to_batch
@@ -36,12 +37,10 @@ class AttentionMaps(NamedTuple):
         weights = self.weights[decoder][image, :, query].float().cpu()  # (heads, h, w)
         light = (weights * weights[0].numel())[None]
         # Bilinear, its creases rounded. (Bicubic shows attention where there is none.)
-        light = F.interpolate(light, scale_factor=self.stride, mode="bilinear")
-        blur = self.stride // 4
-        light = F.pad(light, (blur,) * 4, mode="replicate")
-        for window in ((1, 2 * blur + 1), (2 * blur + 1, 1)):
-            light = F.avg_pool2d(light, window, 1)
-        return light[0, :, : self.size[0], : self.size[1]].numpy()
+        light = F.interpolate(light, scale_factor=self.stride, mode="bilinear")[0].numpy()
+        window = 2 * (self.stride // 4) + 1
+        light = uniform_filter(light, (1, window, window), mode="nearest")
+        return light[:, : self.size[0], : self.size[1]]
 
     def inside(self, decoder: int, query: int, mask: np.ndarray, image: int = 0) -> np.ndarray:
         """The share of a query's attention inside a mask (H, W) bool: (heads,) in [0, 1]."""
