@@ -174,9 +174,10 @@ class Explorer:
         self.widget.layout.max_width = "860px"
 
     def _open_controls(self, shots: Shots) -> None:
-        count, step = len(shots.images), shots.step
-        many = f"Of {shots.total} frames every {step}th is shown, {count} in all."
-        self.status.value = many if step > 1 else ""
+        count, self.status.value = len(shots.images), ""
+        if count < shots.total:
+            every = f"every {shots.times[1] - shots.times[0]}th" if count > 1 else "the first"
+            self.status.value = f"Of {shots.total} frames {every} is shown, {count} in all."
         self.frame.max = self.play.max = count
         self.switch.layout.display = None if len(self.recordings) > 1 else "none"
         self.bar.layout.display = "none"
@@ -308,7 +309,7 @@ class Explorer:
         times = sorted({round(t) for t in np.linspace(0, len(recording) - 1, STILL)})
         look = {"scale": 1, "opacity": 0.6}
         pictures = [_drawn(recording.images[t], frames[t], **look) for t in times]
-        titles = [f"frame {t * recording.step + 1}" for t in times]
+        titles = [f"frame {recording.times[t] + 1}" for t in times]
         for t in times:
             now = f"identity {served[t]}" if served[t] else "no identity"
             pictures.append(self._soft(t))

@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -34,7 +35,7 @@ from minst.matcher import pairwise_dice
 from minst.protocol import QueryModel, category_key
 from minst.tracking import cosine_similarity
 from minst.visualize.masks import class_name, draw_frame, faded
-from minst.visualize.recording import Recording, read_clip
+from minst.visualize.recording import Recording, read_frames
 from minst.visualize.style import (
     CENTER,
     INK,
@@ -56,6 +57,7 @@ VISIBLE_SCORE = 0.3  # queries below this are not drawn on the frames unless the
 WEAK_SHARE = 0.3  # queries below this share of the best one's score have nothing to show
 DUPLICATE_DICE = 0.5  # mean dice over the frames from which on two queries count as one object
 GAP = 0.02  # white space on either side of a cell of a strip, as a share of its width
+SHORTER_SIDE = 480  # of frames, where the weights do not know theirs
 SLIVER = 0.1  # share of an instance's largest area below which it chooses no query
 
 
@@ -78,15 +80,14 @@ def class_probabilities(recording: Recording, video, count: int) -> np.ndarray:
 
     The model's classes may not stand in the order of the video's categories.
     """
-    names = {category_key(name): k for k, name in enumerate(recording.config.class_names)}
-    theirs = getattr(video, "categories", None)
-    found = np.ones((*recording.scores.shape, count))
-    for m, label in enumerate(getattr(video, "labels", ())):
-        if names and theirs:
-            label = names.get(category_key(theirs[label]), -1)
-        if 0 <= label < recording.probabilities.shape[-1]:
-            found[:, :, m] = recording.probabilities[:, :, label].cpu()
-    return found
+    names = [category_key(name) for name in recording.config.class_names]
+    labels, theirs = getattr(video, "labels", [-1] * count), getattr(video, "categories", None)
+    if names and theirs:
+        keys = [category_key(theirs[label]) for label in labels]
+        labels = [names.index(key) if key in names else -1 for key in keys]
+    known = range(recording.probabilities.shape[-1])
+    labels = [label if label in known else -1 for label in labels]  # the last: 1
+    return F.pad(recording.probabilities, (0, 1), value=1.0)[..., labels].cpu().numpy()
 
 
 def choose_queries(recording: Recording, count: int = MAX_ROWS) -> list[int]:
@@ -114,17 +115,19 @@ def plot_query_consistency(
 
     model: one, or {name: model} of one or two, which are compared on the same frames and instances.
     video: a clip with `render(t)`, whose annotations tell where a query holds its instance, or an
-    iterable of frames, for one model. frames: these in the place of the first, as for `read_clip`.
+    iterable of frames, for one model. frames: others than the first, as for `read_frames`.
     tile: width of a frame in the figure, in inches; by default the figure is as wide as a page.
 
     The rows are the annotated instances seen in most frames (4; 3 for two models), each with the
     query that holds it in the first frame in which one does; without annotations `choose_queries`.
-    ValueError as of `read_clip`, and for two models without annotations.
+    ValueError as of `read_frames`, and for two models without annotations.
     """
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     if not 1 <= len(models) <= 2:
         raise ValueError(f"models {list(models)}: give one model, or one or two as {{name: model}}")
-    shots = read_clip(video, num_frames, trained_side(next(iter(models.values()))), frames)
+    side = trained_side(next(iter(models.values()))) or SHORTER_SIDE
+    frames = range(num_frames) if frames is None else frames
+    shots = read_frames(video, shorter_side=side, frames=frames)
     recordings = [Recording(each, shots) for each in models.values()]
     truth = None if shots.truth is None else np.stack(shots.truth)  # (L, G, H, W)
     if truth is not None and truth.any():
@@ -163,8 +166,7 @@ def _holders(
     for recording, p in zip(recordings, said):
         ious = np.stack([recording.ious(t) for t in range(len(recording))]) * enough  # (L, N, G)
         held = _first_holders(ious, p)
-        # what is never held has the nearest query of those that hold nothing
-        for m in instances:
+        for m in instances:  # what is never held has the nearest query of those that hold nothing
             taken = np.isin(range(ious.shape[1]), list(held.values()))
             held.setdefault(m, int(np.where(taken, -1, ious[:, :, m].sum(0)).argmax()))
         picks.append([held[m] for m in instances])

@@ -11,7 +11,6 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from minst.samples import PHOTO, load_sample, sample_names
 from minst.tracking import KernelTracker
 from minst.visualize.recording import Settings
 
-__all__ = ["labelled", "open_clip", "page_of", "serve", "show"]
+__all__ = ["labelled", "open_clip", "page_of", "serve"]
 
 PORT = 8866
 MOST = 6  # kernels, of some 700 MB each
@@ -68,6 +67,9 @@ def serve(
     except OSError as error:
         why = f"cannot be used ({error.strerror}); choose another with --port"
         raise ValueError(f"port {port} on {host} {why}") from None
+    source = _absolute(source)
+    weights = [_absolute(each) for each in weights]
+    others = [(_absolute(name), *rest) for name, *rest in others]
     token = "" if _is_local(host) else secrets.token_urlsafe(16)
     options = [
         f"--Voila.ip={host}",
@@ -192,33 +194,28 @@ def labelled(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(last if len({*last}) == len(last) else names, names))
 
 
+def _absolute(name: str) -> str:
+    """What is a path here, as it can be found from everywhere; a name as it is."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
+
+
 def page_of(source: str, weights: Sequence[str], settings: Settings, others: Sequence[tuple] = ()):
     """A notebook of one cell, which shows the explorer."""
     from nbformat.v4 import new_code_cell, new_notebook
 
-    def absolute(name: str) -> str:
-        """What is a path here, as it can be found from everywhere; a name as it is."""
-        return str(Path(name).absolute()) if Path(name).exists() else name
-
-    others = [(absolute(name), *rest) for name, *rest in others]
-    arguments = absolute(source), [absolute(each) for each in weights], tuple(settings), others
+    # a model of others first: all look at pixels of the size that suits the first
+    made = {name: f"lambda: from_transformers{(name, *rest)!r}" for name, *rest in others}
+    named = labelled([*made, *weights]).items()
+    models = [f"{label!r}: {made.get(each, repr(each))}" for label, each in named]
     # The kernel starts elsewhere, and must find this very minst.
     root = str(Path(__file__).resolve().parents[2])
-    code = f"import sys; sys.path.insert(0, {root!r})\n"
-    code += f"from minst.visualize.serve import show\nshow(*{arguments!r})"
-    return new_notebook(cells=[new_code_cell(code)], metadata=KERNEL)
-
-
-def show(source: str, weights: Sequence[str], settings: Sequence, others: Sequence[tuple]):
-    """The widget of the page's one cell. A model of others is loaded when it is needed."""
-    from minst.visualize.explorer import explore
-
-    def of_others(*arguments):
-        from minst.adapters import from_transformers
-
-        return from_transformers(*arguments)
-
-    # A model of others first: all look at pixels of the size that suits the first.
-    made = {name: partial(of_others, name, *rest) for name, *rest in others}
-    models = {label: made.get(of, of) for label, of in labelled([*made, *weights]).items()}
-    return explore(models, open_clip(source), Settings(*settings), background=True).widget
+    code = [
+        f"import sys; sys.path.insert(0, {root!r})",
+        *(["from minst.adapters import from_transformers"] if others else []),
+        "from minst.visualize.explorer import explore",
+        "from minst.visualize.recording import Settings",
+        "from minst.visualize.serve import open_clip",
+        f"clip, settings = open_clip({source!r}), Settings(*{tuple(settings)!r})",
+        f"explore({{{', '.join(models)}}}, clip, settings, background=True).widget",
+    ]
+    return new_notebook(cells=[new_code_cell("\n".join(code))], metadata=KERNEL)
