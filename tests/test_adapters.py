@@ -25,6 +25,7 @@ from minst.predict import encode, evaluate_model, masks_of_queries
 from minst.protocol import EncodedFrame, QueryConfig, QueryFrame, QueryModel
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
+from minst.visualize.kernels import plot_similarity
 from minst.visualize.queries import plot_query_consistency
 from minst.visualize.recording import Recording, Settings, read_frames
 
@@ -255,12 +256,13 @@ def test_between_key_frames_mask2former_does_not_run_its_decoder(adapted):
 
 
 @pytest.mark.parametrize("family", ["Mask2Former", "RfDetr"])
-def test_fig_2_is_drawn(adapted, family):
+def test_fig_2_and_similarity_are_drawn(adapted, family):
     models = {"ours": MobileInst.from_pretrained("shapes-tiny").fuse(), family: adapted[family]}
     for model in (adapted[family], models):
         figure = plot_query_consistency(model, CLIP, num_frames=4)
         assert any("One query, one instance" in text.get_text() for text in figure.texts)
     plot_query_consistency(adapted[family], (CLIP.render(t).image for t in range(3)), num_frames=3)
+    assert plot_similarity(adapted[family], CLIP, 0, 3).axes
 
 
 def test_retention_and_ap_are_measured(adapted, tmp_path):

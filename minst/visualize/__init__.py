@@ -3,6 +3,7 @@
     what comes out    draw_frame, draw_tracks, animate          masks and identities on frames
     the method's claim    plot_query_consistency                Fig 2: one query, one instance
     on the way there  plot_pipeline, pca_rgb, attention_maps    shapes, features, where queries look
+    between frames    plot_kernels, plot_similarity             what kernels know, who is matched
     learning          plot_assignment, plot_training
     data              preview_dataset                           a sheet of videos or images
     on the device     plot_latency, plot_layers, plot_roofline  runtimes; time against MACs
@@ -23,6 +24,7 @@ _NAMES = {
     "explorer": ("Explorer", "explore"),
     "features": ("pca_rgb",),
     "images": ("plot_images",),
+    "kernels": ("plot_kernels", "plot_similarity"),
     "latency": ("plot_latency",),
     "masks": ("animate", "color_of", "draw_frame", "draw_tracks"),
     "pipeline": ("plot_pipeline",),

@@ -13,7 +13,7 @@ from matplotlib.patches import Ellipse, Rectangle
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from minst.visualize.style import BLUE, CENTER, INK, RED, Picture, headline, new_figure
+from minst.visualize.style import BLUE, CENTER, GREY, INK, RED, Picture, headline, new_figure
 
 __all__ = ["plot_assignment"]
 
@@ -50,11 +50,7 @@ def plot_assignment(
     if len(column_images):
         above = 0.94 * cell * column_images[0].shape[0] / column_images[0].shape[1] + 0.06
     axes = fig.place(1.0, 0.95, beside + width * cell, above + count * row, below=0.15)
-    # The higher, the darker.
-    shade = (matrix - matrix.min()) / max(float(np.ptp(matrix)), 1e-12)
-    axes.imshow(0.45 * shade, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    for (i, j), value in np.ndenumerate(matrix):
-        axes.text(j, i, f"{value:z.2f}", fontsize=8, color=INK, **CENTER)  # z: no -0.00
+    draw_numbers(axes, matrix, 8)
     left, top, gap = -0.5 - beside / cell, -0.5 - above / row, 0.06
     for i, image in enumerate(row_images):
         axes.imshow(image, extent=(left, -0.5 - gap / cell, i + 0.45, i - 0.45), aspect="auto")
@@ -65,13 +61,11 @@ def plot_assignment(
         if i in pairs:
             words, color = f"\u2192 {column_names[pairs[i]]}", BLUE
         axes.text(width - 0.5 + 0.12 / cell, i, words, fontsize=7.5, color=color, va="center")
-    box = {"fill": False, "edgecolor": BLUE, "linewidth": 2.2}
     for i, j in pairs.items():
-        axes.add_patch(Rectangle((j - 0.47, i - 0.45), 0.94, 0.9, **box))
+        axes.add_patch(box(i, j, BLUE))
     for j, i in enumerate(matrix.argmax(0).tolist()):
         if pairs.get(i) != j:
-            look = {"fill": False, "edgecolor": RED, "linestyle": "--", "linewidth": 1.6}
-            axes.add_patch(Ellipse((j, i), 0.9, 0.84, **look))
+            axes.add_patch(ring(i, j, RED))
     axes.set(xlim=(left, width - 0.5), ylim=(count - 0.5, top))
     axes.xaxis.tick_top()
     slant = {} if cell > 0.7 else {"rotation": 30, "ha": "left"}
@@ -80,3 +74,25 @@ def plot_assignment(
     axes.tick_params(labelsize=7.5, length=0, pad=3, labelcolor=INK)
     axes.spines[:].set_visible(False)
     return fig
+
+
+def draw_numbers(axes, matrix: np.ndarray, fontsize: float, leading_zero: bool = True) -> None:
+    """A matrix as numbers on grey: the higher, the darker."""
+    shade = (matrix - matrix.min()) / max(float(np.ptp(matrix)), 1e-12)
+    axes.imshow(0.45 * shade, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    for (i, j), value in np.ndenumerate(matrix):
+        text = f"{value:z.2f}"  # z: no -0.00
+        text = text if leading_zero else text.replace("0.", ".")
+        axes.text(j, i, text, fontsize=fontsize, color=INK, **CENTER)
+
+
+def box(row: float, column: float, color: str, size=(0.94, 0.9)) -> Rectangle:
+    """A rectangle about a cell of the matrix, thin where nothing is right or wrong."""
+    corner, width = (column - size[0] / 2, row - size[1] / 2), 1 if color == GREY else 2.2
+    return Rectangle(corner, *size, fill=False, edgecolor=color, linewidth=width)
+
+
+def ring(row: float, column: float, color: str, size=(0.9, 0.84)) -> Ellipse:
+    """An ellipse about a cell of the matrix, dashed where something is wrong."""
+    line = "--" if color == RED else "-"
+    return Ellipse((column, row), *size, fill=False, edgecolor=color, linestyle=line, linewidth=1.6)
