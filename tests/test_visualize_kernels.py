@@ -13,7 +13,7 @@ from minst.data.shapes import CATEGORIES, ShapesConfig, shapes_clip
 from minst.model import Frame, FrameOutput
 from minst.visualize.assignment import BLUE
 from minst.visualize.kernels import LIGHT, plot_kernels, plot_similarity
-from minst.visualize.recording import Recording, read_clip
+from minst.visualize.recording import Recording, read_frames
 from minst.visualize.style import GREY, RED, rgb, save
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
@@ -104,7 +104,7 @@ def clouds(axes):
 
 def test_the_shares_of_variance_are_those_of_numpy(model):
     fig = plot_kernels(model, CLIP, num_frames=5)
-    kernels = Recording(model, read_clip(CLIP, 5)).kernels.double().numpy()  # (T, N, D)
+    kernels = Recording(model, read_frames(CLIP, frames=range(5))).kernels.double().numpy()  # (T, N, D)
     rows = kernels.reshape(-1, kernels.shape[-1])
     between = 5 * ((kernels.mean(0) - rows.mean(0)) ** 2).sum() / ((rows - rows.mean(0)) ** 2).sum()
     assert f"{100 * between:.0f} % of their variance lies between queries" in words(fig)[0]
@@ -152,6 +152,16 @@ def test_trajectories_lead_from_ring_to_diamond():
     assert len(marks) == 2 and all(to_hex(c.get_edgecolors()[0]) == to_hex(rgb(1)) for c in marks)
     sizes = [c.get_sizes() for c in axes.collections if len(c.get_offsets()) == 2]
     assert len(sizes) == 1 and sizes[0][0] < sizes[0][1]  # dots grow with time
+
+
+def test_labels_stand_above_their_dots():
+    fig = plot_kernels(*[Squares(SWAP)] * 2)
+    fig.draw_without_rendering()
+    axes = fig.axes[1]
+    for text, m in zip(axes.texts, (1, 2)):
+        x, y = axes.transData.transform(clouds(axes)[to_hex(rgb(m))][0])  # all in one place
+        box = text.get_window_extent()
+        assert abs((box.x0 + box.x1) / 2 - x) < 2 and y < box.y0 < y + 15
 
 
 def test_kernels_of_a_clip_without_objects_and_of_one_frame(tmp_path):
@@ -309,6 +319,14 @@ def test_similarity_of_a_clip_without_objects(tmp_path):
     nothing = Squares([{}] * 4)
     nothing.masks, nothing.labels = np.zeros((0, 64, 96), bool), np.zeros(0, int)
     save(plot_similarity(nothing, nothing), tmp_path / "figure.png")
+
+
+def test_the_legend_ends_above_the_matrices_of_wide_frames(model):
+    wide = shapes_clip("val", 3, ShapesConfig(width=160, height=64, frames=4))
+    fig = plot_similarity(model, wide)
+    fig.draw_without_rendering()
+    title = fig.axes[5]._left_title.get_window_extent()
+    assert all(text.get_window_extent().y0 > title.y1 for text in fig.axes[2].texts)
 
 
 def test_frames_outside_the_clip_are_refused():

@@ -21,7 +21,7 @@ from minst.visualize.queries import (
     class_probabilities,
     plot_query_consistency,
 )
-from minst.visualize.recording import Recording, read_clip
+from minst.visualize.recording import Recording, read_frames
 from minst.visualize.style import RED, rgb, save
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
@@ -34,7 +34,7 @@ def model():
 
 
 def query_states(model, video, num_frames=11):
-    return Recording(model, read_clip(video, num_frames))
+    return Recording(model, read_frames(video, frames=range(num_frames)))
 
 
 def blob(y=20, x=30, size=20, shape=(64, 96)):
@@ -143,7 +143,7 @@ def test_query_states_are_those_of_single_key_frames(model):
 
 def test_similarity_is_the_cosine_of_kernels(model):
     states = query_states(model, CLIP, num_frames=4)
-    row = fig2._row(states, 7, [2, 7], None, 1, None)
+    row = fig2._row(states, 7, {2: 2, 7: 1}, None, None)
 
     def cosine(query, other):
         a, b = (states.kernels[:, q].double().numpy() for q in (query, other))
@@ -384,11 +384,11 @@ def test_an_instance_that_is_not_visible_is_neither_held_nor_lost():
     logits = torch.full((4, 3, 2, 2), -9.0)
     logits[[0, 1, 2], 1, 0] = 9.0  # in frame 2 as well, where nothing is
     states = recorded(logits, torch.ones(4, 3, 1), names=("fish",))
-    row = fig2._row(states, 1, [1], 1, 2, truth)
+    row = fig2._row(states, 1, {1: 2}, 1, truth)
     assert row.held == [True, True, None, False] and row.label == "fish 1.00" and row.others == []
     assert (row.outline == truth[:, 1]).all()
     assert fig2._share([row, row]) == (4, 6, "67 %")
-    assert fig2._row(states, 1, [1], None, 2, truth).held == [None] * 4
+    assert fig2._row(states, 1, {1: 2}, None, truth).held == [None] * 4
 
 
 def test_the_window_is_tight_inside_and_of_the_frames_shape():

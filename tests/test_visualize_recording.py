@@ -6,7 +6,7 @@ from minst.data.shapes import ShapesConfig, shapes_clip
 from minst.model import MobileInst, image_to_batch
 from minst.samples import load_sample
 from minst.tracking import KernelTracker
-from minst.visualize.recording import Recording, Settings, read_clip, read_frames
+from minst.visualize.recording import Recording, Settings, read_frames
 from minst.weights import trained_side
 
 CLIP = shapes_clip("val", 3, ShapesConfig(width=128, height=96, frames=6))
@@ -33,10 +33,10 @@ def numbered(count: int):
 def test_a_long_video_is_thinned_evenly_from_its_first_frame(total, limit):
     frames = read_frames(numbered(total), limit)
     assert frames.total == total and frames.truth is None
-    assert [int(image[0, 0, 0]) for image in frames.images] == [
-        t % 256 for t in range(0, total, frames.step)
-    ]
-    assert len(frames.images) <= limit and (frames.step == 1 or 2 * len(frames.images) >= limit)
+    step = 1 if len(frames.times) < 2 else frames.times[1]
+    assert list(frames.times) == list(range(0, total, step if len(frames.times) > 1 else total))
+    assert [int(image[0, 0, 0]) for image in frames.images] == [t % 256 for t in frames.times]
+    assert len(frames.images) <= limit and (step == 1 or 2 * len(frames.images) >= limit)
 
 
 def test_reading_never_holds_more_than_it_may():
@@ -74,14 +74,14 @@ def test_large_frames_and_their_annotations_shrink_together():
 
 def test_a_clip_is_read_at_the_size_at_which_it_would_be_tracked():
     big = shapes_clip("val", 3, ShapesConfig(width=1280, height=960, frames=2))
-    shots = read_clip(big, 9)
+    shots = read_frames(big, shorter_side=480, frames=range(9))
     assert [image.shape for image in shots.images] == [(480, 640, 3)] * 2
     assert shots.truth[1].shape == (len(big.labels), 480, 640) and shots.total == 2
     shipped = MobileInst.from_pretrained("shapes-tiny")  # trained on frames of 256 x 192
     assert trained_side(shipped.fuse()) == 192
-    assert read_clip(big, 1, trained_side(shipped)).images[0].shape == (192, 256, 3)
     assert read_frames(big, shorter_side=trained_side(shipped)).images[1].shape == (192, 256, 3)
-    assert (read_clip(CLIP, 1).images[0] == CLIP.render(0).image).all()  # small ones stay
+    small = read_frames(CLIP, shorter_side=480)
+    assert (small.images[0] == CLIP.render(0).image).all()  # small ones stay
 
 
 def test_videos_that_cannot_be_read_are_refused():
@@ -196,16 +196,16 @@ def test_with_annotations_a_replay_knows_its_swaps(recording):
 def test_frames_are_chosen_by_number_or_by_a_range():
     video = list(numbered(9))
     for chosen in ([0, 3, 8], [5], range(1, 9, 3)):
-        shots = read_clip(video, 11, frames=chosen)
+        shots = read_frames(video, frames=chosen)
         assert list(shots.times) == list(chosen) and [int(image[0, 0, 0]) for image in shots.images] == list(chosen)
-    assert list(read_clip(video, 11, frames=range(0, 100, 4)).times) == [0, 4, 8]  # a range ends with the video
-    assert list(read_clip(video, 2).times) == [0, 1] and list(read_frames(video, 3).times) == [0, 4, 8]
-    clip = read_clip(CLIP, 1, frames=[2, 4])
+    assert list(read_frames(video, frames=range(0, 100, 4)).times) == [0, 4, 8]  # a range ends with the video
+    assert list(read_frames(video, 3).times) == [0, 4, 8]
+    clip = read_frames(CLIP, frames=[2, 4])
     assert (clip.truth[1] == CLIP.render(4).masks).all()
     with pytest.raises(ValueError, match="no frame 9: the video has 9, from 0 on"):
-        read_clip(video, 11, frames=[2, 9])
+        read_frames(video, frames=[2, 9])
     for wrong in ([], [-1, 2]):
         with pytest.raises(ValueError, match="frames are .*at least one, from 0 on"):
-            read_clip(video, 11, frames=wrong)
+            read_frames(video, frames=wrong)
     with pytest.raises(ValueError, match="no frames"):
-        read_clip([], 11, frames=[3])
+        read_frames([], frames=[3])

@@ -270,7 +270,7 @@ def test_what_cannot_be_opened_is_said_before_a_server_starts(tmp_path, capsys):
         port = taken.getsockname()[1]
         assert main(["explore", "easy", "--no-browser", "--port", str(port)]) == 2
     assert "--port" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="port 0"):
+    with pytest.raises(ValueError, match="port is 0"):
         serve("easy", port=0)
     assert main(["explore", "easy", "--no-browser", "--weights", "nope"]) == 2
     assert "nope" in capsys.readouterr().err

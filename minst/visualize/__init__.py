@@ -2,8 +2,9 @@
 
     what comes out    draw_frame, draw_tracks, animate          masks and identities on frames
     the method's claim    plot_query_consistency                Fig 2: one query, one instance
-    on the way there  plot_pipeline, plot_features, plot_attention, plot_kernels, plot_similarity
-    learning          plot_matching, plot_assignment, plot_training
+    on the way there  plot_pipeline, pca_rgb, attention_maps    shapes, features, where queries look
+    between frames    plot_kernels, plot_similarity             what kernels know, who is matched
+    learning          plot_assignment, plot_training
     data              preview_dataset                           a sheet of videos or images
     on the device     plot_latency, plot_layers, plot_roofline  runtimes; time against MACs
     plain             plot_images, new_figure + headline        what the lessons draw themselves
@@ -17,11 +18,11 @@ from minst.lazy import lazy
 # module -> its public names. A module is imported when one of them is first used: tracking needs no
 # matplotlib, figures need no widgets.
 _NAMES = {
-    "assignment": ("plot_assignment", "plot_matching"),
-    "attention": ("attention_maps", "plot_attention"),
+    "assignment": ("plot_assignment",),
+    "attention": ("attention_maps",),
     "controls": ("interact",),
     "explorer": ("Explorer", "explore"),
-    "features": ("plot_features",),
+    "features": ("pca_rgb",),
     "images": ("plot_images",),
     "kernels": ("plot_kernels", "plot_similarity"),
     "latency": ("plot_latency",),

@@ -25,12 +25,12 @@ def control(name: str, choice) -> ipywidgets.Widget:
     """
     nested = isinstance(choice, tuple) and len(choice) == 2 and isinstance(choice[0], tuple)
     span, *start = choice if nested else (choice,)
+    kinds = "(low, high, step), ((low, high, step), start), a list, a dict or a bool"
     try:
         box = ipywidgets.interactive.widget_from_abbrev(span, *start)
     except ValueError:
         box = None
     if not isinstance(choice, (tuple, list, dict, bool)) or box is None or choice in ([], {}):
-        kinds = "(low, high, step), ((low, high, step), start), a list, a dict or a bool"
         raise ValueError(f"{name}={choice!r}: give {kinds}")
     box.description, box.style = name.replace("_", " "), {"description_width": "initial"}
     return box
@@ -58,10 +58,5 @@ def interact(draw: Callable[..., Picture], **choices) -> ipywidgets.VBox:
     redraw()
     for box in controls.values():
         box.observe(follow, names="value")
-    return ipywidgets.VBox(
-        [
-            ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}),
-            picture,
-            trouble,
-        ]
-    )
+    row = ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
+    return ipywidgets.VBox([row, picture, trouble])

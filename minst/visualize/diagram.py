@@ -10,11 +10,12 @@ Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
+from scipy.ndimage import find_objects
 
 from minst.visualize.masks import class_name, color_of
 from minst.visualize.recording import Replay
@@ -35,10 +36,10 @@ def svg(width: int, height: int, content: str) -> str:
 
 def halo(mask: np.ndarray, width: int, height: int) -> str:
     """A dashed box around a mask (H, W) bool that is shown `width` x `height` pixels large."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    ((rows, columns),) = find_objects(mask.astype(np.uint8))
     sy, sx = height / mask.shape[0], width / mask.shape[1]
-    x, y = round(columns[0] * sx) - 7, round(rows[0] * sy) - 7
-    w, h = round((columns[-1] + 1) * sx) + 7 - x, round((rows[-1] + 1) * sy) + 7 - y
+    x, y = round(columns.start * sx) - 7, round(rows.start * sy) - 7
+    w, h = round(columns.stop * sx) + 7 - x, round(rows.stop * sy) + 7 - y
     box = {"x": x, "y": y, "width": w, "height": h, "rx": 8, "fill": "none"}
     light = _tag("rect", stroke="#fff", stroke_width=4, **box)
     return light + _tag("rect", stroke=INK, stroke_width=2, stroke_dasharray="6 5", **box)
@@ -76,17 +77,16 @@ def chart(
         triangle = f"M{_x(key + 0.5, count):.1f} {y - 4}l{-half:.1f} -7h{2 * half:.1f}z"
         parts.append(_tag("path", d=triangle, fill=INK))
     # The identities that are seen longest.
-    rows = sorted(replay.result.tracks, key=lambda track: -len(_seen(track)))[:MAX_ROWS]
-    for track in sorted(rows, key=lambda track: track.id):
+    tracks = sorted(replay.result.tracks, key=lambda track: -len(_seen(track)))
+    for track in sorted(tracks[:MAX_ROWS], key=lambda track: track.id):
         parts.append(_track(y, track, class_name(names, track.label), replay, query))
         y += ROW
-    more = len(replay.result.tracks) - len(rows)
-    if not rows:
+    if not tracks:
         words = "no identity in any frame: lower the score threshold"
         parts.append(_text(LEFT, y + 14, words, "start"))
         y += ROW
-    elif more:
-        parts.append(_text(LEFT, y + 12, f"and {more} shorter ones", "start"))
+    elif len(tracks) > MAX_ROWS:
+        parts.append(_text(LEFT, y + 12, f"and {len(tracks) - MAX_ROWS} shorter ones", "start"))
         y += 16
     cursor = {"fill": "none", "stroke": INK, "stroke_width": 2, "rx": 3, "pointer_events": "none"}
     parts.append(_cell(t, count, TOP - 3, y - TOP + 4, **cursor))
@@ -136,14 +136,11 @@ def _numbers(count: int) -> str:
 def _strip(y: int, name: str, values: np.ndarray, low: float) -> str:
     """A cell for every frame, dark at `low` and bright at 1."""
     parts = [_text(LEFT - 8, y + 13, name, size=10)]
-    shades = colormaps["cividis"]((values - low) / (1 - low))
-    for t, value in enumerate(values):
-        shade = to_hex(shades[t])
+    shades = map(to_hex, colormaps["cividis"]((values - low) / (1 - low)))
+    for t, (value, shade) in enumerate(zip(values, shades)):
         look = {"fill": shade, "stroke": shade, "stroke_width": 0.4, "data_pick": f"{t},0"}
-        title = f"frame {t + 1}: cosine {value:.2f}"
-        parts.append(_cell(t, len(values), y, STRIP, title, **look))
-    parts.append(_text(WIDTH - RIGHT + 6, y + 13, f"⌀ {values.mean():.2f}", "start"))
-    return "".join(parts)
+        parts.append(_cell(t, len(values), y, STRIP, f"frame {t + 1}: cosine {value:.2f}", **look))
+    return "".join([*parts, _text(WIDTH - RIGHT + 6, y + 13, f"⌀ {values.mean():.2f}", "start")])
 
 
 def _seen(track) -> list[int]:
@@ -175,19 +172,15 @@ def _track(y: float, track, name: str, replay: Replay, query: int) -> str:
     return "".join(parts)
 
 
-def _marks(replay: Replay) -> list[tuple[int, int, str, str]]:
+def _marks(replay: Replay) -> Iterator[tuple[int, int, str, str]]:
     """(frame, identity, kind, words) of everything that happens to identities."""
-    marks = [
-        (t, identity, "handover", f"query {new} takes over from query {old}")
-        for t, identity, old, new in replay.handovers
-    ]
+    for t, identity, old, new in replay.handovers:
+        yield t, identity, "handover", f"query {new} takes over from query {old}"
     for event in replay.identity.events if replay.identity else ():
         if event.kind == "swap":
-            words = f"this object was identity {event.old_id}"
-            marks.append((event.frame, event.new_id, "swap", words))
+            yield event.frame, event.new_id, "swap", f"this object was identity {event.old_id}"
         elif event.kind == "lost":
-            marks.append((event.frame, event.old_id, "lost", "its object is visible, but lost"))
-    return marks
+            yield event.frame, event.old_id, "lost", "its object is visible, but lost"
 
 
 # What marks an event, about its place; the legend: mark, words, does it take annotations?

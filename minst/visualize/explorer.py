@@ -26,11 +26,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from minst.protocol import QueryModel, open_model
+from minst.results import FrameResult
 from minst.visualize import diagram
 from minst.visualize.attention import attention_maps
 from minst.visualize.images import plot_images
 from minst.visualize.masks import class_name, color_of, draw_frame, resized
-from minst.visualize.recording import Recording, Settings, Shots, read_frames
+from minst.visualize.recording import Recording, Replay, Settings, Shots, read_frames
 from minst.visualize.style import Picture
 from minst.weights import trained_side
 
@@ -89,10 +90,21 @@ class Explorer:
     """What `explore` returns: `widget`, the whole of it; `figure()`, a still of it."""
 
     def __init__(self, settings: Settings = Settings()):
-        self.settings = settings
+        self.settings, self.query = settings, 0
         self.recordings: dict[str, Recording] = {}
-        self.query = 0
+        self._replay = lru_cache(64)(lambda label, s: self.recordings[label].replay(s))
+        self._picture = lru_cache(512)(self._draw_picture)
         self._build()
+
+    @property
+    def recording(self) -> Recording:
+        """What the chosen model says of the clip."""
+        return self.recordings[self.weights.value]
+
+    @property
+    def replay(self) -> Replay:
+        """The clip as it is tracked with the chosen model and settings."""
+        return self._replay(self.weights.value, self.settings)
 
     # ------------------------------------------------------------------------ computing
 
@@ -102,15 +114,11 @@ class Explorer:
             label: open_model(model() if isinstance(model, FunctionType) else model)
             for label, model in models.items()
         }
-        # all models look at the same pixels: those that the first was trained for
+        # All models look at the same pixels: those that the first was trained for.
         shots = read_frames(video, shorter_side=trained_side(next(iter(models.values()))))
         for label, model in models.items():
             self.recordings[label] = Recording(model, shots, partial(self._counted, label))
         self.weights.options = list(models)
-        self._replay = lru_cache(64)(lambda label, s: self.recordings[label].replay(s))
-        self._picture = lru_cache(512)(self._draw_picture)
-        self.recording = next(iter(self.recordings.values()))
-        self.replay = self._replay(self.weights.value, self.settings)
         for t in range(len(shots.images)):
             self._picture(self.weights.value, self.settings, t)
         self.query = self.replay.best_query(self.recording)
@@ -136,7 +144,7 @@ class Explorer:
     # ------------------------------------------------------------------------ widgets
 
     def _build(self) -> None:
-        s = self.settings
+        T, association, score, mask = self.settings
         self.status, self.bar = widgets.HTML("reading the clip…"), widgets.IntProgress(0, 0, 1)
         self.picture, self.tiles = View(label="tracked frame"), View(label="selected query")
         self.chart, self.caption = View(label="timeline"), widgets.HTML()
@@ -145,42 +153,33 @@ class Explorer:
         self.play = widgets.Play(value=1, min=1, max=2, interval=150, repeat=True)
         widgets.jslink((self.play, "value"), (self.frame, "value"))
         look = {"style": {"description_width": "110px"}, "layout": widgets.Layout(width="345px")}
-        self.interval = widgets.IntSlider(
-            s.reuse_interval, 1, max(12, s.reuse_interval), description="reuse interval T", **look
-        )
+        self.interval = widgets.IntSlider(T, 1, max(12, T), description="reuse interval T", **look)
         look |= {"min": 0.05, "max": 0.95, "step": 0.05}
-        self.score, self.mask = (
-            widgets.FloatSlider(value, description=f"{name} threshold", **look)
-            for name, value in (("score", s.score_threshold), ("mask", s.mask_threshold))
-        )
+        self.score = widgets.FloatSlider(score, description="score threshold", **look)
+        self.mask = widgets.FloatSlider(mask, description="mask threshold", **look)
         options = [("masks (ours)", "mask"), ("cosine (the paper's)", "cosine")]
-        self.association = widgets.ToggleButtons(options=options, value=s.association)
+        self.association = widgets.ToggleButtons(options=options, value=association)
         self.weights = widgets.ToggleButtons(options=[""])
         self.association.style.button_width, self.weights.style.button_width = "160px", "auto"
         self.switch = _row(_words("model"), self.weights)
-        self.panels = widgets.VBox(
-            [
-                _row(self.picture, self.tiles),
-                _row(self.play, self.frame),
-                _row(self.interval, _words("association"), self.association),
-                _row(self.score, self.mask),
-                self.switch,
-                self.caption,
-                self.chart,
-            ]
-        )
+        rows = [
+            _row(self.picture, self.tiles),
+            _row(self.play, self.frame),
+            _row(self.interval, _words("association"), self.association),
+            _row(self.score, self.mask),
+        ]
+        self.panels = widgets.VBox([*rows, self.switch, self.caption, self.chart])
         self.panels.layout.display = "none"
         self.widget = widgets.VBox([widgets.HTML(TITLE), self.status, self.bar, self.panels])
         self.widget.layout.max_width = "860px"
 
     def _open_controls(self, shots: Shots) -> None:
-        self.frame.max = self.play.max = len(shots.images)
+        count, self.status.value = len(shots.images), ""
+        if count < shots.total:
+            every = f"every {shots.times[1] - shots.times[0]}th" if count > 1 else "the first"
+            self.status.value = f"Of {shots.total} frames {every} is shown, {count} in all."
+        self.frame.max = self.play.max = count
         self.switch.layout.display = None if len(self.recordings) > 1 else "none"
-        self.status.value = ""
-        if shots.step > 1:
-            many = f"{len(shots.images)} in all"
-            words = f"Of {shots.total} frames every {shots.step}th is shown, {many}."
-            self.status.value = words
         self.bar.layout.display = "none"
         for control in (self.interval, self.association, self.score, self.mask, self.weights):
             control.observe(self._on_settings, "value")
@@ -192,14 +191,10 @@ class Explorer:
 
     # ------------------------------------------------------------------------ what controls do
 
-    def _on_settings(self, _change) -> None:
-        self.settings = Settings(
-            self.interval.value, self.association.value, self.score.value, self.mask.value
-        )
-        self.replay = self._replay(self.weights.value, self.settings)
-        # Other weights: their queries have other numbers.
-        if self.recording is not self.recordings[self.weights.value]:
-            self.recording = self.recordings[self.weights.value]
+    def _on_settings(self, change) -> None:
+        controls = self.interval, self.association, self.score, self.mask
+        self.settings = Settings(*(control.value for control in controls))
+        if change["owner"] is self.weights:  # their queries have other numbers
             self.query = self.replay.best_query(self.recording)
         self._show_all()
 
@@ -227,7 +222,9 @@ class Explorer:
         self.picture.image = self._picture(self.weights.value, self.settings, t)
         self.picture.overlay = self._halo(t)
         self.tiles.image, self.tiles.overlay = self._tiles(t)
-        self.chart.overlay = self._chart(t)
+        own, every = self.recording.similarity(self.query, self.replay.keys[t])
+        names = self.recording.config.class_names
+        self.chart.overlay = diagram.chart(self.replay, names, self.query, t, own, every)
         self.caption.value = self._frame_caption(t) + "<br>" + self._query_caption(t)
 
     # ------------------------------------------------------------------------ drawing
@@ -242,8 +239,7 @@ class Explorer:
         recording, frame = self.recordings[label], self._replay(label, settings).frames[t]
         said = [class_name(recording.config.class_names, k) for k in frame.labels]
         texts = [f"{i} {name} {s:.2f}" for i, name, s in zip(frame.ids, said, frame.scores)]
-        masks = frame.masks()[::-1] if frame.ids else ()  # the best on top
-        return _jpeg(draw_frame(recording.images[t], masks, frame.ids[::-1], texts[::-1]))
+        return _jpeg(_drawn(recording.images[t], frame, texts[::-1]))
 
     def _halo(self, t: int) -> str:
         """A dashed box around what the selected query has in this frame."""
@@ -266,21 +262,19 @@ class Explorer:
 
     def _tiles(self, t: int) -> tuple[bytes, str]:
         """Soft mask and, of a MobileInst, attention of the selected query; captions over them."""
-        recording, key = self.recording, self.replay.keys[t]
+        model, key = self.recording.model, self.replay.keys[t]
         pictures, captions = [self._soft(t)], [f"soft mask of query {self.query}"]
-        of_ours = hasattr(recording.model, "instance_decoder")
-        maps = attention_maps(recording.model, recording.frames[key]) if of_ours else None
-        for i, tokens in enumerate(("X_G, the scene", "X_L, the details") if of_ours else ()):
-            pictures.append(_heat(recording.images[key], maps.on_frame(i, self.query).mean(0)))
-            captions.append(f"it looks at {tokens}")
+        if hasattr(model, "instance_decoder"):
+            image, maps = (
+                self.recording.images[key],
+                attention_maps(model, self.recording.frames[key]),
+            )
+            for i, tokens in enumerate(("X_G, the scene", "X_L, the details")):
+                pictures.append(_heat(image, maps.on_frame(i, self.query).mean(0)))
+                captions.append(f"it looks at {tokens}")
         width, height = (round(n / 3) for n in self._size())
         column = np.concatenate([resized(p, (2 * height, 2 * width)) for p in pictures])
         return _jpeg(column), diagram.captions(captions, width, height)
-
-    def _chart(self, t: int) -> str:
-        own, every = self.recording.similarity(self.query, self.replay.keys[t])
-        names = self.recording.config.class_names
-        return diagram.chart(self.replay, names, self.query, t, own, every)
 
     def _frame_caption(self, t: int) -> str:
         key, count, found = self.replay.keys[t], len(self.recording), len(self.replay.frames[t].ids)
@@ -294,7 +288,7 @@ class Explorer:
 
     def _what_it_serves(self) -> str:
         served = self.replay.serves(self.query)
-        parts = [f"{i} in {served.count(i)}" for i in dict.fromkeys(i for i in served if i)]
+        parts = [f"{i} in {served.count(i)}" for i in dict.fromkeys(served) if i]
         if not parts:
             return "serves no identity with these settings"
         return f"serves identity {', '.join(parts)} of {len(served)} frames"
@@ -311,18 +305,15 @@ class Explorer:
     def figure(self) -> Picture:
         """A still: six frames with all identities, and below each the query's soft mask."""
         recording, replay, s = self.recording, self.replay, self.settings
-        served = replay.serves(self.query)
+        served, frames = replay.serves(self.query), replay.frames
         times = sorted({round(t) for t in np.linspace(0, len(recording) - 1, STILL)})
-        pictures = []
+        look = {"scale": 1, "opacity": 0.6}
+        pictures = [_drawn(recording.images[t], frames[t], **look) for t in times]
+        titles = [f"frame {recording.times[t] + 1}" for t in times]
         for t in times:
-            frame = replay.frames[t]
-            masks = frame.masks()[::-1] if frame.ids else ()
-            drawn = draw_frame(recording.images[t], masks, frame.ids[::-1], scale=1, opacity=0.6)
-            pictures.append(drawn)
-        pictures += [self._soft(t) for t in times]
-        now = [f"identity {served[t]}" if served[t] else "no identity" for t in times]
-        titles = [f"frame {t * recording.step + 1}" for t in times]
-        titles += [f"query {self.query}: {words}" for words in now]
+            now = f"identity {served[t]}" if served[t] else "no identity"
+            pictures.append(self._soft(t))
+            titles.append(f"query {self.query}: {now}")
         note = f"A key frame every {s.reuse_interval}, association by {s.association}, "
         note += f"scores from {s.score_threshold:.2f} on.  {len(replay.result.tracks)} identities; "
         note += f"another query takes over {len(replay.handovers)} times"
@@ -346,6 +337,12 @@ def _row(*children: widgets.Widget) -> widgets.HBox:
 def _words(text: str) -> widgets.Widget:
     layout = widgets.Layout(width="80px", display="flex", justify_content="flex-end")
     return widgets.Label(text, layout=layout)
+
+
+def _drawn(image: np.ndarray, frame: FrameResult, texts=None, **look) -> np.ndarray:
+    """A frame with the masks of its identities, the best on top."""
+    masks = frame.masks()[::-1] if frame.ids else ()
+    return draw_frame(image, masks, frame.ids[::-1], texts, **look)
 
 
 def _jpeg(image: np.ndarray) -> bytes:

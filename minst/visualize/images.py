@@ -53,10 +53,18 @@ def plot_images(
         row, column = divmod(i, columns)
         left, above = 0.14 + column * wide, top + row * (tall + words)
         axes = bare(fig.place(left, above, wide - 0.08, tall, below=words + 0.05))
-        shown = _show(axes, image, low, high, colors)
+        look = {"vmin": 0, "vmax": 1, "cmap": "gray", "interpolation": "nearest"}
+        if image.ndim == 3:
+            look = {}
+        elif image.dtype != bool:
+            look |= {"vmin": low, "vmax": high, "cmap": colors}
+        shown = axes.imshow(image, **look)
         fig.write(left + wide / 2 - 0.04, above + tall + 0.04, title, ha="center", fontsize=8)
         if values and image.ndim == 2:
-            _write_values(axes, image, low, high)
+            form = "{:.0f}" if np.all(image == np.round(image)) else "{:.2f}"
+            for (y, x), value in np.ndenumerate(image):
+                ink = "white" if value < (look["vmin"] + look["vmax"]) / 2 else "black"
+                axes.text(x, y, form.format(value), fontsize=7, color=ink, **CENTER)
         if maps and image is maps[-1]:
             scale = fig.place(WIDTH - bar + 0.1, above, 0.12, tall)
             fig.colorbar(shown, cax=scale).ax.tick_params(labelsize=7)
@@ -67,24 +75,7 @@ def _readable(image) -> np.ndarray:
     image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
     if image.ndim == 3 and image.shape[0] == 3 and image.shape[-1] != 3:
         image = image.transpose(1, 2, 0)
-    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[-1] != 3) or image.size == 0:
-        raise ValueError(
-            f"plot_images: an image of shape {image.shape}; give (H, W, 3), (3, H, W) or (H, W)"
-        )
-    return image
-
-
-def _show(axes, image: np.ndarray, low: float, high: float, colors: str):
-    if image.ndim == 3:
-        return axes.imshow(image if image.dtype == np.uint8 else image.clip(0, 1))
-    if image.dtype == bool:
-        return axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    return axes.imshow(image, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
-
-
-def _write_values(axes, image: np.ndarray, low: float, high: float) -> None:
-    form = "{:.0f}" if np.all(image == np.round(image)) else "{:.2f}"
-    middle = 0.5 if image.dtype == bool else (low + high) / 2
-    for (y, x), value in np.ndenumerate(image):
-        color = "white" if value < middle else "black"
-        axes.text(x, y, form.format(value), fontsize=7, color=color, **CENTER)
+    if image.size == 0 or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
+        given = f"an image of shape {image.shape}"
+        raise ValueError(f"plot_images: {given}; give (H, W, 3), (3, H, W) or (H, W)")
+    return image if image.ndim == 2 or image.dtype == np.uint8 else image.clip(0, 1)

@@ -5,8 +5,8 @@
 Lesson: notebooks/08_on_device_latency.ipynb
 """
 
-from math import exp, log
-from statistics import mean
+from itertools import product
+from statistics import geometric_mean
 
 from minst.visualize.style import GREY, INK, WIDTH, Picture, bare, headline, new_figure, rgb
 
@@ -39,15 +39,15 @@ def plot_latency(result: dict) -> Picture:
     )
     fig, panel = new_figure(), ROW * len(runtimes)
     width = (WIDTH - LEFT - 0.05) / len(sizes)
-    for i, model in enumerate(models):
-        for j, size in enumerate(sizes):
-            top = TOP + i * (panel + GAP)
-            axes = bare(fig.place(LEFT + j * width, top, 0.96 * width, panel, below=0.3))
-            _panel(axes, [row for row in rows if (row["model"], row["size"]) == (model, size)])
-            axes.set_title(f"{model}, {size} x {size}", fontsize=8, color=INK, loc="left", pad=3)
-            if j == 0:
-                names = [NAMES.get(name, name) for name in runtimes]
-                axes.set_yticks(range(len(runtimes)), names, fontsize=7)
+    for i, (model, size) in enumerate(product(models, sizes)):
+        line, column = divmod(i, len(sizes))
+        place = LEFT + column * width, TOP + line * (panel + GAP)
+        axes = bare(fig.place(*place, 0.96 * width, panel, below=0.3))
+        _panel(axes, [row for row in rows if (row["model"], row["size"]) == (model, size)])
+        axes.set_title(f"{model}, {size} x {size}", fontsize=8, color=INK, loc="left", pad=3)
+        if column == 0:
+            names = [NAMES.get(name, name) for name in runtimes]
+            axes.set_yticks(range(len(runtimes)), names, fontsize=7)
     note = f"Key frame: bar = median of {result['rounds']} rounds in turns, "
     note += "whisker to the 95th percentile, x = times eager. "
     headline(fig, _finding(measured), f"{note}{result['device']['cpu']}, one thread.")
@@ -58,21 +58,21 @@ def _panel(axes, rows: list[dict]) -> None:
     there = [row for row in rows if "missing" not in row]
     best = min((row["median_ms"] for row in there), default=0.0)
     most = max((row["p95_ms"] for row in there), default=1.0)
-    look = {"va": "center", "fontsize": 7}
     whisker = {"color": INK, "linewidth": 1, "marker": "|", "markevery": [1], "markersize": 4}
     for y, row in enumerate(rows):
+        look = {"va": "center", "fontsize": 7, "color": INK}
         if "missing" in row:
-            axes.text(0, y, " not measured here", color=GREY, **look)
+            axes.text(0, y, " not measured here", **look | {"color": GREY})
             continue
         median, p95, eager = row["median_ms"], row["p95_ms"], row["runtime"] == "eager"
-        first = median == best
-        axes.barh(y, median, 0.72, color=rgb(1) if first else INK if eager else GREY)
+        color, look["weight"] = INK if eager else GREY, "normal"
+        if median == best:
+            color, look["weight"] = rgb(1), "bold"
+        axes.barh(y, median, 0.72, color=color)
         axes.plot([median, p95], [y, y], **whisker)
-        words = f"{_number(median)} ms"
-        if row["to_eager"] is not None and not eager:
-            words += f", x {row['to_eager']:.2f}"
-        look["weight"] = "bold" if first else "normal"
-        axes.text(max(median, p95) + 0.02 * most, y, words, color=INK, **look)
+        compared = "" if eager or row["to_eager"] is None else f", x {row['to_eager']:.2f}"
+        end = max(median, p95) + 0.02 * most
+        axes.text(end, y, f"{_number(median)} ms{compared}", **look)
     axes.set(xlim=(0, 1.5 * most), ylim=(len(rows) - 0.4, -0.6))
     axes.tick_params(length=0)
 
@@ -86,11 +86,10 @@ def _finding(rows: list[dict]) -> str:
     if not ratios:
         best = _number(min(row["median_ms"] for row in rows))
         return f"A key frame takes {best} ms at best on one core"
-    means = {runtime: exp(mean(map(log, values))) for runtime, values in ratios.items()}
-    best = min(means, key=means.get)
-    if means[best] >= 1:
+    share, best = min((geometric_mean(values), name) for name, values in ratios.items())
+    if share >= 1:
         return "On one core no runtime is faster than eager PyTorch"
-    return f"On one core {NAMES.get(best, best)} takes {means[best]:.0%} of eager PyTorch's time"
+    return f"On one core {NAMES.get(best, best)} takes {share:.0%} of eager PyTorch's time"
 
 
 def _number(ms: float) -> str:

@@ -78,9 +78,9 @@ def draw_frame(
     if shapes := {mask.shape for mask in masks} - {(height, width)}:
         words = f"masks of shapes {sorted(shapes)} on an image of shape {(height, width)}"
         raise ValueError(words)
-    if len(ids) != len(masks) or (texts is not None and len(texts) != len(masks)):
-        count = len(masks if texts is None else texts)
-        raise ValueError(f"{len(masks)} masks, {len(ids)} ids, {count} texts: one each")
+    counts = len(masks), len(ids), len(masks if texts is None else texts)
+    if len({*counts}) > 1:
+        raise ValueError("{} masks, {} ids, {} texts: one each".format(*counts))
     scale = scale or (2 if max(height, width) <= 400 else 1)
     canvas = resized(image, (height * scale, width * scale)).astype(np.float32)
     for mask, identity in zip(masks, ids):
@@ -88,7 +88,7 @@ def draw_frame(
     canvas = canvas.round().astype(np.uint8)
     if not texts:
         return canvas
-    anchors = [_anchor(encode_mask(mask)) for mask in masks] if anchors is None else anchors
+    anchors = _anchors(map(encode_mask, masks)) if anchors is None else anchors
     # The mask on top chooses its place first.
     tagged = [i for i in reversed(range(len(masks))) if texts[i] and masks[i].any()]
     tags = [(texts[i], color_of(ids[i]), np.multiply(anchors[i], scale)) for i in tagged]
@@ -106,21 +106,19 @@ def draw_tracks(
     fewer or more frames than the result.
     """
     anchors = {track.id: _smooth_anchors(track) for track in result.tracks}
-    names, count = result.class_names, 0
+    names, total, count = result.class_names, result.num_frames, 0
     for t, (image, _) in enumerate(shown_frames(video)):
-        if t >= result.num_frames:
-            goes_on = f"goes on after the {result.num_frames} frames of the result"
-            raise ValueError(f"draw_tracks: the video {goes_on}")
+        if (count := t + 1) > total:
+            break
         # The best on top.
         here = [k for k in reversed(result.tracks) if k.segmentations[t] is not None]
         masks = [decode_mask(k.segmentations[t], *image.shape[:2]) for k in here]
         texts = [f"{k.id} {class_name(names, k.label)} {k.score:.2f}" for k in here]
         places = [anchors[k.id][t] for k in here]
         yield draw_frame(image, masks, [k.id for k in here], texts, scale, places)
-        count += 1
-    if count < result.num_frames:
-        both = f"the video has {count} frames, the result {result.num_frames}"
-        raise ValueError(f"draw_tracks: {both}")
+    if count != total:
+        few, many = f"has {count} frames, the result {total}", f"goes on after the {total} frames"
+        raise ValueError(f"draw_tracks: the video {few if count < total else many}")
 
 
 class Player(NamedTuple):
@@ -195,17 +193,17 @@ def place_labels(
     return placed
 
 
-def shown_frames(video, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Images and annotations (G, H, W) from frame `start` on; None where there are no annotations.
+def shown_frames(video) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Images and annotations (G, H, W); None where there are no annotations.
 
     video: a clip with `render(t)`, or an iterable of frames; tensors (3, H, W) become bytes.
     """
     if hasattr(video, "render"):
-        for t in range(start, len(video)):
+        for t in range(len(video)):
             shown = video.render(t)
             yield shown.image, getattr(shown, "masks", None)
         return
-    for frame in islice(video, start, None):
+    for frame in video:
         if not isinstance(frame, np.ndarray):
             pixels = frame.detach().cpu().clamp(0, 1).mul(255).round().byte()
             frame = pixels.permute(1, 2, 0).numpy()
@@ -299,19 +297,18 @@ def _lettering(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
     return text, ImageFont.truetype(fonts.font_for(text), size)
 
 
-def _anchor(code: dict) -> tuple[float, float]:
-    x, y, width, _ = rle_codec.toBbox(code)
-    return float(x + width / 2), float(y)
+def _anchors(codes: Iterable[dict]) -> np.ndarray:
+    """(x, y) of the middle of the upper side of each mask's box: (n, 2)."""
+    x, y, width, _ = rle_codec.toBbox(list(codes)).T
+    return np.stack([x + width / 2, y], axis=1)
 
 
-def _smooth_anchors(track: Track) -> dict[int, tuple[float, float]]:
+def _smooth_anchors(track: Track) -> dict[int, np.ndarray]:
     """Where the tag of a track stands in every frame in which it is seen."""
     anchors = {}
-    frames = range(len(track.segmentations))
-    for seen, run in groupby(frames, key=lambda t: track.segmentations[t] is not None):
+    for seen, run in groupby(enumerate(track.segmentations), lambda item: item[1] is not None):
         if seen:
-            run = list(run)
-            points = np.array([_anchor(track.segmentations[t]) for t in run])
-            smooth = gaussian_filter1d(points, SMOOTH_FRAMES, axis=0, mode="nearest")
-            anchors.update(zip(run, smooth.tolist()))
+            times, codes = zip(*run)
+            smooth = gaussian_filter1d(_anchors(codes), SMOOTH_FRAMES, axis=0, mode="nearest")
+            anchors.update(zip(times, smooth))
     return anchors

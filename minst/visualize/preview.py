@@ -101,6 +101,7 @@ def _picture(
 ) -> None:
     """One frame with its masks and words below. texts: a tag each; None names the largest masks."""
     axes, (width, height) = bare(fig.place(*place)), place[2:4]
+    look = {"fontsize": 6, "va": "top", "transform": axes.transAxes}
     try:
         size = round(height * DPI), round(width * DPI)
         axes.imshow(_drawn(clip, t, size, texts), aspect="auto")
@@ -109,11 +110,9 @@ def _picture(
         reason = _plain(str(error).replace(f"{clip.root}/", ""))
         lines = max(int(height / 0.11), 1)
         reason = textwrap.fill(reason, max(int(width / 0.055), 8), max_lines=lines)
-        look = {"fontsize": 6, "color": RED, "va": "top", "transform": axes.transAxes}
-        axes.text(0.03, 0.97, reason, **look)
+        axes.text(0.03, 0.97, reason, color=RED, **look)
     said = _shortened(words, max(int(width / 0.052), 3))
-    look = {"fontsize": 6, "color": INK, "va": "top", "transform": axes.transAxes}
-    axes.text(0, -0.03 / height, said, **look)
+    axes.text(0, -0.03 / height, said, color=INK, **look)
 
 
 def _drawn(clip: Clip, t: int, size: tuple[int, int], texts: list[str] | None) -> np.ndarray:

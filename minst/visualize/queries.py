@@ -1,18 +1,15 @@
 """Queries are good trackers: Fig 2 of the paper, with the numbers behind it.
 
-    frames t = 0..T-1, each a key frame of its own ─ model ─> Recording: scores, kernels, masks
+    frames t = 0..L-1, each a key frame of its own ─ model ─> Recording: scores, kernels, masks
 
      frames    masks coloured by query; one strip for each model             what is seen
      query a   its mask in every frame, red where it does     cos(K_t, K_u)  why it works
      query b   not hold its instance, its score below            (L, L)
 
 Nothing is tracked or passed on between the frames: that a row shows one object is the model's own
-doing. Of two models one has its row below the other's, for the same instance.
+doing. Who holds an instance, `minst.evaluation.consistency` says.
 
-Symbols: L frames, N queries, G instances, C classes, D channels, h w = H/8, W/8.
-
-Who holds an instance, `minst.evaluation.consistency` says: of the queries with IoU >= 0.5 the one
-of the best matching score.
+Symbols: L frames, N queries, G instances, C classes.
 
 Assumption: a query is chosen, and its instance fixed, when it first holds one, so that the frames
     after it can go wrong: the best in hindsight would flatter. What is less than a tenth of the
@@ -27,16 +24,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from PIL import Image
+from scipy.ndimage import find_objects
 
-from minst.evaluation.consistency import HOLD_IOU, assign_queries
+from minst.evaluation.consistency import HOLD_IOU, assign_queries, mask_ious
 from minst.matcher import pairwise_dice
 from minst.protocol import QueryModel, category_key
 from minst.tracking import cosine_similarity
 from minst.visualize.masks import class_name, draw_frame, faded
-from minst.visualize.recording import Recording, read_clip
+from minst.visualize.recording import Recording, read_frames
 from minst.visualize.style import (
     CENTER,
     INK,
@@ -58,6 +57,7 @@ VISIBLE_SCORE = 0.3  # queries below this are not drawn on the frames unless the
 WEAK_SHARE = 0.3  # queries below this share of the best one's score have nothing to show
 DUPLICATE_DICE = 0.5  # mean dice over the frames from which on two queries count as one object
 GAP = 0.02  # white space on either side of a cell of a strip, as a share of its width
+SHORTER_SIDE = 480  # of frames, where the weights do not know theirs
 SLIVER = 0.1  # share of an instance's largest area below which it chooses no query
 
 
@@ -80,15 +80,14 @@ def class_probabilities(recording: Recording, video, count: int) -> np.ndarray:
 
     The model's classes may not stand in the order of the video's categories.
     """
-    names = {category_key(name): k for k, name in enumerate(recording.config.class_names)}
-    theirs = getattr(video, "categories", None)
-    found = np.ones((*recording.scores.shape, count))
-    for m, label in enumerate(getattr(video, "labels", ())):
-        if names and theirs:
-            label = names.get(category_key(theirs[label]), -1)
-        if 0 <= label < recording.probabilities.shape[-1]:
-            found[:, :, m] = recording.probabilities[:, :, label].cpu()
-    return found
+    names = [category_key(name) for name in recording.config.class_names]
+    labels, theirs = getattr(video, "labels", [-1] * count), getattr(video, "categories", None)
+    if names and theirs:
+        keys = [category_key(theirs[label]) for label in labels]
+        labels = [names.index(key) if key in names else -1 for key in keys]
+    known = range(recording.probabilities.shape[-1])
+    labels = [label if label in known else -1 for label in labels]  # the last: 1
+    return F.pad(recording.probabilities, (0, 1), value=1.0)[..., labels].cpu().numpy()
 
 
 def choose_queries(recording: Recording, count: int = MAX_ROWS) -> list[int]:
@@ -116,36 +115,36 @@ def plot_query_consistency(
 
     model: one, or {name: model} of one or two, which are compared on the same frames and instances.
     video: a clip with `render(t)`, whose annotations tell where a query holds its instance, or an
-    iterable of frames, for one model. frames: these in the place of the first, as for `read_clip`.
+    iterable of frames, for one model. frames: others than the first, as for `read_frames`.
     tile: width of a frame in the figure, in inches; by default the figure is as wide as a page.
 
     The rows are the annotated instances seen in most frames (4; 3 for two models), each with the
     query that holds it in the first frame in which one does; without annotations `choose_queries`.
-    ValueError as of `read_clip`, and for two models without annotations.
+    ValueError as of `read_frames`, and for two models without annotations.
     """
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     if not 1 <= len(models) <= 2:
         raise ValueError(f"models {list(models)}: give one model, or one or two as {{name: model}}")
-    shots = read_clip(video, num_frames, trained_side(next(iter(models.values()))), frames)
+    side = trained_side(next(iter(models.values()))) or SHORTER_SIDE
+    frames = range(num_frames) if frames is None else frames
+    shots = read_frames(video, shorter_side=side, frames=frames)
     recordings = [Recording(each, shots) for each in models.values()]
     truth = None if shots.truth is None else np.stack(shots.truth)  # (L, G, H, W)
     if truth is not None and truth.any():
         said = [class_probabilities(each, video, truth.shape[1]) for each in recordings]
         instances, picks = _holders(recordings, truth, said)
-        colors = [m + 1 for m in instances]
     elif len(models) == 1:
         picks = [choose_queries(recordings[0])]
-        instances, colors = [None] * len(picks[0]), range(1, len(picks[0]) + 1)
+        instances = [None] * len(picks[0])
     else:
         raise ValueError("two models are compared on annotated instances, and none is visible here")
-    rows = [  # of each model
-        [_row(each, query, chosen, *of, truth) for query, *of in zip(chosen, instances, colors)]
-        for each, chosen in zip(recordings, picks)
-    ]
-    strips = [
-        [_colored(each, t, dict(zip(chosen, colors))) for t in range(len(each))]
-        for each, chosen in zip(recordings, picks)
-    ]
+    # An instance has the colour that it has everywhere.
+    colors = [i + 1 if m is None else m + 1 for i, m in enumerate(instances)]
+    strips, rows = [], []  # of each model
+    for each, chosen in zip(recordings, picks):
+        identities = dict(zip(chosen, colors))
+        strips.append([_colored(each, t, identities) for t in range(len(each))])
+        rows.append([_row(each, q, identities, m, truth) for q, m in zip(chosen, instances)])
     names = [name if len(name) <= 25 else name[:24] + "…" for name in map(str, models)]
     fig = _page(strips, rows, names, shots.times, tile)
     _title(fig, names, recordings, rows)
@@ -167,8 +166,7 @@ def _holders(
     for recording, p in zip(recordings, said):
         ious = np.stack([recording.ious(t) for t in range(len(recording))]) * enough  # (L, N, G)
         held = _first_holders(ious, p)
-        # what is never held has the nearest query of those that hold nothing
-        for m in instances:
+        for m in instances:  # what is never held has the nearest query of those that hold nothing
             taken = np.isin(range(ious.shape[1]), list(held.values()))
             held.setdefault(m, int(np.where(taken, -1, ious[:, :, m].sum(0)).argmax()))
         picks.append([held[m] for m in instances])
@@ -186,22 +184,22 @@ def _first_holders(ious: np.ndarray, said: np.ndarray) -> dict[int, int]:
 
 
 def _row(
-    recording: Recording, query: int, chosen, instance: int | None, identity: int, truth
+    recording: Recording, query: int, identities: dict[int, int], instance: int | None, truth
 ) -> _Row:
+    """A query, {query: its colour} of all rows of its model, its instance in truth (L, G, H, W)."""
     means = recording.class_scores[:, query].mean(0)
     label = class_name(recording.config.class_names, int(means.argmax()))
     kernels = recording.kernels.transpose(0, 1)  # (N, L, D)
-    cosines = {q: cosine_similarity(kernels[query], kernels[q]).cpu().numpy() for q in chosen}
+    cosines = {q: cosine_similarity(kernels[query], kernels[q]).cpu().numpy() for q in identities}
     soft = np.stack([recording.soft_mask(query, t, t) for t in range(len(recording))])
     outline, held = None, [None] * len(recording)
     if instance is not None:
-        outline, found = truth[:, instance], soft >= 0.5
-        iou = (found & outline).sum((1, 2)) / np.maximum((found | outline).sum((1, 2)), 1)
-        visible = outline.any((1, 2))
-        held = [bool(i >= HOLD_IOU) if seen else None for i, seen in zip(iou, visible)]
+        outline = truth[:, instance]
+        ious = [mask_ious(m[None] >= 0.5, true[None])[0, 0] for m, true in zip(soft, outline)]
+        held = [bool(iou >= HOLD_IOU) if o.any() else None for iou, o in zip(ious, outline)]
     return _Row(
         query=query,
-        color=rgb(identity),
+        color=rgb(identities[query]),
         label=f"{label} {float(means.max()):.2f}",
         soft=soft,
         scores=recording.scores[:, query].tolist(),
@@ -339,17 +337,16 @@ def _mask_row(axes, row: _Row, words: str) -> None:
     axes.spines["left"].set(visible=True, color=row.color, linewidth=5, position=("outward", 5))
 
 
-def _window(ever: np.ndarray) -> tuple[slice, slice]:
+def _window(ever: np.ndarray) -> tuple[slice, ...]:
     """The least window of the frame's shape about a mask (H, W), with a margin; all if empty."""
-    ever = ever if ever.any() else ~ever
-    ends = [np.flatnonzero(ever.any(axis))[[0, -1]] for axis in (1, 0)]
-    share = 1.12 * max((last - first + 1) / n for (first, last), n in zip(ends, ever.shape))
+    (box,) = find_objects((ever if ever.any() else ~ever).astype(np.uint8))
+    share = 1.12 * max((side.stop - side.start) / n for side, n in zip(box, ever.shape))
     slices = []
-    for (first, last), n in zip(ends, ever.shape):
+    for side, n in zip(box, ever.shape):
         size = max(round(min(share, 1.0) * n), 1)
-        low = min(max((first + last + 1 - size) // 2, 0), n - size)
+        low = min(max((side.start + side.stop - size) // 2, 0), n - size)
         slices.append(slice(low, low + size))
-    return slices[0], slices[1]
+    return tuple(slices)
 
 
 def _similarity(axes, row: _Row, low: float) -> None:

@@ -3,10 +3,8 @@
     video ─ read_frames ─> at most `max_frames` images ─ encode ─> Recording ─ replay ─> Replay
 
 A Recording has a Frame for each, which is decoded once and remembers it: a KernelTracker with
-another T, association or threshold runs over 30 frames in some 50 ms on one core.
-
-Memory is bounded: of a longer video every k-th frame is kept (k = 2, 4, 8, ... grows while it is
-read), and large frames are made smaller.
+another T, association or threshold runs over 30 frames in some 50 ms on one core. Memory is
+bounded: of a longer video every k-th frame is kept (k = 2, 4, 8, ... grows while it is read).
 
 Lesson: notebooks/07_kernel_reuse_and_association.ipynb
 """
@@ -15,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -31,12 +29,11 @@ from minst.results import FrameResult, gather_frames
 from minst.tracking import KernelTracker, cosine_similarity
 from minst.visualize.masks import resized, resized_masks, shown_frames
 
-__all__ = ["Recording", "Replay", "Settings", "Shots", "read_clip", "read_frames"]
+__all__ = ["Recording", "Replay", "Settings", "Shots", "read_frames"]
 
 MAX_FRAMES = 64
 # Pixels of the longer side, unless the shorter one falls below what a model takes.
 MAX_SIDE, MIN_SIDE = 384, 64
-SHORTER_SIDE = 480  # of a clip that is read as it is
 
 
 class Settings(NamedTuple):
@@ -49,78 +46,59 @@ class Settings(NamedTuple):
 
 
 class Shots(NamedTuple):
-    """Images to record: every `step`-th frame of a video of `total` frames."""
+    """Images to record, of a video of `total` frames or, where they were chosen, of more."""
 
     images: list[np.ndarray]  # (H, W, 3) bytes
     truth: list[np.ndarray] | None  # (G, H, W) bool each
-    step: int
-    total: int
     times: Sequence[int]  # which of the video they are
+    total: int
 
 
 def read_frames(
-    video, max_frames: int = MAX_FRAMES, max_side: int = MAX_SIDE, shorter_side: int | None = None
+    video,
+    max_frames: int = MAX_FRAMES,
+    max_side: int = MAX_SIDE,
+    shorter_side: int | None = None,
+    frames: Sequence[int] | None = None,
 ) -> Shots:
-    """A whole video, thinned and made smaller until it fits into bounded memory.
+    """A whole video, thinned and made smaller until it fits into bounded memory; or some frames.
 
     video: an iterable of frames, or a clip with `render(t)`, which also has annotations. Larger
     frames are scaled to a longer side of `max_side` pixels, or to `shorter_side` where that is
-    given, such as `trained_side(model)`. ValueError for a video without frames.
+    given, such as `trained_side(model)`. frames: these alone, from 0 on; fewer if the video ends
+    where it is a range, else ValueError. So without frames, or for those that are not bytes
+    (H, W, 3) of one size.
     """
     if max_frames < 1 or max_side < MIN_SIDE:
         raise ValueError(f"max_frames is {max_frames}, max_side {max_side}; at least 1, {MIN_SIDE}")
-    kept, step, total = [], 1, 0
-    for t, (image, masks) in enumerate(shown_frames(video)):
-        total = t + 1
-        if len(kept) == max_frames and t % step == 0:
-            kept, step = kept[::2], step * 2
-        if t % step == 0:
-            sides = image.shape[:2]
-            share = max(max_side / max(sides), MIN_SIDE / min(sides))
-            share = shorter_side / min(sides) if shorter_side else share
-            kept.append(_shrink(image, masks, share))
-    return _shots(kept, step, total, range(0, total, step))
-
-
-def read_clip(
-    video, num_frames: int, shorter_side: int | None = None, frames: Sequence[int] | None = None
-) -> Shots:
-    """The first `num_frames` frames, fewer if the video ends, of the size that `minst track` uses.
-
-    frames: these in their place; fewer if the video ends where it is a range, else ValueError. So
-    without frames, or for those that are not bytes (H, W, 3) of one size.
-    """
-    wanted = range(num_frames) if frames is None else frames
-    if not wanted or min(wanted) < 0:
-        what = f"num_frames is {num_frames}" if frames is None else f"frames are {wanted}"
-        raise ValueError(f"{what}: give at least one, from 0 on")
-    kept, shape, times, total = [], None, [], 0
-    for t, (image, masks) in enumerate(islice(shown_frames(video), max(wanted) + 1)):
-        total = t + 1
-        if t not in wanted:
-            continue
-        times.append(t)
-        shape = shape or image.shape
+    if frames is not None and min(frames, default=-1) < 0:
+        raise ValueError(f"frames are {frames}: give at least one, from 0 on")
+    last = None if frames is None else max(frames) + 1
+    kept, shape, step, total = {}, None, 1, 0
+    for t, (image, masks) in enumerate(islice(shown_frames(video), last)):
+        total, shape = t + 1, shape or image.shape
         if image.shape != shape or shape[2:] != (3,) or image.dtype != np.uint8:
             got = f"{image.dtype} {image.shape}"
             raise ValueError(f"frame {t} is {got}: give bytes (H, W, 3), all of one size")
-        kept.append(_shrink(image, masks, (shorter_side or SHORTER_SIDE) / min(shape[:2])))
-    if total and not isinstance(wanted, range) and max(wanted) >= total:
-        raise ValueError(f"there is no frame {max(wanted)}: the video has {total}, from 0 on")
-    return _shots(kept, 1, len(kept), times)
-
-
-def _shots(kept: list[tuple], step: int, total: int, times: Sequence[int]) -> Shots:
+        if frames is None and len(kept) == max_frames and t % step == 0:
+            step *= 2
+            kept = {time: shot for time, shot in kept.items() if time % step == 0}
+        if t % step == 0 if frames is None else t in frames:
+            longer, shorter = max(shape[:2]), min(shape[:2])
+            share = max(max_side / longer, MIN_SIDE / shorter)
+            kept[t] = _shrunk(image, masks, shorter_side / shorter if shorter_side else share)
+    if total and not isinstance(frames, range | None) and max(frames) >= total:
+        raise ValueError(f"there is no frame {max(frames)}: the video has {total}, from 0 on")
     if not kept:
         raise ValueError("the video has no frames")
-    images, truth = map(list, zip(*kept))
-    return Shots(images, None if truth[0] is None else truth, step, total, times)
+    images, truth = map(list, zip(*kept.values()))
+    return Shots(images, None if truth[0] is None else truth, list(kept), total)
 
 
 class Recording:
     """What a model says of every frame of a video, each computed as a key frame.
 
-    Attributes: images, truth, step, total (see `Shots`); frames (L Frames, without the mask logits
+    Attributes: images, truth, times, total (see `Shots`); frames (L Frames, without the mask logits
     of all queries, which are large, and come again from the kernels); kernels (L, N, D), class
     scores (L, N, C), probabilities of the classes without objectness (L, N, C), all in [0, 1];
     scores (L, N) of the best class.
@@ -128,7 +106,7 @@ class Recording:
     """
 
     def __init__(self, model: QueryModel, shots: Shots, progress: Callable = iter):
-        self.images, self.truth, self.step, self.total, self.times = shots
+        self.images, self.truth, self.times, self.total = shots
         self.model, self.config = model.eval(), model.config
         self.frames: list[EncodedFrame] = []
         with torch.inference_mode():
@@ -192,9 +170,8 @@ class Replay:
 
     def __init__(self, recording: Recording, settings: Settings, frames: list[FrameResult]):
         self.settings, self.frames = settings, frames
-        self.keys: list[int] = []
-        for frame in frames:
-            self.keys.append(frame.frame if frame.is_key else self.keys[-1])
+        keys = (frame.frame if frame.is_key else 0 for frame in frames)
+        self.keys: list[int] = list(accumulate(keys, max))
         self.result = gather_frames(frames, recording.config.class_names)
         self.handovers = list(_handovers(frames))
         self.identity: IdentityEvents | None = (
@@ -231,7 +208,7 @@ def _handovers(frames: list[FrameResult]) -> Iterator[tuple[int, int, int, int]]
             last[identity] = query
 
 
-def _shrink(
+def _shrunk(
     image: np.ndarray, masks: np.ndarray | None, share: float
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A frame and its annotation (G, H, W), `share` times as large if that is smaller."""

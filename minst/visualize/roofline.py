@@ -55,12 +55,8 @@ def plot_layers(rows: list[dict]) -> Picture:
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g} %")
     axes.use_sticky_edges = False  # else the highest bar touches the frame
     axes.margins(y=0.06)
-    look = {
-        "rotation": 90,
-        "fontsize": 8,
-        "weight": "bold",
-        "transform": axes.get_yaxis_transform(),
-    }
+    look = {"rotation": 90, "fontsize": 8, "weight": "bold"}
+    look["transform"] = axes.get_yaxis_transform()
     axes.text(-0.058, 0, " MACs ▶", va="bottom", **look)
     axes.text(-0.058, 0, "◀ time ", va="top", **look)
     # a line above the blocks of each larger part, with its shares

@@ -14,7 +14,11 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
+from minst.data.video import read_video
+from minst.data.ytvis import YouTubeVIS
 from minst.model import MobileInst
+from minst.options import Port, check_call
+from minst.samples import PHOTO, load_sample, sample_names
 from minst.tracking import KernelTracker
 from minst.visualize.recording import Settings
 
@@ -30,7 +34,7 @@ def serve(
     source: str = "easy",
     weights: Sequence[str] = ("shapes-tiny",),
     settings: Settings = Settings(),
-    port: int = PORT,
+    port: Port = PORT,
     host: str = "127.0.0.1",
     browser: bool = True,
     others: Sequence[tuple] = (),
@@ -44,6 +48,7 @@ def serve(
     starts. Raises ImportError without the extra "notebooks", ValueError for a port that is taken
     or settings out of range, and what `open_clip` and `MobileInst.from_pretrained` raise.
     """
+    check_call(serve, locals())
     try:
         from nbformat import write
 
@@ -56,7 +61,12 @@ def serve(
     open_clip(source)  # what is wrong with it is said here, and not on the page
     for each in weights:
         KernelTracker(MobileInst.from_pretrained(each), *settings)
-    _check_port(host, port)
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        why = f"cannot be used ({error.strerror}); choose another with --port"
+        raise ValueError(f"port {port} on {host} {why}") from None
     source = _absolute(source)
     weights = [_absolute(each) for each in weights]
     others = [(_absolute(name), *rest) for name, *rest in others]
@@ -163,24 +173,16 @@ def open_clip(source: str):
 
     Returns a clip with `render(t)` or an iterator of frames. FileNotFoundError or ValueError.
     """
-    from minst.data.layouts import find_annotations
-    from minst.data.video import read_video
-    from minst.data.ytvis import YouTubeVIS
-    from minst.samples import PHOTO, load_sample, sample_names
-
-    path, names = Path(source), [*sample_names(), PHOTO]
+    names = [*sample_names(), PHOTO]
     if source in names:
         return load_sample(source)
-    if not path.exists():
-        shipped = ", ".join(names)
-        raise FileNotFoundError(
-            f"{source!r} is neither a file or folder nor a shipped clip ({shipped})"
-        )
+    if not Path(source).exists():
+        shipped = f"a shipped clip ({', '.join(names)})"
+        raise FileNotFoundError(f"{source!r} is neither a file or folder nor {shipped}")
     try:
-        file = find_annotations(path)
-    except FileNotFoundError:
-        return read_video(path)
-    clips = YouTubeVIS(path, annotations=file)
+        clips = YouTubeVIS(source)
+    except FileNotFoundError:  # no annotations
+        return read_video(source)
     if not len(clips):
         raise ValueError(f"{clips.file}: holds no videos")
     return clips[0]
@@ -217,15 +219,3 @@ def page_of(source: str, weights: Sequence[str], settings: Settings, others: Seq
         f"explore({{{', '.join(models)}}}, clip, settings, background=True).widget",
     ]
     return new_notebook(cells=[new_code_cell("\n".join(code))], metadata=KERNEL)
-
-
-def _check_port(host: str, port: int) -> None:
-    if not 0 < port < 65536:
-        raise ValueError(f"port {port}: give one of 1 to 65535")
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.create_server((host, port), family=family):
-            pass
-    except OSError as error:
-        why = f"cannot be used ({error.strerror}); choose another with --port"
-        raise ValueError(f"port {port} on {host} {why}") from None

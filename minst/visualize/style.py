@@ -81,9 +81,8 @@ class Picture(Figure):
         return f"Picture: {self.alt}"
 
     def png(self, dpi: int = 100) -> bytes:
-        """The figure as the bytes of a PNG."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=dpi)
+        """The bytes of a PNG file."""
+        self.savefig(buffer := io.BytesIO(), format="png", dpi=dpi)
         return buffer.getvalue()
 
     def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
@@ -103,10 +102,10 @@ def headline(fig: Picture, head: str, note: str = "") -> None:
     fig.write(left, 0.38, note, fontsize=8, color="#555555")
 
 
-def caption(axes: Axes, text: str, pad: float = 14) -> None:
+def caption(axes: Axes, text: str) -> None:
     """Words to the left of a row of pictures."""
     look = {"rotation": 0, "ha": "right", "va": "center", "fontsize": 7, "color": INK}
-    axes.set_ylabel(text, labelpad=pad, **look)
+    axes.set_ylabel(text, labelpad=14, **look)
 
 
 def bare(axes: Axes) -> Axes:

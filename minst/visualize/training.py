@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from scipy.ndimage import gaussian_filter1d
 
 from minst.training import TrainConfig, learning_rate
-from minst.visualize.style import GREY, INK, WIDTH, Picture, headline, new_figure, plain, rgb
+from minst.visualize.style import INK, WIDTH, Picture, headline, new_figure, plain, rgb
 
 __all__ = ["plot_training", "read_log"]
 
@@ -35,7 +35,7 @@ TITLES = {
     "seconds_per_iteration": "seconds a step",
 }
 EXACT = ("lr", "seconds_per_iteration")  # not of a single batch: no points, no smoothing
-SMOOTH = 0.035  # sigma of the smoothing, as a share of the points of a part
+SMOOTH = 0.035  # sigma of the smoothing, as a share of the points
 
 
 def read_log(path: str | Path) -> list[dict[str, float]]:
@@ -66,30 +66,26 @@ def read_log(path: str | Path) -> list[dict[str, float]]:
     return [entries[iteration] for iteration in sorted(entries)]
 
 
-def plot_training(log: str | Path | list | dict) -> Picture:
+def plot_training(log: str | Path | dict[str, str | Path]) -> Picture:
     """Losses, learning rate and whatever else a training has logged.
 
-    log: the path of a log.jsonl or of a run's folder; a list of them, the parts of one training in
-    their order; or {name: path or list} to compare runs. Raises ValueError, saying where, for logs
-    that are missing or broken.
+    log: the path of a log.jsonl or of a run's folder; or {name: path} to compare runs. Raises
+    ValueError, saying where, for logs that are missing or broken.
     """
-    runs: dict[str, list] = {}
-    for name, paths in (log if isinstance(log, dict) else {"": log}).items():
-        paths = [paths] if isinstance(paths, (str, Path)) else paths
-        runs[name] = [read_log(path) for path in paths]
-    if not runs or not all(runs.values()):
+    paths = log if isinstance(log, dict) else {"": log}
+    runs = {name: read_log(path) for name, path in paths.items()}
+    if not runs:
         raise ValueError("plot_training: no logs given")
-    every = [part for parts in runs.values() for part in parts]
-    found = {field for part in every for entry in part for field in entry} - {"iteration"}
+    found = {field for run in runs.values() for entry in run for field in entry} - {"iteration"}
     fields = sorted(found, key=lambda field: ([*TITLES, field].index(field), field))
-    first, last = (_smooth(part, "loss")[2] for part in (every[0], every[-1]))
-    count = sum(int(part[-1]["iteration"]) for part in next(iter(runs.values())))
-    head = f"Training: total loss {first[0]:.2f} to {last[-1]:.2f} in {count:,} iterations"
     if isinstance(log, dict):
         head = f"{len(runs)} trainings compared"
+    else:
+        iterations, _, line = _smooth(runs[""], "loss")
+        head = f"Training: total loss {line[0]:.2f} to {line[-1]:.2f} in "
+        head += f"{iterations[-1]:,.0f} iterations"
     note = "Over iterations.  Points: one batch each.  "
     note += "Lines: smoothed; the number is where they end."
-    note += "  Dotted: the next part begins." * any(len(parts) > 1 for parts in runs.values())
     columns, gap, fig = (4 if len(fields) <= 8 else 5), 0.45, new_figure()
     headline(fig, head, note)
     side = (WIDTH - 0.15 - columns * gap) / columns
@@ -103,28 +99,23 @@ def plot_training(log: str | Path | list | dict) -> Picture:
     return fig
 
 
-def _smooth(part: list[dict[str, float]], field: str) -> np.ndarray:
-    """Iterations, values and smoothed values of a field where the part has it: (3, n)."""
-    points = [(entry["iteration"], entry[field]) for entry in part if field in entry]
+def _smooth(run: list[dict[str, float]], field: str) -> np.ndarray:
+    """Iterations, values and smoothed values of a field where the run has it: (3, n)."""
+    points = [(entry["iteration"], entry[field]) for entry in run if field in entry]
     x, y = np.array(points).reshape(-1, 2).T
     if not len(y) or field in EXACT:
         return np.stack([x, y, y])
     return np.stack([x, y, gaussian_filter1d(y, max(SMOOTH * len(y), 0.5), mode="nearest")])
 
 
-def _panel(axes: Axes, field: str, runs: dict[str, list[list[dict[str, float]]]]) -> None:
-    top = end = 0.0
-    dots = {"markersize": 3, "alpha": 0.35, "mew": 0}
-    for i, (name, parts) in enumerate(runs.items(), start=1):
-        start, color = 0.0, rgb(i)
-        for part in parts:
-            x, y, line = _smooth(part, field)
-            axes.plot(start + x, y, "" if field in EXACT else ".", color=color, **dots)
-            label = None if start else name
-            axes.plot(start + x, line, color=color, linewidth=1.5, label=label)
-            axes.axvline(start, color=GREY, linewidth=0.9, linestyle=":")
-            start += part[-1]["iteration"]
-            top, end = max(top, line.max(initial=0.0)), max(end, start)
+def _panel(axes: Axes, field: str, runs: dict[str, list[dict[str, float]]]) -> None:
+    top, end = 0.0, max(run[-1]["iteration"] for run in runs.values())
+    for i, (name, run) in enumerate(runs.items(), start=1):
+        (x, y, line), color = _smooth(run, field), rgb(i)
+        dots = {"markersize": 3, "alpha": 0.35, "mew": 0, "color": color}
+        axes.plot(x, y, "" if field in EXACT else ".", **dots)
+        axes.plot(x, line, color=color, linewidth=1.5, label=name)
+        top = max(top, line.max(initial=0.0))
         if len(line):
             look = {"color": color, "fontsize": 7.5, "weight": "bold", "ha": "right"}
             place = 1, 1.18 - 0.14 * i
