@@ -6,8 +6,8 @@
 
 A mark is `<!-- 1a2b3c4d: first words -->`: eight digits of the SHA-256 of the English text. So a text whose English was
 changed is found, and code cannot differ. This script writes the marks: it keeps what is translated, in the order of the
-English, and puts what is missing there in English below `<!-- todo 1a2b3c4d: … -->`. Who translates replaces the text and
-the word `todo `. GLOSSARY, TUTOR, PHONE and README are translated section by section in the same way. `words.json` has the
+English, and puts what is missing there in English below `<!-- todo 1a2b3c4d: … -->`, with the earlier translation of a
+text that changed below `<!-- was -->`. Who translates replaces the text and the word `todo `. GLOSSARY, TUTOR, PHONE and README are translated section by section in the same way. `words.json` has the
 words that the builder adds, `TERMS.tsv` the terms, each decided once.
 """
 
@@ -90,11 +90,16 @@ def terms(language: str) -> dict[str, list[str]]:
 
 def update(name: str, language: str) -> str:
     """Write the marks of a file anew; one line about what is to do."""
-    known, parts = translated(name, language), []
-    for text in english(name):
+    known, texts, parts = translated(name, language), english(name), []
+    # Of as many texts as before, the one at the same place was changed.
+    earlier = list(known.values()) if len(known) == len(texts) else [""] * len(texts)
+    for text, was in zip(texts, earlier):
         mark, first = digest(text), text.splitlines()[0][:60].replace("-->", "")
-        todo = "" if mark in known else "todo "
-        parts.append(f"<!-- {todo}{mark}: {first} -->\n{known.get(mark, text)}\n")
+        if mark in known:
+            parts.append(f"<!-- {mark}: {first} -->\n{known[mark]}\n")
+        else:
+            below = f"\n<!-- was -->\n{was}\n" if was else ""
+            parts.append(f"<!-- todo {mark}: {first} -->\n{text}\n{below}")
     path = source(name, language)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(parts), encoding="utf-8")

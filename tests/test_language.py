@@ -107,7 +107,8 @@ def test_a_changed_text_is_to_do_again(tmp_path, monkeypatch):
     lesson.write_text(lesson.read_text().replace("One.", "One more."))
     assert language.missing("00_a.md", "ko") == ["One more."]
     assert language.update("00_a.md", "ko") == "00_a.md: 1 of 2 to do"
-    assert "One more." in path.read_text() and "둘." in path.read_text() and "하나." not in path.read_text()
+    assert "One more.\n\n<!-- was -->\n하나." in path.read_text() and "둘." in path.read_text()
+    assert list(language.translated("00_a.md", "ko").values()) == ["둘."]
 
 
 def test_a_document_is_cut_at_its_headings_and_without_what_is_generated():
