@@ -393,7 +393,7 @@ visualize.plot_pipeline(model, size=(192, 256))
 # ## The same on a photograph
 #
 # We draw creatures because a drawing comes with its truth. The method works on photographs as well. `photos-tiny` is the same
-# network with another backbone. We trained it on photographs of cats and dogs, on this kind of machine. Lesson 10 tells how.
+# network with another backbone. We trained it on photographs of cats, dogs and people, on this kind of machine. Lesson 10 tells how.
 
 # %%
 photo = minst.load_sample("chelsea")
@@ -413,15 +413,15 @@ visualize.plot_images(
 # there were more tracks than cats, something would have been taken for another cat. This is a moved photograph and not a real
 # film: only the window moves. (Photograph: Chelsea the cat, by Stefan van der Walt, CC0, from scikit-image.)
 #
-# For a film of your own, type `minst track my_video.mp4`. It finds cats and dogs and nothing else. Its model card is
+# For a film of your own, type `minst track my_video.mp4`. It finds cats, dogs and people. Its model card is
 # `data_samples/weights/photos-tiny/README.md`.
 
 # %% [markdown]
 # ## Paper against ours
 #
 # - The paper's clips are photographs (YouTube-VIS 2019 and 2021), and its model first learns from COCO. Those data sets cannot be
-#   shipped. Ours are drawn creatures of eight kinds, and `shapes-tiny` knows nothing else. `photos-tiny` knows cats and dogs
-#   alone. The method is the same.
+#   shipped. Ours are drawn creatures of eight kinds, and `shapes-tiny` knows nothing else. `photos-tiny` knows cats, dogs
+#   and people. The method is the same.
 # - `Deviation:` the film above associates by masks, which is ours. The paper compares kernels by their cosine. Both are in the
 #   tracker, and lesson 07 shows where they differ.
 # - The paper reports its speed on a phone. `minst bench latency` measures yours on your laptop, and lesson 08 on your phone.

@@ -349,18 +349,26 @@ for format in ("lite", "onnx", "executorch"):
     formats.append(format)
 
 # %% tags=["nbval-check-output"]
-clip = minst.load_sample("easy")  # a program has one size, so we cut the clip to squares
+clip = [image[:, 32:224] for image in minst.load_sample("easy")]  # a program has one size: squares
 
 
-def identities(network) -> list[list[int]]:
+def identities(network, frames) -> list[list[int]]:
     """The identities of every frame."""
     tracker = minst.KernelTracker(network, reuse_interval=3, association="mask")
-    return [tracker.step(image[:, 32:224]).ids for image in clip]
+    return [tracker.step(image).ids for image in frames]
 
 
-ours, pairs = identities(model), [format for format in formats if format != "executorch"]
-same = all(identities(runtime.ExportedModel(exported, format)) == ours for format in pairs)
+ours, pairs = identities(model, clip), [format for format in formats if format != "executorch"]
+same = all(identities(runtime.ExportedModel(exported, format), clip) == ours for format in pairs)
 print(f"same identities in all {len(clip)} frames, in every format that has both programs: {same}")
+
+# %% tags=["nbval-check-output"]
+if "onnx" in formats:  # photos-tiny, the weights for your own film, goes the same way
+    cat = list(minst.load_sample("chelsea"))
+    export.export("photos-tiny", "onnx", folder / "photos", cat[0].shape[:2])
+    networks = minst.MobileInst.from_pretrained("photos-tiny"), runtime.ExportedModel(folder / "photos", "onnx")
+    same = identities(networks[0], cat) == identities(networks[1], cat)
+    print(f"photos-tiny, as a file: same identities in all {len(cat)} frames of a cat: {same}")
 
 # %% [markdown]
 # ## Step 4: the benchmarker and its log
