@@ -65,11 +65,11 @@ WORDS = {
            "talk": "Slides: 45 minutes", "workshop": "Slides: 3 hours", "handbook": "README: install and use",
            "wide": "wider than the page, scroll sideways"},
     "ko": {"name": "한국어", "skip": "본문으로 건너뛰기", "menu": "차례", "search": "책에서 찾기",
-           "here": "이 쪽의 내용", "theme": "어둡게 또는 밝게", "next": "다음", "back": "이전", "found": "곳을 찾았습니다",
-           "lessons": "수업", "beside": "수업과 함께", "measured": "측정 결과", "api": "참조 문서",
+           "here": "이 페이지의 내용", "theme": "어둡게 또는 밝게", "next": "다음", "back": "이전", "found": "곳을 찾았습니다",
+           "lessons": "레슨", "beside": "레슨과 함께", "measured": "측정 결과", "api": "참조 문서",
            "try": "직접 해 보기", "explorer": "탐색기", "demo": "데모",
            "talk": "슬라이드: 45분", "workshop": "슬라이드: 3시간", "handbook": "README: 설치와 사용",
-           "wide": "쪽보다 넓습니다. 옆으로 밀어 보십시오"},
+           "wide": "페이지보다 넓습니다. 옆으로 밀어 보세요"},
 }  # fmt: skip
 
 
