@@ -17,6 +17,7 @@ Lesson: notebooks/01_task_and_data.ipynb
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -38,6 +39,7 @@ NOT_TAKEN = (
     "slides.py",
     "theme",
     "handout.py",
+    "language.py",
     "timings.json",
     "__pycache__",
     ".ipynb_checkpoints",
@@ -52,7 +54,8 @@ def data_folder() -> Path:
 def write_lessons(folder: str | Path) -> Path:
     """Copy the lessons, their solutions, glossary and tutor's guide to `folder`/notebooks.
 
-    `folder`/README.md lists them; `folder`/results holds the lab's runs, which lesson 09 reads.
+    `folder`/README.md lists them, README.ko.md those in Korean; `folder`/results holds the lab's
+    runs, which lesson 09 reads.
     Returns the folder of the notebooks. FileExistsError where one of the three is there already,
     since a student's answers may be in it.
     """
@@ -60,19 +63,24 @@ def write_lessons(folder: str | Path) -> Path:
     for target in (out / "notebooks", out / "results", out / "README.md"):
         if target.exists():
             raise FileExistsError(f"{target} is there already; name another folder")
-    readme = (lessons.parent / "README.md").read_text(encoding="utf-8")
-    _, heading, rest = readme.partition("## The lessons\n")
-    listed = heading[1:] + rest.partition("\n## ")[0]
+    lists = {path.name: _list_of_lessons(path) for path in lessons.parent.glob("README*.md")}
     out.mkdir(parents=True, exist_ok=True)
     # all or nothing: half of them would be "there already" the next time
     with tempfile.TemporaryDirectory(dir=out, prefix=".unfinished-") as unfinished:
         new = Path(unfinished)
         shutil.copytree(lessons, new / "notebooks", ignore=shutil.ignore_patterns(*NOT_TAKEN))
         shutil.copytree(_shipped("results"), new / "results")
-        (new / "README.md").write_text(listed, encoding="utf-8")
-        for name in ("README.md", "results", "notebooks"):
+        for name, listed in lists.items():
+            (new / name).write_text(listed, encoding="utf-8")
+        for name in (*lists, "results", "notebooks"):
             (new / name).rename(out / name)
     return out / "notebooks"
+
+
+def _list_of_lessons(readme: Path) -> str:
+    """The section of a README that has their table, as a page of its own."""
+    sections = re.split(r"^(?=## )", readme.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return next(section[1:].rstrip() + "\n" for section in sections if "\n| 0" in section)
 
 
 def sample_names() -> list[str]:

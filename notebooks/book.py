@@ -51,7 +51,7 @@ TEXTS = [  # group in the contents, name of the page, file; those beside the les
     ("beside", "phone", "notebooks/PHONE.md"),
     ("beside", "architecture", "ARCHITECTURE.md"),
     ("measured", "lab", "results/lab/report/README.md"),
-    ("measured", "lab-pilot", "results/lab/PILOT.md"),
+    ("measured", "lab-plan", "results/lab/PLAN.md"),
     ("measured", "photo-trials", "results/photos/TRIALS.md"),
     ("measured", "samples", "data_samples/README.md"),
     ("measured", "photos-tiny", "data_samples/weights/photos-tiny/README.md"),
@@ -95,8 +95,9 @@ def pages_of(language: str) -> list[Page]:
         files = [path for name in HEART for path in [package / f"{name}.py", *sorted((package / name).glob("*.py"))]]
         texts += [("api", dotted(path), path) for path in files]
     else:
+        start = ROOT / f"README.{language}.md"
         texts = [(group, slug, home / Path(name).name) for group, slug, name in TEXTS if group == "beside"]
-        start = home / "README.md"
+        texts = [(group, slug, start if slug == "handbook" else path) for group, slug, path in texts]
     found = [("start", "index", start), *lessons, *texts]
     return [Page(language, *one, title_of(*one, WORDS[language])) for one in found if one[2].exists()]
 

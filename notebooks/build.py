@@ -191,10 +191,15 @@ def notebook(number: int, said: str = "") -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": info})
 
 
+def translated_files(said: str) -> set[str]:
+    """What stands in the folder of a language."""
+    lessons = {f"{lesson.slug}.ipynb" for number, lesson in enumerate(LESSONS) if is_translated(number, said)}
+    return lessons | {name for name in language.DOCUMENTS if not language.missing(name, said)}
+
+
 def at_home(text: str, said: str) -> str:
     """A text whose links start in the folder of its language: what is not translated is one folder up."""
-    here = {f"{lesson.slug}.ipynb" for number, lesson in enumerate(LESSONS) if is_translated(number, said)}
-    here |= {name for name in language.DOCUMENTS if not language.missing(name, said)}
+    here = translated_files(said)
 
     def link(match: re.Match) -> str:
         target, _, place = match[1].partition("#")
@@ -316,7 +321,7 @@ def lesson_table(said: str = "") -> str:
     for lesson in LESSONS:
         measured = timings().get(lesson.slug)
         title, heart, needs = word["lessons"][lesson.slug]
-        link = f"[{title}]({'/'.join(filter(None, ['notebooks', said, lesson.slug]))}.ipynb)"
+        link = f"[{title}](notebooks/{lesson.slug}.ipynb)"
         run = word["run"].format(measured["seconds"], measured["peak_mb"] / 1000) if measured else ""
         cells = [lesson.slug[:2], link, heart, word["minutes"].format(lesson.minutes), run, needs]
         rows.append(f"| {' | '.join(cells)} |")
@@ -383,7 +388,9 @@ def documents(said: str) -> dict[Path, str]:
         for mark, generated in made.items():
             text = text.replace(mark, generated)
         if name == "../README.md":
-            found[README.with_name(f"README.{said}.md")] = text
+            path = README.with_name(f"README.{said}.md")
+            here = "|".join(map(re.escape, translated_files(said)))
+            found[path] = re.sub(rf"\]\(notebooks/(?={here})", f"](notebooks/{said}/", text)
         else:
             found[HERE / said / name] = at_home(text, said)
     return found

@@ -172,7 +172,7 @@ def translated(tmp_path, book):
     korean.cells[0].source = f"# 04 · 이중 디코더\n\n마스크를 만드는 질의. [앞]({LESSONS[0]}.ipynb) [용어]({'GLOSSARY.md'}) [허가](../../LICENSE)"
     nbformat.write(korean, root / "notebooks" / "ko" / f"{LESSONS[4]}.ipynb")
     (root / "notebooks" / "ko" / "GLOSSARY.md").write_text(
-        f"# 용어집\n\n| 용어 | 기호 | 뜻 | 수업 | 모듈 |\n|---|---|---|---|---|\n| 마스크 | | 화소의 모음 | [04]({LESSONS[4]}.ipynb) | |\n",
+        f"# 용어집\n\n| 용어 | 기호 | 뜻 | 레슨 | 모듈 |\n|---|---|---|---|---|\n| 마스크 | | 화소의 모음 | [04]({LESSONS[4]}.ipynb) | |\n",
         encoding="utf-8",
     )
     book.ROOT = root

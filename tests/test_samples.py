@@ -284,6 +284,7 @@ def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, m
         (home / name).write_text(name)
     (home / "notebooks" / "build.py").write_text("")
     (home / "README.md").write_text("# minst\n\n## The lessons\n\n| 01 |\n\n## Limits\n\nNone.\n")
+    (home / "README.ko.md").write_text("# minst\n\n## 레슨\n\n| 01 |\n\n## 한계\n", encoding="utf-8")
     out, whole = tmp_path / "mine", shutil.copytree
 
     def stopped(source, *rest, **options):
@@ -299,10 +300,12 @@ def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, m
     found = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
     assert found == {
         "README.md",
+        "README.ko.md",
         "notebooks/01.ipynb",
         "notebooks/solutions/01.py",
         "results/lab/a.json",
     }
+    assert (out / "README.ko.md").read_text(encoding="utf-8") == "# 레슨\n\n| 01 |\n"
     assert (out / "README.md").read_text() == "# The lessons\n\n| 01 |\n"
     (out / "notebooks" / "01.ipynb").write_text("my answers")
     with pytest.raises(FileExistsError, match="notebooks is there already; name another folder"):
