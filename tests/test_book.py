@@ -315,8 +315,9 @@ def test_theme_follows_the_system_and_the_button_and_is_kept(visit):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_scrolls_sideways(width, visit, pages):
     page = visit("index", width=width)
+    home = page.url.rpartition("/")[0]
     for name in pages:
-        page.goto(page.url.rpartition("/")[0] + "/" + name)
+        page.goto(f"{home}/{name}")
         page.evaluate("document.querySelectorAll('main details').forEach(one => one.open = true)")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
 

@@ -30,10 +30,10 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.benchmark import Timer
 
 from minst.mobile import timing
 from minst.mobile.programs import benchmark_model, real_frames
+from minst.mobile.runtime import quiet
 from minst.model import MobileInst
 from minst.options import Count, FrameSize, Positive, Report, check_call
 
@@ -276,6 +276,8 @@ def _best(jobs: dict[int, tuple[float, Callable]], seconds: float) -> tuple[int,
     """
     rates = {}
     for name, (work, job) in jobs.items():
+        with quiet():  # it warns where a CUDA compiler stands without a GPU
+            from torch.utils.benchmark import Timer
         timer = Timer("job()", globals={"job": job})
         blocks = timer.blocked_autorange(min_run_time=seconds / len(jobs))
         rates[name] = 1e-9 * work / min(blocks.times)
