@@ -314,6 +314,17 @@ def keep_outputs(book: nbformat.NotebookNode, path: Path) -> None:
             cell.outputs, cell.execution_count = old[cell.source].outputs, old[cell.source].execution_count
 
 
+def translate_verdicts(book: nbformat.NotebookNode, said: str) -> None:
+    """Of exercises not attempted: the English notebook's outputs, as a check says the same in a language."""
+    known = language.verdicts(said)
+    for cell in book.cells:
+        for output in cell.get("outputs", []):
+            verdict = re.fullmatch(r"○ (\w+): not attempted\. (.+)", output.get("data", {}).get("text/plain", ""))
+            if verdict:
+                form = known["○ {exercise}: not attempted. {reason}"]
+                output["data"]["text/plain"] = form.format(exercise=verdict[1], reason=known[verdict[2]])
+
+
 def lesson_table(said: str = "") -> str:
     """README's table: all lessons, planned time, measured seconds and memory."""
     word = words(said)
@@ -335,19 +346,19 @@ def readme_with_table() -> str:
     return text[:start] + lesson_table() + text[end:]
 
 
-def mistakes() -> str:
-    """What the checks know of wrong answers: the hints, by lesson and exercise."""
-    lines = []
+def mistakes(said: str = "") -> str:
+    """What the checks know of wrong answers: the hints, by lesson and exercise, in a language; "" is English."""
+    lines, titles, known = [], words(said)["lessons"], language.verdicts(said) if said else {}
     for number, lesson in enumerate(LESSONS):
         path = HERE.parent / "minst" / "course" / f"lesson{number:02d}.py"
         if not path.exists():
             continue
-        lines += [f"### {number:02d} {lesson.title.lower()}", ""]
+        lines += [f"### {number:02d} {titles[lesson.slug][0]}", ""]
         checks = [
             node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.FunctionDef)
         ]
         for check in checks:
-            hints = [text[:1].upper() + text[1:] for text in hints_of(check)]
+            hints = [known.get(text) or text[:1].upper() + text[1:] for text in hints_of(check)]
             lines += [f"- `{check.name}`", *(f"  - {hint}" for hint in hints)] if hints else []
         lines.append("")
     return "\n".join(lines)
@@ -378,7 +389,7 @@ def tutor_with_mistakes() -> str:
 def documents(said: str) -> dict[Path, str]:
     """{path: text} of the documents that are translated: README beside the English one, the others in their folder."""
     made = {"<!-- table of lessons -->": lesson_table(said)}
-    made["<!-- mistakes -->\n<!-- end of mistakes -->"] = f"<!-- mistakes -->\n{mistakes()}<!-- end of mistakes -->"
+    made["<!-- mistakes -->\n<!-- end of mistakes -->"] = f"<!-- mistakes -->\n{mistakes(said)}<!-- end of mistakes -->"
     found = {}
     for name in language.DOCUMENTS:
         known = language.translated(name, said)
@@ -411,6 +422,7 @@ def translate(number: int, said: str) -> None:
     slug = LESSONS[number].slug
     book, path = notebook(number, said), HERE / said / f"{slug}.ipynb"
     keep_outputs(book, HERE / f"{slug}.ipynb")
+    translate_verdicts(book, said)
     path.parent.mkdir(exist_ok=True)
     write(path, nbformat.writes(book) + "\n")
 
@@ -435,6 +447,7 @@ def stale(number: int) -> list[str]:
         if is_translated(number, said):
             new = notebook(number, said)
             keep_outputs(new, path)
+            translate_verdicts(new, said)
             if not other.exists() or other.read_text(encoding="utf-8") != nbformat.writes(new) + "\n":
                 found.append(f"{said}/{path.name}")
         elif other.exists():

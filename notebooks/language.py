@@ -81,6 +81,11 @@ def words(language: str) -> dict:
     return json.loads((HERE / "source" / language / "words.json").read_text(encoding="utf-8"))
 
 
+def verdicts(language: str) -> dict[str, str]:
+    """{English sentence of a check: the translated one}."""
+    return json.loads((HERE.parent / "minst" / "course" / f"{language}.json").read_text(encoding="utf-8"))
+
+
 def terms(language: str) -> dict[str, list[str]]:
     """{English term: its translations, the first one preferred}."""
     lines = (HERE / "source" / language / "TERMS.tsv").read_text(encoding="utf-8").splitlines()

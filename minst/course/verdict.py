@@ -6,19 +6,24 @@
 
 A mistake is code, not a pattern in a text: a hint is given only when the answer behaves like the
 mistake on every input. Whatever an answer gives, it is judged: no check raises, and none echoes
-more than some lines of it. Every sentence that a student reads goes through `say`.
+more than some lines of it. Every sentence that a student reads goes through `say`, and stands in
+ko.json with its Korean.
 
 Lesson: notebooks/00_start_here.ipynb
 """
 
 import copy
+import json
 import math
+import os
 import re
 import reprlib
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,11 +50,19 @@ INSTEAD = "it gives {got}, expected {expected}."
 
 
 def say(*sentences: str, **values: Any) -> str:
-    """Sentences with {values} filled in: the one place that may look up another language.
+    """Sentences with {values} filled in; in Korean where the variable MINST_LANGUAGE is "ko".
 
-    Whoever calls it writes whole sentences as plain literals, since they are the keys.
+    Whoever calls it writes whole sentences as plain literals, since they are the keys of ko.json.
+    One that is not there stays English.
     """
-    return " ".join(sentence.format(**values) for sentence in sentences if sentence)
+    known = _korean() if os.environ.get("MINST_LANGUAGE") == "ko" else {}
+    return " ".join(known.get(text, text).format(**values) for text in sentences if text)
+
+
+@cache
+def _korean() -> dict[str, str]:
+    """{sentence: the Korean one}, in the order of the modules."""
+    return json.loads(Path(__file__).with_name("ko.json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, repr=False)
