@@ -25,7 +25,7 @@ from house import (
 # Most lines that the package may have. 15,000 is wanted; until then this number only falls, but for
 # the rooms that issues 18 to 20 asked for: models of others, clips from photographs, the course,
 # `minst bench rivals`.
-MOST_LINES = 25_950
+MOST_LINES = 24_700
 
 
 def test_the_package_stays_within_its_lines():

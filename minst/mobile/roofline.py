@@ -274,10 +274,10 @@ def _best(jobs: dict[int, tuple[float, Callable]], seconds: float) -> tuple[int,
 
     jobs: name -> (work, function). What counts is the fastest of many blocks of calls.
     """
+    with quiet():  # it warns where a CUDA compiler stands without a GPU
+        from torch.utils.benchmark import Timer
     rates = {}
     for name, (work, job) in jobs.items():
-        with quiet():  # it warns where a CUDA compiler stands without a GPU
-            from torch.utils.benchmark import Timer
         timer = Timer("job()", globals={"job": job})
         blocks = timer.blocked_autorange(min_run_time=seconds / len(jobs))
         rates[name] = 1e-9 * work / min(blocks.times)

@@ -409,8 +409,8 @@ visualize.plot_images(
 )
 
 # %% [markdown]
-# **What it shows.** A dark bar passes before the cat. The mask leaves the bar out, and the cat is the same one afterwards. If
-# there were more tracks than cats, something would have been taken for another cat. This is a moved photograph and not a real
+# **What it shows.** A dark bar passes before the cat. The mask leaves the bar out, and the cat is the same one afterwards. The
+# second track is a mistake: what is out of focus beside her is taken for another cat. This is a moved photograph and not a real
 # film: only the window moves. (Photograph: Chelsea the cat, by Stefan van der Walt, CC0, from scikit-image.)
 #
 # For a film of your own, type `minst track my_video.mp4`. It finds cats, dogs and people. Its model card is
