@@ -362,7 +362,6 @@ ours, pairs = identities(model, clip), [format for format in formats if format !
 same = all(identities(runtime.ExportedModel(exported, format), clip) == ours for format in pairs)
 print(f"same identities in all {len(clip)} frames, in every format that has both programs: {same}")
 
-# %% tags=["nbval-check-output"]
 if "onnx" in formats:  # photos-tiny, the weights for your own film, goes the same way
     cat = list(minst.load_sample("chelsea"))
     export.export("photos-tiny", "onnx", folder / "photos", cat[0].shape[:2])
