@@ -368,8 +368,10 @@ class Book:
                 )  # fmt: skip
                 (self.out / page.out).parent.mkdir(exist_ok=True)
                 (self.out / page.out).write_text(text, encoding="utf-8")
-                found = f"window.bookIndex = {json.dumps(index, ensure_ascii=False, separators=(',', ':'))};\n"
-                (self.out / page.out).with_name("search-index.js").write_text(found, encoding="utf-8")
+            found = f"window.bookIndex = {json.dumps(index, ensure_ascii=False, separators=(',', ':'))};\n"
+            if index:  # a language without a page has no folder
+                home = self.out / ("" if language == "en" else language)
+                (home / "search-index.js").write_text(found, encoding="utf-8")
 
 
 def sections(page: Page, body: str) -> list[tuple[str, str, str, str]]:

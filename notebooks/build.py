@@ -28,6 +28,7 @@ import re
 import sys
 import time
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -191,8 +192,9 @@ def notebook(number: int, said: str = "") -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": info})
 
 
+@cache
 def translated_files(said: str) -> set[str]:
-    """What stands in the folder of a language."""
+    """What stands in the folder of a language; read once, since every text asks for it."""
     lessons = {f"{lesson.slug}.ipynb" for number, lesson in enumerate(LESSONS) if is_translated(number, said)}
     return lessons | {name for name in language.DOCUMENTS if not language.missing(name, said)}
 
@@ -417,14 +419,15 @@ def is_translated(number: int, said: str) -> bool:
     return not language.missing(f"{LESSONS[number].slug}.md", said)
 
 
-def translate(number: int, said: str) -> None:
-    """Write a lesson in another language: its texts, and the code and outputs of the English notebook."""
-    slug = LESSONS[number].slug
-    book, path = notebook(number, said), HERE / said / f"{slug}.ipynb"
-    keep_outputs(book, HERE / f"{slug}.ipynb")
+def translation(number: int, said: str) -> str:
+    """A lesson in another language: its texts, and the code, outputs and execution counts of the English notebook."""
+    book, original = notebook(number, said), nbformat.read(HERE / f"{LESSONS[number].slug}.ipynb", 4)
+    # By their order: the cell that installs says the language as well, and all others are the same.
+    pairs = zip(book.cells, original.cells, strict=True)
+    for cell, other in (pair for pair in pairs if pair[0].cell_type == "code"):
+        cell.outputs, cell.execution_count = other.outputs, other.execution_count
     translate_verdicts(book, said)
-    path.parent.mkdir(exist_ok=True)
-    write(path, nbformat.writes(book) + "\n")
+    return nbformat.writes(book) + "\n"
 
 
 def write(path: Path, text: str) -> None:
@@ -445,10 +448,7 @@ def stale(number: int) -> list[str]:
     for said in language.LANGUAGES:
         other = HERE / said / path.name
         if is_translated(number, said):
-            new = notebook(number, said)
-            keep_outputs(new, path)
-            translate_verdicts(new, said)
-            if not other.exists() or other.read_text(encoding="utf-8") != nbformat.writes(new) + "\n":
+            if not other.exists() or other.read_text(encoding="utf-8") != translation(number, said):
                 found.append(f"{said}/{path.name}")
         elif other.exists():
             found.append(f"{said}/{path.name}, whose texts are not all translated")
@@ -474,7 +474,8 @@ def build(number: int, run: bool = True) -> str:
     write(HERE / "solutions" / f"{slug}.py", solutions(number))
     for said in language.LANGUAGES:
         if is_translated(number, said):
-            translate(number, said)
+            (HERE / said).mkdir(exist_ok=True)
+            write(HERE / said / path.name, translation(number, said))
     words = sum(len(c.source.split()) for c in book.cells if c.cell_type == "markdown")
     return f"{slug}: {len(book.cells)} cells, {words} words, {path.stat().st_size // 1000} kB, {measured}"
 

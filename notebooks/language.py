@@ -7,8 +7,9 @@
 A mark is `<!-- 1a2b3c4d: first words -->`: eight digits of the SHA-256 of the English text. So a text whose English was
 changed is found, and code cannot differ. This script writes the marks: it keeps what is translated, in the order of the
 English, and puts what is missing there in English below `<!-- todo 1a2b3c4d: … -->`, with the earlier translation of a
-text that changed below `<!-- was -->`. Who translates replaces the text and the word `todo `. GLOSSARY, TUTOR, PHONE and README are translated section by section in the same way. `words.json` has the
-words that the builder adds, `TERMS.tsv` the terms, each decided once.
+text that changed below `<!-- was -->`. Who translates replaces the text and the word `todo `. GLOSSARY, TUTOR, PHONE and
+README are translated section by section in the same way. `words.json` has the words that the builder adds, `TERMS.tsv` the
+terms, each decided once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ HERE = Path(__file__).resolve().parent
 DOCUMENTS = ["GLOSSARY.md", "TUTOR.md", "PHONE.md", "../README.md"]
 LANGUAGES = ["ko"]
 MARK = re.compile(r"^<!-- (todo )?([0-9a-f]{8}): .* -->$", re.MULTILINE)
+WAS = "<!-- was -->"  # above the earlier translation of a text that changed
 # What the builder writes by itself: it differs with every run, and needs no translation.
 GENERATED = {
     "<!-- table of lessons -->": re.compile(r"^\| no \| lesson \|.*?(?=\n\n)", re.MULTILINE | re.DOTALL),
@@ -63,11 +65,16 @@ def source(name: str, language: str) -> Path:
     return HERE / "source" / language / Path(name).name
 
 
-def translated(name: str, language: str) -> dict[str, str]:
-    """{mark of the English text: text}; what is still to do is left out, and nothing is found where no file is."""
+def parts_of(name: str, language: str) -> list[tuple[str | None, str, str]]:
+    """("todo " or None, mark, what stands below it) in the order of the file; [] where no file is."""
     path = source(name, language)
     parts = MARK.split(path.read_text(encoding="utf-8")) if path.exists() else [""]
-    return {mark: text.strip() for todo, mark, text in zip(*[iter(parts[1:])] * 3) if not todo}
+    return [(todo, mark, text.strip()) for todo, mark, text in zip(*[iter(parts[1:])] * 3)]
+
+
+def translated(name: str, language: str) -> dict[str, str]:
+    """{mark of the English text: text}; what is still to do is left out."""
+    return {mark: text for todo, mark, text in parts_of(name, language) if not todo}
 
 
 def missing(name: str, language: str) -> list[str]:
@@ -96,14 +103,16 @@ def terms(language: str) -> dict[str, list[str]]:
 def update(name: str, language: str) -> str:
     """Write the marks of a file anew; one line about what is to do."""
     known, texts, parts = translated(name, language), english(name), []
-    # Of as many texts as before, the one at the same place was changed.
-    earlier = list(known.values()) if len(known) == len(texts) else [""] * len(texts)
+    # Of as many texts as before, the one at the same place was changed; of one to do, what it was is kept.
+    before = parts_of(name, language)
+    earlier = [text.partition(f"{WAS}\n")[2] if todo else text for todo, _, text in before]
+    earlier = earlier if len(earlier) == len(texts) else [""] * len(texts)
     for text, was in zip(texts, earlier):
         mark, first = digest(text), text.splitlines()[0][:60].replace("-->", "")
         if mark in known:
             parts.append(f"<!-- {mark}: {first} -->\n{known[mark]}\n")
         else:
-            below = f"\n<!-- was -->\n{was}\n" if was else ""
+            below = f"\n{WAS}\n{was}\n" if was else ""
             parts.append(f"<!-- todo {mark}: {first} -->\n{text}\n{below}")
     path = source(name, language)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import re
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -88,6 +89,16 @@ def test_korean_keeps_one_tone(name, said):
 
 
 @pytest.mark.parametrize("said", language.LANGUAGES)
+def test_a_translated_lesson_was_run_as_the_english_one(said):
+    for path in sorted((NOTEBOOKS / said).glob("*.ipynb")):
+        mine, theirs = (
+            [cell.execution_count for cell in nbformat.read(one, 4).cells if cell.cell_type == "code"]
+            for one in (path, NOTEBOOKS / path.name)
+        )
+        assert mine == theirs and None not in mine, path.name
+
+
+@pytest.mark.parametrize("said", language.LANGUAGES)
 def test_the_builder_has_its_words(said):
     lessons = {path.stem for path in (NOTEBOOKS / "source").glob("*.py")}
     assert set(language.words(said)["lessons"]) == lessons
@@ -109,6 +120,8 @@ def test_a_changed_text_is_to_do_again(tmp_path, monkeypatch):
     assert language.update("00_a.md", "ko") == "00_a.md: 1 of 2 to do"
     assert "One more.\n\n<!-- was -->\n하나." in path.read_text() and "둘." in path.read_text()
     assert list(language.translated("00_a.md", "ko").values()) == ["둘."]
+    once = path.read_text()
+    assert language.update("00_a.md", "ko") == "00_a.md: 1 of 2 to do" and path.read_text() == once  # nothing is lost
 
 
 def test_a_document_is_cut_at_its_headings_and_without_what_is_generated():
