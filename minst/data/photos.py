@@ -4,8 +4,8 @@
     clip(index) -> labels (G,), len(), render(t) -> image (H, W, 3), masks (G, H, W)
 
 A photograph is seen through a window that moves, zooms, turns and bends a little. Instances cut out
-of other photographs lie on it and go their own ways, often beside one of their own category: that
-is where two neighbours are told apart. Things of no category hide what lies behind them. Motion
+of other photographs lie on it and go their own ways, often beside another: that is where two
+neighbours are told apart, be they two persons or a person and a dog. Things of no category hide what lies behind them. Motion
 blur, noise and JPEG come last. Masks are what is still seen. So the field begins, too: SeqFormer,
 IDOL and CTVIS make pseudo-videos of COCO's images, MinVIS learns from single images alone.
 
@@ -43,6 +43,8 @@ LENGTH = 12  # frames of a clip
 UNTAUGHT = -1  # the label of an instance of a category that is not to be learned
 SMALLEST_CUT = 400  # pixels of an instance that is worth cutting out
 SURFACES = 0.5  # share of the negatives
+BESIDE = 0.7  # share of the cut-outs that lie beside, behind or before something else
+SMALLEST = 0.05  # half of the side of the smallest cut-out, in heights of the frame
 BEND = 3.0  # pixels by which a layer is bent at most, about
 KEPT_PHOTOS = 4096  # decoded ones, some 300 kB each
 
@@ -250,7 +252,7 @@ class PhotoClips:
 
     def _background(self, photo: Photo, rng: Generator) -> tuple[Layer, list[int], list[tuple]]:
         """A window of a photograph, the labels of what it holds, and where that is seen: (x, y,
-        radius, class) of each."""
+        radius) of each."""
         (H, W), (h, w), m = self.size, photo.owner.shape, self.motion
         aspect = W / H * np.exp(m * rng.uniform(-0.2, 0.2))
         high = min(h, w / aspect) * np.exp(m * rng.uniform(-0.45, 0.25))
@@ -284,7 +286,7 @@ class PhotoClips:
             if len(ys) > 64:
                 x, y = ((np.array([xs.mean(), ys.mean()]) - aim) / path.scale) + path.place
                 radius = np.sqrt(len(ys) / path.scale.prod()) / 2
-                places += [(x, y, radius, photo.labels[k])] if 0 < x < W and 0 < y < H else []
+                places += [(x, y, radius)] if 0 < x < W and 0 < y < H else []
         pixels = torch.tensor(image).permute(2, 0, 1).float()
         pixels = torch.cat([pixels, torch.ones(1, *owner.shape)])
         return Layer(pixels, torch.from_numpy(numbers[owner])[None], path), labels, places
@@ -298,10 +300,10 @@ class PhotoClips:
     def _to_paste(self, rng: Generator, is_negative: bool, labels: list[int]) -> list[int]:
         """The classes of what is laid on the photograph, from behind to front."""
         found: list[int] = []
-        if rng.random() < self.pasted * (0.3 if is_negative else 0.6):
+        if rng.random() < self.pasted * (0.3 if is_negative else 0.7):
             same = sorted(set(labels))
-            for _ in range(int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))):
-                alike = same and rng.random() < 0.8
+            for _ in range(int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3]))):
+                alike = same and rng.random() < 0.7
                 kind = (
                     rng.choice(same) if alike else rng.choice(len(self._weights), p=self._weights)
                 )
@@ -326,18 +328,17 @@ class PhotoClips:
                 return None
             pixels = cut(photo.image, mask)
         area = float(pixels[3].sum())
-        neighbours = [place for place in places if label in (UNTAUGHT, place[3])]
-        if neighbours and rng.random() < 0.7:
-            x, y, radius, _ = neighbours[int(rng.integers(len(neighbours)))]
+        if places and rng.random() < BESIDE:
+            x, y, radius = places[int(rng.integers(len(places)))]
             own = np.clip(radius * np.exp(rng.normal(0, 0.3)), 0.06 * H, 0.4 * H)
             angle = rng.normal(0, 0.5) + np.pi * rng.integers(2)
             apart = (radius + own) * rng.uniform(0.55, 1.15)
             place = np.array([x + apart * np.cos(angle), y + apart * np.sin(angle)])
         else:
-            own = H * np.exp(rng.uniform(np.log(0.08), np.log(0.36)))
+            own = H * np.exp(rng.uniform(np.log(SMALLEST), np.log(0.36)))
             place = rng.uniform(0.05, 0.95, 2) * [W, H]
         if label != UNTAUGHT:
-            places.append((*place, own, label))
+            places.append((*place, own))
         shrink = 2 * own / np.sqrt(area)  # pixels of the frame along one of the cut-out
         if shrink < 0.9:
             size = [max(2, round(side * shrink)) for side in pixels.shape[1:]]
