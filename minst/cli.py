@@ -125,11 +125,21 @@ def demo(
     photo: bool = False,  # the shipped film of a photograph: a cat, moved as if by a hand
     out: NewFolder = "minst-demo",  # folder of what is written
     reuse_interval: Count = 3,
+    static: NewFolder | None = None,  # write here a page that tracks by itself, without Python
+    assets: Folder | None = None,  # onnxruntime-web for that page (default: from the internet)
 ) -> None:
     """Track a shipped clip, print a table, write pictures."""
     if photo and sample:
         raise ValueError("demo: say --photo or --sample, not both")
+    if assets and not static:
+        raise ValueError("demo: --assets goes with --static")
     sample = minst.samples.PHOTO if photo else sample
+    if static:
+        sample = sample or "easy"
+        page = {"sample": sample, "weights": minst.samples.weights_for(sample)[0]}
+        page |= {"reuse_interval": reuse_interval, "assets": assets}
+        _say_static(static, minst.mobile.serve.write_pages(static, **page))
+        return
     if sample == minst.samples.PHOTO:
         _usual(sample)  # says what they know
     said = minst.predict.run_demo(out=out, sample=sample, reuse_interval=reuse_interval)
@@ -139,6 +149,11 @@ def demo(
     print(f"\nkey frames {said['ms_key']:.1f} ms{reuse} (median)")
     print(f"AP {100 * said['AP']:.1f}, AP50 {100 * said['AP50']:.1f} on this clip")
     print("written: " + ", ".join(said["files"].values()) + f" in {said['seconds']:.1f} s")
+
+
+def _say_static(folder: str, size: int) -> None:
+    print(f"written: {folder}, {size / 1e6:.1f} MB, for any web server, such as")
+    print(f"    python3 -m http.server --bind 127.0.0.1 --directory {folder}")
 
 
 def track(

@@ -16,6 +16,7 @@ import tempfile
 import threading
 from contextlib import contextmanager, redirect_stdout
 from http.client import HTTPConnection
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ from pycocotools import mask as rle_codec
 from scipy.optimize import linear_sum_assignment
 
 from minst.matcher import pairwise_dice
+from minst.cli import main as minst
 from minst.mobile import serve as web
+from minst.mobile.export import export
 from minst.model import FrameOutput, MobileInst, apply_kernels, upsample_masks
 from minst.samples import PHOTO, load_sample
 from minst.tracking import KernelTracker, cosine_similarity, encode_mask
@@ -70,18 +73,17 @@ def serving(**options):
 
 
 @pytest.fixture(scope="module")
-def local(assets):
-    with serving(assets=assets) as server:  # exports the programs
-        yield server
+def programs(tmp_path_factory):
+    """What `minst export` writes, once for all servers."""
+    folder = tmp_path_factory.mktemp("programs")
+    export("shapes-tiny", "onnx", folder, (192, 256))
+    return folder
 
 
 @pytest.fixture(scope="module")
-def programs(local, tmp_path_factory):
-    """What was exported for the first server, for the others."""
-    folder = tmp_path_factory.mktemp("programs")
-    for name in ("key.onnx", "reuse.onnx"):
-        shutil.copy(local.folder / name, folder)
-    return folder
+def local(programs, assets):
+    with serving(programs=programs, assets=assets) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -426,7 +428,7 @@ def test_the_film_of_a_photograph_is_a_second_page_where_weights_of_photographs_
             ("easy", 24, 8),
             (PHOTO, 30, 2),
         ]
-        assert [each["pages"] for each in told] == [{"/": "easy", "/chelsea/": PHOTO}] * 2
+        assert [each["pages"] for each in told] == [{"": "easy", "chelsea/": PHOTO}] * 2
         assert (server.folder / "chelsea" / "clip.rgb").stat().st_size == 30 * 64 * 96 * 3
         with visitor(browser, f"{server.address}chelsea/") as page:
             measured(page)
@@ -437,22 +439,69 @@ def test_the_film_of_a_photograph_is_a_second_page_where_weights_of_photographs_
             assert page.locator("#films [aria-current]").inner_text() == "easy"
 
 
+@contextmanager
+def plain_server(folder):
+    """What `python -m http.server --directory FOLDER` is; its address."""
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_static_demo_tracks_on_any_server_and_in_any_folder_of_it(browser, assets, tmp_path, capsys, screenshots):
+    out = tmp_path / "of my own" / "demo"
+    assert minst(["demo", "--static", str(out), "--assets", str(assets)]) == 0
+    said = capsys.readouterr().out
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    assert f"{out}, {size / 1e6:.1f} MB" in said and "http.server" in said
+    assert size < 40e6
+    with plain_server(tmp_path) as address, visitor(browser, f"{address}of%20my%20own/demo/") as page:
+        measured(page)
+        assert_tracks_equal_python(downloaded(page)["runs"][0])
+        page.screenshot(path=screenshots / "demo-static.png", full_page=True)
+    kept = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert minst(["demo", "--static", str(out)]) != 0
+    assert "holds something" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == kept
+
+
+def test_programs_of_a_page_share_their_weights_and_compute_the_same(programs, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    for name in ("key.onnx", "reuse.onnx"):
+        shutil.copy(programs / name, tmp_path)
+    web._share_weights(tmp_path)
+    before, after = (sum(path.stat().st_size for path in at.glob("*.*")) for at in (programs, tmp_path))
+    assert after < 0.62 * before
+    rng = np.random.default_rng(0)
+    for name in ("key.onnx", "reuse.onnx"):
+        old, new = (ort.InferenceSession(at / name) for at in (programs, tmp_path))
+        given = {of.name: rng.random(of.shape, dtype=np.float32) for of in old.get_inputs()}
+        for wanted, got in zip(old.run(None, given), new.run(None, given), strict=True):
+            assert (wanted == got).all()
+
+
 @pytest.mark.parametrize(
     ("photos", "named", "pages"),
     [
-        ("photos-tiny", None, {"/": "easy", "/chelsea/": PHOTO}),
-        ("photos-tiny", "shapes-tiny", {"/": "easy"}),
-        ("shapes-tiny", None, {"/": "easy"}),
+        ("photos-tiny", None, {"": "easy", "chelsea/": PHOTO}),
+        ("photos-tiny", "shapes-tiny", {"": "easy"}),
+        ("shapes-tiny", None, {"": "easy"}),
     ],
 )
 def test_there_is_one_page_where_weights_are_named_or_none_of_photographs_ship(monkeypatch, photos, named, pages):
     monkeypatch.setattr(web, "weights_for", lambda film: ["shapes-tiny" if film == "easy" else photos])
     monkeypatch.setattr(web.MobileInst, "from_pretrained", lambda name: None)
-    monkeypatch.setattr(web, "export", lambda *_: None)
+    for name in ("export", "_share_weights"):
+        monkeypatch.setattr(web, name, lambda *_: None)
     written = {}
     monkeypatch.setattr(web, "_write_clip", lambda folder, about: written.update({folder: about}))
     with web.make_server(port=0, weights=named) as server:
-        wanted = {server.folder / place[1:]: (clip, pages) for place, clip in pages.items()}
+        wanted = {server.folder / place: (clip, pages) for place, clip in pages.items()}
         assert {folder: (said["sample"], said["pages"]) for folder, said in written.items()} == wanted
     assert not server.folder.exists()
 

@@ -1,13 +1,13 @@
 """No phone at hand, no adb: a page on which the visitor's own browser is the device.
 
-    weights -> export(onnx) -> key.onnx, reuse.onnx --+
+    weights -> export(onnx) -> key, reuse, weights ---+
     shipped clip -> raw RGB bytes, clip.rgb ----------+-> a fresh folder
-    page/: index.html, app, draw, worker, tracker .mjs +      -> HTTP, GET and HEAD only
-    onnxruntime-web, pinned by hash: a CDN, or `assets`
+    page/: index.html, app, draw, worker, tracker .mjs +      -> `make_server`: GET and HEAD only
+    onnxruntime-web, pinned by hash: a CDN, or `assets`          or any server, `write_pages`
                 the browser: fetch -> worker (WASM) -> tracker -> canvas, JSON
 
 That folder alone is served, and nothing is uploaded. Everything that runs in the browser is ours or
-has a hash below, and the content security policy allows nothing else.
+has a hash below, and the content security policy of our server allows nothing else.
 
 Assumption: threads in WASM need shared memory, which browsers grant to isolated pages on https or
     localhost alone (hence the headers); on a plain network address the page runs on one thread,
@@ -30,7 +30,7 @@ import shutil
 import socket
 import tempfile
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -47,7 +47,7 @@ from minst.samples import PHOTO, load_sample, weights_for
 from minst.tracking import KernelTracker
 from minst.visualize.masks import color_of
 
-__all__ = ["PageServer", "lan_address", "make_server", "qr_code", "serve"]
+__all__ = ["PageServer", "lan_address", "make_server", "qr_code", "serve", "write_pages"]
 
 PORT = 8867
 PASSES = 3  # over the clip, for one measurement
@@ -62,6 +62,8 @@ GET_ASSETS = (
     f"`npm pack onnxruntime-web@{ORT_VERSION}`, unpack it, and give its folder package/dist"
 )
 PAGE = Path(__file__).parent / "page"
+WEIGHTS = "weights.bin"
+LEAST_SHARED = 1024  # bytes
 PALETTE_SIZE = 21  # colours before they repeat
 HEADERS = {
     # an isolated page may share memory between threads, and no other page can look into it
@@ -96,37 +98,66 @@ def serve(open_browser: bool = False, **options) -> None:
 
 
 def make_server(
+    host: str = "127.0.0.1", port: Annotated[int, Range(0, 65535)] = PORT, **pages
+) -> PageServer:
+    """The server, bound and filled: `serve_forever` answers, leaving its `with` block closes it.
+
+    host: who can reach it; 127.0.0.1 is this machine alone, 0.0.0.0 everybody on the network (there
+    is no password). port: 0 takes any free one. pages: as for `write_pages`. Raises what that
+    raises, and OSError for a port in use, all before anything is exported or served.
+    """
+    check_call(make_server, {"host": host, "port": port})
+    # an empty host would be all addresses, and nobody asked for that
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", host):
+        raise ValueError(f"host is {host!r}; give a name or an IPv4 address, such as 127.0.0.1")
+    write = _writer(**pages)
+    server = PageServer(host, port)  # a port in use is said before the export, which takes seconds
+    try:
+        write(server.folder)
+        policy = POLICY.format(cdn=CDN if pages.get("assets") is None else "")
+        server.headers = {**HEADERS, "Content-Security-Policy": policy}
+    except BaseException:
+        server.server_close()
+        raise
+    return server
+
+
+def write_pages(folder: str | Path, **pages) -> int:
+    """The same pages for any server, in a new folder; how many bytes it has.
+
+    pages:
+        weights: shipped ones by name, or a folder; exported for frames of `size` (H, W), by default
+            those of the clip. None: the usual ones for `sample`, and for the film of a photograph
+            on a second page.
+        sample: name of a shipped clip. reuse_interval, association: to begin with.
+        programs: in the place of weights and size, a folder with key.onnx and reuse.onnx of
+            `minst export --format onnx`.
+        assets: a folder with onnxruntime-web's files, for networks without internet.
+        passes: how often one measurement goes over the clip.
+    Raises OSError for a file that is missing or a folder that holds something, ValueError
+    (settings, sizes, files with another hash), ImportError (no ONNX), all before anything is
+    exported.
+    """
+    write, folder = _writer(**pages), Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds something already; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _writer(
     weights: str | Path | None = None,
     sample: str = "easy",
     size: FrameSize | None = None,
     reuse_interval: Count = 3,
     association: Literal["mask", "cosine"] = "mask",
-    host: str = "127.0.0.1",
-    port: Annotated[int, Range(0, 65535)] = PORT,
     assets: str | Path | None = None,
     programs: str | Path | None = None,
     passes: Count = PASSES,
-) -> PageServer:
-    """The server, bound and filled: `serve_forever` answers, leaving its `with` block closes it.
-
-    Args:
-        weights: shipped ones by name, or a folder; exported for frames of `size` (H, W), by default
-            those of the clip. None: the usual ones for `sample`, and for the film of a photograph
-            on a second page.
-        programs: in the place of both, a folder with key.onnx and reuse.onnx of
-            `minst export --format onnx`.
-        host: who can reach it; 127.0.0.1 is this machine alone, 0.0.0.0 everybody on the network
-            (there is no password).
-        port: 0 takes any free one.
-        assets: a folder with onnxruntime-web's files, for networks without internet.
-        passes: how often one measurement goes over the clip.
-    Raises OSError (port in use, a file that is missing), ValueError (settings, sizes, files with
-    another hash), ImportError (no ONNX), all before anything is exported or served.
-    """
-    check_call(make_server, locals())
-    # an empty host would be all addresses, and nobody asked for that
-    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,253}", host):
-        raise ValueError(f"host is {host!r}; give a name or an IPv4 address, such as 127.0.0.1")
+) -> Callable[[Path], None]:
+    """What writes the pages into a folder; all that can be wrong has been found before."""
+    check_call(_writer, locals())
     if size is not None and programs is not None:
         what = f"size {size} and programs {programs}: exported programs have their size"
         raise ValueError(f"{what}; give one of them")
@@ -143,7 +174,7 @@ def make_server(
         "setting": setting | {"reuse_interval": reuse_interval, "association": association},
         "runtime": _runtime(assets),
         "palette": [color_of(identity) for identity in range(1, PALETTE_SIZE + 1)],
-        "pages": {f"/{'' if name == sample else f'{name}/'}": name for name in pages},
+        "pages": {"" if name == sample else f"{name}/": name for name in pages},
     }
     if programs is None:
         require("onnx")
@@ -151,24 +182,23 @@ def make_server(
             MobileInst.from_pretrained(each)
     else:
         ExportedModel(programs, "onnx")
-    server = PageServer(host, port)  # a port in use is said before the export, which takes seconds
-    try:
+
+    def write(folder: Path) -> None:
         for (place, name), clip in zip(about["pages"].items(), clips.values()):
-            folder = server.folder / place[1:]
-            shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+            shutil.copytree(PAGE, folder / place, dirs_exist_ok=True)
             if programs is None:
-                export(pages[name], "onnx", folder, tuple(size or clip.image(0).shape[:2]))
+                shape = tuple(size or clip.image(0).shape[:2])
+                export(pages[name], "onnx", folder / place, shape)
             else:
-                _copy(("key.onnx", "reuse.onnx"), programs, folder)
-            _write_clip(folder, about | {"sample": name, "frames": len(clip)})
+                _copy(("key.onnx", "reuse.onnx"), programs, folder / place)
+            # addresses are relative, so that the folder may lie anywhere on a server
+            told = {"sample": name, "frames": len(clip), "root": "../" if place else "./"}
+            _write_clip(folder / place, about | told)
+            _share_weights(folder / place)
         if assets is not None:
-            _copy(ORT_FILES, assets, server.folder / "ort")
-        policy = POLICY.format(cdn=CDN if assets is None else "")
-        server.headers = {**HEADERS, "Content-Security-Policy": policy}
-    except BaseException:
-        server.server_close()
-        raise
-    return server
+            _copy(ORT_FILES, assets, folder / "ort")
+
+    return write
 
 
 class PageServer(ThreadingHTTPServer):
@@ -271,7 +301,7 @@ def _runtime(assets: str | Path | None) -> dict:
     """Where the page finds onnxruntime-web; files in `assets` are those of the hashes."""
     files = {}
     for name, pin in ORT_FILES.items():
-        url = (CDN if assets is None else "/ort/") + name
+        url = (CDN if assets is None else "ort/") + name
         files[Path(name).suffix[1:]] = {"url": url, "integrity": pin}
         if assets is None:
             continue
@@ -288,6 +318,27 @@ def _copy(names: Iterable[str], source: str | Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for name in names:
         shutil.copy(Path(source) / name, folder)
+
+
+def _share_weights(folder: Path) -> None:
+    """Both programs hold nearly the same weights: each tensor goes once to weights.bin."""
+    import onnx
+
+    places: dict[bytes, int] = {}  # where the bytes of a tensor begin
+    end = 0
+    for path in (folder / "key.onnx", folder / "reuse.onnx"):
+        program = onnx.load(path)
+        for tensor in program.graph.initializer:
+            content = tensor.raw_data
+            if len(content) < LEAST_SHARED:
+                continue
+            if content not in places:
+                places[content], end = end, end + len(content)
+            where = {"offset": places[content], "length": len(content)}
+            onnx.external_data_helper.set_external_data(tensor, WEIGHTS, **where)
+            tensor.ClearField("raw_data")
+        path.write_bytes(program.SerializeToString())
+    (folder / WEIGHTS).write_bytes(b"".join(places))
 
 
 def _write_clip(folder: Path, about: dict) -> None:

@@ -19,6 +19,8 @@ const element = (tag, fields, ...inside) => {
 };
 const ms = (x) => (x < 100 ? x.toFixed(1) : x.toFixed(0));
 const chosen = (id) => document.querySelector(`input[name=${id}]:checked`).value;
+// from the folder of all pages on, wherever that lies; a whole address stays as it is
+const address = (url) => new URL(url, new URL(about.root, location.href)).href;
 const bytes = async (response) => new Uint8Array(await response.arrayBuffer());
 
 const state = { frames: [], runs: [], shown: 0, paused: false, measuring: false, turn: 0 };
@@ -33,17 +35,18 @@ async function main() {
   const { mjs, wasm } = about.runtime.files;
   const begin = performance.now();
   say("Loading the programs and the runtime (13 MB) …");
-  const [frames, key, reuse, script, binary] = await Promise.all([
+  const [frames, key, reuse, weights, script, binary] = await Promise.all([
     get("clip.rgb").then(bytes),
     get("key.onnx").then(bytes),
     get("reuse.onnx").then(bytes),
-    get(mjs.url, mjs.integrity).then((response) => response.blob()),
-    get(wasm.url, wasm.integrity).then((response) => response.arrayBuffer()),
+    get("weights.bin").then(bytes),
+    get(address(mjs.url), mjs.integrity).then((response) => response.blob()),
+    get(address(wasm.url), wasm.integrity).then((response) => response.arrayBuffer()),
   ]);
   clip = frames;
   // the very bytes that were checked are what runs
   const runtime = URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
-  files = { key, reuse, runtime, wasm: binary, ms: performance.now() - begin };
+  files = { key, reuse, weights, runtime, wasm: binary, ms: performance.now() - begin };
   setUp();
   await measure();
 }
@@ -52,8 +55,8 @@ async function get(url, integrity = "") {
   const response = await fetch(url, { integrity }).catch((error) => ({ ok: false, statusText: error.message }));
   if (response.ok) return response;
   const help = integrity
-    ? `${about.runtime.name} ${about.runtime.version} is not reachable, or not the file that was expected. Without internet: minst bench web --assets FOLDER (${about.runtime.get}).`
-    : "Is minst bench web still running?";
+    ? `${about.runtime.name} ${about.runtime.version} is not reachable, or not the file that was expected. Without internet: give --assets FOLDER (${about.runtime.get}).`
+    : "Is its server still running?";
   throw new Error(`Could not load ${url}: ${response.status ?? ""} ${response.statusText}. ${help}`);
 }
 
@@ -170,7 +173,7 @@ function setUp() {
   choices("interval", intervals.map((n) => [n, n === 1 ? "frame" : `${n} frames`]), T);
   choices("association", [["mask", "masks (ours)"], ["cosine", "cosine (paper)"]], about.setting.association);
   const pages = Object.entries(about.pages);
-  const link = ([href, name]) => element("a", { href, textContent: name, ariaCurrent: name === about.sample ? "page" : null });
+  const link = ([place, name]) => element("a", { href: address(place), textContent: name, ariaCurrent: name === about.sample ? "page" : null });
   if (pages.length > 1) $("films").replaceChildren("Films:", ...pages.map(link));
   choices("threads", CORES > 1 ? [[1, "1"], [CORES, `all ${CORES}`]] : [[1, "1"]], 1);
   if (!self.crossOriginIsolated) {

@@ -1,6 +1,6 @@
 // The network and the clock, on a thread of their own so that the page stays usable. What app.mjs asks, one at a time:
 //
-//     {start: {runtime (a URL), wasm, key, reuse, frames (bytes), about, threads}}  -> {load}      sessions, warm-up
+//     {start: {runtime (a URL), wasm, key, reuse, weights, frames (bytes), about, threads}}  -> {load}      sessions, warm-up
 //     {track: setting}                                                              -> {ready}     a fresh tracker
 //     {step: frame number}                                                          -> {result}    one frame, timed
 //
@@ -23,7 +23,7 @@ self.onmessage = async ({ data }) => {
   }
 };
 
-async function start({ runtime, wasm, key, reuse, frames, about, threads }) {
+async function start({ runtime, wasm, key, reuse, weights, frames, about, threads }) {
   ort = await import(runtime);
   Object.assign(ort.env.wasm, { wasmBinary: wasm, numThreads: threads, proxy: false });
   ort.env.logLevel = "error";
@@ -33,7 +33,10 @@ async function start({ runtime, wasm, key, reuse, frames, about, threads }) {
   const kernels = new Float32Array(about.inputs.kernels.reduce((a, b) => a * b));
   for (const [name, bytes] of Object.entries({ key, reuse })) {
     const begin = performance.now();
-    sessions[name] = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] });
+    sessions[name] = await ort.InferenceSession.create(bytes, {
+      executionProviders: ["wasm"],
+      externalData: [{ path: "weights.bin", data: weights }], // of both programs
+    });
     said.load_ms[name] = performance.now() - begin; // the first of them starts the runtime, too
     const times = [];
     for (let i = 0; i <= WARM_UP; i++) {
