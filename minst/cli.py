@@ -215,6 +215,7 @@ def explore(
     port: Port = 8866,
     host: str = "127.0.0.1",
     no_browser: bool = False,  # do not open a browser
+    static: NewFolder | None = None,  # write a page that needs no Python here, and end
     **models: Models,
 ) -> None:
     """A page in the browser: click an object and watch its query."""
@@ -222,6 +223,13 @@ def explore(
     weights, foreign = chosen.for_film(source)  # what is wrong is said here, and not on the page
     others = [(chosen.model, chosen.revision, chosen.size)] if foreign else []
     settings = minst.visualize.Settings(reuse_interval, association)
+    if static:
+        shown = foreign or weights[0]  # one model: each more would double the page
+        clip = minst.visualize.serve.open_clip(source)
+        pages = minst.visualize.static
+        explorer = minst.visualize.explore(shown, clip, settings, max_frames=pages.MOST_FRAMES)
+        _say_static(static, pages.save_explorer(explorer, static))
+        return
     minst.visualize.serve.serve(source, weights, settings, port, host, not no_browser, others)
 
 

@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 # Two processes test at a time, so each has one thread, and so has what it starts; before torch.
@@ -114,6 +118,26 @@ def browser():
         browser = driver.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@contextmanager
+def plain_server(folder):
+    """What `python -m http.server --directory FOLDER` is; its address."""
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="session")
+def any_server():
+    """`with any_server(folder) as address:` a server that knows nothing of minst."""
+    return plain_server
 
 
 @pytest.fixture(scope="session")

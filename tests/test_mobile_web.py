@@ -16,7 +16,6 @@ import tempfile
 import threading
 from contextlib import contextmanager, redirect_stdout
 from http.client import HTTPConnection
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -439,28 +438,16 @@ def test_the_film_of_a_photograph_is_a_second_page_where_weights_of_photographs_
             assert page.locator("#films [aria-current]").inner_text() == "easy"
 
 
-@contextmanager
-def plain_server(folder):
-    """What `python -m http.server --directory FOLDER` is; its address."""
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def test_the_static_demo_tracks_on_any_server_and_in_any_folder_of_it(browser, assets, tmp_path, capsys, screenshots):
+def test_the_static_demo_tracks_on_any_server_and_in_any_folder_of_it(
+    browser, assets, any_server, tmp_path, capsys, screenshots
+):
     out = tmp_path / "of my own" / "demo"
     assert minst(["demo", "--static", str(out), "--assets", str(assets)]) == 0
     said = capsys.readouterr().out
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     assert f"{out}, {size / 1e6:.1f} MB" in said and "http.server" in said
     assert size < 40e6
-    with plain_server(tmp_path) as address, visitor(browser, f"{address}of%20my%20own/demo/") as page:
+    with any_server(tmp_path) as address, visitor(browser, f"{address}of%20my%20own/demo/") as page:
         measured(page)
         assert_tracks_equal_python(downloaded(page)["runs"][0])
         page.screenshot(path=screenshots / "demo-static.png", full_page=True)

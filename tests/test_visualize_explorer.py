@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from functools import partial
 
 import nbformat
 import numpy as np
@@ -108,6 +107,28 @@ def test_a_click_on_an_object_selects_its_query_and_one_beside_it_changes_nothin
     assert explorer.query == query
 
 
+def test_keys_go_through_frames_and_objects_and_are_read_aloud(explorer):
+    def press(name, count):
+        explorer.picture.key = {"name": name, "count": count}
+
+    assert "arrow" in explorer.picture.help
+    for count, (name, frame) in enumerate(
+        [("ArrowLeft", 1), ("ArrowRight", 2), ("End", 30), ("ArrowRight", 30), ("ArrowLeft", 29), ("Home", 1)]
+    ):
+        press(name, count)
+        assert explorer.frame.value == frame
+        assert explorer.picture.spoken.startswith(f"frame {frame} of 30 · ")
+    queries = explorer.replay.frames[0].queries
+    explorer.query = queries[0]
+    seen = [press("ArrowDown", 10 + k) or explorer.query for k in range(len(queries))]
+    assert seen == [*queries[1:], queries[0]]
+    press("ArrowUp", 20)
+    assert explorer.query == queries[-1] and f"query {queries[-1]} serves" in explorer.picture.spoken
+    explorer.query = next(q for q in range(20) if q not in queries)
+    press("ArrowUp", 21)
+    assert explorer.query == queries[0] and "<" not in explorer.picture.spoken
+
+
 def test_a_click_in_the_timeline_goes_there(explorer):
     frame = explorer.replay.frames[15]
     explorer.chart.click = {"x": 0, "y": 0, "pick": f"15,{frame.ids[-1]}", "count": 1}
@@ -194,17 +215,16 @@ def test_one_frame_and_other_sizes(shape, frames):
     assert width / height == pytest.approx(shape[1] / shape[0], rel=0.02)
 
 
-def test_a_long_video_says_that_it_is_thinned(monkeypatch):
-    monkeypatch.setattr(module, "read_frames", partial(module.read_frames, max_frames=10))
+def test_a_long_video_says_that_it_is_thinned():
     video = (np.full((64, 64, 3), t % 200, np.uint8) for t in range(41))
-    explorer = explore("shapes-tiny", video)
+    explorer = explore("shapes-tiny", video, max_frames=10)
     assert "41 frames" in explorer.status.value and "every 8th" in explorer.status.value
     assert explorer.frame.max == 6
 
 
 def test_large_frames_are_seen_at_the_size_of_the_training():
     video = [np.full((480, 640, 3), 99, np.uint8)] * 2
-    recording = explore("shapes-tiny", video).recording
+    recording = explore("shapes-tiny", video, max_frames=10).recording
     assert [image.shape for image in recording.images] == [(192, 256, 3)] * 2
 
 

@@ -225,6 +225,22 @@ def test_a_click_in_the_timeline_goes_to_frame_and_identity(page, screenshots):
     frame(page, 1)
 
 
+def test_keys_move_frame_and_object_and_the_caption_is_announced(page):
+    view = page.locator(".minst-view[data-label='tracked frame']")
+    view.focus()
+    spoken = view.locator("[aria-live=polite]")
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    view.locator("p", has_text=re.compile("^frame 2 of 30")).wait_for(state="attached", timeout=1_200_000)
+    before = re.search(r"query \d+", spoken.inner_text())[0]
+    page.keyboard.press("ArrowDown")
+    page.wait_for_function(
+        "before => !document.querySelector('.minst-view [aria-live]').innerText.includes(before + ' ')", arg=before
+    )
+    assert spoken.inner_text().startswith("frame 2 of 30")
+    assert view.get_attribute("aria-label").startswith("The tracked frame. Left and right arrow")
+
+
 def test_the_player_plays_and_stops(page):
     page.locator(".widget-play button").first.click()
     said(page, r"frame ([4-9]|[12]\d) of 30")

@@ -5,9 +5,10 @@
 
 A photograph is seen through a window that moves, zooms, turns and bends a little. Instances cut out
 of other photographs lie on it and go their own ways, often beside another: that is where two
-neighbours are told apart, be they two persons or a person and a dog. Things of no category hide what lies behind them. Motion
-blur, noise and JPEG come last. Masks are what is still seen. So the field begins, too: SeqFormer,
-IDOL and CTVIS make pseudo-videos of COCO's images, MinVIS learns from single images alone.
+neighbours are told apart, be they two persons or a person and a dog. Things of no category hide
+what lies behind them. Motion blur, noise and JPEG come last. Masks are what is still seen. So the
+field begins, too: SeqFormer, IDOL and CTVIS make pseudo-videos of COCO's images, MinVIS learns from
+single images alone.
 
 A clip is a function of (seed, index), a frame of t as well. A category is drawn by the square root
 of its number of photographs (as LVIS repeats rare ones). Half of the clips without an instance show

@@ -21,11 +21,13 @@ from minst.visualize.masks import class_name, color_of
 from minst.visualize.recording import Replay
 from minst.visualize.style import INK, RED
 
-__all__ = ["captions", "chart", "halo", "svg"]
+__all__ = ["WIDTH", "captions", "chart", "cursor", "halo", "rows", "strips", "svg"]
 
 # Pixels: all, the names of rows, their figures, frame numbers; a strip, a row of an identity.
 WIDTH, LEFT, RIGHT, TOP = 740, 160, 48, 20
 STRIP, ROW, MAX_ROWS = 18, 22, 10
+STRIPS = TOP, TOP + STRIP + 2  # where each of the two begins
+ROWS = STRIPS[1] + STRIP + 20  # where the identities begin
 
 
 def svg(width: int, height: int, content: str) -> str:
@@ -61,17 +63,34 @@ def chart(
 
     own (L,): cosine of the query's kernel in use with its own over time; every (L, N): with all.
     """
+    content, bottom, height = rows(replay, names, query)
+    content = strips(query, own, every) + content + cursor(t, len(own), bottom)
+    return svg(WIDTH, height, content)
+
+
+def cursor(t: int, count: int, bottom: int) -> str:
+    """A frame around all that the chart says of frame `t`."""
+    look = {"fill": "none", "stroke": INK, "stroke_width": 2, "rx": 3, "pointer_events": "none"}
+    return _cell(t, count, TOP - 3, bottom - TOP + 4, **look)
+
+
+def strips(query: int, own: np.ndarray, every: np.ndarray) -> str:
+    """How alike the kernels are, and the numbers of the frames above."""
     others = np.delete(every, query, axis=1)
-    strips = {f"kernel of query {query}, itself": own}
+    named = {f"kernel of query {query}, itself": own}
     if others.shape[1]:
-        strips["and its nearest rival"] = others.max(1)
-    low = min(0.5, *(np.floor(10 * values.min()) / 10 for values in strips.values()))
-    y, parts, count = TOP, [_numbers(len(own))], len(own)
-    for name, values in strips.items():
+        named["and its nearest rival"] = others.max(1)
+    low = min(0.5, *(np.floor(10 * values.min()) / 10 for values in named.values()))
+    parts = [_numbers(len(own))]
+    for y, (name, values) in zip(STRIPS, named.items()):
         parts.append(_strip(y, name, values, low))
-        y += STRIP + 2
-    parts.append(_text(LEFT - 8, y + 9, f"cosine: dark {low:.1f}, bright 1", size=9))
-    y += 18
+    words = f"cosine: dark {low:.1f}, bright 1"
+    return "".join([*parts, _text(LEFT - 8, ROWS - 9, words, size=9)])
+
+
+def rows(replay: Replay, names: Sequence[str], query: int) -> tuple[str, int, int]:
+    """Key frames, identities and legend; where the identities end, and all of it."""
+    y, parts, count = ROWS, [], len(replay.frames)
     for key in sorted(set(replay.keys)):
         half = min(4.0, _x(0.5, count) - LEFT)
         triangle = f"M{_x(key + 0.5, count):.1f} {y - 4}l{-half:.1f} -7h{2 * half:.1f}z"
@@ -88,10 +107,8 @@ def chart(
     elif len(tracks) > MAX_ROWS:
         parts.append(_text(LEFT, y + 12, f"and {len(tracks) - MAX_ROWS} shorter ones", "start"))
         y += 16
-    cursor = {"fill": "none", "stroke": INK, "stroke_width": 2, "rx": 3, "pointer_events": "none"}
-    parts.append(_cell(t, count, TOP - 3, y - TOP + 4, **cursor))
     legend, height = _legend(y + 18, replay.identity is not None)
-    return svg(WIDTH, height, "".join([*parts, legend]))
+    return "".join([*parts, legend]), y, height
 
 
 def _tag(name: str, content: str = "", title: str = "", **attributes) -> str:
@@ -167,7 +184,8 @@ def _track(y: float, track, name: str, replay: Replay, query: int) -> str:
         if identity == track.id:
             place = f"translate({_x(t + 0.5, count):.1f} {middle:.1f})"
             title = f"frame {t + 1}: {words}"
-            parts.append(_tag("g", SHAPES[kind], title, transform=place, **{"class": kind}))
+            look = {"class": kind, "data_pick": f"{t},{identity}", "transform": place}
+            parts.append(_tag("g", SHAPES[kind], title, **look))
     parts.append(_text(WIDTH - RIGHT + 6, middle + 4, f"{len(seen)}/{count}", "start"))
     return "".join(parts)
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
@@ -28,10 +29,17 @@ from tqdm.auto import tqdm
 from minst.protocol import QueryModel, open_model
 from minst.results import FrameResult
 from minst.visualize import diagram
-from minst.visualize.attention import attention_maps
+from minst.visualize.attention import AttentionMaps, attention_maps
 from minst.visualize.images import plot_images
 from minst.visualize.masks import class_name, color_of, draw_frame, resized
-from minst.visualize.recording import Recording, Replay, Settings, Shots, read_frames
+from minst.visualize.recording import (
+    MAX_FRAMES,
+    Recording,
+    Replay,
+    Settings,
+    Shots,
+    read_frames,
+)
 from minst.visualize.style import Picture
 from minst.weights import trained_side
 
@@ -47,6 +55,10 @@ __all__ = ["Explorer", "explore"]
 
 STILL = 6  # frames of the still
 STAGE = (540, 405)  # width and height of the tracked frame, at most, in pixels of the page
+KEYS = (
+    "The tracked frame. Left and right arrow: frame before, next frame. Up and down arrow: another "
+    "object, and its query. Home and End: first and last frame."
+)
 TITLE = (
     "<h2 style='margin:0'>Queries are good trackers</h2><div style='line-height:1.45;color:#444'>"
     "Each colour is one identity; one <b>query</b> of the network finds it, frame after frame. "
@@ -60,15 +72,16 @@ def explore(
     video="easy",
     settings: Settings = Settings(),
     background: bool = False,
+    max_frames: int = MAX_FRAMES,
 ) -> Explorer:
     """Track a video and show the query behind every identity, with controls, in a notebook.
 
     model: a model, the name of shipped weights, or {label: either, or a function that gives it} to
     switch between several.
     video: the name of a shipped clip, a clip with `render(t)`, or any iterable of (H, W, 3) bytes.
-    Long videos are thinned and large ones made smaller, as `read_frames` says. background: return
-    at once and compute in a thread. Raises ImportError without the extra "notebooks", ValueError
-    for a video without frames or settings out of range.
+    Videos of more than `max_frames` are thinned and large ones made smaller, as `read_frames` says.
+    background: return at once and compute in a thread. Raises ImportError without the extra
+    "notebooks", ValueError for a video without frames or settings out of range.
     """
     models = dict(model) if isinstance(model, Mapping) else {"": model}
     if not models:
@@ -77,7 +90,7 @@ def explore(
         from minst.samples import load_sample
 
         video = load_sample(video)
-    explorer = Explorer(settings)
+    explorer = Explorer(settings, max_frames)
     if background:
         work = {"target": explorer.compute_safely, "args": (models, video)}
         threading.Thread(**work, daemon=True).start()
@@ -89,11 +102,13 @@ def explore(
 class Explorer:
     """What `explore` returns: `widget`, the whole of it; `figure()`, a still of it."""
 
-    def __init__(self, settings: Settings = Settings()):
-        self.settings, self.query = settings, 0
+    def __init__(self, settings: Settings = Settings(), max_frames: int = MAX_FRAMES):
+        self.settings, self.max_frames, self.query = settings, max_frames, 0
         self.recordings: dict[str, Recording] = {}
-        self._replay = lru_cache(64)(lambda label, s: self.recordings[label].replay(s))
-        self._picture = lru_cache(512)(self._draw_picture)
+        self.replay_of = lru_cache(64)(lambda label, s: self.recordings[label].replay(s))
+        self.picture_at = lru_cache(512)(self._draw_picture)
+        self.looks = lru_cache(64)(self._look)
+        self._attention = lru_cache(64)(self._attend)
         self._build()
 
     @property
@@ -104,7 +119,7 @@ class Explorer:
     @property
     def replay(self) -> Replay:
         """The clip as it is tracked with the chosen model and settings."""
-        return self._replay(self.weights.value, self.settings)
+        return self.replay_of(self.weights.value, self.settings)
 
     # ------------------------------------------------------------------------ computing
 
@@ -115,12 +130,13 @@ class Explorer:
             for label, model in models.items()
         }
         # All models look at the same pixels: those that the first was trained for.
-        shots = read_frames(video, shorter_side=trained_side(next(iter(models.values()))))
+        side = trained_side(next(iter(models.values())))
+        shots = read_frames(video, self.max_frames, shorter_side=side)
         for label, model in models.items():
             self.recordings[label] = Recording(model, shots, partial(self._counted, label))
         self.weights.options = list(models)
         for t in range(len(shots.images)):
-            self._picture(self.weights.value, self.settings, t)
+            self.picture_at(self.weights.value, self.settings, t)
         self.query = self.replay.best_query(self.recording)
         self._open_controls(shots)
 
@@ -146,7 +162,8 @@ class Explorer:
     def _build(self) -> None:
         T, association, score, mask = self.settings
         self.status, self.bar = widgets.HTML("reading the clip…"), widgets.IntProgress(0, 0, 1)
-        self.picture, self.tiles = View(label="tracked frame"), View(label="selected query")
+        self.picture = View(label="tracked frame", help=KEYS)
+        self.tiles = View(label="selected query")
         self.chart, self.caption = View(label="timeline"), widgets.HTML()
         wide = widgets.Layout(width="540px")
         self.frame = widgets.IntSlider(1, 1, 2, description="frame", layout=wide)
@@ -185,6 +202,7 @@ class Explorer:
             control.observe(self._on_settings, "value")
         self.frame.observe(lambda _change: self._show_all(), "value")
         self.picture.observe(self._on_picture, "click")
+        self.picture.observe(self._on_key, "key")
         self.chart.observe(self._on_chart, "click")
         self._show_all()
         self.panels.layout.display = None
@@ -204,6 +222,21 @@ class Explorer:
             self.query = query
             self._show_all()
 
+    def _on_key(self, change) -> None:
+        """Left and right: a frame back, a frame on. Up and down: the queries of this frame."""
+        name, t, last = change["new"]["name"], self.frame.value, self.frame.max
+        if name in ("ArrowUp", "ArrowDown"):
+            queries = self.replay.frames[t - 1].queries
+            step = 1 if name == "ArrowDown" else -1
+            if self.query in queries:
+                self.query = queries[(queries.index(self.query) + step) % len(queries)]
+            elif queries:
+                self.query = queries[0]
+            self._show_all()
+        else:
+            to = {"ArrowLeft": t - 1, "ArrowRight": t + 1, "Home": 1, "End": last}[name]
+            self.frame.value = min(max(to, 1), last)
+
     def _on_chart(self, change) -> None:
         """A cell of the timeline, "frame,identity"; identity 0 or none: the frame alone."""
         if not change["new"]["pick"]:
@@ -219,64 +252,77 @@ class Explorer:
 
     def _show_all(self) -> None:
         t = self.frame.value - 1  # people count from 1
-        self.picture.image = self._picture(self.weights.value, self.settings, t)
-        self.picture.overlay = self._halo(t)
-        self.tiles.image, self.tiles.overlay = self._tiles(t)
+        self.picture.image = self.picture_at(self.weights.value, self.settings, t)
+        self.picture.overlay = self.halo(t)
+        self.tiles.image, self.tiles.overlay = self.tiles_at(t)
         own, every = self.recording.similarity(self.query, self.replay.keys[t])
         names = self.recording.config.class_names
         self.chart.overlay = diagram.chart(self.replay, names, self.query, t, own, every)
-        self.caption.value = self._frame_caption(t) + "<br>" + self._query_caption(t)
+        self.caption.value = self.frame_caption(t) + "<br>" + self.query_caption(t)
+        words = html.unescape(re.sub("<[^>]*>", " ", self.caption.value))
+        self.picture.spoken = " ".join(words.split())
 
     # ------------------------------------------------------------------------ drawing
 
-    def _size(self) -> tuple[int, int]:
+    def size(self) -> tuple[int, int]:
         """Width and height of the tracked frame on the page."""
         height, width = self.recording.images[0].shape[:2]
         share = min(STAGE[0] / width, STAGE[1] / height)
         return round(width * share), round(height * share)
 
     def _draw_picture(self, label: str, settings: Settings, t: int) -> bytes:
-        recording, frame = self.recordings[label], self._replay(label, settings).frames[t]
+        recording, frame = self.recordings[label], self.replay_of(label, settings).frames[t]
         said = [class_name(recording.config.class_names, k) for k in frame.labels]
         texts = [f"{i} {name} {s:.2f}" for i, name, s in zip(frame.ids, said, frame.scores)]
         return _jpeg(_drawn(recording.images[t], frame, texts[::-1]))
 
-    def _halo(self, t: int) -> str:
+    def halo(self, t: int) -> str:
         """A dashed box around what the selected query has in this frame."""
-        frame, (width, height) = self.replay.frames[t], self._size()
+        frame, (width, height) = self.replay.frames[t], self.size()
         box = ""
         if self.query in frame.queries:
             box = diagram.halo(frame.masks()[frame.queries.index(self.query)], width, height)
         return diagram.svg(width, height, box)
 
-    def _color(self, t: int) -> tuple[int, int, int]:
-        """That of the identity which the query serves in frame `t`, or most often; or grey."""
+    def identity(self, t: int) -> int:
+        """That which the query serves in frame `t`, or most often; 0 if none."""
         served = self.replay.serves(self.query)
-        now = served[t] or max(served, key=lambda i: (i > 0, served.count(i)))
-        return color_of(now) if now else (150, 150, 150)
+        return served[t] or max(served, key=lambda i: (i > 0, served.count(i)))
 
-    def _soft(self, t: int) -> np.ndarray:
+    def _color(self, t: int) -> tuple[int, int, int]:
+        return color_of(self.identity(t)) if self.identity(t) else (150, 150, 150)
+
+    def soft(self, t: int) -> np.ndarray:
         """The selected query's mask in frame `t`, from black to its colour: (H, W, 3) bytes."""
         mask = self.recording.soft_mask(self.query, self.replay.keys[t], t)
         return (mask[..., None] * np.array(self._color(t))).astype(np.uint8)
 
-    def _tiles(self, t: int) -> tuple[bytes, str]:
-        """Soft mask and, of a MobileInst, attention of the selected query; captions over them."""
-        model, key = self.recording.model, self.replay.keys[t]
-        pictures, captions = [self._soft(t)], [f"soft mask of query {self.query}"]
-        if hasattr(model, "instance_decoder"):
-            image, maps = (
-                self.recording.images[key],
-                attention_maps(model, self.recording.frames[key]),
-            )
-            for i, tokens in enumerate(("X_G, the scene", "X_L, the details")):
-                pictures.append(_heat(image, maps.on_frame(i, self.query).mean(0)))
-                captions.append(f"it looks at {tokens}")
-        width, height = (round(n / 3) for n in self._size())
-        column = np.concatenate([resized(p, (2 * height, 2 * width)) for p in pictures])
-        return _jpeg(column), diagram.captions(captions, width, height)
+    def _attend(self, label: str, key: int) -> AttentionMaps:
+        recording = self.recordings[label]
+        return attention_maps(recording.model, recording.frames[key])
 
-    def _frame_caption(self, t: int) -> str:
+    def _look(self, label: str, key: int, query: int) -> list[np.ndarray]:
+        """Where a query looks in a key frame: on X_G, on X_L; nothing where tokens are unknown."""
+        recording = self.recordings[label]
+        if not hasattr(recording.model, "instance_decoder"):
+            return []
+        maps = self._attention(label, key)
+        return [_heat(recording.images[key], maps.on_frame(i, query).mean(0)) for i in (0, 1)]
+
+    def tiles_at(self, t: int) -> tuple[bytes, str]:
+        """Soft mask and, of a MobileInst, attention of the selected query; captions over them."""
+        looks = self.looks(self.weights.value, self.replay.keys[t], self.query)
+        words = f"soft mask of query {self.query}", "it looks at X_G, the scene"
+        captions = [*words, "it looks at X_L, the details"][: 1 + len(looks)]
+        width, height = (round(n / 3) for n in self.size())
+        return self.column([self.soft(t), *looks]), diagram.captions(captions, width, height)
+
+    def column(self, pictures: list[np.ndarray]) -> bytes:
+        """Small pictures above each other, as JPEG."""
+        width, height = (round(n / 3) for n in self.size())
+        return _jpeg(np.concatenate([resized(p, (2 * height, 2 * width)) for p in pictures]))
+
+    def frame_caption(self, t: int) -> str:
         key, count, found = self.replay.keys[t], len(self.recording), len(self.replay.frames[t].ids)
         said = f"<b>frame {t + 1} of {count}</b> · "
         said += "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}"
@@ -293,7 +339,7 @@ class Explorer:
             return "serves no identity with these settings"
         return f"serves identity {', '.join(parts)} of {len(served)} frames"
 
-    def _query_caption(self, t: int) -> str:
+    def query_caption(self, t: int) -> str:
         score = float(self.recording.scores[self.replay.keys[t], self.query])
         color = "rgb({},{},{})".format(*self._color(t))
         said = f"<b>query {self.query}</b> {self._what_it_serves()}"
@@ -312,7 +358,7 @@ class Explorer:
         titles = [f"frame {recording.times[t] + 1}" for t in times]
         for t in times:
             now = f"identity {served[t]}" if served[t] else "no identity"
-            pictures.append(self._soft(t))
+            pictures.append(self.soft(t))
             titles.append(f"query {self.query}: {now}")
         note = f"A key frame every {s.reuse_interval}, association by {s.association}, "
         note += f"scores from {s.score_threshold:.2f} on.  {len(replay.result.tracks)} identities; "

@@ -182,6 +182,20 @@ class Replay:
         """The identity that a query's kernel segments in each frame, 0 = none."""
         return [next((i for i, q in zip(f.ids, f.queries) if q == query), 0) for f in self.frames]
 
+    def queries_at(self, t: int, height: int, width: int) -> np.ndarray:
+        """The query of the best mask in each cell of a grid over frame `t`: (height, width), -1 =
+        none."""
+        frame = self.frames[t]
+        found = np.full((height, width), -1)
+        masks = frame.masks() if frame.ids else ()
+        for query, mask in reversed([*zip(frame.queries, masks)]):
+            middles = [
+                ((np.arange(count) + 0.5) * side / count).astype(int)
+                for count, side in zip((height, width), mask.shape)
+            ]
+            found[mask[np.ix_(*middles)]] = query
+        return found
+
     def query_at(self, t: int, x: float, y: float) -> int | None:
         """The query of the best mask at a point of frame `t`, x, y in [0, 1]; None if none."""
         frame = self.frames[t]
