@@ -2,7 +2,7 @@
 
     pip download --no-deps scikit-image && unzip scikit_image-*.whl skimage/data/chelsea.png
     python data_samples/make_photo_clip.py skimage/data/chelsea.png      the film and its masks
-    python data_samples/make_photo_clip.py --drawn                       pictures/chelsea.jpg
+    python data_samples/make_photo_clip.py --drawn            pictures/chelsea.jpg and walk.jpg
     python data_samples/make_samples.py --sums
 
 The photograph is "Chelsea the cat" by Stefan van der Walt. scikit-image, which ships it, says: "No
@@ -30,7 +30,8 @@ from PIL import Image, ImageDraw
 HERE = Path(__file__).resolve().parent
 PICTURE = "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"  # sha256
 FRAMES, EVERY, SEED = 30, 2, 0  # every second moment: the hand moves twice as fast
-SHOWN = (0, 12, 19, 29)  # frames of the picture: before, and while the bar passes
+# Frames of the pictures: before and while the bar passes; who walks in comes near and turns away.
+SHOWN = {"chelsea": (0, 12, 19, 29), "walk": (3, 7, 12, 20)}
 DESCRIPTION = (
     "A moved photograph: Chelsea the cat, by Stefan van der Walt, CC0, from scikit-image "
     "(skimage.data.chelsea). Outline by hand."
@@ -82,16 +83,16 @@ def write(picture: Path, out: Path) -> None:
     (out / "annotations.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def draw(out: Path) -> None:
-    """What `minst demo --photo` tracks, four frames of it side by side."""
+def draw(name: str, out: Path) -> None:
+    """What `minst demo --photo` or `--film` tracks, four frames of it side by side."""
     import minst
-    from minst.samples import PHOTO, weights_for
+    from minst.samples import weights_for
     from minst.visualize import draw_tracks
 
-    clip = minst.load_sample(PHOTO)
-    model = minst.MobileInst.from_pretrained(weights_for(PHOTO)[0])
+    clip = minst.load_sample(name)
+    model = minst.MobileInst.from_pretrained(weights_for(name)[0])
     result = minst.KernelTracker(model, reuse_interval=3, association="mask").track(clip)
-    drawn = [frame for t, frame in enumerate(draw_tracks(clip, result, scale=1)) if t in SHOWN]
+    drawn = [frame for t, frame in enumerate(draw_tracks(clip, result, scale=1)) if t in SHOWN[name]]
     Image.fromarray(np.concatenate(drawn, 1)).save(out, quality=85)
 
 
@@ -99,10 +100,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("photograph", nargs="?", type=Path)
-    what.add_argument("--drawn", action="store_true", help="only the picture")
+    what.add_argument("--drawn", action="store_true", help="only the pictures")
     said = parser.parse_args()
     if said.drawn:
-        draw(HERE / "pictures" / "chelsea.jpg")
+        for name in SHOWN:
+            draw(name, HERE / "pictures" / f"{name}.jpg")
     else:
         write(said.photograph, HERE / "photo")
 

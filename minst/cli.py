@@ -122,25 +122,26 @@ class Models:
 def demo(
     *,
     sample: str | None = None,  # name of a shipped clip (default: the demo's own choice)
-    photo: bool = False,  # the shipped film of a photograph: a cat, moved as if by a hand
+    photo: bool = False,  # a photograph of a cat, moved as if by a hand
+    film: bool = False,  # a real film: somebody walks in
     out: NewFolder = "minst-demo",  # folder of what is written
     reuse_interval: Count = 3,
     static: NewFolder | None = None,  # write here a page that tracks by itself, without Python
     assets: Folder | None = None,  # onnxruntime-web for that page (default: from the internet)
 ) -> None:
     """Track a shipped clip, print a table, write pictures."""
-    if photo and sample:
-        raise ValueError("demo: say --photo or --sample, not both")
+    if photo + film + bool(sample) > 1:
+        raise ValueError("demo: say one of --photo, --film and --sample")
     if assets and not static:
         raise ValueError("demo: --assets goes with --static")
-    sample = minst.samples.PHOTO if photo else sample
+    sample = minst.samples.PHOTO if photo else minst.samples.FILM if film else sample
     if static:
         sample = sample or "easy"
         page = {"sample": sample, "weights": minst.samples.weights_for(sample)[0]}
         page |= {"reuse_interval": reuse_interval, "assets": assets}
         _say_static(static, minst.mobile.serve.write_pages(static, **page))
         return
-    if sample == minst.samples.PHOTO:
+    if sample in (minst.samples.PHOTO, minst.samples.FILM):
         _usual(sample)  # says what they know
     said = minst.predict.run_demo(out=out, sample=sample, reuse_interval=reuse_interval)
     print(f"{said['sample']}: {said['frames']} frames, a key frame every {reuse_interval}\n")

@@ -1,7 +1,7 @@
 """What ships with minst: a few clips and images with their ground truth, and weights.
 
     data_samples/clips/      six clips, one YouTube-VIS folder     load_sample(name) -> Clip
-    data_samples/photo/      a moved photograph of a cat           load_sample(PHOTO) -> Clip
+    data_samples/photo/      a moved photograph, a real film       load_sample(PHOTO or FILM)
     data_samples/images/     twelve still images in COCO form
     data_samples/weights/    one folder a model                    weights_folder(name)
     notebooks/               lessons, solutions, glossary          write_lessons(folder)
@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minst.data.ytvis import Clip, YouTubeVIS
 
-__all__ = ["PHOTO", "data_folder", "load_sample", "out_of_place", "sample_names", "weights_classes",
-           "weights_folder", "weights_for", "weights_names", "write_lessons"]  # fmt: skip
+__all__ = ["FILM", "PHOTO", "data_folder", "load_sample", "out_of_place", "sample_names",
+           "weights_classes", "weights_folder", "weights_for", "weights_names",
+           "write_lessons"]  # fmt: skip
 
-PHOTO = "chelsea"  # the film of a photograph, which is none of the drawn clips of `sample_names`
+# A moved photograph, and a real film: none of the drawn clips of `sample_names`.
+PHOTO, FILM = "chelsea", "walk"
 DRAWN = b'"description": "minst shapes'  # in the annotation files of `minst data shapes`
 # What builds the lessons is for who writes them, not for who takes them.
 NOT_TAKEN = (
@@ -91,11 +93,11 @@ def sample_names() -> list[str]:
 
 def load_sample(name: str) -> Clip:
     """The shipped clip `name`: its frames, (H, W, 3) bytes; labels and masks are the truth."""
-    if name == PHOTO:
-        return _clips("photo")[0]
+    if name in (PHOTO, FILM):
+        return _clips("photo")[(PHOTO, FILM).index(name)]
     names = sample_names()
     if name not in names:
-        raise ValueError(f"no shipped clip {name!r}; there are: {', '.join([*names, PHOTO])}")
+        raise ValueError(f"no shipped clip {name!r}; there are: {', '.join([*names, PHOTO, FILM])}")
     return _clips()[names.index(name)]
 
 

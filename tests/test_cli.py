@@ -829,10 +829,11 @@ def test_fig2_of_film_that_is_not_ours_is_of_weights_of_photographs(monkeypatch,
 def test_demo_of_the_photograph(monkeypatch, with_photos):
     said = {"sample": "chelsea", "frames": 1, "tracks": [], "ms_key": 1.0, "ms_reuse": None, "AP": 0.5, "AP50": 1.0}
     calls = call_of(monkeypatch, "minst.predict", "run_demo", {**said, "files": {}, "seconds": 1.0})
-    lines = [NOTE in run("demo", *argv)[1] for argv in (["--photo"], ["--sample", "chelsea"], ["--sample", "easy"], [])]
-    assert lines == [True, True, False, False]
-    assert [call["sample"] for call in calls] == ["chelsea", "chelsea", "easy", None]
-    assert_refused("demo", "--photo", "--sample", "easy", word="--photo or --sample, not both")
+    lines = [NOTE in run("demo", *argv)[1] for argv in (["--photo"], ["--sample", "chelsea"], ["--film"], ["--sample", "easy"], [])]
+    assert lines == [True, True, True, False, False]
+    assert [call["sample"] for call in calls] == ["chelsea", "chelsea", "walk", "easy", None]
+    for two in (["--photo", "--sample", "easy"], ["--photo", "--film"], ["--film", "--sample", "walk"]):
+        assert_refused("demo", *two, word="one of --photo, --film and --sample")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_the_film_of_a_photograph_and_its_outline():
     clip = minst.load_sample(samples.PHOTO)
     assert samples.PHOTO not in minst.sample_names() and clip.name == samples.PHOTO
     assert len(clip) == 30 and clip.image(29).shape == (240, 320, 3)
-    assert clip.categories == ("cat", "dog") and clip.labels.tolist() == [0]
+    assert clip.categories == ("cat", "dog", "person") and clip.labels.tolist() == [0]
     seen = np.array([clip.masks(t)[0] for t in range(30)])
     assert seen.mean((1, 2)).tolist() == pytest.approx([area / 76800 for area in clip.tracks[0]["areas"]])
     # the bar is a sixth of the frame, and passes in the second half
@@ -325,7 +325,7 @@ def test_shapes_weights_are_out_of_place_on_film_that_nobody_drew(tmp_path, monk
     ours = ["easy", "crowd", made, frames, frames / "00000.jpg", frames / "*.jpg"]
     ours += [FOLDER / "clips" / "JPEGImages" / "easy", FOLDER / "capstone" / "clip.mp4"]
     photo = FOLDER / "photo" / "JPEGImages" / "chelsea"
-    theirs = ["chelsea", photo, photo / "00003.jpg", FOLDER / "photo", "cats.mp4", "0", 0, "eas", tmp_path, foreign, foreign / "JPEGImages" / "cat", foreign / "cat.mp4"]
+    theirs = ["chelsea", "walk", photo, photo / "00003.jpg", FOLDER / "photo", "cats.mp4", "0", 0, "eas", tmp_path, foreign, foreign / "JPEGImages" / "cat", foreign / "cat.mp4"]
     for name in ("shapes-tiny", "shapes-tiny-images"):
         assert [film for film in ours if samples.out_of_place(name, film)] == []
         assert [film for film in theirs if not samples.out_of_place(name, film)] == []
@@ -351,6 +351,33 @@ def test_weights_say_what_they_know():
     assert samples.weights_classes("shapes-tiny") == list(minst.load_sample("easy").categories)
     with pytest.raises(FileNotFoundError, match="no weights 'none'"):
         samples.weights_classes("none")
+
+
+def test_the_real_film_its_masks_and_whose_it_is():
+    """Somebody walks in from below: all of the dark clothes are in the mask, nothing of the empty wall is."""
+    clip = minst.load_sample(samples.FILM)
+    assert samples.FILM not in minst.sample_names() and clip.name == samples.FILM
+    assert len(clip) == 21 and clip.image(20).shape == (180, 320, 3) and clip.labels.tolist() == [2]
+    seen = np.array([clip.masks(t)[0] for t in range(21)])
+    dark = np.array([clip.image(t).max(-1) < 40 for t in range(21)])
+    dark &= ~dark[0]  # a screen on the wall
+    assert seen[0].sum() < seen[3].sum() / 3  # only hair is seen at first
+    for t in range(3, 21):
+        assert (dark & seen)[t].sum() > 0.95 * dark[t].sum() and seen[t].sum() < 1.5 * dark[t].sum()
+        rows = np.flatnonzero(seen[t].any(1))
+        assert (np.diff(rows) == 1).all() and not seen[t, :, 250:].any()
+    said = json.loads((FOLDER / "photo" / "annotations.json").read_text())
+    assert said["licenses"][said["videos"][1]["license"] - 1]["name"] == "CC BY 4.0"
+    for words in ("Intel", "CC BY 4.0", "one-by-one-person-detection"):
+        assert words in said["info"]["description"] and words in (FOLDER / "README.md").read_text()
+
+
+def test_shipped_weights_follow_who_walks_in():
+    clip, model = minst.load_sample(samples.FILM), minst.MobileInst.from_pretrained("photos-tiny").fuse()
+    result = minst.KernelTracker(model).track(clip)
+    best = max(result.tracks, key=lambda track: track.score)
+    assert model.config.class_names[best.label] == "person"
+    assert all(code is not None for code in best.segmentations[6:])
 
 
 def test_shipped_weights_of_photographs_find_the_cat_of_the_film():

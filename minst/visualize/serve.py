@@ -18,7 +18,7 @@ from minst.data.video import read_video
 from minst.data.ytvis import YouTubeVIS
 from minst.model import MobileInst
 from minst.options import Port, check_call
-from minst.samples import PHOTO, load_sample, sample_names
+from minst.samples import FILM, PHOTO, load_sample, sample_names
 from minst.tracking import KernelTracker
 from minst.visualize.recording import Settings
 
@@ -173,7 +173,7 @@ def open_clip(source: str):
 
     Returns a clip with `render(t)` or an iterator of frames. FileNotFoundError or ValueError.
     """
-    names = [*sample_names(), PHOTO]
+    names = [*sample_names(), PHOTO, FILM]
     if source in names:
         return load_sample(source)
     if not Path(source).exists():
