@@ -116,8 +116,20 @@ def browser():
         pytest.skip("no chromium on PATH: apt-get install chromium")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
+        browser.new_page, browser.new_context = patient(browser.new_page), patient(browser.new_context)
         yield browser
         browser.close()
+
+
+def patient(opened):
+    """Pages that wait 20 minutes for what they are asked: that tells a hang from a busy machine."""
+
+    def open_one(**options):
+        made = opened(**options)
+        made.set_default_timeout(1_200_000)
+        return made
+
+    return open_one
 
 
 @contextmanager
