@@ -4,6 +4,7 @@
     data_samples/photo/      a moved photograph, a real film       load_sample(PHOTO or FILM)
     data_samples/images/     twelve still images in COCO form
     data_samples/weights/    one folder a model                    weights_folder(name)
+    results/                 runs of the lab                       results_folder(name)
     notebooks/               lessons, solutions, glossary          write_lessons(folder)
 
 `weights_for(film)` names the weights that suit a film, where nobody has named any.
@@ -26,8 +27,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minst.data.ytvis import Clip, YouTubeVIS
 
-__all__ = ["FILM", "PHOTO", "data_folder", "load_sample", "out_of_place", "sample_names",
-           "weights_classes", "weights_folder", "weights_for", "weights_names",
+__all__ = ["FILM", "PHOTO", "data_folder", "load_sample", "out_of_place", "results_folder",
+           "sample_names", "weights_classes", "weights_folder", "weights_for", "weights_names",
            "write_lessons"]  # fmt: skip
 
 # A moved photograph, and a real film: none of the drawn clips of `sample_names`.
@@ -53,11 +54,16 @@ def data_folder() -> Path:
     return _shipped("data_samples")
 
 
+def results_folder(name: str) -> Path:
+    """Folder of the shipped results `name`, "lab" or so; FileNotFoundError where none is."""
+    return _shipped(f"results/{name}")
+
+
 def write_lessons(folder: str | Path) -> Path:
     """Copy the lessons, their solutions, glossary and tutor's guide to `folder`/notebooks.
 
     `folder`/README.md lists them, README.ko.md those in Korean; `folder`/results holds the lab's
-    runs, which lesson 09 reads.
+    runs, of which lesson 09 tells.
     Returns the folder of the notebooks. FileExistsError where one of the three is there already,
     since a student's answers may be in it.
     """

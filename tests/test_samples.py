@@ -51,6 +51,10 @@ def test_samples_are_found_in_a_wheel_and_beside_a_clone(elsewhere, place):
     assert samples.sample_names() == ["00000"] and len(samples.load_sample("00000")) == 2
     assert samples.weights_names() == ["large", "tiny"]
     assert samples.weights_folder("tiny").resolve() == folder / "weights" / "tiny"
+    (folder.parent / "results" / "lab").mkdir(parents=True)
+    assert samples.results_folder("lab").resolve() == folder.parent / "results" / "lab"
+    with pytest.raises(FileNotFoundError, match="results/none is neither at"):
+        samples.results_folder("none")
 
 
 def test_what_is_not_there_is_an_error_that_lists_what_is(elsewhere):

@@ -103,7 +103,7 @@ visualize.plot_images(
 # Each point below is a mean over seeds, and each line is its 95 % interval.
 
 # %%
-lab = Lab("../results/lab-older")
+lab = Lab(minst.samples.results_folder("lab-older"))
 print(lab.note)
 print(f"{sum(len(row.runs) for row in lab.rows.values())} runs are done, {len(lab.rows)} of {len(lab.variants)} rows;",
       f"clips to judge by: {lab.budget['val_clips']}")
@@ -397,7 +397,7 @@ check.plot_lines(
 # itself; and of the *oracle* the truth says who goes on.
 
 # %%
-now = Lab("../results/lab")
+now = Lab(minst.samples.results_folder("lab"))
 plots.plot_shipped(now)
 
 # %% [markdown]
