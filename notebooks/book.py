@@ -354,6 +354,8 @@ class Book:
         for language, words in ((name, WORDS[name]) for name in self.terms):
             reading = [self.page(language, page.slug) or page for page in self.pages if page.language == "en"]
             groups = {group: [page for page in reading if page.group == group] for group in GROUPS}
+            extras = {name: own if (self.out / (own := f"{language}/{there}")).exists() else there
+                      for name, there in self.extras.items()}  # slides in the language, if there are any
             index = []
             for before, page, after in zip([None, *reading], reading, [*reading[1:], None]):
                 if page.language != language:  # not translated: the contents lead to the original
@@ -361,7 +363,7 @@ class Book:
                 body = self.body(page)
                 index += sections(page, body)
                 text = template.render(
-                    page=page, body=body, words=words, names=WORDS, groups=groups, extras=self.extras, start=reading[0],
+                    page=page, body=body, words=words, names=WORDS, groups=groups, extras=extras, start=reading[0],
                     others=[there for name in self.terms if name != language and (there := self.page(name, page.slug))],
                     headings=re.findall(r'<h2 id="([^"]+)">(.*?)</h2>', body), before=before, after=after,
                     to=lambda there, page=page: self.to(page, there),
@@ -399,12 +401,12 @@ def build(out: Path, address: str | None, decks: Callable[[Book], dict] = lambda
     out.mkdir(parents=True)
     book = Book(out, address, {name: f"{name}/index.html" for name in static})
     slides = decks(book)
-    book.extras |= {name: f"{name}.html" for name in slides}
+    book.extras |= {Path(name).stem: Path(name).name for name in slides}
     book.write()
     for name in ("book.css", "book.js"):
         shutil.copy(THEME / name, out)
     for name, folder in static.items():
         shutil.copytree(folder, out / name)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    shown = "".join(f", {count} slides in {name}.html" for name, count in slides.items())
+    shown = "".join(f", {count} slides in {name}" for name, count in slides.items())
     return f"{out}: {len(book.pages)} pages{shown}, {size / 1e6:.1f} MB; open {out / 'index.html'}"

@@ -196,7 +196,8 @@ def notebook(number: int, said: str = "") -> nbformat.NotebookNode:
 def translated_files(said: str) -> set[str]:
     """What stands in the folder of a language; read once, since every text asks for it."""
     lessons = {f"{lesson.slug}.ipynb" for number, lesson in enumerate(LESSONS) if is_translated(number, said)}
-    return lessons | {name for name in language.DOCUMENTS if not language.missing(name, said)}
+    written = {path.name for path in (HERE / said).glob("*.pdf")}  # handout.py writes it
+    return lessons | written | {name for name in language.DOCUMENTS if not language.missing(name, said)}
 
 
 def at_home(text: str, said: str) -> str:

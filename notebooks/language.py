@@ -8,8 +8,8 @@ A mark is `<!-- 1a2b3c4d: first words -->`: eight digits of the SHA-256 of the E
 changed is found, and code cannot differ. This script writes the marks: it keeps what is translated, in the order of the
 English, and puts what is missing there in English below `<!-- todo 1a2b3c4d: … -->`, with the earlier translation of a
 text that changed below `<!-- was -->`. Who translates replaces the text and the word `todo `. GLOSSARY, TUTOR, PHONE and
-README are translated section by section in the same way. `words.json` has the words that the builder adds, `TERMS.tsv` the
-terms, each decided once.
+README are translated section by section in the same way. `words.json` has the words that the builder adds, and, by their
+English, those of the hand-out and the slides; `TERMS.tsv` has the terms, each decided once.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import argparse
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-
-import jupytext
 
 HERE = Path(__file__).resolve().parent
 DOCUMENTS = ["GLOSSARY.md", "TUTOR.md", "PHONE.md", "../README.md"]
@@ -56,6 +55,8 @@ def english(name: str) -> list[str]:
     """The texts of a lesson's cells or of a document's sections. name: `03_mask_decoder.md` or a name in DOCUMENTS."""
     if name in DOCUMENTS:
         return sections((HERE / name).read_text(encoding="utf-8"))
+    import jupytext  # reads lessons; who only asks for words needs none
+
     cells = jupytext.read(HERE / "source" / f"{Path(name).stem}.py", fmt="py:percent").cells
     return [cell.source.strip() for cell in cells if cell.cell_type == "markdown"]
 
@@ -86,6 +87,18 @@ def missing(name: str, language: str) -> list[str]:
 def words(language: str) -> dict:
     """What the builder itself says, in a language."""
     return json.loads((HERE / "source" / language / "words.json").read_text(encoding="utf-8"))
+
+
+def say(part: str, language: str) -> Callable[[str], str]:
+    """English text -> what a part of words.json has for it; SystemExit for a text that was changed since."""
+    known = words(language).get(part, {}) if language != "en" else None
+
+    def said(text: str) -> str:
+        if known is not None and text not in known:
+            raise SystemExit(f"source/{language}/words.json, {part!r}: there is no {text!r}; translate it there")
+        return text if known is None else known[text]
+
+    return said
 
 
 def verdicts(language: str) -> dict[str, str]:

@@ -17,10 +17,15 @@ for needed in ("latex2mathml", "markdown_it", "mdit_py_plugins", "bs4"):
     pytest.importorskip(needed, reason=f"{needed} is missing: pip install -e '.[test]'")
 from bs4 import BeautifulSoup
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "notebooks"))
+import language  # noqa: E402
+import slides as decks  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 LESSONS = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-LOOKED_AT = ["index", "00_start_here", "04_dual_decoder", "09_ablation_lab", "glossary", "tutor", "lab", "minst.tracking", "talk"]
+LOOKED_AT = ["index", "00_start_here", "04_dual_decoder", "09_ablation_lab", "glossary", "tutor", "lab", "minst.tracking", "talk", "ko/talk"]
+DECKS = {"talk": 45, "workshop": 180, "ko/talk": 45, "ko/workshop": 180}  # minutes
 AXE = os.environ.get("MINST_AXE")  # axe.min.js of npm's axe-core
 
 
@@ -30,7 +35,8 @@ def folder(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("book") / "pages"
     command = [sys.executable, NOTEBOOKS / "build.py", "book", "--out", out]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert re.fullmatch(r".*pages: \d+ pages, \d+ slides in talk.html, \d+ slides in workshop.html, \d+\.\d MB; open .*index\.html\n", done.stdout), done.stdout
+    written = "".join(rf", \d+ slides in {name}\.html" for name in DECKS)
+    assert re.fullmatch(rf".*pages: \d+ pages{written}, \d+\.\d MB; open .*index\.html\n", done.stdout), done.stdout
     return out
 
 
@@ -233,15 +239,60 @@ def test_the_builder_is_small_and_knows_no_host():
 
 def test_slides_last_as_long_as_they_say_and_show_the_pictures_of_the_lessons(pages):
     lessons = {img["src"] for lesson in LESSONS for img in pages[f"{lesson}.html"].select("main img")}
-    for name, minutes in (("talk", 45), ("workshop", 180)):
+    for name, minutes in DECKS.items():
         slides = pages[f"{name}.html"].select("section")
         until = [int(slide["data-until"]) for slide in slides]
         assert until == sorted(until) and until[-1] == minutes, until
-        shown = [img["src"] for slide in slides for img in slide.select("img")]
+        shown = [img["src"].removeprefix("../") for slide in slides for img in slide.select("img")]
         assert len(shown) >= 12 and set(shown) <= lessons
         assert all(slide.get_text().strip() for slide in slides)
-    assert not pages["talk.html"].select("section > div > pre")
-    assert sum("your turn" in pre.get_text() for pre in pages["workshop.html"].select("section > div > pre")) >= 12
+        code = pages[f"{name}.html"].select("section > div > pre")
+        assert sum("your turn" in pre.get_text() for pre in code) >= 12 if minutes == 180 else not code
+
+
+def test_korean_slides_are_the_english_ones_in_korean_and_lead_to_each_other(pages):
+    for name in ("talk", "workshop"):
+        english, korean = pages[f"{name}.html"], pages[f"ko/{name}.html"]
+        first, second = (page.select("section") for page in (english, korean))
+        assert [slide["data-until"] for slide in first] == [slide["data-until"] for slide in second]
+        shown = [[[img["src"].removeprefix("../") for img in slide.select("img")] for slide in slides] for slides in (first, second)]
+        assert shown[0] == shown[1]
+        said, titles = ([slide.find(["h1", "h2"]).get_text() for slide in slides] for slides in (first, second))
+        assert not set(said) & set(titles) and all(re.search("[가-힣]", title) for title in titles)
+        for slide, original in zip(second, first):  # prose and notes, too
+            for part, there in zip(slide.select("p, aside"), original.select("p, aside")):
+                assert len(there.get_text().split()) < 8 or re.search("[가-힣]", part.get_text()), part
+            assert not slide.aside or re.search("[가-힣]", slide.aside["aria-label"])
+        assert english.html["lang"] == "en" and korean.html["lang"] == "ko"
+        assert [a["href"] for a in first[0].select("a")] == ["index.html", f"ko/{name}.html"]
+        assert [a["href"] for a in second[0].select("a")] == ["index.html", f"../{name}.html"]
+        for lesson in LESSONS[:8]:
+            for page, home in ((pages[f"{lesson}.html"], ""), (pages[f"ko/{lesson}.html"], "ko/")):
+                found = [a["href"] for a in page.select("#contents a") if a["href"].endswith(f"{name}.html")]
+                assert found == [f"{name}.html"], (home, lesson)
+
+
+def test_the_hand_out_of_a_language_is_that_of_its_tutor(pages, folder):
+    for home in ("", "ko/"):
+        (link,) = (a["href"] for a in pages[f"{home}tutor.html"].select('main a[href$=".pdf"]'))
+        assert (folder / home / link).read_bytes() == (NOTEBOOKS / home / "handout.pdf").read_bytes()
+
+
+def test_words_of_the_slides_are_those_that_are_shown():
+    source = (NOTEBOOKS / "slides.py").read_text() + (NOTEBOOKS / "theme" / "slides.html").read_text()
+    for said in language.LANGUAGES:
+        words = language.words(said)["slides"]
+        assert {title for *_, title in decks.TALK} <= set(words)
+        assert [word for word in words if word not in source] == []
+
+
+def test_a_language_with_part_of_the_lessons_has_no_slides(book, tmp_path):
+    made = book.Book(tmp_path, None, {})
+    assert decks.languages(made) == ["en", "ko"]
+    for name in ("tutor", LESSONS[1], LESSONS[3]):  # of the plan for tutors, and of the talk
+        some = book.Book(tmp_path, None, {})
+        some.pages = [page for page in made.pages if page.out != f"ko/{name}.html"]
+        assert decks.languages(some) == ["en"]
 
 
 # --- in Chromium ---
@@ -378,8 +429,9 @@ def test_who_wants_no_movement_sees_stills(visit):
     assert shown[0].endswith(".gif") and shown[1].endswith(".png")
 
 
-def test_slides_are_turned_by_keys_and_buttons(visit):
-    page = visit("talk")
+@pytest.mark.parametrize(("name", "minute"), [("talk", "until minute 3"), ("ko/talk", "3분까지")])
+def test_slides_are_turned_by_keys_and_buttons(name, minute, visit):
+    page = visit(name)
     assert page.locator("section:visible").count() == 1 and page.locator("h1").is_visible()
     for _ in range(2):
         page.keyboard.press("ArrowRight")
@@ -389,7 +441,8 @@ def test_slides_are_turned_by_keys_and_buttons(visit):
     assert page.locator("section.now aside").is_visible()
     page.locator("#back").click()
     page.reload()
-    assert page.locator("output").inner_text().startswith("2 / ")
+    said = page.locator("output").inner_text()
+    assert said.startswith("2 / ") and said.endswith(f" · {minute}")
 
 
 @pytest.mark.skipif(not AXE, reason="MINST_AXE names no axe.min.js: npm pack axe-core")

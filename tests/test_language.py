@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+import zlib
 from pathlib import Path
 
 import nbformat
@@ -10,7 +11,10 @@ import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
+import handout  # noqa: E402
 import language  # noqa: E402
+
+from minst.visualize import fonts  # noqa: E402
 
 FILES = [
     pytest.param(name, said, id=f"{said}-{Path(name).stem}")
@@ -18,6 +22,7 @@ FILES = [
     for name in [f"{p.stem}.md" for p in sorted((NOTEBOOKS / "source").glob("*.py"))] + language.DOCUMENTS
     if language.source(name, said).exists()
 ]
+TEXTS = FILES + [pytest.param("words.json", said, id=f"{said}-words") for said in language.LANGUAGES]
 FENCE = re.compile(r"```.*?```", re.DOTALL)
 CODE = re.compile(r"(`+)([^`]+)\1")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -28,6 +33,8 @@ POLITE = re.compile(r"(?:해요|예요|이에요|네요|어요|아요|죠|군요
 
 def pairs(name, said):
     """(English, translated) texts."""
+    if name == "words.json":  # of the hand-out and the slides
+        return [pair for part in ("handout", "slides") for pair in language.words(said)[part].items()]
     known = language.translated(name, said)
     return [(text, known[language.digest(text)]) for text in language.english(name) if language.digest(text) in known]
 
@@ -52,7 +59,7 @@ def test_every_text_is_translated_and_its_english_unchanged(name, said):
     assert set(known) == now, "python notebooks/language.py takes out what is no longer asked for"
 
 
-@pytest.mark.parametrize(("name", "said"), FILES)
+@pytest.mark.parametrize(("name", "said"), TEXTS)
 def test_code_links_and_numbers_are_those_of_the_english(name, said):
     for text, other in pairs(name, said):
         where = text.splitlines()[0]
@@ -67,7 +74,7 @@ def test_code_links_and_numbers_are_those_of_the_english(name, said):
         assert len(FENCE.findall(text)) == len(FENCE.findall(other)), where
 
 
-@pytest.mark.parametrize(("name", "said"), FILES)
+@pytest.mark.parametrize(("name", "said"), TEXTS)
 def test_a_term_is_said_with_its_own_word(name, said):
     decided = language.terms(said)
     for text, other in pairs(name, said):
@@ -78,7 +85,7 @@ def test_a_term_is_said_with_its_own_word(name, said):
                 assert found, f"{text.splitlines()[0]}: {term} is {' or '.join(allowed)}"
 
 
-@pytest.mark.parametrize(("name", "said"), [f for f in FILES if f.values[1] == "ko"])
+@pytest.mark.parametrize(("name", "said"), [f for f in TEXTS if f.values[1] == "ko"])
 def test_korean_keeps_one_tone(name, said):
     for text, other in pairs(name, said):
         found = POLITE.findall(bare(other))
@@ -103,6 +110,77 @@ def test_the_builder_has_its_words(said):
     lessons = {path.stem for path in (NOTEBOOKS / "source").glob("*.py")}
     assert set(language.words(said)["lessons"]) == lessons
     assert json.dumps(language.words(said))
+
+
+def objects_of(path):
+    """{number: (its dictionary, its stream unpacked)} of a PDF."""
+    found = {}
+    for number, body in re.findall(rb"(?s)(\d+) 0 obj\n(.*?)\nendobj", path.read_bytes()):
+        head, _, stream = body.partition(b"stream\n")
+        found[int(number)] = head, zlib.decompress(stream) if b"Flate" in head and b"/Image" not in head else b""
+    return found
+
+
+def reference(head, key):
+    return int(re.search(rb"/%s (\d+) 0 R" % key, head)[1])
+
+
+def read_pdf(path):
+    """The text of a page by matplotlib, and {(font, character): its outline}; its fonts are of type 3."""
+    objects, meaning, outlines = objects_of(path), {}, {}
+    for name, number in re.findall(rb"/(F\d+) (\d+) 0 R", b"".join(head for head, _ in objects.values())):
+        font = objects[int(number)][0]
+        shapes = dict(re.findall(rb"/(\S+) (\d+) 0 R", objects[reference(font, b"CharProcs")][0]))
+        code = 0
+        for word in re.search(rb"(?s)/Differences \[(.*?)\]", font)[1].split():
+            code = int(word) if word.isdigit() else code + 1
+            if not word.isdigit():
+                outlines[name, code - 1] = objects[int(shapes[word[1:]])][1]
+        table = objects[reference(font, b"ToUnicode")][1]
+        for first, codes in re.findall(rb"<(\w+)> <\w+> \[(.*?)\]", table):
+            for i, point in enumerate(re.findall(rb"<(\w+)>", codes)):
+                meaning[name, int(first, 16) + i] = bytes.fromhex(point.decode()).decode("utf-16-be")
+    (page,) = (head for head, _ in objects.values() if b"/Type /Page " in head)
+    text, font = "", b""
+    for name, shown in re.findall(rb"(?s)/(F\d+) \S+ Tf|\(((?:\\.|[^\\)])*)\)", objects[reference(page, b"Contents")][1]):
+        font = name or font
+        codes = re.sub(rb"(?s)\\(.)", lambda m: {b"n": b"\n", b"r": b"\r"}.get(m[1], m[1]), shown)
+        text += "".join(meaning[font, code] for code in codes)
+    return text, {(font, meaning[font, code]): shape for (font, code), shape in outlines.items()}
+
+
+@pytest.mark.parametrize("said", ["en", *language.LANGUAGES])
+def test_the_hand_out_says_all_its_words_and_each_letter_has_its_own_outline(said):
+    text, outlines = read_pdf(NOTEBOOKS / ("" if said == "en" else said) / "handout.pdf")
+    words = language.words("ko")["handout"]
+    expected = words if said == "en" else language.words(said)["handout"].values()
+    assert [word for word in expected if "".join(word.split()) not in "".join(text.split())] == []
+    hangul = {letter: shape for letter, shape in outlines.items() if "가" <= letter[1] <= "힣"}
+    assert {letter for _, letter in hangul} == set(re.findall("[가-힣]", "".join(expected)))  # each embedded
+    assert len(set(hangul.values())) == len(hangul)  # and no two alike, as boxes would be
+
+
+def test_every_word_of_the_hand_out_is_translated_and_its_equations_stay():
+    english = [text.get_text() for text in handout.handout().texts]
+    for said in language.LANGUAGES:
+        words = language.words(said)["handout"]
+        assert set("\n".join(english).splitlines()) == set(words)
+        assert [text for text in words if "√" in text or " = " in text or "+ 2" in text] == [text for text in words if text == words[text]]
+
+
+def test_without_a_font_for_hangul_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(fonts, "_font_with", lambda wanted: None)
+    with pytest.raises(SystemExit, match=r"\.\[fonts\]") as said:
+        handout.handout("ko")
+    assert "\n" not in str(said.value)
+    assert handout.handout("en").texts  # which needs none
+
+
+def test_words_that_were_changed_are_asked_for_again():
+    word = language.say("slides", "ko")
+    assert word("Next") == "다음" and language.say("slides", "en")("Next!") == "Next!"
+    with pytest.raises(SystemExit, match=r"source/ko/words.json, 'slides': there is no 'Next!'"):
+        word("Next!")
 
 
 def test_a_changed_text_is_to_do_again(tmp_path, monkeypatch):

@@ -281,6 +281,7 @@ def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, m
     for name in (
         "notebooks/01.ipynb",
         "notebooks/solutions/01.py",
+        "notebooks/ko/handout.pdf",
         "notebooks/source/01.py",
         "results/lab/a.json",
     ):
@@ -307,6 +308,7 @@ def test_lessons_are_copied_from_a_wheel_and_from_a_clone(elsewhere, tmp_path, m
         "README.ko.md",
         "notebooks/01.ipynb",
         "notebooks/solutions/01.py",
+        "notebooks/ko/handout.pdf",
         "results/lab/a.json",
     }
     assert (out / "README.ko.md").read_text(encoding="utf-8") == "# 레슨\n\n| 01 |\n"
