@@ -119,6 +119,17 @@ def test_lessons_are_whole(pages):
         assert all(one.summary and len(one.get_text()) > len(one.summary.get_text()) for one in details)
 
 
+def test_no_mark_of_emphasis_is_left_in_the_text(pages):
+    """`*모두 실행(Run All)*에는` is none: before a letter, Markdown's marks do not close behind a bracket."""
+    for name, page in pages.items():
+        if name.startswith(("minst.", "explorer/", "demo/")):
+            continue  # docstrings have shapes such as H*W
+        page = BeautifulSoup(str(page), "html.parser")
+        for code in page.select("code, pre, math, script, style"):
+            code.decompose()
+        assert not re.search(r"\*+[^\s*][^*]*\*", page.get_text()), name
+
+
 def test_formulas_are_drawn(pages):
     for lesson in LESSONS:
         text = "\n".join(cell.source for cell in cells_of(lesson) if cell.cell_type == "markdown")
