@@ -457,6 +457,12 @@ def test_the_static_demo_tracks_on_any_server_and_in_any_folder_of_it(
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == kept
 
 
+def test_the_workflow_of_the_book_takes_the_pinned_runtime():
+    lines = (Path(__file__).parent.parent / ".github" / "workflows" / "book.yml").read_text()
+    assert lines.count(f"onnxruntime-web@{web.ORT_VERSION} ") == 1
+    assert f"onnxruntime-web-{web.ORT_VERSION}.tgz" in lines
+
+
 def test_programs_of_a_page_share_their_weights_and_compute_the_same(programs, tmp_path):
     ort = pytest.importorskip("onnxruntime")
     for name in ("key.onnx", "reuse.onnx"):
