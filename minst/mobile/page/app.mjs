@@ -179,7 +179,7 @@ function setUp() {
   if (!self.crossOriginIsolated) {
     // without isolation there is no shared memory
     document.querySelectorAll("input[name=threads]").forEach((input) => (input.disabled = input.value > 1));
-    $("alone").textContent = "One thread only: browsers share memory between threads on https and localhost, not on a plain network address.";
+    $("alone").textContent = "One thread only: browsers share memory between threads on https and localhost alone, and only if the server isolates its pages, as minst bench web does.";
   }
   $("play").onclick = () => { state.paused = !state.paused; buttons(); };
   $("frame").oninput = () => pauseAt(Number($("frame").value) - 1);
