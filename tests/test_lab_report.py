@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from minst import cli
 from minst.lab.grid import VARIANTS
 from minst.lab.measure import FIGURES
 from minst.lab.plots import PLOTS
-from minst.lab.report import claims_table, markdown, seeds_table, shipped_table, write_report
+from minst.lab.report import claims_table, first_page, markdown, seeds_table, shipped_table, write_report
 from minst.lab.results import Lab
 from minst.lab.statistics import Family, compare_clips, holm
 
@@ -56,7 +57,7 @@ def test_the_committed_report_is_that_of_the_committed_metrics(held, tmp_path):
     written = write_report(held, tmp_path, plots=False).parent
     report = (held / "report" / "README.md").read_text()
     for path in (held / "report").glob("*.png"):  # drawn again they may differ in a pixel with another matplotlib
-        assert f"![{path.stem}]({path.name})" in report
+        assert re.search(rf"!\[[A-Z][^\]]+\.\]\({path.name}\)", report)  # sentences for who does not see it
     plain = [line for line in report.splitlines() if line and not line.startswith("![")]
     assert [line for line in (written / "README.md").read_text().splitlines() if line] == plain
     for name in ("runs.csv", "rows.csv"):
@@ -265,4 +266,43 @@ def test_pictures_draw_the_tables_numbers_and_stand_beside_them(small, tmp_path)
         assert drawn == pytest.approx(wanted[name])
     out = write_report(tmp_path / "lab").parent
     assert out == tmp_path / "lab" / "report" and sorted(p.stem for p in out.glob("*.png")) == sorted(PLOTS)
-    assert all(f"![{name}]({name}.png)" in (out / "README.md").read_text() for name in PLOTS)
+    text = (out / "README.md").read_text()
+    assert all(f"![{PLOTS[name](lab).alt}]({name}.png)" in text for name in PLOTS)
+
+
+def test_the_first_page_is_a_picture_and_ten_sentences_that_say_what_the_tables_say(lab, small, tmp_path):
+    shutil.copytree(small, tmp_path / "lab")
+    page = write_report(tmp_path / "lab").read_text().split("\n## ")[0]
+    assert page.count("![") == 1 and "differences.png" in page and page.count("\n- ") == 10
+    page = markdown(lab).split("\n## ")[0]
+    lines = [line[2:] for line in page.splitlines() if line.startswith("- ")]
+    assert len(lines) == 10 and len({*lines}) == 10
+    said = {}
+    for line in lines:
+        what, effect, way, low, high, end = re.fullmatch(
+            r"(.+): (\d+\.\d) points of (?:image|video) AP (more|less), between (.\d+\.\d) and (.\d+\.\d), (?:so \*\*|which )(\w+).*", line
+        ).groups()
+        said[what] = (float(effect) if way == "more" else -float(effect), *(float(x.replace("−", "-")) for x in (low, high)), end)
+    trained = 0
+    for variant, found, adjusted in lab.judged.values():
+        what = variant.says[0].upper() + variant.says[1:]
+        if what not in said:
+            continue
+        trained += 1
+        *numbers, end = said[what]
+        assert numbers == pytest.approx([found.difference, found.low, found.high], abs=0.051)
+        assert {"leaves": "open", "counts": "equal"}.get(end, end) == found.decided(adjusted)
+        assert any(line.startswith(what) and f"The paper says {variant.paper or 'nothing'} of it." in line for line in lines)
+    assert trained == 10
+    # nobody reads past an open one to find a decided one
+    opened = [said[what][-1] == "leaves" for what in said]
+    assert opened == sorted(opened)
+
+
+def test_shipped_weights_are_told_in_words_and_each_kind_in_turn(tmp_path):
+    text = first_page(Lab(fake_lab.write(tmp_path, seeds=0)))
+    lines = text.splitlines()
+    assert len(lines) == 10 and " for cosine" not in text and "none" not in text
+    beginnings = [line.split(",")[0] for line in lines]
+    assert "- Each query goes on with itself" in beginnings and "- A tracker that is told of a scene cut" in beginnings
+    assert len({*beginnings}) >= 8

@@ -15,7 +15,8 @@ Lesson: notebooks/09_ablation_lab.ipynb
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from minst.data.files import read_json, replacing
@@ -25,6 +26,18 @@ from minst.lab.statistics import MARGIN, Comparison, seeds_needed, signed, sprea
 
 __all__ = ["claims_table", "markdown", "seeds_table", "shipped_table", "write_report"]
 
+RULES = {
+    "none": "each query goes on with itself",
+    "cosine-all": "association by cosine without scores",
+    "cosine-live": "association by cosine of live kernels alone",
+    "mask": "association by masks x scores",
+    "mask-all": "association by masks without scores",
+    "oracle": "association by the truth",
+}
+KINDS = {
+    "X6 frozen": "X6 kept from the last key frame",
+    "told of the cut": "a tracker that is told of a scene cut",
+}
 POINTS = (0.4, 1.0, 2.0)  # the paper's effect of max pooling; what we count as equal; twice that
 
 
@@ -36,15 +49,16 @@ def write_report(folder: str | Path, out: str | Path | None = None, plots: bool 
     lab = Lab(folder)
     out = Path(out or lab.folder / "report")
     out.mkdir(parents=True, exist_ok=True)  # before the work, which takes its time
-    pictures = []
+    pictures = {}
     if plots:
         from minst.lab.plots import PLOTS  # matplotlib: only who draws waits for it
         from minst.visualize.style import save
 
         there = {"differences": lab.judged, "shipped": lab.compared}
-        pictures = [name for name in PLOTS if there[name]]
-        for name in pictures:
-            save(PLOTS[name](lab), out / f"{name}.png", dpi=100)
+        pictures = {name: plot(lab) for name, plot in PLOTS.items() if there[name]}
+        for name, picture in pictures.items():
+            save(picture, out / f"{name}.png", dpi=100)
+            pictures[name] = f"![{picture.alt}]({name}.png)"
     runs, rows = (RUNS_HEAD, *runs_of(lab)), (ROWS_HEAD, *rows_of(lab))
     files = {"README.md": markdown(lab, pictures), "runs.csv": _csv(runs), "rows.csv": _csv(rows)}
     for name, text in files.items():
@@ -56,12 +70,66 @@ def write_report(folder: str | Path, out: str | Path | None = None, plots: bool 
 # ----------------------------------------------------------------------------------------- Markdown
 
 
-def markdown(lab: Lab, pictures: Iterable[str] = ()) -> str:
-    """The tables, as Markdown."""
-    picture = {name: f"![{name}]({name}.png)" for name in pictures}
-    parts = [_head(lab), picture.get("differences"), claims_table(lab), picture.get("shipped")]
-    parts += [shipped_table(lab), seeds_table(lab), _all_figures(lab), _cost(lab)]
+def markdown(lab: Lab, pictures: Mapping[str, str] | None = None) -> str:
+    """A page to begin with, one picture and ten sentences; then all tables, as Markdown.
+
+    pictures: {"differences": a picture in Markdown, "shipped": another}; each may be missing.
+    """
+    pictures = pictures or {}
+    first = pictures.get("differences") or pictures.get("shipped")
+    parts = [_title(lab), first, first_page(lab), _head(lab), claims_table(lab)]
+    parts += [pictures.get("shipped") if lab.judged else None, shipped_table(lab)]
+    parts += [seeds_table(lab), _all_figures(lab), _cost(lab)]
     return _paragraphs(*parts) + "\n"
+
+
+def first_page(lab: Lab, most: int = 10) -> str:
+    """At most so many sentences: effect, interval, what the paper says, verdict.
+
+    Trained rows come before shipped weights, of which each kind has its turn, and what is decided
+    before what is open.
+    """
+    trained = [
+        (found.decided(adjusted), _sentence(variant.says, variant.judged_by, found, adjusted)
+         + f" The paper says {variant.paper or 'nothing'} of it.")
+        for variant, found, adjusted in lab.judged.values()
+    ]  # fmt: skip
+    kinds: dict[str, list] = {}
+    for shipped, says, _, found, adjusted in lab.compared:
+        words, kind = _in_words(says)
+        what = f"{words} ({shipped.name}, {shipped.speed} clips)"
+        line = found.decided(adjusted), _sentence(what, "video AP", found, adjusted)
+        kinds.setdefault(kind, []).append(line)
+    for lines in kinds.values():
+        lines.sort(key=lambda line: line[0] == "open")
+    in_turn = [line for turn in zip_longest(*kinds.values()) for line in turn if line]
+    lines = sorted(trained, key=lambda line: line[0] == "open") + in_turn
+    return "\n".join(f"- {words}" for _, words in lines[:most])
+
+
+def _in_words(says: str) -> tuple[str, str]:
+    """A comparison of shipped weights for who has not read the tables, and its kind."""
+    what, _, rest = says.partition(" for ")
+    if what in RULES:
+        return f"{RULES[what]}, in the place of {rest.replace('cosine', 'cosine x scores')}", what
+    if rest:  # T = 6 for 1
+        return f"a key frame every {what[4:]} frames, in the place of every frame", "T"
+    what, _, t = says.partition(", ")
+    return f"{KINDS[what]}, {t}", what
+
+
+def _sentence(what: str, figure: str, found: Comparison, adjusted: float) -> str:
+    """One difference in words."""
+    way = "more" if found.difference >= 0 else "less"
+    effect = f"{abs(found.difference):.1f} points of {figure} {way}"
+    between = f"between {signed(found.low)} and {signed(found.high)}"
+    if math.isnan(found.low):  # of one seed
+        between = "without an interval"
+    verdict = {"open": "which leaves it open", "equal": "which counts as equal"}
+    word = found.decided(adjusted)
+    return (
+        f"{what[0].upper()}{what[1:]}: {effect}, {between}, {verdict.get(word, f'so **{word}**')}."
+    )
 
 
 def _paragraphs(*parts: str | None) -> str:
@@ -73,6 +141,11 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = [titles, ["---"] * len(titles)]
     cells += [[*row, *[""] * (len(titles) - len(row))] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _title(lab: Lab) -> str:
+    title = f'# The ablation lab: results of the budget "{lab.budget["name"]}"'
+    return _paragraphs(title, f"**{lab.note}**" if lab.note else None)
 
 
 def _head(lab: Lab) -> str:
@@ -88,8 +161,8 @@ more, from the weights of `full` of the same seed. {b["train_clips"]} clips to l
 {b["val_clips"]} for video AP, {b["val_frames"]:,} frames for
 image AP. Differences are paired by seed and clip; their interval is that of a t with the spread \
 of all rows of a family."""
-    return f"""# The ablation lab: results of the budget "{b["name"]}"
-{f"{chr(10)}**{lab.note}**{chr(10)}" if lab.note else ""}
+    return f"""## What this is
+
 Written by `minst lab report` from the metrics of {done} trained runs and {len(lab.shipped)} \
 measurements of shipped weights. Nothing here is
 typed by hand but the sentences under *why*, which are our reading and no measurement.
