@@ -1,5 +1,6 @@
 """minst.lab.report and plots: the same bytes from the same metrics, and nothing in them that was not measured."""
 
+import copy
 import csv
 import json
 import re
@@ -274,6 +275,9 @@ def test_the_first_page_is_a_picture_and_ten_sentences_that_say_what_the_tables_
     shutil.copytree(small, tmp_path / "lab")
     page = write_report(tmp_path / "lab").read_text().split("\n## ")[0]
     assert page.count("![") == 1 and "differences.png" in page and page.count("\n- ") == 10
+    lab = copy.copy(lab)  # with three decided rows at the end
+    last = [*lab.judged][-3:]
+    lab.judged = {name: (*of[:2], 0.001 if name in last else 1.0) for name, of in lab.judged.items()}
     page = markdown(lab).split("\n## ")[0]
     lines = [line[2:] for line in page.splitlines() if line.startswith("- ")]
     assert len(lines) == 10 and len({*lines}) == 10
@@ -297,6 +301,8 @@ def test_the_first_page_is_a_picture_and_ten_sentences_that_say_what_the_tables_
     # nobody reads past an open one to find a decided one
     opened = [said[what][-1] == "leaves" for what in said]
     assert opened == sorted(opened)
+    decided = sum(found.decided(adjusted) != "open" for _, found, adjusted in lab.judged.values())
+    assert 0 < decided < len(lab.judged) and opened.count(False) == min(10, decided)
 
 
 def test_shipped_weights_are_told_in_words_and_each_kind_in_turn(tmp_path):
