@@ -7,7 +7,8 @@ The film is `one-by-one-person-detection.mp4` of Intel's sample videos, CC BY 4.
 taken are 21 frames at 10 a second, made smaller. The camera stands still, so that the masks need no hand: a pixel
 belongs to the person where it differs from the empty room, whose picture is the median of the second before. The
 largest connected piece counts, holes are filled. Thresholds were set by looking at the outlines of all frames, and
-before any model was asked. `make_photo_clip.py --drawn` draws its picture. Run it after make_photo_clip.py, which writes the folder anew.
+before any model was asked. `make_photo_clip.py --drawn` draws its picture. Run it after make_photo_clip.py, which
+writes the folder anew.
 """
 
 from __future__ import annotations

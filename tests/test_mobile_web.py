@@ -453,7 +453,7 @@ def test_the_static_demo_tracks_on_any_server_and_in_any_folder_of_it(
         page.screenshot(path=screenshots / "demo-static.png", full_page=True)
     kept = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert minst(["demo", "--static", str(out)]) != 0
-    assert "holds something" in capsys.readouterr().err
+    assert "is not an empty folder; choose another" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == kept
 
 

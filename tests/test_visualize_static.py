@@ -55,6 +55,10 @@ def page(browser, address):
     context.close()
 
 
+def middles(rows: int, columns: int):
+    return (np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns
+
+
 def words(text: str) -> str:
     return " ".join(html.unescape(re.sub("<[^>]*>", " ", text)).split())
 
@@ -116,10 +120,15 @@ def test_every_state_has_its_files(folder, explorer):
 def test_cells_are_what_a_click_in_their_middle_finds(explorer):
     replay = explorer.replay
     for t in (0, 5):
-        cells = replay.queries_at(t, 20, 30)
+        cells = replay.queries_at(t, *middles(20, 30))
         for row, column in np.ndindex(20, 30):
             there = replay.query_at(t, (column + 0.5) / 30, (row + 0.5) / 20)
             assert cells[row, column] == (-1 if there is None else there)
+            # the first mask that holds the pixel, which is the best
+            masks = replay.frames[t].masks()
+            h, w = masks.shape[1:]
+            hit = masks[:, int((row + 0.5) * h / 20), int((column + 0.5) * w / 30)].tolist()
+            assert cells[row, column] == (replay.frames[t].queries[hit.index(True)] if any(hit) else -1)
         assert len({*cells.ravel().tolist()}) > 2
 
 
@@ -145,7 +154,7 @@ def test_keys_go_through_frames_and_objects(page, explorer):
 
 def test_a_click_selects_what_lies_there_and_nothing_where_nothing_is(page, explorer):
     box = page.locator("#stage").bounding_box()
-    cells = explorer.replay.queries_at(0, *static.GRID)
+    cells = explorer.replay.queries_at(0, *middles(*static.GRID))
     found = set()
     for query in explorer.replay.frames[0].queries:
         row, column = np.argwhere(cells == query)[len(np.argwhere(cells == query)) // 2]
@@ -209,7 +218,7 @@ def test_a_page_without_its_files_says_so(browser, folder, any_server, tmp_path)
 
 def test_a_folder_that_holds_something_and_a_page_too_large_are_refused(explorer, folder, tmp_path, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    with pytest.raises(FileExistsError, match="holds something already; name a new folder"):
+    with pytest.raises(ValueError, match="is not an empty folder; choose another"):
         static.save_explorer(explorer, folder, (3,))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == kept
     monkeypatch.setattr(static, "MOST_BYTES", 1e5)

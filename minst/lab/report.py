@@ -55,10 +55,11 @@ def write_report(folder: str | Path, out: str | Path | None = None, plots: bool 
         from minst.visualize.style import save
 
         there = {"differences": lab.judged, "shipped": lab.compared}
-        pictures = {name: plot(lab) for name, plot in PLOTS.items() if there[name]}
-        for name, picture in pictures.items():
-            save(picture, out / f"{name}.png", dpi=100)
-            pictures[name] = f"![{picture.alt}]({name}.png)"
+        for name, plot in PLOTS.items():
+            if there[name]:
+                picture = plot(lab)
+                save(picture, out / f"{name}.png", dpi=100)
+                pictures[name] = f"![{picture.alt}]({name}.png)"
     runs, rows = (RUNS_HEAD, *runs_of(lab)), (ROWS_HEAD, *rows_of(lab))
     files = {"README.md": markdown(lab, pictures), "runs.csv": _csv(runs), "rows.csv": _csv(rows)}
     for name, text in files.items():

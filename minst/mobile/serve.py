@@ -38,6 +38,7 @@ from socketserver import TCPServer
 from typing import Annotated, Literal
 
 import minst
+from minst.data.files import new_folder
 from minst.mobile.export import export
 from minst.mobile.programs import real_frames
 from minst.mobile.runtime import ExportedModel, require
@@ -134,16 +135,13 @@ def write_pages(folder: str | Path, **pages) -> int:
             `minst export --format onnx`.
         assets: a folder with onnxruntime-web's files, for networks without internet.
         passes: how often one measurement goes over the clip.
-    Raises OSError for a file that is missing or a folder that holds something, ValueError
-    (settings, sizes, files with another hash), ImportError (no ONNX), all before anything is
-    exported.
+    Raises OSError for a file that is missing, ValueError (settings, sizes, files with another hash,
+    a folder that holds something), ImportError (no ONNX), all before anything is exported.
     """
-    write, folder = _writer(**pages), Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds something already; name a new folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder)
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    write = _writer(**pages)
+    with new_folder(folder) as new:
+        write(new)
+        return sum(path.stat().st_size for path in new.rglob("*") if path.is_file())
 
 
 def _writer(

@@ -290,7 +290,8 @@ class Explorer:
         return served[t] or max(served, key=lambda i: (i > 0, served.count(i)))
 
     def _color(self, t: int) -> tuple[int, int, int]:
-        return color_of(self.identity(t)) if self.identity(t) else (150, 150, 150)
+        identity = self.identity(t)
+        return color_of(identity) if identity else (150, 150, 150)
 
     def soft(self, t: int) -> np.ndarray:
         """The selected query's mask in frame `t`, from black to its colour: (H, W, 3) bytes."""
@@ -312,10 +313,13 @@ class Explorer:
     def tiles_at(self, t: int) -> tuple[bytes, str]:
         """Soft mask and, of a MobileInst, attention of the selected query; captions over them."""
         looks = self.looks(self.weights.value, self.replay.keys[t], self.query)
+        return self.column([self.soft(t), *looks]), self.captions(1 + len(looks))
+
+    def captions(self, count: int) -> str:
+        """Words for so many small pictures."""
         words = f"soft mask of query {self.query}", "it looks at X_G, the scene"
-        captions = [*words, "it looks at X_L, the details"][: 1 + len(looks)]
-        width, height = (round(n / 3) for n in self.size())
-        return self.column([self.soft(t), *looks]), diagram.captions(captions, width, height)
+        words = [*words, "it looks at X_L, the details"][:count]
+        return diagram.captions(words, *(round(n / 3) for n in self.size()))
 
     def column(self, pictures: list[np.ndarray]) -> bytes:
         """Small pictures above each other, as JPEG."""

@@ -182,29 +182,20 @@ class Replay:
         """The identity that a query's kernel segments in each frame, 0 = none."""
         return [next((i for i, q in zip(f.ids, f.queries) if q == query), 0) for f in self.frames]
 
-    def queries_at(self, t: int, height: int, width: int) -> np.ndarray:
-        """The query of the best mask in each cell of a grid over frame `t`: (height, width), -1 =
-        none."""
+    def queries_at(self, t: int, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
+        """The query of the best mask at each point ys x xs of frame `t`, in [0, 1]; -1 if none."""
         frame = self.frames[t]
-        found = np.full((height, width), -1)
-        masks = frame.masks() if frame.ids else ()
-        for query, mask in reversed([*zip(frame.queries, masks)]):
-            middles = [
-                ((np.arange(count) + 0.5) * side / count).astype(int)
-                for count, side in zip((height, width), mask.shape)
-            ]
-            found[mask[np.ix_(*middles)]] = query
+        found = np.full((len(ys), len(xs)), -1)
+        # The best comes last, and lies on top.
+        for query, mask in reversed([*zip(frame.queries, frame.masks())]):
+            pixels = ((at * n).astype(int).clip(max=n - 1) for at, n in zip((ys, xs), mask.shape))
+            found[mask[np.ix_(*pixels)]] = query
         return found
 
     def query_at(self, t: int, x: float, y: float) -> int | None:
         """The query of the best mask at a point of frame `t`, x, y in [0, 1]; None if none."""
-        frame = self.frames[t]
-        masks = frame.masks()
-        if not len(masks):
-            return None
-        height, width = masks.shape[1:]
-        hit = masks[:, min(int(y * height), height - 1), min(int(x * width), width - 1)]
-        return frame.queries[int(hit.argmax())] if hit.any() else None
+        found = int(self.queries_at(t, np.array([y]), np.array([x])).item())
+        return None if found < 0 else found
 
     def best_query(self, recording: Recording) -> int:
         """The query that serves most frames; where no track is found, the one of highest score."""

@@ -17,6 +17,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, product
 from pathlib import Path
 
+import numpy as np
+
+from minst.data.files import new_folder
 from minst.visualize import diagram
 from minst.visualize.explorer import KEYS, TITLE, Explorer
 from minst.visualize.recording import Replay, Settings
@@ -36,24 +39,22 @@ def save_explorer(
 
     Computed are tracking with both associations at each T of `intervals` and at that of the
     explorer, and every query that serves an identity in one of them. Model and thresholds are
-    those that the explorer has now. Raises FileExistsError for a folder that holds something,
-    ValueError for a page of more than 40 MB.
+    those that the explorer has now. Raises ValueError for a folder that holds something, and for a
+    page of more than 40 MB.
     """
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds something already; name a new folder")
     settings, query = explorer.settings, explorer.query
-    try:
-        files = dict(_files(explorer, settings, query, intervals))
-    finally:
-        explorer.settings, explorer.query = settings, query
-    size = sum(map(len, files.values()))
-    if size > MOST_BYTES:
-        what = f"a page of {len(explorer.recording)} frames would have {size / 1e6:.0f} MB"
-        raise ValueError(f"{what}, more than {MOST_BYTES / 1e6:.0f}; take a shorter clip")
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+    with new_folder(folder) as new:
+        try:
+            files = dict(_files(explorer, settings, query, intervals))
+        finally:
+            explorer.settings, explorer.query = settings, query
+        size = sum(map(len, files.values()))
+        if size > MOST_BYTES:
+            what = f"a page of {len(explorer.recording)} frames would have {size / 1e6:.0f} MB"
+            raise ValueError(f"{what}, more than {MOST_BYTES / 1e6:.0f}; take a shorter clip")
+        for name, content in files.items():
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).write_bytes(content)
     return size
 
 
@@ -73,12 +74,12 @@ def _files(
     # What depends on the query and the key frame alone.
     strips, captions, looks = {}, {}, []
     for explorer.query in queries:
-        captions[explorer.query] = explorer.tiles_at(0)[1]
         likeness = [recording.similarity(explorer.query, key) for key in range(len(recording))]
         strips[explorer.query] = [diagram.strips(explorer.query, *each) for each in likeness]
         for key in range(len(recording)):
             if looks := explorer.looks(label, key, explorer.query):
                 yield f"query-{explorer.query}/looks-{key}.jpg", explorer.column(looks)
+        captions[explorer.query] = explorer.captions(1 + len(looks))
     start = {"T": settings.reuse_interval, "association": settings.association, "query": query}
     about = {"title": TITLE, "keys": KEYS, "frames": len(recording), "size": explorer.size()}
     about |= {"intervals": every, "start": start, "grid": GRID, "chart": diagram.WIDTH}
@@ -115,7 +116,8 @@ def _files(
 
 def _frame(explorer: Explorer, replay: Replay, t: int) -> dict:
     """What a frame says; `hits` are runs of cells, row after row: the query, how many."""
-    cells = replay.queries_at(t, *GRID).ravel().tolist()
+    middles = ((np.arange(count) + 0.5) / count for count in GRID)
+    cells = replay.queries_at(t, *middles).ravel().tolist()
     hits = [n for query, run in groupby(cells) for n in (query, len([*run]))]
     found = replay.frames[t]
     frame = {"words": explorer.frame_caption(t), "hits": hits, "of": {}}
