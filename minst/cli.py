@@ -221,11 +221,13 @@ def explore(
 ) -> None:
     """A page in the browser: click an object and watch its query."""
     chosen = Models(**models)
+    if static and len(chosen.weights or ()) + bool(chosen.model) > 1:  # each would double the page
+        raise ValueError("explore: a page of --static shows one model; name one alone")
     weights, foreign = chosen.for_film(source)  # what is wrong is said here, and not on the page
     others = [(chosen.model, chosen.revision, chosen.size)] if foreign else []
     settings = minst.visualize.Settings(reuse_interval, association)
     if static:
-        shown = foreign or weights[0]  # one model: each more would double the page
+        shown = foreign or weights[0]
         clip = minst.visualize.serve.open_clip(source)
         pages = minst.visualize.static
         explorer = minst.visualize.explore(shown, clip, settings, max_frames=pages.MOST_FRAMES)

@@ -234,3 +234,9 @@ def test_the_command_writes_a_page_of_a_long_film_thinned(tmp_path, capsys, monk
     assert main(["explore", "easy", "--static", str(tmp_path / "page"), "--weights", "shapes-tiny"]) == 0
     assert f"{tmp_path / 'page'}" in capsys.readouterr().out
     assert json.loads((tmp_path / "page" / "about.json").read_text())["frames"] == 3
+
+
+@pytest.mark.parametrize("models", [["--weights", "shapes-tiny", "shapes-tiny-images"], ["--weights", "shapes-tiny", "--model", "hf:a/b"]])
+def test_a_page_of_one_model_refuses_several_and_writes_nothing(tmp_path, capsys, models):
+    assert main(["explore", "easy", "--static", str(tmp_path / "page"), *models]) == 2
+    assert "shows one model" in capsys.readouterr().err and not list(tmp_path.iterdir())
