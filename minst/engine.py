@@ -11,8 +11,10 @@ Lesson: notebooks/10_capstone.ipynb
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -25,7 +27,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-__all__ = ["Engine", "on_signal", "owned", "spawn"]
+__all__ = ["Engine", "keep_memory", "on_signal", "owned", "spawn"]
+
+# Of glibc's mallopt: what to set, and the largest value that it takes.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, LARGEST = -1, -2, -3, 2**31 - 1
 
 
 class Engine:
@@ -97,6 +102,19 @@ class Engine:
         """Until all processes are here."""
         if self.processes > 1:
             dist.barrier()
+
+
+def keep_memory() -> bool:
+    """Let glibc's malloc keep what this process frees; False where there is no glibc.
+
+    Every step of training takes the same memory again. By default malloc has given it back to the
+    system by then, and pays in page faults (tests/benchmarks/malloc_faults.py measures how much).
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    said = [mallopt(name, LARGEST) for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)]
+    return all([*said, mallopt(M_TOP_PAD, 2**28)])
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
-"""What glibc's malloc costs a frame: the default, and one that keeps its memory, in processes that take turns.
+"""What glibc's malloc costs a frame, and a step of training: the default, and one that keeps its memory, in turns.
 
     python tests/benchmarks/malloc_faults.py --preset topformer-tiny --size 640 --rounds 20
 
 Where the default gives memory back depends on what lies at the top of the heap: of equal processes some pay for
 thousands of page faults a frame and some for none, at small sizes. So there are several of each kind, and the page
-faults of each are told apart. Frames go through the model as it is (eager) and with batch norms folded (fused).
+faults of each are told apart. Frames go through the model as it is (eager) and with batch norms folded (fused); a step
+is one of `minst train` for shapes, with half of its pairs.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ from statistics import mean, median
 
 import torch
 
+from minst.data.batches import ClipBatches, ShapesTraining
 from minst.mobile.programs import settled_model
 from minst.mobile.timing import milliseconds, page_faults, turns
+from minst.training import TrainConfig, start, step
 
 KEEP = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_MMAP_THRESHOLD_": "4294967296"}
 WARM_UP = 3  # rounds not counted
+MODELS = ("eager", "fused", "step")
 
 
 def measure(preset: str, size: int, rounds: int, processes: int) -> dict:
@@ -54,22 +58,26 @@ def measure(preset: str, size: int, rounds: int, processes: int) -> dict:
                 "median_ms": median(lap[model][0] for said in laps for lap in said),
                 "faults": [mean(lap[model][1] for lap in said) for said in laps],
             }
-            for model in ("eager", "fused")
+            for model in MODELS
         }
     return found
 
 
-@torch.inference_mode()
 def answer(preset: str, size: int) -> None:
-    """In a process of its own: for every line that comes in, a frame each; {model: [ms, page faults]} goes out."""
+    """In a process of its own: for every line that comes in, each once; {model: [ms, page faults]} goes out."""
     torch.set_num_threads(1)
     frame, plain = torch.rand(1, 3, size, size), settled_model(preset)
-    models = {"eager": plain, "fused": copy.deepcopy(plain).fuse()}
+    fused = copy.deepcopy(plain).fuse()
+    config = TrainConfig(pairs=4)
+    state, batch = start(config), ClipBatches(config, ShapesTraining(0))[0]
+    jobs = {"eager": lambda: plain(frame), "fused": lambda: fused(frame)}
+    jobs = {name: torch.inference_mode()(job) for name, job in jobs.items()}
+    jobs["step"] = lambda: step(state, [batch], 0, config)
     for _ in sys.stdin:
         said = {}
-        for name, model in models.items():
+        for name, job in jobs.items():
             before = page_faults()
-            said[name] = milliseconds(model, frame), page_faults() - before
+            said[name] = milliseconds(job), page_faults() - before
         print(json.dumps(said), flush=True)
 
 
@@ -88,7 +96,7 @@ def main() -> None:
     if platform.libc_ver()[0] != "glibc":
         sys.exit("the allocator in question is glibc's, which this system does not use")
     found = measure(given.preset, given.size, given.rounds, given.processes)
-    for model in ("eager", "fused"):
+    for model in MODELS:
         default, tuned = (found[kind][model] for kind in ("default", "tuned"))
         faults = [", ".join(f"{count:.0f}" for count in row["faults"]) for row in (default, tuned)]
         print(
