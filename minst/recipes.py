@@ -73,8 +73,8 @@ class TrainConfig:
     long_max: Side = 864  # largest longer side, with --short-max
     image_share: Share = 0.1  # share of image batches, without query passing
     max_gap: Many = 5  # largest distance delta of the frames of a pair
-    # pairs of frames of a clip | images, single ones
-    train_on: Literal["pairs", "images"] = "pairs"
+    # pairs of frames of a clip | images, single ones | tokens: images, for the backbone alone
+    train_on: Literal["pairs", "images", "tokens"] = "pairs"
     # what a passed query is held to: shared | kept | fresh; off: pairs alone
     query_passing: Literal["shared", "kept", "fresh", "off"] = "shared"
     passing_weight: Number = 1.0  # weight of the losses of query passing
@@ -112,6 +112,8 @@ class TrainConfig:
                 what = f"{field.name} is {value!r}, not of type {kind.__name__}"
                 raise ValueError(f"training: {what}")
         check(self, "training")
+        if self.train_on == "tokens" and not self.token_weight:
+            raise ValueError("training: tokens are all there is to learn, but token_weight is 0")
         if self.pairs % self.processes:
             raise ValueError(
                 f"training: {self.processes} processes cannot share {self.pairs} pairs evenly"

@@ -48,7 +48,7 @@ from minst.data.coco import COCO, open_folder
 from minst.data.files import read_json, replacing
 from minst.data.photos import PhotoClips
 from minst.data.shapes import CATEGORIES
-from minst.engine import Engine, owned, spawn
+from minst.engine import Engine, keep_memory, owned, spawn
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances
 from minst.model import MobileInst
@@ -81,6 +81,8 @@ def training_losses(
     seen, passed_on = counts or [max(1.0, n) for n in instance_counts([batch], config)]
     # Every frame by itself: what the model says, and which query answers for which instance.
     frame = model.encode(frames, padding)
+    if config.train_on == "tokens":  # which categories are where: what ImageNet is to the paper
+        return {"token": token_loss(token_classifier(frame.x6), instances)}
     out = model.decode(frame)
     losses, matches = set_losses(out.class_logits, out.objectness, out.mask_logits, instances, seen)
     if config.global_weight:
@@ -420,6 +422,8 @@ def _run(c: TrainConfig, resume: bool, clips: Callable | None, model: MobileInst
     batches = ClipBatches(c, clips, engine.rank, engine.processes)
     if c.threads:
         torch.set_num_threads(c.threads)
+    if engine.device.type == "cpu":
+        keep_memory()
     state = start(c, engine, getattr(clips, "categories", CATEGORIES), model)
     first = saved = _resume(state, out, c) if resume else 0
     engine.wait()  # all have read what rank 0 is about to overwrite

@@ -77,8 +77,6 @@ def test_all_clips_once_is_the_evaluation_itself(seed):
         assert np.isnan(average_precision(matches)).all()
         return
     assert average_precision(matches)[0] == pytest.approx(figures["AP"], abs=1e-9)
-    assert average_precision(matches, threshold=0)[0] == pytest.approx(figures["AP50"], abs=1e-9)
-    assert average_precision(matches, threshold=5)[0] == pytest.approx(figures["AP75"], abs=1e-9)
 
 
 @settings(max_examples=25, deadline=None)

@@ -46,7 +46,7 @@ def text(lab):
 
 def test_twice_the_same_bytes(small, tmp_path):
     first, second = (write_report(small, tmp_path / name, plots=False).parent for name in "ab")
-    for name in ("README.md", "runs.csv", "rows.csv"):
+    for name in ("README.md", "runs.csv"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
@@ -61,8 +61,7 @@ def test_the_committed_report_is_that_of_the_committed_metrics(held, tmp_path):
         assert re.search(rf"!\[[A-Z][^\]]+\.\]\({path.name}\)", report)  # sentences for who does not see it
     plain = [line for line in report.splitlines() if line and not line.startswith("![")]
     assert [line for line in (written / "README.md").read_text().splitlines() if line] == plain
-    for name in ("runs.csv", "rows.csv"):
-        assert (written / name).read_bytes() == (held / "report" / name).read_bytes()
+    assert (written / "runs.csv").read_bytes() == (held / "report" / "runs.csv").read_bytes()
 
 
 @pytest.mark.parametrize("held", COMMITTED, ids=lambda path: path.name)
@@ -142,12 +141,6 @@ def test_what_can_be_seen(lab):
 
 def test_the_csv_holds_every_figure(folder, lab, tmp_path):
     out = write_report(folder, tmp_path, plots=False).parent
-    rows = list(csv.DictReader((out / "rows.csv").open()))
-    assert len(rows) == len(FIGURES) * len(VARIANTS)
-    row = next(r for r in rows if r["variant"] == "pooling=avg" and r["figure"] == "dice")
-    found = lab.difference("pooling=avg", "dice")
-    numbers = [float(row[key]) for key in ("difference", "low", "high", "p")]
-    assert numbers == pytest.approx([*found[:3], found.p], abs=6e-4)
     runs = list(csv.DictReader((out / "runs.csv").open()))
     assert len([r for r in runs if r["variant"] == "images"]) == 3 * len(FIGURES)
     one = next(r for r in runs if r["variant"] == "shapes-tiny, cut" and r["figure"] == "told 3")

@@ -24,12 +24,10 @@ from minst.data.transforms import frame_instances
 from minst.data.ytvis import YouTubeVIS
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.lab import measure, runs
-from minst.lab import pretrain as pretraining
 from minst.lab.associations import ASSOCIATIONS, FrozenX6
 from minst.lab.grid import FULL, SHIPPED, SMOKE, VARIANTS, backbone_of, train_config
 from minst.lab.matches import KEPT
 from minst.lab.measure import FIGURES, FROZEN, INTERVALS, RULES, Setting, Video, scenes, settings
-from minst.lab.pretrain import pretrain
 from minst.lab.statistics import GROUPS
 from minst.losses import set_losses
 from minst.lab.runs import Run, find_runs, run_lab
@@ -196,41 +194,36 @@ def test_the_code_that_measured_is_named():
 # ------------------------------------------------------------------------------------------------ pre-training
 
 
-def test_pretraining_goes_on_where_it_stopped_and_gives_weights_that_load(tmp_path, data, monkeypatch):
-    for name in ("straight", "stopped"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "data").symlink_to(data)
-    budget = dataclasses.replace(TINY, pretraining=4)
-    straight = load_file(pretrain("topformer-tiny", tmp_path / "straight", budget))
+def test_a_backbone_learns_to_classify_and_its_file_is_there_when_it_is_done(tmp_path, data, monkeypatch):
+    lab = tmp_path
+    (lab / "data").symlink_to(data)
+    (lab / "lab.json").write_text(LAB % (json.dumps(dataclasses.asdict(TINY)), ""))
+    monkeypatch.chdir(lab)
+    monkeypatch.setattr(runs.threading.Thread, "start", lambda thread: None)  # which would end these tests with pytest
+    real, before = runs.train, signal.getsignal(signal.SIGTERM)
+    path = lab / "backbones/topformer-tiny/backbone.safetensors"
 
-    class Stop(Exception):
-        pass
+    def look(config, **given):
+        assert not path.exists()
+        return real(config, **given)
 
-    real, seen = pretraining.step, []
-
-    def step(*arguments):
-        if len(seen) == 3:
-            raise Stop
-        seen.append(1)
-        return real(*arguments)
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(pretraining, "step", step)
-        pretrain("topformer-tiny", tmp_path / "stopped", budget)
-    stopped = load_file(pretrain("topformer-tiny", tmp_path / "stopped", budget))
-    assert straight.keys() == stopped.keys()
-    assert all(torch.equal(straight[key], stopped[key]) for key in straight)
-    logs = [(tmp_path / name / "backbones/topformer-tiny/log.jsonl").read_text() for name in ("straight", "stopped")]
-    assert logs[0] == logs[1] and [json.loads(line)["iteration"] for line in logs[0].splitlines()] == [2, 4]
-    path = tmp_path / "straight/backbones/topformer-tiny/backbone.safetensors"
+    monkeypatch.setattr(runs, "train", look)
+    try:
+        runs.main("cpu", "pretrain", "topformer-tiny")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (line,) = (path.parent / "log.jsonl").read_text().splitlines()
+    assert json.loads(line).keys() == {"iteration", "loss", "token", "seconds_per_iteration"}
     held = torch.load(path.with_name("checkpoint.pt"), weights_only=True)
-    average = held["average"]
-    assert all(torch.equal(value, average[f"module.backbone.{key}"]) for key, value in straight.items())
-    assert not load_backbone_weights(backbones.build("topformer-tiny", token_stride=32), path).missing_keys
+    average, found = held["average"], load_file(path)
+    assert all(torch.equal(value, average[f"module.{key}"]) for key, value in found.items())
+    backbone = backbones.build("topformer-tiny", token_stride=32)
+    assert not load_backbone_weights(backbone, path).missing_keys
+    assert all(torch.equal(value, found[f"backbone.{key}"]) for key, value in backbone.state_dict().items())
     # The backbone has learned, and nothing else: without a gradient AdamW leaves a weight alone.
     torch.manual_seed(1000)
-    untrained = MobileInst(MobileInstConfig.preset("shapes-tiny")).state_dict()
-    moved = {key.split(".")[0] for key, value in held["model"].items() if not torch.equal(value, untrained[key])}
+    untrained = dict(MobileInst(MobileInstConfig.preset("shapes-tiny")).named_parameters())
+    moved = {key.split(".")[0] for key, value in untrained.items() if not torch.equal(held["model"][key], value)}
     assert moved == {"backbone"}
 
 
@@ -408,14 +401,14 @@ import sys
 if "minst.lab.runs" in sys.orig_argv:
     import time
     from pathlib import Path
-    import minst.lab.pretrain
+    import minst.training
     from minst.data.files import replacing
-    def pretrain(*given):
+    def train(*given, **named):
         with replacing(Path(r"{tmp_path}", "half.bin")):
             Path(r"{tmp_path}", "busy").write_text("")
             while True:
                 time.sleep(0.01)
-    minst.lab.pretrain.pretrain = pretrain
+    minst.training.train = train
 """)
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     runner = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path})

@@ -21,7 +21,7 @@ from torchvision.ops import sigmoid_focal_loss
 from minst import training
 from minst.config import PRESETS, MobileInstConfig
 from minst.data.shapes import CATEGORIES, ShapesConfig, ShapesFrame, shapes_clip
-from minst.engine import spawn
+from minst.engine import keep_memory, spawn
 from minst.losses import LOSS_WEIGHTS, set_losses
 from minst.matcher import Instances, hungarian_match
 from minst.model import MobileInst
@@ -188,6 +188,7 @@ def test_shapes_are_those_of_the_training_split():
             "query_passing is 'none'; choose one of shared, kept, fresh, off",
         ),
         ({"train_on": "videos"}, "train_on is 'videos'; choose one of pairs, images"),
+        ({"train_on": "tokens", "token_weight": 0.0}, "tokens are all there is to learn"),
         ({"target_stride": 3}, "target_stride is 3; choose one of 1, 2, 4, 8"),
         ({"width": 32}, "width is 32; it must be at least 64"),
         ({"save_every": 0}, "save_every"),
@@ -1134,3 +1135,36 @@ def test_a_process_that_is_killed_ends_the_others_and_is_named():
     with pytest.raises(ChildProcessError, match="process 1 terminated with signal SIGKILL"):
         spawn(die, 2, "1")
     assert time.monotonic() - started < 90
+
+
+# --------------------------------------------------------------------------------------- the allocator
+
+
+@pytest.mark.skipif(not keep_memory(), reason="glibc's malloc alone")
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_that_is_kept_costs_no_page_faults(kept):
+    """In a process of its own: blocks of 40 MB are taken and given back, as a step of training does."""
+    program = f"""
+import torch
+from minst.engine import keep_memory
+from minst.mobile.timing import page_faults
+if {kept}:
+    assert keep_memory()
+for _ in range(5):
+    before = page_faults()
+    for _ in range(8):
+        blocks = [torch.empty(10 * 2**20).fill_(1) for _ in range(2)]
+        del blocks
+print(page_faults() - before)
+"""
+    bare = {key: value for key, value in os.environ.items() if not key.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run([sys.executable, "-c", program], env=bare, capture_output=True, text=True, check=True)
+    # the default maps such blocks anew each time: 10,240 pages of 4 kB, fewer if pages are larger
+    assert (int(done.stdout) < 100) == kept, done.stdout
+
+
+def test_a_training_on_the_cpu_keeps_its_memory(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(training, "keep_memory", lambda: asked.append(1))
+    train(config(tmp_path, iterations=1, device="cpu"), clips=CLIPS)
+    assert asked

@@ -1,6 +1,6 @@
 """The ablation lab: the paper's claims, shown again at a scale that a laptop can repeat.
 
-    minst lab run       grid.py, decoders.py (what is trained) -> runs.py, pretrain.py (trainings)
+    minst lab run       grid.py, decoders.py (what is trained) -> runs.py (trainings)
                         -> measure.py, associations.py
     minst lab report    metrics.json of every run -> results.py, on statistics.py and matches.py
                         -> report.py: Markdown and CSV, plots.py

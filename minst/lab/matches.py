@@ -57,13 +57,10 @@ def keep(evaluation: YTVISEval, clips: Sequence[int]) -> Matches:
     return Matches(np.array(rows, dtype=ROW), instances)
 
 
-def average_precision(
-    matches: Matches, weights: np.ndarray | None = None, threshold: int | None = None
-) -> np.ndarray:
+def average_precision(matches: Matches, weights: np.ndarray | None = None) -> np.ndarray:
     """AP (B,) in 0..1 of B samples of the clips; weights (B, V): how often each holds a clip.
 
-    weights: None: all clips once. threshold: AP at IoU 0.5 + 0.05 `threshold` alone. NaN for a
-    sample without an instance.
+    weights: None: all clips once. NaN for a sample without an instance.
     """
     count, kinds = matches.instances.shape
     weights = np.ones((1, count)) if weights is None else np.asarray(weights, dtype=np.float64)
@@ -71,19 +68,18 @@ def average_precision(
         raise ValueError(f"weights must be (B, {count}), one column a clip, got {weights.shape}")
     to_find = weights @ matches.instances  # (B, C)
     total = np.zeros(len(weights))
-    bits = range(10) if threshold is None else [threshold]
     for k in range(kinds):
         rows = matches.rows[matches.rows["category"] == k]
         rows = rows[np.argsort(-rows["score"], kind="stable")]
         each = weights[:, rows["clip"]]  # (B, n)
         seen = np.cumsum(each, axis=1)
-        for bit in bits:
+        for bit in range(10):
             right = (rows["right"] >> bit) & 1 == 1
             # Recall rises at hits alone, and precision is highest there: nothing else need be
             # looked at.
             hits = np.cumsum(each[:, right], axis=1)
             total += _one_precision(hits, seen[:, right], to_find[:, k])
-    known = (to_find > 0).sum(axis=1) * len(bits)
+    known = 10 * (to_find > 0).sum(axis=1)
     return np.divide(total, known, out=np.full(len(weights), np.nan), where=known > 0)
 
 

@@ -2,7 +2,6 @@
 
     <lab>/*/metrics.json, shipped/*.json --> <out>/README.md    verdicts, all figures, power
                                              runs.csv           each figure of each run
-                                             rows.csv           means and intervals of each row
                                              *.png
 
 <lab>/reasons.json {row: sentence} is written by people who have looked at the results; a row
@@ -60,9 +59,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, plots: bool 
                 picture = plot(lab)
                 save(picture, out / f"{name}.png", dpi=100)
                 pictures[name] = f"![{picture.alt}]({name}.png)"
-    runs, rows = (RUNS_HEAD, *runs_of(lab)), (ROWS_HEAD, *rows_of(lab))
-    files = {"README.md": markdown(lab, pictures), "runs.csv": _csv(runs), "rows.csv": _csv(rows)}
-    for name, text in files.items():
+    for name, text in {"README.md": markdown(lab, pictures), "runs.csv": _csv(lab)}.items():
         with replacing(out / name) as beside:
             beside.write_text(text, encoding="utf-8", newline="\n")
     return out / "README.md"
@@ -277,8 +274,7 @@ def _cost(lab: Lab) -> str:
     minutes = sum(run.get("seconds of measuring", 0.0) for run in runs) / 60
     return (
         f"Measured at commit {commits} with torch {versions}; measuring took {minutes:.0f} minutes "
-        "of a core. Every figure of every run: [runs.csv](runs.csv); means and intervals: "
-        "[rows.csv](rows.csv)."
+        "of a core. Every figure of every run: [runs.csv](runs.csv)."
     )
 
 
@@ -293,35 +289,14 @@ def _interval(found: Comparison) -> str:
     return f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]"
 
 
-# ---------------------------------------------------------------------------------------------- CSV
-
-RUNS_HEAD = ("variant", "seed", "figure", "points", "commit")
-ROWS_HEAD = ("variant", "seeds", "figure", "mean", "sd", "difference", "low", "high", "p")
-
-
-def runs_of(lab: Lab) -> Iterable[tuple]:
-    """Every figure of every run, as `RUNS_HEAD` says."""
+def _csv(lab: Lab) -> str:
+    """Every figure of every run."""
     runs = [(row.name, seed, run) for row in lab.rows.values() for seed, run in row.runs.items()]
     runs += [(f"{each.name}, {each.speed}", "", each.metrics) for each in lab.shipped]
+    text = io.StringIO()
+    write = csv.writer(text, lineterminator="\n").writerow
+    write(("variant", "seed", "figure", "points", "commit"))
     for name, seed, run in runs:
         for figure, found in run["figures"].items():
-            yield name, seed, figure, f"{100 * found['value']:.3f}", run["commit"]
-
-
-def rows_of(lab: Lab) -> Iterable[tuple]:
-    """Means, spreads and intervals of every row, as `ROWS_HEAD` says."""
-    for name, row in lab.rows.items():
-        base = lab.variants[name].base
-        for figure in FIGURES:
-            if values := list(row.values(figure).values()):
-                mean, sd, _ = spread(values)
-                found = lab.difference(name, figure) if name != base else None
-                numbers = (*found[:3], found.p) if found else ()
-                cells = (f"{x:.3f}" for x in (mean, sd, *numbers))
-                yield name, len(values), figure, *cells
-
-
-def _csv(rows: Iterable[Sequence]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+            write((name, seed, figure, f"{100 * found['value']:.3f}", run["commit"]))
     return text.getvalue()

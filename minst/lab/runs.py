@@ -42,20 +42,12 @@ from minst.engine import Engine
 from minst.lab import decoders, grid
 from minst.lab.grid import FULL, SHIPPED, VARIANTS, Budget, Variant
 from minst.lab.measure import measure_run, measure_shipped
-from minst.lab.pretrain import pretrain
 from minst.options import Count, Range, check_call
 from minst.training import train
 
 __all__ = ["Run", "find_runs", "read_lab", "run_lab"]
 
 METRICS = "metrics.json"
-# what PyTorch's allocator gives back and takes again in every step costs a third of the time of
-# small frames
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
-    "MALLOC_TOP_PAD_": str(1 << 28),
-}
 THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # several jobs share the machine
 
 
@@ -297,7 +289,7 @@ def _start(job: Job, lab: Path, device: str, lock: TextIO) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "minst.lab.runs", device, *job.arguments],
             cwd=lab,
-            env=MALLOC | os.environ | THREADS | {"PYTHONPATH": path},
+            env=os.environ | THREADS | {"PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -312,7 +304,9 @@ def main(device: str, what: str, name: str, of: str = "0") -> None:
     here, budget = Path("."), read_typed("lab.json", LabFile).budget
     torch.set_num_threads(1)
     if what == "pretrain":
-        pretrain(name, here, budget, device)
+        weights = train(grid.backbone_config(name, budget, device=device))
+        with replacing(Path(grid.PRETRAINED.format(name))) as beside:  # there when it is done
+            shutil.copy(weights / "model.safetensors", beside)
     elif what == "shipped":
         measure_shipped(here, name, of, budget)
     else:
