@@ -69,7 +69,7 @@ LESSONS = [
            "a tracker in 20 lines; Fig 2 in full; what T costs", "04"),
     Lesson("08_on_device_latency", "On-device latency", 70, "export, the mobile benchmarker, a phone", "07",
            extras="notebooks,mobile,lite"),
-    Lesson("09_ablation_lab", "Ablation lab", 75, "the paper's claims, shown again at our scale", "06"),
+    Lesson("09_ablation_lab", "Ablation lab", 75, "the paper's claims, shown again at our scale", "05"),
     Lesson("10_capstone", "Capstone", 80, "your own clips and categories", "all"),
     Lesson("11_what_came_after", "What came after, and what stayed", 70,
            "the models around it; a foreign one in our tracker", "07; extra `models`", extras="notebooks,models"),

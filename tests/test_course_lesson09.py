@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from minst.course import lesson09 as check
-from minst.lab import Lab, average_precision
+from minst.lab import Lab
+
 # --- what students write
 
 
@@ -33,51 +35,27 @@ def worded(unsure="cannot tell", silent="no claim", sign=-1, one_way=False):
     return verdict_of
 
 
-def bootstrap(
-    ends=(2.5, 97.5),
-    swap=False,
-    whole=True,
-    seeds_drawn=True,
-    clips_drawn=True,
-    mean=True,
-    pair=True,
-    pool=False,
-):
-    """By loops over samples, with some slip."""
+def jackknife(swap=False, pseudo=True, root=True, ddof=1, t=2.093, middle="all", pair=True):
+    """By loops over groups, with some slip."""
 
-    def paired_interval(ours, theirs, clips, seeds):
-        def retention(run, weights):
-            if not clips_drawn:
-                weights = np.ones_like(weights)
-            if whole:
-                return (weights * run[:, 0]).sum() / (weights * run[:, 1]).sum()
-            return np.average(run[:, 0] / run[:, 1], weights=weights)
+    def half_of(d):
+        values = [20 * d[0] - 19 * without if pseudo else without for without in d[1:]]
+        mean = sum(values) / 20
+        variance = sum((value - mean) ** 2 for value in values) / (20 - ddof)
+        return t * math.sqrt(variance / (20 if root else 1)), mean
 
-        tables = np.array(
-            [[[retention(run, w) for w in clips] for run in model] for model in (ours, theirs)]
-        )
+    def paired_interval(ours, theirs):
         if swap:
-            tables = tables[::-1]
-        shares = seeds.T if seeds_drawn else np.ones_like(seeds.T)  # (S, B)
+            ours, theirs = theirs, ours
         if not pair:
-            (a, b), (c, d) = (np.percentile((t * shares).sum(0) / len(t), ends) for t in tables)
-            return a - d, b - c
-        each = tables[0] - tables[1]
-        if pool:
-            return np.percentile(each, ends)
-        total = (each * shares).sum(0)
-        return list(np.percentile(total / len(each) if mean else total, ends))
+            (a, _), (b, _) = half_of(ours), half_of(theirs)
+            return ours[0] - a - (theirs[0] + b), ours[0] + a - (theirs[0] - b)
+        d = [x - y for x, y in zip(ours, theirs)]
+        half, mean = half_of(d)
+        centre = d[0] if middle == "all" else mean
+        return centre - half, centre + half
 
     return paired_interval
-
-
-def seeds_thrown_together(ours, theirs, clips, seeds):
-    """One ratio for all drawn seeds, in the place of a mean of their ratios."""
-    found = []
-    for chosen, weights in zip(clips, seeds):
-        kept, of = zip(*((chosen @ model.sum(0)) for model in (ours, theirs)))
-        found.append(weights.mean() * (kept[0] / of[0] - kept[1] / of[1]))
-    return np.percentile(found, (2.5, 97.5))
 
 
 def results(lucky=5.0, worse=-1.0, uneven=0.3, share=True, turn=False, short=0):
@@ -115,17 +93,16 @@ WRONG = [
     ("verdict_of", worded(sign=1), "turned round"),
     ("verdict_of", worded(unsure="disagrees"), "refutes nothing"),
     ("verdict_of", worded(unsure="agrees"), "confirms nothing"),
-    ("verdict_of", worded(silent=None), "says nothing"),
+    ("verdict_of", worded(silent=None), "nothing is said"),
     ("verdict_of", worded(one_way=True), "better"),
-    ("paired_interval", bootstrap(swap=True), "ours - theirs"),
-    ("paired_interval", bootstrap(seeds_drawn=False), "seeds are not"),
-    ("paired_interval", bootstrap(clips_drawn=False), "clips are not"),
-    ("paired_interval", bootstrap(mean=False), "divide by their number"),
-    ("paired_interval", bootstrap(ends=(5, 95)), "middle 90 %"),
-    ("paired_interval", bootstrap(pair=False), "pairing is lost"),
-    ("paired_interval", bootstrap(pool=True), "percentiles over single seeds"),
-    ("paired_interval", lambda *given: seeds_thrown_together(*given), "Each seed has a retention"),
-    ("paired_interval", bootstrap(whole=False), "one sum divided"),
+    ("paired_interval", jackknife(swap=True), "ours - theirs"),
+    ("paired_interval", jackknife(pseudo=False), "take the pseudo-values"),
+    ("paired_interval", jackknife(root=False), "root of 20"),
+    ("paired_interval", jackknife(ddof=0), "divides by 19"),
+    ("paired_interval", jackknife(t=1.96), "t is 2.093"),
+    ("paired_interval", jackknife(middle="mean"), "with all clips"),
+    ("paired_interval", jackknife(pair=False), "pairing is lost"),
+    ("paired_interval", lambda ours, theirs: check.unpaired_interval(ours, theirs), "pairing is lost"),
     ("hidden_by_noise", results(uneven=0), "too alike"),
     ("hidden_by_noise", results(worse=-9), "at most 2"),
     ("hidden_by_noise", results(turn=True), "Changed comes first"),
@@ -155,7 +132,7 @@ def test_a_wrong_answer_meets_its_hint(name, answer, word):
 
 def test_another_way_to_the_same_answers():
     assert check.verdict_of(worded()).state == "correct"
-    assert check.paired_interval(bootstrap()).state == "correct"
+    assert check.paired_interval(jackknife()).state == "correct"
     assert check.hidden_by_noise(results(lucky=3, worse=-1.5, uneven=0.4)).state == "correct"
     assert check.seeds_for(power()).state == "correct"
 
@@ -170,37 +147,21 @@ def test_answers_as_numpy_gives_them_are_right():
     assert check.verdict_of(lambda *given: None).state == "wrong"
     assert check.seeds_for(lambda *given: np.float64(power()(*given))).state == "correct"
     assert check.hidden_by_noise(lambda seeds: np.array(results()(seeds))).state == "correct"
-    assert check.paired_interval(lambda *given: np.array(bootstrap()(*given))).state == "correct"
+    assert check.paired_interval(lambda *given: np.array(jackknife()(*given))).state == "correct"
 
 
-def test_the_reference_of_the_bootstrap_is_a_loop_over_drawn_clips_and_seeds():
+def test_the_reference_is_the_lab_s_interval_of_clips_and_that_of_a_mean():
     rng = np.random.default_rng(1)
-    of = rng.integers(5, 30, (2, 3, 8))
-    pairs = np.stack([rng.binomial(of, 0.7), of], axis=-1).astype(float)
-    ours = check.paired_interval(bootstrap(swap=True)).or_ours
-    draws = check.draw(4000, 8, 0), check.draw(4000, 3, 1)
-    means = []
-    for _ in range(4000):
-        clips, seeds = rng.integers(8, size=8), rng.integers(3, size=3)
-        kept, count = np.moveaxis(pairs[:, seeds][:, :, clips].sum(2), -1, 0)  # (2, seeds)
-        means.append(np.subtract(*(kept / count)).mean())
-    assert ours(*pairs, *draws) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.02)
-
-
-def test_a_draw_takes_as_many_as_there_are_and_every_one_equally_often():
-    drawn = check.draw(4000, 7, 3)
-    assert (drawn.sum(axis=1) == 7).all()
-    np.testing.assert_allclose(drawn.mean(axis=0), 1, atol=0.07)
-    assert (check.draw(10, 5, 0) == check.draw(10, 5, 0)).all() and (check.draw(10, 5, 0) != check.draw(10, 5, 1)).any()
-
-
-def test_what_is_kept_of_the_first_grid_gives_its_figures():
-    lab = Lab(Path(__file__).parents[1] / "results" / "lab-older")
-    matches, rows = check.kept(lab)
-    assert 100 * average_precision(matches)[0] == pytest.approx(lab.rows["full"].values("image AP")[0], abs=1e-3)
-    for name, counts in rows.items():
-        kept, of = counts.sum(1).T
-        assert 100 * kept / of == pytest.approx([*lab.rows[name].values("retention").values()], abs=1e-3)
+    ours = check.paired_interval(jackknife(swap=True)).or_ours
+    # Of a mean the pseudo-values are the values themselves, so that the interval is the t of a mean.
+    values = rng.normal(3, 1, 20)
+    without = [np.delete(values, g).mean() for g in range(20)]
+    low, high = ours(np.array([values.mean(), *without]), np.zeros(21))
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 19, values.mean(), stats.sem(values)), abs=1e-4)
+    lab = Lab(Path(__file__).parents[1] / "results" / "lab")
+    for shipped, _, pair, found, _ in lab.compared[::7]:
+        a, b = (np.hstack(shipped.figure(setting)) for setting in pair)
+        assert ours(a, b) == pytest.approx(found[1:3], abs=1e-3)
 
 
 @pytest.mark.parametrize("name", check.__all__)
@@ -212,16 +173,28 @@ def test_the_lesson_goes_on_with_ours_until_an_answer_is_correct(name):
     assert getattr(check, name)(ours).state == "correct"
 
 
-@pytest.mark.parametrize(("hard", "lucky"), [(0.2, 0), (0, 5)])
-def test_the_unpaired_interval_is_the_wider_one_where_both_models_share_their_luck(hard, lucky):
-    of = np.full((3, 20), 50.0)
-    kept = 50 * np.clip(np.random.default_rng(0).normal(0.6, hard, 20), 0.1, 0.9)  # hard clips, or lucky seeds
-    kept = kept + lucky * np.array([[-1], [0], [1]])
-    ours, theirs = np.stack([kept - 1, of], axis=-1), np.stack([kept, of], axis=-1)
-    low, high = check.unpaired_interval(ours, theirs)
-    assert low < -0.02 < high and high - low > 0.1  # paired it is -0.02 in every sample
-    picture = check.plot_intervals({"row": (-0.021, -0.019)}, {"row": (low, high)})
-    assert f"{(high - low) / 0.002:.1f} times" in picture.alt
+def test_the_unpaired_interval_adds_the_errors_of_both():
+    rng = np.random.default_rng(3)
+    clips = rng.normal(60, 5, 20)  # some are hard for both settings
+    figures = []
+    for values in (clips - 1 + rng.normal(0, 0.1, 20), clips):
+        figures.append(np.array([values.mean(), *(np.delete(values, g).mean() for g in range(20))]))
+        sem = stats.sem(values)
+        alone = check.unpaired_interval(figures[-1], np.zeros(21))
+        assert alone[1] - alone[0] == pytest.approx(2 * 2.093 * sem)
+    low, high = check.unpaired_interval(*figures)
+    half = 2.093 * math.hypot(*(stats.sem(20 * f[0] - 19 * f[1:]) for f in figures))
+    assert (low, high) == pytest.approx((figures[0][0] - figures[1][0] - half, figures[0][0] - figures[1][0] + half))
+    paired = check.paired_interval(jackknife()).or_ours(*figures)
+    assert low < 0 < high and paired[1] < 0  # only the pairs tell
+    picture = check.plot_intervals({"row": paired}, {"row": (low, high)})
+    assert f"{(high - low) / np.ptp(paired):.1f} times" in picture.alt
+
+
+@pytest.mark.parametrize(("ends", "word"), [((-3, -1), "worse"), ((0.1, 4), "better"), ((-0.5, 0.4), "equal"), ((-2, 1), "open")])
+def test_a_row_that_stands_alone_is_decided_by_its_interval(ends, word):
+    says, found, decided = check.row_of("a row", *ends)
+    assert (says, decided, found[1:3]) == ("a row", word, ends)
 
 
 def test_the_picture_of_pairs_draws_both_intervals():

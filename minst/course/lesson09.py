@@ -1,24 +1,20 @@
-"""Lesson 09: verdicts from intervals, a paired bootstrap, what pairs alone tell, how many seeds.
+"""Lesson 09: verdicts of intervals, the jackknife of pairs, what pairs alone tell, how many seeds.
 
-Symbols: V clips, as in `minst.lab`.
+Symbols: a figure is (1 + GROUPS,) points of AP, with all clips and without each group of them.
 """
 
-import base64
-import json
 import math
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 
 from minst.course.pictures import plot_lines  # noqa: F401  (the lesson draws with it)
 from minst.course.verdict import Verdict, examine, judge, numbers, plain_text, say
-from minst.lab.matches import ROW, Matches
-from minst.lab.results import Lab
-from minst.lab.statistics import Comparison, seeds_needed, spread
+from minst.lab.statistics import GROUPS, Comparison, seeds_needed, spread
 from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
 
-SAMPLES = 2000
+T_19 = 2.093  # of a t with 19 degrees of freedom, 2.5 % lie above
 
 __all__ = ["hidden_by_noise", "paired_interval", "seeds_for", "verdict_of"]
 
@@ -46,63 +42,64 @@ def verdict_of(answer: Callable) -> Verdict:
         lambda *given: verdict_of(*given).replace("cannot tell", "disagrees"),
         "An interval across zero confirms nothing: no effect is inside as well.",
         lambda *given: verdict_of(*given).replace("cannot tell", "agrees"),
-        "With claim 0 the paper says nothing of this row, so there is nothing to agree with.",
+        "With claim 0 nothing is said of this row, so there is nothing to agree with.",
         claiming(lambda claim: claim or 1),
-        "Claim -1 says that the variant is better; this treats it as worse.",
+        "Claim -1 says that the setting is better; this treats it as worse.",
         claiming(abs),
     ]
     return judge(answer, verdict_of, draw, mistakes, rounds=80, view=plain_text)
 
 
 def paired_interval(answer: Callable) -> Verdict:
-    """paired_interval(ours, theirs (seeds, V, 2), clips, seeds (samples, ...)) -> (low, high)."""
+    """paired_interval(ours, theirs (1 + GROUPS,)) -> (low, high), by the jackknife."""
 
-    def shares(pairs, clips):
-        kept, of = np.moveaxis(clips @ pairs, -1, 0)
-        return (kept / of).T  # (samples, seeds)
+    def pseudo_values(d):
+        return GROUPS * d[0] - (GROUPS - 1) * d[1:]
 
-    def by_clip(pairs, clips):
-        return clips @ (pairs[..., 0] / pairs[..., 1]).T / clips.shape[1]
+    def error(d, values=pseudo_values, ddof=1, of=GROUPS):
+        return values(d).std(ddof=ddof) / math.sqrt(of)
 
-    def paired_interval(ours, theirs, clips, seeds, share=shares, ends=(2.5, 97.5)):
-        differences = (share(ours, clips) - share(theirs, clips)) * seeds
-        low, high = np.percentile(differences.mean(1), ends)
-        return float(low), float(high)
+    def around(middle, half):
+        return float(middle - half), float(middle + half)
 
-    def apart(ours, theirs, clips, seeds):
-        (a, b), (c, d) = (paired_interval(x, 0 * x + 1, clips, seeds) for x in (ours, theirs))
+    def paired_interval(ours, theirs, t=T_19, **otherwise):
+        d = ours - theirs
+        return around(d[0], t * error(d, **otherwise))
+
+    def apart(ours, theirs):
+        (a, b), (c, d) = (paired_interval(x, 0 * x) for x in (ours, theirs))
         return a - d, b - c
 
+    def about_the_mean(ours, theirs):
+        d = ours - theirs
+        return around(pseudo_values(d).mean(), T_19 * error(d))
+
     def draw(rng):
-        runs, V = rng.integers((2, 6), (5, 12)).tolist()
-        of = rng.integers(3, 60, (2, runs, V))
-        chance = rng.uniform(0.4, 0.9, (2, runs, 1)) + rng.normal(0, 0.2, V)
-        kept = rng.binomial(of, np.clip(chance, 0.05, 0.95))
-        ours, theirs = np.stack([kept, of], axis=-1).astype(float)
-        counts = (rng.multinomial(n, np.full(n, 1 / n), size=1000) for n in (V, runs))
-        return ours, theirs, *counts
+        shared = rng.normal(0, 0.3, GROUPS)
+        values = rng.uniform(30, 70, 2)
+        without = (values + rng.normal(0, 0.2, 2))[:, None] + shared
+        without += rng.normal(0, 0.1, without.shape)
+        return (np.append(value, rest) for value, rest in zip(values, without))
 
     mistakes = [
         "The difference is ours - theirs, not theirs - ours.",
-        lambda ours, theirs, *drawn: paired_interval(theirs, ours, *drawn),
-        "Shares of single clips are averaged; a sample's retention is one sum divided by another.",
-        partial(paired_interval, share=by_clip),
-        "Clips are drawn again, but seeds are not: use the counts in `seeds`.",
-        lambda a, b, clips, seeds: paired_interval(a, b, clips, np.ones_like(seeds)),
-        "Seeds are drawn again, but clips are not: weigh each clip by its count in `clips`.",
-        lambda a, b, clips, seeds: paired_interval(a, b, np.ones_like(clips), seeds),
-        "The drawn seeds are summed. Take their mean: divide by their number.",
-        lambda a, b, clips, seeds: paired_interval(a, b, clips, seeds * len(a)),
-        "Each seed has a retention of its own: divide seed by seed, and average afterwards.",
-        partial(paired_interval, share=lambda pairs, clips: shares(pairs.sum(0)[None], clips)),
-        "These are percentiles over single seeds; each sample first takes the mean of its seeds.",
-        lambda a, b, clips, seeds: np.percentile(shares(a, clips) - shares(b, clips), (2.5, 97.5)),
-        "Percentiles 5 and 95 hold the middle 90 %; leave 2.5 % out at each end.",
-        partial(paired_interval, ends=(5, 95)),
+        lambda ours, theirs: paired_interval(theirs, ours),
+        "These are differences without a group. They are alike, since they share 18 of 20 groups: "
+        "take the pseudo-values, 20 times the whole less 19 times the rest.",
+        partial(paired_interval, values=lambda d: d[1:]),
+        "A mean of 20 values varies less than one of them: divide by the root of 20.",
+        partial(paired_interval, of=1),
+        "The standard deviation of a sample divides by 19: `ddof=1`.",
+        partial(paired_interval, ddof=0),
+        "1.96 is for a known spread. With 20 values t is 2.093.",
+        partial(paired_interval, t=1.96),
+        "The middle is the difference with all clips, the first of the 21.",
+        about_the_mean,
         "This is an interval for each model, then the difference of their ends: pairing is lost.",
         apart,
+        unpaired_interval,
     ]
-    return judge(answer, paired_interval, draw, mistakes, rounds=3)
+    return judge(answer, paired_interval, draw, mistakes, rounds=4)
 
 
 def hidden_by_noise(answer: Callable) -> Verdict:
@@ -187,53 +184,38 @@ def seeds_for(answer: Callable) -> Verdict:
     return judge(answer, seeds_needed, draw, mistakes, exercise="seeds_for", rounds=20)
 
 
-@lru_cache(maxsize=16)
-def draw(samples: int, count: int, stream: int) -> np.ndarray:
-    """How often each of `count` things is in a sample of `count` drawn with replacement.
-
-    Returns (samples, count), the same everywhere.
-    """
-    rng = np.random.Generator(np.random.PCG64([2303, 17594, stream]))
-    picked = (rng.random((samples, count)) * count).astype(int)
-    return np.stack([np.bincount(row, minlength=count) for row in picked]).astype(float)
-
-
-def kept(lab: Lab) -> tuple[Matches, dict[str, np.ndarray]]:
-    """Of the first grid: what one run's image AP is made of, and of each row (seeds, V, 2): queries
-    that kept their instance three frames on, of how many."""
-    held = json.loads((lab.folder / "lesson.json").read_text())
-    rows = {name: np.array(counts, dtype=float) for name, counts in held["kept"].items()}
-    found = np.frombuffer(base64.b64decode(held["matches"]["rows"]), ROW)
-    return Matches(found, np.array(held["matches"]["instances"])), rows
-
-
 def unpaired_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """As `paired_interval`, but each model draws clips and seeds of its own."""
-    means = []
-    for stream, pairs in enumerate((ours, theirs)):  # (seeds, V, 2)
-        runs, V = pairs.shape[:2]
-        still, of = np.moveaxis(draw(SAMPLES, V, 20 + stream) @ pairs, -1, 0)
-        means.append(((still / of).T * draw(SAMPLES, runs, 10 + stream)).mean(axis=1))
-    low, high = np.percentile(means[0] - means[1], [2.5, 97.5])
-    return float(low), float(high)
+    """As `paired_interval`, for who has two tables only: the errors of both models are added."""
+    squares = 0.0
+    for figure in (ours, theirs):
+        pseudo = GROUPS * figure[0] - (GROUPS - 1) * figure[1:]
+        squares += pseudo.var(ddof=1) / GROUPS
+    middle, half = ours[0] - theirs[0], T_19 * math.sqrt(squares)
+    return float(middle - half), float(middle + half)
+
+
+def row_of(says: str, low: float, high: float) -> tuple[str, Comparison, str]:
+    """A line of `minst.lab.plots.plot_forest` that stands alone, so that its interval decides."""
+    middle = (low + high) / 2
+    # of a single comparison p is below 0.05 just where the interval misses zero
+    found = Comparison(middle, low, high, (middle,), p=float(low <= 0 <= high))
+    return says, found, found.decided()
 
 
 def plot_intervals(paired: dict[str, tuple], apart: dict[str, tuple]) -> Picture:
-    """Intervals of differences in retention, {row: (low, high)}: paired, and drawn apart."""
+    """Intervals of differences in points, {row: (low, high)}: paired, and as of two tables."""
     fig = new_figure()
     wider = np.median([np.ptp(apart[row]) / max(np.ptp(paired[row]), 1e-9) for row in paired])
-    note = "95 % intervals of the difference in retention. Black: the same clips and seeds for "
-    note += "both models. Red: drawn apart."
+    note = "95 % intervals. Black: the same clips for both settings. Red: as if each had its own."
     headline(fig, f"Without pairing, the interval is {wider:.1f} times as wide (median)", note)
     axes = plain(fig.place(3.1, 0.65, 6.0, 0.1 + 0.25 * len(paired), below=0.5))
     for found, color, width in ((apart, RED, 1.5), (paired, INK, 5)):
-        low, high = 100 * np.array(list(found.values())).T
+        low, high = np.array(list(found.values())).T
         axes.hlines(range(len(found)), low, high, color=color, linewidth=width)
     axes.axvline(0, color=GREY)
     axes.set_yticks(range(len(paired)), list(paired))
     axes.set_ylim(len(paired) - 0.4, -0.6)
-    words = "points of retention more (right) or less (left) than the full model"
-    axes.set_xlabel(words, fontsize=8)
+    axes.set_xlabel("points of video AP more than what it is compared with", fontsize=8)
     return fig
 
 

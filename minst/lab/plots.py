@@ -9,7 +9,7 @@ from minst.lab.results import Lab
 from minst.lab.statistics import MARGIN, Comparison
 from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain
 
-__all__ = ["PLOTS", "plot_differences", "plot_shipped"]
+__all__ = ["PLOTS", "plot_differences", "plot_forest", "plot_shipped"]
 
 COLORS = {"worse": RED, "better": "#1a7f37", "equal": "#0b62c4", "open": GREY}
 Line = tuple[str, Comparison, str]  # what is compared, the difference, what is decided
@@ -22,20 +22,29 @@ def plot_differences(lab: Lab) -> Picture:
         for variant, found, adjusted in lab.judged.values()
     ]
     note = "Ticks: each seed. *: the paper says worse."
-    return _forest(lines, note, "points of AP more than the row that it is compared with")
+    return plot_forest(lines, note, "points of AP more than the row that it is compared with")
 
 
-def plot_shipped(lab: Lab) -> Picture:
-    """What needs no training: differences in video AP of shipped weights, on the same clips."""
-    lines = [
-        (f"{shipped.name}, {shipped.speed}: {says}", found, found.decided(adjusted))
-        for shipped, says, _, found, adjusted in lab.compared
-    ]
-    return _forest(lines, "Intervals over clips.", "points of video AP", left=4.3)
+def plot_shipped(lab: Lab, only: str = "") -> Picture:
+    """What needs no training: differences in video AP of shipped weights, on the same clips.
+
+    only: weights and clips as the lines name them, "shapes-tiny, medium"; "": all.
+    """
+    lines = []
+    for shipped, says, _, found, adjusted in lab.compared:
+        clips = f"{shipped.name}, {shipped.speed}"
+        if only in ("", clips):
+            name = says if only else f"{clips}: {says}"
+            lines.append((name, found, found.decided(adjusted)))
+    left = 2.5 if only else 4.3
+    return plot_forest(lines, "Intervals over clips.", "points of video AP", left)
 
 
-def _forest(lines: Sequence[Line], note: str, what: str, left: float = 3.1) -> Picture:
-    """A line for each difference; the colour says what is decided."""
+def plot_forest(lines: Sequence[Line], note: str, what: str, left: float = 3.1) -> Picture:
+    """A line for each difference; the colour says what is decided.
+
+    note: more of what is drawn. what: the axis. left: room for the names, in inches.
+    """
     fig = new_figure()
     axes = fig.place(left, 0.65, 9.1 - left, 0.1 + 0.25 * len(lines), below=0.5)
     axes.axvspan(-MARGIN, MARGIN, color="#eeeeee", lw=0)
