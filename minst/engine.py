@@ -29,9 +29,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["Engine", "keep_memory", "on_signal", "owned", "spawn"]
 
-# Of glibc's mallopt: what to set, and the largest value that it takes.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, LARGEST = -1, -2, -3, 2**31 - 1
-
 
 class Engine:
     """One process, of `processes` that share each batch; it is number `rank`.
@@ -112,9 +109,9 @@ def keep_memory() -> bool:
     """
     if platform.libc_ver()[0] != "glibc":
         return False
-    mallopt = ctypes.CDLL(None).mallopt
-    said = [mallopt(name, LARGEST) for name in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD)]
-    return all([*said, mallopt(M_TOP_PAD, 2**28)])
+    # M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD, as large as an int can say
+    settings = {-1: 2**31 - 1, -2: 2**28, -3: 2**31 - 1}
+    return all(ctypes.CDLL(None).mallopt(*each) for each in settings.items())
 
 
 @contextlib.contextmanager

@@ -187,8 +187,11 @@ def test_reasons_are_taken_from_their_file(small, tmp_path):
 
 
 def test_one_seed_has_neither_spread_nor_interval(tmp_path):
-    text = markdown(Lab(fake_lab.write(tmp_path, seeds=1, names=FEW[:2])))
-    assert "What can be seen" not in text and "nan" not in text and "[–, –]" in text
+    lab = Lab(fake_lab.write(tmp_path, seeds=1, names=FEW[:2]))
+    text = markdown(lab)
+    assert "What can be seen" not in text and "nan" not in text and "–]" not in text
+    assert "The paper says" not in first_page(lab) and "| **open** |" in text  # nothing to say yet
+    assert not list(write_report(lab.folder, tmp_path / "out").parent.glob("differences.png"))
 
 
 def test_shipped_weights_alone_are_a_report(tmp_path):

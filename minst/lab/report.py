@@ -53,7 +53,7 @@ def write_report(folder: str | Path, out: str | Path | None = None, plots: bool 
         from minst.lab.plots import PLOTS  # matplotlib: only who draws waits for it
         from minst.visualize.style import save
 
-        there = {"differences": lab.judged, "shipped": lab.compared}
+        there = {"differences": _with_intervals(lab), "shipped": lab.compared}
         for name, plot in PLOTS.items():
             if there[name]:
                 picture = plot(lab)
@@ -85,12 +85,12 @@ def first_page(lab: Lab, most: int = 10) -> str:
     """At most so many sentences: effect, interval, what the paper says, verdict.
 
     Trained rows come before shipped weights, of which each kind has its turn, and what is decided
-    before what is open.
+    before what is open. A row of one seed has no interval, and so no sentence.
     """
     trained = [
         (found.decided(adjusted), _sentence(variant.says, variant.judged_by, found, adjusted)
          + f" The paper says {variant.paper or 'nothing'} of it.")
-        for variant, found, adjusted in lab.judged.values()
+        for variant, found, adjusted in _with_intervals(lab)
     ]  # fmt: skip
     kinds: dict[str, list] = {}
     for shipped, says, _, found, adjusted in lab.compared:
@@ -103,6 +103,11 @@ def first_page(lab: Lab, most: int = 10) -> str:
     in_turn = [line for turn in zip_longest(*kinds.values()) for line in turn if line]
     lines = sorted(trained, key=lambda line: line[0] == "open") + in_turn
     return "\n".join(f"- {words}" for _, words in lines[:most])
+
+
+def _with_intervals(lab: Lab) -> list[tuple]:
+    """Of `lab.judged` the rows of which two seeds, or others of their family, are done."""
+    return [judged for judged in lab.judged.values() if not math.isnan(judged[1].low)]
 
 
 def _in_words(says: str) -> tuple[str, str]:
@@ -121,8 +126,6 @@ def _sentence(what: str, figure: str, found: Comparison, adjusted: float) -> str
     way = "more" if found.difference >= 0 else "less"
     effect = f"{abs(found.difference):.1f} points of {figure} {way}"
     between = f"between {signed(found.low)} and {signed(found.high)}"
-    if math.isnan(found.low):  # of one seed
-        between = "without an interval"
     verdict = {"open": "which leaves it open", "equal": "which counts as equal"}
     word = found.decided(adjusted)
     return (
@@ -279,14 +282,15 @@ def _cost(lab: Lab) -> str:
 
 
 def _spread(values: dict[int, float]) -> str:
-    mean, sd, _ = spread(list(values.values()) or [math.nan])
+    mean, sd = spread(list(values.values()) or [math.nan])
     if math.isnan(mean):
         return "–"
     return f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
 
 
 def _interval(found: Comparison) -> str:
-    return f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}]"
+    ends = "" if math.isnan(found.low) else f" [{signed(found.low)}, {signed(found.high)}]"
+    return signed(found.difference) + ends
 
 
 def _csv(lab: Lab) -> str:

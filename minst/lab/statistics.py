@@ -149,17 +149,16 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
 
 
 class Spread(NamedTuple):
-    """Of the seeds of one row. sd is NaN for one seed."""
+    """Of the seeds of one row. sd, with n - 1, is NaN for one seed."""
 
     mean: float
     sd: float
-    values: tuple[float, ...]
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation (n - 1) of at least one value."""
+    """Mean and standard deviation of at least one value."""
     several = len(values) > 1 and all(map(math.isfinite, values))
-    return Spread(fmean(values), stdev(values) if several else math.nan, tuple(values))
+    return Spread(fmean(values), stdev(values) if several else math.nan)
 
 
 def seeds_needed(differences: Sequence[Sequence[float]], effect: float) -> int | None:
