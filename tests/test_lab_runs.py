@@ -493,7 +493,8 @@ def test_the_whole_grid_at_the_smoke_budget(tmp_path):
     text = (tmp_path / "report" / "README.md").read_text()
     assert all(f"(`{name}`, 1)" in text for name in VARIANTS)
     assert all(f"| {name}, medium | oracle for cosine" in text for name in SHIPPED)
-    assert len(list((tmp_path / "report").glob("*.png"))) == 2
+    # of one seed no row has an interval to be drawn
+    assert [path.name for path in (tmp_path / "report").glob("*.png")] == ["shipped.png"]
 
 
 def test_a_job_that_fails_says_why_in_its_log(tmp_path, data):
