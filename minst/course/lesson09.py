@@ -11,7 +11,7 @@ import numpy as np
 
 from minst.course.pictures import plot_lines  # noqa: F401  (the lesson draws with it)
 from minst.course.verdict import Verdict, examine, judge, numbers, plain_text, say
-from minst.lab.statistics import GROUPS, Comparison, seeds_needed, spread
+from minst.lab.statistics import GROUPS, Comparison, pseudo_values, seeds_needed, spread
 from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure, plain, rgb
 
 T_19 = 2.093  # of a t with 19 degrees of freedom, 2.5 % lie above
@@ -52,9 +52,6 @@ def verdict_of(answer: Callable) -> Verdict:
 
 def paired_interval(answer: Callable) -> Verdict:
     """paired_interval(ours, theirs (1 + GROUPS,)) -> (low, high), by the jackknife."""
-
-    def pseudo_values(d):
-        return GROUPS * d[0] - (GROUPS - 1) * d[1:]
 
     def error(d, values=pseudo_values, ddof=1, of=GROUPS):
         return values(d).std(ddof=ddof) / math.sqrt(of)
@@ -186,10 +183,7 @@ def seeds_for(answer: Callable) -> Verdict:
 
 def unpaired_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     """As `paired_interval`, for who has two tables only: the errors of both models are added."""
-    squares = 0.0
-    for figure in (ours, theirs):
-        pseudo = GROUPS * figure[0] - (GROUPS - 1) * figure[1:]
-        squares += pseudo.var(ddof=1) / GROUPS
+    squares = sum(pseudo_values(figure).var(ddof=1) / GROUPS for figure in (ours, theirs))
     middle, half = ours[0] - theirs[0], T_19 * math.sqrt(squares)
     return float(middle - half), float(middle + half)
 

@@ -38,7 +38,7 @@ from tqdm import tqdm
 from minst.data.files import replacing
 from minst.data.formats import read_typed
 from minst.data.shapes import ShapesConfig, write_shapes_dataset
-from minst.engine import Engine
+from minst.engine import Engine, keep_memory
 from minst.lab import decoders, grid
 from minst.lab.grid import FULL, SHIPPED, VARIANTS, Budget, Variant
 from minst.lab.measure import measure_run, measure_shipped
@@ -303,6 +303,7 @@ def main(device: str, what: str, name: str, of: str = "0") -> None:
     threading.Thread(target=_end_with_the_other, daemon=True).start()
     here, budget = Path("."), read_typed("lab.json", LabFile).budget
     torch.set_num_threads(1)
+    keep_memory()  # for measuring, too
     if what == "pretrain":
         weights = train(grid.backbone_config(name, budget, device=device))
         with replacing(Path(grid.PRETRAINED.format(name))) as beside:  # there when it is done

@@ -31,7 +31,7 @@ import numpy as np
 from scipy import stats
 
 __all__ = ["Comparison", "Family", "Figure", "compare_clips", "groups", "holm", "pooled_sd",
-           "seeds_needed", "signed", "spread"]  # fmt: skip
+           "pseudo_values", "seeds_needed", "signed", "spread"]  # fmt: skip
 
 GROUPS = 20  # into which the jackknife cuts clips
 LEVEL = 0.95
@@ -123,11 +123,16 @@ def pooled_sd(rows: Sequence[Sequence[float]]) -> float:
 
 def compare_clips(ours: Figure, theirs: Figure) -> Comparison:
     """Two settings of one model on the same clips; what is drawn by lot are the clips alone."""
-    value = ours.value - theirs.value
-    left = np.subtract(ours.without, theirs.without)
-    pseudo = len(left) * value - (len(left) - 1) * left
-    error = float(pseudo.std(ddof=1)) / math.sqrt(len(left))
-    return _of_t(value, error, len(left) - 1, (value,))
+    difference = np.hstack(ours) - np.hstack(theirs)
+    value, pseudo = float(difference[0]), pseudo_values(difference)
+    error = float(pseudo.std(ddof=1)) / math.sqrt(len(pseudo))
+    return _of_t(value, error, len(pseudo) - 1, (value,))
+
+
+def pseudo_values(figure: np.ndarray) -> np.ndarray:
+    """(G,) of the jackknife, from a figure of all clips and without each of G groups: (1 + G,)."""
+    whole, without = figure[0], figure[1:]
+    return len(without) * whole - (len(without) - 1) * without
 
 
 def _of_t(mean: float, error: float, freedom: float, each: Sequence[float]) -> Comparison:

@@ -9,7 +9,7 @@ from IPython.display import Markdown
 from minst import visualize
 from minst.course import lesson09 as check
 from minst.data.shapes import ShapesConfig, write_shapes_dataset
-from minst.lab import Lab, measure, plots, report
+from minst.lab import Lab, measure, plots, report, statistics
 from minst.training import TrainConfig, train
 
 # %%

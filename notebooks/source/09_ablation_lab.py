@@ -27,7 +27,7 @@ from IPython.display import Markdown
 from minst import visualize
 from minst.course import lesson09 as check
 from minst.data.shapes import ShapesConfig, write_shapes_dataset
-from minst.lab import Lab, measure, plots, report
+from minst.lab import Lab, measure, plots, report, statistics
 from minst.training import TrainConfig, train
 
 # %%
@@ -406,8 +406,9 @@ spread = {
     for figure in ("image AP", "video AP")
 }
 tables = [[*row.values("image AP").values()] for row in grid.rows.values()]
-paired_sd = np.sqrt(np.mean([np.var(row, ddof=1) for row in spread["image AP"]]))
-table_sd = np.sqrt(np.mean([np.var(row, ddof=1) + np.var(tables[0], ddof=1) for row in tables[1:]]))
+paired_sd = statistics.pooled_sd(spread["image AP"])
+# the first row is the full model
+table_sd = np.hypot(statistics.pooled_sd(tables[1:]), statistics.pooled_sd(tables[:1]))
 print(f"image AP: paired differences spread by {paired_sd:.2f} points, those of two tables by {table_sd:.2f}")
 needed = {name: [seeds_for(rows, effect) for effect in EFFECTS] for name, rows in spread.items()}
 check.plot_lines(
