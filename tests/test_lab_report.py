@@ -149,18 +149,25 @@ def test_the_csv_holds_every_figure(folder, lab, tmp_path):
 
 
 def test_a_report_speaks_of_the_rows_that_the_lab_was_run_with(small, tmp_path):
-    """An older lab: rows that today's grid has no more, and what to know of it at the top."""
+    """An older lab: rows that today's grid has no more."""
     shutil.copytree(small, tmp_path / "lab")
     held = json.loads((tmp_path / "lab" / "lab.json").read_text())
     row = next(row for row in held["grid"] if row["name"] == "images")
     row.update(name="identity=none", says="as it once was", paper="1.7 AP worse")
-    (tmp_path / "lab" / "lab.json").write_text(json.dumps(held | {"note": "Of an older model."}))
+    (tmp_path / "lab" / "lab.json").write_text(json.dumps(held))
     for seed in (0, 1):
         (tmp_path / "lab" / f"images-{seed}").rename(tmp_path / "lab" / f"identity=none-{seed}")
     assert "identity=none" not in VARIANTS
     text = markdown(Lab(tmp_path / "lab"))
-    assert text.splitlines()[2] == "**Of an older model.**"
     assert "as it once was (`identity=none`, 2)" in text and "| 1.7 AP worse |" in text and "(`images`" not in text
+
+
+def test_plan_and_log_are_linked_only_where_they_are(small, tmp_path):
+    shutil.copytree(small, tmp_path / "lab")
+    assert "afterwards" not in markdown(Lab(tmp_path / "lab"))
+    (tmp_path / "lab" / "LOG.md").write_text("It ran.")
+    text = markdown(Lab(tmp_path / "lab"))
+    assert "\nWhat was fixed before it ran, and what was found afterwards: [LOG.md](../LOG.md)." in text and "PLAN" not in text
 
 
 def test_what_was_started_and_is_not_done_is_named(small, tmp_path):
@@ -190,7 +197,7 @@ def test_one_seed_has_neither_spread_nor_interval(tmp_path):
     lab = Lab(fake_lab.write(tmp_path, seeds=1, names=FEW[:2]))
     text = markdown(lab)
     assert "What can be seen" not in text and "nan" not in text and "–]" not in text
-    assert "The paper says" not in first_page(lab) and "| **open** |" in text  # nothing to say yet
+    assert "paper" not in first_page(lab) and "| **open** |" in text  # nothing to say yet
     assert not list(write_report(lab.folder, tmp_path / "out").parent.glob("differences.png"))
 
 
@@ -292,7 +299,7 @@ def test_the_first_page_is_a_picture_and_ten_sentences_that_say_what_the_tables_
         *numbers, end = said[what]
         assert numbers == pytest.approx([found.difference, found.low, found.high], abs=0.051)
         assert {"leaves": "open", "counts": "equal"}.get(end, end) == found.decided(adjusted)
-        assert any(line.startswith(what) and f"The paper says {variant.paper or 'nothing'} of it." in line for line in lines)
+        assert any(line.startswith(what) and (variant.paper or "The paper is silent.") in line for line in lines)
     assert trained == 10
     # nobody reads past an open one to find a decided one
     opened = [said[what][-1] == "leaves" for what in said]

@@ -149,7 +149,7 @@ def backbone_config(backbone: str, budget: Budget, **machine) -> TrainConfig:
     """The pre-training of a backbone: it learns to classify, and nothing of masks or of video.
 
     One for all seeds and variants, so that none is favoured. Without it 1,800 steps of the whole
-    model outline creatures well and cannot tell them apart (results/lab-older/PILOT.md).
+    model outline creatures well and cannot tell them apart (results/lab/HISTORY.md).
     """
     return TrainConfig(
         out=str(Path(PRETRAINED.format(backbone)).parent), data="data/train-0", train_on="tokens",

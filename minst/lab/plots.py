@@ -3,7 +3,7 @@
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from minst.lab.results import Lab
 from minst.lab.statistics import MARGIN, Comparison
@@ -67,7 +67,4 @@ def plot_forest(lines: Sequence[Line], note: str, what: str, left: float = 3.1) 
     return fig
 
 
-PLOTS: dict[str, Callable[[Lab], Picture]] = {
-    "differences": plot_differences,
-    "shipped": plot_shipped,
-}
+PLOTS = {"differences": plot_differences, "shipped": plot_shipped}

@@ -75,7 +75,8 @@ def markdown(lab: Lab, pictures: Mapping[str, str] | None = None) -> str:
     """
     pictures = pictures or {}
     first = pictures.get("differences") or pictures.get("shipped")
-    parts = [_title(lab), first, first_page(lab), _head(lab), claims_table(lab)]
+    title = f'# The ablation lab: results of the budget "{lab.budget["name"]}"'
+    parts = [title, first, first_page(lab), _head(lab), claims_table(lab)]
     parts += [pictures.get("shipped") if lab.judged else None, shipped_table(lab)]
     parts += [seeds_table(lab), _all_figures(lab), _cost(lab)]
     return _paragraphs(*parts) + "\n"
@@ -87,11 +88,11 @@ def first_page(lab: Lab, most: int = 10) -> str:
     Trained rows come before shipped weights, of which each kind has its turn, and what is decided
     before what is open. A row of one seed has no interval, and so no sentence.
     """
-    trained = [
-        (found.decided(adjusted), _sentence(variant.says, variant.judged_by, found, adjusted)
-         + f" The paper says {variant.paper or 'nothing'} of it.")
-        for variant, found, adjusted in _with_intervals(lab)
-    ]  # fmt: skip
+    trained = []
+    for variant, found, adjusted in _with_intervals(lab):
+        words = _sentence(variant.says, variant.judged_by, found, adjusted)
+        paper = f"In the paper it is {variant.paper}." if variant.paper else "The paper is silent."
+        trained.append((found.decided(adjusted), f"{words} {paper}"))
     kinds: dict[str, list] = {}
     for shipped, says, _, found, adjusted in lab.compared:
         words, kind = _in_words(says)
@@ -144,11 +145,6 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
-def _title(lab: Lab) -> str:
-    title = f'# The ablation lab: results of the budget "{lab.budget["name"]}"'
-    return _paragraphs(title, f"**{lab.note}**" if lab.note else None)
-
-
 def _head(lab: Lab) -> str:
     b, done = lab.budget, sum(len(row.runs) for row in lab.rows.values())
     missing = ", ".join(run.name for run in lab.unfinished)
@@ -156,8 +152,8 @@ def _head(lab: Lab) -> str:
     trained = f"""
 A row of architecture learned {b["iterations"]:,} steps of {2 * b["pairs"]} images of 128 x 128 \
 from a backbone that can
-classify ({b["pretraining"]:,} steps, one for all seeds: no interval holds its luck). A row of \
-training learned {b["further"]:,} steps
+classify ({b["pretraining"]:,} steps; all rows of a seed share it). A row of training learned \
+{b["further"]:,} steps
 more, from the weights of `full` of the same seed. {b["train_clips"]} clips to learn from, \
 {b["val_clips"]} for video AP, {b["val_frames"]:,} frames for
 image AP. Differences are paired by seed and clip; their interval is that of a t with the spread \
@@ -167,9 +163,15 @@ of all rows of a family."""
 Written by `minst lab report` from the metrics of {done} trained runs and {len(lab.shipped)} \
 measurements of shipped weights. Nothing here is
 typed by hand but the sentences under *why*, which are our reading and no measurement.
-{whole or "Every run that was started is here."}
-Rows, judges, seeds and rules were fixed before: [PLAN.md](../PLAN.md).\
+{whole or "Every run that was started is here."}{_beside(lab)}\
 {trained if done else " The grid is not trained yet."}{_coverage(lab)}"""
+
+
+def _beside(lab: Lab) -> str:
+    """What people wrote of this lab, before it ran (PLAN) and afterwards (LOG); "" without."""
+    there = [name for name in ("PLAN.md", "LOG.md") if (lab.folder / name).is_file()]
+    links = ", ".join(f"[{name}](../{name})" for name in there)
+    return f"\nWhat was fixed before it ran, and what was found afterwards: {links}." * bool(there)
 
 
 def _coverage(lab: Lab) -> str:

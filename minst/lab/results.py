@@ -82,12 +82,12 @@ class Lab:
     """What stands in the folder of a lab. ValueError or FileNotFoundError when there is nothing, or
     a file is not as it should be.
 
-    `variants` are the rows as they were when the lab was run; the report begins with `note`.
+    `variants` are the rows as they were when the lab was run.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        budget, self.variants, self.note = read_lab(folder)
+        budget, self.variants = read_lab(folder)
         self.budget = asdict(budget)
         runs = find_runs(folder)
         self.unfinished = [run for run in runs if not run.is_done]

@@ -97,12 +97,11 @@ class LabFile(msgspec.Struct):
 
     budget: Budget
     grid: list[Variant]
-    note: str = ""
     version: int = 1
 
 
-def read_lab(folder: str | Path) -> tuple[Budget, dict[str, Variant], str]:
-    """The budget of a lab, the rows of its grid, which may be an older one, and a note on it or "".
+def read_lab(folder: str | Path) -> tuple[Budget, dict[str, Variant]]:
+    """The budget of a lab, and the rows of its grid, which may be an older one.
 
     FileNotFoundError where there is no lab, ValueError names what is wrong in its lab.json.
     """
@@ -111,7 +110,7 @@ def read_lab(folder: str | Path) -> tuple[Budget, dict[str, Variant], str]:
         hint = f"`minst lab run --out {folder}` makes one"
         raise FileNotFoundError(f"{folder} is no lab (lab.json is missing); {hint}")
     held = read_typed(path, LabFile)
-    return held.budget, {row.name: row for row in held.grid}, held.note
+    return held.budget, {row.name: row for row in held.grid}
 
 
 def find_runs(folder: str | Path) -> list[Run]:
@@ -184,7 +183,7 @@ def _claim(folder: Path, budget: Budget) -> None:
         with replacing(path) as beside:
             ours = {"version": 1, "budget": asdict(budget), "grid": rows}
             beside.write_text(json.dumps(ours, indent=1) + "\n")
-    held, held_grid, _ = read_lab(folder)
+    held, held_grid = read_lab(folder)
     wrong = "" if held_grid == VARIANTS else "grid"
     if held != budget:
         wrong = f"budget ({held.name}), not of {budget.name!r}"
