@@ -191,6 +191,8 @@ def test_reasons_are_taken_from_their_file(small, tmp_path):
     (tmp_path / "lab" / "reasons.json").write_text(json.dumps({"pooling=avg": "Because so.", "shipped": "Thus."}))
     text = markdown(Lab(tmp_path / "lab"))
     assert "| Because so. |" in text and "\nThus.\n" in text
+    page = first_page(Lab(tmp_path / "lab"))
+    assert [line.split(":")[0] for line in page.splitlines() if line.endswith("Because so.")] == ["- X_L by average pooling"]
 
 
 def test_one_seed_has_neither_spread_nor_interval(tmp_path):

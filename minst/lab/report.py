@@ -83,7 +83,7 @@ def markdown(lab: Lab, pictures: Mapping[str, str] | None = None) -> str:
 
 
 def first_page(lab: Lab, most: int = 10) -> str:
-    """At most so many sentences: effect, interval, what the paper says, verdict.
+    """At most so many lines: effect, interval, verdict, what the paper says, and why.
 
     Trained rows come before shipped weights, of which each kind has its turn, and what is decided
     before what is open. A row of one seed has no interval, and so no sentence.
@@ -92,7 +92,8 @@ def first_page(lab: Lab, most: int = 10) -> str:
     for variant, found, adjusted in _with_intervals(lab):
         words = _sentence(variant.says, variant.judged_by, found, adjusted)
         paper = f"In the paper it is {variant.paper}." if variant.paper else "The paper is silent."
-        trained.append((found.decided(adjusted), f"{words} {paper}"))
+        why = lab.reasons.get(variant.name, "")
+        trained.append((found.decided(adjusted), f"{words} {paper} {why}".rstrip()))
     kinds: dict[str, list] = {}
     for shipped, says, _, found, adjusted in lab.compared:
         words, kind = _in_words(says)

@@ -405,7 +405,8 @@ for says, base in {"from a backbone": "full", "from shared weights": "passing=sh
     tables = [[*lab.rows[name].values("video AP").values()] for name in rows]
     alone = [[*lab.rows[base].values("video AP").values()]]
     apart = np.hypot(statistics.pooled_sd(tables), statistics.pooled_sd(alone))
-    print(f"{says}: paired differences spread by {statistics.pooled_sd(spread[says]):.2f} points, two tables by {apart:.2f}")
+    pairs_sd = statistics.pooled_sd(spread[says])
+    print(f"{says}: paired differences spread by {pairs_sd:.2f} points, two tables by {apart:.2f}")
 needed = {says: [seeds_for(rows, effect) for effect in EFFECTS] for says, rows in spread.items()}
 check.plot_lines(
     {"seeds needed": needed | {"seeds we ran": [3] * len(EFFECTS)}}, EFFECTS, xscale="log", yscale="log",
@@ -414,9 +415,9 @@ check.plot_lines(
 )
 
 # %% [markdown]
-# **What it shows.** The claims of the paper lie at the left, where the curves are above our three seeds. Half the effect takes four times
+# **What it shows.** The claims of the paper lie at the left, where the upper curve is above our three seeds. Half the effect takes four times
 # the seeds. Rows from shared weights need far fewer, and there pairs more than halve the spread. From a backbone pairs gain nothing. What
-# did three seeds say? Each tick is a seed.
+# did three seeds say? Ticks are seeds.
 
 # %%
 plots.plot_differences(lab)
