@@ -301,7 +301,8 @@ def test_the_first_page_is_a_picture_and_ten_sentences_that_say_what_the_tables_
         *numbers, end = said[what]
         assert numbers == pytest.approx([found.difference, found.low, found.high], abs=0.051)
         assert {"leaves": "open", "counts": "equal"}.get(end, end) == found.decided(adjusted)
-        assert any(line.startswith(what) and (variant.paper or "The paper is silent.") in line for line in lines)
+        paper = f"In the paper it is {variant.paper}." if variant.paper else "The paper is silent."
+        assert any(line.startswith(what) and paper in line for line in lines)
     assert trained == 10
     # nobody reads past an open one to find a decided one
     opened = [said[what][-1] == "leaves" for what in said]

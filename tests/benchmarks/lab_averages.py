@@ -20,7 +20,8 @@ from minst.engine import keep_memory
 from minst.lab import decoders
 from minst.lab.grid import VARIANTS
 from minst.lab.measure import of_frames
-from minst.lab.runs import Run, find_runs
+from minst.lab.results import Lab, Row
+from minst.lab.runs import Run
 
 FIGURES = ("image AP", "dice", "class")
 
@@ -34,10 +35,9 @@ def of_last_weights(run: Run) -> dict[str, float]:
     return {name: round(100 * found[name].value, 2) for name in FIGURES}
 
 
-def of_average(run: Run) -> dict[str, float]:
+def of_average(row: Row, seed: int) -> dict[str, float]:
     """Points of the average, as the lab measured them."""
-    figures = json.loads((run.folder / "metrics.json").read_text())["figures"]
-    return {name: round(100 * figures[name]["value"], 2) for name in FIGURES}
+    return {name: round(row.values(name)[seed], 2) for name in FIGURES}
 
 
 def main() -> None:
@@ -49,11 +49,12 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     found = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    for run in find_runs(args.lab):
+    rows = Lab(args.lab).rows
+    for run in (Run(args.lab, name, seed) for name, row in rows.items() for seed in row.runs):
         wanted = run.name in args.runs if args.runs else not VARIANTS[run.variant].start
-        if not wanted or run.name in found or not (run.folder / "checkpoint.pt").is_file() or not run.is_done:
+        if not wanted or run.name in found or not (run.folder / "checkpoint.pt").is_file():
             continue
-        found[run.name] = {"average": of_average(run), "last": of_last_weights(run)}
+        found[run.name] = {"average": of_average(rows[run.variant], run.seed), "last": of_last_weights(run)}
         with replacing(args.out) as beside:
             beside.write_text(json.dumps(found, indent=1) + "\n")
     print(f"| run | {' | '.join(f'{name}: average, last' for name in FIGURES)} |")

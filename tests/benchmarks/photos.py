@@ -507,7 +507,7 @@ def measure(weights: Path, data: Path, threshold: float, count: int | None) -> d
         "false_photographs": false_photographs(truth, found, threshold),
         "neighbours": {
             f"{level:.2f}": neighbours(truth, truths, found, level)
-            for level in sorted({LEAST_SCORE, 0.2, 0.3, 0.4, 0.5, threshold})
+            for level in sorted({0.2, 0.3, 0.4, 0.5, threshold})
         },
         "calibration": calibration(evaluation, instances),
     }
