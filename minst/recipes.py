@@ -95,7 +95,7 @@ class TrainConfig:
     freeze_blocks: Few = 0  # first blocks of the backbone that stay as they are, norms too
     checkpointing: bool = False  # keep fewer activations, compute them again: less memory
     precision: Literal["fp32", "bf16"] = "fp32"  # fp32 | bf16 (autocast)
-    ema: Share = 0.999  # decay of the moving average of the weights
+    ema: Share = 0.999  # largest decay of the weights' average: less in the first steps
     seed: Natural = 0  # seed of weights, clips and augmentation
     threads: Few = 0  # CPU threads of the network; 0 = torch's choice
     processes: Some = 1  # CPU processes that share each batch (GPUs: accelerate launch)

@@ -231,24 +231,35 @@ class Small(nn.Module):
         self.head = nn.Linear(4, 2)
 
 
-def test_the_average_is_a_moving_one():
+@pytest.mark.parametrize(("longest", "steps"), [(0.9, 120), (0.999, 30), (0.05, 4), (0.0, 4)])
+def test_the_average_grows_with_the_run(longest, steps):
     torch.manual_seed(0)
     model = Small()
-    state = training.State(model, config(ema=0.9, token_weight=0.0))
+    state = training.State(model, config(ema=longest, token_weight=0.0))
     by_hand = None
-    for step in range(4):
+    for step in range(steps):
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(torch.randn_like(p))
             model.backbone(torch.randn(2, 3, 4, 4) + step)
         state.average.update_parameters(model)
         now = {k: v.double().clone() for k, v in model.state_dict().items()}
-        by_hand = now if by_hand is None else {k: 0.9 * by_hand[k] + 0.1 * now[k] for k in now}
+        keep = 0 if step == 0 else min(longest, (1 + step) / (10 + step))
+        by_hand = now if step == 0 else {k: keep * by_hand[k] + (1 - keep) * now[k] for k in now}
     averaged = state.average.module.state_dict()
     for key, value in by_hand.items():
         if "num_batches" not in key:
             torch.testing.assert_close(averaged[key].double(), value, atol=1e-5, rtol=1e-5)
     assert "backbone.1.running_mean" in averaged
+
+
+def test_a_short_run_ships_nothing_of_its_random_weights():
+    model = Small()
+    state = training.State(model, config(token_weight=0.0))  # 0.999, as users get it
+    for value in [1.0] + 99 * [0.0]:  # what the first step left, as a share of the average
+        nn.init.constant_(model.queries, value)
+        state.average.update_parameters(model)
+    assert state.average.module.queries.max() < 1e-6
 
 
 def test_parameter_groups():

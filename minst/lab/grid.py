@@ -119,10 +119,10 @@ class Budget:
     frames: int  # of a clip
     save_every: int
 
-    def clips(self, frames: int = 0) -> ShapesConfig:
+    def clips(self) -> ShapesConfig:
         """The clips to learn from and to be judged by."""
         return ShapesConfig(
-            width=160, height=128, frames=frames or self.frames, min_instances=2, max_instances=4,
+            width=160, height=128, frames=self.frames, min_instances=2, max_instances=4,
             category=KINDS,
         )  # fmt: skip
 
@@ -155,8 +155,7 @@ def backbone_config(backbone: str, budget: Budget, **machine) -> TrainConfig:
         out=str(Path(PRETRAINED.format(backbone)).parent), data="data/train-0", train_on="tokens",
         switches=f"backbone={backbone}", iterations=budget.pretraining, pairs=8, height=128,
         width=128, seed=1000, lr=2e-3, cosine_share=0.6, warmup=min(200, budget.pretraining // 5),
-        ema=0.998, workers=0, log_every=min(50, budget.save_every), save_every=budget.save_every,
-        **machine,
+        workers=0, save_every=budget.save_every, **machine,
     )  # fmt: skip
 
 
@@ -178,9 +177,7 @@ def train_config(variant: str, seed: int, budget: Budget, **machine) -> TrainCon
         "width": 128,
         "image_share": 0.0,
         "warmup": min(200, steps // 5),
-        "ema": 0.99 if row.start else 0.998,
         "workers": 0,
-        "log_every": min(50, budget.save_every),
         "save_every": budget.save_every,
     }
     return TrainConfig(**{**base, **begin, **row.changes, **machine})

@@ -128,11 +128,10 @@ def _sentence(what: str, figure: str, found: Comparison, adjusted: float) -> str
     way = "more" if found.difference >= 0 else "less"
     effect = f"{abs(found.difference):.1f} points of {figure} {way}"
     between = f"between {signed(found.low)} and {signed(found.high)}"
-    verdict = {"open": "which leaves it open", "equal": "which counts as equal"}
     word = found.decided(adjusted)
-    return (
-        f"{what[0].upper()}{what[1:]}: {effect}, {between}, {verdict.get(word, f'so **{word}**')}."
-    )
+    verdict = {"open": "which leaves it open", "equal": "which counts as equal"}
+    says = verdict.get(word, f"so **{word}**")
+    return f"{what[0].upper()}{what[1:]}: {effect}, {between}, {says}."
 
 
 def _paragraphs(*parts: str | None) -> str:

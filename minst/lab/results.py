@@ -74,8 +74,7 @@ class Shipped(NamedTuple):
                 found[f"{by} for cosine, T = {t}"] = f"{by} {t}", f"cosine {t}"
             elif t > 1:
                 found[f"T = {t} for 1"] = f"{by} {t}", f"{by} 1"
-        measured = self.metrics["figures"]
-        return {says: pair for says, pair in found.items() if {*pair} <= {*measured}}
+        return {says: each for says, each in found.items() if {*each} <= {*self.metrics["figures"]}}
 
 
 class Lab:
@@ -131,13 +130,10 @@ class Lab:
     @cached_property
     def compared(self) -> list[tuple[Shipped, str, tuple[str, str], Comparison, float]]:
         """The same of what was measured without training: weights, in words, settings."""
-        found = []
-        for shipped in self.shipped:
-            for says, pair in shipped.pairs().items():
-                difference = compare_clips(*map(shipped.figure, pair))
-                found.append((shipped, says, pair, difference))
-        adjusted = holm({place: each[3].p for place, each in enumerate(found)})
-        return [(*each, adjusted[place]) for place, each in enumerate(found)]
+        pairs = [(each, *pair) for each in self.shipped for pair in each.pairs().items()]
+        found = [compare_clips(*map(shipped.figure, pair)) for shipped, _, pair in pairs]
+        adjusted = holm({place: each.p for place, each in enumerate(found)})
+        return [(*pairs[place], each, adjusted[place]) for place, each in enumerate(found)]
 
 
 def _metrics(file: Path) -> dict:
