@@ -161,6 +161,19 @@ def test_image_ap_and_losses_are_those_of_frames_alone(data, model):
     assert found["class"].value == pytest.approx(float(losses["cls"]), abs=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 4, 9, 16])
+@torch.inference_mode()
+def test_frames_seen_together_are_as_seen_alone(model, clips, at_once):
+    together = list(measure.look(model, iter(clips[0]), at_once))
+    assert len(together) == len(clips[0])
+    for image, frame in zip(clips[0], together):
+        alone = encode(model, image)
+        for name in ("x6", "padded_x_mask"):
+            torch.testing.assert_close(getattr(frame, name), getattr(alone, name), atol=1e-4, rtol=1e-4)
+        for ours, theirs in zip(frame.out, alone.out):
+            torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
 def test_what_queries_do_is_counted_over_all_clips(model, clips):
     from minst.evaluation.consistency import ConsistencyMeter, frame_share
 

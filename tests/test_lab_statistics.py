@@ -137,8 +137,9 @@ def test_verdicts():
 
 
 def test_spread_by_hand():
-    assert spread([1.0, 2.0, 6.0])[:2] == pytest.approx((3, np.std([1, 2, 6], ddof=1)))
-    assert np.isnan(spread([4.0]).sd) and spread([4.0]).mean == 4
+    assert spread([1.0, 2.0, 6.0]) == pytest.approx((3, np.std([1, 2, 6], ddof=1)))
+    mean, sd = spread([4.0])
+    assert mean == 4 and np.isnan(sd)
 
 
 def test_seeds_needed_by_hand():

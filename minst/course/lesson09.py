@@ -110,24 +110,23 @@ def hidden_by_noise(answer: Callable) -> Verdict:
         changed, full = (numbers(values, seeds) for values in got)
         if not all(((values >= 0) & (values <= 100)).all() for values in (changed, full)):
             return say("AP is a number from 0 to 100.")
-        ours, theirs, each = (spread(v.tolist()) for v in (changed, full, changed - full))
-        if each.sd < 0.1 - 1e-9:
+        values = (changed, full, changed - full)
+        (_, ours), (_, theirs), (mean, sd) = (spread(v.tolist()) for v in values)
+        if sd < 0.1 - 1e-9:
             alike = "the differences are too alike: standard deviation {sd:.2f}, 0.1 is asked."
-            return say(alike, sd=each.sd)
-        if abs(each.mean) > 2 + 1e-9:
+            return say(alike, sd=sd)
+        if abs(mean) > 2 + 1e-9:
             far = "the models differ by {points:.1f} points; at most 2 are asked."
-            return say(far, points=abs(each.mean))
-        apart = math.hypot(ours.sd, theirs.sd)
-        paired, unpaired = (1.96 * sd / math.sqrt(seeds) for sd in (each.sd, apart))
-        if each.mean - paired > 0:
+            return say(far, points=abs(mean))
+        reach = 1.96 / math.sqrt(seeds)
+        paired, unpaired = reach * sd, reach * math.hypot(ours, theirs)
+        if mean - paired > 0:
             return say("the changed model is better here. Changed comes first, and is to be worse.")
-        if each.mean + paired >= 0:
-            reach = (
-                "the paired interval of {seeds} seeds reaches {high:+.1f}: it is not below zero."
-            )
+        if mean + paired >= 0:
+            wide = "the paired interval of {seeds} seeds reaches {high:+.1f}: it is not below zero."
             hint = "Let both models share the noise."
-            return say(reach, hint, seeds=seeds, high=each.mean + paired)
-        if each.mean + unpaired < 0:
+            return say(wide, hint, seeds=seeds, high=mean + paired)
+        if mean + unpaired < 0:
             hint = "two tables can tell these apart as well. Let seeds differ more, in both models."
             return say(hint)
         return ""

@@ -10,10 +10,11 @@ without every twentieth clip, for the jackknife (statistics.py).
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
+import itertools
 import json
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +35,8 @@ from minst.lab.matches import average_precision, keep
 from minst.lab.statistics import Figure, groups
 from minst.losses import set_losses
 from minst.macs import summary
-from minst.model import Frame, MobileInst
-from minst.predict import EVALUATION_THRESHOLD, encode, masks_of_queries
+from minst.model import Frame, FrameOutput, MobileInst, image_to_batch
+from minst.predict import EVALUATION_THRESHOLD, masks_of_queries
 from minst.tracking import KernelTracker
 
 __all__ = ["FIGURES", "INTERVALS", "Setting", "measure_run", "measure_shipped", "settings"]
@@ -95,7 +96,8 @@ def measure_run(lab: Path, variant: str, seed: int, budget: Budget) -> Path:
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
     cost = {"macs": summary(model, (128, 128))["total"]["macs"], "loss": last["loss"]}
     cost["seconds of a step"] = last["seconds_per_iteration"]
-    found = of_frames(model.fuse(), COCO(lab / "data" / f"frames-{seed}"))
+    model = model.fuse().to(memory_format=torch.channels_last)  # fast for many frames at once
+    found = of_frames(model, COCO(lab / "data" / f"frames-{seed}"))
     found |= of_clips(model, YouTubeVIS(lab / "data" / f"val-{seed}"))
     cost["seconds of measuring"] = round(time.process_time() - began, 1)
     whose = {"variant": variant, "seed": seed, "budget": budget.name}
@@ -144,9 +146,9 @@ def commit() -> str:
 def of_frames(model: MobileInst, images: COCO) -> dict[str, Figure]:
     """Image AP, dice and class loss."""
     truth, results, sums = Truth(images.category_entries), [], []
-    for image in map(images.__getitem__, range(len(images))):
+    each = [images[k] for k in range(len(images))]
+    for image, frame in zip(each, look(model, (image.image(0) for image in each))):
         number = truth.add(image.tracks, image.height, image.width, 1)
-        frame = encode(model, image.image(0))
         results += predictions(frame, number, images.category_ids)
         masks, labels = torch.from_numpy(image.masks(0)), torch.as_tensor(image.labels)
         targets = [frame_instances(masks, labels.long())]
@@ -154,11 +156,20 @@ def of_frames(model: MobileInst, images: COCO) -> dict[str, Figure]:
         losses, _ = set_losses(out.class_logits, out.objectness, out.mask_logits, targets, 1.0)
         sums.append((float(losses["dice"]), float(losses["cls"]), len(targets[0].labels)))
     dice, classes, count = np.array(sums).T
-    return {
-        "image AP": truth.ap(results),
-        "dice": ratio(dice, count),
-        "class": ratio(classes, count),
-    }
+    losses = {"dice": ratio(dice, count), "class": ratio(classes, count)}
+    return {"image AP": truth.ap(results)} | losses
+
+
+@torch.inference_mode()
+def look(model: MobileInst, images: Iterable[np.ndarray], at_once: int = 16) -> Iterator[Frame]:
+    """Images of one size, encoded and decoded. Several together take a third of the time."""
+    images = iter(images)
+    while some := list(itertools.islice(images, at_once)):
+        seen = model.encode(torch.cat([image_to_batch(image) for image in some]))
+        for k in range(len(some)):
+            frame = seen.select(slice(k, k + 1))
+            frame.out = FrameOutput(*(part[k : k + 1] for part in seen.out))
+            yield frame
 
 
 def predictions(frame: Frame, video: int, category_ids: Sequence[int]) -> list[dict]:
@@ -236,13 +247,11 @@ def scenes(clips: YouTubeVIS) -> Iterator[Video]:
         inside = [first] * cut + [second] * (length - cut)
         tracks = []
         for clip in (first, second):
+            own = [shown is clip for shown in inside]
             for track in clip.tracks:
-                kept = {
-                    key: [
-                        value if shown is clip else None for value, shown in zip(track[key], inside)
-                    ]
-                    for key in ("segmentations", "areas")
-                }
+                kept = {}
+                for key in ("segmentations", "areas"):
+                    kept[key] = [each if mine else None for each, mine in zip(track[key], own)]
                 if any(kept["segmentations"]):
                     tracks.append(track | kept)
         yield Video([clip.image(t) for t, clip in enumerate(inside)], tracks, [], cut)
@@ -266,7 +275,7 @@ def track_all(
     truth, results = Truth(clips.category_entries), {setting: [] for setting in wanted}
     for images, tracks, masks, cut in videos:
         number = truth.add(tracks, *images[0].shape[:2], len(images))
-        frames = [encode(model, image) for image in images]  # each decodes itself once
+        frames = list(look(model, images))
         for setting in wanted:
             tracker = setting.tracker(model, cut)
             seen = _steps(tracker, images, frames, masks)
@@ -302,9 +311,8 @@ class Watch:
         visible = np.stack([m.any(axis=(1, 2)) for m in masks])
         said = meter.add_ious(ious, visible, probabilities=given).result()
         pairs, held = said["pairs"][AFTER], said["held"]
-        self.counts.append(
-            (pairs["kept"], pairs["of"], held and round(said["holders"] * held), held)
-        )
+        holders = held and round(said["holders"] * held)
+        self.counts.append((pairs["kept"], pairs["of"], holders, held))
         self.queries.append(frames[0].out.global_queries[0].numpy())
 
     def figures(self) -> dict[str, Figure]:

@@ -153,17 +153,10 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-class Spread(NamedTuple):
-    """Of the seeds of one row. sd, with n - 1, is NaN for one seed."""
-
-    mean: float
-    sd: float
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation of at least one value."""
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation (with n - 1; NaN for one) of at least one value."""
     several = len(values) > 1 and all(map(math.isfinite, values))
-    return Spread(fmean(values), stdev(values) if several else math.nan)
+    return fmean(values), stdev(values) if several else math.nan
 
 
 def seeds_needed(differences: Sequence[Sequence[float]], effect: float) -> int | None:
