@@ -195,7 +195,6 @@ RECIPES = {
         "lr": 5e-4,
         "backbone_lr": 0.1,
         "freeze_norms": True,  # a few frames make poor statistics
-        "ema": 0.95,
         "token_weight": 0.0,
         "min_scale": 0.4,
         "warmup": 10,

@@ -473,7 +473,7 @@ check.retention(retention)
 small = minst.data.shapes.ShapesConfig(
     width=128, height=64, frames=12, min_instances=1, max_instances=2, occlusion=0, clutter=0
 )
-settings = dict(iterations=100, pairs=4, height=64, width=128, image_share=0.0, lr=3e-3, warmup=10, ema=0.95,
+settings = dict(iterations=100, pairs=4, height=64, width=128, image_share=0.0, lr=3e-3, warmup=10,
                 token_weight=0.0, seed=0, threads=1, workers=0, log_every=4)
 folder, runs, live = tempfile.TemporaryDirectory(), {}, {}
 for name, way in {"with query passing": "shared", "without": "off"}.items():
@@ -552,7 +552,7 @@ check.plot_lines(
 # %% [markdown]
 # **What it shows.** On the right, retention is far above chance, falls with distance, and is higher with query passing. On the left
 # it hardly differs from chance, so it means nothing: after a hundred steps most queries draw the same mask, and any of them would
-# do. With `iterations=200` chance fell below 0.1. **One seed and a toy task prove nothing** in any case.
+# do. **One seed and a toy task prove nothing** in any case.
 #
 # And here is the picture that the paper is known for, for both shipped models:
 

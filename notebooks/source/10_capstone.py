@@ -347,7 +347,6 @@ print("missing:", record["missing"])
 #
 # - `freeze_norms`: twelve frames have a mean and deviation of their own, which batch norms must not believe.
 # - `lr`, `backbone_lr`: a third, and in the backbone a tenth of that, since what is there is good.
-# - `ema`: an average over the last 20 steps. Over 1,000, as before, it would be the old weights.
 # - `min_scale`: crops of 40 to 100 % of a frame, so that twelve frames become many.
 #
 # Written for 16 images per step, our recipe has a learning rate of 1e-3 and 50 steps. We ran it with 8 images.
@@ -384,7 +383,7 @@ lr, iterations = linear_scaling(1e-3, STEPS, 16, 8, 1, 1)  # one device, 8 image
 config = TrainConfig(
     out=str(OUT / "run"), init="shapes-tiny", data=str(OUT / "mine"),
     iterations=iterations, pairs=4, max_gap=2, warmup=10, cosine_share=0.7, log_every=5,
-    lr=lr, backbone_lr=0.1, ema=0.95, freeze_norms=True, token_weight=0.0, min_scale=0.4, workers=0,
+    lr=lr, backbone_lr=0.1, freeze_norms=True, token_weight=0.0, min_scale=0.4, workers=0,
 )
 weights = train(config)
 after = minst.MobileInst.from_pretrained(weights).fuse()
