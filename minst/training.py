@@ -211,8 +211,8 @@ class State:
 def _average(longest: float, average: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
     """One step of the average of the weights, after `count` others: the start is soon forgotten."""
     # With 0.999 from the first step on, 74 % of what 300 steps ship would be random weights.
-    share = (1 + count.item()) / (10 + count.item())
-    get_ema_multi_avg_fn(min(longest, share))(average, weights, count)
+    done = count.item()  # once: it may lie on a GPU
+    get_ema_multi_avg_fn(min(longest, (1 + done) / (10 + done)))(average, weights, count)
 
 
 def start(

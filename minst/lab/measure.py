@@ -162,7 +162,7 @@ def of_frames(model: MobileInst, images: COCO) -> dict[str, Figure]:
 
 @torch.inference_mode()
 def look(model: MobileInst, images: Iterable[np.ndarray], at_once: int = 16) -> Iterator[Frame]:
-    """Images of one size, encoded and decoded. Several together take a third of the time."""
+    """Images of one size, encoded and decoded. Together they take less than half of the time."""
     images = iter(images)
     while some := list(itertools.islice(images, at_once)):
         seen = model.encode(torch.cat([image_to_batch(image) for image in some]))
