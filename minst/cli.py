@@ -640,7 +640,7 @@ def lab_run(
     smoke: bool = False,
     # folder of the lab (default: runs/lab; with --smoke: runs/lab-smoke)
     out: NewFolder | None = None,
-    jobs: Count | None = None,  # runs at a time (default: 2 on a CPU, 8 on an accelerator)
+    jobs: Count | None = None,  # processes (default: 2 on a CPU, 8 on an accelerator)
     device: Device = "auto",  # where it trains
 ) -> int | None:
     """Train and measure runs of the grid; skips what is done, goes on after Ctrl-C."""
@@ -648,10 +648,10 @@ def lab_run(
     budget = grid.SMOKE if smoke else grid.FULL
     seeds, out = seeds or (1 if smoke else 3), out or ("runs/lab-smoke" if smoke else "runs/lab")
     try:
-        runs = minst.lab.run_lab(names, seeds, out, budget, jobs=jobs, device=device)
+        done = minst.lab.run_lab(names, seeds, out, budget, jobs=jobs, device=device)
     except RuntimeError as error:  # some runs have failed; each has said why in its log
         return _complain(str(error), 1)
-    print(f"{len(runs)} runs are done in {out}; `minst lab report {out}` compares them")
+    print(f"{len(done)} jobs were done in {out}; `minst lab report {out}` compares them")
     return None
 
 
@@ -661,14 +661,14 @@ def lab_report(
     out: NewFolder | None = None,  # where the report goes (default: report in that folder)
     no_plots: bool = False,  # tables alone
 ) -> None:
-    """Tables (Markdown, CSV) and plots from the metrics of a lab's runs."""
+    """Tables (Markdown) and plots from the metrics of a lab's runs."""
     print(f"written: {minst.lab.write_report(folder, out, plots=not no_plots)}")
 
 
 def lab_list() -> None:
     """The variants of the grid, and what the paper says of each."""
-    rows = [(of.name, of.says, of.group, of.paper) for of in minst.lab.VARIANTS.values()]
-    _print_table([("name", "what is changed", "group", "the paper"), *rows])
+    rows = [(of.name, of.says, of.judged_by, of.paper) for of in minst.lab.VARIANTS.values()]
+    _print_table([("name", "what is changed", "judged by", "the paper"), *rows])
 
 
 # ------------------------------------------------------------------------------ from argv to them

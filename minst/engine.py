@@ -148,15 +148,16 @@ def owned(folder: Path, command: str) -> Iterator[None]:
         yield
 
 
-def spawn(work: Callable, processes: int, *arguments) -> None:
-    """Run `work(*arguments)` in several processes on this machine's CPU, whose `Engine`s meet.
+def spawn(work: Callable, processes: int, *arguments, meet: bool = True) -> None:
+    """Run `work(*arguments)` in several processes of this machine.
 
-    An error of one of them ends all; the usual ones (ValueError, OSError, FloatingPointError) are
-    raised here again. None outlives this process, however it ends.
+    meet: their `Engine`s share each batch, on the CPU; else each process works alone. An error of
+    one of them ends all; the usual ones (ValueError, OSError, FloatingPointError) are raised here
+    again. None outlives this process, however it ends.
     """
     several = torch.multiprocessing
     with tempfile.TemporaryDirectory() as folder:  # they meet in a file: no port, no network
-        given = (work, processes, f"file://{folder}/meeting", arguments)
+        given = (work, processes, f"file://{folder}/meeting" if meet else "", arguments)
         # A Ctrl-C in the terminal reaches all processes. It is for this one to end the others:
         # started while it is ignored, they do not know of it.
         with on_signal(signal.SIGINT, signal.SIG_IGN):
@@ -178,6 +179,9 @@ def spawn(work: Callable, processes: int, *arguments) -> None:
 def _member(rank: int, work: Callable, processes: int, meeting: str, arguments: tuple) -> None:
     # Nobody tells a process that its parent was killed, unless it waits for that.
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if not meeting:
+        work(*arguments)
+        return
     who = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
     os.environ |= {name: str(value) for name, value in who.items()}
     os.environ["ACCELERATE_USE_CPU"] = "true"

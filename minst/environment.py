@@ -25,7 +25,7 @@ from packaging.version import Version
 
 import minst
 
-__all__ = ["environment", "installed", "report", "requirements", "satisfies"]
+__all__ = ["commit", "environment", "installed", "report", "requirements", "satisfies"]
 
 MENDED = ("missing", "another version")  # states that a command mends
 
@@ -45,6 +45,20 @@ def requirements() -> list[tuple[Requirement, str]]:
     # an extra may name minst itself, for its other extras
     found = [(line, extra) for line, extra in found if line.name != "mobileinst"]
     return sorted(found, key=lambda item: (item[1], item[0].name))
+
+
+def commit() -> str:
+    """The commit of the package that runs, with a "+" where its files differ; else its version."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    asked = ["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--", "."]
+    try:
+        name, changed = (
+            subprocess.run([*git, *what], capture_output=True, text=True, check=True).stdout.strip()
+            for what in asked
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git here, or no repository
+        return minst.__version__
+    return name + "+" * bool(changed)
 
 
 def environment() -> dict:

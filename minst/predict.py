@@ -55,9 +55,11 @@ from minst.samples import load_sample, sample_names, weights_for
 from minst.tracking import KernelTracker
 from minst.weights import trained_side
 
-__all__ = ["EVALUATION_THRESHOLD", "category_ids", "encode", "evaluate_folder", "first_videos",
-           "masks_of_queries", "network_size", "predict_folder", "run_demo", "track_frame",
-           "track_video", "write_figures"]  # fmt: skip
+__all__ = [
+    "EVALUATION_THRESHOLD", "category_ids", "detections", "encode", "evaluate_folder",
+    "first_videos", "masks_of_queries", "network_size", "predict_folder", "run_demo",
+    "track_frame", "track_video", "write_figures",
+]  # fmt: skip
 
 # AP ranks all tracks, so that sure and unsure ones both count; a picture wants the sure ones alone.
 EVALUATION_THRESHOLD = 0.1
@@ -402,7 +404,9 @@ def predict_folder(
 
     def entries_of(clip: Clip) -> Iterable[dict]:
         if isinstance(dataset, COCO):
-            return _detections(model, clip, ids, size, score_threshold)
+            seen = network_size(model, (clip.height, clip.width), size, LARGEST_IMAGE)
+            frame = encode(model, resized(clip.image(0), seen))
+            return detections(frame, clip, ids, score_threshold)
         tracker.reset()
         full = (clip.height, clip.width)
         seen = network_size(model, full, size)
@@ -455,22 +459,27 @@ def category_ids(
 
 
 @torch.inference_mode()
-def _detections(
-    model: QueryModel, clip: Clip, ids: list[int | None], size: int | None, threshold: float
+def detections(
+    frame: EncodedFrame,
+    clip: Clip,
+    ids: list[int | None],
+    threshold: float = 0.0,
+    most: int = DETECTIONS,
 ) -> Iterator[dict]:
-    """The detections of highest score in an image: each query in each class, no suppression."""
-    full = (clip.height, clip.width)
-    seen = network_size(model, full, size, LARGEST_IMAGE)
-    out = encode(model, resized(clip.image(0), seen)).out
+    """The detections of highest score in an image: each query in each class, no suppression.
+
+    clip: the image, as a data set gives it. ids: the file's of each class, as `category_ids` says.
+    """
     known = [label for label, found in enumerate(ids) if found is not None]
-    scores, places = out.scores()[0, :, known].flatten().sort(descending=True)  # (N * C,)
-    count = min(DETECTIONS, int((scores >= threshold).sum()))
+    scores, places = frame.out.scores()[0, :, known].flatten().sort(descending=True)  # (N * C,)
+    count = min(most, int((scores >= threshold).sum()))
     codes: dict[int, dict] = {}
     for score, place in zip(scores[:count].tolist(), places[:count].tolist()):
         query, label = divmod(place, len(known))
         if query not in codes:
-            logits = upsample_masks(out.mask_logits[:, [query]], seen)[0, 0]
-            codes[query] = at_size(encode_mask((logits > 0).cpu().numpy()), full)
+            logits = upsample_masks(frame.out.mask_logits[:, [query]], frame.size)[0, 0]
+            mask = encode_mask((logits > 0).cpu().numpy())
+            codes[query] = at_size(mask, (clip.height, clip.width))
         yield {
             "image_id": clip.video["id"],
             "category_id": ids[known[label]],

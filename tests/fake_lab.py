@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from minst.lab.grid import SHIPPED, SMOKE, VARIANTS
-from minst.lab.measure import FIGURES, settings
+from minst.lab.measure import FIGURES, pairs
 from minst.lab.statistics import GROUPS
 
 
-def figure(rng: np.random.Generator, value: float) -> dict:
+def figure(rng: np.random.Generator, value: float) -> list[float]:
     value = float(np.clip(value, 0, 3))
-    return {"value": value, "without": np.clip(value + rng.normal(0, 0.002, GROUPS), 0, 3).tolist()}
+    return [value, *np.clip(value + rng.normal(0, 0.002, GROUPS), 0, 3).tolist()]
 
 
 def metrics(variant: str, seed: int, quality: float) -> dict:
@@ -21,14 +21,15 @@ def metrics(variant: str, seed: int, quality: float) -> dict:
     rng, luck = np.random.default_rng([seed, *variant.encode()]), np.random.default_rng(seed).normal(0, 0.05)
     found = {name: figure(rng, quality + luck + rng.normal(0, 0.005)) for name in FIGURES}
     return {
-        "version": 2, "commit": "abc", "torch": "2.12.1", "variant": variant, "seed": seed, "budget": "smoke",
-        "macs": 72_000_000, "loss": 1.0, "seconds of a step": 0.2, "seconds of measuring": 60.0, "figures": found,
+        "version": 3, "commit": "abc", "torch": "2.12.1", "variant": variant, "seed": seed, "macs": 72_000_000,
+        "seconds": 60.0, "figures": {name: each if "AP" in name else each[:1] for name, each in found.items()},
     }  # fmt: skip
 
 
 def shipped(name: str, speed: str) -> dict:
     rng = np.random.default_rng([len(name), *speed.encode()])
-    found = {s.name: figure(rng, 0.6 - 0.01 * s.interval - 0.2 * (s.by == "none")) for s in settings(name, speed)}
+    names = dict.fromkeys(setting for pair in pairs(name, speed).values() for setting in pair)
+    found = {s: figure(rng, 0.6 - 0.01 * int(s.split()[1]) - 0.2 * s.startswith("none")) for s in names}
     macs = {"backbone": 60, "mask_decoder": 30, "instance_decoder": 5, "masks": 5, "total": 100}
     return metrics(name, 0, 0.5) | {"macs": macs, "figures": found}
 
@@ -38,7 +39,7 @@ def write(
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     grid = [dataclasses.asdict(variant) for variant in VARIANTS.values()]
-    held = {"version": 1, "budget": dataclasses.asdict(SMOKE), "grid": grid}
+    held = {"budget": dataclasses.asdict(SMOKE), "grid": grid}
     (folder / "lab.json").write_text(json.dumps(held))
     for name in names:
         for seed in range(seeds):

@@ -159,8 +159,7 @@ def test_the_reference_is_the_lab_s_interval_of_clips_and_that_of_a_mean():
     low, high = ours(np.array([values.mean(), *without]), np.zeros(21))
     assert (low, high) == pytest.approx(stats.t.interval(0.95, 19, values.mean(), stats.sem(values)), abs=1e-4)
     lab = Lab(Path(__file__).parents[1] / "results" / "lab")
-    for shipped, _, pair, found, _ in lab.compared[::7]:
-        a, b = (np.hstack(shipped.figure(setting)) for setting in pair)
+    for _, _, (a, b), found in lab.compared[::7]:
         assert ours(a, b) == pytest.approx(found[1:3], abs=1e-3)
 
 
@@ -193,8 +192,8 @@ def test_the_unpaired_interval_adds_the_errors_of_both():
 
 @pytest.mark.parametrize(("ends", "word"), [((-3, -1), "worse"), ((0.1, 4), "better"), ((-0.5, 0.4), "equal"), ((-2, 1), "open")])
 def test_a_row_that_stands_alone_is_decided_by_its_interval(ends, word):
-    says, found, decided = check.row_of("a row", *ends)
-    assert (says, decided, found[1:3]) == ("a row", word, ends)
+    says, found = check.row_of("a row", *ends)
+    assert (says, found.decided, found[1:3]) == ("a row", word, ends)
 
 
 def test_the_picture_of_pairs_draws_both_intervals():

@@ -25,12 +25,13 @@ from house import (
 # Most lines that the package may have. 15,000 is wanted; until then this number only falls, but for
 # what issues 18 to 22 asked for: models of others, clips from photographs, the course, `minst bench
 # rivals`, pages without Python.
-MOST_LINES = 25_118
+MOST_LINES = 24_601
 
 
 def test_the_package_stays_within_its_lines():
     counts = lines_by_room()
     assert sum(counts.values()) <= MOST_LINES, dict(counts.most_common())
+    assert counts["lab"] <= 1_300
 
 
 @pytest.mark.parametrize("command", ["format --check", "check"])

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from minst.data.shapes import ShapesConfig, shapes_clip
-from minst.lab.associations import ASSOCIATIONS, FrozenX6, Oracle, TellsCuts, encode_with
+from minst.data.shapes import ShapesConfig, write_shapes_dataset
+from minst.data.ytvis import YouTubeVIS
+from minst.lab import measure
+from minst.lab.associations import ASSOCIATIONS, Oracle, encode_with
 from minst.model import MobileInst, image_to_batch
 from minst.predict import EVALUATION_THRESHOLD
 from minst.tracking import Candidates, KernelTracker, assign
@@ -19,9 +21,22 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def clip():
-    found = shapes_clip("val", 3, ShapesConfig(width=160, height=128, frames=14, min_instances=3, max_instances=4), 7)
-    return [found.render(t).image for t in range(14)]
+def shown(tmp_path_factory):
+    """A clip of a data set."""
+    folder = tmp_path_factory.mktemp("associations") / "clips"
+    write_shapes_dataset(folder, 1, ShapesConfig(width=160, height=128, frames=14, min_instances=3, max_instances=4), 7, "val")
+    return YouTubeVIS(folder)[0]
+
+
+@pytest.fixture(scope="module")
+def clip(shown):
+    return list(shown)
+
+
+@pytest.fixture(scope="module")
+def seen(model, clip):
+    """Its frames, as the lab has the network see them."""
+    return list(measure.look(model, clip))
 
 
 def same(a, b):
@@ -152,15 +167,25 @@ def test_the_oracle_needs_no_instances(oracle):
 # ----------------------------------------------------------------------------------------------- trackers
 
 
-def test_who_is_told_of_a_cut_begins_anew_there(model, clip):
-    tracker = TellsCuts(model, 6, "cosine", score_threshold=EVALUATION_THRESHOLD)
-    tracker.cut = 4
-    results = [tracker.step(frame) for frame in clip[:8]]
-    assert [result.is_key for result in results] == [True] + [False] * 3 + [True] + [False] * 3
-    before, after = ({i for r in part for i in r.ids} for part in (results[:4], results[4:]))
-    assert before and after and not before & after
+def test_who_is_told_of_a_cut_begins_anew_there(model, shown, seen):
+    cut = measure.cut_of(shown)
+    assert 0 < cut < len(seen) and cut % 3 and cut % 6
+    found = measure.track(model, "told 6", shown, seen)
+    spans = [[t for t, code in enumerate(track.segmentations) if code] for track in found.tracks]
+    before, after = ([span for span in spans if part(span[0])] for part in (lambda t: t < cut, lambda t: t >= cut))
+    assert before and after and all(span[-1] < cut for span in before)
+    # from the cut on it is what a tracker says that has seen nothing else
     alone = KernelTracker(model, 6, "cosine", score_threshold=EVALUATION_THRESHOLD)
-    assert [r.segmentations for r in map(alone.step, clip[4:8])] == [r.segmentations for r in results[4:]]
+    anew = alone.gather(map(alone.advance, seen[cut:]))
+    ours = [track for track in found.tracks if any(track.segmentations[cut:])]
+    assert [t.segmentations[cut:] for t in ours] == [t.segmentations for t in anew.tracks]
+
+
+@pytest.mark.parametrize("setting", ["cosine 3", "mask 1", "none 6"])
+def test_a_setting_is_a_tracker_of_this_rule_and_interval(model, shown, seen, setting):
+    by, interval = setting.split()
+    tracker = rival(model, int(interval), by)
+    assert same(measure.track(model, setting, shown, seen), tracker.gather(map(tracker.advance, seen)))
 
 
 def test_frozen_x6_of_the_same_picture_changes_nothing(model, clip):
@@ -183,16 +208,27 @@ def test_frozen_x6_enters_wherever_x6_does(model, clip, monkeypatch):
     assert (frozen.x_mask - model.encode(frame).x_mask).abs().max() > 0.01
 
 
-def test_frozen_x6_is_the_key_frames_own_and_no_other(model, clip):
-    tracker, seen = FrozenX6(model, 3, "mask"), []
-    real = tracker.advance
-    tracker.advance = lambda encoded: (seen.append(encoded.x6), real(encoded))[1]
-    for frame in clip[:6]:
-        tracker.step(frame)
-    for t in range(6):
-        torch.testing.assert_close(seen[t], model.encode(image_to_batch(clip[t - t % 3])).x6)
-    assert not torch.equal(seen[0], seen[3])
-    assert same(FrozenX6(model, 1, "mask").track(clip), KernelTracker(model, 1, "mask").track(clip))
+@torch.inference_mode()
+def test_frozen_x6_is_the_key_frames_own_and_no_other(model, shown, seen, monkeypatch):
+    entered, real = [], KernelTracker.advance
+    monkeypatch.setattr(KernelTracker, "advance", lambda tracker, frame: (entered.append(frame), real(tracker, frame))[1])
+    frozen = measure.track(model, "frozen 3", shown, seen[:6])
+    for t, frame in enumerate(entered):
+        assert torch.equal(frame.x6, seen[t - t % 3].x6)
+        torch.testing.assert_close(frame.x_mask, encode_with(model, image_to_batch(shown.image(t)), frame.x6).x_mask,
+                                   atol=1e-4, rtol=1e-4)  # fmt: skip
+    assert not torch.equal(entered[0].x6, entered[3].x6) and len(frozen.tracks) > 1
+    assert same(measure.track(model, "frozen 1", shown, seen), measure.track(model, "cosine 1", shown, seen))
+
+
+def test_the_oracle_is_shown_the_truth_of_key_frames(model, shown, seen, monkeypatch):
+    told = []
+    monkeypatch.setattr(Oracle, "see", lambda self, frame, masks: told.append((frame, masks)))
+    monkeypatch.setattr(Oracle, "__call__", lambda self, old, new, x_mask: torch.eye(len(new.scores)))
+    measure.track(model, "oracle 3", shown, seen[:7])
+    assert [seen.index(frame) for frame, _ in told] == [0, 3, 6]
+    for (_, masks), t in zip(told, (0, 3, 6)):
+        assert np.array_equal(masks, shown.masks(t))
 
 
 def test_assign_is_the_best_of_all_permutations():

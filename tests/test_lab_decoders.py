@@ -10,7 +10,6 @@ from minst.data.shapes import ShapesConfig, write_shapes_dataset
 from minst.data.ytvis import YouTubeVIS
 from minst.instance_decoder import DecoderStage
 from minst.lab import decoders
-from minst.lab.decoders import ORDERS
 from minst.model import MobileInst
 from minst.training import TrainConfig, initial_model, train, training_losses
 
@@ -26,7 +25,7 @@ def config(tmp_path_factory):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=ORDERS)
+@pytest.fixture(scope="module", params=["global", "local", "local-local"])
 def order(request):
     return request.param
 

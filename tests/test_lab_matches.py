@@ -1,6 +1,9 @@
-"""minst.lab.matches: AP of samples of clips, against the whole evaluation on data sets in which clips really repeat."""
+"""AP of a part of the clips, as the lab takes it, and of samples, as its simulation does: against the whole evaluation
+on data sets in which clips are really missing, or really repeat."""
 
 import copy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as rle
 
+from minst.evaluation.coco import Evaluation, evaluate_coco, mean_of_known
 from minst.evaluation.ytvis import YTVISEval, evaluate_ytvis
-from minst.lab.matches import KEPT, average_precision, keep
+from minst.lab import measure
+from minst.lab.statistics import GROUPS
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+from lab_matches import KEPT, average_precision, keep  # noqa: E402
 
 SIZE, FRAMES, KINDS = 12, 3, 2
 
@@ -66,6 +74,44 @@ def repeated(truth, results, times):
             new["annotations"] += [a | {"video_id": number, "id": 1000 * number + a["id"]} for a in mine]
             found += [r | {"video_id": number} for r in results if r["video_id"] == video["id"]]
     return new, found
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.lists(st.booleans(), min_size=4, max_size=4))
+def test_a_part_of_the_clips_is_judged_as_if_it_were_all(seed, kept_clips):
+    truth, results = made(seed)
+    videos = [number for number, is_kept in enumerate(kept_clips, 1) if is_kept]
+    wanted = evaluate_ytvis(*repeated(truth, results, kept_clips)) if videos else {"AP": -1.0}
+    found = YTVISEval(truth, results).run().precision_of(videos)
+    assert mean_of_known(found) == pytest.approx(wanted["AP"], abs=1e-9)
+
+
+def as_images(truth, results):
+    """The first frame of each clip, in COCO form."""
+    entries = [
+        {**entry, "image_id": entry["video_id"], "segmentation": entry["segmentations"][0], "area": 20.0}
+        for entry in [*truth["annotations"], *results]
+    ]
+    labels = len(truth["annotations"])
+    return {"images": truth["videos"], "categories": truth["categories"], "annotations": entries[:labels]}, entries[labels:]
+
+
+@pytest.mark.parametrize("form, evaluate", [(YTVISEval, evaluate_ytvis), (Evaluation, evaluate_coco)])
+def test_the_lab_leaves_out_every_twentieth_clip_from_each_on(form, evaluate):
+    clips = GROUPS + 3
+    truth, results = made(5, videos=clips)
+    prepare = as_images if form is Evaluation else lambda *both: both
+    found = measure.average_precision(form(*prepare(truth, results)))
+    assert found.shape == (1 + GROUPS,) and found[0] == pytest.approx(evaluate(*prepare(truth, results))["AP"], abs=1e-9)
+    for group in (0, 2, GROUPS - 1):
+        part = repeated(truth, results, [int(i % GROUPS != group) for i in range(clips)])
+        assert found[1 + group] == pytest.approx(evaluate(*prepare(*part))["AP"], abs=1e-9)
+    assert len(set(found.tolist())) > GROUPS / 2
+
+
+def test_nothing_to_find_counts_as_nothing_found():
+    truth, _ = made(0)
+    assert (measure.average_precision(YTVISEval(truth | {"annotations": []}, [])) == 0).all()
 
 
 @pytest.mark.parametrize("seed", range(6))

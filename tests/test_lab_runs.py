@@ -1,6 +1,5 @@
 """minst.lab: the declared grid, pre-training, measuring, and the runner that keeps processes busy."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -16,21 +15,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from minst import backbones, cli
+from minst import backbones, cli, rle
 from minst.config import MobileInstConfig
 from minst.data.coco import COCO
 from minst.data.shapes import CATEGORIES, ShapesConfig, write_shapes_dataset
 from minst.data.transforms import frame_instances
 from minst.data.ytvis import YouTubeVIS
 from minst.evaluation.ytvis import evaluate_ytvis
-from minst.lab import measure, runs
-from minst.lab.associations import ASSOCIATIONS, FrozenX6
-from minst.lab.grid import FULL, SHIPPED, SMOKE, VARIANTS, backbone_of, train_config
-from minst.lab.matches import KEPT
-from minst.lab.measure import FIGURES, FROZEN, INTERVALS, RULES, Setting, Video, scenes, settings
+from minst.lab import decoders, measure, runs
+from minst.lab.associations import ASSOCIATIONS
+from minst.lab.grid import FULL, SHIPPED, SMOKE, VARIANTS, backbone_config, backbone_of, train_config
+from minst.lab.measure import FIGURES, KEPT, pairs, scenes
+from minst.lab.runs import metrics_of, run_lab
 from minst.lab.statistics import GROUPS
 from minst.losses import set_losses
-from minst.lab.runs import Run, find_runs, run_lab
 from minst.macs import summary
 from minst.model import MobileInst, image_to_batch
 from minst.predict import EVALUATION_THRESHOLD, encode, masks_of_queries
@@ -54,6 +52,7 @@ def test_every_variant_is_its_base_with_one_thing_changed():
         else:
             assert len(changed) == (name != variant.base), f"{name}: {changed}"
         assert len(switches(other["switches"])) <= 1 and VARIANTS[variant.base].base == variant.base
+        assert (other["threads"], other["data"]) == (1, "data/train-0")
         assert variant.judged_by in FIGURES and (not variant.claim or variant.paper)
 
 
@@ -79,15 +78,28 @@ def test_backbones_are_compared_at_equal_macs():
     assert max(macs.values()) < 1.12 * min(macs.values()), macs
 
 
-def test_settings_hold_the_issue_s_rows_once_each():
-    medium = settings("shapes-tiny", "medium")
-    assert len(medium) == len(set(medium))
-    assert {Setting(by, t) for by in RULES for t in (1, 3)} <= set(medium)
-    assert RULES == (*ASSOCIATIONS, "oracle") and INTERVALS == (1, 3, 6, 12)
-    for speed in ("slow", "medium", "fast"):
-        wanted = {Setting("cosine", t) for t in INTERVALS} | {Setting("frozen", t) for t in FROZEN}
-        assert wanted <= set(settings("shapes-tiny", speed))
-    assert {Setting("told", 3), Setting("cosine", 3)} <= set(settings("shapes-tiny", "cut"))
+@pytest.mark.parametrize("of, speed", [(of, speed) for of, speeds in SHIPPED.items() for speed in speeds])
+def test_what_is_compared_of_shipped_weights(of, speed):
+    found = pairs(of, speed)
+    rules = {f"{by} {t}" for by in (*ASSOCIATIONS, "oracle") for t in (1, 3)}
+    wanted = {f"{by} {t}" for by in ("cosine", "told") for t in (1, 3, 6)} if speed == "cut" else set()
+    if of == "shapes-tiny" and speed != "cut":
+        wanted |= {"cosine 1", "cosine 3", "cosine 6", "cosine 12", "frozen 3", "frozen 6"}
+    assert {name for pair in found.values() for name in pair} == wanted | (rules if speed == "medium" else set())
+    for says, (ours, theirs) in found.items():
+        (by, t), (other, before) = ours.split(), theirs.split()
+        # one thing is changed
+        assert other == "cosine" and (t == before) != (by == other) and ours != theirs, says
+        assert f"T = {t}" in says and (by == other or t == before)
+
+
+def test_a_set_of_clips_is_named_by_what_it_is_for():
+    train, val, frames = (FULL.clips(f"{what}-2") for what in ("train", "val", "frames"))
+    assert [train[0], val[0], frames[0]] == [600, 400, 1600] and train[1] == val[1] == frames[1]
+    assert (train[2:], val[2:], frames[3:]) == ((2, "train"), (2, "val"), ("val", True)) and frames[2] != val[2]
+    slow, medium, cut = (FULL.clips(f"shipped-{speed}") for speed in ("slow", "medium", "cut"))
+    assert medium == cut and medium[0] == 2 * slow[0] == 100
+    assert (slow[1].speed, medium[1].speed) == (0.4, 1.0) and slow[2:] == medium[2:]
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -114,26 +126,31 @@ def clips(data):
     return YouTubeVIS(data / "val-0")
 
 
-@pytest.fixture(scope="module")
-def tracked(model, clips):
-    wanted = [Setting("cosine", 3), Setting("frozen", 2), Setting("oracle", 1)]
-    return measure.track_all(model, map(Video.of, clips), wanted, clips)
+def test_video_ap_is_that_of_the_tracker_s_ten_best_tracks(model, clips):
+    found = measure.track_all(model, clips, ["cosine 3", "none 1"])
+    for name, interval, rule in (("cosine 3", 3, "cosine"), ("none 1", 1, ASSOCIATIONS["none"])):
+        tracker, best = KernelTracker(model, interval, rule, score_threshold=EVALUATION_THRESHOLD), []
+        for clip in clips:
+            entries = tracker.track(clip).to_ytvis(clip.video["id"], clips.category_ids)
+            best += sorted(entries, key=lambda e: -e["score"])[:KEPT]
+        assert found[name][0] == pytest.approx(evaluate_ytvis(clips.dataset, best)["AP"], abs=2e-3) and found[name][0] > 0.05
+        # two clips: the first group is the first, without which the second is alone
+        second = [e for e in best if e["video_id"] == clips[1].video["id"]]
+        assert found[name][1] == pytest.approx(evaluate_ytvis(clips[1].annotations(), second)["AP"], abs=2e-3)
+        assert found[name].shape == (1 + GROUPS,) and found[name][3] == found[name][0]
+    assert found["cosine 3"][0] != found["none 1"][0]
 
 
-@pytest.mark.parametrize("by, interval", [("cosine", 3), ("frozen", 2)])
-def test_video_ap_is_that_of_the_tracker_s_ten_best_tracks(model, clips, tracked, by, interval):
-    kind = FrozenX6 if by == "frozen" else KernelTracker
-    tracker, best, alone = kind(model, interval, "cosine", score_threshold=EVALUATION_THRESHOLD), [], []
-    for i in range(len(clips)):
-        entries = tracker.track(clips[i]).to_ytvis(clips[i].video["id"], clips.category_ids)
-        best += sorted(entries, key=lambda e: -e["score"])[:KEPT]
-        alone.append(evaluate_ytvis(clips[i].annotations(), best[-KEPT:])["AP"] if i == 1 else None)
-    found = tracked[f"{by} {interval}"]
-    assert found.value == pytest.approx(evaluate_ytvis(clips.dataset, best)["AP"], abs=1e-6) and found.value > 0.05
-    # two clips: the first group is the first, without which the second is alone
-    second = [e for e in best if e["video_id"] == clips[1].video["id"]]
-    assert found.without[0] == pytest.approx(evaluate_ytvis(clips[1].annotations(), second)["AP"], abs=1e-6)
-    assert len(found.without) == GROUPS and found.without[2] == found.value
+def test_with_a_cut_the_truth_is_that_of_the_scenes(model, clips):
+    found = measure.track_all(model, clips, ["told 1"], has_cuts=True)
+    (scene,) = scenes(clips)
+    tracker, cut, entries = KernelTracker(model, 1, "cosine", score_threshold=EVALUATION_THRESHOLD), measure.cut_of(scene), []
+    for part in (range(cut), range(cut, len(scene))):  # two trackers that know nothing of each other
+        for track in tracker.track([scene.image(t) for t in part]).to_ytvis(1, clips.category_ids):
+            codes = [None] * part.start + track["segmentations"] + [None] * (len(scene) - part.stop)
+            entries.append({**track, "segmentations": codes})
+    truth = {"videos": [scene.video], "categories": clips.category_entries, "annotations": scene.tracks}
+    assert found["told 1"][0] == pytest.approx(evaluate_ytvis(truth, entries)["AP"], abs=2e-3) and found["told 1"][0] > 0.05
 
 
 def test_image_ap_and_losses_are_those_of_frames_alone(data, model):
@@ -149,16 +166,16 @@ def test_image_ap_and_losses_are_those_of_frames_alone(data, model):
         entries = [(float(out.scores()[0, q, k]), q, k) for q in range(20) for k in range(len(CATEGORIES))]
         for score, q, k in sorted(entries, reverse=True)[:KEPT]:
             results.append({"video_id": i + 1, "category_id": images.category_ids[k], "score": score,
-                            "segmentations": [measure.encode_mask(masks[q].numpy())]})  # fmt: skip
+                            "segmentations": [rle.encode(masks[q].numpy())]})  # fmt: skip
         targets.append(frame_instances(torch.from_numpy(image.masks(0)), torch.as_tensor(image.labels).long()))
         outs.append(out)
     found = measure.of_frames(model, images)
-    assert found["image AP"].value == pytest.approx(evaluate_ytvis(truth, results)["AP"], abs=1e-6)
-    assert found["image AP"].value > 0.05
+    assert found["image AP"][0] == pytest.approx(evaluate_ytvis(truth, results)["AP"], abs=1e-6)
+    assert found["image AP"][0] > 0.05 and found["image AP"].shape == (1 + GROUPS,)
     batch = (torch.cat([getattr(out, name) for out in outs]) for name in ("class_logits", "objectness", "mask_logits"))
     losses, _ = set_losses(*batch, targets)
-    assert found["dice"].value == pytest.approx(float(losses["dice"]), abs=1e-5)
-    assert found["class"].value == pytest.approx(float(losses["cls"]), abs=1e-5)
+    assert found["dice"] == pytest.approx([float(losses["dice"])], abs=1e-5)
+    assert found["class"] == pytest.approx([float(losses["cls"])], abs=1e-5)
 
 
 @pytest.mark.parametrize("at_once", [1, 4, 9, 16])
@@ -185,19 +202,26 @@ def test_what_queries_do_is_counted_over_all_clips(model, clips):
         meter.add_clip(map(masks_of_queries, frames), (clips[i].masks(t) for t in range(9)), probabilities=given)
         firsts.append(frames[0].out.global_queries[0].numpy())
     said, found = meter.result(), measure.of_clips(model, clips)
-    assert found["retention"].value == pytest.approx(said["retention"][3], abs=1e-6)
-    assert found["holders"].value == pytest.approx(said["holders"], abs=1e-6) and found["holders"].value >= 1
-    assert found["share of Q_G"].value == pytest.approx(frame_share(np.stack(firsts)), abs=1e-5)
+    assert found["retention"] == pytest.approx([said["retention"][3]], abs=1e-6)
+    assert found["holders"] == pytest.approx([said["holders"]], abs=1e-6) and found["holders"][0] >= 1
+    assert found["share of Q_G"] == pytest.approx([frame_share(np.stack(firsts))], abs=1e-5)
+    assert found["video AP"].shape == (1 + GROUPS,)
 
 
 def test_a_scene_cut_shows_the_first_half_of_one_clip_and_the_second_of_another(clips):
-    (video,) = scenes(clips)
-    assert video.cut % 3 and video.cut % 6 and 0 < video.cut < 9
-    for t, image in enumerate(video.images):
-        shown = clips[0] if t < video.cut else clips[1]
-        assert (image == shown.image(t)).all()
-        codes = [track["segmentations"][t] for track in video.tracks]
+    (scene,) = scenes(clips)
+    cut = measure.cut_of(scene)
+    assert cut % 3 and cut % 6 and 0 < cut < 9 and len(scene) == 9
+    numbers = {track["id"] for clip in (clips[0], clips[1]) for track in clip.tracks}
+    assert {track["id"] for track in scene.tracks} <= numbers and {t["video_id"] for t in scene.tracks} == {scene.video["id"]}
+    for t in range(9):
+        shown = clips[0] if t < cut else clips[1]
+        assert (scene.image(t) == shown.image(t)).all()
+        codes = [track["segmentations"][t] for track in scene.tracks]
         assert [c for c in codes if c] == [s["segmentations"][t] for s in shown.tracks if s["segmentations"][t]]
+        areas = [track["areas"][t] for track in scene.tracks]
+        assert [bool(c) for c in codes] == [bool(a) for a in areas]
+    assert all(any(track["segmentations"]) for track in scene.tracks)
 
 
 def test_the_code_that_measured_is_named():
@@ -208,23 +232,16 @@ def test_the_code_that_measured_is_named():
 
 
 def test_a_backbone_learns_to_classify_and_its_file_is_there_when_it_is_done(tmp_path, data, monkeypatch):
-    lab = tmp_path
-    (lab / "data").symlink_to(data)
-    (lab / "lab.json").write_text(LAB % (json.dumps(dataclasses.asdict(TINY)), ""))
-    monkeypatch.chdir(lab)
-    monkeypatch.setattr(runs.threading.Thread, "start", lambda thread: None)  # which would end these tests with pytest
-    real, before = runs.train, signal.getsignal(signal.SIGTERM)
-    path = lab / "backbones/topformer-tiny/backbone.safetensors"
+    (tmp_path / "data").symlink_to(data)
+    monkeypatch.chdir(tmp_path)
+    real, path = runs.train, Path("backbones/topformer-tiny/backbone.safetensors")
 
     def look(config, **given):
-        assert not path.exists()
+        assert not path.exists() and config == backbone_config("topformer-tiny", TINY, "cpu")
         return real(config, **given)
 
     monkeypatch.setattr(runs, "train", look)
-    try:
-        runs.main("cpu", "pretrain", "topformer-tiny")
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    runs._pretrain(path, TINY, "cpu")
     (line,) = (path.parent / "log.jsonl").read_text().splitlines()
     assert json.loads(line).keys() == {"iteration", "loss", "token", "seconds_per_iteration"}
     held = torch.load(path.with_name("checkpoint.pt"), weights_only=True)
@@ -245,98 +262,108 @@ def test_a_backbone_learns_to_classify_and_its_file_is_there_when_it_is_done(tmp
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Jobs that only write their result; `fail` and `slow` hold names of jobs that do not, or take their time."""
-    asked = {"started": [], "fail": set(), "slow": set(), "seconds": 30, "processes": []}
+    """Jobs in this process that only write their result; `fail` holds names of jobs that do not."""
+    asked = {"started": [], "fail": set()}
 
-    def start(job, lab, device, lock):
-        asked["started"].append(job.name)
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        job.log.with_name("train.json").write_text("{}")
-        write = f"import pathlib, time; time.sleep({asked['seconds'] if job.name in asked['slow'] else 0}); "
-        write += (
-            "raise SystemExit(3)" if job.name in asked["fail"] else f"pathlib.Path(r'{job.result}').write_text('{{}}')"
-        )
-        asked["processes"].append(subprocess.Popen([sys.executable, "-c", write]))
-        assert sum(process.poll() is None for process in asked["processes"]) <= 2
-        return asked["processes"][-1]
+    def job(name, result):
+        asked["started"].append(name)
+        if name in asked["fail"]:
+            raise OSError(f"no room for {name}")
+        result.parent.mkdir(parents=True, exist_ok=True)
+        result.write_text("{}")
 
-    monkeypatch.setattr(runs, "_start", start)
-    monkeypatch.setattr(runs, "_write_clips", lambda *arguments: None)
-    return asked
+    monkeypatch.setattr(runs, "write_shapes_dataset", lambda folder, *given: job(folder.name, folder / "annotations.json"))
+    monkeypatch.setattr(runs, "_pretrain", lambda result, *given: job(result.parent.name, result))
+    monkeypatch.setattr(runs, "_run", lambda name, seed, *given: job(f"{name}-{seed}", metrics_of(Path(), name, seed)))
+    monkeypatch.setattr(runs, "measure_shipped", lambda lab, of, speed: job(f"{of}-{speed}", lab / f"shipped/{of}-{speed}.json"))
+    threads = torch.get_num_threads()
+    yield asked
+    torch.set_num_threads(threads)
 
 
-def test_backbones_first_seeds_outside_and_what_is_done_is_not_done_again(tmp_path, quick, capfd):
-    done = run_lab(["images"], 2, tmp_path, TINY, jobs=1, device="cpu")  # which starts from the weights of "full"
-    assert quick["started"] == ["topformer-tiny", "full-0", "images-0", "full-1", "images-1"]
-    assert [run.name for run in done] == quick["started"][1:] and all(run.is_done for run in done)
-    assert re.search(r"full-1 +done in 00:0\d", capfd.readouterr().err)
+def lab_of(tmp_path, names, seeds, jobs=1):
+    return run_lab(names, seeds, tmp_path, TINY, jobs=jobs, device="cpu")
+
+
+def test_clips_and_backbones_first_seeds_outside_and_what_is_done_is_not_done_again(tmp_path, quick, capfd):
+    done = lab_of(tmp_path, ["images"], 2)  # which starts from the weights of "full"
+    sets = ["val-0", "frames-0"]
+    assert done == ["train-0", "topformer-tiny", *sets, "full-0", "images-0", "train-1", "val-1", "frames-1", "full-1", "images-1"]
+    assert sorted(quick["started"]) == sorted(done)
+    order = quick["started"].index
+    for first, then in [("train-0", "topformer-tiny"), ("topformer-tiny", "full-0"), ("val-0", "full-0"), ("full-0", "images-0")]:
+        assert order(first) < order(then)
+    assert re.search(r"full-1 +done after \d+ s", capfd.readouterr().err)
     quick["started"].clear()
-    run_lab(["images", "full"], 2, tmp_path, TINY, jobs=2, device="cpu")
-    assert quick["started"] == []
-    run_lab(["full", "shapes-tiny-images"], 3, tmp_path, TINY, jobs=2, device="cpu")
-    assert quick["started"] == ["full-2", "shapes-tiny-images-medium"]
+    assert lab_of(tmp_path, ["images", "full"], 2) == quick["started"] == []
+    lab_of(tmp_path, ["full", "shapes-tiny-images"], 3)
+    assert quick["started"] == ["train-2", "val-2", "frames-2", "full-2", "shipped-medium", "shapes-tiny-images-medium"]
 
 
-def test_the_whole_grid_holds_every_variant_and_the_shipped_weights():
-    every = [Run(Path("lab"), name, seed) for seed in (0, 1) for name in VARIANTS]
-    names = [job.name for job in runs._jobs(Path("lab"), [*SHIPPED], every)]
-    shipped = [f"{name}-{speed}" for name, speeds in SHIPPED.items() for speed in speeds]
-    assert names == ["topformer-tiny", "seaformer-tiny", "mobilenetv2-0.6", *(run.name for run in every), *shipped]
+def test_the_whole_grid_holds_every_variant_and_the_shipped_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [job.name for job in runs._jobs([*VARIANTS, *SHIPPED], range(2), TINY, "cpu")]
+    made = [f"{name}-{seed}" for seed in (0, 1) for name in VARIANTS]
+    shipped = [f"{of}-{speed}" for of, speeds in SHIPPED.items() for speed in speeds]
+    clips = [name for name in names if name.startswith(("train-", "val-", "frames-", "shipped-"))]
+    trained = [name for name in names if name not in clips and name not in {"topformer-tiny", "seaformer-tiny", "mobilenetv2-0.6"}]
+    assert trained == made + shipped and len(names) == len(set(names)) == len(made) + len(shipped) + 3 + 6 + 4
 
 
-def test_clips_are_those_of_the_jobs_and_are_written_again_if_that_was_killed(tmp_path):
-    part = tmp_path / "val-1.part"
-    part.mkdir(parents=True)
-    (part / "half").write_text("")
-    jobs = [runs.Job(("pretrain", "topformer-tiny"), tmp_path), runs.Job(("run", "full", "1"), tmp_path)]
-    jobs += [runs.Job(("shipped", "shapes-tiny", speed), tmp_path) for speed in ("cut", "fast")]
-    runs._write_clips(tmp_path, TINY, jobs)
-    names = {"train-0", "train-1", "val-1", "frames-1", "shipped-medium", "shipped-fast"}
-    assert {str(p.parent.relative_to(tmp_path)) for p in tmp_path.rglob("annotations.json")} == names
-    assert len(COCO(tmp_path / "frames-1")) == TINY.val_frames and len(YouTubeVIS(tmp_path / "val-1")) == TINY.val_clips
-    before = (tmp_path / "val-1" / "annotations.json").stat().st_mtime_ns
-    runs._write_clips(tmp_path, TINY, jobs)
-    assert (tmp_path / "val-1" / "annotations.json").stat().st_mtime_ns == before
+def test_clips_are_those_of_the_jobs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = {job.name: job for job in runs._jobs(["full", *SHIPPED], range(1, 2), TINY, "cpu")}
+    for name in ("train-0", "val-1", "frames-1", "shipped-fast"):
+        jobs[name].make()
+        assert jobs[name].result.is_file()
+    assert len(COCO("data/frames-1")) == TINY.val_frames and len(YouTubeVIS("data/val-1")) == TINY.val_clips
+    assert len(YouTubeVIS("data/shipped-fast")[0]) == 15
+    left = {job.name for job in runs._jobs(["full", *SHIPPED], range(1, 2), TINY, "cpu")}
+    assert {*jobs} - left == {"train-0", "val-1", "frames-1", "shipped-fast"}
 
 
 def test_shipped_weights_are_judged_by_shapes_of_theirs(tmp_path):
-    runs._write_clips(tmp_path / "data", TINY, [runs.Job(("shipped", "shapes-tiny", "cut"), tmp_path)])
-    found = json.loads(measure.measure_shipped(tmp_path, "shapes-tiny", "cut", TINY).read_text())
+    write_shapes_dataset(tmp_path / "data" / "shipped-cut", *TINY.clips("shipped-cut"))
+    found = json.loads(measure.measure_shipped(tmp_path, "shapes-tiny", "cut").read_text())
     assert set(found["figures"]) == {f"{by} {t}" for by in ("cosine", "told") for t in (1, 3, 6)}
-    assert found["variant"] == "shapes-tiny" and found["figures"]["told 1"]["value"] > 0.2
+    assert found["variant"] == "shapes-tiny" and found["figures"]["told 1"][0] > 0.2
 
 
 def test_a_run_that_fails_stops_no_other_and_without_its_backbone_none_begins(tmp_path, quick, capfd):
     names = ["full", "decoder=local", "passing=off", "seaformer-tiny"]
     quick["fail"] |= {"decoder=local-0", "seaformer-tiny"}
-    with pytest.raises(RuntimeError, match=r"2 of 6 have failed .*decoder=local-0: .*job.log.* 1 runs have not begun for"):
-        run_lab(names, 1, tmp_path, TINY, jobs=2, device="cpu")
-    assert sum(run.is_done for run in find_runs(tmp_path)) == 2 and "seaformer-tiny-0" not in quick["started"]
+    with pytest.raises(RuntimeError, match=r"2 of 9 have failed .*decoder=local-0: .*\.log.*what needs them has not begun") as error:
+        lab_of(tmp_path, names, 1)
+    assert "seaformer-tiny-0" not in quick["started"] and metrics_of(tmp_path, "passing=off", 0).is_file()
     assert re.search(r"decoder=local-0 +FAILED after", capfd.readouterr().err)
+    (log,) = re.findall(r"decoder=local-0: (.+?\.log)", str(error.value))
+    assert "no room for decoder=local-0" in Path(log).read_text()
     quick["fail"].clear()
     quick["started"].clear()
-    run_lab(names, 1, tmp_path, TINY, jobs=2, device="cpu")
-    assert quick["started"] == ["seaformer-tiny", "decoder=local-0", "seaformer-tiny-0"]
+    lab_of(tmp_path, names, 1)
+    assert sorted(quick["started"]) == ["decoder=local-0", "seaformer-tiny", "seaformer-tiny-0"]
 
 
-def test_never_more_at_a_time_than_jobs_and_ctrl_c_leaves_no_process_behind(tmp_path, quick, monkeypatch):
-    """The fixture counts processes; here all but the backbone take half a minute."""
-    quick["slow"] |= {"full-0", "pooling=avg-0", "queries=10-0"}
-    real, pressed = time.sleep, []
+def test_a_job_that_another_process_is_at_is_left_to_it(tmp_path, quick, monkeypatch):
+    """Of two jobs one is taken: the other is done first, and the first as soon as it is free."""
+    holder = "import sys, time; from pathlib import Path; from minst.engine import owned\n"
+    holder += f"with owned(Path({str(tmp_path / 'jobs')!r}), 'train-0'): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        slept = []
 
-    def sleep(seconds):
-        real(seconds)
-        if len(quick["processes"]) == 3 and not pressed:
-            pressed.append(True)
-            raise KeyboardInterrupt
+        def sleep(seconds):
+            assert quick["started"] == ["val-0", "frames-0"]
+            slept.append(seconds)
+            other.communicate("")  # which ends it, and its lock
 
-    monkeypatch.setattr(time, "sleep", sleep)
-    with pytest.raises(KeyboardInterrupt):
-        run_lab(["full", "pooling=avg", "queries=10"], 1, tmp_path, TINY, jobs=2, device="cpu")
-    assert [process.poll() for process in quick["processes"]] == [0, -signal.SIGTERM, -signal.SIGTERM]
+        monkeypatch.setattr(time, "sleep", sleep)
+        lab_of(tmp_path, ["full"], 1)
+    assert slept and quick["started"] == ["val-0", "frames-0", "train-0", "topformer-tiny", "full-0"]
 
 
-LAB = '{"version": 1, "budget": %s, "grid": [%s]}'
+GRID = json.dumps([dataclasses.asdict(row) for row in VARIANTS.values()])
+LAB = '{"budget": %s, "grid": %s}'
 BUDGET = json.dumps(dataclasses.asdict(TINY))
 
 
@@ -348,17 +375,24 @@ BUDGET = json.dumps(dataclasses.asdict(TINY))
         ("", "lab.json: is empty"),
         ("[" * 10**5, "lab.json: expected `object`, got `array`"),
         ('{"a":' * 10**5, "lab.json: "),
-        (LAB % (BUDGET.replace("2", '"two"', 1), ""), "lab.json: budget.pretraining: expected `int`, got `str`"),
-        (LAB % (BUDGET, '{"name": "full", "group": [], "says": ""}'), "lab.json: grid[0].group: expected `str`"),
-        (LAB % (BUDGET, ""), "holds runs of another grid"),
-        (LAB % (json.dumps(dataclasses.asdict(FULL)), ""), "holds runs of another budget (full), not of 'tiny'"),
+        (LAB % (BUDGET.replace("2", '"two"', 1), "[]"), "lab.json: budget.pretraining: expected `int`, got `str`"),
+        (LAB % (BUDGET, '[{"name": "full", "says": []}]'), "lab.json: grid[0].says: expected `str`"),
+        (LAB % (BUDGET, "[]"), "holds runs of another grid"),
+        (LAB % (json.dumps(dataclasses.asdict(FULL)), GRID), "holds runs of another budget (full), not of 'tiny'"),
     ],
 )
 def test_a_lab_json_that_is_foreign_or_broken_is_named(tmp_path, quick, text, words):
     (tmp_path / "lab.json").write_text(text)
     with pytest.raises(ValueError, match=re.escape(words)) as said:
-        run_lab(["full"], 1, tmp_path, TINY, device="cpu")
+        lab_of(tmp_path, ["full"], 1)
     assert len(str(said.value)) < 400 and not quick["started"]
+
+
+def test_a_lab_goes_on_in_the_folder_that_it_has_written(tmp_path, quick):
+    lab_of(tmp_path, ["full"], 1)
+    held = json.loads((tmp_path / "lab.json").read_text())
+    assert held == json.loads(LAB % (BUDGET, GRID))
+    assert lab_of(tmp_path, ["full"], 1) == []
 
 
 def test_arguments_are_checked_before_anything_is_written(tmp_path, quick, capsys):
@@ -390,65 +424,46 @@ def alive(pid):
         return False
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="flock, /proc")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_job_holds_the_lock_and_ends_with_who_has_started_it(tmp_path, how):
-    """A lab whose only job trains for ever; its runner is killed."""
-    program = f"""
+FOREVER = """
+import dataclasses, os, sys, time
 from pathlib import Path
 from minst.lab import runs
-runs._write_clips = lambda *given: None
-real = runs._start
-def start(job, lab, device, lock):
-    process = real(job, lab, device, lock)
-    Path(r"{tmp_path}", "pid").write_text(str(process.pid))
-    return process
-runs._start = start
-runs.run_lab(["full"], 1, r"{tmp_path}", runs.Budget(**{dataclasses.asdict(TINY)}), device="cpu")
+
+def forever(folder, *given):
+    Path("busy-" + str(os.getpid())).write_text("")
+    while True:
+        time.sleep(0.01)
+
+runs.write_shapes_dataset = forever  # a job that never ends; others wait for it
+if __name__ == "__main__":
+    print("ready", flush=True)
+    runs.run_lab(["full"], 1, sys.argv[1], runs.Budget(**%s), jobs=2, device="cpu")
 """
-    # The job's own modules: training that never ends, and a file that is being written.
-    site = tmp_path / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(f"""
-import sys
-if "minst.lab.runs" in sys.orig_argv:
-    import time
-    from pathlib import Path
-    import minst.training
-    from minst.data.files import replacing
-    def train(*given, **named):
-        with replacing(Path(r"{tmp_path}", "half.bin")):
-            Path(r"{tmp_path}", "busy").write_text("")
-            while True:
-                time.sleep(0.01)
-    minst.training.train = train
-""")
-    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-    runner = subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path})
-    wait_for(lambda: (tmp_path / "busy").exists() and (tmp_path / "pid").exists())
-    job = int((tmp_path / "pid").read_text())
-    assert alive(job) and list(tmp_path.glob(".half.*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_no_process_outlives_the_lab_and_meanwhile_nobody_else_starts_there(tmp_path, how):
+    program = tmp_path / "forever.py"
+    program.write_text(FOREVER % dataclasses.asdict(TINY))
+    lab = tmp_path / "lab"
+    # a shell that started pytest in the background has Ctrl-C ignored, and so would this process
+    argv = [sys.executable, "-c", "import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')", str(program), str(lab)]  # fmt: skip
+    runner = subprocess.Popen([sys.executable, str(program), str(lab)] if how != signal.SIGINT else argv)
     try:
-        os.kill(job, signal.SIGSTOP)  # it cannot notice yet
+        wait_for(lambda: len(list(lab.glob("busy-*"))) == 2 or runner.poll() is not None)
+        assert runner.poll() is None
+        workers = [int(path.name.removeprefix("busy-")) for path in lab.glob("busy-*")]
+        assert runner.pid not in workers and all(map(alive, workers))
+        with pytest.raises(ValueError, match="another `minst lab run` is at work here"):
+            run_lab(["full"], 1, lab, TINY, device="cpu")
         runner.send_signal(how)
-        runner.wait(1200)
-        assert not free(tmp_path)
-        os.kill(job, signal.SIGCONT)
-        wait_for(lambda: not alive(job))
+        assert runner.wait(1200) != 0
+        wait_for(lambda: not any(map(alive, workers)))
     finally:
-        with contextlib.suppress(OSError):
-            os.kill(job, signal.SIGKILL)
-    wait_for(lambda: free(tmp_path))  # its last thread has gone too
-    assert not list(tmp_path.glob(".half.*"))
-
-
-def free(folder):
-    try:
-        with runs._alone(folder):
-            return True
-    except ValueError as error:
-        assert "another `minst lab run` is at work here" in str(error)
-        return False
+        runner.kill()
+        runner.wait()
 
 
 def wait_for(condition):
@@ -458,45 +473,45 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
-def test_a_folder_without_a_lab_is_said(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no lab"):
-        find_runs(tmp_path)
-
-
 # ------------------------------------------------------------------------------------------------ all of it
 
 
 def test_a_real_run_from_nothing_to_a_report_by_the_command_line(tmp_path, monkeypatch, capfd):
-    """Interrupted by a kill in the middle of training, it goes on; then the report of a single run."""
+    """Stopped in the middle of its training, it goes on; then the report of a single run."""
     monkeypatch.setattr("minst.lab.grid.SMOKE", TINY)
     out = tmp_path / "lab with space"
-    command = ["lab", "run", "full", "--smoke", "--out", str(out)]
-    # a shell that started pytest in the background has Ctrl-C ignored, and so would this process
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program += f"import minst.lab.grid as g; g.SMOKE = g.Budget(**{dataclasses.asdict(TINY)}); "
-    program += f"from minst.cli import main; raise SystemExit(main({command}))"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 1200
-    while not (out / "full-0" / "job.log").is_file() and time.monotonic() < until:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(1200) == 130 and "the same command goes on" in process.stderr.read()
-    assert not (out / "full-0" / "metrics.json").is_file()
+    command = ["lab", "run", "full", "--smoke", "--jobs", "1", "--out", str(out)]
+    real, threads = runs.measure_run, torch.get_num_threads()
 
-    wait_for(lambda: free(out))  # a process that made clips for the training may need a moment more
+    def stop(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "measure_run", stop)
+    assert cli.main(command) == 130 and "the same command goes on" in capfd.readouterr().err
+    assert (out / "full-0" / "checkpoint.pt").is_file() and not metrics_of(out, "full", 0).exists()
+    monkeypatch.setattr(runs, "measure_run", real)
     assert cli.main(command) == 0
+    torch.set_num_threads(threads)
     said = capfd.readouterr()
-    assert "1 runs are done" in said.out and "full-0" in said.err
-    metrics = json.loads((out / "full-0" / "metrics.json").read_text())
+    assert "1 jobs were done" in said.out and "full-0" in said.err
+    metrics = json.loads(metrics_of(out, "full", 0).read_text())
     assert metrics["variant"] == "full" and set(metrics["figures"]) == set(FIGURES)
+    assert {len(each) for name, each in metrics["figures"].items() if "AP" in name} == {1 + GROUPS}
     train = json.loads((out / "full-0" / "train.json").read_text())
     assert train["train_on"] == "images" and train["out"] == "full-0" and train["data"] == "data/train-0"
-    assert Run(out, "full", 0).is_done
     assert cli.main(["lab", "report", str(out), "--no-plots"]) == 0
     assert "(`full`, 1)" in (out / "report" / "README.md").read_text()
     assert not list((out / "report").glob("*.png"))
+
+
+def test_a_run_of_another_decoder_is_trained_and_measured(tmp_path, data, monkeypatch):
+    (tmp_path / "data").symlink_to(data)
+    monkeypatch.chdir(tmp_path)
+    runs._pretrain(Path("backbones/topformer-tiny/backbone.safetensors"), TINY, "cpu")
+    runs._run("decoder=local", 0, TINY, "cpu")
+    metrics = json.loads(metrics_of(Path(), "decoder=local", 0).read_text())
+    assert (metrics["variant"], metrics["seed"], metrics["version"]) == ("decoder=local", 0, 3)
+    assert type(decoders.load("decoder=local-0/weights", "local").instance_decoder).__name__ == "ReorderedDecoder"
 
 
 @pytest.mark.skipif(not os.environ.get("MINST_LAB_SMOKE"), reason="3 minutes; CI sets MINST_LAB_SMOKE")
@@ -508,14 +523,3 @@ def test_the_whole_grid_at_the_smoke_budget(tmp_path):
     assert all(f"| {name}, medium | oracle for cosine" in text for name in SHIPPED)
     # of one seed no row has an interval to be drawn
     assert [path.name for path in (tmp_path / "report").glob("*.png")] == ["shipped.png"]
-
-
-def test_a_job_that_fails_says_why_in_its_log(tmp_path, data):
-    (tmp_path / "data").symlink_to(data)
-    held = {"version": 1, "budget": dataclasses.asdict(TINY), "grid": []}
-    (tmp_path / "lab.json").write_text(json.dumps(held))
-    job = runs.Job(("run", "full", "0"), tmp_path / "full-0" / "metrics.json")
-    with runs._alone(tmp_path) as lock:
-        process = runs._start(job, tmp_path, "cpu", lock)
-        assert process.wait(1200) != 0  # there is no backbone
-    assert "backbone.safetensors" in (tmp_path / "full-0" / "job.log").read_text()

@@ -187,12 +187,11 @@ def unpaired_interval(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, floa
     return float(middle - half), float(middle + half)
 
 
-def row_of(says: str, low: float, high: float) -> tuple[str, Comparison, str]:
+def row_of(says: str, low: float, high: float) -> tuple[str, Comparison]:
     """A line of `minst.lab.plots.plot_forest` that stands alone, so that its interval decides."""
     middle = (low + high) / 2
     # of a single comparison p is below 0.05 just where the interval misses zero
-    found = Comparison(middle, low, high, (middle,), p=float(low <= 0 <= high))
-    return says, found, found.decided()
+    return says, Comparison(middle, low, high, (middle,), p=float(low <= 0 <= high))
 
 
 def plot_intervals(paired: dict[str, tuple], apart: dict[str, tuple]) -> Picture:

@@ -16,7 +16,7 @@ import math
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -172,6 +172,21 @@ class Evaluation(COCOeval):
             self.accumulate()
         self.precision, self.recall = self.eval["precision"], self.eval["recall"]
         return self
+
+    def precision_of(self, pictures: Sequence[int]) -> np.ndarray:
+        """Precision (10, 101, K, 1, 1) as if these, by their ids, were all; -1 = unknown."""
+        areas, order = len(self.params.areaRng), {of: i for i, of in enumerate(self.params.imgIds)}
+        some = COCOeval(iouType="segm")
+        some.params.imgIds, some.params.catIds = list(pictures), self.params.catIds
+        some.params.areaRng = self.params.areaRng[:1]
+        some.params.maxDets = self.params.maxDets[-1:]
+        some._paramsEval = some.params
+        # evalImgs goes through the pictures, then the areas, then the categories
+        starts = range(0, len(self.evalImgs), areas * len(order))
+        some.evalImgs = [self.evalImgs[start + order[of]] for start in starts for of in pictures]
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+            some.accumulate()
+        return some.eval["precision"]
 
     def _prepare(self) -> None:
         """A step of `evaluate`: entries by picture and category, best score first."""

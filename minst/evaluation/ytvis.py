@@ -16,15 +16,12 @@ is present.
 Lesson: notebooks/01_task_and_data.ipynb
 """
 
-import contextlib
-import io
 import os
 from collections import Counter
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from pycocotools.cocoeval import COCOeval
 
 from minst import rle
 from minst.data.formats import Id, Pixels
@@ -136,17 +133,7 @@ class YTVISEval(Evaluation):
 
     def video_figures(self, video: int) -> dict[str, float]:
         """AP and AP50 as if `video` were the whole data set."""
-        areas, videos = len(self.params.areaRng), len(self.params.imgIds)
-        alone = COCOeval(iouType="segm")
-        alone.params.imgIds, alone.params.catIds = [video], self.params.catIds
-        alone.params.areaRng = self.params.areaRng[:1]
-        alone.params.maxDets = self.params.maxDets[-1:]
-        alone._paramsEval = alone.params
-        # evalImgs goes through the videos, then the areas, then the categories
-        alone.evalImgs = self.evalImgs[self.params.imgIds.index(video) :: areas * videos]
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-            alone.accumulate()
-        precision = alone.eval["precision"]
+        precision = self.precision_of([video])
         return {"AP": mean_of_known(precision), "AP50": mean_of_known(precision[0])}
 
     def computeIoU(self, imgId: int, catId: int) -> np.ndarray:

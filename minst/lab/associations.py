@@ -1,4 +1,4 @@
-"""Rules of association, an oracle among them, and two trackers that the lab alone needs.
+"""Rules of association, an oracle among them, and frames that keep the X6 of another.
 
     none         1 where slot and query are the same: who segments it now did so before
     cosine-all   cos(K_old, K_new) of all kernels, live or not: the paper's, to the letter
@@ -19,12 +19,11 @@ from torch import Tensor
 
 from minst import tracking
 from minst.evaluation.consistency import HOLD_IOU, SURE, mask_ious
-from minst.model import Frame, MobileInst, image_to_batch
+from minst.model import Frame, MobileInst
 from minst.predict import masks_of_queries
-from minst.results import FrameResult
-from minst.tracking import Candidates, KernelTracker, cosine_similarity, mask_similarity
+from minst.tracking import Candidates, cosine_similarity, mask_similarity
 
-__all__ = ["ASSOCIATIONS", "FrozenX6", "Oracle", "TellsCuts"]
+__all__ = ["ASSOCIATIONS", "Oracle", "encode_with"]
 
 
 def by_live(old: Candidates, new: Candidates, x_mask: Tensor) -> Tensor:
@@ -78,39 +77,8 @@ class Oracle:
         return torch.where(known, torch.where(same, score, -1.0), 0.0)
 
 
-class TellsCuts(KernelTracker):
-    """A tracker that knows of a scene cut: there it takes a key frame and new identities."""
-
-    cut = 0  # the first frame of the second scene
-
-    @torch.inference_mode()
-    def advance(self, frame: Frame) -> FrameResult:
-        """`KernelTracker.advance`, from nothing at the cut."""
-        if self.frame == self.cut:
-            self.slots = None
-        return super().advance(frame)
-
-
-class FrozenX6(KernelTracker):
-    """On frames between key frames the transformer blocks are skipped: X6 is the key frame's.
-
-    Deviation: beyond the paper. For TopFormer, and for videos of one resolution.
-    """
-
-    @torch.inference_mode()
-    def step(self, frame: Tensor | np.ndarray) -> FrameResult:
-        """`KernelTracker.step`, with X6 of the last key frame in between."""
-        image = image_to_batch(frame)
-        if self.frame % self.reuse_interval == 0:
-            encoded = self.model.encode(image)
-            self.x6 = encoded.x6
-        else:
-            encoded = encode_with(self.model, image, self.x6)
-        return self.advance(encoded)
-
-
 def encode_with(model: MobileInst, frames: Tensor, x6: Tensor) -> Frame:
-    """`model.encode` with X6 (B, C6, h, w) of another frame: the backbone's convolutions alone."""
+    """`model.encode` of a TopFormer with X6 (B, C6, h, w) of others. Deviation: not the paper's."""
     backbone = model.backbone
     x, token_padding = model._pad((frames - model.pixel_mean) / model.pixel_std, None)
     tokens, semantics = backbone.tpm(x), x6.split(backbone.tpm.channels, dim=1)

@@ -4,37 +4,30 @@
     "local"         Q -> decoder <- X_L -> heads
     "local-local"   Q -> decoder <- X_L -> decoder <- X_L -> heads
 
-    build(order, config)      a model for `minst.training.train(config, model=...)`
-    load(folder, order)       what that training saved
+    build(order, config) -> a model for `minst.training.train` -> load(folder, order)
 
 They are trained on single images alone: query passing would have to say which decoder runs again.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from minst import weights
-from minst.config import MobileInstConfig
 from minst.data.ytvis import YouTubeVIS
 from minst.instance_decoder import DualInstanceDecoder, Predictions
 from minst.model import MobileInst
 from minst.training import TrainConfig, initial_model
 
-__all__ = ["ORDERS", "build", "load"]
-
-ORDERS = ("global", "local", "local-local")
+__all__ = ["build", "load"]
 
 
 class ReorderedDecoder(DualInstanceDecoder):
-    """The parts of a dual decoder in another order; those that would never learn are left out.
-
-    The first decoder keeps the name `global_decoder`, whatever it looks at.
-    """
+    """The parts of a dual decoder in another order, without those that would never learn. The first
+    decoder keeps the name `global_decoder`, whatever it looks at."""
 
     def __init__(self, dual: DualInstanceDecoder, order: str):
         nn.Module.__init__(self)
@@ -58,24 +51,20 @@ class ReorderedDecoder(DualInstanceDecoder):
         return self.predict(q_g) if self.is_alone else super().local(q_g, x_mask, padding)
 
 
-class Reordered(MobileInst):
-    """A MobileInst with such a decoder. Its parts start as the full model's of the same seed do."""
-
-    def __init__(self, config: MobileInstConfig, order: str):
-        super().__init__(config)
-        self.instance_decoder = ReorderedDecoder(self.instance_decoder, order)
-
-
-def build(order: str, config: TrainConfig) -> Reordered:
-    """The model that `config` describes, for the categories of its clips, with another decoder."""
-    torch.manual_seed(config.seed)
-    full = initial_model(config, YouTubeVIS(config.data).categories)
-    torch.manual_seed(config.seed)
-    model = Reordered(full.config, order)
-    model.backbone.load_state_dict(full.backbone.state_dict())  # what it has been pre-trained to
+def reordered(model: MobileInst, order: str) -> MobileInst:
+    """The model with its decoders in another order; "": as they are."""
+    if order:
+        model.instance_decoder = ReorderedDecoder(model.instance_decoder, order)
     return model
 
 
+def build(order: str, config: TrainConfig) -> MobileInst:
+    """The model that `config` describes, for the categories of its clips; its parts start as those
+    of the full model of the same seed do."""
+    torch.manual_seed(config.seed)
+    return reordered(initial_model(config, YouTubeVIS(config.data).categories), order)
+
+
 def load(folder: str | Path, order: str = "") -> MobileInst:
-    """The weights of a run, in eval mode; order "": the full model's."""
-    return weights.load(partial(Reordered, order=order) if order else MobileInst, folder)
+    """The weights of a run, in eval mode."""
+    return weights.load(lambda config: reordered(MobileInst(config), order), folder)

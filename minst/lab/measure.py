@@ -2,48 +2,48 @@
 
     every run        on 1,600 frames of as many clips: image AP, dice and class loss
                      on 400 clips: video AP at T = 3, retention, holders, share of Q_G
-    shipped weights  on clips of one speed, or with a scene cut: video AP of each `Setting`
+    shipped weights  on clips of one speed, or with a scene cut: video AP of each setting
 
-The network looks at a frame once; all settings share what it saw. Of each figure is kept what it is
-without every twentieth clip, for the jackknife (statistics.py).
+The network looks at a frame once; all settings ("cosine 3": a rule of association, and T) share
+what it saw. Of AP is kept what it is without every twentieth clip, for the jackknife.
+
+Assumption: AP is that of the ten best predictions of a clip, as the YouTube-VIS servers count.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
 import itertools
 import json
-import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-import minst
 from minst.data.coco import COCO
 from minst.data.files import replacing
 from minst.data.transforms import frame_instances
-from minst.data.ytvis import YouTubeVIS, encode_mask
+from minst.data.ytvis import Clip, YouTubeVIS
+from minst.environment import commit
+from minst.evaluation.coco import Evaluation, mean_of_known
 from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_ious
 from minst.evaluation.ytvis import YTVISEval
 from minst.lab import decoders
-from minst.lab.associations import ASSOCIATIONS, FrozenX6, Oracle, TellsCuts
-from minst.lab.grid import CUT, VARIANTS, Budget
-from minst.lab.matches import average_precision, keep
-from minst.lab.statistics import Figure, groups
+from minst.lab.associations import ASSOCIATIONS, Oracle, encode_with
+from minst.lab.grid import CUT, VARIANTS
+from minst.lab.statistics import groups
 from minst.losses import set_losses
 from minst.macs import summary
 from minst.model import Frame, FrameOutput, MobileInst, image_to_batch
-from minst.predict import EVALUATION_THRESHOLD, masks_of_queries
+from minst.predict import EVALUATION_THRESHOLD, detections, masks_of_queries
+from minst.results import FrameResult, VideoResult
 from minst.tracking import KernelTracker
 
-__all__ = ["FIGURES", "INTERVALS", "Setting", "measure_run", "measure_shipped", "settings"]
+__all__ = ["FIGURES", "KEPT", "measure_run", "measure_shipped", "pairs"]
 
-INTERVALS = (1, 3, 6, 12)
-FROZEN = (3, 6)
-RULES = (*ASSOCIATIONS, "oracle")
+KEPT = 10  # predictions of a clip, or of a frame
 AFTER = 3  # retention: does a query still hold its instance so many frames later?
 # What is measured of every run, with what one point of it is.
 FIGURES = {
@@ -57,107 +57,76 @@ FIGURES = {
 }
 
 
-class Setting(NamedTuple):
-    """A tracker. by: one of `RULES`, "frozen" (X6, by cosine), or "told" (of cuts, by cosine)."""
-
-    by: str
-    interval: int  # T
-
-    @property
-    def name(self) -> str:
-        """As metrics call it."""
-        return f"{self.by} {self.interval}"
-
-    def tracker(self, model: MobileInst, cut: int) -> KernelTracker:
-        """A fresh tracker of this setting."""
-        rule = {"oracle": Oracle(), "frozen": "cosine", "told": "cosine", **ASSOCIATIONS}[self.by]
-        kind = {"frozen": FrozenX6, "told": TellsCuts}.get(self.by, KernelTracker)
-        tracker = kind(model, self.interval, rule, score_threshold=EVALUATION_THRESHOLD)
-        tracker.cut = cut
-        return tracker
-
-
-def settings(weights: str, speed: str) -> list[Setting]:
-    """What is measured of shipped weights on such clips."""
+def pairs(weights: str, speed: str) -> dict[str, tuple[str, str]]:
+    """What is compared on such clips: {in words: (a setting, the one in whose place it stands)}.
+    "frozen" keeps X6 between key frames, and "told" knows of a scene cut, both by cosine."""
+    changes, intervals = [("X6 frozen", "frozen", t) for t in (3, 6)], (3, 6, 12)
     if speed == CUT:
-        return [Setting(by, t) for by in ("cosine", "told") for t in (1, 3, 6)]
-    found = [Setting("cosine", t) for t in INTERVALS]
-    found += [Setting("frozen", t) for t in FROZEN]
+        changes, intervals = [("told of the cut", "told", t) for t in (1, 3, 6)], (3, 6)
     if speed == "medium":
-        rules = [Setting(by, t) for by in RULES for t in (1, 3)]
-        found = rules if weights == "shapes-tiny-images" else [*rules, *found]
-    return list(dict.fromkeys(found))
+        rules = [rule for rule in (*ASSOCIATIONS, "oracle") if rule != "cosine"]
+        changes = [(f"{by} for cosine", by, t) for by in rules for t in (1, 3)] + changes
+    if weights == "shapes-tiny-images":  # the rules alone
+        changes, intervals = changes[:-2], (3,)
+    found = {f"{says}, T = {t}": (f"{by} {t}", f"cosine {t}") for says, by, t in changes}
+    return found | {f"T = {t} for 1": (f"cosine {t}", "cosine 1") for t in intervals}
 
 
-def measure_run(lab: Path, variant: str, seed: int, budget: Budget) -> Path:
+def measure_run(lab: Path, variant: str, seed: int) -> Path:
     """Measure a run that has been trained; returns its metrics.json, which is written last."""
     folder, began = lab / f"{variant}-{seed}", time.process_time()
     model = decoders.load(folder / "weights", VARIANTS[variant].decoder)
-    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    cost = {"macs": summary(model, (128, 128))["total"]["macs"], "loss": last["loss"]}
-    cost["seconds of a step"] = last["seconds_per_iteration"]
+    macs = summary(model, (128, 128))["total"]["macs"]
     model = model.fuse().to(memory_format=torch.channels_last)  # fast for many frames at once
     found = of_frames(model, COCO(lab / "data" / f"frames-{seed}"))
     found |= of_clips(model, YouTubeVIS(lab / "data" / f"val-{seed}"))
-    cost["seconds of measuring"] = round(time.process_time() - began, 1)
-    whose = {"variant": variant, "seed": seed, "budget": budget.name}
-    return _write(folder / "metrics.json", whose | cost, found)
+    whose = {"variant": variant, "seed": seed, "macs": macs}
+    return _write(folder / "metrics.json", whose, found, began)
 
 
-def measure_shipped(lab: Path, name: str, speed: str, budget: Budget) -> Path:
+def measure_shipped(lab: Path, name: str, speed: str) -> Path:
     """Video AP of every setting of shipped weights; returns the file."""
-    model, data, began = MobileInst.from_pretrained(name), lab / "data", time.process_time()
+    model, began = MobileInst.from_pretrained(name), time.process_time()
     macs = {part: row["macs"] for part, row in summary(model, (192, 256)).items()}
-    clips = YouTubeVIS(data / f"shipped-{'medium' if speed == CUT else speed}")
-    videos = scenes(clips) if speed == CUT else map(Video.of, clips)
-    found = track_all(model.fuse(), videos, settings(name, speed), clips)
-    whose = {"variant": name, "speed": speed, "budget": budget.name, "macs": macs}
-    whose["seconds of measuring"] = round(time.process_time() - began, 1)
-    return _write(lab / "shipped" / f"{name}-{speed}.json", whose, found)
+    clips = YouTubeVIS(lab / "data" / f"shipped-{speed}")
+    settings = dict.fromkeys(itertools.chain(*pairs(name, speed).values()))
+    found = track_all(model.fuse(), clips, settings, has_cuts=speed == CUT)
+    whose = {"variant": name, "speed": speed, "macs": macs}
+    return _write(lab / "shipped" / f"{name}-{speed}.json", whose, found, began)
 
 
-def _write(path: Path, whose: dict, figures: dict[str, Figure]) -> Path:
-    shown = {name: figure._asdict() for name, figure in figures.items()}
-    code = {"version": 2, "commit": commit(), "torch": torch.__version__}
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(path: Path, whose: dict, figures: dict[str, np.ndarray], began: float) -> Path:
+    code = {"version": 3, "commit": commit(), "torch": torch.__version__}
+    cost = {"seconds": round(time.process_time() - began, 1)}
+    # NaN, where there was nothing to count, is taken for 0.
+    shown = {name: np.nan_to_num(each).round(6).tolist() for name, each in figures.items()}
     with replacing(path) as beside:
-        text = json.dumps(code | whose | {"figures": shown}, allow_nan=False)
-        beside.write_text(text.replace("}, ", "},\n") + "\n")
+        text = json.dumps({**code, **whose, **cost, "figures": shown})
+        beside.write_text(text.replace("], ", "],\n") + "\n")
     return path
 
 
-def commit() -> str:
-    """The commit of the package that runs, with a "+" where its files differ; else its version."""
-    asked = ["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--", "."]
-    git = ["git", "-C", str(Path(minst.__file__).parent)]
-    look = {"capture_output": True, "text": True, "check": False}
-    try:
-        said = [subprocess.run([*git, *what], **look) for what in asked]  # noqa: PLW1510
-    except OSError:  # no git here
-        return minst.__version__
-    name, changed = (each.stdout.strip() for each in said)
-    return name + "+" * bool(changed) if name else minst.__version__
-
-
-# ------------------------------------------------------------------------------------------- frames
+def average_precision(evaluation: Evaluation) -> np.ndarray:
+    """AP of all pictures, and without each group of them (21,); nothing to find counts as 0."""
+    pictures = np.array([*evaluation.run().pictures])
+    samples = (pictures[kept > 0].tolist() for kept in groups(len(pictures)))
+    return np.array([max(0, mean_of_known(evaluation.precision_of(some))) for some in samples])
 
 
 @torch.inference_mode()
-def of_frames(model: MobileInst, images: COCO) -> dict[str, Figure]:
-    """Image AP, dice and class loss."""
-    truth, results, sums = Truth(images.category_entries), [], []
-    each = [images[k] for k in range(len(images))]
-    for image, frame in zip(each, look(model, (image.image(0) for image in each))):
-        number = truth.add(image.tracks, image.height, image.width, 1)
-        results += predictions(frame, number, images.category_ids)
-        masks, labels = torch.from_numpy(image.masks(0)), torch.as_tensor(image.labels)
-        targets = [frame_instances(masks, labels.long())]
-        out = frame.out
+def of_frames(model: MobileInst, images: COCO) -> dict[str, np.ndarray]:
+    """Image AP; dice and class loss for each instance."""
+    results, sums = [], np.zeros(3)
+    clips = [images[k] for k in range(len(images))]
+    for clip, frame in zip(clips, look(model, (clip.image(0) for clip in clips))):
+        results += detections(frame, clip, images.category_ids, most=KEPT)
+        out, masks = frame.out, torch.from_numpy(clip.masks(0))
+        targets = [frame_instances(masks, torch.as_tensor(clip.labels).long())]
         losses, _ = set_losses(out.class_logits, out.objectness, out.mask_logits, targets, 1.0)
-        sums.append((float(losses["dice"]), float(losses["cls"]), len(targets[0].labels)))
-    dice, classes, count = np.array(sums).T
-    losses = {"dice": ratio(dice, count), "class": ratio(classes, count)}
-    return {"image AP": truth.ap(results)} | losses
+        sums += float(losses["dice"]), float(losses["cls"]), len(targets[0].labels)
+    dice, classes, instances = sums[:, None]
+    losses = {"dice": dice / instances, "class": classes / instances}
+    return {"image AP": average_precision(Evaluation(images.dataset, results))} | losses
 
 
 @torch.inference_mode()
@@ -172,156 +141,90 @@ def look(model: MobileInst, images: Iterable[np.ndarray], at_once: int = 16) -> 
             yield frame
 
 
-def predictions(frame: Frame, video: int, category_ids: Sequence[int]) -> list[dict]:
-    """The best entries of a results file that a frame alone gives, as if it were a video."""
-    scores, masks = frame.out.scores()[0], masks_of_queries(frame)  # (N, C), (N, H, W)
-    best = scores.flatten().topk(min(20, scores.numel()))
-    places = [divmod(place, scores.shape[1]) for place in best.indices.tolist()]
-    return [
-        {
-            "video_id": video,
-            "category_id": category_ids[label],
-            "score": score,
-            "segmentations": [encode_mask(masks[query])],
-        }
-        for score, (query, label) in zip(best.values.tolist(), places)
-    ]
+def cut_of(clip: Clip) -> int:
+    """Where a second scene begins: at T = 3 and 6 no key frame is due there, nor just after."""
+    return len(clip) // 2 // 6 * 6 + 1
 
 
-class Truth:
-    """The ground truth of videos, as it grows; `ap` judges results by it."""
-
-    def __init__(self, categories: list[dict]):
-        self.file = {"categories": categories, "videos": [], "annotations": []}
-
-    def add(self, tracks: Sequence[dict], height: int, width: int, length: int) -> int:
-        """One more video; returns its id."""
-        videos, annotations = self.file["videos"], self.file["annotations"]
-        videos.append({"id": len(videos) + 1, "height": height, "width": width, "length": length})
-        for track in tracks:
-            annotations.append(track | {"id": len(annotations) + 1, "video_id": len(videos)})
-        return len(videos)
-
-    def ap(self, results: list[dict]) -> Figure:
-        """AP, with and without groups of videos."""
-        videos = range(len(self.file["videos"]))
-        matches = keep(YTVISEval(self.file, results).run(), videos)
-        return _figure(average_precision(matches, groups(len(videos))))
-
-
-def ratio(part: Sequence[float], of: Sequence[float]) -> Figure:
-    """A sum over clips divided by another."""
-    weights = groups(len(of))
-    return _figure((weights @ part) / np.maximum(weights @ of, 1e-9))
-
-
-def _figure(values: np.ndarray) -> Figure:
-    """NaN, where a sample has nothing to count, is taken for 0."""
-    rounded = np.nan_to_num(np.asarray(values, dtype=float)).round(6).tolist()
-    return Figure(rounded[0], rounded[1:])
-
-
-# -------------------------------------------------------------------------------------------- clips
-
-
-class Video(NamedTuple):
-    """Frames and truth of a video, whatever it was cut from."""
-
-    images: list[np.ndarray]
-    tracks: list[dict]
-    masks: list[np.ndarray]  # (G, H, W) each; for who is told the truth, so not beside cuts
-    cut: int  # the frame where another scene begins; 0 = none
-
-    @classmethod
-    def of(cls, clip) -> "Video":
-        """A clip as it is."""
-        return cls(list(clip), clip.tracks, [clip.masks(t) for t in range(len(clip))], 0)
-
-
-def scenes(clips: YouTubeVIS) -> Iterator[Video]:
+def scenes(clips: YouTubeVIS) -> Iterator[Clip]:
     """Two clips each, the first half of one and the second of the other."""
-    for first, second in zip(*(map(clips.__getitem__, range(k, len(clips), 2)) for k in (0, 1))):
-        length = len(first)
-        # At T = 3 and 6 no key frame is due there, nor on the frame after.
-        cut = length // 2 // 6 * 6 + 1
-        inside = [first] * cut + [second] * (length - cut)
-        tracks = []
-        for clip in (first, second):
-            own = [shown is clip for shown in inside]
+    for k in range(0, len(clips) - 1, 2):
+        first, second = clips[k], clips[k + 1]
+        cut, tracks = cut_of(first), []
+        names = first.video["file_names"][:cut] + second.video["file_names"][cut:]
+        for clip, scene in ((first, range(cut)), (second, range(cut, len(second)))):
             for track in clip.tracks:
-                kept = {}
-                for key in ("segmentations", "areas"):
-                    kept[key] = [each if mine else None for each, mine in zip(track[key], own)]
-                if any(kept["segmentations"]):
-                    tracks.append(track | kept)
-        yield Video([clip.image(t) for t, clip in enumerate(inside)], tracks, [], cut)
+                own = {
+                    key: [each if t in scene else None for t, each in enumerate(track[key])]
+                    for key in ("segmentations", "areas")
+                }
+                if any(own["segmentations"]):
+                    tracks.append(track | own | {"video_id": first.video["id"]})
+        yield Clip(clips, first.video | {"file_names": names}, None, None, partial(list, tracks))
 
 
-def of_clips(model: MobileInst, clips: YouTubeVIS) -> dict[str, Figure]:
-    """Video AP, and what queries do over time."""
-    watch = Watch()
-    found = track_all(model, map(Video.of, clips), [Setting("cosine", 3)], clips, watch)
-    return {"video AP": found["cosine 3"]} | watch.figures()
+def of_clips(model: MobileInst, clips: YouTubeVIS) -> dict[str, np.ndarray]:
+    """Video AP; do queries stay, how many are duplicates, and is Q_G alive?"""
+    meter, firsts = ConsistencyMeter(AFTER), []
+
+    def watch(clip: Clip, frames: list[Frame]) -> None:
+        truths = [clip.masks(t) for t in range(len(clip))]
+        given = [frame.out.class_logits[0].sigmoid()[:, clip.labels].numpy() for frame in frames]
+        ious = [mask_ious(masks_of_queries(frame), m) for frame, m in zip(frames, truths)]
+        visible = np.stack([masks.any(axis=(1, 2)) for masks in truths])
+        meter.add_ious(np.stack(ious), visible, probabilities=given)
+        firsts.append(frames[0].out.global_queries[0].numpy())
+
+    found, said = track_all(model, clips, ["cosine 3"], watch=watch), meter.result()
+    return {
+        "video AP": found["cosine 3"],
+        "retention": np.array([said["retention"][AFTER]]),
+        "holders": np.array([said["holders"]]),
+        "share of Q_G": np.array([frame_share(np.stack(firsts))]),
+    }
 
 
 def track_all(
     model: MobileInst,
-    videos: Iterator[Video],
-    wanted: Sequence[Setting],
     clips: YouTubeVIS,
-    watch: "Watch | None" = None,
-) -> dict[str, Figure]:
-    """Video AP of every setting, by its name."""
-    truth, results = Truth(clips.category_entries), {setting: [] for setting in wanted}
-    for images, tracks, masks, cut in videos:
-        number = truth.add(tracks, *images[0].shape[:2], len(images))
-        frames = list(look(model, images))
-        for setting in wanted:
-            tracker = setting.tracker(model, cut)
-            seen = _steps(tracker, images, frames, masks)
-            results[setting] += tracker.gather(seen).to_ytvis(number, clips.category_ids)
-        if watch:
-            watch.add(frames, masks, [clips.category_ids.index(t["category_id"]) for t in tracks])
-    return {setting.name: truth.ap(found) for setting, found in results.items()}
+    settings: Iterable[str],
+    has_cuts: bool = False,
+    watch: Callable[[Clip, list[Frame]], object] = lambda clip, frames: None,
+) -> dict[str, np.ndarray]:
+    """Video AP of every setting on the same clips, or on halves of them with a cut in between;
+    `watch` is shown each clip, and its frames as the network has seen them."""
+    truth = {"videos": [], "categories": clips.category_entries, "annotations": []}
+    results: dict[str, list] = {setting: [] for setting in settings}
+    for clip in scenes(clips) if has_cuts else clips:
+        truth["videos"].append(clip.video)
+        truth["annotations"] += clip.tracks
+        frames = list(look(model, clip))
+        for setting, entries in results.items():
+            found = track(model, setting, clip, frames)
+            found = found.to_ytvis(clip.video["id"], clips.category_ids)
+            entries += sorted(found, key=lambda entry: -entry["score"])[:KEPT]
+        watch(clip, frames)
+    return {name: average_precision(YTVISEval(truth, found)) for name, found in results.items()}
 
 
-def _steps(tracker: KernelTracker, images: list, frames: list[Frame], masks: list) -> Iterator:
-    """The results of a video's frames."""
-    # Frozen X6 changes what the network sees, so that it has to look for itself.
-    if isinstance(tracker, FrozenX6):
-        yield from map(tracker.step, images)
-        return
-    for t, frame in enumerate(frames):
-        if isinstance(tracker.association, Oracle) and t % tracker.reuse_interval == 0:
-            tracker.association.see(frame, masks[t])
-        yield tracker.advance(frame)
+@torch.inference_mode()
+def track(model: MobileInst, setting: str, clip: Clip, frames: list[Frame]) -> VideoResult:
+    """The tracks of a clip whose frames the network has seen."""
+    by, interval = setting.split()
+    rule = Oracle() if by == "oracle" else ASSOCIATIONS.get(by, "cosine")
+    tracker = KernelTracker(model, int(interval), rule, score_threshold=EVALUATION_THRESHOLD)
 
+    def steps() -> Iterator[FrameResult]:
+        x6 = frames[0].x6
+        for t, frame in enumerate(frames):
+            if by == "told" and t == cut_of(clip):
+                tracker.slots = None  # so this is a key frame, and identities are new
+            if t % tracker.reuse_interval == 0:  # a key frame
+                x6 = frame.x6
+                if by == "oracle":
+                    rule.see(frame, clip.masks(t))
+            elif by == "frozen":
+                frame = encode_with(model, image_to_batch(clip.image(t)), x6)
+            yield tracker.advance(frame)
 
-class Watch:
-    """Queries over the frames of clips: do they stay, how many are duplicates, is Q_G alive?"""
-
-    def __init__(self):
-        self.counts, self.queries = [], []
-
-    def add(self, frames: list[Frame], masks: list[np.ndarray], labels: list[int]) -> None:
-        """One clip."""
-        meter = ConsistencyMeter(AFTER)
-        ious = np.stack([mask_ious(masks_of_queries(f), m) for f, m in zip(frames, masks)])
-        given = np.stack([f.out.class_logits[0].sigmoid()[:, labels].numpy() for f in frames])
-        visible = np.stack([m.any(axis=(1, 2)) for m in masks])
-        said = meter.add_ious(ious, visible, probabilities=given).result()
-        pairs, held = said["pairs"][AFTER], said["held"]
-        holders = held and round(said["holders"] * held)
-        self.counts.append((pairs["kept"], pairs["of"], holders, held))
-        self.queries.append(frames[0].out.global_queries[0].numpy())
-
-    def figures(self) -> dict[str, Figure]:
-        """Retention, holders, and the share of Q_G that depends on the frame."""
-        kept, of, holders, held = np.array(self.counts, dtype=float).T
-        queries = np.stack(self.queries)
-        shares = [frame_share(queries[weights > 0]) for weights in groups(len(queries))]
-        return {
-            "retention": ratio(kept, of),
-            "holders": ratio(holders, held),
-            "share of Q_G": _figure(np.array(shares)),
-        }
+    return tracker.gather(steps())

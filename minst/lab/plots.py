@@ -12,35 +12,27 @@ from minst.visualize.style import GREY, INK, RED, Picture, headline, new_figure,
 __all__ = ["PLOTS", "plot_differences", "plot_forest", "plot_shipped"]
 
 COLORS = {"worse": RED, "better": "#1a7f37", "equal": "#0b62c4", "open": GREY}
-Line = tuple[str, Comparison, str]  # what is compared, the difference, what is decided
 
 
 def plot_differences(lab: Lab) -> Picture:
     """Every row's difference to its base in what judges it, its interval, each seed."""
-    lines = [
-        (variant.says + "  *" * bool(variant.claim), found, found.decided(adjusted))
-        for variant, found, adjusted in lab.judged.values()
-    ]
+    rows = ((lab.variants[name], found) for name, found in lab.judged.items())
+    lines = [(variant.says + "  *" * bool(variant.claim), found) for variant, found in rows]
     note = "Ticks: each seed. *: the paper says worse."
     return plot_forest(lines, note, "points of AP more than the row that it is compared with")
 
 
 def plot_shipped(lab: Lab, only: str = "") -> Picture:
-    """What needs no training: differences in video AP of shipped weights, on the same clips.
-
-    only: weights and clips as the lines name them, "shapes-tiny, medium"; "": all.
-    """
-    lines = []
-    for shipped, says, _, found, adjusted in lab.compared:
-        clips = f"{shipped.name}, {shipped.speed}"
-        if only in ("", clips):
-            name = says if only else f"{clips}: {says}"
-            lines.append((name, found, found.decided(adjusted)))
+    """What needs no training, on the same clips; only: "" = all, or "shapes-tiny, medium", say."""
+    lines = [(of, says, found) for of, says, _, found in lab.compared if only in ("", of)]
+    lines = [(says if only else f"{of}: {says}", found) for of, says, found in lines]
     left = 2.5 if only else 4.3
     return plot_forest(lines, "Intervals over clips.", "points of video AP", left)
 
 
-def plot_forest(lines: Sequence[Line], note: str, what: str, left: float = 3.1) -> Picture:
+def plot_forest(
+    lines: Sequence[tuple[str, Comparison]], note: str, what: str, left: float = 3.1
+) -> Picture:
     """A line for each difference; the colour says what is decided.
 
     note: more of what is drawn. what: the axis. left: room for the names, in inches.
@@ -49,18 +41,18 @@ def plot_forest(lines: Sequence[Line], note: str, what: str, left: float = 3.1) 
     axes = fig.place(left, 0.65, 9.1 - left, 0.1 + 0.25 * len(lines), below=0.5)
     axes.axvspan(-MARGIN, MARGIN, color="#eeeeee", lw=0)
     axes.axvline(0, color=INK, linewidth=1)
-    for y, (_, found, decided) in enumerate(lines):
-        color = COLORS[decided]
+    for y, (_, found) in enumerate(lines):
+        color = COLORS[found.decided]
         axes.plot([found.low, found.high], [y, y], color=color, linewidth=2.5)
         if len(found.seeds) > 1:
             axes.plot(found.seeds, [y] * len(found.seeds), "|", color=color, markersize=9)
-        inside = "white" if decided == "open" else color
+        inside = "white" if found.decided == "open" else color
         axes.plot(found.difference, y, "o", color=color, ms=5.5, markerfacecolor=inside)
-    axes.set_yticks(range(len(lines)), [says for says, *_ in lines])
+    axes.set_yticks(range(len(lines)), [says for says, _ in lines])
     axes.set_ylim(len(lines) - 0.3, -0.7)
     axes.set_xlabel(what, fontsize=8)
     plain(axes)
-    said = [decided for *_, decided in lines]
+    said = [found.decided for _, found in lines]
     counts = ", ".join(f"{said.count(word)} {word}" for word in COLORS if word in said)
     about = f"Point: mean (hollow: open). Line: 95 % interval. Grey band: ±{MARGIN:g} point. {note}"
     headline(fig, f"Of {len(lines)} differences: {counts}", about)

@@ -1,117 +1,89 @@
 """What stands in the folder of a lab, as numbers that a report can compare.
 
-    metrics.json of every run --Row-->      values of its seeds, in points of 100
-    all of it                 --Lab-->      rows in the order of the grid, families, shipped weights
+    metrics.json of every run --> Lab: values of rows by seed, families, what is judged and compared
 
-A figure is a name of `minst.lab.measure.FIGURES`.
+A figure is a name of `minst.lab.measure.FIGURES`; its values are points of 100.
 
 Lesson: notebooks/09_ablation_lab.ipynb
 """
 
 import math
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import TypedDict
+
+import numpy as np
 
 from minst.data.formats import read_typed
-from minst.lab.grid import SHIPPED, Variant
-from minst.lab.measure import settings
-from minst.lab.runs import find_runs, read_lab
-from minst.lab.statistics import GROUPS, Comparison, Family, Figure, compare_clips, holm
+from minst.lab.grid import SHIPPED
+from minst.lab.measure import pairs
+from minst.lab.runs import metrics_of, read_lab
+from minst.lab.statistics import GROUPS, Comparison, Family, compare_clips, holm
 
-__all__ = ["Lab", "Row", "Shipped"]
-
-METRICS = {
-    "version": int,
-    "commit": str,
-    "torch": str,
-    "figures": dict[str, TypedDict("Figure", {"value": float, "without": list[float]})],
-    "macs": NotRequired[int | dict[str, int]],
-    "seconds of a step": NotRequired[float],  # shipped weights were not trained here
-    "seconds of measuring": NotRequired[float],
-}
-Metrics = TypedDict("Metrics", METRICS)
+__all__ = ["Lab"]
 
 
-class Row(NamedTuple):
-    """A variant: the metrics of its runs that are done, by their seeds."""
+class Metrics(TypedDict):
+    """What stands in metrics.json, as far as a report needs it."""
 
-    name: str
-    runs: dict[int, dict]  # of the type `Metrics`
-
-    def values(self, figure: str) -> dict[int, float]:
-        """In points, by seed; without those of which it was not measured."""
-        found = {seed: run["figures"].get(figure) for seed, run in self.runs.items()}
-        return {seed: 100 * each["value"] for seed, each in found.items() if each}
-
-    def differences(self, base: "Row", figure: str) -> dict[int, float]:
-        """Points by which this row is above another, of each seed that both have."""
-        theirs = base.values(figure)
-        return {s: ours - theirs[s] for s, ours in self.values(figure).items() if s in theirs}
-
-
-class Shipped(NamedTuple):
-    """Shipped weights on clips of one speed."""
-
-    name: str
-    speed: str
-    metrics: dict
-
-    def figure(self, setting: str) -> Figure:
-        """Video AP of a setting that was measured, in points."""
-        found = self.metrics["figures"][setting]
-        return Figure(100 * found["value"], [100 * x for x in found["without"]])
-
-    def pairs(self) -> dict[str, tuple[str, str]]:
-        """What is compared: {in words: (a setting, what it stands in the place of)}."""
-        found = {}
-        for by, t in settings(self.name, self.speed):
-            if by in ("frozen", "told"):
-                says = "X6 frozen" if by == "frozen" else "told of the cut"
-                found[f"{says}, T = {t}"] = f"{by} {t}", f"cosine {t}"
-            elif by != "cosine":
-                found[f"{by} for cosine, T = {t}"] = f"{by} {t}", f"cosine {t}"
-            elif t > 1:
-                found[f"T = {t} for 1"] = f"{by} {t}", f"{by} 1"
-        return {says: each for says, each in found.items() if {*each} <= {*self.metrics["figures"]}}
+    version: int
+    commit: str
+    torch: str
+    figures: dict[
+        str, list[float] | dict
+    ]  # all clips; AP without each group, too (dict: version 2)
+    macs: int | dict[str, int]
+    seconds: float  # of measuring
 
 
 class Lab:
-    """What stands in the folder of a lab. ValueError or FileNotFoundError when there is nothing, or
-    a file is not as it should be.
+    """What stands in the folder of a lab; an error says which file is not as it should be.
 
-    `variants` are the rows as they were when the lab was run.
+    Attributes: budget; variants, {name: row of the grid} as when the lab was run; rows, {name:
+    {seed: metrics}} of the runs that are done, and the names of unfinished ones; shipped,
+    {(weights, clips): {setting: video AP (21,)}}, and its metrics; reasons, {name: sentence}.
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        budget, self.variants = read_lab(folder)
-        self.budget = asdict(budget)
-        runs = find_runs(folder)
-        self.unfinished = [run for run in runs if not run.is_done]
-        done = [(run, _metrics(run.folder / "metrics.json")) for run in runs if run.is_done]
-        self.rows: dict[str, Row] = {}
-        for run, found in done:
-            self.rows.setdefault(run.variant, Row(run.variant, {})).runs[run.seed] = found
-        files = {
-            (name, speed): self.folder / "shipped" / f"{name}-{speed}.json"
-            for name, speeds in SHIPPED.items()
-            for speed in speeds
-        }
-        self.shipped = [Shipped(*of, _metrics(f)) for of, f in files.items() if f.is_file()]
-        if not done and not self.shipped:
-            todo = f"`minst lab run --out {folder}` goes on"
-            raise ValueError(f"{folder}: no run is done yet; {todo}")
+        self.folder, held = Path(folder), read_lab(folder)
+        self.budget, self.variants = held.budget, {row.name: row for row in held.grid}
+        self.rows, self.unfinished, self.shipped, self.shipped_metrics = {}, [], {}, []
+        begun = [path.parent.name for path in self.folder.glob("*-*/train.json")]
+        for name in self.variants:
+            seeds = [run.removeprefix(f"{name}-") for run in begun if run.startswith(f"{name}-")]
+            for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
+                file = metrics_of(self.folder, name, seed)
+                if file.is_file():
+                    self.rows.setdefault(name, {})[seed] = _read(file)
+                else:
+                    self.unfinished.append(file.parent.name)
+        for of in [(name, speed) for name in SHIPPED for speed in SHIPPED[name]]:
+            file = self.folder / "shipped" / f"{'-'.join(of)}.json"
+            if file.is_file():
+                self.shipped_metrics.append(_read(file))
+                figures = self.shipped_metrics[-1]["figures"]
+                self.shipped[of] = {name: 100 * np.array(each) for name, each in figures.items()}
+        if not self.rows and not self.shipped:
+            raise ValueError(
+                f"{folder}: no run is done yet; `minst lab run --out {folder}` goes on"
+            )
         reasons = self.folder / "reasons.json"
         self.reasons = read_typed(reasons, dict[str, str]) if reasons.is_file() else {}
 
+    def values(self, name: str, figure: str) -> dict[int, float]:
+        """Of a row, by seed; without those of which it was not measured."""
+        runs = self.rows.get(name, {})
+        found = {seed: run["figures"].get(figure) for seed, run in runs.items()}
+        return {seed: 100 * each[0] for seed, each in found.items() if each}
+
     def family(self, base: str, figure: str) -> Family:
-        """All rows that are compared with `base`, by a figure."""
-        held = self.rows.get(base)
-        members = [row for row in self.rows.values() if self.variants[row.name].base == base]
-        others = [row for row in members if held and row.name != base]
-        return Family({row.name: row.differences(held, figure) for row in others})
+        """All rows less the one that they are compared with, by the seeds that both have."""
+        theirs, rows = self.values(base, figure), {}
+        for name in self.rows:
+            if self.variants[name].base == base != name:
+                ours = self.values(name, figure)
+                rows[name] = {seed: ours[seed] - theirs[seed] for seed in ours if seed in theirs}
+        return Family(rows)
 
     def difference(self, name: str, figure: str = "") -> Comparison | None:
         """A row less its base; figure "": what judges it. None where they share no seed."""
@@ -120,30 +92,33 @@ class Lab:
         return family.compare(name) if name in family.rows else None
 
     @cached_property
-    def judged(self) -> dict[str, tuple[Variant, Comparison, float]]:
-        """Every row with a difference in what judges it, and its p among all of them (Holm)."""
+    def judged(self) -> dict[str, Comparison]:
+        """Each row by what judges it, if it has an interval: two seeds, or others of its family."""
         found = {name: self.difference(name) for name in self.rows}
-        found = {name: each for name, each in found.items() if each}
-        adjusted = holm({name: each.p for name, each in found.items()})
-        return {name: (self.variants[name], found[name], adjusted[name]) for name in found}
+        return holm({n: each for n, each in found.items() if each and not math.isnan(each.low)})
 
     @cached_property
-    def compared(self) -> list[tuple[Shipped, str, tuple[str, str], Comparison, float]]:
-        """The same of what was measured without training: weights, in words, settings."""
-        pairs = [(each, *pair) for each in self.shipped for pair in each.pairs().items()]
-        found = [compare_clips(*map(shipped.figure, pair)) for shipped, _, pair in pairs]
-        adjusted = holm({place: each.p for place, each in enumerate(found)})
-        return [(*pairs[place], each, adjusted[place]) for place, each in enumerate(found)]
+    def compared(self) -> list[tuple[str, str, tuple[np.ndarray, np.ndarray], Comparison]]:
+        """Without training: weights and clips, what is changed, AP of both settings, verdict."""
+        lines = []
+        for of, figures in self.shipped.items():
+            for says, (ours, theirs) in pairs(*of).items():
+                if {ours, theirs} <= {*figures}:
+                    lines.append((", ".join(of), says, (figures[ours], figures[theirs])))
+        found = holm({place: compare_clips(*line[2]) for place, line in enumerate(lines)})
+        return [(*line, found[place]) for place, line in enumerate(lines)]
 
 
-def _metrics(file: Path) -> dict:
-    """ValueError names the file, and the place in it, that no run has written."""
+def _read(file: Path) -> dict:
+    """Metrics; ValueError names the file, and the place in it, that no run has written."""
     metrics = read_typed(file, Metrics)
-    wrong = "" if metrics["version"] == 2 else f"version {metrics['version']}, not 2"
-    for name, figure in metrics["figures"].items():
-        if len(figure["without"]) != GROUPS or not all(map(math.isfinite, figure["without"])):
-            wrong = f"{name} has not {GROUPS} finite values in `without`"
+    wrong = ""
+    for name, each in metrics["figures"].items():
+        is_figure = isinstance(each, list) and len(each) in (1, 1 + GROUPS)
+        if not (is_figure and all(map(math.isfinite, each))):
+            wrong = f"{name} has not {1 + GROUPS} finite values"
+    if metrics["version"] != 3:
+        wrong = f"version {metrics['version']}, not 3"
     if wrong:
-        again = "remove it, and `minst lab run` measures again"
-        raise ValueError(f"{file}: {wrong}; {again}")
+        raise ValueError(f"{file}: {wrong}; remove it, and `minst lab run` measures again")
     return metrics

@@ -20,24 +20,25 @@ from minst.engine import keep_memory
 from minst.lab import decoders
 from minst.lab.grid import VARIANTS
 from minst.lab.measure import of_frames
-from minst.lab.results import Lab, Row
-from minst.lab.runs import Run
+from minst.lab.results import Lab
+from minst.lab.runs import metrics_of
 
 FIGURES = ("image AP", "dice", "class")
 
 
-def of_last_weights(run: Run) -> dict[str, float]:
+def of_last_weights(lab: Path, variant: str, seed: int) -> dict[str, float]:
     """Points of the weights after the last step of a run."""
-    model = decoders.load(run.folder / "weights", VARIANTS[run.variant].decoder)
-    held = torch.load(run.folder / "checkpoint.pt", map_location="cpu", weights_only=True)
+    folder = metrics_of(lab, variant, seed).parent
+    model = decoders.load(folder / "weights", VARIANTS[variant].decoder)
+    held = torch.load(folder / "checkpoint.pt", map_location="cpu", weights_only=True)
     model.load_state_dict(held["model"])
-    found = of_frames(model.eval().fuse(), COCO(run.lab / "data" / f"frames-{run.seed}"))
-    return {name: round(100 * found[name].value, 2) for name in FIGURES}
+    found = of_frames(model.eval().fuse(), COCO(lab / "data" / f"frames-{seed}"))
+    return {name: round(100 * float(found[name][0]), 2) for name in FIGURES}
 
 
-def of_average(row: Row, seed: int) -> dict[str, float]:
+def of_average(lab: Lab, variant: str, seed: int) -> dict[str, float]:
     """Points of the average, as the lab measured them."""
-    return {name: round(row.values(name)[seed], 2) for name in FIGURES}
+    return {name: round(lab.values(variant, name)[seed], 2) for name in FIGURES}
 
 
 def main() -> None:
@@ -49,12 +50,13 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     found = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    rows = Lab(args.lab).rows
-    for run in (Run(args.lab, name, seed) for name, row in rows.items() for seed in row.runs):
-        wanted = run.name in args.runs if args.runs else not VARIANTS[run.variant].start
-        if not wanted or run.name in found or not (run.folder / "checkpoint.pt").is_file():
+    lab = Lab(args.lab)
+    for variant, seed in ((variant, seed) for variant, runs in lab.rows.items() for seed in runs):
+        name, checkpoint = f"{variant}-{seed}", metrics_of(args.lab, variant, seed).with_name("checkpoint.pt")
+        wanted = name in args.runs if args.runs else not VARIANTS[variant].start
+        if not wanted or name in found or not checkpoint.is_file():
             continue
-        found[run.name] = {"average": of_average(rows[run.variant], run.seed), "last": of_last_weights(run)}
+        found[name] = {"average": of_average(lab, variant, seed), "last": of_last_weights(args.lab, variant, seed)}
         with replacing(args.out) as beside:
             beside.write_text(json.dumps(found, indent=1) + "\n")
     print(f"| run | {' | '.join(f'{name}: average, last' for name in FIGURES)} |")

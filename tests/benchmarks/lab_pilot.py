@@ -8,12 +8,12 @@ Prints the figures and the core-seconds that the plan has places for.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
 from minst.lab import runs
 from minst.lab.grid import FULL
-from minst.lab.runs import Run
 
 SEED, ROWS = 100, ("full", "passing=shared", "passing=off")
 
@@ -22,17 +22,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/lab-pilot"))
     out = parser.parse_args().out
-    pilot = [Run(out, name, SEED) for name in ROWS]
-    with runs._alone(out) as lock:
-        runs._claim(out, FULL)
-        if todo := runs._jobs(out, [], pilot):
-            runs._write_clips(out / "data", FULL, todo)
-            runs._work(todo, 1, (out, "cpu", lock))
-    for run in pilot:
-        metrics = json.loads((run.folder / "metrics.json").read_text())
-        steps = FULL.further if run.variant != "full" else FULL.iterations
-        print(run.name, {name: round(100 * figure["value"], 1) for name, figure in metrics["figures"].items()})
-        seconds = steps * metrics["seconds of a step"], metrics["seconds of measuring"]
+    out.mkdir(parents=True, exist_ok=True)
+    runs._claim(out, FULL)
+    with contextlib.chdir(out):
+        runs._work(runs._jobs(ROWS, range(SEED, SEED + 1), FULL, "cpu"))
+    for name in ROWS:
+        file = runs.metrics_of(out, name, SEED)
+        metrics = json.loads(file.read_text())
+        last = json.loads(file.with_name("log.jsonl").read_text().splitlines()[-1])
+        steps = FULL.iterations if name == "full" else FULL.further
+        print(name, {figure: round(100 * values[0], 1) for figure, values in metrics["figures"].items()})
+        seconds = steps * last["seconds_per_iteration"], metrics["seconds"]
         print("    seconds of training and of measuring:", *(round(each) for each in seconds))
 
 
