@@ -224,6 +224,16 @@ def test_a_scene_cut_shows_the_first_half_of_one_clip_and_the_second_of_another(
     assert all(any(track["segmentations"]) for track in scene.tracks)
 
 
+def test_who_is_in_the_other_scene_alone_is_not_to_be_found(data, clips, tmp_path):
+    held, cut = clips.dataset, measure.cut_of(clips[0])
+    absent = next(track for track in held["annotations"] if track["video_id"] == clips[0].video["id"])
+    absent["segmentations"][:cut] = [None] * cut
+    (tmp_path / "annotations.json").write_text(json.dumps(held))
+    (tmp_path / "JPEGImages").symlink_to(data / "val-0" / "JPEGImages")
+    (scene,) = scenes(YouTubeVIS(tmp_path))
+    assert any(absent["segmentations"]) and absent["id"] not in {track["id"] for track in scene.tracks} and scene.tracks
+
+
 def test_the_code_that_measured_is_named():
     assert re.fullmatch(r"[0-9a-f]{12}\+?|\d+\.\d+.*", measure.commit())
 
