@@ -524,7 +524,7 @@ def test_a_run_of_another_decoder_is_trained_and_measured(tmp_path, data, monkey
     assert type(decoders.load("decoder=local-0/weights", "local").instance_decoder).__name__ == "ReorderedDecoder"
 
 
-@pytest.mark.skipif(not os.environ.get("MINST_LAB_SMOKE"), reason="3 minutes; CI sets MINST_LAB_SMOKE")
+@pytest.mark.skipif(not os.environ.get("MINST_LAB_SMOKE"), reason="a minute; CI sets MINST_LAB_SMOKE")
 def test_the_whole_grid_at_the_smoke_budget(tmp_path):
     assert cli.main(["lab", "run", "--smoke", "--out", str(tmp_path)]) == 0
     assert cli.main(["lab", "report", str(tmp_path)]) == 0
