@@ -128,6 +128,14 @@ def test_a_clear_difference_agrees_and_its_opposite_disagrees(tmp_path):
         assert f"**{words[0]}**" in found and f"| {words[1]} |" in found
 
 
+def test_the_simulated_coverage_is_quoted(small, tmp_path):
+    shutil.copytree(small, tmp_path / "lab")
+    assert "Simulated" not in markdown(Lab(tmp_path / "lab"))
+    found = {"numbers": {"3 seeds": {"alike": {"pooled t": {"coverage": 94.7, "half width": 1.4}}}}}
+    (tmp_path / "lab" / "simulation.json").write_text(json.dumps(found))
+    assert "three seeds hold the truth in 94.7 % of the rows." in markdown(Lab(tmp_path / "lab"))
+
+
 def test_what_can_be_seen(lab):
     family = lab.family("full", "image AP")
     line = next(line for line in seeds_table(lab).splitlines() if "image AP, against `full`" in line)

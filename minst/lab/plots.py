@@ -26,8 +26,7 @@ def plot_shipped(lab: Lab, only: str = "") -> Picture:
     """What needs no training, on the same clips; only: "" = all, or "shapes-tiny, medium", say."""
     lines = [(of, says, found) for of, says, _, found in lab.compared if only in ("", of)]
     lines = [(says if only else f"{of}: {says}", found) for of, says, found in lines]
-    left = 2.5 if only else 4.3
-    return plot_forest(lines, "Intervals over clips.", "points of video AP", left)
+    return plot_forest(lines, "Intervals over clips.", "points of video AP", 2.5 if only else 4.3)
 
 
 def plot_forest(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from minst.data.files import replacing
+from minst.data.formats import read_typed
 from minst.lab.measure import FIGURES
 from minst.lab.results import Lab
 from minst.lab.statistics import MARGIN, Comparison, seeds_needed, signed, spread
@@ -69,15 +70,17 @@ def _head(lab: Lab) -> str:
     b, runs = lab.budget, [run for row in lab.rows.values() for run in row.values()]
     every = runs + lab.shipped_metrics
     commits, versions = (", ".join(sorted({run[k] for run in every})) for k in ("commit", "torch"))
-    minutes = sum(run["seconds"] for run in every) / 60
     missing = f"Started and not finished, so not here: {', '.join(lab.unfinished)}."
     files = [file for file in ("PLAN.md", "LOG.md") if (lab.folder / file).is_file()]
     beside = f"Written by people: {', '.join(f'[{file}](../{file})' for file in files)}."
+    file = lab.folder / "simulation.json"
+    known = read_typed(file, dict)["numbers"]["3 seeds"]["alike"] if file.is_file() else {}
+    sure = "Simulated intervals of three seeds hold the truth in {coverage} % of the rows."
     trained = f"""\
 A row of architecture learned {b.iterations:,} steps of {2 * b.pairs} images from a backbone that \
 can classify, a row of training {b.further:,} steps more, from the weights of `full` of the same \
 seed. Each seed has {b.train_clips} clips to learn from, {b.val_clips} for video AP and \
-{b.val_frames:,} frames for image AP."""
+{b.val_frames:,} frames for image AP. {sure.format_map(known["pooled t"]) if known else ""}"""
     return f"""## What this is
 
 Written by `minst lab report` from the metrics of {len(runs)} trained runs and {len(lab.shipped)} \
@@ -86,7 +89,7 @@ measurements of shipped weights; only the sentences under *why* are typed by han
 
 {trained if runs else "The grid is not trained yet."}
 
-Measured at commit {commits} with torch {versions}, in {minutes:.0f} minutes of a core."""
+Measured at commit {commits} with torch {versions}."""
 
 
 def claims_table(lab: Lab) -> str:
@@ -158,8 +161,7 @@ def _all_figures(lab: Lab) -> str:
         rows.append([*cells, f"{next(iter(runs.values()))['macs'] / 1e6:.0f}"])
     note = "Mean ± standard deviation over the seeds, then the difference to the base. "
     note += " ".join(f"*{name}*: {says}." for name, says in FIGURES.items())
-    titles = ["the model (its name, seeds)", *FIGURES, "MMACs"]
-    return _section("All figures", note, titles, rows)
+    return _section("All figures", note, ["the model (its name, seeds)", *FIGURES, "MMACs"], rows)
 
 
 def _section(title: str, note: str, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -33,7 +33,6 @@ class Metrics(TypedDict):
         str, list[float] | dict
     ]  # all clips; AP without each group, too (dict: version 2)
     macs: int | dict[str, int]
-    seconds: float  # of measuring
 
 
 class Lab:
