@@ -286,9 +286,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(runs, "_pretrain", lambda result, *given: job(result.parent.name, result))
     monkeypatch.setattr(runs, "_run", lambda name, seed, *given: job(f"{name}-{seed}", metrics_of(Path(), name, seed)))
     monkeypatch.setattr(runs, "measure_shipped", lambda lab, of, speed: job(f"{of}-{speed}", lab / f"shipped/{of}-{speed}.json"))
-    threads = torch.get_num_threads()
-    yield asked
-    torch.set_num_threads(threads)
+    return asked
 
 
 def lab_of(tmp_path, names, seeds, jobs=1):
@@ -296,6 +294,7 @@ def lab_of(tmp_path, names, seeds, jobs=1):
 
 
 def test_clips_and_backbones_first_seeds_outside_and_what_is_done_is_not_done_again(tmp_path, quick, capfd):
+    threads = torch.get_num_threads()
     done = lab_of(tmp_path, ["images"], 2)  # which starts from the weights of "full"
     sets = ["val-0", "frames-0"]
     assert done == ["train-0", "topformer-tiny", *sets, "full-0", "images-0", "train-1", "val-1", "frames-1", "full-1", "images-1"]
@@ -303,7 +302,7 @@ def test_clips_and_backbones_first_seeds_outside_and_what_is_done_is_not_done_ag
     order = quick["started"].index
     for first, then in [("train-0", "topformer-tiny"), ("topformer-tiny", "full-0"), ("val-0", "full-0"), ("full-0", "images-0")]:
         assert order(first) < order(then)
-    assert re.search(r"full-1 +done after \d+ s", capfd.readouterr().err)
+    assert re.search(r"full-1 +done after \d+ s", capfd.readouterr().err) and torch.get_num_threads() == threads
     quick["started"].clear()
     assert lab_of(tmp_path, ["images", "full"], 2) == quick["started"] == []
     lab_of(tmp_path, ["full", "shapes-tiny-images"], 3)

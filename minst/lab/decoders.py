@@ -4,8 +4,6 @@
     "local"         Q -> decoder <- X_L -> heads
     "local-local"   Q -> decoder <- X_L -> decoder <- X_L -> heads
 
-    build(order, config) -> a model for `minst.training.train` -> load(folder, order)
-
 They are trained on single images alone: query passing would have to say which decoder runs again.
 
 Lesson: notebooks/09_ablation_lab.ipynb

@@ -73,8 +73,8 @@ def run_lab(
     """Train and measure the variants `names` (none: all) with the seeds 0 .. seeds - 1.
 
     names: of `VARIANTS`, and of `SHIPPED` weights; rows that others start from are trained as well.
-    jobs: processes, with one thread each; 1 is this one; None: two on a CPU, eight on an
-    accelerator. What is done is skipped, so that the same call goes on after an interruption.
+    jobs: processes, with one thread each; 1 (always on Windows) is this one; None: two on a CPU,
+    eight on an accelerator. What is done is skipped, so that the same call goes on where it was.
     Returns what was to be done. Raises ValueError for unknown names or a folder with another
     budget; RuntimeError, after all else is done, names the logs of what failed.
     """
@@ -84,7 +84,8 @@ def run_lab(
         raise ValueError(f"lab: no run {', '.join(unknown)}; there are: {', '.join(known)}")
     check_call(run_lab, locals(), "lab")
     device = Engine(device).device.type
-    jobs, folder = jobs or (2 if device == "cpu" else 8), Path(folder)
+    folder, jobs = Path(folder), jobs or (2 if device == "cpu" else 8)
+    jobs = 1 if sys.platform == "win32" else jobs  # `owned` has no locks there
     starts = {VARIANTS[name].start for name in names if name in VARIANTS}
     chosen = [name for name in known if not names or name in {*names, *starts}]
     with owned(folder, "lab run"):
@@ -94,6 +95,8 @@ def run_lab(
             todo = _jobs(chosen, range(seeds), budget, device)
             for job in todo:
                 job.file("failed").unlink(missing_ok=True)
+            says = f"{len(todo)} jobs, {jobs} at a time; how far each is: {folder / 'jobs'}"
+            print(says, file=sys.stderr)
             if jobs == 1:
                 _work(todo)
             elif todo:
@@ -185,12 +188,14 @@ def _run(variant: str, seed: int, budget: Budget, device: str) -> None:
 
 def _work(todo: Sequence[Job]) -> None:
     """Do jobs until none is left that could be done."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_memory()  # for measuring, too
     while True:
         left = [job for job in todo if not (job.result.exists() or job.file("failed").exists())]
         ready = [job for job in left if all(path.exists() for path in job.needs)]
         if not ready:
+            torch.set_num_threads(threads)
             return
         if not any(map(_do, ready)):
             time.sleep(0.5)  # others are at all of them, and more may follow

@@ -148,8 +148,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 def seeds_needed(differences: Sequence[Sequence[float]], effect: float) -> int | None:
     """Seeds that show a true difference of `effect` four times out of five, from differences of
-    rows, a value a seed: (1.96 + 0.84)^2 sd^2 / effect^2. None without two seeds anywhere.
-    """
+    rows, a value a seed: (1.96 + 0.84)^2 sd^2 / effect^2. None without two seeds anywhere."""
     sd = pooled_sd(differences)
     return max(2, math.ceil((1.96 + 0.84) ** 2 * sd**2 / effect**2)) if sd >= 0 else None
 
