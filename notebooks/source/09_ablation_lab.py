@@ -151,7 +151,8 @@ check.verdict_of(verdict_of)
 verdict_of = check.verdict_of(verdict_of).or_ours
 head = "| weights, clips | what | difference | the claim of Tab 7 |\n|---|---|---|---|\n"
 lines = [
-    f"| {of} | {says} | {found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f}) | {verdict_of(*found[:3], claim=1)} |"
+    f"| {of} | {says} | {found.difference:+.1f} ({found.low:+.1f} to {found.high:+.1f}) | "
+    f"{verdict_of(*found[:3], claim=1)} |"
     for of, says, _, found in lab.compared if says.startswith("T =") and "cut" not in of
 ]
 Markdown(head + "\n".join(lines))
