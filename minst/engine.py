@@ -26,6 +26,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
 
 __all__ = ["Engine", "keep_memory", "on_signal", "owned", "spawn"]
 
@@ -179,6 +180,8 @@ def spawn(work: Callable, processes: int, *arguments, meet: bool = True) -> None
 def _member(rank: int, work: Callable, processes: int, meeting: str, arguments: tuple) -> None:
     # Nobody tells a process that its parent was killed, unless it waits for that.
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # The usual lock of bars is the system's, and would outlive a process that is killed.
+    tqdm.set_lock(threading.RLock())
     if not meeting:
         work(*arguments)
         return

@@ -437,8 +437,10 @@ FOREVER = """
 import dataclasses, os, sys, time
 from pathlib import Path
 from minst.lab import runs
+from tqdm import tqdm
 
 def forever(folder, *given):
+    tqdm(total=1)
     Path("busy-" + str(os.getpid())).write_text("")
     while True:
         time.sleep(0.01)
@@ -459,7 +461,8 @@ def test_no_process_outlives_the_lab_and_meanwhile_nobody_else_starts_there(tmp_
     # a shell that started pytest in the background has Ctrl-C ignored, and so would this process
     argv = [sys.executable, "-c", "import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
             "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')", str(program), str(lab)]  # fmt: skip
-    runner = subprocess.Popen([sys.executable, str(program), str(lab)] if how != signal.SIGINT else argv)
+    argv = argv if how == signal.SIGINT else [sys.executable, str(program), str(lab)]
+    runner = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     try:
         wait_for(lambda: len(list(lab.glob("busy-*"))) == 2 or runner.poll() is not None)
         assert runner.poll() is None
@@ -470,6 +473,7 @@ def test_no_process_outlives_the_lab_and_meanwhile_nobody_else_starts_there(tmp_
         runner.send_signal(how)
         assert runner.wait(1200) != 0
         wait_for(lambda: not any(map(alive, workers)))
+        assert "leaked" not in runner.stderr.read()  # what is said when all have ended
     finally:
         runner.kill()
         runner.wait()
