@@ -55,11 +55,9 @@ from minst.samples import load_sample, sample_names, weights_for
 from minst.tracking import KernelTracker
 from minst.weights import trained_side
 
-__all__ = [
-    "EVALUATION_THRESHOLD", "category_ids", "detections", "encode", "evaluate_folder",
-    "first_videos", "masks_of_queries", "network_size", "predict_folder", "run_demo",
-    "track_frame", "track_video", "write_figures",
-]  # fmt: skip
+__all__ = ["EVALUATION_THRESHOLD", "category_ids", "detections", "encode", "evaluate_folder",
+           "first_videos", "masks_of_queries", "network_size", "predict_folder", "run_demo",
+           "track_frame", "track_video", "write_figures"]  # fmt: skip
 
 # AP ranks all tracks, so that sure and unsure ones both count; a picture wants the sure ones alone.
 EVALUATION_THRESHOLD = 0.1

@@ -24,9 +24,9 @@ from minst.data.ytvis import YouTubeVIS
 from minst.evaluation.ytvis import evaluate_ytvis
 from minst.lab import decoders, measure, runs
 from minst.lab.associations import ASSOCIATIONS
-from minst.lab.grid import FULL, SHIPPED, SMOKE, VARIANTS, backbone_config, backbone_of, train_config
+from minst.lab.grid import FULL, SHIPPED, SMOKE, VARIANTS, backbone_config, backbone_of, metrics_of, train_config
 from minst.lab.measure import FIGURES, KEPT, pairs, scenes
-from minst.lab.runs import metrics_of, run_lab
+from minst.lab.runs import run_lab
 from minst.lab.statistics import GROUPS
 from minst.losses import set_losses
 from minst.macs import summary

@@ -19,13 +19,14 @@ Lesson: notebooks/09_ablation_lab.ipynb
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from minst.config import MobileInstConfig
 from minst.data.shapes import ShapesConfig
 from minst.training import TrainConfig, switches
 
-__all__ = ["FULL", "SHIPPED", "SMOKE", "VARIANTS", "Budget", "Variant", "train_config"]
+__all__ = ["FULL", "SHIPPED", "SMOKE", "VARIANTS", "Budget", "Variant", "metrics_of"]
 
 CUT = "cut"  # clips of medium speed, half of one and half of another
 SPEEDS = {"slow": 0.4, "medium": 1.0, CUT: 1.0, "fast": 2.0}  # of shapes; training sees medium
@@ -33,6 +34,8 @@ SPEEDS = {"slow": 0.4, "medium": 1.0, CUT: 1.0, "fast": 2.0}  # of shapes; train
 SHIPPED = {"shapes-tiny": ("medium", CUT, "fast", "slow"), "shapes-tiny-images": ("medium",)}
 SHIPPED_SEED = 17594  # of their clips, on which nothing was ever tuned
 SHIPPED_FRAMES = 15  # of a clip for the shipped weights: T = 12 needs some after its key frame
+# Within a lab: what variants of a backbone start from.
+PRETRAINED = "backbones/{}/backbone.safetensors"
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,11 @@ SMOKE = Budget(
 )  # fmt: skip
 
 
+def metrics_of(lab: Path, name: str, of: int | str) -> Path:
+    """Is there when a variant of a seed, or shipped weights on clips of a speed, are measured."""
+    return lab / (f"shipped/{name}-{of}.json" if name in SHIPPED else f"{name}-{of}/metrics.json")
+
+
 def backbone_of(variant: str) -> str:
     """The name of the backbone of a variant."""
     changed = switches(VARIANTS[variant].changes.get("switches", ""))
@@ -149,7 +157,7 @@ def backbone_config(backbone: str, budget: Budget, device: str) -> TrainConfig:
     model outline creatures well and cannot tell them apart (results/lab/HISTORY.md).
     """
     return TrainConfig(
-        out=f"backbones/{backbone}", data="data/train-0", train_on="tokens",
+        out=str(Path(PRETRAINED.format(backbone)).parent), data="data/train-0", train_on="tokens",
         switches=f"backbone={backbone}", iterations=budget.pretraining, pairs=8, height=128,
         width=128, seed=1000, lr=2e-3, cosine_share=0.6, warmup=min(200, budget.pretraining // 5),
         workers=0, save_every=budget.save_every, threads=1, device=device,
@@ -160,7 +168,7 @@ def train_config(variant: str, seed: int, budget: Budget, device: str = "cpu") -
     """The training of one run; paths are relative to the lab."""
     row = VARIANTS[variant]
     steps = budget.further if row.start else budget.iterations
-    weights = f"backbones/{backbone_of(variant)}/backbone.safetensors"
+    weights = PRETRAINED.format(backbone_of(variant))
     changed = {"backbone_weights": weights, "train_on": "images"}
     if row.start:
         # A small rate that falls from the beginning: the start is a good one.

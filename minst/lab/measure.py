@@ -28,11 +28,11 @@ from minst.data.transforms import frame_instances
 from minst.data.ytvis import Clip, YouTubeVIS
 from minst.environment import commit
 from minst.evaluation.coco import Evaluation, mean_of_known
-from minst.evaluation.consistency import ConsistencyMeter, frame_share, mask_ious
+from minst.evaluation.consistency import ConsistencyMeter, frame_share
 from minst.evaluation.ytvis import YTVISEval
 from minst.lab import decoders
 from minst.lab.associations import ASSOCIATIONS, Oracle, encode_with
-from minst.lab.grid import CUT, VARIANTS
+from minst.lab.grid import CUT, VARIANTS, metrics_of
 from minst.lab.statistics import groups
 from minst.losses import set_losses
 from minst.macs import summary
@@ -60,28 +60,28 @@ FIGURES = {
 def pairs(weights: str, speed: str) -> dict[str, tuple[str, str]]:
     """What is compared on such clips: {in words: (a setting, the one in whose place it stands)}.
     "frozen" keeps X6 between key frames, and "told" knows of a scene cut, both by cosine."""
+    rules = [by for by in (*ASSOCIATIONS, "oracle") if by != "cosine"]
+    rules = [(f"{by} for cosine", by, t) for by in rules for t in (1, 3)]
     changes, intervals = [("X6 frozen", "frozen", t) for t in (3, 6)], (3, 6, 12)
     if speed == CUT:
         changes, intervals = [("told of the cut", "told", t) for t in (1, 3, 6)], (3, 6)
-    if speed == "medium":
-        rules = [rule for rule in (*ASSOCIATIONS, "oracle") if rule != "cosine"]
-        changes = [(f"{by} for cosine", by, t) for by in rules for t in (1, 3)] + changes
-    if weights == "shapes-tiny-images":  # the rules alone
-        changes, intervals = changes[:-2], (3,)
+    elif weights == "shapes-tiny-images":
+        changes, intervals = rules, (3,)
+    elif speed == "medium":
+        changes = rules + changes
     found = {f"{says}, T = {t}": (f"{by} {t}", f"cosine {t}") for says, by, t in changes}
     return found | {f"T = {t} for 1": (f"cosine {t}", "cosine 1") for t in intervals}
 
 
 def measure_run(lab: Path, variant: str, seed: int) -> Path:
     """Measure a run that has been trained; returns its metrics.json, which is written last."""
-    folder, began = lab / f"{variant}-{seed}", time.process_time()
-    model = decoders.load(folder / "weights", VARIANTS[variant].decoder)
+    file, began = metrics_of(lab, variant, seed), time.process_time()
+    model = decoders.load(file.with_name("weights"), VARIANTS[variant].decoder)
     macs = summary(model, (128, 128))["total"]["macs"]
     model = model.fuse().to(memory_format=torch.channels_last)  # fast for many frames at once
     found = of_frames(model, COCO(lab / "data" / f"frames-{seed}"))
     found |= of_clips(model, YouTubeVIS(lab / "data" / f"val-{seed}"))
-    whose = {"variant": variant, "seed": seed, "macs": macs}
-    return _write(folder / "metrics.json", whose, found, began)
+    return _write(file, {"variant": variant, "seed": seed, "macs": macs}, found, began)
 
 
 def measure_shipped(lab: Path, name: str, speed: str) -> Path:
@@ -92,17 +92,16 @@ def measure_shipped(lab: Path, name: str, speed: str) -> Path:
     settings = dict.fromkeys(itertools.chain(*pairs(name, speed).values()))
     found = track_all(model.fuse(), clips, settings, has_cuts=speed == CUT)
     whose = {"variant": name, "speed": speed, "macs": macs}
-    return _write(lab / "shipped" / f"{name}-{speed}.json", whose, found, began)
+    return _write(metrics_of(lab, name, speed), whose, found, began)
 
 
 def _write(path: Path, whose: dict, figures: dict[str, np.ndarray], began: float) -> Path:
-    code = {"version": 3, "commit": commit(), "torch": torch.__version__}
-    cost = {"seconds": round(time.process_time() - began, 1)}
+    found = {"version": 3, "commit": commit(), "torch": torch.__version__, **whose}
+    found["seconds"] = round(time.process_time() - began, 1)
     # NaN, where there was nothing to count, is taken for 0.
-    shown = {name: np.nan_to_num(each).round(6).tolist() for name, each in figures.items()}
+    found["figures"] = {k: np.nan_to_num(each).round(6).tolist() for k, each in figures.items()}
     with replacing(path) as beside:
-        text = json.dumps({**code, **whose, **cost, "figures": shown})
-        beside.write_text(text.replace("], ", "],\n") + "\n")
+        beside.write_text(json.dumps(found).replace("], ", "],\n") + "\n")
     return path
 
 
@@ -168,11 +167,10 @@ def of_clips(model: MobileInst, clips: YouTubeVIS) -> dict[str, np.ndarray]:
     meter, firsts = ConsistencyMeter(AFTER), []
 
     def watch(clip: Clip, frames: list[Frame]) -> None:
-        truths = [clip.masks(t) for t in range(len(clip))]
+        """What the queries of a clip do."""
+        truths = (clip.masks(t) for t in range(len(clip)))
         given = [frame.out.class_logits[0].sigmoid()[:, clip.labels].numpy() for frame in frames]
-        ious = [mask_ious(masks_of_queries(frame), m) for frame, m in zip(frames, truths)]
-        visible = np.stack([masks.any(axis=(1, 2)) for masks in truths])
-        meter.add_ious(np.stack(ious), visible, probabilities=given)
+        meter.add_clip(map(masks_of_queries, frames), truths, probabilities=given)
         firsts.append(frames[0].out.global_queries[0].numpy())
 
     found, said = track_all(model, clips, ["cosine 3"], watch=watch), meter.result()
@@ -215,6 +213,7 @@ def track(model: MobileInst, setting: str, clip: Clip, frames: list[Frame]) -> V
     tracker = KernelTracker(model, int(interval), rule, score_threshold=EVALUATION_THRESHOLD)
 
     def steps() -> Iterator[FrameResult]:
+        """One frame after the other, as the setting has it."""
         x6 = frames[0].x6
         for t, frame in enumerate(frames):
             if by == "told" and t == cut_of(clip):

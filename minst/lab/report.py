@@ -73,14 +73,15 @@ def _head(lab: Lab) -> str:
     missing = f"Started and not finished, so not here: {', '.join(lab.unfinished)}."
     files = [file for file in ("PLAN.md", "LOG.md") if (lab.folder / file).is_file()]
     beside = f"Written by people: {', '.join(f'[{file}](../{file})' for file in files)}."
-    file = lab.folder / "simulation.json"
-    known = read_typed(file, dict)["numbers"]["3 seeds"]["alike"] if file.is_file() else {}
-    sure = "Simulated intervals of three seeds hold the truth in {coverage} % of the rows."
+    sure, file = "", lab.folder / "simulation.json"
+    if file.is_file():
+        coverage = read_typed(file, dict)["numbers"]["3 seeds"]["alike"]["pooled t"]["coverage"]
+        sure = f"Simulated intervals of three seeds hold the truth in {coverage} % of the rows."
     trained = f"""\
 A row of architecture learned {b.iterations:,} steps of {2 * b.pairs} images from a backbone that \
 can classify, a row of training {b.further:,} steps more, from the weights of `full` of the same \
 seed. Each seed has {b.train_clips} clips to learn from, {b.val_clips} for video AP and \
-{b.val_frames:,} frames for image AP. {sure.format_map(known["pooled t"]) if known else ""}"""
+{b.val_frames:,} frames for image AP. {sure}"""
     return f"""## What this is
 
 Written by `minst lab report` from the metrics of {len(runs)} trained runs and {len(lab.shipped)} \

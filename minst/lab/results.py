@@ -15,9 +15,9 @@ from typing import TypedDict
 import numpy as np
 
 from minst.data.formats import read_typed
-from minst.lab.grid import SHIPPED
+from minst.lab.grid import SHIPPED, metrics_of
 from minst.lab.measure import pairs
-from minst.lab.runs import metrics_of, read_lab
+from minst.lab.runs import read_lab
 from minst.lab.statistics import GROUPS, Comparison, Family, compare_clips, holm
 
 __all__ = ["Lab"]
@@ -29,9 +29,8 @@ class Metrics(TypedDict):
     version: int
     commit: str
     torch: str
-    figures: dict[
-        str, list[float] | dict
-    ]  # all clips; AP without each group, too (dict: version 2)
+    # of all clips, and of AP without each group of them; version 2 had dicts
+    figures: dict[str, list[float] | dict]
     macs: int | dict[str, int]
 
 
@@ -47,25 +46,23 @@ class Lab:
         self.folder, held = Path(folder), read_lab(folder)
         self.budget, self.variants = held.budget, {row.name: row for row in held.grid}
         self.rows, self.unfinished, self.shipped, self.shipped_metrics = {}, [], {}, []
-        begun = [path.parent.name for path in self.folder.glob("*-*/train.json")]
+        begun = [path.parent.name.rpartition("-") for path in self.folder.glob("*-*/train.json")]
         for name in self.variants:
-            seeds = [run.removeprefix(f"{name}-") for run in begun if run.startswith(f"{name}-")]
-            for seed in sorted(int(seed) for seed in seeds if seed.isdecimal()):
+            for seed in sorted(int(of) for run, _, of in begun if run == name and of.isdecimal()):
                 file = metrics_of(self.folder, name, seed)
                 if file.is_file():
                     self.rows.setdefault(name, {})[seed] = _read(file)
                 else:
                     self.unfinished.append(file.parent.name)
         for of in [(name, speed) for name in SHIPPED for speed in SHIPPED[name]]:
-            file = self.folder / "shipped" / f"{'-'.join(of)}.json"
+            file = metrics_of(self.folder, *of)
             if file.is_file():
                 self.shipped_metrics.append(_read(file))
                 figures = self.shipped_metrics[-1]["figures"]
                 self.shipped[of] = {name: 100 * np.array(each) for name, each in figures.items()}
         if not self.rows and not self.shipped:
-            raise ValueError(
-                f"{folder}: no run is done yet; `minst lab run --out {folder}` goes on"
-            )
+            todo = f"`minst lab run --out {folder}` goes on"
+            raise ValueError(f"{folder}: no run is done yet; {todo}")
         reasons = self.folder / "reasons.json"
         self.reasons = read_typed(reasons, dict[str, str]) if reasons.is_file() else {}
 

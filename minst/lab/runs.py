@@ -33,12 +33,12 @@ from minst.data.formats import read_typed
 from minst.data.shapes import write_shapes_dataset
 from minst.engine import Engine, keep_memory, owned, spawn
 from minst.lab import decoders, grid
-from minst.lab.grid import FULL, SHIPPED, VARIANTS, Budget, Variant
+from minst.lab.grid import FULL, SHIPPED, VARIANTS, Budget, Variant, metrics_of
 from minst.lab.measure import measure_run, measure_shipped
 from minst.options import Count, Range, check_call
 from minst.training import train
 
-__all__ = ["metrics_of", "read_lab", "run_lab"]
+__all__ = ["read_lab", "run_lab"]
 
 
 class LabFile(msgspec.Struct):
@@ -55,11 +55,6 @@ def read_lab(folder: str | Path) -> LabFile:
         hint = f"`minst lab run --out {folder}` makes one"
         raise FileNotFoundError(f"{folder} is no lab (lab.json is missing); {hint}")
     return read_typed(path, LabFile)
-
-
-def metrics_of(folder: Path, variant: str, seed: int) -> Path:
-    """The file that is there when a run has been trained and measured."""
-    return folder / f"{variant}-{seed}" / "metrics.json"
 
 
 def run_lab(
@@ -91,7 +86,8 @@ def run_lab(
     with owned(folder, "lab run"):
         _claim(folder, budget)
         # Trainings name their data relative to the lab, so that it may be moved, or committed.
-        with contextlib.chdir(folder):
+        with contextlib.chdir(folder), contextlib.ExitStack() as after:
+            after.callback(torch.set_num_threads, torch.get_num_threads())
             todo = _jobs(chosen, range(seeds), budget, device)
             for job in todo:
                 job.file("failed").unlink(missing_ok=True)
@@ -140,11 +136,13 @@ def _jobs(chosen: Sequence[str], seeds: Sequence[int], budget: Budget, device: s
     here, jobs = Path(), {}
 
     def need(name: str, result: Path, make: Callable, *needs: Path) -> Path:
+        """A file, and the job that makes it if it is missing."""
         if not result.exists():
             jobs.setdefault(name, Job(name, result, make, needs))
         return result
 
     def clips(name: str) -> Path:
+        """The annotations of a set of clips."""
         folder = here / "data" / name
         make = partial(write_shapes_dataset, folder, *budget.clips(name))
         return need(name, folder / "annotations.json", make)  # which is written last
@@ -158,7 +156,7 @@ def _jobs(chosen: Sequence[str], seeds: Sequence[int], budget: Budget, device: s
                 before = metrics_of(here, row.start, seed)
             else:
                 backbone = grid.backbone_of(name)
-                before = here / "backbones" / backbone / "backbone.safetensors"
+                before = here / grid.PRETRAINED.format(backbone)
                 make = partial(_pretrain, before, budget, device)
                 # It learns from the clips of the first seed.
                 before = need(backbone, before, make, clips("train-0"))
@@ -166,7 +164,7 @@ def _jobs(chosen: Sequence[str], seeds: Sequence[int], budget: Budget, device: s
             need(f"{name}-{seed}", result, partial(_run, name, seed, budget, device), before, *sets)
     for name in (name for name in chosen if name in SHIPPED):
         for speed in SHIPPED[name]:
-            result = here / "shipped" / f"{name}-{speed}.json"
+            result = metrics_of(here, name, speed)
             if not result.exists():
                 make = partial(measure_shipped, here, name, speed)
                 need(result.stem, result, make, clips(f"shipped-{speed}"))
@@ -188,14 +186,12 @@ def _run(variant: str, seed: int, budget: Budget, device: str) -> None:
 
 def _work(todo: Sequence[Job]) -> None:
     """Do jobs until none is left that could be done."""
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_memory()  # for measuring, too
     while True:
         left = [job for job in todo if not (job.result.exists() or job.file("failed").exists())]
         ready = [job for job in left if all(path.exists() for path in job.needs)]
         if not ready:
-            torch.set_num_threads(threads)
             return
         if not any(map(_do, ready)):
             time.sleep(0.5)  # others are at all of them, and more may follow

@@ -112,7 +112,7 @@ def compare_clips(ours: np.ndarray, theirs: np.ndarray) -> Comparison:
 
     ours, theirs: a figure (1 + GROUPS,) in points, of all clips and without each group of them.
     """
-    difference = np.asarray(ours) - np.asarray(theirs)
+    difference = ours - theirs
     value, pseudo = float(difference[0]), pseudo_values(difference)
     error = float(pseudo.std(ddof=1)) / math.sqrt(len(pseudo))
     return _of_t(value, error, len(pseudo) - 1, (value,))

@@ -327,6 +327,7 @@ class Explorer:
         return _jpeg(np.concatenate([resized(p, (2 * height, 2 * width)) for p in pictures]))
 
     def frame_caption(self, t: int) -> str:
+        """What is said of frame t, as HTML."""
         key, count, found = self.replay.keys[t], len(self.recording), len(self.replay.frames[t].ids)
         said = f"<b>frame {t + 1} of {count}</b> · "
         said += "key frame: new kernels" if key == t else f"reuses the kernels of frame {key + 1}"
@@ -344,6 +345,7 @@ class Explorer:
         return f"serves identity {', '.join(parts)} of {len(served)} frames"
 
     def query_caption(self, t: int) -> str:
+        """What is said of the query that was chosen, as HTML."""
         score = float(self.recording.scores[self.replay.keys[t], self.query])
         color = "rgb({},{},{})".format(*self._color(t))
         said = f"<b>query {self.query}</b> {self._what_it_serves()}"

@@ -18,10 +18,9 @@ from minst.data.coco import COCO
 from minst.data.files import replacing
 from minst.engine import keep_memory
 from minst.lab import decoders
-from minst.lab.grid import VARIANTS
+from minst.lab.grid import VARIANTS, metrics_of
 from minst.lab.measure import of_frames
 from minst.lab.results import Lab
-from minst.lab.runs import metrics_of
 
 FIGURES = ("image AP", "dice", "class")
 

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from minst.lab import runs
-from minst.lab.grid import FULL
+from minst.lab.grid import FULL, metrics_of
 
 SEED, ROWS = 100, ("full", "passing=shared", "passing=off")
 
@@ -27,7 +27,7 @@ def main() -> None:
     with contextlib.chdir(out):
         runs._work(runs._jobs(ROWS, range(SEED, SEED + 1), FULL, "cpu"))
     for name in ROWS:
-        file = runs.metrics_of(out, name, SEED)
+        file = metrics_of(out, name, SEED)
         metrics = json.loads(file.read_text())
         last = json.loads(file.with_name("log.jsonl").read_text().splitlines()[-1])
         steps = FULL.iterations if name == "full" else FULL.further
