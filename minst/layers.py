@@ -18,6 +18,11 @@ def h_sigmoid(x: Tensor) -> Tensor:
     return F.relu6(x + 3.0) / 6.0
 
 
+def resize_to(x: Tensor, like: Tensor) -> Tensor:
+    """Bilinear interpolation of `x` to the height and width of `like`."""
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
 class ConvNorm(nn.Sequential):
     """Convolution, batch norm, activation: (B, C_in, H, W) -> (B, C_out, H/stride, W/stride).
 

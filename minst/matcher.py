@@ -38,9 +38,8 @@ def check_targets(labels: Tensor, masks: Tensor, num_classes: int | None = None)
     # Neither stops a training by itself: -1 is Python's last class, a dice of 255 is a number.
     most = (num_classes or 2**31) - 1
     if len(labels) and not 0 <= labels.min() <= labels.max() <= most:
-        raise ValueError(
-            f"instances: labels {labels.tolist()} are not all of the classes 0..{most}"
-        )
+        what = f"labels {labels.tolist()} are not all of the classes 0..{most}"
+        raise ValueError(f"instances: {what}")
     # A little more than 1 may be left by whoever has resized them.
     if masks.numel() and not -0.01 <= masks.min() <= masks.max() <= 1.01:
         low, high = float(masks.min()), float(masks.max())
@@ -93,7 +92,6 @@ def hungarian_match(
         if not torch.isfinite(scores).all():
             raise FloatingPointError("matching: scores are not finite; look for NaN in the logits")
         pair = linear_sum_assignment(scores.cpu().numpy(), maximize=True)
-        matches.append(
-            tuple(torch.as_tensor(i, dtype=torch.long, device=scores.device) for i in pair)
-        )
+        match = tuple(torch.as_tensor(i, dtype=torch.long, device=scores.device) for i in pair)
+        matches.append(match)
     return matches

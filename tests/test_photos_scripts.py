@@ -695,6 +695,15 @@ def test_half_precision_keeps_the_model(ship, measured, tmp_path):
     )
 
 
+def test_a_placed_model_says_the_same_and_may_learn_where_things_lie(ship, measured, tmp_path):
+    ship.place(measured / "weights", tmp_path / "placed")
+    old, new = (MobileInst.from_pretrained(f) for f in (measured / "weights", tmp_path / "placed"))
+    assert new.config.mask_position and new.trained_size == old.trained_size == (64, 96)
+    assert not new.mask_decoder.position.weight.any()
+    frames = torch.rand(2, 3, 64, 96)
+    torch.testing.assert_close(new(frames).mask_logits, old(frames).mask_logits, atol=0, rtol=0)
+
+
 def test_the_mean_of_two_parts_lies_half_way(ship, measured, tmp_path):
     model = MobileInst.from_pretrained(measured / "weights")
     with torch.no_grad():

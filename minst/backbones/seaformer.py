@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minst.backbones.base import BackboneFeatures, Conv2dBN, ConvStage, Rows, Transformer
-from minst.layers import h_sigmoid
+from minst.layers import h_sigmoid, resize_to
 
 __all__ = ["SEAFORMER_SIZES", "SeaFormer"]
 
@@ -43,9 +43,7 @@ class AxisPosition(nn.Module):
         """(B, C, S) -> the same, with the positions of S places added."""
         # This is linear interpolation, written as a bilinear one of height 1: mobile runtimes know
         # no other.
-        size = (1, x.shape[-1])
-        places = self.pos_embed[:, :, None]  # (1, C, 1, 16)
-        places = F.interpolate(places, size, mode="bilinear", align_corners=False)  # (1, C, 1, S)
+        places = resize_to(self.pos_embed[:, :, None], x[:, :, None])  # (1, C, 1, S)
         return x + places[:, :, 0]
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minst.backbones.base import BackboneFeatures, Conv2dBN, ConvStage, Rows, Transformer
-from minst.layers import ConvNorm, h_sigmoid
+from minst.layers import ConvNorm, h_sigmoid, resize_to
 
 __all__ = ["TOPFORMER_SIZES", "TopFormer"]
 
@@ -99,10 +99,8 @@ class SemanticInjection(nn.Module):
         """(B, C, h, w), (B, C, H6, W6) -> (B, C_out, h, w)."""
         # Both are computed on the few cells of X6 and enlarged afterwards, as officially: it is
         # cheap, and the gate stays within [0, 1], since interpolation only takes means.
-        gate = h_sigmoid(self.global_act(semantics))  # (B, C_out, H6, W6)
-        value = self.global_embedding(semantics)  # (B, C_out, H6, W6)
-        gate = F.interpolate(gate, local.shape[-2:], mode="bilinear", align_corners=False)
-        value = F.interpolate(value, local.shape[-2:], mode="bilinear", align_corners=False)
+        gate = resize_to(h_sigmoid(self.global_act(semantics)), local)
+        value = resize_to(self.global_embedding(semantics), local)
         return self.local_embedding(local) * gate + value  # (B, C_out, h, w)
 
 

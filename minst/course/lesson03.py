@@ -14,8 +14,7 @@ from PIL import Image, ImageDraw
 import minst.model
 from minst.course.pictures import Film, film
 from minst.course.verdict import HALF, Verdict, judge, normal
-from minst.layers import h_sigmoid
-from minst.mask_decoder import resize_to
+from minst.layers import h_sigmoid, resize_to
 from minst.visualize.masks import resized
 from minst.visualize.style import CENTER, INK, Picture, bare, headline, new_figure
 
