@@ -1,7 +1,7 @@
 """From a trained model of photographs to `weights/photos-tiny` of this folder, with its model card.
 
     python data_samples/photos_ship.py mean PART1 PART2 MEAN       if it measures better than both
-    python data_samples/photos_ship.py place OLD NEW               X_mask may learn where its cells lie
+    python data_samples/photos_ship.py place OLD NEW               X_mask may learn where things lie
     python data_samples/photos_ship.py half RUN/weights HALF       floats of 16 bits, as they ship
     python tests/benchmarks/photos.py HALF --photos PHOTOS --data FOLDER --films FILMS --out OUT
     python tests/benchmarks/photos_speed.py HALF --out OUT/speed.json
@@ -106,13 +106,18 @@ def half(source: Path, out: Path) -> None:
 
 
 def place(source: Path, out: Path) -> None:
-    """The same model with a position in X_mask that says nothing yet: its weights are zero."""
+    """The same model, whose X_mask says where its cells lie; nobody has learned to read it yet.
+
+    W is 0.3 times an orthogonal matrix of seed 0. From zero it would hardly begin: no kernel asks
+    for what is not said, and what nobody asks for is not learned (results/photos/TRIALS.md).
+    """
     from minst.model import MobileInst
 
     old = MobileInst.from_pretrained(source)
     model = MobileInst(dataclasses.replace(old.config, mask_position=True))
-    nothing = torch.zeros(old.config.dim, old.config.dim)
-    model.load_state_dict({**old.state_dict(), "mask_decoder.position.weight": nothing})
+    start = torch.empty(old.config.dim, old.config.dim)
+    torch.nn.init.orthogonal_(start, 0.3, torch.Generator().manual_seed(0))
+    model.load_state_dict({**old.state_dict(), "mask_decoder.position.weight": start})
     model.trained_size = old.trained_size
     model.save_pretrained(out)
 

@@ -115,14 +115,12 @@ class TrainConfig:
         if self.train_on == "tokens" and not self.token_weight:
             raise ValueError("training: tokens are all there is to learn, but token_weight is 0")
         if self.pairs % self.processes:
-            raise ValueError(
-                f"training: {self.processes} processes cannot share {self.pairs} pairs evenly"
-            )
+            what = f"{self.processes} processes cannot share {self.pairs} pairs evenly"
+            raise ValueError(f"training: {what}")
         if self.short_max and not 64 <= self.short_min <= self.short_max <= self.long_max:
             sides = f"{self.short_min} to {self.short_max}, at most {self.long_max}"
-            raise ValueError(
-                f"training: shorter sides of {sides}; they must rise, from at least 64 pixels"
-            )
+            what = f"shorter sides of {sides}; they must rise, from at least 64 pixels"
+            raise ValueError(f"training: {what}")
 
 
 def switches(text: str) -> dict:

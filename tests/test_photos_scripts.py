@@ -695,12 +695,15 @@ def test_half_precision_keeps_the_model(ship, measured, tmp_path):
     )
 
 
-def test_a_placed_model_says_the_same_and_may_learn_where_things_lie(ship, measured, tmp_path):
+def test_a_placed_model_is_the_same_but_for_where_its_cells_lie(ship, measured, tmp_path):
     ship.place(measured / "weights", tmp_path / "placed")
     old, new = (MobileInst.from_pretrained(f) for f in (measured / "weights", tmp_path / "placed"))
     assert new.config.mask_position and new.trained_size == old.trained_size == (64, 96)
-    assert not new.mask_decoder.position.weight.any()
+    weight = new.mask_decoder.position.weight
+    torch.testing.assert_close(weight @ weight.T, 0.09 * torch.eye(len(weight)))
     frames = torch.rand(2, 3, 64, 96)
+    assert not torch.equal(new(frames).mask_logits, old(frames).mask_logits)
+    new.mask_decoder.position = None
     torch.testing.assert_close(new(frames).mask_logits, old(frames).mask_logits, atol=0, rtol=0)
 
 

@@ -96,9 +96,8 @@ def _files(
             rows, bottom, said["height"] = diagram.rows(replay, names, explorer.query)
             said["rows"][explorer.query] = rows
             for t, frame in enumerate(said["frames"]):
-                tile = (
-                    f"query-{explorer.query}/soft-{replay.keys[t]}-{t}-{explorer.identity(t)}.jpg"
-                )
+                which = f"soft-{replay.keys[t]}-{t}-{explorer.identity(t)}"
+                tile = f"query-{explorer.query}/{which}.jpg"
                 if tile not in drawn:
                     drawn.add(tile)
                     yield tile, explorer.column([explorer.soft(t)])
