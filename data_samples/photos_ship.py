@@ -108,7 +108,7 @@ def half(source: Path, out: Path) -> None:
 def place(source: Path, out: Path) -> None:
     """The same model, whose X_mask says where its cells lie; nobody has learned to read it yet.
 
-    W is 0.3 times an orthogonal matrix of seed 0. From zero it would hardly begin: no kernel asks
+    W is an orthogonal matrix of seed 0. From zero or little it hardly begins: no kernel asks
     for what is not said, and what nobody asks for is not learned (results/photos/TRIALS.md).
     """
     from minst.model import MobileInst
@@ -116,7 +116,7 @@ def place(source: Path, out: Path) -> None:
     old = MobileInst.from_pretrained(source)
     model = MobileInst(dataclasses.replace(old.config, mask_position=True))
     start = torch.empty(old.config.dim, old.config.dim)
-    torch.nn.init.orthogonal_(start, 0.3, torch.Generator().manual_seed(0))
+    torch.nn.init.orthogonal_(start, 1.0, torch.Generator().manual_seed(0))
     model.load_state_dict({**old.state_dict(), "mask_decoder.position.weight": start})
     model.trained_size = old.trained_size
     model.save_pretrained(out)
