@@ -1,7 +1,6 @@
 """From a trained model of photographs to `weights/photos-tiny` of this folder, with its model card.
 
     python data_samples/photos_ship.py mean PART1 PART2 MEAN       if it measures better than both
-    python data_samples/photos_ship.py place OLD NEW               X_mask may learn where things lie
     python data_samples/photos_ship.py half RUN/weights HALF       floats of 16 bits, as they ship
     python tests/benchmarks/photos.py HALF --photos PHOTOS --data FOLDER --films FILMS --out OUT
     python tests/benchmarks/photos_speed.py HALF --out OUT/speed.json
@@ -25,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import hashlib
 import json
 import shutil
@@ -103,23 +101,6 @@ def half(source: Path, out: Path) -> None:
     from minst.model import MobileInst
 
     MobileInst.from_pretrained(source).save_pretrained(out, torch.float16)
-
-
-def place(source: Path, out: Path) -> None:
-    """The same model, whose X_mask says where its cells lie; nobody has learned to read it yet.
-
-    W is an orthogonal matrix of seed 0. From zero or little it hardly begins: no kernel asks
-    for what is not said, and what nobody asks for is not learned (results/photos/TRIALS.md).
-    """
-    from minst.model import MobileInst
-
-    old = MobileInst.from_pretrained(source)
-    model = MobileInst(dataclasses.replace(old.config, mask_position=True))
-    start = torch.empty(old.config.dim, old.config.dim)
-    torch.nn.init.orthogonal_(start, 1.0, torch.Generator().manual_seed(0))
-    model.load_state_dict({**old.state_dict(), "mask_decoder.position.weight": start})
-    model.trained_size = old.trained_size
-    model.save_pretrained(out)
 
 
 def mean(one: Path, other: Path, out: Path) -> None:
@@ -263,9 +244,6 @@ def main() -> None:
     first = what.add_parser("half")
     first.add_argument("weights", type=Path)
     first.add_argument("out", type=Path)
-    before = what.add_parser("place")
-    before.add_argument("source", type=Path)
-    before.add_argument("out", type=Path)
     between = what.add_parser("mean")
     for name in ("one", "other", "out"):
         between.add_argument(name, type=Path)
@@ -279,8 +257,6 @@ def main() -> None:
     said = parser.parse_args()
     if said.what == "half":
         half(said.weights, said.out)
-    elif said.what == "place":
-        place(said.source, said.out)
     elif said.what == "mean":
         mean(said.one, said.other, said.out)
     elif said.only_card:

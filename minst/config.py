@@ -40,7 +40,6 @@ class MobileInstConfig:
     normalise_global: bool = True  # a layer norm on X_G, not in the paper: keeps attention alive
     semantic_enhancer: bool = True  # inject X6 into the levels of the mask decoder
     bottom_up: bool = True  # iterative top-down and bottom-up (paper) | top-down only
-    mask_position: bool = False  # X_mask says where each cell lies; not in the paper
     pixel_mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)  # of ImageNet
     pixel_std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
 

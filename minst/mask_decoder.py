@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from minst.layers import ConvNorm, SinePositionEmbedding, h_sigmoid, resize_to
+from minst.layers import ConvNorm, h_sigmoid, resize_to
 
 __all__ = ["MaskDecoder", "SemanticEnhancer"]
 
@@ -50,7 +50,6 @@ class MaskDecoder(nn.Module):
         dim: int,  # D
         semantic_enhancer: bool = True,  # inject X6 into every level
         bottom_up: bool = True,  # the bottom-up pass and the second top-down one
-        position: bool = False,  # say where each cell of X_mask lies
     ):
         super().__init__()
         c3, c4, c5, c6 = in_channels
@@ -72,12 +71,6 @@ class MaskDecoder(nn.Module):
         # Assumption: X_mask is linear (no ReLU at the end), so that a kernel can say yes and no
         # with the same channel.
         self.out = ConvNorm(dim, dim, 3)
-        # Deviation: X_mask may say where its cells lie, which the paper does not mention. Two
-        # things that look alike have the same features, and no kernel covers one without the other
-        # (lesson 03 shows it). With it a kernel can say "what looks like this, and lies there":
-        # K . (F + W PE) = K . F + K . W PE. SparseInst and CondInst have coordinates there, too.
-        self.sine = SinePositionEmbedding(dim)  # PE
-        self.position = nn.Linear(dim, dim, bias=False) if position else None  # W
 
     def forward(self, x3: Tensor, x4: Tensor, x5: Tensor, x6: Tensor) -> Tensor:
         """(B, C3, H/8, W/8), (B, C4, H/16, W/16), (B, C5, H/32, W/32), X6 -> (B, D, H/8, W/8)."""
@@ -90,18 +83,14 @@ class MaskDecoder(nn.Module):
         p5 = self.fuse_p5(l5)  # (B, D, H/32, W/32)
         p4 = self.fuse_p4(l4 + resize_to(p5, l4))  # (B, D, H/16, W/16)
         p3 = self.fuse_p3(l3 + resize_to(p4, l3))  # (B, D, H/8, W/8)
-        if self.bottom_up:
-            # Bottom-up: where edges lie exactly goes back to the coarse levels.
-            n4 = self.fuse_n4(p4 + self.down_p3(p3))  # (B, D, H/16, W/16)
-            n5 = self.fuse_n5(p5 + self.down_n4(n4))  # (B, D, H/32, W/32)
-            # Top-down again, by sums alone.
-            p3 = p3 + resize_to(n4 + resize_to(n5, n4), p3)  # (B, D, H/8, W/8)
-        x_mask = self.out(p3)
-        if self.position is not None:
-            # The same for every frame of a size: what lies where is added to what is seen there.
-            places = self.position(self.sine(*x_mask.shape[-2:]))  # (1, H/8 * W/8, D)
-            x_mask = x_mask + places.transpose(1, 2).unflatten(2, x_mask.shape[-2:])
-        return x_mask
+        if not self.bottom_up:
+            return self.out(p3)
+        # Bottom-up: where edges lie exactly goes back to the coarse levels.
+        n4 = self.fuse_n4(p4 + self.down_p3(p3))  # (B, D, H/16, W/16)
+        n5 = self.fuse_n5(p5 + self.down_n4(n4))  # (B, D, H/32, W/32)
+        # Top-down again, by sums alone.
+        n3 = p3 + resize_to(n4 + resize_to(n5, n4), p3)  # (B, D, H/8, W/8)
+        return self.out(n3)
 
 
 def _fuse(dim: int) -> ConvNorm:

@@ -98,8 +98,8 @@ class MobileInst(nn.Module):
         self.trained_size: tuple[int, int] | None = None
         self.backbone = backbones.build(config.backbone, config.injection, config.token_stride)
         channels = self.backbone.out_channels  # C3, C4, C5, C6
-        parts = config.semantic_enhancer, config.bottom_up, config.mask_position
-        self.mask_decoder = MaskDecoder(channels, config.dim, *parts)
+        enhance, bottom_up = config.semantic_enhancer, config.bottom_up
+        self.mask_decoder = MaskDecoder(channels, config.dim, enhance, bottom_up)
         self.instance_decoder = DualInstanceDecoder(
             channels[-1],
             config.dim,

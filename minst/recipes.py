@@ -173,7 +173,7 @@ RECIPES = {
     "photos": {
         "out": "runs/photos",
         "preset": "mobilenetv2",
-        "switches": "num_queries=25,dim=96,token_stride=32,mask_position=on",
+        "switches": "num_queries=25,dim=96,token_stride=32",
         "pseudo_clips": True,
         "freeze_blocks": 7,  # down to 1/8: edges and textures are those of any photograph
         "lr": 1e-3,

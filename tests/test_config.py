@@ -33,7 +33,6 @@ def test_presets_cover_every_backbone_at_paper_scale_and_one_small_model():
     "token_stride": st.sampled_from([32, 64]),
     "semantic_enhancer": st.booleans(),
     "bottom_up": st.booleans(),
-    "mask_position": st.booleans(),
     "injection": st.booleans(),
     "num_queries": st.integers(1, 500),
     "pixel_mean": st.tuples(*[st.floats(0, 1)] * 3),

@@ -1,9 +1,6 @@
 """Mask decoder: its drawing, written a second time, must give the same X_mask; what each switch
 takes away."""
 
-import itertools
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -59,17 +56,6 @@ def drawing(decoder: MaskDecoder, x3, x4, x5, x6):
     return norm(decoder.out, p3 + up(n4 + up(n5, n4.shape[2:]), p3.shape[2:]))
 
 
-def waves(height: int, width: int):
-    """PE (DIM, height, width), number by number: row first, then column, each in four waves of sine and cosine."""
-    pe = torch.empty(DIM, height, width)
-    for row, column, i in itertools.product(range(height), range(width), range(DIM // 4)):
-        for axis, (place, length) in enumerate([(row, height), (column, width)]):
-            angle = 2 * math.pi * (place + 0.5) / length * 100 ** (-i / (DIM // 4))
-            pe[axis * DIM // 2 + i, row, column] = math.sin(angle)
-            pe[axis * DIM // 2 + DIM // 4 + i, row, column] = math.cos(angle)
-    return pe
-
-
 @pytest.mark.parametrize("enhancer, bottom_up", SWITCHES)
 @pytest.mark.parametrize("tokens_at", [32, 64])
 def test_x_mask_is_what_the_drawing_says(enhancer, bottom_up, tokens_at):
@@ -87,40 +73,9 @@ def test_x_mask_is_what_the_drawing_says(enhancer, bottom_up, tokens_at):
     assert x_mask.min() < 0 < x_mask.max()  # linear: a kernel can say yes and no with one channel
 
 
-@pytest.mark.parametrize("bottom_up", [True, False])
-def test_with_a_position_each_cell_says_where_it_lies(bottom_up):
-    """X_mask of the same weights, and a map that is the same whatever the frame shows: W PE."""
-    plain = MaskDecoder(CHANNELS, DIM, bottom_up=bottom_up).eval()
-    placed = MaskDecoder(CHANNELS, DIM, bottom_up=bottom_up, position=True).eval()
-    missing = placed.load_state_dict(plain.state_dict(), strict=False).missing_keys
-    assert missing == ["position.weight"]  # a model without one has no such parameter
-    for inputs in (features(64, 128), features(128, 64)):
-        x_mask = placed(*inputs)
-        expected = torch.einsum("cd,dhw->chw", placed.position.weight, waves(*x_mask.shape[2:]))
-        torch.testing.assert_close(x_mask, plain(*inputs) + expected, atol=1e-5, rtol=1e-5)
-
-
-def test_what_looks_alike_is_told_apart_by_where_it_lies():
-    """A frame that is the same everywhere, and without borders: all cells are equal, so that a kernel has all or
-    none. With a position there is a kernel that has the left half alone."""
-    decoder = MaskDecoder(CHANNELS, DIM, position=True).eval()
-    for conv in decoder.modules():
-        if isinstance(conv, nn.Conv2d):
-            conv.padding_mode = "circular"  # zeros beyond a border would say where it is
-    alike = [x[..., :1, :1].expand_as(x) for x in features(batch=1)]
-    with torch.inference_mode():
-        placed = decoder(*alike)[0].flatten(1)  # (DIM, cells)
-        decoder.position = None
-        plain = decoder(*alike)[0]
-    torch.testing.assert_close(plain, plain[:, :1, :1].expand_as(plain), atol=1e-5, rtol=1e-5)
-    side = torch.where(torch.arange(16) < 8, 1.0, -1.0).expand(8, 16).flatten()
-    kernel = torch.linalg.lstsq(placed.T, side[:, None]).solution[:, 0]
-    assert torch.equal(kernel @ placed > 0, side > 0)
-
-
-@pytest.mark.parametrize("enhancer, bottom_up, position", [(*two, p) for two in SWITCHES for p in (False, True)])
-def test_every_parameter_learns(enhancer, bottom_up, position):
-    decoder = MaskDecoder(CHANNELS, DIM, enhancer, bottom_up, position)
+@pytest.mark.parametrize("enhancer, bottom_up", SWITCHES)
+def test_every_parameter_learns(enhancer, bottom_up):
+    decoder = MaskDecoder(CHANNELS, DIM, enhancer, bottom_up)
     decoder(*features()).square().mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in decoder.parameters())
 
@@ -146,7 +101,6 @@ def test_switches_take_away_exactly_their_parts():
     whole = parameters()
     assert parameters(semantic_enhancer=False) == whole - enhancer
     assert parameters(bottom_up=False) == whole - bottom_up
-    assert parameters(position=True) == whole + DIM * DIM
     plain = {
         name.split(".")[0]
         for name, _ in MaskDecoder(CHANNELS, DIM, False, False).named_parameters()

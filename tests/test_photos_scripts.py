@@ -695,18 +695,6 @@ def test_half_precision_keeps_the_model(ship, measured, tmp_path):
     )
 
 
-def test_a_placed_model_is_the_same_but_for_where_its_cells_lie(ship, measured, tmp_path):
-    ship.place(measured / "weights", tmp_path / "placed")
-    old, new = (MobileInst.from_pretrained(f) for f in (measured / "weights", tmp_path / "placed"))
-    assert new.config.mask_position and new.trained_size == old.trained_size == (64, 96)
-    weight = new.mask_decoder.position.weight
-    torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)))
-    frames = torch.rand(2, 3, 64, 96)
-    assert not torch.equal(new(frames).mask_logits, old(frames).mask_logits)
-    new.mask_decoder.position = None
-    torch.testing.assert_close(new(frames).mask_logits, old(frames).mask_logits, atol=0, rtol=0)
-
-
 def test_the_mean_of_two_parts_lies_half_way(ship, measured, tmp_path):
     model = MobileInst.from_pretrained(measured / "weights")
     with torch.no_grad():

@@ -5,9 +5,10 @@
 
 A photograph is seen through a window that moves, zooms, turns and bends a little. Instances cut out
 of other photographs lie on it and go their own ways, often beside another: that is where two
-neighbours are told apart, be they two persons, a person and a dog, or twins. Things of no category
-hide what lies behind them. Motion blur, noise and JPEG come last. Masks are what is still seen.
-SeqFormer, IDOL and CTVIS make pseudo-videos of COCO's images, too; MinVIS learns from images alone.
+neighbours are told apart, be they two persons or a person and a dog. Things of no category hide
+what lies behind them. Motion blur, noise and JPEG come last. Masks are what is still seen. So the
+field begins, too: SeqFormer, IDOL and CTVIS make pseudo-videos of COCO's images, MinVIS learns from
+single images alone.
 
 A clip is a function of (seed, index), a frame of t as well. A category is drawn by the square root
 of its number of photographs (as LVIS repeats rare ones). Half of the clips without an instance show
@@ -43,7 +44,6 @@ LENGTH = 12  # frames of a clip
 UNTAUGHT = -1  # the label of an instance of a category that is not to be learned
 SMALLEST_CUT = 400  # pixels of an instance that is worth cutting out
 SURFACES = 0.5  # share of the negatives
-TWINS = 0.4  # share of the cut-outs that the clip shows already: they look alike
 BESIDE = 0.7  # share of the cut-outs that lie beside, behind or before something else
 SMALLEST = 0.05  # half of the side of the smallest cut-out, in heights of the frame
 BEND = 3.0  # pixels by which a layer is bent at most, about
@@ -223,18 +223,14 @@ class PhotoClips:
         is_negative = rng.random() < self._negatives
         held = self._with[int(rng.choice(len(self._weights), p=self._weights))]
         chosen = self._without if is_negative else held
-        i = chosen[int(rng.integers(len(chosen)))]
-        photo = self._photo(i)
+        photo = self._photo(chosen[int(rng.integers(len(chosen)))])
         if is_negative and rng.random() < SURFACES * self.motion:
             photo = self._surface(rng) or photo
         background, labels, places = self._background(photo, rng)
         layers = [background]
         light = light_of(background.pixels[:3], torch.ones_like(background.pixels[3]))
-        shown = [[] for _ in self._cuts]  # of each class, what may come a second time
-        for k, label in enumerate(photo.labels.tolist()):
-            shown[label].append((i, k))
         for label in self._to_paste(rng, is_negative, labels):
-            layer = self._cut_out(label, rng, shown[label], places, len(labels) + 1, light)
+            layer = self._cut_out(label, rng, places, len(labels) + 1, light)
             layers += [layer] if layer else []
             labels += [label] if layer and label != UNTAUGHT else []
         return PhotoClip(layers, np.array(labels, dtype=np.int64), self.size, seeds, self.effects)
@@ -318,15 +314,13 @@ class PhotoClips:
                 found.insert(int(rng.integers(len(found) + 1)), UNTAUGHT)
         return found
 
-    def _cut_out(self, label: int, rng: Generator, shown, places, number, light) -> Layer | None:
+    def _cut_out(self, label: int, rng: Generator, places, number: int, light) -> Layer | None:
         """An instance of another photograph, or something plain, on its way through the scene."""
         (H, W), m, sources = self.size, self.motion, self._cuts[label]
         if label == UNTAUGHT and (not sources or rng.random() < 0.15):
             pixels = plain(rng)
         else:
-            sources = shown if shown and rng.random() < TWINS else sources
             i, k = sources[int(rng.integers(len(sources)))]
-            shown.append((i, k))
             photo = self._photo(i)
             mask = photo.owner == k + 1
             if mask.sum() < SMALLEST_CUT:

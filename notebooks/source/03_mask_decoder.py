@@ -627,6 +627,7 @@ print(f"backbone: {table['backbone'] / 1e6:.0f} million; masks of 20 queries: {t
 # The open question, a point each. (1) Equal surroundings give equal features, and then one kernel takes both. (2) Differences can
 # come from padding at the borders, from neighbours within the view, and from X6, whose tokens have seen everything. (3) An
 # experiment: paste one starfish twice, compare X_mask at both places, with X6 as it is and averaged over the frame. (4) A remedy, such
-# as coordinates as channels, and what it would break: a kernel that knows a place loses what moves.
+# as coordinates as channels, and what it would break: a kernel that knows a place loses what moves. We tried it on photographs. Masks
+# came to lean on the coordinates, and no more neighbours were told apart (`results/photos/TRIALS.md`, phase 7).
 #
 # </details>

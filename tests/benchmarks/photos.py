@@ -491,9 +491,11 @@ def gates(figures: dict) -> dict:
     return found
 
 
-def measure(weights: Path, data: Path, threshold: float, count: int | None) -> dict:
-    """The figures of the held-out photographs."""
-    dataset = COCO(data, "valid")
+def measure(
+    weights: Path, data: Path, threshold: float, count: int | None, split: str = "valid"
+) -> dict:
+    """The figures of the held-out photographs, or of those to learn from."""
+    dataset = COCO(data, split)
     truth = dict(dataset.dataset)
     truth["images"] = truth["images"][:count]
     images = {image["id"] for image in truth["images"]}
@@ -535,6 +537,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="only every n-th frame of a film")
     parser.add_argument("--most", type=int, default=10_000, help="frames of a film")
     parser.add_argument("--images", type=int, help="only the first so many photographs")
+    parser.add_argument("--split", default="valid", help="train: what it has learned from")
     parser.add_argument("--only", choices=("photographs", "films"), help="leave the rest out")
     said = parser.parse_args()
     torch.set_num_threads(1)
@@ -556,11 +559,12 @@ def main() -> None:
         "every": said.every,
         "most": said.most,
         "images": said.images,
+        "split": said.split,
         "commit": commit.stdout.strip(),
         "torch": torch.__version__,
     }
     if said.only != "films":
-        figures |= measure(said.weights, said.data, said.threshold, said.images)
+        figures |= measure(said.weights, said.data, said.threshold, said.images, said.split)
         figures["untrained"] = untrained(said.weights, said.data, said.images)
         title = f"{said.weights.resolve().name}: scores on held-out photographs"
         save(reliability_picture(figures["calibration"], title), said.out / "reliability.png")
