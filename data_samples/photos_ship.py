@@ -215,6 +215,8 @@ def ship(weights: Path, figures: Path, data: Path, runs: list[Path], out: Path) 
     found = json.loads((figures / "figures.json").read_text())
     if found["setting"]["weights_sha256"] != sha256(weights / "model.safetensors"):
         raise ValueError(f"{figures} holds figures of other weights than {weights}; measure again")
+    if found["setting"].get("split", "valid") != "valid":
+        raise ValueError(f"{figures} is of photographs to learn from; measure the held-out ones")
     if found["setting"]["data_sha256"] != sha256(data / "images.tsv"):
         raise ValueError(f"{figures} was measured on other data than {data}")
     if not found["gates"].get("cat: AP50 of objects > 5 %", {}).get("passed"):

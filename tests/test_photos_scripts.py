@@ -663,10 +663,12 @@ def test_only_what_was_measured_and_passed_ships(ship, trained, prepared, tmp_pa
     assert {"train-1.json", "log.jsonl", "images.tsv", "counts.tsv", "reliability.png"} <= names
     arguments = json.loads((tmp_path / "shipped" / "train.json").read_text())
     assert arguments == {"data": "data", "seed": 1}  # no path of a machine
-    found["setting"]["weights_sha256"] = "0"
-    file.write_text(json.dumps(found))
-    with pytest.raises(ValueError, match="figures of other weights"):
-        ship.ship(*said)
+    wrong = [("split", "train", "photographs to learn from"), ("weights_sha256", "0", "figures of other weights")]
+    for key, value, why in wrong:
+        found["setting"][key] = value
+        file.write_text(json.dumps(found))
+        with pytest.raises(ValueError, match=why):
+            ship.ship(*said)
 
 
 def test_counts_that_cannot_be_are_refused(ship, tmp_path):

@@ -99,8 +99,8 @@ class SemanticInjection(nn.Module):
         """(B, C, h, w), (B, C, H6, W6) -> (B, C_out, h, w)."""
         # Both are computed on the few cells of X6 and enlarged afterwards, as officially: it is
         # cheap, and the gate stays within [0, 1], since interpolation only takes means.
-        gate = resize_to(h_sigmoid(self.global_act(semantics)), local)
-        value = resize_to(self.global_embedding(semantics), local)
+        gate = resize_to(h_sigmoid(self.global_act(semantics)), local)  # (B, C_out, h, w)
+        value = resize_to(self.global_embedding(semantics), local)  # (B, C_out, h, w)
         return self.local_embedding(local) * gate + value  # (B, C_out, h, w)
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from minst.layers import resize_to
 from minst.mobile import roofline, timing
 from minst.mobile.programs import real_frames, settled_model
 from minst.model import apply_kernels
@@ -107,10 +108,6 @@ def _branch(*last: nn.Module) -> nn.Sequential:
     return nn.Sequential(*(layer for conv in convs for layer in (conv, nn.ReLU())), *last)
 
 
-def _resize(x: Tensor, like: Tensor, mode: str = "bilinear") -> Tensor:
-    return F.interpolate(x, like.shape[-2:], mode=mode)
-
-
 class _MaskDecoder(nn.Module):
     def __init__(self):
         super().__init__()
@@ -123,11 +120,11 @@ class _MaskDecoder(nn.Module):
     def forward(self, *levels: Tensor) -> tuple[Tensor, Tensor]:
         p3, p4, p5 = (lateral(x) for lateral, x in zip(self.laterals, levels))
         pools = [F.adaptive_avg_pool2d(p5, cells) for cells in (1, 2, 3, 6)]
-        pools = [_resize(conv(x).relu(), p5) for conv, x in zip(self.pooled, pools)]
+        pools = [resize_to(conv(x).relu(), p5) for conv, x in zip(self.pooled, pools)]
         p5 = self.context(torch.cat([*pools, p5], dim=1)).relu()
-        p4 = p4 + _resize(p5, p4, "nearest")
-        p3 = p3 + _resize(p4, p3, "nearest")
-        fine = [_resize(out(x), p3) for out, x in zip(self.outputs, (p3, p4, p5))]
+        p4 = p4 + F.interpolate(p5, p4.shape[-2:], mode="nearest")
+        p3 = p3 + F.interpolate(p4, p3.shape[-2:], mode="nearest")
+        fine = [resize_to(out(x), p3) for out, x in zip(self.outputs, (p3, p4, p5))]
         y, x = (torch.linspace(-1, 1, n) for n in p3.shape[-2:])
         place = torch.stack(torch.meshgrid(x, y, indexing="xy")).expand(len(p3), -1, -1, -1)
         features = torch.cat([place, self.fusion(torch.cat(fine, dim=1))], dim=1)

@@ -566,7 +566,8 @@ def main() -> None:
     if said.only != "films":
         figures |= measure(said.weights, said.data, said.threshold, said.images, said.split)
         figures["untrained"] = untrained(said.weights, said.data, said.images)
-        title = f"{said.weights.resolve().name}: scores on held-out photographs"
+        which = "held-out photographs" if said.split == "valid" else f"the split {said.split}"
+        title = f"{said.weights.resolve().name}: scores on {which}"
         save(reliability_picture(figures["calibration"], title), said.out / "reliability.png")
     if said.only != "photographs":
         paths = sorted((said.photos / "clips").iterdir())
