@@ -205,14 +205,15 @@ RECIPES = {
 def recipe(name: str, **changes) -> TrainConfig:
     """The recipe `name` with single fields replaced; another `pairs` scales what depends on it.
 
-    ValueError says what there is.
+    ValueError says what there is, or that `init` would ignore the switches.
     """
     if name not in RECIPES:
         raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
     fields = RECIPES[name] | changes
     if name != "shapes" and not fields.get("data"):
-        needed = f"the recipe {name} needs the folder of its data set: --data DIR"
-        raise ValueError(f"training: {needed}")
+        raise ValueError(f"training: recipe {name} needs the folder of its data set: --data DIR")
+    if fields.get("init") and changes.get("switches"):
+        raise ValueError("training: the weights of init say what they are of; leave switches out")
     usual = TrainConfig(**RECIPES[name])
     factor = fields.get("pairs", usual.pairs) / usual.pairs
     if name != "shapes" and factor > 0:

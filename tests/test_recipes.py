@@ -69,6 +69,8 @@ def test_the_linear_rule(name, factor):
         ("coco", {}, "needs the folder of its data set: --data DIR"),
         ("coco", {"data": "d", "pairs": 0}, "pairs is 0"),
         ("coco", {"data": "d", "short_min": 700}, "shorter sides of 700 to 640"),
+        ("photos", {"data": "d", "init": "w", "switches": "dim=64"}, "leave switches out"),
+        ("finetune", {"data": "d", "switches": "dim=64"}, "leave switches out"),
     ],
 )
 def test_what_is_refused(name, changes, message):

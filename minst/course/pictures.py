@@ -95,9 +95,8 @@ def plot_lines(
         if look.get("yscale") == "log":
             drawn[i].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             drawn[i].yaxis.set_major_formatter("{x:g}")
-            drawn[i].set_yticks([], minor=True)
         drawn[i].set_xticks(x, x)
-        drawn[i].set_xticks([], minor=True)
+        drawn[i].minorticks_off()
     most = max(drawn, key=lambda axes: len(axes.lines)).get_legend_handles_labels()
     fig.legend(*most, loc="center right", frameon=False, fontsize=8)
     return fig

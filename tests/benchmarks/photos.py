@@ -29,7 +29,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -45,6 +44,7 @@ from scipy.optimize import isotonic_regression
 
 from minst.data.coco import COCO
 from minst.data.video import read_video, video_info
+from minst.environment import commit
 from minst.evaluation.coco import Evaluation, mean_of_known
 from minst.model import MobileInst
 from minst.predict import network_size, predict_folder, resized
@@ -515,7 +515,7 @@ def measure(
     }
 
 
-def untrained(weights: Path, data: Path, count: int | None) -> dict:
+def untrained(weights: Path, data: Path, count: int | None, split: str) -> dict:
     """AP of the same network before it has learned anything, seed 0."""
     torch.manual_seed(0)
     learned = MobileInst.from_pretrained(weights)
@@ -523,7 +523,7 @@ def untrained(weights: Path, data: Path, count: int | None) -> dict:
     model.trained_size = learned.trained_size
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        return measure(Path(folder), data, THRESHOLD, count)["photographs"]
+        return measure(Path(folder), data, THRESHOLD, count, split)["photographs"]
 
 
 def main() -> None:
@@ -544,9 +544,6 @@ def main() -> None:
     said.out.mkdir(parents=True, exist_ok=True)
     file = said.out / "figures.json"
     figures = json.loads(file.read_text()) if said.only and file.exists() else {}
-    where = Path(__file__).parent
-    git = ["git", "-C", where, "rev-parse", "HEAD"]
-    commit = subprocess.run(git, check=False, capture_output=True, text=True)
     model = MobileInst.from_pretrained(said.weights).fuse()
     figures["setting"] = {
         "weights_sha256": hashlib.sha256(
@@ -560,12 +557,12 @@ def main() -> None:
         "most": said.most,
         "images": said.images,
         "split": said.split,
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "torch": torch.__version__,
     }
     if said.only != "films":
         figures |= measure(said.weights, said.data, said.threshold, said.images, said.split)
-        figures["untrained"] = untrained(said.weights, said.data, said.images)
+        figures["untrained"] = untrained(said.weights, said.data, said.images, said.split)
         which = "held-out photographs" if said.split == "valid" else f"the split {said.split}"
         title = f"{said.weights.resolve().name}: scores on {which}"
         save(reliability_picture(figures["calibration"], title), said.out / "reliability.png")
