@@ -355,7 +355,8 @@ def films(
 ) -> dict:
     """{film: what the tracker says of its first `most` frames}; a sheet of each is written."""
     names, found = model.config.class_names, {}
-    tracker = KernelTracker(model, score_threshold=threshold)
+    # by masks, as `minst track` associates if nothing is said
+    tracker = KernelTracker(model, association="mask", score_threshold=threshold)
     (out / "sheets").mkdir(parents=True, exist_ok=True)
     for path in paths:
         tracker.reset()
