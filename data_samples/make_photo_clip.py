@@ -86,12 +86,14 @@ def write(picture: Path, out: Path) -> None:
 def draw(name: str, out: Path) -> None:
     """What `minst demo --photo` or `--film` tracks, four frames of it side by side."""
     import minst
+    from minst.predict import track_frame
     from minst.samples import weights_for
     from minst.visualize import draw_tracks
 
     clip = minst.load_sample(name)
     model = minst.MobileInst.from_pretrained(weights_for(name)[0])
-    result = minst.KernelTracker(model, reuse_interval=3, association="mask").track(clip)
+    tracker = minst.KernelTracker(model, reuse_interval=3, association="mask")
+    result = tracker.gather(track_frame(tracker, clip.image(t))[0] for t in range(len(clip)))
     drawn = [frame for t, frame in enumerate(draw_tracks(clip, result, scale=1)) if t in SHOWN[name]]
     Image.fromarray(np.concatenate(drawn, 1)).save(out, quality=85)
 

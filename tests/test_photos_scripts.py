@@ -533,6 +533,17 @@ def test_the_whole_command_on_a_small_data_set(measured):
     assert Image.open(tmp_path / "out" / "sheets" / "room.png").width == 4 * 484
 
 
+def test_films_alone_want_the_figures_of_photographs_first(measure, measured, monkeypatch, capsys):
+    """Or an hour of films would end in an error, and with nothing written."""
+    out = measured / "elsewhere"
+    said = ["--photos", measured / "photos", "--data", measured, "--out", out, "--only", "films"]
+    monkeypatch.setattr("sys.argv", [str(part) for part in ["photos.py", measured / "weights", *said]])
+    with pytest.raises(SystemExit):
+        measure.main()
+    assert "holds no figures of photographs; measure these" in capsys.readouterr().err
+    assert not list(out.iterdir())
+
+
 # ------------------------------------------------------------------------------------------- films
 
 

@@ -397,8 +397,10 @@ visualize.plot_pipeline(model, size=(192, 256))
 
 # %%
 photo = minst.load_sample("chelsea")
-cats = minst.KernelTracker(minst.MobileInst.from_pretrained("photos-tiny"), reuse_interval=3).track(photo)
-print(f"{len(cats.tracks)} tracks for {len(photo.labels)} cat")
+cat_tracker = minst.KernelTracker(minst.MobileInst.from_pretrained("photos-tiny"), reuse_interval=3, association="mask")
+# as `minst track` does it: the network sees each frame at the size of its training
+cats = cat_tracker.gather(minst.predict.track_frame(cat_tracker, image)[0] for image in photo)
+print(f"tracks: {len(cats.tracks)}, cats: {len(photo.labels)}")
 found = list(visualize.draw_tracks(photo, cats, scale=1))
 moments = (0, 10, 16, 19, 22, 29)
 visualize.plot_images(
@@ -409,8 +411,8 @@ visualize.plot_images(
 )
 
 # %% [markdown]
-# **What it shows.** A dark bar passes before the cat. The mask leaves the bar out, and the cat is the same one afterwards. The
-# second track is a mistake: what is out of focus beside her is taken for another cat. This is a moved photograph and not a real
+# **What it shows.** A dark bar passes before the cat. The mask leaves the bar out, and the cat is the same one afterwards. What is
+# out of focus beside her gets into the mask. This is a moved photograph and not a real
 # film: only the window moves. (Photograph: Chelsea the cat, by Stefan van der Walt, CC0, from scikit-image.)
 #
 # For a film of your own, type `minst track my_video.mp4`. It finds cats, dogs and people. Its model card is

@@ -288,7 +288,7 @@ def calibration(evaluation: Evaluation, instances: int) -> dict:
 def reliability_picture(found: dict, title: str):
     """Precision of each bin beside its score."""
     figure = new_figure()
-    axes = figure.place(0.7, 0.9, 4.2, 4.2)
+    axes = figure.place(0.7, 0.9, 4.2, 4.2, below=0.6)
     rows = found.get("bins", [])
     axes.plot([0, 1], [0, 1], color=GREY, lw=1)
     scores, precisions = ([row[key] for row in rows] for key in ("score", "precision"))
@@ -545,6 +545,8 @@ def main() -> None:
     said.out.mkdir(parents=True, exist_ok=True)
     file = said.out / "figures.json"
     figures = json.loads(file.read_text()) if said.only and file.exists() else {}
+    if said.only == "films" and "photographs" not in figures:
+        parser.error(f"{file} holds no figures of photographs; measure these into {said.out} first")
     model = MobileInst.from_pretrained(said.weights).fuse()
     figures["setting"] = {
         "weights_sha256": hashlib.sha256(
