@@ -437,10 +437,14 @@ def test_train_has_an_argument_for_every_field(monkeypatch):
         )
     # another value for every field, of its own type, arrives
     wanted = {f.name: _other(f) for f in fields}
-    argv = [part for name, value in wanted.items() for part in _said(name.replace("_", "-"), value)]
-    assert run("train", *argv)[0] == 0
+    # of `init` and `switches` one at a time, since weights say what they are of
+    given = [wanted | {"switches": ""}, wanted | {"init": ""}]
+    for values in given:
+        argv = [_said(name.replace("_", "-"), value) for name, value in values.items()]
+        assert run("train", *sum(argv, []))[0] == 0
     assert run("train", "--restart") == (0, "weights: runs/weights\n", "")
-    assert calls == [(training.TrainConfig(**wanted), True), (training.TrainConfig(), False)]
+    arrived = [(training.TrainConfig(**values), True) for values in given]
+    assert calls == [*arrived, (training.TrainConfig(), False)]
     assert [type(getattr(calls[0][0], f.name)) for f in fields] == [type(f.default) for f in fields]
 
 
