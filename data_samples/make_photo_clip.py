@@ -93,7 +93,7 @@ def draw(name: str, out: Path) -> None:
     clip = minst.load_sample(name)
     model = minst.MobileInst.from_pretrained(weights_for(name)[0])
     tracker = minst.KernelTracker(model, reuse_interval=3, association="mask")
-    result = tracker.gather(track_frame(tracker, clip.image(t))[0] for t in range(len(clip)))
+    result = tracker.gather(track_frame(tracker, image)[0] for image in clip)
     drawn = [frame for t, frame in enumerate(draw_tracks(clip, result, scale=1)) if t in SHOWN[name]]
     Image.fromarray(np.concatenate(drawn, 1)).save(out, quality=85)
 

@@ -1,3 +1,3 @@
 """The old name of `minst.course`, which earlier copies of the lessons import."""
 
-from minst.course import __path__  # noqa: F401  (the modules of the course are found below this name too)
+from minst.course import __path__  # noqa: F401  (its modules are found below this name too)

@@ -144,7 +144,7 @@ class Explorer:
         """`compute` in a thread: an error is shown on the page, which else would wait for ever."""
         try:
             self.compute(*args)
-        except Exception as error:  # noqa: BLE001  whatever it is: a traceback in a thread is seen by nobody
+        except Exception as error:  # noqa: BLE001  in a thread nobody sees a traceback
             self.status.value = f"<b>This clip cannot be shown.</b> {html.escape(str(error))}"
             self.bar.bar_style = "danger"
 
