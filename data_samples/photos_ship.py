@@ -52,7 +52,7 @@ photographs to learn from were left out, since a perceptual hash finds a near-du
 held-out half. VOC's masks join persons who touch, and `cats` and `pets` label none. So all of them
 were looked at: `photos_people.tsv`, two folders up, says which parts are one person each.
 
-Arguments and logs of the training lie beside this file: {runs}.
+Arguments and logs of the training lie beside this file: {runs}.{note}
 
 ## How good it is
 
@@ -179,7 +179,7 @@ def sources_of(images: str) -> tuple[str, dict[str, int]]:
     return "\n".join(lines), splits
 
 
-def card(weights: Path, figures: Path, data: Path, runs: list[Path]) -> str:
+def card(weights: Path, figures: Path, data: Path, runs: list[Path], note: str = "") -> str:
     """The model card, from what was measured."""
     found = json.loads((figures / "figures.json").read_text())
     speed = figures / "speed.json"
@@ -196,6 +196,7 @@ def card(weights: Path, figures: Path, data: Path, runs: list[Path]) -> str:
         left_out=splits.get("left out", 0),
         sources=sources,
         runs=", ".join(logs),
+        note=f"\n{note}" if note else "",
         threshold=found["setting"]["threshold"],
         images=next(iter(found["photographs"].values()))["all"]["images"],
         table=(figures / "table.md").read_text().strip(),
@@ -210,7 +211,9 @@ def run_files(number: int, of: int) -> tuple[str, str]:
     return f"train{part}.json", f"log{part}.jsonl"
 
 
-def ship(weights: Path, figures: Path, data: Path, runs: list[Path], out: Path) -> None:
+def ship(
+    weights: Path, figures: Path, data: Path, runs: list[Path], out: Path, note: str = ""
+) -> None:
     """Write `out`; ValueError where the figures are of other weights, or the gate is not passed."""
     found = json.loads((figures / "figures.json").read_text())
     if found["setting"]["weights_sha256"] != sha256(weights / "model.safetensors"):
@@ -236,7 +239,7 @@ def ship(weights: Path, figures: Path, data: Path, runs: list[Path], out: Path) 
     for file in ("calibrate.txt", "counts.tsv", "reliability.png", "speed.json"):
         if (figures / file).is_file():
             shutil.copyfile(figures / file, out / file)
-    text = card(weights, figures, data, runs)
+    text = card(weights, figures, data, runs, note)
     (out / "README.md").write_text(text, encoding="utf-8")
 
 
@@ -254,6 +257,7 @@ def main() -> None:
     second.add_argument("--run", type=Path, nargs="+", required=True, help="parts, in their order")
     second.add_argument("--figures", type=Path, required=True)
     second.add_argument("--data", type=Path, required=True)
+    second.add_argument("--note", default="", help="what the card says of how they came about")
     second.add_argument("--out", type=Path, default=HERE / "weights" / "photos-tiny")
     second.add_argument("--only-card", action="store_true", help="print the card, write nothing")
     said = parser.parse_args()
@@ -262,9 +266,9 @@ def main() -> None:
     elif said.what == "mean":
         mean(said.one, said.other, said.out)
     elif said.only_card:
-        print(card(said.weights, said.figures, said.data, said.run))
+        print(card(said.weights, said.figures, said.data, said.run, said.note))
     else:
-        ship(said.weights, said.figures, said.data, said.run, said.out)
+        ship(said.weights, said.figures, said.data, said.run, said.out, said.note)
         print(f"written: {said.out}; now `python data_samples/make_samples.py --sums`")
 
 

@@ -178,6 +178,40 @@ def test_a_surface_holds_nothing_that_is_taught(folder, monkeypatch):
         assert not reddish.any() and frame.masks.shape == (0, *SIZE)  # no cat
 
 
+def test_a_mosaic_shows_four_photographs_and_numbers_on(folder):
+    """Each quarter is one photograph, reduced, and its instances follow those of the one before."""
+    clips = still(folder, categories=("cat", "dog"), motion=1.0)
+    four = [clips._photo(i) for i in (4, 3, 0, 2)]  # cat and dog, a person, a cat, nothing
+    whole = clips._mosaic(four)
+    assert whole.image.shape == (2 * 54, 2 * 72, 3) and whole.owner.shape == (108, 144)
+    assert whole.labels.tolist() == [0, 1, -1, 0]
+    for k, (photo, numbers) in enumerate(zip(four, ([0, 1, 2], [0, 3], [0, 4], [0]))):
+        quarter = np.s_[54 * (k // 2) : 54 * (k // 2) + 54, 72 * (k % 2) : 72 * (k % 2) + 72]
+        assert np.unique(whole.owner[quarter]).tolist() == numbers
+        for before, number in enumerate(numbers):
+            share = (photo.owner == before).mean()
+            assert (whole.owner[quarter] == number).mean() == pytest.approx(share, abs=0.02)
+        assert np.abs(whole.image[quarter].mean((0, 1)) - photo.image.mean((0, 1))).max() < 3
+    # a byte numbers 255: what has no number left is seen and not taught
+    many = four[0]._replace(labels=np.zeros(254, dtype=np.int64))
+    full = clips._mosaic([many, four[0], four[2], four[3]])
+    assert len(full.labels) == 255 and set(np.unique(full.owner)) == {0, 1, 2, 255}
+
+
+def test_mosaics_come_in_their_share_and_larger_ones_hide_smaller_ones(folder, monkeypatch):
+    clips = PhotoClips(folder, 5, SIZE, negatives=0.0)
+    made, mosaic = [], PhotoClips._mosaic
+    monkeypatch.setattr(PhotoClips, "_mosaic", lambda *of: made.append(1) or mosaic(*of))
+    several = [clips(index).layers[1:] for index in range(200)]
+    assert len(made) / 200 == pytest.approx(0.4, abs=0.1)
+    several = [[layer.area() for layer in layers] for layers in several if len(layers) > 2]
+    rising = np.mean([areas == sorted(areas) for areas in several])
+    assert len(several) > 60 and 0.5 < rising < 0.75  # half, and some by chance
+    made.clear()
+    [still(folder)(index) for index in range(20)]
+    assert not made  # without motion a photograph is itself
+
+
 def test_a_photograph_with_a_crowd_region_is_no_background(folder):
     clips = still(folder, categories=("cat", "dog"))
     shown = [clips(index).render(0).image for index in range(40)]

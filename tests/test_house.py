@@ -25,7 +25,7 @@ from house import (
 # Most lines that the package may have. 15,000 is wanted; until then this number only falls, but for
 # what issues 18 to 22 asked for: models of others, clips from photographs, the course, `minst bench
 # rivals`, pages without Python.
-MOST_LINES = 24_588
+MOST_LINES = 24_616
 
 
 def test_the_package_stays_within_its_lines():

@@ -655,7 +655,9 @@ def test_the_card_is_filled_from_what_was_measured(ship, trained, prepared):
     rows = (prepared["out"] / "images.tsv").read_text().splitlines()
     assert f"{sum('train' in row for row in rows)} photographs, 1 more were held out" in text
     assert "- **pets**, Oxford-IIIT Pet, trimaps: 1 and 0 held out. Licence: CC BY-SA 4.0." in text
-    assert "`train-1.json`, `log-1.jsonl`, `train.json`, `log.jsonl`" in text
+    assert "`train-1.json`, `log-1.jsonl`, `train.json`, `log.jsonl`.\n\n## How good" in text
+    text = ship.card(trained[0], trained[1], prepared["out"], trained[2], "A mean of both.")
+    assert "`log.jsonl`.\nA mean of both.\n\n## How good" in text
 
 
 def test_only_what_was_measured_and_passed_ships(ship, trained, prepared, tmp_path):

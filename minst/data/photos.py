@@ -5,10 +5,12 @@
 
 A photograph is seen through a window that moves, zooms, turns and bends a little. Instances cut out
 of other photographs lie on it and go their own ways, often beside another: that is where two
-neighbours are told apart, be they two persons or a person and a dog. Things of no category hide
-what lies behind them. Motion blur, noise and JPEG come last. Masks are what is still seen. So the
-field begins, too: SeqFormer, IDOL and CTVIS make pseudo-videos of COCO's images, MinVIS learns from
-single images alone.
+neighbours are told apart, be they two persons or a person and a dog. Of several, the larger ones
+often hide the smaller ones, as what is near hides what is far. Two clips in five show four
+photographs, two above two, so that small things are seen amid what surrounds them (the mosaic of
+YOLOv4). Things of no category hide what lies behind them. Motion blur, noise and JPEG come last.
+Masks are what is still seen. So the field begins, too: SeqFormer, IDOL and CTVIS make pseudo-videos
+of COCO's images, MinVIS learns from single images alone.
 
 A clip is a function of (seed, index), a frame of t as well. A category is drawn by the square root
 of its number of photographs (as LVIS repeats rare ones). Half of the clips without an instance show
@@ -33,7 +35,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.random import Generator
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from minst.data.ytvis import ClipFrame, YouTubeVIS
@@ -44,8 +46,9 @@ LENGTH = 12  # frames of a clip
 UNTAUGHT = -1  # the label of an instance of a category that is not to be learned
 SMALLEST_CUT = 400  # pixels of an instance that is worth cutting out
 SURFACES = 0.5  # share of the negatives
+MOSAICS = 0.4  # share of the clips, surfaces aside, that show four photographs
 BESIDE = 0.7  # share of the cut-outs that lie beside, behind or before something else
-SMALLEST = 0.05  # half of the side of the smallest cut-out, in heights of the frame
+SMALLEST = 0.04  # half of the side of the smallest cut-out, in heights of the frame
 BEND = 3.0  # pixels by which a layer is bent at most, about
 KEPT_PHOTOS = 4096  # decoded ones, some 300 kB each
 
@@ -106,6 +109,10 @@ class Layer(NamedTuple):
     pixels: Tensor  # (4, h, w) float: colours in 0..255, and opacity in 0..1
     owner: Tensor  # (1, h, w) float: numbers of instances, 0 = none
     path: Path
+
+    def area(self) -> float:
+        """Pixels of the frame that it covers in the middle of the clip."""
+        return float(self.pixels[3].sum() / self.path.scale.prod())
 
     def seen(self, s: float, box: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Pixels and owner in a box of the frame at time s."""
@@ -221,11 +228,11 @@ class PhotoClips:
         seeds = [self.seed, index + 1]
         rng = np.random.default_rng(seeds)
         is_negative = rng.random() < self._negatives
-        held = self._with[int(rng.choice(len(self._weights), p=self._weights))]
-        chosen = self._without if is_negative else held
-        photo = self._photo(chosen[int(rng.integers(len(chosen)))])
+        photo = self._drawn(rng, is_negative)
         if is_negative and rng.random() < SURFACES * self.motion:
             photo = self._surface(rng) or photo
+        elif rng.random() < MOSAICS * self.motion:
+            photo = self._mosaic([photo, *(self._drawn(rng, is_negative) for _ in range(3))])
         background, labels, places = self._background(photo, rng)
         layers = [background]
         light = light_of(background.pixels[:3], torch.ones_like(background.pixels[3]))
@@ -233,7 +240,28 @@ class PhotoClips:
             layer = self._cut_out(label, rng, places, len(labels) + 1, light)
             layers += [layer] if layer else []
             labels += [label] if layer and label != UNTAUGHT else []
+        if rng.random() < 0.5:  # what is near is large, and hides what is far
+            layers[1:] = sorted(layers[1:], key=Layer.area)
         return PhotoClip(layers, np.array(labels, dtype=np.int64), self.size, seeds, self.effects)
+
+    def _drawn(self, rng: Generator, is_negative: bool) -> Photo:
+        """A photograph without any instance, or one of a category."""
+        held = self._with[int(rng.choice(len(self._weights), p=self._weights))]
+        chosen = self._without if is_negative else held
+        return self._photo(chosen[int(rng.integers(len(chosen)))])
+
+    def _mosaic(self, photos: Sequence[Photo]) -> Photo:
+        """Four photographs, two above two: what they show is seen from far."""
+        size = [round(0.75 * side) for side in self.size[::-1]]  # together they may be zoomed in
+        images, owners, count = [], [], 0
+        for image, owner, labels in photos:
+            images.append(np.asarray(ImageOps.fit(Image.fromarray(image), size, 2)))
+            owner = np.asarray(ImageOps.fit(Image.fromarray(owner), size, 0)).astype(int)
+            owner = np.where(owner > 0, owner + count, 0)
+            owners.append(np.where(owner < 256, owner, 0).astype(np.uint8))
+            count += len(labels)
+        image, owner = (np.vstack([np.hstack(x[:2]), np.hstack(x[2:])]) for x in (images, owners))
+        return Photo(image, owner, np.concatenate([photo.labels for photo in photos])[:255])
 
     def _surface(self, rng: Generator) -> Photo | None:
         """A piece of a photograph in which nothing lies; None if none was met in a few tries."""
@@ -303,7 +331,7 @@ class PhotoClips:
         found: list[int] = []
         if rng.random() < self.pasted * (0.3 if is_negative else 0.7):
             same = sorted(set(labels))
-            for _ in range(int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3]))):
+            for _ in range(int(rng.choice([1, 2, 3, 5], p=[0.25, 0.3, 0.25, 0.2]))):
                 alike = same and rng.random() < 0.7
                 k = rng.choice(same) if alike else rng.choice(len(self._weights), p=self._weights)
                 found.append(int(k))
@@ -329,7 +357,7 @@ class PhotoClips:
         area = float(pixels[3].sum())
         if places and rng.random() < BESIDE:
             x, y, radius = places[int(rng.integers(len(places)))]
-            own = np.clip(radius * np.exp(rng.normal(0, 0.3)), 0.06 * H, 0.4 * H)
+            own = np.clip(radius * np.exp(rng.normal(-0.15, 0.5)), SMALLEST * H, 0.4 * H)
             angle = rng.normal(0, 0.5) + np.pi * rng.integers(2)
             apart = (radius + own) * rng.uniform(0.55, 1.15)
             place = np.array([x + apart * np.cos(angle), y + apart * np.sin(angle)])
