@@ -10,6 +10,7 @@
 
 What is measured are the numbers that ship: `ship` refuses figures of other weights, and weights
 that fail the gate for cats. With `--only-card` nothing is shipped, and the card is printed.
+`--note` adds to the card what the runs do not say, as that the weights are a mean.
 
 counts.tsv has the columns film, thing, seen, named, same, note: of 20 frames of a film, in how many
 a human sees the thing, in how many it has a mask and the right name, and in how many the identity

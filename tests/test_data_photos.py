@@ -208,7 +208,9 @@ def test_mosaics_come_in_their_share_and_larger_ones_hide_smaller_ones(folder, m
     rising = np.mean([areas == sorted(areas) for areas in several])
     assert len(several) > 60 and 0.5 < rising < 0.75  # half, and some by chance
     made.clear()
-    [still(folder)(index) for index in range(20)]
+    clips = still(folder)
+    for index in range(20):
+        clips(index)
     assert not made  # without motion a photograph is itself
 
 

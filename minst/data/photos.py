@@ -255,10 +255,10 @@ class PhotoClips:
         size = [round(0.75 * side) for side in self.size[::-1]]  # together they may be zoomed in
         images, owners, count = [], [], 0
         for image, owner, labels in photos:
-            images.append(np.asarray(ImageOps.fit(Image.fromarray(image), size, 2)))
-            owner = np.asarray(ImageOps.fit(Image.fromarray(owner), size, 0)).astype(int)
-            owner = np.where(owner > 0, owner + count, 0)
-            owners.append(np.where(owner < 256, owner, 0).astype(np.uint8))
+            images.append(ImageOps.fit(Image.fromarray(image), size, Image.Resampling.BILINEAR))
+            owner = np.asarray(ImageOps.fit(Image.fromarray(owner), size, Image.Resampling.NEAREST))
+            numbers = owner + count * (owner > 0)  # wider than a byte
+            owners.append(np.where(numbers < 256, numbers, 0).astype(np.uint8))
             count += len(labels)
         image, owner = (np.vstack([np.hstack(x[:2]), np.hstack(x[2:])]) for x in (images, owners))
         return Photo(image, owner, np.concatenate([photo.labels for photo in photos])[:255])
